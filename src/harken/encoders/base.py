@@ -1,0 +1,71 @@
+"""What an encoder is: waveform in, frame-level features of any layer out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Frame-level features of a batch of clips.
+
+    features_BLTD: (clips, layers, frames, dimensions) float32. Where a layer is a map with a frequency axis,
+        D is channels x frequencies, channel-major, so that pooling over T keeps the frequency axis.
+    lengths_B: valid frames of each clip; frames beyond are padding.
+    layers: name of each of the L layers.
+    """
+
+    features_BLTD: Float32
+    lengths_B: NDArray[np.int64]
+    layers: tuple[str, ...]
+
+
+class Encoder(ABC):
+    """Waveform -> frame-level features.
+
+    A subclass is one architecture in one file. It owns all of its pre-processing, so that a waveform at
+    `sample_rate` is all a caller provides. It is constructed from plain JSON values and, for
+    architectures that have weights, a mapping of tensor name to array (as read from safetensors).
+    Where a configuration fixes the shapes of one `encode` call, the same waveform gives bitwise the same
+    features on CPU.
+    """
+
+    #: registry name
+    name: ClassVar[str]
+    #: sampling rate in Hz that `encode` expects
+    sample_rate: int
+    #: shortest waveform that `encode` accepts, in samples; callers tile shorter clips
+    min_samples: int
+    #: names of every layer that can be asked for, input to output
+    layers: tuple[str, ...]
+    #: the layer that serves anomaly detection best
+    default_layer: str
+    #: whether the architecture needs trained weights to be of use
+    needs_weights: ClassVar[bool] = False
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """JSON-able keyword arguments that rebuild this encoder (without its weights)."""
+
+    def weights(self) -> Mapping[str, np.ndarray]:
+        """Every learned array by name; empty for encoders without weights."""
+        return {}
+
+    @abstractmethod
+    def encode(
+        self, waveform_BT: Float32, lengths_B: NDArray[np.int64] | None = None,
+        layers: tuple[str, ...] | None = None,
+    ) -> Embedding:
+        """Features of each named layer (default: `default_layer`) for (clips, samples) float32 in [-1, 1].
+
+        lengths_B: valid samples of each clip where clips were padded to one length (default: all).
+        Raises ValueError for an unknown layer or a waveform shorter than `min_samples`.
+        """

@@ -1,0 +1,50 @@
+"""The one exception a user meets: it names the file, the cause and the next step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class HarkenError(Exception):
+    """Something the user can mend.
+
+    Parameters
+    ----------
+    cause: what is wrong, as a plain sentence without a final full stop.
+    file: the file or folder it is about, if any.
+    next_step: what to do now, as an imperative.
+
+    The command line prints it and exits with code 2; Python callers catch it.
+    """
+
+    def __init__(self, cause: str, *, file: str | Path | None = None, next_step: str | None = None) -> None:
+        self.cause = cause
+        self.file = None if file is None else str(file)
+        self.next_step = next_step
+        super().__init__(cause, self.file, next_step)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions cross process borders by pickling; keyword arguments need this help.
+        return _rebuild, (type(self), self.cause, self.file, self.next_step)
+
+    def __str__(self) -> str:
+        text = f"{self.file}: {self.cause}" if self.file else self.cause
+        return f"{text}. {self.next_step}." if self.next_step else f"{text}."
+
+
+class AudioError(HarkenError):
+    """A recording that cannot be used: unreadable, empty, too long, not finite, wrong rate or channels."""
+
+
+class BundleError(HarkenError):
+    """A model on disk that is missing, damaged or of another schema."""
+
+
+class WeightsError(HarkenError):
+    """Encoder weights that are missing, damaged or of the wrong architecture."""
+
+
+def _rebuild(
+    kind: type[HarkenError], cause: str, file: str | None, next_step: str | None
+) -> HarkenError:
+    return kind(cause, file=file, next_step=next_step)
