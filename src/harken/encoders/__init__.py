@@ -1,0 +1,57 @@
+"""Waveform -> embedding. One self-contained file per architecture, registered here by explicit name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from harken.encoders.base import Embedding, Encoder
+from harken.errors import HarkenError
+
+__all__ = ["Embedding", "Encoder", "create_encoder", "encoder_class", "list_encoders"]
+
+# Module and class, imported on use: only the neural encoders need torch.
+_ENCODERS = {
+    "efficientat": ("harken.encoders.efficientat", "EfficientAT"),
+    "spectral": ("harken.encoders.spectral", "Spectral"),
+    "yamnet": ("harken.encoders.yamnet", "YAMNet"),
+}
+
+
+def list_encoders() -> tuple[str, ...]:
+    """Names of all encoders."""
+    return tuple(sorted(_ENCODERS))
+
+
+def encoder_class(name: str) -> type[Encoder]:
+    """Class of the encoder `name`; HarkenError, naming the nearest, if there is none or torch is missing."""
+    if name not in _ENCODERS:
+        near = get_close_matches(name, _ENCODERS, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(list_encoders())}"
+        raise HarkenError(f"unknown encoder {name!r}", next_step=hint.rstrip("?"))
+    module, attribute = _ENCODERS[name]
+    try:
+        found = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise HarkenError(
+            f"the encoder {name} needs torch, which is not installed",
+            next_step="Install it with: pip install 'harken[torch]'",
+        ) from None
+    return found  # type: ignore[no-any-return]
+
+
+def create_encoder(
+    name: str, config: Mapping[str, Any] | None = None, weights: Mapping[str, np.ndarray] | None = None
+) -> Encoder:
+    """Build an encoder from its JSON-able configuration and, where it has any, its weights."""
+    found = encoder_class(name)
+    arguments = dict(config or {})
+    if found.needs_weights:
+        arguments["weights"] = weights
+    return found(**arguments)

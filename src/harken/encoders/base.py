@@ -48,6 +48,8 @@ class Encoder(ABC):
     layers: tuple[str, ...]
     #: the layer that serves anomaly detection best
     default_layer: str
+    #: the pooling (see `pooling`) that serves anomaly detection best
+    default_pooling: ClassVar[str] = "mean"
     #: whether the architecture needs trained weights to be of use
     needs_weights: ClassVar[bool] = False
 

@@ -1,0 +1,177 @@
+"""Audio files to waveforms, under limits that are checked before memory is taken."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+from numpy.typing import NDArray
+
+from harken.errors import AudioError
+
+Float32 = NDArray[np.float32]
+
+#: libsndfile's major formats that are read unless the caller asks for more
+DEFAULT_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC"})
+#: everything libsndfile reads, but for headerless data, which would turn any file into noise
+ALL_FORMATS = frozenset(sf.available_formats()) - {"RAW"}
+#: file-name endings under which audio is looked for in folders
+DEFAULT_SUFFIXES = frozenset({".wav", ".flac", ".w64", ".rf64"})
+ALL_SUFFIXES = DEFAULT_SUFFIXES | {".aif", ".aiff", ".au", ".caf", ".mp3", ".oga", ".ogg", ".opus", ".snd", ".voc"}
+
+_BLOCK_FRAMES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on one recording.
+
+    seconds: longest recording. decoded_bytes: float32 samples of all channels. file_bytes: on disk.
+    """
+
+    seconds: float = 600.0
+    decoded_bytes: int = 256 * 2**20
+    channels: int = 8
+    sample_rate: tuple[int, int] = (1_000, 768_000)
+    file_bytes: int = 1024 * 2**20
+
+
+@dataclass(frozen=True)
+class Audio:
+    """One recording: samples_CT float32, (channels, samples), nominally within [-1, 1]."""
+
+    samples_CT: Float32
+    sample_rate: int
+    roles: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        return self.samples_CT.shape[1] / self.sample_rate
+
+    def channel(self, role: str) -> Float32:
+        """Samples (T,) of the channel with this role; KeyError if there is none."""
+        if role not in self.roles:
+            raise KeyError(f"no channel {role!r}; this recording has {', '.join(self.roles)}")
+        return self.samples_CT[self.roles.index(role)]
+
+
+def channel_roles(channels: int) -> tuple[str, ...]:
+    """Roles by position: a lone microphone is near; of two, the first is near and the second far (DCASE 2026)."""
+    if channels <= 2:
+        return ("near", "far")[:channels]
+    return tuple(f"channel{i}" for i in range(channels))
+
+
+def read_file(path: str | Path, limits: Limits = Limits()) -> bytes:
+    """Bytes of a regular file, read once so that what is hashed is what is decoded. Raises AudioError."""
+    path = Path(path)
+    try:
+        # O_NONBLOCK: opening a named pipe must not wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        raise AudioError("there is no such file", file=path, next_step="Check the path") from None
+    except OSError as error:
+        raise AudioError(
+            f"cannot be opened ({error.strerror})", file=path, next_step="Check that it is a readable file"
+        ) from None
+    with os.fdopen(descriptor, "rb") as handle:
+        status = os.fstat(handle.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise AudioError("is not a regular file", file=path, next_step="Give an audio file")
+        if status.st_size > limits.file_bytes:
+            raise AudioError(
+                f"is {status.st_size / 2**20:.0f} MiB, over the limit of {limits.file_bytes / 2**20:.0f} MiB",
+                file=path,
+                next_step="Cut it into shorter recordings",
+            )
+        try:
+            data = handle.read(limits.file_bytes + 1)
+        except OSError as error:
+            raise AudioError(f"cannot be read ({error.strerror})", file=path, next_step="Check the disk") from None
+    if not data:
+        raise AudioError("the file is empty", file=path, next_step="Record it again or remove it")
+    return data
+
+
+def decode(
+    source: str | Path | bytes,
+    *,
+    name: str | Path | None = None,
+    limits: Limits = Limits(),
+    formats: frozenset[str] = DEFAULT_FORMATS,
+) -> Audio:
+    """Decode one recording.
+
+    source: a path, or the file's bytes (then `name` is what messages call it).
+    Raises AudioError when it is not audio of one of `formats`, is cut off, holds no samples, or is over a limit.
+    Sample values are not judged here: see `quality`.
+    """
+    label = name if name is not None else ("<bytes>" if isinstance(source, bytes) else source)
+    data = source if isinstance(source, bytes) else read_file(source, limits)
+    try:
+        with sf.SoundFile(io.BytesIO(data)) as sound:
+            return _decode(sound, label, limits, formats)
+    except sf.LibsndfileError as error:
+        reason = str(error.error_string).strip().rstrip(".")
+        raise AudioError(
+            f"cannot be decoded as audio ({reason})", file=label, next_step="Record it again or remove it"
+        ) from None
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise AudioError(
+            f"cannot be decoded as audio ({error})", file=label, next_step="Record it again or remove it"
+        ) from None
+
+
+def _decode(sound: sf.SoundFile, label: str | Path, limits: Limits, formats: frozenset[str]) -> Audio:
+    if sound.format not in formats:
+        hint = "Allow every format (--formats all)" if sound.format in ALL_FORMATS else "Convert it to WAV or FLAC"
+        raise AudioError(f"is {sound.format}, which is not read by default", file=label, next_step=hint)
+    if sound.channels > limits.channels:
+        raise AudioError(
+            f"has {sound.channels} channels, over the limit of {limits.channels}",
+            file=label,
+            next_step="Select the channels that belong to this machine",
+        )
+    lowest, highest = limits.sample_rate
+    if not lowest <= sound.samplerate <= highest:
+        raise AudioError(
+            f"claims a sampling rate of {sound.samplerate} Hz, outside {lowest}-{highest} Hz",
+            file=label,
+            next_step="Check the recorder's settings",
+        )
+    most = min(int(limits.seconds * sound.samplerate), limits.decoded_bytes // (4 * sound.channels))
+    promised = sound.frames
+    # The header is only a claim: blocks are read until the data end or the limit is passed.
+    blocks: list[Float32] = []
+    frames = 0
+    while frames <= most:
+        block = sound.read(min(_BLOCK_FRAMES, most + 1 - frames), dtype="float32", always_2d=True)
+        if not len(block):
+            break
+        blocks.append(block)
+        frames += len(block)
+    if frames > most:
+        length = f"longer than {limits.seconds:g} s" if most == int(limits.seconds * sound.samplerate) else (
+            f"over {limits.decoded_bytes / 2**20:.0f} MiB when decoded"
+        )
+        raise AudioError(f"is {length}", file=label, next_step="Cut it into shorter recordings")
+    if frames == 0:
+        raise AudioError("holds no samples", file=label, next_step="Record it again or remove it")
+    if 0 < promised < 2**31 - 1 and frames < promised:
+        raise AudioError(
+            f"is cut off: {frames / sound.samplerate:.2f} s of the {promised / sound.samplerate:.2f} s "
+            "that its header promises",
+            file=label,
+            next_step="Copy or record it again",
+        )
+    samples_CT = np.empty((sound.channels, frames), dtype=np.float32)
+    start = 0
+    for block in blocks:
+        samples_CT[:, start : start + len(block)] = block.T
+        start += len(block)
+    return Audio(samples_CT, int(sound.samplerate), channel_roles(sound.channels))

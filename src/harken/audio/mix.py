@@ -1,0 +1,32 @@
+"""Adding noise at a wanted signal-to-noise ratio."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harken.audio.shape import fit_length
+
+Float32 = NDArray[np.float32]
+
+
+def power(samples: Float32) -> float:
+    """Mean square over all channels and samples."""
+    return float(np.mean(np.square(samples, dtype=np.float64)))
+
+
+def mix_at_snr(signal_CT: Float32, noise_CT: Float32, snr_db: float, *, start: int = 0) -> Float32:
+    """signal + g * noise, with g such that 10 log10(power(signal) / power(g * noise)) = snr_db.
+
+    Noise that is shorter is tiled, longer noise is cropped from sample `start` on; its power is that of the
+    part used. One gain serves all channels, so level differences between microphones stay.
+    Raises ValueError when either side is silent (the ratio is then undefined) or channel counts differ.
+    """
+    if signal_CT.shape[0] != noise_CT.shape[0]:
+        raise ValueError(f"signal has {signal_CT.shape[0]} channels, noise {noise_CT.shape[0]}")
+    noise_CT = fit_length(noise_CT, signal_CT.shape[1], short="tile", start=start)
+    signal_power, noise_power = power(signal_CT), power(noise_CT)
+    if signal_power == 0 or noise_power == 0:
+        raise ValueError("a signal-to-noise ratio needs sound on both sides")
+    gain = np.sqrt(signal_power / noise_power * 10.0 ** (-snr_db / 10.0))
+    return (signal_CT + np.float32(gain) * noise_CT).astype(np.float32)

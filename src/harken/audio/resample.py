@@ -1,0 +1,19 @@
+"""Sampling-rate conversion (soxr, high quality)."""
+
+from __future__ import annotations
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+
+def resample(samples_CT: Float32, source_rate: int, target_rate: int) -> Float32:
+    """(channels, samples) at `source_rate` Hz -> (channels, about samples * target / source) float32."""
+    if source_rate <= 0 or target_rate <= 0:
+        raise ValueError("sampling rates are positive")
+    if source_rate == target_rate:
+        return samples_CT
+    channels = [soxr.resample(channel, source_rate, target_rate, quality="HQ") for channel in samples_CT]
+    return np.ascontiguousarray(np.stack(channels), dtype=np.float32)

@@ -1,0 +1,31 @@
+"""Waveforms of one length: crop, pad, tile."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+
+def fit_length(
+    samples_CT: Float32, length: int, *, short: Literal["pad", "tile"] = "tile", start: int = 0
+) -> Float32:
+    """(channels, samples) -> (channels, length), all channels alike.
+
+    A longer waveform is cropped from sample `start` on; a shorter one is repeated from its beginning
+    (`tile`: no silence that a detector would take for the machine's) or padded with zeros at its end (`pad`).
+    """
+    have = samples_CT.shape[-1]
+    if length <= 0 or have == 0:
+        raise ValueError("lengths are positive")
+    if have >= length:
+        if not 0 <= start <= have - length:
+            raise ValueError(f"start {start} leaves less than {length} of {have} samples")
+        return samples_CT[..., start : start + length]
+    if short == "pad":
+        return np.pad(samples_CT, [(0, 0)] * (samples_CT.ndim - 1) + [(0, length - have)])
+    repeats = -(-length // have)
+    return np.tile(samples_CT, repeats)[..., :length]

@@ -1,0 +1,67 @@
+"""Short-time Fourier transform and mel filter banks in NumPy, for what must run without torch."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import scipy.fft
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+
+def frame_count(samples: int, n_fft: int, hop: int) -> int:
+    """Frames of a waveform of `samples` without padding: 1 + floor((samples - n_fft) / hop)."""
+    return 0 if samples < n_fft else 1 + (samples - n_fft) // hop
+
+
+@lru_cache(maxsize=8)
+def _hann(n_fft: int) -> Float32:
+    # Periodic Hann window: the DFT-even form used for spectral analysis.
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
+
+
+def power_spectrogram(samples_T: Float32, n_fft: int, hop: int) -> Float32:
+    """|STFT|^2 of (samples,) -> (frames, n_fft // 2 + 1) float32; periodic Hann window, no centring, no padding."""
+    if samples_T.shape[-1] < n_fft:
+        raise ValueError(f"{samples_T.shape[-1]} samples are shorter than one frame of {n_fft}")
+    frames_TN = sliding_window_view(samples_T, n_fft)[::hop]
+    spectrum_TF = scipy.fft.rfft(frames_TN * _hann(n_fft), axis=-1)
+    power_TF = spectrum_TF.real**2
+    power_TF += spectrum_TF.imag**2
+    return np.asarray(power_TF, dtype=np.float32)
+
+
+def hz_to_mel(hz: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """HTK mel scale: 2595 log10(1 + f / 700)."""
+    return 2595.0 * np.log10(1.0 + np.asarray(hz, dtype=np.float64) / 700.0)
+
+
+def mel_to_hz(mel: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """Inverse of `hz_to_mel`."""
+    return np.asarray(700.0 * (10.0 ** (np.asarray(mel, dtype=np.float64) / 2595.0) - 1.0))
+
+
+@lru_cache(maxsize=8)
+def mel_bands(sample_rate: int, n_fft: int, bands: int, low_hz: float, high_hz: float) -> tuple[Float32, Float32]:
+    """Triangular mel filters of unit area and their centres.
+
+    Returns (bins, bands) float32 so that `power_TF @ filters_FM` is the mel spectrogram, and the
+    (bands,) centre frequencies in Hz. A filter that is narrower than the bin spacing is widened to it:
+    otherwise low bands would catch no bin at all and read as silence.
+    """
+    if not 0 <= low_hz < high_hz <= sample_rate / 2:
+        raise ValueError(f"bands {low_hz}-{high_hz} Hz do not fit below {sample_rate / 2} Hz")
+    edges = mel_to_hz(np.linspace(hz_to_mel(low_hz), hz_to_mel(high_hz), bands + 2))
+    centres = edges[1:-1]
+    spacing = sample_rate / n_fft
+    left = np.minimum(edges[:-2], centres - spacing)
+    right = np.maximum(edges[2:], centres + spacing)
+    bins = np.arange(n_fft // 2 + 1)[:, None] * spacing
+    rising = (bins - left) / (centres - left)
+    falling = (right - bins) / (right - centres)
+    filters_FM = np.maximum(0.0, np.minimum(rising, falling))
+    filters_FM /= filters_FM.sum(axis=0, keepdims=True)
+    return filters_FM.astype(np.float32), centres.astype(np.float32)

@@ -1,0 +1,93 @@
+"""The clips table: one row a recording, whatever corpus it comes from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from harken.data.names import parse_name
+from harken.errors import HarkenError
+
+Split = Literal["train", "test", "supplemental"]
+Domain = Literal["source", "target", "unknown"]
+Condition = Literal["normal", "anomaly", "unknown"]
+Kind = Literal["machine", "clean", "noise", "generated", "separated"]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording.
+
+    clip_id: unique within a table. sample_rate in Hz, channels, frames: None until the file was opened.
+    """
+
+    clip_id: str
+    path: Path
+    corpus: str = ""
+    year: int | None = None
+    split: Split | None = None
+    machine: str = ""
+    section: str = ""
+    domain: Domain = "unknown"
+    condition: Condition = "unknown"
+    kind: Kind = "machine"
+    attributes: dict[str, str] = field(default_factory=dict)
+    sample_rate: int | None = None
+    channels: int | None = None
+    frames: int | None = None
+
+
+def natural_key(path: Path) -> list[tuple[int, int | str]]:
+    """Sort key that puts `clip_9` before `clip_10`: file-name order is taken for recording order."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts if part]
+
+
+def find_recordings(paths: Iterable[str | Path], suffixes: frozenset[str]) -> list[Path]:
+    """Audio files named, or below folders named, by `paths`; each once, each folder in natural order.
+
+    A file that is named itself is taken whatever its ending. Raises HarkenError for a path that does not exist
+    or a folder without audio.
+    """
+    found: dict[Path, None] = {}
+    for given in map(Path, paths):
+        if given.is_dir():
+            inside = [p for p in given.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith(".")]
+            if not inside:
+                raise HarkenError(
+                    "no audio in this folder",
+                    file=given,
+                    next_step=f"Put recordings there ({', '.join(sorted(suffixes))}) or name another folder",
+                )
+            found.update(dict.fromkeys(sorted(inside, key=natural_key)))
+        elif given.exists():
+            found[given] = None
+        else:
+            raise HarkenError("there is no such file or folder", file=given, next_step="Check the path")
+    return list(found)
+
+
+def clips_from_files(paths: Sequence[Path]) -> list[Clip]:
+    """A row a file. Names that follow the DCASE grammar fill domain, condition, section and split."""
+    clips = []
+    for path in paths:
+        name = parse_name(path.stem)
+        if name is None:
+            clips.append(Clip(clip_id=str(path), path=path))
+            continue
+        clips.append(
+            Clip(
+                clip_id=str(path),
+                path=path,
+                split=name.split,  # type: ignore[arg-type]
+                section=name.section,
+                domain=name.domain,  # type: ignore[arg-type]
+                condition=name.condition,  # type: ignore[arg-type]
+                kind=name.kind,  # type: ignore[arg-type]
+                attributes={"text": name.attributes} if name.attributes else {},
+            )
+        )
+    return clips

@@ -1,0 +1,144 @@
+"""What a detector is: it learns from embeddings of normal clips and scores others. Higher = more anomalous."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float64 = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+#: folds of the cross-conformal held-out scores where a detector has no exact leave-one-out
+FOLDS = 10
+
+
+class AnomalyDetector(ABC):
+    """Base of every detector: scikit-learn manners, with two additions.
+
+    * `fit` leaves `train_scores_`: the score that each training clip would get from the others. They are what
+      thresholds and p-values are made from; scores of clips that the detector has seen say nothing.
+    * The fitted state is plain arrays (`state`, `restored`), so that it is stored without pickle.
+
+    A subclass stores its parameters in `__init__` under their own names and nothing else, implements `_fit` and
+    `_score`, keeps what it learns in attributes that end in `_`, and may replace `_held_out`.
+    Scores depend on the set of training clips, not on their order, and one clip's score not on the others
+    that are scored with it, to the last bit.
+    """
+
+    name: ClassVar[str]
+
+    train_scores_: Float64
+    def fit(
+        self, embeddings_ND: ArrayLike, domains_N: ArrayLike | None = None, blocks_N: ArrayLike | None = None
+    ) -> Self:
+        """Learn from normal clips.
+
+        embeddings_ND: (clips, dimensions), finite, at least two clips.
+        domains_N: a label a clip (`source`, `target`, an operating state, ...); None: all alike.
+        blocks_N: an integer a clip; clips of one block are so close in time that they must not vouch for each
+            other, and are left out together in `train_scores_`. None: each clip its own block.
+        Raises ValueError for input of another form.
+        """
+        bank_ND, domains, blocks = self._checked(embeddings_ND, domains_N, blocks_N)
+        # One canonical order: sums and initial guesses then do not depend on the order of files.
+        order = np.array(sorted(range(len(bank_ND)), key=lambda i: bank_ND[i].tobytes()), dtype=np.int64)
+        bank_ND, domains, blocks = bank_ND[order], domains[order], blocks[order]
+        self._fit(bank_ND, domains)
+        held_out_N = self._held_out(bank_ND, domains, blocks)
+        self.train_scores_ = np.empty(len(order))
+        self.train_scores_[order] = held_out_N
+        return self
+
+    def score(self, embeddings_ND: ArrayLike) -> Float64:
+        """(clips, dimensions) -> (clips,) float64, higher = more anomalous."""
+        if not hasattr(self, "train_scores_"):
+            raise ValueError(f"{type(self).__name__} is not fitted")
+        queries_ND = np.asarray(embeddings_ND, dtype=np.float64)
+        if queries_ND.ndim != 2 or queries_ND.shape[1] != self.dimensions:
+            raise ValueError(f"expected (clips, {self.dimensions}), got {queries_ND.shape}")
+        if not np.isfinite(queries_ND).all():
+            raise ValueError("embeddings are not finite")
+        return self._score(queries_ND) if len(queries_ND) else np.empty(0)
+
+    @property
+    @abstractmethod
+    def dimensions(self) -> int:
+        """D of the embeddings that it was fitted on."""
+
+    @abstractmethod
+    def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None: ...
+
+    @abstractmethod
+    def _score(self, queries_ND: Float64) -> Float64: ...
+
+    def _held_out(self, bank_ND: Float64, domains_N: NDArray[np.str_], blocks_N: Ints) -> Float64:
+        """Cross-conformal scores (Vovk 2015): each fold of whole blocks is scored by a refit on the rest."""
+        scores_N = np.empty(len(bank_ND))
+        fold_N = fold_of_block(blocks_N, domains_N)
+        for fold in np.unique(fold_N):
+            held = fold_N == fold
+            rest = type(self)(**self.get_params())
+            rest._fit(bank_ND[~held], domains_N[~held])
+            scores_N[held] = rest._score(bank_ND[held])
+        return scores_N
+
+    @staticmethod
+    def _checked(
+        embeddings: ArrayLike, domains: ArrayLike | None, blocks: ArrayLike | None
+    ) -> tuple[Float64, NDArray[np.str_], Ints]:
+        bank_ND = np.asarray(embeddings, dtype=np.float64)
+        if bank_ND.ndim != 2 or len(bank_ND) < 2 or bank_ND.shape[1] == 0:
+            raise ValueError(f"expected at least two clips as (clips, dimensions), got shape {bank_ND.shape}")
+        if not np.isfinite(bank_ND).all():
+            raise ValueError("embeddings are not finite")
+        count = len(bank_ND)
+        labels = np.full(count, "") if domains is None else np.asarray(domains).astype(str)
+        groups = np.arange(count) if blocks is None else np.asarray(blocks)
+        if labels.shape != (count,) or groups.shape != (count,):
+            raise ValueError(f"{count} clips need as many domains and blocks")
+        groups = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+        if groups.max() == 0:
+            raise ValueError("all clips are of one block: nothing is left to compare them with")
+        return bank_ND, labels, groups
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Constructor arguments by name."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Everything learned, as arrays by name."""
+        return {
+            name: np.asarray(value)
+            for name, value in sorted(vars(self).items())
+            if name.endswith("_") and not name.startswith("_")
+        }
+
+    def restored(self, state: dict[str, NDArray[Any]]) -> Self:
+        """This unfitted detector with the state of a fitted one; scores are the same to the last bit."""
+        for name, value in state.items():
+            setattr(self, name, value)
+        self._rebuild()
+        return self
+
+    def _rebuild(self) -> None:
+        """Make again what `_fit` derives from the state but does not keep in it."""
+
+
+def fold_of_block(blocks_N: Ints, domains_N: NDArray[np.str_], folds: int = FOLDS) -> Ints:
+    """(clips,) fold number of each clip: whole blocks, consecutive ones together, each domain spread over all folds.
+
+    Domains are spread because a fold that held all target clips would judge them by source clips alone.
+    """
+    fold_N = np.empty(len(blocks_N), dtype=np.int64)
+    domain_of_block = {block: domain for block, domain in zip(blocks_N.tolist(), domains_N.tolist(), strict=True)}
+    fold_of: dict[int, int] = {}
+    for domain in sorted(set(domain_of_block.values())):
+        members = sorted(block for block, of in domain_of_block.items() if of == domain)
+        for position, block in enumerate(members):
+            fold_of[block] = position * min(folds, len(members)) // len(members)
+    fold_N[:] = [fold_of[block] for block in blocks_N.tolist()]
+    return fold_N

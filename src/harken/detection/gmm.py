@@ -1,0 +1,56 @@
+"""Gaussian mixture: negative log-likelihood."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.mixture import GaussianMixture
+
+from harken.detection.base import AnomalyDetector, Float64
+from harken.detection.space import standardisation
+
+
+class GMM(AnomalyDetector):
+    """-log p(x) under a mixture of `components` Gaussians with diagonal covariances.
+
+    At most one component for every ten clips. Dimensions that the training clips leave almost constant are
+    kept from ruling the likelihood by `regularisation`, in units of a standardised dimension's variance.
+    """
+
+    name: ClassVar[str] = "gmm"
+
+    mean_: Float64
+    scale_: Float64
+    weights_: Float64
+    means_: Float64
+    covariances_: Float64
+
+    def __init__(self, components: int = 2, regularisation: float = 0.1, seed: int = 0) -> None:
+        self.components = components
+        self.regularisation = regularisation
+        self.seed = seed
+
+    @property
+    def dimensions(self) -> int:
+        return self.mean_.shape[0]
+
+    def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
+        self.mean_, self.scale_ = standardisation(bank_ND)
+        model = GaussianMixture(
+            max(1, min(self.components, len(bank_ND) // 10)),
+            covariance_type="diag",
+            reg_covar=self.regularisation,
+            random_state=self.seed,
+            n_init=3,
+        ).fit((bank_ND - self.mean_) / self.scale_)
+        self.weights_, self.means_, self.covariances_ = model.weights_, model.means_, model.covariances_
+
+    def _score(self, queries_ND: Float64) -> Float64:
+        scaled_ND = (queries_ND - self.mean_) / self.scale_
+        squared_NKD = (scaled_ND[:, None, :] - self.means_) ** 2 / self.covariances_
+        log_norm_K = np.sum(np.log(2 * np.pi * self.covariances_), axis=1)
+        log_NK = np.log(self.weights_) - 0.5 * (np.sum(squared_NKD, axis=2) + log_norm_K)
+        top_N1 = log_NK.max(axis=1, keepdims=True)
+        return -(top_N1[:, 0] + np.log(np.sum(np.exp(log_NK - top_N1), axis=1)))

@@ -1,0 +1,51 @@
+"""Distance to the nearest k-means centre."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans as SklearnKMeans
+
+from harken.detection.base import AnomalyDetector, Float64
+from harken.detection.neighbours import Metric, nearest, unit_rows
+from harken.detection.space import standardisation
+
+
+class KMeans(AnomalyDetector):
+    """Distance to the nearest of `clusters` centres of the majority domain, or to any clip of the others.
+
+    The bank of the SSL systems (Wilkinghoff 2023): k-means over the source clips, while the few clips of a
+    target domain are all kept. At most one centre for every four clips.
+    """
+
+    name: ClassVar[str] = "kmeans"
+
+    mean_: Float64
+    scale_: Float64
+    centres_: Float64
+
+    def __init__(self, clusters: int = 16, metric: Metric = "euclidean", seed: int = 0) -> None:
+        self.clusters = clusters
+        self.metric = metric
+        self.seed = seed
+
+    @property
+    def dimensions(self) -> int:
+        return self.mean_.shape[0]
+
+    def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
+        self.mean_, self.scale_ = standardisation(bank_ND)
+        scaled_ND = (bank_ND - self.mean_) / self.scale_
+        if self.metric == "cosine":
+            scaled_ND = unit_rows(scaled_ND)
+        labels, counts = np.unique(domains_N, return_counts=True)
+        major = domains_N == labels[np.argmax(counts)]
+        count = max(1, min(self.clusters, int(major.sum()) // 4))
+        model = SklearnKMeans(count, n_init=4, random_state=self.seed).fit(scaled_ND[major])
+        self.centres_ = np.concatenate([model.cluster_centers_, scaled_ND[~major]]).astype(np.float64)
+
+    def _score(self, queries_ND: Float64) -> Float64:
+        scaled_ND = (queries_ND - self.mean_) / self.scale_
+        return nearest(scaled_ND, self.centres_, 1, metric=self.metric)[0][:, 0]

@@ -1,0 +1,91 @@
+"""k nearest neighbours, over one bank or one bank a domain."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harken.detection.base import AnomalyDetector, Float64, Ints
+from harken.detection.neighbours import Metric, nearest
+from harken.detection.space import standardisation
+
+
+class KNN(AnomalyDetector):
+    """Mean distance to the `neighbours` nearest normal clips.
+
+    banks: `pooled`, or `separate`: one bank a domain, each domain's distances standardised by its own
+        leave-one-out distances, and the smallest taken (domain-wise 1-NN as in the SJTU-AITHU and THUEE systems).
+    """
+
+    name: ClassVar[str] = "knn"
+
+    mean_: Float64
+    scale_: Float64
+    bank_: Float64
+    domain_: Ints
+    location_: Float64
+    spread_: Float64
+
+    def __init__(
+        self,
+        neighbours: int = 1,
+        metric: Metric = "euclidean",
+        banks: Literal["pooled", "separate"] = "pooled",
+    ) -> None:
+        self.neighbours = neighbours
+        self.metric = metric
+        self.banks = banks
+
+    @property
+    def dimensions(self) -> int:
+        return self.bank_.shape[1]
+
+    def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
+        self.bank_ = bank_ND
+        self.mean_, self.scale_ = standardisation(bank_ND)
+        self.domain_ = np.unique(domains_N, return_inverse=True)[1].astype(np.int64)
+        if self.banks == "pooled":
+            self.domain_ = np.zeros_like(self.domain_)
+        count = int(self.domain_.max()) + 1
+        self.location_, self.spread_ = np.zeros(count), np.ones(count)
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        self._scaled = (self.bank_ - self.mean_) / self.scale_
+
+    def _distances(self, scaled_ND: Float64, blocks_N: Ints | None, bank_blocks_M: Ints | None) -> Float64:
+        """(N, domains) mean distance to the k nearest of each bank; inf where a bank has none to offer."""
+        columns = []
+        for domain in range(len(self.location_)):
+            of_M = self.domain_ == domain
+            found_NK, _ = nearest(
+                scaled_ND,
+                self._scaled[of_M],
+                self.neighbours,
+                metric=self.metric,
+                query_blocks_N=blocks_N,
+                bank_blocks_M=None if bank_blocks_M is None else bank_blocks_M[of_M],
+            )
+            there_NK = np.isfinite(found_NK)
+            counted_N = np.maximum(there_NK.sum(axis=1), 1)
+            mean_N = np.where(there_NK, found_NK, 0.0).sum(axis=1) / counted_N
+            columns.append(np.where(there_NK.any(axis=1), mean_N, np.inf))
+        return np.stack(columns, axis=1)
+
+    def _held_out(self, bank_ND: Float64, domains_N: NDArray[np.str_], blocks_N: Ints) -> Float64:
+        distances_NK = self._distances(self._scaled, blocks_N, blocks_N)
+        if self.banks == "separate":
+            for domain in range(len(self.location_)):
+                own = distances_NK[self.domain_ == domain, domain]
+                own = own[np.isfinite(own)]
+                if len(own) > 1 and own.std() > 0:
+                    self.location_[domain], self.spread_[domain] = own.mean(), own.std()
+        return self._fused(distances_NK)
+
+    def _fused(self, distances_NK: Float64) -> Float64:
+        return np.asarray(((distances_NK - self.location_) / self.spread_).min(axis=1))
+
+    def _score(self, queries_ND: Float64) -> Float64:
+        return self._fused(self._distances((queries_ND - self.mean_) / self.scale_, None, None))

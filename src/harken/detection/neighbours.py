@@ -1,0 +1,79 @@
+"""Exact nearest neighbours whose distances do not depend on what else is asked in the same call."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Metric = Literal["euclidean", "cosine"]
+
+# Candidates beyond k that a fast, rounded search keeps for the exact one.
+_SPARE = 8
+_BLOCK_BYTES = 64 * 2**20
+
+
+def unit_rows(rows_ND: Float64) -> Float64:
+    """Rows scaled to length one (a zero row stays zero)."""
+    length_N1 = np.sqrt(np.sum(rows_ND**2, axis=1, keepdims=True))
+    return rows_ND / np.where(length_N1 > 0, length_N1, 1.0)
+
+
+def nearest(
+    queries_ND: Float64,
+    bank_MD: Float64,
+    k: int,
+    *,
+    metric: Metric = "euclidean",
+    query_blocks_N: Ints | None = None,
+    bank_blocks_M: Ints | None = None,
+    weights_M: Float64 | None = None,
+) -> tuple[Float64, Ints]:
+    """Distances (N, k) ascending and bank rows (N, k) of the k nearest rows of `bank_MD`.
+
+    metric: `euclidean`, or `cosine` = 1 - cos(x, y).
+    query_blocks_N, bank_blocks_M: rows of the query's own block are passed over (leave-one-block-out).
+    weights_M: distances to row m are multiplied by weights_M[m], before they are compared.
+    Where fewer than k rows are left, the rest reads inf and row -1.
+
+    Candidates come from one matrix product; their distances are then computed pair by pair in float64, so
+    that the same pair always gives the same bits, and none is lost to cancellation.
+    """
+    if metric == "cosine":
+        queries_ND, bank_MD = unit_rows(queries_ND), unit_rows(bank_MD)
+    rows, dimensions = bank_MD.shape
+    k = max(1, k)
+    kept = min(rows, k + _SPARE)
+    block = max(1, _BLOCK_BYTES // (8 * max(rows, kept * dimensions)))
+    distances_NK = np.full((len(queries_ND), k), np.inf)
+    neighbours_NK = np.full((len(queries_ND), k), -1, dtype=np.int64)
+    # Squared distances are searched; cosine distance is half the squared distance of unit rows.
+    power = 1 if metric == "cosine" else 2
+    bank_norm_M = np.sum(bank_MD**2, axis=1)
+    for start in range(0, len(queries_ND), block):
+        part = slice(start, start + block)
+        query_BD = queries_ND[part]
+        rough_BM = np.sum(query_BD**2, axis=1)[:, None] + bank_norm_M - 2.0 * (query_BD @ bank_MD.T)
+        if weights_M is not None:
+            rough_BM *= weights_M**power
+        if query_blocks_N is not None and bank_blocks_M is not None:
+            rough_BM[query_blocks_N[part, None] == bank_blocks_M[None, :]] = np.inf
+        candidate_BC = np.argpartition(rough_BM, kept - 1, axis=1)[:, :kept] if kept < rows else (
+            np.broadcast_to(np.arange(rows), rough_BM.shape)
+        )
+        difference_BCD = query_BD[:, None, :] - bank_MD[candidate_BC]
+        squared_BC = np.sum(difference_BCD * difference_BCD, axis=2)
+        if weights_M is not None:
+            squared_BC *= weights_M[candidate_BC] ** power
+        squared_BC[~np.isfinite(np.take_along_axis(rough_BM, candidate_BC, axis=1))] = np.inf
+        # Equal distances are ordered by row, so that neighbours are repeatable too.
+        order_BK = np.lexsort((candidate_BC, squared_BC), axis=1)[:, :k]
+        found_BK = np.take_along_axis(squared_BC, order_BK, axis=1)
+        width = found_BK.shape[1]
+        distances_NK[part, :width] = found_BK / 2.0 if metric == "cosine" else np.sqrt(found_BK)
+        rows_BK = np.take_along_axis(candidate_BC, order_BK, axis=1)
+        neighbours_NK[part, :width] = np.where(np.isfinite(found_BK), rows_BK, -1)
+    return distances_NK, neighbours_NK

@@ -1,0 +1,143 @@
+"""Many recordings to features: in parallel, streaming, resumable, and unharmed by any one of them."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pebble import ProcessExpired, ProcessPool
+
+from harken.audio.decode import DEFAULT_FORMATS, Limits, read_file
+from harken.embeddings.embedder import ClipFeatures, Embedder, EmbeddingSpec
+from harken.embeddings.store import EmbeddingStore
+from harken.errors import AudioError, HarkenError
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Outcome for one path: `features`, or the `error` for which it was set aside. cached: found in the store."""
+
+    path: Path
+    features: ClipFeatures | None = None
+    error: HarkenError | None = None
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class _Job:
+    spec: EmbeddingSpec
+    weights: Mapping[str, np.ndarray] | None
+    limits: Limits
+    formats: frozenset[str]
+    store: Path | None
+
+
+def extract(
+    paths: Iterable[str | Path],
+    spec: EmbeddingSpec,
+    weights: Mapping[str, np.ndarray] | None = None,
+    *,
+    store: str | Path | None = None,
+    workers: int | None = None,
+    timeout: float = 120.0,
+    limits: Limits = Limits(),
+    formats: frozenset[str] = DEFAULT_FORMATS,
+) -> Iterator[Extracted]:
+    """Features of each path, in the order given; memory does not grow with their number.
+
+    store: folder of an `EmbeddingStore`; what it holds already is not computed again.
+    workers: processes (default: one a core); 0 works in this process, without protection from a recording
+        that crashes or hangs the decoder. timeout: seconds after which a recording is given up.
+    A recording that cannot be used comes back with its error; the others are not affected.
+    """
+    job = _Job(spec, weights, limits, formats, None if store is None else Path(store))
+    if store is not None:
+        EmbeddingStore(store, spec)
+    names = [Path(path) for path in paths]
+    if workers == 0:
+        worker = _Worker(job)
+        for path in names:
+            yield worker(path)
+        return
+    count = min(workers or os.cpu_count() or 1, max(1, len(names)))
+    # Fork shares the weights and starts in milliseconds; the parent has no torch threads to lose.
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    with ProcessPool(
+        max_workers=count,
+        initializer=_start,
+        initargs=(job,),
+        context=multiprocessing.get_context(method),
+    ) as pool:
+        waiting: deque[tuple[Path, object]] = deque()
+        try:
+            for path in names:
+                waiting.append((path, pool.schedule(_run, args=[path], timeout=timeout)))
+                if len(waiting) >= 16 * count:
+                    yield _outcome(*waiting.popleft(), timeout)
+            while waiting:
+                yield _outcome(*waiting.popleft(), timeout)
+        except BaseException:
+            pool.stop()
+            raise
+
+
+def _outcome(path: Path, future: object, timeout: float) -> Extracted:
+    try:
+        return future.result()  # type: ignore[attr-defined, no-any-return]
+    except FutureTimeout:
+        cause = f"took longer than {timeout:g} s and was given up"
+    except ProcessExpired as expired:
+        cause = f"crashed the decoder or encoder (exit code {expired.exitcode})"
+    return Extracted(path, error=AudioError(cause, file=path, next_step="Remove it or record it again"))
+
+
+class _Worker:
+    """Lives in each worker process. The encoder is built on the first recording that is not in the store."""
+
+    def __init__(self, job: _Job) -> None:
+        self.job = job
+        self.store = None if job.store is None else EmbeddingStore(job.store, job.spec)
+        self.embedder: Embedder | None = None
+
+    def __call__(self, path: Path) -> Extracted:
+        job = self.job
+        try:
+            data = read_file(path, job.limits)
+            if self.store is not None:
+                found = self.store.get(hashlib.sha256(data).hexdigest())
+                if found is not None:
+                    return Extracted(path, found, cached=True)
+            if self.embedder is None:
+                self.embedder = Embedder(job.spec, job.weights, limits=job.limits, formats=job.formats)
+            features = self.embedder.analyse(data, path)
+            if self.store is not None:
+                self.store.put(features)
+            return Extracted(path, features)
+        except AudioError as error:
+            return Extracted(path, error=error)
+        except MemoryError:
+            error = AudioError("does not fit into memory", file=path, next_step="Cut it into shorter recordings")
+            return Extracted(path, error=error)
+
+
+_worker: _Worker | None = None
+
+
+def _start(job: _Job) -> None:
+    global _worker
+    # Ctrl-C is the parent's to handle; workers are stopped by it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _worker = _Worker(job)
+
+
+def _run(path: Path) -> Extracted:
+    assert _worker is not None
+    return _worker(path)

@@ -1,0 +1,109 @@
+"""Embeddings on disk, named by what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from harken.audio.quality import Finding
+from harken.embeddings.embedder import ClipFeatures, EmbeddingSpec
+
+SCHEMA = 1
+
+
+class EmbeddingStore:
+    """One small file a recording: `<root>/<spec fingerprint>/<ab>/<sha256 of the recording>.safetensors`.
+
+    The name says everything that the content depends on, so an entry never goes stale, two runs never
+    disagree, and the bytes of a store do not depend on how often a run was interrupted. Files appear whole
+    (written aside, then renamed) and carry a digest: a damaged entry counts as missing and is made again.
+    """
+
+    def __init__(self, root: str | Path, spec: EmbeddingSpec) -> None:
+        self.folder = Path(root) / spec.fingerprint()[:24]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        describe = self.folder / "spec.json"
+        if not describe.exists():
+            write_atomically(describe, spec.model_dump_json(indent=2).encode() + b"\n")
+
+    def path(self, sha256: str) -> Path:
+        return self.folder / sha256[:2] / f"{sha256}.safetensors"
+
+    def get(self, sha256: str) -> ClipFeatures | None:
+        """The entry of a recording, or None where there is none that is whole."""
+        try:
+            data = self.path(sha256).read_bytes()
+        except OSError:
+            return None
+        try:
+            tensors = safetensors.numpy.load(data)
+            length = int.from_bytes(data[:8], "little")
+            about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["harken"])
+            if about["schema"] != SCHEMA or about["digest"] != _digest(tensors):
+                return None
+            return ClipFeatures(
+                embedding=tensors["embedding"],
+                profile_BM=tensors["profile"],
+                level_db=float(tensors["level_db"][0]),
+                seconds=float(tensors["seconds"][0]),
+                sha256=sha256,
+                findings=tuple(Finding(**found) for found in about["findings"]),
+            )
+        except (safetensors.SafetensorError, ValueError, KeyError, TypeError):
+            return None
+
+    def put(self, features: ClipFeatures) -> None:
+        tensors = {
+            "embedding": features.embedding,
+            "profile": features.profile_BM,
+            "level_db": np.array([features.level_db]),
+            "seconds": np.array([features.seconds]),
+        }
+        about = {
+            "schema": SCHEMA,
+            "digest": _digest(tensors),
+            "findings": [asdict(found) for found in features.findings],
+        }
+        # One metadata key only: safetensors writes several in no fixed order.
+        data = safetensors.numpy.save(tensors, metadata={"harken": json.dumps(about, sort_keys=True)})
+        path = self.path(features.sha256)
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, data)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.folder.glob("??/*.safetensors"))
+
+
+def _digest(tensors: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name}{tensors[name].dtype.str}{tensors[name].shape}".encode())
+        digest.update(tensors[name].tobytes())
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, data: bytes, *, sync: bool = False) -> None:
+    """Write `data` so that `path` holds either what it held before or all of `data`.
+
+    sync: also survive a power cut right after (costs a disk flush).
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(data)
+            if sync:
+                handle.flush()
+                os.fsync(handle.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
