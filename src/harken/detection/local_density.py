@@ -43,7 +43,7 @@ class LocalDensity(AnomalyDetector):
     def __init__(
         self,
         neighbours: int = 16,
-        exponent: float | Literal["auto"] = 0.5,
+        exponent: float | Literal["auto"] = "auto",
         space: SpaceName = "whitened",
         metric: Metric = "euclidean",
     ) -> None:

@@ -52,42 +52,44 @@ def fit_space(bank_ND: Float64, domains_N: NDArray[np.str_], name: SpaceName) ->
 
     `standard`: each dimension to unit variance.
 
-    `whitened`: then Euclidean distance is Mahalanobis distance under
-        C = C_within + sum_d (m_d - m)(m_d - m)^T,
-    with C_within the covariance within domains, shrunk towards a multiple of the identity after Ledoit and Wolf
-    (2004), m_d the mean of domain d and m the mean of those. Directions in which normal clips vary count for
-    less; so does the direction in which a domain shift has moved them, of which ten target clips tell the
-    mean but not the covariance (within-class covariance normalisation, Hatch et al. 2006, with the
-    nuisance direction of Solomonoff et al. 2005). With few clips the shrinkage brings back `standard`.
+    `whitened`: then multiplied by C^(-p/2) with
+        C = C_within + 1/G sum_g (m_g - m)(m_g - m)^T,    p = sqrt(n / (n + D)),
+    where C_within is the covariance within domains, shrunk towards a multiple of the identity after Ledoit and Wolf
+    (2004), m_g the mean of domain g of G and m the mean of those. Directions in which normal clips vary count for
+    less; so does the direction in which a domain shift has moved them, of which ten target clips tell the mean but
+    not the covariance (within-class covariance normalisation, Hatch et al. 2006, with the nuisance direction of
+    Solomonoff et al. 2005). The power p whitens as far as n clips can know a covariance of D dimensions: Mahalanobis
+    distance for many clips, plain Euclidean distance for few.
     """
     mean_D, scale_D = standardisation(bank_ND)
-    dimensions = bank_ND.shape[1]
+    count, dimensions = bank_ND.shape
     if name == "standard":
         return Space(mean_D, scale_D, np.empty((dimensions, 0)), np.empty(0), 1.0)
     z_ND = (bank_ND - mean_D) / scale_D
     labels, domain_N = np.unique(domains_N, return_inverse=True)
-    means_KD = np.stack([z_ND[domain_N == k].mean(axis=0) for k in range(len(labels))])
-    within_ND = z_ND - means_KD[domain_N]
-    shrinkage = ledoit_wolf_shrinkage(within_ND)
-    typical = float(np.mean(within_ND**2))
-    if typical == 0 or shrinkage == 0:
-        shrinkage, typical = max(shrinkage, 1e-3), max(typical, 1e-12)
-    # C = A^T A + rest variance * I, so the singular vectors of A are the eigenvectors of C.
-    rows_AD = np.concatenate(
-        [np.sqrt((1 - shrinkage) / len(z_ND)) * within_ND, means_KD - means_KD.mean(axis=0)]
-    )
+    if 2 * len(labels) > count:
+        # Domains of one clip each leave nothing to vary within them.
+        labels, domain_N = labels[:1], np.zeros(count, dtype=np.int64)
+    means_GD = np.stack([z_ND[domain_N == g].mean(axis=0) for g in range(len(labels))])
+    within_ND = z_ND - means_GD[domain_N]
+    level = float(np.mean(within_ND**2))
+    if level == 0:
+        return Space(mean_D, scale_D, np.empty((dimensions, 0)), np.empty(0), 1.0)
+    shrinkage = max(ledoit_wolf_shrinkage(within_ND), 0.01)
+    # C / level = A^T A + shrinkage * I, so the singular vectors of A are the eigenvectors of C.
+    shift_GD = (means_GD - means_GD.mean(axis=0)) / np.sqrt(len(labels))
+    rows_AD = np.concatenate([np.sqrt((1 - shrinkage) / count) * within_ND, shift_GD]) / np.sqrt(level)
     if len(rows_AD) < dimensions:
         square_R, left_AR = np.linalg.eigh(rows_AD @ rows_AD.T)
-        kept = square_R > 1e-10 * square_R[-1]
+        kept = square_R > 1e-10 * max(float(square_R[-1]), 1e-300)
         square_R = square_R[kept]
         basis_DR = (rows_AD.T @ left_AR[:, kept]) / np.sqrt(square_R)
     else:
         square_R, basis_DR = np.linalg.eigh(rows_AD.T @ rows_AD)
         square_R = np.maximum(square_R, 0.0)
-    rest_variance = shrinkage * typical
-    return Space(
-        mean_D, scale_D, np.ascontiguousarray(basis_DR), (square_R + rest_variance) ** -0.5, rest_variance**-0.5
-    )
+    power = float(np.sqrt(count / (count + dimensions)))
+    gain_R = (square_R + shrinkage) ** (-power / 2)
+    return Space(mean_D, scale_D, np.ascontiguousarray(basis_DR), gain_R, shrinkage ** (-power / 2))
 
 
 def ledoit_wolf_shrinkage(centred_ND: Float64) -> float:

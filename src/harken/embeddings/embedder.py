@@ -1,4 +1,4 @@
-"""One recording in, everything that is later needed of it out: embedding, band profile, level, defects."""
+"""One recording in, everything that is later needed of it out: embedding, sketch, level, defects."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from harken.audio.shape import fit_length
 from harken.encoders import create_encoder, encoder_class
 from harken.encoders.base import Encoder
 from harken.encoders.pooling import check_pooling, pool
+from harken.embeddings.sketch import Sketch, make_sketch
 from harken.encoders.spectral import Spectral
 from harken.errors import AudioError
 
@@ -109,13 +110,13 @@ class ClipFeatures:
     """What is kept of one recording.
 
     embedding: (D,) float32, the channels' vectors one after the other.
-    profile_BM: (2, bands) float32, mean and standard deviation over time of the log-mel bands in dB, averaged
-        over channels, whatever the encoder: it is what explanations compare with.
+    sketch_BC: (bands, columns) uint8, a coarse spectrogram averaged over channels, whatever the encoder: it is
+        what explanations compare with.
     level_db: RMS level as recorded, dBFS. sha256: of the file's bytes.
     """
 
     embedding: Float32
-    profile_BM: Float32
+    sketch_BC: Sketch
     level_db: float
     seconds: float
     sha256: str
@@ -202,7 +203,7 @@ class Embedder:
             )
         return ClipFeatures(
             embedding=embedding,
-            profile_BM=np.stack([pool(log_mel_TM, "mean"), pool(log_mel_TM, "std")]),
+            sketch_BC=make_sketch(log_mel_TM),
             level_db=level_dbfs(audio.samples_CT),
             seconds=audio.seconds,
             sha256=hashlib.sha256(data).hexdigest(),

@@ -7,15 +7,17 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pebble import ProcessExpired, ProcessPool
 
-from harken.audio.decode import DEFAULT_FORMATS, Limits, read_file
+from harken.audio.decode import DEFAULT_FORMATS, Limits, decode, read_file
 from harken.embeddings.embedder import ClipFeatures, Embedder, EmbeddingSpec
 from harken.embeddings.store import EmbeddingStore
 from harken.errors import AudioError, HarkenError
@@ -62,24 +64,59 @@ def extract(
     if store is not None:
         EmbeddingStore(store, spec)
     names = [Path(path) for path in paths]
+    yield from _isolated(_run, names, workers=workers, timeout=timeout, initializer=_start, initargs=(job,))
+
+
+def probe(
+    paths: Iterable[str | Path],
+    *,
+    workers: int | None = None,
+    limits: Limits = Limits(),
+    formats: frozenset[str] = DEFAULT_FORMATS,
+) -> Iterator[tuple[int, int] | None]:
+    """(sampling rate in Hz, channels) of each recording that can be decoded, None for the others."""
+    names = [Path(path) for path in paths]
+    for found in _isolated(partial(_probe, limits=limits, formats=formats), names, workers=workers, timeout=60.0):
+        yield found if isinstance(found, tuple) else None
+
+
+def _probe(path: Path, limits: Limits, formats: frozenset[str]) -> tuple[int, int] | None:
+    try:
+        audio = decode(path, limits=limits, formats=formats)
+    except AudioError:
+        return None
+    return audio.sample_rate, len(audio.samples_CT)
+
+
+def _isolated(
+    function: Callable[[Path], Any],
+    names: list[Path],
+    *,
+    workers: int | None,
+    timeout: float,
+    initializer: Callable[..., None] | None = None,
+    initargs: tuple[Any, ...] = (),
+) -> Iterator[Any]:
+    """function(name) of each name, in order, in processes that may crash or hang without harm to this one."""
     if workers == 0:
-        worker = _Worker(job)
+        if initializer is not None:
+            initializer(*initargs)
         for path in names:
-            yield worker(path)
+            yield function(path)
         return
     count = min(workers or os.cpu_count() or 1, max(1, len(names)))
     # Fork shares the weights and starts in milliseconds; the parent has no torch threads to lose.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     with ProcessPool(
         max_workers=count,
-        initializer=_start,
-        initargs=(job,),
+        initializer=_worker_begins,
+        initargs=(initializer, initargs),
         context=multiprocessing.get_context(method),
     ) as pool:
-        waiting: deque[tuple[Path, object]] = deque()
+        waiting: deque[tuple[Path, Any]] = deque()
         try:
             for path in names:
-                waiting.append((path, pool.schedule(_run, args=[path], timeout=timeout)))
+                waiting.append((path, pool.schedule(function, args=[path], timeout=timeout)))
                 if len(waiting) >= 16 * count:
                     yield _outcome(*waiting.popleft(), timeout)
             while waiting:
@@ -89,9 +126,16 @@ def extract(
             raise
 
 
-def _outcome(path: Path, future: object, timeout: float) -> Extracted:
+def _worker_begins(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
+    # Ctrl-C is the parent's to handle; workers are stopped by it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if initializer is not None:
+        initializer(*initargs)
+
+
+def _outcome(path: Path, future: Any, timeout: float) -> Any:
     try:
-        return future.result()  # type: ignore[attr-defined, no-any-return]
+        return future.result()
     except FutureTimeout:
         cause = f"took longer than {timeout:g} s and was given up"
     except ProcessExpired as expired:
@@ -133,8 +177,6 @@ _worker: _Worker | None = None
 
 def _start(job: _Job) -> None:
     global _worker
-    # Ctrl-C is the parent's to handle; workers are stopped by it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _worker = _Worker(job)
 
 

@@ -51,7 +51,7 @@ class EmbeddingStore:
                 return None
             return ClipFeatures(
                 embedding=tensors["embedding"],
-                profile_BM=tensors["profile"],
+                sketch_BC=tensors["sketch"],
                 level_db=float(tensors["level_db"][0]),
                 seconds=float(tensors["seconds"][0]),
                 sha256=sha256,
@@ -63,7 +63,7 @@ class EmbeddingStore:
     def put(self, features: ClipFeatures) -> None:
         tensors = {
             "embedding": features.embedding,
-            "profile": features.profile_BM,
+            "sketch": features.sketch_BC,
             "level_db": np.array([features.level_db]),
             "seconds": np.array([features.seconds]),
         }

@@ -1,0 +1,67 @@
+"""harken doctor: what works here, what is missing, how to get it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from harken import __version__
+from harken.cli.console import emit
+
+_CORE = ("numpy", "scipy", "scikit-learn", "soundfile", "soxr", "safetensors", "pandas", "matplotlib", "pebble")
+_EXTRAS = {"torch": "the encoders efficientat and yamnet"}
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:
+    """Check this installation: packages, sound library, encoders and their weights, cores and disk."""
+    import soundfile
+
+    from harken.encoders import list_encoders
+    from harken.encoders.checkpoints import cache_dir, catalog, is_cached
+
+    packages = {name: _version(name) for name in _CORE}
+    extras = {name: _version(name) for name in _EXTRAS}
+    weights = {entry.name: is_cached(entry.name) for entry in catalog()}
+    cache = cache_dir()
+    free = shutil.disk_usage(next(p for p in (cache, *cache.parents) if p.exists())).free
+    findings = {
+        "harken": __version__,
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "libsndfile": soundfile.__libsndfile_version__,
+        "packages": packages,
+        "extras": extras,
+        "encoders": list(list_encoders()),
+        "weights": weights,
+        "cache": str(cache),
+        "free_gib": round(free / 2**30, 1),
+    }
+    if json:
+        emit(findings)
+    else:
+        print(f"harken {__version__}, Python {platform.python_version()}, {os.cpu_count()} cores")
+        print(f"libsndfile {soundfile.__libsndfile_version__} decodes WAV and FLAC by default")
+        for name, found in packages.items():
+            print(f"  {'ok     ' if found else 'MISSING'} {name} {found or ''}")
+        for name, found in extras.items():
+            hint = "" if found else f": {_EXTRAS[name]} need it; pip install 'harken[{name}]'"
+            print(f"  {'ok     ' if found else 'absent '} {name} {found or ''}{hint}")
+        print(f"weights in {cache} ({free / 2**30:.0f} GiB free)")
+        for name, there in weights.items():
+            print(f"  {'ok     ' if there else 'absent '} {name}{'' if there else f': harken weights fetch {name}'}")
+    missing = [name for name, found in packages.items() if found is None]
+    if missing:
+        raise typer.Exit(2)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "?" if find_spec(package) else None

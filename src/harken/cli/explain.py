@@ -1,0 +1,38 @@
+"""harken explain: why one recording was judged as it was, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harken.cli.console import emit, say
+
+
+def explain(
+    clip: Annotated[Path, typer.Argument(help="A recording.", show_default=False)],
+    model: Annotated[Path, typer.Option("--model", "-m", help="A model made by harken fit.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.", show_default=False)],
+    json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+) -> None:
+    """Draw a recording, its nearest normal one, and what differs."""
+    from harken.deploy.detector import Detector
+    from harken.deploy.plot import save_png, why_figure
+    from harken.errors import HarkenError
+
+    detector = Detector.load(model)
+    verdict = next(detector.score_many([clip], workers=1))
+    if verdict.error is not None:
+        raise verdict.error
+    assert verdict.sketch_db is not None
+    try:
+        save_png(why_figure(detector, verdict, verdict.sketch_db), output)
+    except OSError as error:
+        raise HarkenError(
+            f"cannot be written ({error.strerror})", file=output, next_step="Choose another place"
+        ) from None
+    say(f"{'ANOMALY' if verdict.is_anomaly else 'normal'}: {verdict.why}")
+    say(f"picture: {output}")
+    if json:
+        emit(verdict.as_json())

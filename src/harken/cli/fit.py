@@ -1,0 +1,84 @@
+"""harken fit: normal recordings -> a model."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harken.cli.console import emit, key_values, progress, say
+
+
+class Level(StrEnum):
+    normalised = "normalised"
+    recorded = "recorded"
+
+
+class Formats(StrEnum):
+    default = "default"
+    all = "all"
+
+
+def fit(
+    normal: Annotated[list[Path], typer.Argument(help="Normal recordings, or folders of them.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model to write.", show_default=False)],
+    false_alarms: Annotated[str, typer.Option(help="What the threshold promises: 1/week, 2/day, 0.1%.")] = "1/week",
+    encoder: Annotated[str, typer.Option(help="spectral, efficientat, yamnet.")] = "spectral",
+    weights: Annotated[str | None, typer.Option(help="Encoder weights: a catalogue name or a file.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Encoder layer (default: the encoder's best).")] = None,
+    pooling: Annotated[str | None, typer.Option(help="mean, std, max, variation; joined by +.")] = None,
+    level: Annotated[Level, typer.Option(help="Ignore loudness, or listen to it.")] = Level.normalised,
+    detector: Annotated[str, typer.Option(help="local_density, knn, mahalanobis, gmm, lof, kmeans.")] = "local_density",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A detector parameter, name=value.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings for the next run.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes (default: one a core).", min=1)] = None,
+    formats: Annotated[Formats, typer.Option(help="default: WAV and FLAC; all: all libsndfile reads.")] = Formats.default,
+    json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
+) -> None:
+    """Learn a machine's normal sound from recordings of it. No labels are needed."""
+    from harken.deploy.detector import Detector
+
+    with progress("listening") as bar:
+        found = Detector.fit(
+            normal,
+            encoder=encoder,
+            weights=weights,
+            layer=layer,
+            pooling=pooling,
+            level=level.value,
+            detector=detector,
+            parameters=key_values(set_ or []),
+            false_alarms=false_alarms,
+            store=store,
+            workers=workers,
+            all_formats=formats is Formats.all,
+            progress=bar,
+        )
+    found.save(output)
+    promised_beyond = found.calibration.extrapolated(found.rate)
+    for aside in found.set_aside:
+        say(f"set aside: {aside.path}: {aside.reason}")
+    for note in found.notes:
+        say(f"note: {note}")
+    say(f"learned from {len(found.training.names)} recordings ({len(found.set_aside)} set aside): {output}")
+    say(f"finest false-alarm rate that they support: {found.calibration.finest:.2%} of recordings")
+    say(
+        f"alarm above score {found.threshold:.4g}, promised false alarms {false_alarms} "
+        f"({found.rate:.2g} of recordings)" + (" [extrapolated]" if promised_beyond else "")
+    )
+    if json:
+        emit(
+            {
+                "model": str(output),
+                "recordings": len(found.training.names),
+                "set_aside": [{"file": str(aside.path), "reason": aside.reason} for aside in found.set_aside],
+                "notes": list(found.notes),
+                "false_alarms": false_alarms,
+                "rate": found.rate,
+                "finest_rate": found.calibration.finest,
+                "extrapolated": promised_beyond,
+                "threshold": found.threshold,
+            }
+        )

@@ -1,0 +1,78 @@
+"""The command line: one verb a file, no logic of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+import typer
+
+from harken import __version__
+from harken.cli import demo, doctor, explain, fit, score, simulate, weights
+from harken.errors import HarkenError
+
+app = typer.Typer(
+    name="harken",
+    help="Learn a machine's normal sound; tell when it changes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
+app.command("simulate")(simulate.simulate)
+app.command("fit")(fit.fit)
+app.command("score")(score.score)
+app.command("explain")(explain.explain)
+app.add_typer(weights.app, name="weights")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"harken {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+) -> None:
+    """Exit codes: 0 fine, 1 an anomaly was found (with --fail-on-anomaly), 2 could not do it."""
+
+
+def run() -> None:
+    """Entry point of the `harken` command."""
+    debug = "--debug" in sys.argv[1:]
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        print("harken: stopped; nothing that was already written is lost", file=sys.stderr)
+        code = 130
+    except HarkenError as error:
+        if debug:
+            raise
+        print(f"harken: {error}", file=sys.stderr)
+        code = 2
+    except BrokenPipeError:
+        # The reader of our output has gone (| head): nothing is left to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        if debug:
+            raise
+        print(f"harken: unexpected {type(error).__name__}: {error}. Run again with --debug.", file=sys.stderr)
+        code = 2
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    run()

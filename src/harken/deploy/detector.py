@@ -1,0 +1,535 @@
+"""The detector that anyone can use: fit on normal recordings, score others, say why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harken import __version__
+from harken.audio.decode import ALL_FORMATS, ALL_SUFFIXES, DEFAULT_FORMATS, DEFAULT_SUFFIXES, Limits
+from harken.audio.quality import level_groups, near_duplicates
+from harken.data.clips import Clip, clips_from_files, find_recordings
+from harken.deploy.bundle import read_bundle, write_bundle
+from harken.deploy.explain import Explanation, explain
+from harken.detection import DEFAULT_DETECTOR, AnomalyDetector, create_detector
+from harken.detection.calibration import Calibration, autocorrelation_time, blocks_of, parse_rate
+from harken.detection.neighbours import nearest
+from harken.detection.space import standardisation
+from harken.detection.states import find_states
+from harken.embeddings.embedder import ClipFeatures, Embedder, EmbeddingSpec, make_spec
+from harken.embeddings.extract import Extracted, extract, probe
+from harken.embeddings.sketch import sketch_db
+from harken.encoders import encoder_class
+from harken.encoders import checkpoints
+from harken.encoders.spectral import Spectral
+from harken.errors import BundleError, HarkenError
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
+#: most weights that are stored within a bundle; larger ones are found again by their sha256
+_MOST_WEIGHT_BYTES = 64 * 2**20
+#: fewer normal recordings than this make a weak model
+FEW_CLIPS = 30
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A recording that did not take part, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of one recording.
+
+    score: higher = more anomalous. p_value: probability that a normal recording scores as high.
+    extrapolated: the p-value is finer than the training recordings support.
+    why, heatmap: see `Explanation`. sketch_BC: coarse spectrogram, see `sketch_db`. error: set, and all else None, where the recording could not be scored.
+    """
+
+    path: Path
+    score: float | None = None
+    p_value: float | None = None
+    is_anomaly: bool | None = None
+    extrapolated: bool | None = None
+    explanation: Explanation | None = field(default=None, repr=False)
+    sketch_BC: NDArray[np.uint8] | None = field(default=None, repr=False)
+    warnings: tuple[str, ...] = ()
+    seconds: float | None = None
+    error: HarkenError | None = None
+
+    @property
+    def why(self) -> str | None:
+        return None if self.explanation is None else self.explanation.sentence
+
+    @property
+    def heatmap(self) -> Float32 | None:
+        return None if self.explanation is None else self.explanation.heatmap_BC
+
+    @property
+    def sketch_db(self) -> Float32 | None:
+        """The recording's own spectrogram, (bands, columns) in dB, on the grid of `heatmap`."""
+        return None if self.sketch_BC is None else sketch_db(self.sketch_BC)
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-able fields, without the heat map."""
+        if self.error is not None:
+            return {"file": str(self.path), "error": self.error.cause, "next_step": self.error.next_step}
+        found = self.explanation
+        region = None
+        if found is not None and found.low_hz is not None:
+            region = {
+                "low_hz": round(found.low_hz, 1),
+                "high_hz": round(found.high_hz or 0.0, 1),
+                "start_s": round(found.start_s or 0.0, 2),
+                "end_s": round(found.end_s or 0.0, 2),
+                "change_db": round(found.change_db or 0.0, 1),
+            }
+        return {
+            "file": str(self.path),
+            "score": self.score,
+            "p_value": self.p_value,
+            "is_anomaly": self.is_anomaly,
+            "extrapolated": self.extrapolated,
+            "why": self.why,
+            "region": region,
+            "nearest": None if found is None else found.nearest,
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is kept of the normal recordings, in recording order.
+
+    names: paths below their common folder. domains: `source`/`target`, or `state 0` ... where they were found.
+    """
+
+    names: tuple[str, ...]
+    domains: tuple[str, ...]
+    embeddings_ND: Float32
+    sketches_NBC: list[NDArray[np.uint8]]
+    scores_N: Float64
+    levels_db_N: Float64
+    seconds_N: Float64
+
+    @cached_property
+    def scaling(self) -> tuple[Float64, Float64]:
+        return standardisation(self.embeddings_ND.astype(np.float64))
+
+
+class Detector:
+    """A fitted detector. Make one with `Detector.fit` or `harken.load`."""
+
+    def __init__(
+        self,
+        spec: EmbeddingSpec,
+        weights: Mapping[str, np.ndarray] | None,
+        detector: AnomalyDetector,
+        calibration: Calibration,
+        training: Training,
+        false_alarms: str,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.spec = spec
+        self.weights = weights
+        self.detector = detector
+        self.calibration = calibration
+        self.training = training
+        self.notes = notes
+        self.set_aside: list[SetAside] = []
+        self.promise(false_alarms)
+
+    def promise(self, false_alarms: str) -> None:
+        """Set the alarm threshold for a rate such as `0.1%` or `1/week`; HarkenError for no such rate."""
+        self.false_alarms = false_alarms
+        self.rate = parse_rate(false_alarms, float(np.median(self.training.seconds_N)))
+        self.threshold = self.calibration.threshold(self.rate)
+
+    # ---- fit ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def fit(
+        cls,
+        paths: str | Path | Iterable[str | Path],
+        *,
+        encoder: str = "spectral",
+        weights: str | Path | None = None,
+        config: Mapping[str, Any] | None = None,
+        layer: str | None = None,
+        pooling: str | None = None,
+        level: Literal["normalised", "recorded"] = "normalised",
+        detector: str = DEFAULT_DETECTOR,
+        parameters: Mapping[str, Any] | None = None,
+        false_alarms: str = "1/week",
+        store: str | Path | None = None,
+        workers: int | None = None,
+        all_formats: bool = False,
+        limits: Limits = Limits(),
+        progress: Any = None,
+    ) -> Detector:
+        """Learn the normal sound of one machine.
+
+        paths: recordings and folders of recordings, in the order in which they were made (a folder: by name).
+        encoder, config, layer, pooling: see `list_encoders`; weights: a catalogue name or a file.
+        level: `normalised` ignores loudness, `recorded` listens to it. detector, parameters: see `list_detectors`.
+        false_alarms: what the threshold promises, `1/week` or `0.1%`. store: folder that keeps embeddings for
+        the next run. workers: processes (0: none). progress: called with (done, all) recordings.
+        Raises HarkenError when fewer than two recordings can be used.
+        """
+        given = [paths] if isinstance(paths, (str, Path)) else list(paths)
+        formats = ALL_FORMATS if all_formats else DEFAULT_FORMATS
+        files = find_recordings(given, ALL_SUFFIXES if all_formats else DEFAULT_SUFFIXES)
+        aside: list[SetAside] = []
+        clips = _fit_for_training(clips_from_files(files), aside)
+        if not clips:
+            raise HarkenError(
+                "none of these recordings is named as a normal one of a machine",
+                next_step="Give normal recordings to learn from",
+            )
+        sample_rate, channels = _usual_form([clip.path for clip in clips], workers, limits, formats)
+        arrays: Mapping[str, np.ndarray] | None = None
+        if encoder_class(encoder).needs_weights:
+            loaded_config, arrays = checkpoints.load(weights or encoder)
+            config = {**loaded_config, **(config or {})}
+        try:
+            spec = make_spec(
+                encoder,
+                sample_rate=sample_rate,
+                channels=channels,
+                config=config,
+                layer=layer,
+                pooling=pooling,
+                level=level,
+                weights=arrays,
+            )
+            untrained = create_detector(detector, parameters)
+        except (ValueError, TypeError) as error:
+            raise HarkenError(str(error), next_step="Correct the setting") from None
+        results = extract(
+            [clip.path for clip in clips],
+            spec,
+            arrays,
+            store=store,
+            workers=workers,
+            limits=limits,
+            formats=formats,
+        )
+        kept: list[Clip] = []
+        features: list[ClipFeatures] = []
+        seen: dict[str, Path] = {}
+        for done, (clip, result) in enumerate(zip(clips, results, strict=True), start=1):
+            reason = _unfit(result, seen)
+            if reason is None and result.features is not None:
+                seen[result.features.sha256] = clip.path
+                kept.append(clip)
+                features.append(result.features)
+            else:
+                aside.append(SetAside(clip.path, reason or ""))
+            if progress is not None:
+                progress(done, len(clips))
+        if len(kept) < 2:
+            first = f"; the first: {aside[0].path}: {aside[0].reason}" if aside else ""
+            raise HarkenError(
+                f"{len(kept)} of {len(files)} recordings can be learned from, at least 2 are needed{first}",
+                next_step="Record more normal clips (30 or more make a useful model)",
+            )
+        found = cls._learned(spec, arrays, untrained, kept, features, false_alarms)
+        found.set_aside = aside
+        return found
+
+    @classmethod
+    def _learned(
+        cls,
+        spec: EmbeddingSpec,
+        weights: Mapping[str, np.ndarray] | None,
+        detector: AnomalyDetector,
+        clips: Sequence[Clip],
+        features: Sequence[ClipFeatures],
+        false_alarms: str,
+    ) -> Detector:
+        embeddings_ND = np.stack([found.embedding for found in features])
+        notes: list[str] = []
+        named = {clip.domain for clip in clips}
+        if "unknown" not in named and len(named) > 1:
+            domains = [str(clip.domain) for clip in clips]
+        else:
+            states_N = find_states(embeddings_ND)
+            domains = [f"state {state}" for state in states_N]
+            if states_N.max() > 0:
+                sizes = ", ".join(str(count) for count in np.bincount(states_N))
+                notes.append(f"{states_N.max() + 1} operating states found, of {sizes} recordings")
+        detector.fit(embeddings_ND, domains)
+        blocks_N = _correlated_blocks(embeddings_ND, detector.train_scores_)
+        if blocks_N is not None:
+            detector.fit(embeddings_ND, domains, blocks_N)
+        calibration = Calibration.fit(detector.train_scores_)
+        training = Training(
+            names=_names([clip.path for clip in clips]),
+            domains=tuple(domains),
+            embeddings_ND=embeddings_ND,
+            sketches_NBC=[found.sketch_BC for found in features],
+            scores_N=detector.train_scores_,
+            levels_db_N=np.array([found.level_db for found in features]),
+            seconds_N=np.array([found.seconds for found in features]),
+        )
+        notes += _notes(training, calibration)
+        return cls(spec, weights, detector, calibration, training, false_alarms, tuple(notes))
+
+    # ---- score -------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _embedder(self) -> Embedder:
+        return Embedder(self.spec, self.weights)
+
+    def score(self, path: str | Path) -> Verdict:
+        """Judge one recording, in this process. Raises AudioError when it cannot be scored."""
+        data_verdict = next(self.score_many([path], workers=0))
+        if data_verdict.error is not None:
+            raise data_verdict.error
+        return data_verdict
+
+    def score_many(
+        self,
+        paths: Iterable[str | Path],
+        *,
+        store: str | Path | None = None,
+        workers: int | None = None,
+        all_formats: bool = False,
+        limits: Limits = Limits(),
+    ) -> Iterator[Verdict]:
+        """Judge recordings, in the order given, as they become ready; memory does not grow with their number.
+
+        A recording that cannot be scored gives a verdict with `error`; the others are not affected.
+        """
+        formats = ALL_FORMATS if all_formats else DEFAULT_FORMATS
+        for result in extract(
+            paths, self.spec, self.weights, store=store, workers=workers, limits=limits, formats=formats
+        ):
+            yield self._verdict(result)
+
+    def _verdict(self, result: Extracted) -> Verdict:
+        features = result.features
+        if features is None:
+            return Verdict(result.path, error=result.error)
+        score = float(self.detector.score(features.embedding[None])[0])
+        p_value = float(self.calibration.p_value(score))
+        is_anomaly = score > self.threshold
+        return Verdict(
+            path=result.path,
+            score=score,
+            p_value=p_value,
+            is_anomaly=is_anomaly,
+            extrapolated=p_value < self.calibration.finest,
+            explanation=self._explain(features, is_anomaly),
+            sketch_BC=features.sketch_BC,
+            warnings=tuple(finding.detail for finding in features.findings),
+            seconds=features.seconds,
+        )
+
+    def nearest_normal(self, embedding_D: Float32) -> int:
+        """Number of the training recording that is nearest, every dimension standardised."""
+        mean_D, scale_D = self.training.scaling
+        bank_ND = (self.training.embeddings_ND - mean_D) / scale_D
+        return int(nearest(((embedding_D - mean_D) / scale_D)[None], bank_ND, 1)[1][0, 0])
+
+    def _explain(self, features: ClipFeatures, is_anomaly: bool) -> Explanation:
+        row = self.nearest_normal(features.embedding)
+        return explain(
+            sketch_db(features.sketch_BC),
+            sketch_db(self.training.sketches_NBC[row]),
+            centres_hz_B=self.band_centres_hz,
+            seconds=features.seconds,
+            nearest=self.training.names[row],
+            anomalous=is_anomaly,
+        )
+
+    @cached_property
+    def band_centres_hz(self) -> Float32:
+        """Centre frequencies of the bands of heat maps and sketches."""
+        spectral = Spectral(self.spec.sample_rate)
+        if self.spec.encoder == Spectral.name:
+            spectral = Spectral(**self.spec.config)
+        return spectral.centres_hz_M
+
+    # ---- save and load -----------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the bundle: a directory, whole or not at all. Same detector, same bytes."""
+        training = self.training
+        widths = np.array([sketch.shape[1] for sketch in training.sketches_NBC], dtype=np.int64)
+        parts: dict[str, dict[str, np.ndarray]] = {
+            "detector": {name: _compact(array) for name, array in self.detector.state().items()},
+            "training": {
+                "embeddings": training.embeddings_ND,
+                "sketches": np.concatenate(training.sketches_NBC, axis=1),
+                "sketch_widths": widths,
+                "scores": training.scores_N,
+                "levels_db": training.levels_db_N,
+                "seconds": training.seconds_N,
+            },
+        }
+        if self.weights is not None and sum(a.nbytes for a in self.weights.values()) <= _MOST_WEIGHT_BYTES:
+            parts["encoder"] = dict(self.weights)
+        about = {
+            "harken": __version__,
+            "spec": self.spec.model_dump(),
+            "detector": self.detector.name,
+            "parameters": self.detector.get_params(),
+            "false_alarms": self.false_alarms,
+            "effective_clips": self.calibration.effective,
+            "names": list(training.names),
+            "domains": list(training.domains),
+            "notes": list(self.notes),
+        }
+        write_bundle(path, about, parts)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Detector:
+        """Read a bundle. Raises BundleError when it is missing, damaged or of a newer schema."""
+        about, parts = read_bundle(path)
+        try:
+            spec = EmbeddingSpec(**about["spec"])
+            weights: Mapping[str, np.ndarray] | None = parts.get("encoder")
+            if weights is None and spec.weights_sha256 is not None:
+                weights = checkpoints.load(spec.weights_sha256)[1]
+            state = {name: _wide(array) for name, array in parts["detector"].items()}
+            detector = create_detector(about["detector"], about["parameters"]).restored(state)
+            kept = parts["training"]
+            edges = np.cumsum(kept["sketch_widths"])[:-1]
+            training = Training(
+                names=tuple(about["names"]),
+                domains=tuple(about["domains"]),
+                embeddings_ND=kept["embeddings"],
+                sketches_NBC=np.split(kept["sketches"], edges, axis=1),
+                scores_N=kept["scores"],
+                levels_db_N=kept["levels_db"],
+                seconds_N=kept["seconds"],
+            )
+            calibration = Calibration(np.sort(training.scores_N), float(about["effective_clips"]))
+            return cls(
+                spec, weights, detector, calibration, training, about["false_alarms"], tuple(about["notes"])
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(
+                f"lacks something that a model needs ({error})", file=path, next_step="Fit the model again"
+            ) from None
+
+
+def load(path: str | Path) -> Detector:
+    """Read a model made by `Detector.save` or `harken fit`."""
+    return Detector.load(path)
+
+
+def shifted(p_values: Sequence[float]) -> str | None:
+    """A sentence for someone whose machine has changed its state rather than its health; None otherwise.
+
+    When half of eight or more recordings have p <= 0.1, it is not this or that recording that is odd: all
+    sound different together. Normal recordings give this in less than 1 % of cases.
+    """
+    if len(p_values) < 8 or float(np.median(p_values)) > 0.1:
+        return None
+    return (
+        f"most of these {len(p_values)} recordings sound different from the normal ones together: the machine's "
+        "state, its surroundings or the microphone has changed, or it has a lasting fault. If it is healthy, "
+        "add normal recordings of the new state and fit again; until then the promise about false alarms does not hold"
+    )
+
+
+def _fit_for_training(clips: Sequence[Clip], aside: list[SetAside]) -> list[Clip]:
+    """Clips whose names do not say that they are something else than a machine's normal sound."""
+    kept = []
+    for clip in clips:
+        if clip.condition == "anomaly":
+            aside.append(SetAside(clip.path, "is named an anomaly: not learned from"))
+        elif clip.kind == "noise":
+            aside.append(SetAside(clip.path, "is named noise without the machine: not learned from"))
+        else:
+            kept.append(clip)
+    return kept
+
+
+def _usual_form(
+    paths: Sequence[Path], workers: int | None, limits: Limits, formats: frozenset[str]
+) -> tuple[int, int]:
+    """Most frequent (sampling rate, channels) among up to 25 recordings spread over all; (16000, 1) if none is readable."""
+    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(25, len(paths))).astype(int))]
+    forms = [form for form in probe(chosen, workers=workers, limits=limits, formats=formats) if form is not None]
+    return max(sorted(set(forms)), key=forms.count) if forms else (16_000, 1)
+
+
+def _unfit(result: Extracted, seen: Mapping[str, Path]) -> str | None:
+    """Why a recording must not be learned from, if so."""
+    if result.error is not None:
+        return result.error.cause
+    assert result.features is not None
+    if result.features.findings:
+        return result.features.findings[0].detail
+    twin = seen.get(result.features.sha256)
+    return None if twin is None else f"is the same file as {twin.name}"
+
+
+def _correlated_blocks(embeddings_ND: Float32, scores_N: Float64) -> NDArray[np.int64] | None:
+    """Blocks of recordings that must not vouch for each other, or None when each may stand alone."""
+    count = len(scores_N)
+    length = min(int(np.ceil(autocorrelation_time(scores_N))), max(1, count // 5))
+    blocks_N = blocks_of(np.arange(count), length)
+    mean_D, scale_D = standardisation(embeddings_ND.astype(np.float64))
+    z_ND = (embeddings_ND - mean_D) / scale_D
+    itself = np.arange(count)
+    distance_N1, neighbour_N1 = nearest(z_ND, z_ND, 1, query_blocks_N=itself, bank_blocks_M=itself)
+    for first, second in near_duplicates(distance_N1[:, 0], neighbour_N1[:, 0]):
+        blocks_N[blocks_N == blocks_N[second]] = blocks_N[first]
+    blocks_N = np.unique(blocks_N, return_inverse=True)[1]
+    return blocks_N if 1 < blocks_N.max() + 1 < count else None
+
+
+def _notes(training: Training, calibration: Calibration) -> list[str]:
+    """What the maker of a model should know about the recordings."""
+    notes = []
+    count = len(training.names)
+    if count < FEW_CLIPS:
+        notes.append(f"only {count} recordings: expect a weak model ({FEW_CLIPS} or more are useful)")
+    if calibration.effective < 0.7 * count:
+        notes.append(
+            f"consecutive recordings are alike: {count} count as {calibration.effective:.0f} independent ones"
+        )
+    groups = level_groups(training.levels_db_N.tolist())
+    if len(groups) > 1:
+        sizes = ", ".join(str(len(group)) for group in groups)
+        notes.append(f"recording levels fall into {len(groups)} groups ({sizes} recordings): was the gain changed?")
+    worst = int(np.argmax(training.scores_N))
+    middle, upper = np.percentile(training.scores_N, [50, 90])
+    if training.scores_N[worst] > upper + 3 * (upper - middle):
+        notes.append(f"{training.names[worst]} sounds unlike the other normal recordings: listen to it")
+    return notes
+
+
+def _names(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Paths below their common folder."""
+    absolute = [path.absolute() for path in paths]
+    parents = [set(path.parents) for path in absolute]
+    common = max(set.intersection(*parents), key=lambda parent: len(parent.parts))
+    return tuple(path.relative_to(common).as_posix() for path in absolute)
+
+
+def _compact(array: np.ndarray) -> np.ndarray:
+    """float64 that holds float32 values, stored as float32: embeddings come as such."""
+    if array.dtype == np.float64 and array.ndim == 2:
+        single = array.astype(np.float32)
+        if np.array_equal(single.astype(np.float64), array):
+            return single
+    return array
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64) if array.dtype == np.float32 else array
