@@ -79,10 +79,11 @@ def read_file(path: str | Path, limits: Limits = Limits()) -> bytes:
         raise AudioError(
             f"cannot be opened ({error.strerror})", file=path, next_step="Check that it is a readable file"
         ) from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise AudioError("is not a regular file", file=path, next_step="Give an audio file")
     with os.fdopen(descriptor, "rb") as handle:
-        status = os.fstat(handle.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise AudioError("is not a regular file", file=path, next_step="Give an audio file")
         if status.st_size > limits.file_bytes:
             raise AudioError(
                 f"is {status.st_size / 2**20:.0f} MiB, over the limit of {limits.file_bytes / 2**20:.0f} MiB",

@@ -184,7 +184,7 @@ class Detector:
         level: `normalised` ignores loudness, `recorded` listens to it. detector, parameters: see `list_detectors`.
         false_alarms: what the threshold promises, `1/week` or `0.1%`. store: folder that keeps embeddings for
         the next run. workers: processes (0: none). progress: called with (done, all) recordings.
-        Raises HarkenError when fewer than two recordings can be used.
+        Raises HarkenError when fewer than three recordings can be used.
         """
         given = [paths] if isinstance(paths, (str, Path)) else list(paths)
         formats = ALL_FORMATS if all_formats else DEFAULT_FORMATS
@@ -237,10 +237,10 @@ class Detector:
                 aside.append(SetAside(clip.path, reason or ""))
             if progress is not None:
                 progress(done, len(clips))
-        if len(kept) < 2:
+        if len(kept) < 3:
             first = f"; the first: {aside[0].path}: {aside[0].reason}" if aside else ""
             raise HarkenError(
-                f"{len(kept)} of {len(files)} recordings can be learned from, at least 2 are needed{first}",
+                f"{len(kept)} of {len(files)} recordings can be learned from, at least 3 are needed{first}",
                 next_step="Record more normal clips (30 or more make a useful model)",
             )
         found = cls._learned(spec, arrays, untrained, kept, features, false_alarms)

@@ -37,7 +37,7 @@ class AnomalyDetector(ABC):
     ) -> Self:
         """Learn from normal clips.
 
-        embeddings_ND: (clips, dimensions), finite, at least two clips.
+        embeddings_ND: (clips, dimensions), finite, at least three clips.
         domains_N: a label a clip (`source`, `target`, an operating state, ...); None: all alike.
         blocks_N: an integer a clip; clips of one block are so close in time that they must not vouch for each
             other, and are left out together in `train_scores_`. None: each clip its own block.
@@ -82,7 +82,10 @@ class AnomalyDetector(ABC):
         for fold in np.unique(fold_N):
             held = fold_N == fold
             rest = type(self)(**self.get_params())
-            rest._fit(bank_ND[~held], domains_N[~held])
+            kept = np.flatnonzero(~held)
+            # No detector learns from a lone clip; twice the same one has no spread either.
+            kept = np.repeat(kept, 2) if len(kept) == 1 else kept
+            rest._fit(bank_ND[kept], domains_N[kept])
             scores_N[held] = rest._score(bank_ND[held])
         return scores_N
 
@@ -91,8 +94,8 @@ class AnomalyDetector(ABC):
         embeddings: ArrayLike, domains: ArrayLike | None, blocks: ArrayLike | None
     ) -> tuple[Float64, NDArray[np.str_], Ints]:
         bank_ND = np.asarray(embeddings, dtype=np.float64)
-        if bank_ND.ndim != 2 or len(bank_ND) < 2 or bank_ND.shape[1] == 0:
-            raise ValueError(f"expected at least two clips as (clips, dimensions), got shape {bank_ND.shape}")
+        if bank_ND.ndim != 2 or len(bank_ND) < 3 or bank_ND.shape[1] == 0:
+            raise ValueError(f"expected at least three clips as (clips, dimensions), got shape {bank_ND.shape}")
         if not np.isfinite(bank_ND).all():
             raise ValueError("embeddings are not finite")
         count = len(bank_ND)
@@ -133,12 +136,16 @@ def fold_of_block(blocks_N: Ints, domains_N: NDArray[np.str_], folds: int = FOLD
 
     Domains are spread because a fold that held all target clips would judge them by source clips alone.
     """
-    fold_N = np.empty(len(blocks_N), dtype=np.int64)
-    domain_of_block = {block: domain for block, domain in zip(blocks_N.tolist(), domains_N.tolist(), strict=True)}
-    fold_of: dict[int, int] = {}
-    for domain in sorted(set(domain_of_block.values())):
-        members = sorted(block for block, of in domain_of_block.items() if of == domain)
-        for position, block in enumerate(members):
-            fold_of[block] = position * min(folds, len(members)) // len(members)
-    fold_N[:] = [fold_of[block] for block in blocks_N.tolist()]
-    return fold_N
+    domain_of_block = dict(zip(blocks_N.tolist(), domains_N.tolist(), strict=True))
+    by_domain: dict[str, list[int]] = {}
+    for block in sorted(domain_of_block):
+        by_domain.setdefault(domain_of_block[block], []).append(block)
+    # Blocks at the same relative position of their domains go to the same fold.
+    spread = sorted(
+        ((position + 0.5) / len(members), domain, block)
+        for domain, members in by_domain.items()
+        for position, block in enumerate(members)
+    )
+    count = min(folds, len(spread))
+    fold_of = {block: rank * count // len(spread) for rank, (_, _, block) in enumerate(spread)}
+    return np.array([fold_of[block] for block in blocks_N.tolist()], dtype=np.int64)

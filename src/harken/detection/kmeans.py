@@ -42,7 +42,8 @@ class KMeans(AnomalyDetector):
             scaled_ND = unit_rows(scaled_ND)
         labels, counts = np.unique(domains_N, return_counts=True)
         major = domains_N == labels[np.argmax(counts)]
-        count = max(1, min(self.clusters, int(major.sum()) // 4))
+        distinct = len(np.unique(scaled_ND[major], axis=0))
+        count = max(1, min(self.clusters, int(major.sum()) // 4, distinct))
         model = SklearnKMeans(count, n_init=4, random_state=self.seed).fit(scaled_ND[major])
         self.centres_ = np.concatenate([model.cluster_centers_, scaled_ND[~major]]).astype(np.float64)
 

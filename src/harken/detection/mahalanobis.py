@@ -6,10 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.covariance import LedoitWolf
 
 from harken.detection.base import AnomalyDetector, Float64
-from harken.detection.space import standardisation
+from harken.detection.space import ledoit_wolf_shrinkage, standardisation
 
 
 class Mahalanobis(AnomalyDetector):
@@ -36,7 +35,11 @@ class Mahalanobis(AnomalyDetector):
         labels, domain_N = np.unique(domains_N, return_inverse=True)
         self.centres_ = np.stack([scaled_ND[domain_N == d].mean(axis=0) for d in range(len(labels))])
         residual_ND = scaled_ND - self.centres_[domain_N]
-        self.precision_ = LedoitWolf(assume_centered=True).fit(residual_ND).precision_
+        shrinkage = max(ledoit_wolf_shrinkage(residual_ND), 1e-3)
+        level = float(np.mean(residual_ND**2)) or 1.0
+        covariance_DD = (1 - shrinkage) * (residual_ND.T @ residual_ND) / len(residual_ND)
+        covariance_DD.flat[:: len(covariance_DD) + 1] += shrinkage * level
+        self.precision_ = np.linalg.inv(covariance_DD)
 
     def _score(self, queries_ND: Float64) -> Float64:
         scaled_ND = (queries_ND - self.mean_) / self.scale_

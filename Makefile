@@ -1,0 +1,36 @@
+# make demo and make test are all that a fresh machine with Python 3.11 needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: demo test test-all lint bench clean
+
+demo: $(VENV)/core
+	$(BIN)/harken demo demo
+	@echo "open demo/report.html"
+
+test: $(VENV)/dev
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/dev
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The core needs no torch; tests and neural encoders do.
+$(VENV)/core: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt -e .
+	touch $@
+
+$(VENV)/dev: $(VENV)/core
+	$(PIP) install -c constraints.txt torch
+	$(PIP) install -c constraints.txt -e ".[torch,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist
