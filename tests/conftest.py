@@ -28,11 +28,11 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.delenv("HARKEN_WEIGHTS", raising=False)
 
 
-def hum(seed: int, seconds: float = 1.0, rate: int = 16_000, fault: bool = False) -> np.ndarray:
+def hum(seed: int, seconds: float = 1.0, rate: int = 16_000, fault: bool = False, speed: float = 50) -> np.ndarray:
     """(samples,) a machine: harmonics of a wandering shaft speed in noise; a fault adds a 3 kHz ringing."""
     rng = np.random.default_rng(seed)
     time = np.arange(int(seconds * rate)) / rate
-    speed = 50 * (1 + 0.01 * rng.normal())
+    speed *= 1 + 0.01 * rng.normal()
     sound = sum(np.sin(2 * np.pi * speed * k * time + rng.uniform(0, 6)) / k for k in range(1, 8))
     sound = 0.1 * sound + 0.03 * rng.normal(size=len(time))
     if fault:

@@ -26,7 +26,6 @@ from harken.embeddings.embedder import ClipFeatures, Embedder, EmbeddingSpec, ma
 from harken.embeddings.extract import Extracted, extract, probe
 from harken.embeddings.sketch import sketch_db
 from harken.encoders import encoder_class
-from harken.encoders import checkpoints
 from harken.encoders.spectral import Spectral
 from harken.errors import BundleError, HarkenError
 
@@ -199,6 +198,8 @@ class Detector:
         sample_rate, channels = _usual_form([clip.path for clip in clips], workers, limits, formats)
         arrays: Mapping[str, np.ndarray] | None = None
         if encoder_class(encoder).needs_weights:
+            from harken.encoders import checkpoints
+
             loaded_config, arrays = checkpoints.load(weights or encoder)
             config = {**loaded_config, **(config or {})}
         try:
@@ -401,6 +402,8 @@ class Detector:
             spec = EmbeddingSpec(**about["spec"])
             weights: Mapping[str, np.ndarray] | None = parts.get("encoder")
             if weights is None and spec.weights_sha256 is not None:
+                from harken.encoders import checkpoints
+
                 weights = checkpoints.load(spec.weights_sha256)[1]
             state = {name: _wide(array) for name, array in parts["detector"].items()}
             detector = create_detector(about["detector"], about["parameters"]).restored(state)

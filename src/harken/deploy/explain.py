@@ -86,11 +86,11 @@ def _strongest_region(smooth_BC: Float32) -> NDArray[np.bool_] | None:
 
 
 def _core(weights: Float32) -> slice:
-    """The shortest contiguous range around the peak that holds 80 % of the weight."""
+    """The shortest contiguous range around the peak that holds 90 % of the weight."""
     start = stop = int(np.argmax(weights))
     stop += 1
     total, inside = float(weights.sum()), float(weights[start])
-    while inside < 0.8 * total:
+    while inside < 0.9 * total:
         left = float(weights[start - 1]) if start > 0 else -1.0
         right = float(weights[stop]) if stop < len(weights) else -1.0
         if left < 0 and right < 0:
@@ -115,7 +115,7 @@ def _faint(
     # Half an octave or so of neighbouring bands must agree before a band is blamed.
     level_B, motion_B = uniform_filter(level_B, 7), uniform_filter(motion_B, 7)
     band = int(np.argmax(np.maximum(np.abs(level_B), 2 * np.abs(motion_B))))
-    around = slice(max(0, band - 3), band + 4)
+    around = slice(max(0, band - 3), min(len(clip_BC), band + 4))
     where = _hz(*_edges(centres_hz_B, around))
     if abs(level_B[band]) >= 2 * abs(motion_B[band]):
         what = f"a steady {level_B[band]:+.1f} dB at {where}"

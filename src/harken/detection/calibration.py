@@ -49,7 +49,8 @@ def autocorrelation_time(values_N: ArrayLike) -> float:
     1 + 2 sum of autocorrelations, cut off by Geyer's (1992) initial positive sequence; on ranks, so that one
     outlier does not hide the correlation of the rest. N / this is the effective sample size.
     """
-    ranks_N = np.argsort(np.argsort(np.asarray(values_N), kind="stable"), kind="stable").astype(np.float64)
+    _, inverse_N, counts = np.unique(np.asarray(values_N), return_inverse=True, return_counts=True)
+    ranks_N = (np.cumsum(counts) - (counts - 1) / 2)[inverse_N]
     ranks_N -= ranks_N.mean()
     count = len(ranks_N)
     if count < 4 or not ranks_N.any():

@@ -14,15 +14,17 @@ Ints = NDArray[np.int64]
 
 #: clips that are clustered; any more are put to the nearest state afterwards
 _MOST = 1500
+_DIRECTIONS = 3
 
 
 def find_states(
-    embeddings_ND: NDArray[np.floating], *, most: int = 6, fewest_clips: int = 3, separation: float = 0.25
+    embeddings_ND: NDArray[np.floating], *, most: int = 6, fewest_clips: int = 3, separation: float = 0.5
 ) -> Ints:
     """(clips,) state number of each clip, 0 = the largest state; all 0 when no clear states stand out.
 
-    Ward clustering of the standardised embeddings; the number of states, up to `most`, is the one of the largest
-    mean silhouette (Rousseeuw 1987), if that is at least `separation` (0.25: "weak structure" ends below)
+    Ward clustering of the standardised embeddings in their three main directions (where a few bands that change
+    together are not drowned by all the others); the number of states, up to `most`, is the one of the largest mean
+    silhouette (Rousseeuw 1987), if that exceeds `separation` (normal clips of one state reach about 0.3; cutting a continuum of speeds may exceed it, which does no harm)
     and no state has less than `fewest_clips` clips.
     """
     rows_ND = np.asarray(embeddings_ND, dtype=np.float64)
@@ -31,6 +33,7 @@ def find_states(
         return np.zeros(count, dtype=np.int64)
     mean_D, scale_D = standardisation(rows_ND)
     z_ND = (rows_ND - mean_D) / scale_D
+    z_ND = z_ND @ np.linalg.svd(z_ND, full_matrices=False)[2][:_DIRECTIONS].T
     chosen = np.unique(np.linspace(0, count - 1, min(count, _MOST)).round().astype(np.int64))
     distances = pdist(z_ND[chosen])
     if not distances.any():

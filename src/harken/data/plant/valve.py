@@ -1,0 +1,99 @@
+"""Solenoid valve of a compressed-air line, switched in a pattern.
+
+Opening: the plunger hits its stop, air hisses while the valve is open, the coil hums at twice the mains.
+Closing: the plunger falls on its seat, softer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harken.data.plant.machine import Machine, Run, conditions
+from harken.data.plant.signals import Float, Rng, band, decibels, impulses, modes, noise, ring, slope
+
+MAINS_HZ = 50.0
+#: pattern -> seconds open, closed, open, closed ...
+PATTERNS = {
+    "00": (0.10, 0.30),
+    "01": (0.20, 0.25),
+    "02": (0.08, 0.12, 0.08, 0.35),
+    "03": (0.15, 0.15),
+    "04": (0.12, 0.20, 0.12, 0.45),
+}
+#: time constant in s of the air flow after a stroke
+FLOW_S = 0.012
+
+
+def strokes(pattern: str, seconds: float, rng: Rng) -> tuple[Float, Float]:
+    """Times in s of the openings and closings that cover a clip, from a random point of the pattern on."""
+    steps_S = np.tile(PATTERNS[pattern], int(np.ceil((seconds + 2.0) / sum(PATTERNS[pattern]))))
+    steps_S = steps_S + 0.002 * rng.standard_normal(len(steps_S))  # the controller's cycle time
+    edge_S = np.append(0.0, np.cumsum(steps_S)) - rng.uniform(0.0, sum(PATTERNS[pattern]))
+    return edge_S[0::2], edge_S[1::2]
+
+
+def opened(open_N: Float, close_N: Float, samples: int, rate: int) -> Float:
+    """How far the air flows (T,), 0 to 1: first-order rise and fall."""
+    time_T = np.arange(samples) / rate
+    last_open_T = open_N[np.maximum(np.searchsorted(open_N, time_T, side="right") - 1, 0)]
+    last_close_T = np.append(-1e3, close_N)[np.searchsorted(close_N, time_T, side="right")]
+    rise_T = 1.0 - np.exp(-np.maximum(time_T - last_open_T, 0.0) / FLOW_S)
+    fall_T = np.exp(-np.maximum(time_T - last_close_T, 0.0) / FLOW_S)
+    return np.asarray(np.where(last_open_T > last_close_T, rise_T, fall_T))
+
+
+def sound(run: Run, unit: Rng, rng: Rng) -> Float:
+    """See `Machine.sound`.
+
+    slow stroke: a sticking plunger arrives late and softly and bounces.
+    leak: air passes the closed seat: a hiss that never stops.
+    loose coil: the core rattles against its yoke at twice the mains while the coil is on.
+    """
+    open_N, close_N = strokes(run.operation["pat"], run.seconds, rng)
+    # Severity of a sluggish stroke is a share of the way to a valve that hardly moves.
+    slow = run.fault_gain("slow stroke", -18.0, 0.0)
+    leak = run.fault_gain("leak", -24.0, 0.0)
+    rattle = run.fault_gain("loose coil", -24.0, 2.0)
+    body = modes((900.0, 2100.0, 3700.0, 5600.0), 0.04, unit)
+
+    flow_T = opened(open_N, close_N, run.samples, run.rate)
+    hiss_T = noise(run.samples, run.rate, rng, band(4000.0 * (1.0 + 0.03 * rng.standard_normal()), 0.9))
+    # The jet is louder while the line empties through the opening, then steady.
+    sum_T = 0.8 * hiss_T * flow_T * decibels(rng.normal(0.0, 0.8))
+
+    time_T = np.arange(run.samples) / run.rate
+    buzz_T = np.zeros(run.samples)
+    for order in range(1, 6):
+        buzz_T += unit.uniform(0.4, 1.0) / order * np.sin(2 * np.pi * 2 * MAINS_HZ * order * time_T + rng.uniform(0, 6.3))
+    sum_T += 0.3 * flow_T * buzz_T * decibels(rng.normal(0.0, 0.8))
+    sum_T += 0.12 * noise(run.samples, run.rate, rng, slope(4.0, low_hz=100.0))  # the supply line
+
+    hit_N = np.concatenate([open_N, close_N])
+    strength_N = np.concatenate([np.full(len(open_N), 1.0), np.full(len(close_N), 0.6)])
+    strength_N = strength_N * (1.0 + 0.08 * rng.standard_normal(len(hit_N))) * np.sqrt(0.2 * run.rate)
+    force_T = impulses(hit_N, (1.0 - 0.85 * slow) * strength_N, run.samples, run.rate)
+    for bounce, share in enumerate((0.5, 0.3, 0.15), start=1):
+        late_N = hit_N + bounce * 0.018 * (1.0 + 0.2 * rng.standard_normal(len(hit_N)))
+        force_T += impulses(late_N, slow * share * strength_N, run.samples, run.rate)
+    sum_T += ring(force_T, body, run.rate)
+    if leak:
+        sum_T += 0.6 * leak * noise(run.samples, run.rate, rng, band(5200.0, 0.5))
+    if rattle:
+        beat_N = np.arange(0.0, run.seconds, 0.5 / MAINS_HZ)
+        beat_N = beat_N + 0.0005 * rng.standard_normal(len(beat_N))
+        on_N = np.interp(beat_N, time_T, flow_T)
+        shocks_T = impulses(beat_N, on_N * rng.uniform(0.4, 1.0, len(beat_N)), run.samples, run.rate)
+        sum_T += rattle * np.sqrt(0.5 / MAINS_HZ * run.rate) * ring(shocks_T, body[:2], run.rate)
+    return sum_T
+
+
+VALVE = Machine(
+    name="valve",
+    source=conditions(pat="00 01 02"),
+    target=conditions(pat="03 04"),
+    faults=("slow stroke", "leak", "loose coil"),
+    sound=sound,
+    snr_db=4.0,
+    level_db=-33.0,
+    supplemental="machine",
+)

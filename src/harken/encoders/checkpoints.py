@@ -1,0 +1,1 @@
+def check_tensors(weights, shapes, *, architecture): pass

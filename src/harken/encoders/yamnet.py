@@ -1,0 +1,307 @@
+"""YAMNet: MobileNet v1 on AudioSet (Plakal and Ellis, 2019; tensorflow/models, research/audioset/yamnet).
+
+Depthwise-separable convolutions after Howard et al., "MobileNets", 2017. Weights are named `NN.part`, NN counting
+convolutions, normalisations and the classifier in order of the network, in TensorFlow's layouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harken.audio.kaldi_fbank import kaldi_mel_filters
+from harken.encoders.base import Embedding, Encoder, Float32
+from harken.encoders.checkpoints import check_tensors
+
+SAMPLE_RATE = 16_000
+FRAME, SHIFT, N_FFT, MELS = 400, 160, 512, 64
+LOW_HZ, HIGH_HZ = 125.0, 7_500.0
+CLASSES = 521
+#: spectrogram frames of one patch, and from one patch to the next: 0.96 s and 0.48 s
+PATCH, PATCH_SHIFT = 96, 48
+#: samples of one patch (0.975 s), and from one patch to the next
+PATCH_SAMPLES = (PATCH - 1) * SHIFT + FRAME
+PATCH_SHIFT_SAMPLES = PATCH_SHIFT * SHIFT
+#: most patches that pass through the network at once: 31 s
+LONGEST = 64
+
+#: output channels and stride of the 14 convolutions; all but the first are depthwise-separable
+_CONVOLUTIONS = (
+    (32, 2), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2),
+    (512, 1), (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1),
+)  # fmt: skip
+
+MAPS = tuple(f"layer_{index + 1}" for index in range(len(_CONVOLUTIONS)))
+LAYERS = (*MAPS, "embedding", "scores")
+_STRIDES = tuple(int(s) for s in np.cumprod([stride for _, stride in _CONVOLUTIONS]))
+
+
+def patch_count(samples: int) -> int:
+    """Patches of a clip of `samples` at 16 kHz, the last filled up with silence; at least one."""
+    return 1 + max(0, -(-(samples - PATCH_SAMPLES) // PATCH_SHIFT_SAMPLES))
+
+
+def frame_count(samples: int, layer: str) -> int:
+    """Frames of `layer`: those of each patch one after the other; `embedding` and `scores` have one a patch."""
+    per_patch = PATCH // _STRIDES[MAPS.index(layer)] if layer in MAPS else 1
+    return per_patch * patch_count(samples)
+
+
+class YAMNetNet(nn.Module):
+    """The trainable network, front end included; parameters are named as the weights."""
+
+    window: Tensor
+    filters_FM: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        channels = 1
+        for index, (out, stride) in enumerate(_CONVOLUTIONS):
+            if index == 0:
+                self._append(_Convolution(channels, out, kernel=3, stride=stride), _Normalisation(out))
+            else:
+                self._append(_DepthwiseConvolution(channels, stride), _Normalisation(channels))
+                self._append(_Convolution(channels, out, kernel=1), _Normalisation(out))
+            channels = out
+        self._append(_Classifier(channels, CLASSES))
+        filters_FM = kaldi_mel_filters(MELS, N_FFT, SAMPLE_RATE, LOW_HZ, HIGH_HZ)
+        self.register_buffer("filters_FM", torch.tensor(filters_FM), persistent=False)
+        self.register_buffer("window", torch.hann_window(FRAME, periodic=True), persistent=False)
+
+    def _append(self, *parts: nn.Module) -> None:
+        for part in parts:
+            self.add_module(f"{len(self._modules):02d}", part)
+
+    def _stages(self) -> Iterator[list[nn.Module]]:
+        parts = list(self._modules.values())[:-1]
+        yield parts[:2]
+        for start in range(2, len(parts), 4):
+            yield parts[start : start + 4]
+
+    def patches(self, waveform_BT: Tensor) -> Tensor:
+        """(clips, samples) -> (clips, patches, 96, 64) log-mel magnitudes; silence completes the last patch."""
+        samples = waveform_BT.shape[1]
+        wanted = PATCH_SAMPLES + (patch_count(samples) - 1) * PATCH_SHIFT_SAMPLES
+        frame_BFN = F.pad(waveform_BT, (0, wanted - samples)).unfold(1, FRAME, SHIFT) * self.window
+        magnitude_BFK = torch.fft.rfft(frame_BFN, n=N_FFT).abs()
+        log_BFM = torch.log(magnitude_BFK @ self.filters_FM + 0.001)
+        return log_BFM.unfold(1, PATCH, PATCH_SHIFT).transpose(2, 3)
+
+    def forward(self, waveform_BT: Tensor, layers: Sequence[str] = ("scores",)) -> tuple[Tensor, ...]:
+        """(clips, samples) -> (clips, frames, dimensions) of each of `layers`, in one pass.
+
+        Differentiable. Stops at the deepest map asked for.
+        """
+        deepest = max(MAPS.index(layer) if layer in MAPS else len(MAPS) - 1 for layer in layers)
+        clips = len(waveform_BT)
+        found = {}
+        x_PCTF = self.patches(waveform_BT).flatten(end_dim=1)[:, None]
+        for name, stage in zip(MAPS[: deepest + 1], self._stages(), strict=False):
+            for part in stage:
+                x_PCTF = part(x_PCTF)
+            if name in layers:
+                # Channel-major, so that dimension = channel * frequencies + frequency.
+                map_PTD = x_PCTF.permute(0, 2, 1, 3).flatten(start_dim=2)
+                found[name] = map_PTD.reshape(clips, -1, map_PTD.shape[2])
+        if "embedding" in layers or "scores" in layers:
+            embedding_PD = x_PCTF.mean(dim=(2, 3))
+            found["embedding"] = embedding_PD.reshape(clips, -1, embedding_PD.shape[1])
+            classifier = list(self._modules.values())[-1]
+            assert classifier is not None
+            found["scores"] = torch.sigmoid(classifier(found["embedding"]))
+        return tuple(found[layer] for layer in layers)
+
+
+class YAMNet(Encoder):
+    """Frame-level features of every convolution; 16 kHz.
+
+    Patches of 0.96 s every 0.48 s pass through the network separately. Layers `layer_1` ... `layer_14` are maps
+    with the frequency axis kept, the frames of one patch after those of the other, so that neighbouring patches
+    tell the same time twice; `embedding` (1024, mean of the last map) and `scores` (521 AudioSet classes, each in
+    [0, 1]) have one frame a patch. Layers of different shape need one call each.
+
+    Long clips pass in groups of 64 patches, so that memory stays bounded. Clips that differ in valid length pass
+    separately, so that neither padding nor the rest of a batch changes a clip's features.
+
+    weights: arrays by name, or None for a random network. seed: of that random network.
+    """
+
+    name: ClassVar[str] = "yamnet"
+    needs_weights: ClassVar[bool] = True
+
+    def __init__(self, weights: Mapping[str, NDArray[Any]] | None = None, *, seed: int = 0) -> None:
+        """Raises WeightsError if a tensor is missing, of another shape, or not finite."""
+        self.seed = seed
+        self.sample_rate = SAMPLE_RATE
+        self.min_samples = PATCH_SAMPLES
+        self.layers = LAYERS
+        self.default_layer = "layer_12"
+        self.module = YAMNetNet()
+        if weights is None:
+            _randomise(self.module, seed)
+        else:
+            check_tensors(weights, self.tensor_shapes(), architecture="yamnet")
+            self.module.load_state_dict({name: _to_torch(name, array) for name, array in weights.items()})
+        self.module.eval()
+
+    @staticmethod
+    def tensor_shapes(*, seed: int = 0) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every weight."""
+        with torch.device("meta"):
+            net = YAMNetNet()
+        return {name: tuple(_to_tensorflow(name, value).shape) for name, value in net.state_dict().items()}
+
+    def config(self) -> dict[str, Any]:
+        return {"seed": self.seed}
+
+    def weights(self) -> Mapping[str, NDArray[Any]]:
+        state = self.module.state_dict()
+        return {name: _to_tensorflow(name, value).cpu().contiguous().numpy() for name, value in state.items()}
+
+    def encode(
+        self,
+        waveform_BT: Float32,
+        lengths_B: NDArray[np.int64] | None = None,
+        layers: tuple[str, ...] | None = None,
+    ) -> Embedding:
+        """See `Encoder.encode`. Raises ValueError also for layers of different shape."""
+        layers = layers or (self.default_layer,)
+        unknown = [layer for layer in layers if layer not in LAYERS]
+        if unknown:
+            raise ValueError(f"yamnet has no layer {', '.join(unknown)}; there are {', '.join(LAYERS)}")
+        clips, samples = waveform_BT.shape
+        lengths = np.full(clips, samples) if lengths_B is None else np.asarray(lengths_B)
+        if clips == 0 or lengths.min() < self.min_samples:
+            shortest = lengths.min(initial=samples)
+            raise ValueError(f"yamnet needs clips of at least {self.min_samples} samples, not {shortest}")
+        frames = max(frame_count(int(lengths.max()), layer) for layer in layers)
+        features_BLTD: Float32 | None = None
+        for length in np.unique(lengths):
+            rows = np.flatnonzero(lengths == length)
+            # Clip by clip on a CPU: no slower, and kernels that depend on the batch's shape cannot change
+            # a clip's bits.
+            step = 1 if self.module.window.device.type == "cpu" else 32
+            for some in np.split(rows, range(step, len(rows), step)):
+                found_BLTD = self._encode_equal(waveform_BT[some, :length], layers)
+                if features_BLTD is None:
+                    features_BLTD = np.zeros((clips, len(layers), frames, found_BLTD.shape[3]), dtype=np.float32)
+                features_BLTD[some, :, : found_BLTD.shape[2]] = found_BLTD
+        assert features_BLTD is not None
+        valid_B = np.array([frame_count(int(n), layers[0]) for n in lengths], dtype=np.int64)
+        return Embedding(features_BLTD, valid_B, layers)
+
+    def _encode_equal(self, waveform_BT: Float32, layers: tuple[str, ...]) -> Float32:
+        """Clips without padding -> (clips, layers, frames, dimensions)."""
+        parts = []
+        self.module.eval()
+        patches = patch_count(waveform_BT.shape[1])
+        with torch.inference_mode():
+            for first in range(0, patches, LONGEST):
+                start = first * PATCH_SHIFT_SAMPLES
+                stop = (min(first + LONGEST, patches) - 1) * PATCH_SHIFT_SAMPLES + PATCH_SAMPLES
+                wave = torch.from_numpy(np.ascontiguousarray(waveform_BT[:, start:stop], dtype=np.float32))
+                outputs = self.module(wave.to(self.module.window.device), layers)
+                if len({output.shape for output in outputs}) > 1:
+                    raise ValueError(f"layers {', '.join(layers)} differ in shape; ask for them one by one")
+                parts.append(torch.stack(outputs, dim=1).cpu())
+        return np.asarray(torch.cat(parts, dim=2).numpy())
+
+
+class _Convolution(nn.Module):
+    """Without bias, with TensorFlow's SAME padding."""
+
+    def __init__(self, channels: int, out: int, *, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.empty(out, channels, kernel, kernel))
+        self.stride = stride
+
+    def forward(self, x_BCTF: Tensor) -> Tensor:
+        size = self.kernel.shape[2]
+        return F.conv2d(_pad_same(x_BCTF, size, self.stride), self.kernel, stride=self.stride)
+
+
+class _DepthwiseConvolution(nn.Module):
+    """3 x 3 on each channel by itself."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.depthwise_kernel = nn.Parameter(torch.empty(channels, 1, 3, 3))
+        self.stride = stride
+
+    def forward(self, x_BCTF: Tensor) -> Tensor:
+        channels = x_BCTF.shape[1]
+        padded_BCTF = _pad_same(x_BCTF, 3, self.stride)
+        return F.conv2d(padded_BCTF, self.depthwise_kernel, stride=self.stride, groups=channels)
+
+
+class _Normalisation(nn.Module):
+    """Batch normalisation without scale, then ReLU, which both follow every convolution."""
+
+    moving_mean: Tensor
+    moving_variance: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.beta = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("moving_mean", torch.zeros(channels))
+        self.register_buffer("moving_variance", torch.ones(channels))
+
+    def forward(self, x_BCTF: Tensor) -> Tensor:
+        normal_BCTF = F.batch_norm(
+            x_BCTF,
+            self.moving_mean,
+            self.moving_variance,
+            bias=self.beta,
+            training=self.training,
+            momentum=0.01,
+            eps=1e-4,
+        )
+        return torch.relu(normal_BCTF)
+
+
+class _Classifier(nn.Module):
+    def __init__(self, dimensions: int, classes: int) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.empty(classes, dimensions))
+        self.bias = nn.Parameter(torch.zeros(classes))
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return F.linear(x_BTD, self.kernel, self.bias)
+
+
+def _pad_same(x_BCTF: Tensor, kernel: int, stride: int) -> Tensor:
+    """Zeros around a map so that a convolution gives ceil(size / stride); the odd one goes to the end."""
+    pads: list[int] = []
+    for size in (x_BCTF.shape[3], x_BCTF.shape[2]):
+        total = max(0, (-(-size // stride) - 1) * stride + kernel - size)
+        pads += [total // 2, total - total // 2]
+    return F.pad(x_BCTF, pads) if any(pads) else x_BCTF
+
+
+# TensorFlow keeps kernels as (height, width, in, out), depthwise ones as (height, width, channels, 1) and the
+# classifier's as (in, out).
+def _to_tensorflow(name: str, value: Tensor) -> Tensor:
+    if value.ndim == 4:
+        return value.permute(2, 3, 0, 1) if "depthwise" in name else value.permute(2, 3, 1, 0)
+    return value.T if value.ndim == 2 else value.clone()
+
+
+def _to_torch(name: str, array: NDArray[Any]) -> Tensor:
+    value = torch.tensor(array)
+    if value.ndim == 4:
+        return value.permute(2, 3, 0, 1) if "depthwise" in name else value.permute(3, 2, 0, 1)
+    return value.T if value.ndim == 2 else value
+
+
+def _randomise(net: YAMNetNet, seed: int) -> None:
+    # He initialisation, which keeps the variance through ReLUs; the global generator is left alone.
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in net.named_parameters():
+        if name.endswith("kernel"):
+            nn.init.kaiming_normal_(parameter, mode="fan_in", generator=generator)

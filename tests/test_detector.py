@@ -1,0 +1,233 @@
+"""The main job, end to end, from Python."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from conftest import hum
+from sklearn.metrics import roc_auc_score
+
+import harken
+from harken.deploy.detector import shifted
+from harken.deploy.explain import explain
+from harken.errors import AudioError, HarkenError
+
+
+@pytest.fixture
+def plant(make_clips: Callable[..., Path]) -> tuple[Path, Path]:
+    """Forty normal recordings, and a folder of ten normal and ten faulty new ones."""
+    normal = make_clips("normal", 40)
+    new = make_clips("new", 10, first_seed=500)
+    for index in range(10):
+        sf.write(new / f"fault_{index}.wav", hum(900 + index, fault=True), 16_000)
+    return normal, new
+
+
+def test_faults_are_found_and_explained(plant: tuple[Path, Path]) -> None:
+    normal, new = plant
+    detector = harken.Detector.fit(normal, false_alarms="3%", workers=0)
+    verdicts = list(detector.score_many(sorted(new.iterdir()), workers=0))
+    faulty = ["fault" in verdict.path.name for verdict in verdicts]
+    assert roc_auc_score(faulty, [verdict.score for verdict in verdicts]) == 1.0
+    assert all(verdict.is_anomaly for verdict, bad in zip(verdicts, faulty, strict=True) if bad)
+    assert sum(verdict.is_anomaly for verdict, bad in zip(verdicts, faulty, strict=True) if not bad) <= 2
+    for verdict, bad in zip(verdicts, faulty, strict=True):
+        assert 0 < verdict.p_value <= 1
+        assert verdict.heatmap.shape[0] == 128
+        if bad:
+            assert verdict.explanation.low_hz < 3000 < verdict.explanation.high_hz
+            assert verdict.explanation.change_db > 3
+            assert "new energy" in verdict.why
+
+
+def test_a_saved_model_gives_bitwise_the_same_scores(plant: tuple[Path, Path], tmp_path: Path) -> None:
+    normal, new = plant
+    fitted = harken.Detector.fit(normal, workers=0)
+    fitted.save(tmp_path / "m.harken")
+    loaded = harken.load(tmp_path / "m.harken")
+    files = sorted(new.iterdir())
+    one = [verdict.score for verdict in fitted.score_many(files, workers=0)]
+    two = [verdict.score for verdict in loaded.score_many(files[::-1], workers=2)][::-1]
+    three = [loaded.score(file).score for file in files]
+    assert one == two == three
+    assert loaded.threshold == fitted.threshold
+    assert loaded.score(files[0]).why == fitted.score(files[0]).why
+
+
+@pytest.mark.parametrize("name", harken.list_detectors())
+def test_every_detector_can_be_fitted_saved_and_loaded(name: str, plant: tuple[Path, Path], tmp_path: Path) -> None:
+    normal, new = plant
+    fitted = harken.Detector.fit(normal, detector=name, workers=0, store=tmp_path / "store")
+    fitted.save(tmp_path / "m.harken")
+    loaded = harken.load(tmp_path / "m.harken")
+    file = new / "fault_0.wav"
+    assert loaded.score(file).score == fitted.score(file).score
+
+
+def test_fitting_twice_gives_the_same_bytes(plant: tuple[Path, Path], tmp_path: Path) -> None:
+    for name, workers in (("a", 0), ("b", 2)):
+        harken.Detector.fit(plant[0], workers=workers).save(tmp_path / name)
+    one, other = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("a", "b"))
+    assert one == other
+
+
+def test_one_bad_clip_among_many_is_set_aside(plant: tuple[Path, Path], tmp_path: Path) -> None:
+    normal, _ = plant
+    (normal / "broken.wav").write_bytes(b"RIFF")
+    (normal / "twin.wav").write_bytes((normal / "clip_000.wav").read_bytes())
+    sf.write(normal / "loud.wav", np.clip(hum(3) * 30, -1, 1), 16_000)
+    sf.write(normal / "other_rate.wav", hum(3, rate=8_000), 8_000)
+    sf.write(normal / "anomaly_id_00_00000001.wav", hum(3), 16_000)
+    detector = harken.Detector.fit(normal, workers=2)
+    assert len(detector.training.names) == 40
+    reasons = {aside.path.name: aside.reason for aside in detector.set_aside}
+    assert set(reasons) == {"broken.wav", "twin.wav", "loud.wav", "other_rate.wav", "anomaly_id_00_00000001.wav"}
+    assert "clipped" in reasons["loud.wav"]
+    assert "8000 Hz" in reasons["other_rate.wav"]
+    assert "same file" in reasons["twin.wav"]
+
+
+def test_what_cannot_be_scored_raises_and_what_is_marred_is_scored_with_a_warning(
+    plant: tuple[Path, Path], tmp_path: Path
+) -> None:
+    detector = harken.Detector.fit(plant[0], workers=0)
+    sf.write(tmp_path / "stereo.wav", np.stack([hum(1), hum(2)], axis=1), 16_000)
+    sf.write(tmp_path / "silent.wav", np.zeros(16_000, np.float32), 16_000)
+    for name, message in [("stereo.wav", "2 channels"), ("silent.wav", "silent"), ("none.wav", "no such file")]:
+        with pytest.raises(AudioError, match=message):
+            detector.score(tmp_path / name)
+    sf.write(tmp_path / "loud.wav", np.clip(hum(3, fault=True) * 30, -1, 1), 16_000)
+    verdict = detector.score(tmp_path / "loud.wav")
+    assert verdict.is_anomaly
+    assert "clipped" in verdict.warnings[0]
+
+
+def test_too_little_to_learn_from(tmp_path: Path) -> None:
+    with pytest.raises(HarkenError, match="no audio in this folder"):
+        harken.Detector.fit(tmp_path)
+    sf.write(tmp_path / "a.wav", hum(1), 16_000)
+    (tmp_path / "b.wav").touch()
+    with pytest.raises(HarkenError, match="1 of 2 recordings can be learned from"):
+        harken.Detector.fit(tmp_path, workers=0)
+
+
+def test_alike_neighbours_in_time_do_not_fake_confidence(tmp_path: Path) -> None:
+    """Ten recordings, each written six times with a little noise: worth about ten, and held out together."""
+    rng = np.random.default_rng(0)
+    for index in range(60):
+        sound = hum(index // 6) + 1e-3 * rng.normal(size=16_000).astype(np.float32)
+        sf.write(tmp_path / f"{index:02d}.wav", sound, 16_000)
+    detector = harken.Detector.fit(tmp_path, workers=0, false_alarms="10%")
+    assert detector.calibration.effective < 35
+    tmp = tmp_path / "new"
+    tmp.mkdir()
+    for index in range(20):
+        sf.write(tmp / f"{index}.wav", hum(1000 + index), 16_000)
+    alarms = sum(verdict.is_anomaly for verdict in detector.score_many(tmp.iterdir(), workers=0))
+    assert alarms <= 10
+
+
+def test_two_states_are_found_and_named(tmp_path: Path) -> None:
+    for index in range(30):
+        sound = hum(index, speed=90 if index % 3 == 0 else 50)
+        sf.write(tmp_path / f"{index:02d}.wav", sound, 16_000)
+    detector = harken.Detector.fit(tmp_path, workers=0)
+    assert detector.training.domains[:4] == ("state 1", "state 0", "state 0", "state 1")
+    assert "2 operating states found, of 20, 10 recordings" in detector.notes
+
+
+def test_a_machine_that_has_changed_as_a_whole_is_told_apart_from_odd_recordings() -> None:
+    rng = np.random.default_rng(0)
+    assert shifted(rng.uniform(0, 0.15, 20)) is not None
+    assert shifted([1e-6] * 5) is None
+    false = sum(shifted(rng.uniform(size=8)) is not None for _ in range(2_000))
+    assert false < 0.01 * 2_000
+
+
+def test_explain_names_the_region() -> None:
+    rng = np.random.default_rng(0)
+    hz = np.linspace(50, 7_950, 80).astype(np.float32)
+    normal = (-60 + rng.normal(size=(80, 100))).astype(np.float32)
+    clip = (-60 + rng.normal(size=(80, 100))).astype(np.float32)
+    clip[28:33, 41:60] += 14
+    found = explain(clip, normal, centres_hz_B=hz, seconds=10, nearest="0412.wav", anomalous=True)
+    assert found.sentence.startswith("new energy 2.")
+    assert found.sentence.endswith("0412.wav")
+    assert found.low_hz == pytest.approx(2_800, abs=150)
+    assert found.high_hz == pytest.approx(3_300, abs=150)
+    assert (found.start_s, found.end_s) == pytest.approx((4.1, 6.0), abs=0.2)
+    assert found.change_db == pytest.approx(14, abs=3)
+    missing = explain(clip - 2 * (clip + 60), normal, centres_hz_B=hz, seconds=10, nearest="n", anomalous=True)
+    assert "energy missing" in missing.sentence
+    same = explain(normal, normal, centres_hz_B=hz, seconds=10, nearest="n.wav", anomalous=False)
+    assert same.sentence == "sounds like the normal recording n.wav"
+
+
+PROGRAM = """
+import sys, harken
+harken.Detector.fit(sys.argv[1], store=sys.argv[2], workers=1).save(sys.argv[3])
+"""
+
+
+@pytest.mark.parametrize("kills", [8, pytest.param(200, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_it_resumes_to_the_same_bytes(
+    kills: int, make_clips: Callable[..., Path], tmp_path: Path
+) -> None:
+    """kill -9 during embedding, fitting and saving: no unreadable bundle or store, same bytes in the end."""
+    normal = make_clips("normal", 12)
+
+    def start(store: Path, model: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(normal), str(store), str(model)],
+            start_new_session=True,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def contents(folder: Path) -> dict[str, bytes]:
+        files = (path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".tmp"))
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+    begun = time.monotonic()
+    assert start(tmp_path / "store", tmp_path / "model").wait() == 0
+    duration = time.monotonic() - begun
+    rng = np.random.default_rng(0)
+    for attempt in range(kills):
+        store, model = tmp_path / "killed_store", tmp_path / f"killed_model_{attempt // 4}"
+        process = start(store, model)
+        time.sleep(float(rng.uniform(0.3, 1.05)) * duration)
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
+        if model.exists():
+            harken.load(model)
+        if attempt % 4 == 3:
+            assert start(store, model).wait() == 0
+            assert contents(model) == contents(tmp_path / "model")
+            assert contents(store) == contents(tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "least"),
+    [
+        ("dcase2020/slider/train/*id_00*", "dcase2020/slider/test/*id_00*", 0.95),
+        ("mimii_fan_0dB/fan/train/*", "mimii_fan_0dB/fan/test/*", 0.98),
+    ],
+)
+@pytest.mark.parametrize("level", ["normalised", "recorded"])
+def test_real_machines(shared: Path, train: str, test: str, least: float, level: str) -> None:
+    corpus = shared / "corpus"
+    detector = harken.Detector.fit(sorted(corpus.glob(train)), level=level)
+    verdicts = list(detector.score_many(sorted(corpus.glob(test))))
+    truth = ["anomaly" in verdict.path.name for verdict in verdicts]
+    assert roc_auc_score(truth, [verdict.score for verdict in verdicts]) >= least
