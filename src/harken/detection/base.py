@@ -39,8 +39,9 @@ class AnomalyDetector(ABC):
 
         embeddings_ND: (clips, dimensions), finite, at least three clips.
         domains_N: a label a clip (`source`, `target`, an operating state, ...); None: all alike.
-        blocks_N: an integer a clip; clips of one block are so close in time that they must not vouch for each
-            other, and are left out together in `train_scores_`. None: each clip its own block.
+        blocks_N: an integer a clip, consecutive numbers for neighbours in time. Clips of one block or of
+            neighbouring ones are so close in time that they must not vouch for each other: in `train_scores_`
+            they are left out together (purged cross-validation). None: each clip stands alone.
         Raises ValueError for input of another form.
         """
         bank_ND, domains, blocks = self._checked(embeddings_ND, domains_N, blocks_N)
@@ -76,13 +77,16 @@ class AnomalyDetector(ABC):
     def _score(self, queries_ND: Float64) -> Float64: ...
 
     def _held_out(self, bank_ND: Float64, domains_N: NDArray[np.str_], blocks_N: Ints) -> Float64:
-        """Cross-conformal scores (Vovk 2015): each fold of whole blocks is scored by a refit on the rest."""
+        """Cross-conformal scores (Vovk 2015): each fold of whole blocks is scored by a refit on what is not near it."""
         scores_N = np.empty(len(bank_ND))
         fold_N = fold_of_block(blocks_N, domains_N)
         for fold in np.unique(fold_N):
             held = fold_N == fold
             rest = type(self)(**self.get_params())
-            kept = np.flatnonzero(~held)
+            fold_blocks = np.unique(blocks_N[held])
+            near = np.isin(blocks_N, np.concatenate([fold_blocks - 1, fold_blocks, fold_blocks + 1]))
+            # Where every block borders on the fold, at least its own clips are left out.
+            kept = np.flatnonzero(~near) if (~near).sum() > 1 else np.flatnonzero(~held)
             # No detector learns from a lone clip; twice the same one has no spread either.
             kept = np.repeat(kept, 2) if len(kept) == 1 else kept
             rest._fit(bank_ND[kept], domains_N[kept])
@@ -100,11 +104,14 @@ class AnomalyDetector(ABC):
             raise ValueError("embeddings are not finite")
         count = len(bank_ND)
         labels = np.full(count, "") if domains is None else np.asarray(domains).astype(str)
-        groups = np.arange(count) if blocks is None else np.asarray(blocks)
+        # Clips that stand alone get every other number: none has a neighbour.
+        groups = 2 * np.arange(count) if blocks is None else np.asarray(blocks)
         if labels.shape != (count,) or groups.shape != (count,):
             raise ValueError(f"{count} clips need as many domains and blocks")
-        groups = np.unique(groups, return_inverse=True)[1].astype(np.int64)
-        if groups.max() == 0:
+        if not np.issubdtype(groups.dtype, np.integer):
+            raise ValueError("blocks are integers")
+        groups = groups.astype(np.int64)
+        if len(np.unique(groups)) == 1:
             raise ValueError("all clips are of one block: nothing is left to compare them with")
         return bank_ND, labels, groups
 

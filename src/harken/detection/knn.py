@@ -67,6 +67,7 @@ class KNN(AnomalyDetector):
                 metric=self.metric,
                 query_blocks_N=blocks_N,
                 bank_blocks_M=None if bank_blocks_M is None else bank_blocks_M[of_M],
+                block_reach=1,
             )
             there_NK = np.isfinite(found_NK)
             counted_N = np.maximum(there_NK.sum(axis=1), 1)
@@ -82,7 +83,11 @@ class KNN(AnomalyDetector):
                 own = own[np.isfinite(own)]
                 if len(own) > 1 and own.std() > 0:
                     self.location_[domain], self.spread_[domain] = own.mean(), own.std()
-        return self._fused(distances_NK)
+        scores_N = self._fused(distances_NK)
+        if np.isfinite(scores_N).all():
+            return scores_N
+        # Some clip has no other that is far enough in time: fall back on folds.
+        return super()._held_out(bank_ND, domains_N, blocks_N)
 
     def _fused(self, distances_NK: Float64) -> Float64:
         return np.asarray(((distances_NK - self.location_) / self.spread_).min(axis=1))

@@ -30,12 +30,14 @@ def nearest(
     metric: Metric = "euclidean",
     query_blocks_N: Ints | None = None,
     bank_blocks_M: Ints | None = None,
+    block_reach: int = 0,
     weights_M: Float64 | None = None,
 ) -> tuple[Float64, Ints]:
     """Distances (N, k) ascending and bank rows (N, k) of the k nearest rows of `bank_MD`.
 
     metric: `euclidean`, or `cosine` = 1 - cos(x, y).
-    query_blocks_N, bank_blocks_M: rows of the query's own block are passed over (leave-one-block-out).
+    query_blocks_N, bank_blocks_M: rows whose block number is within `block_reach` of the query's own are passed
+        over (leave-one-block-out).
     weights_M: distances to row m are multiplied by weights_M[m], before they are compared.
     Where fewer than k rows are left, the rest reads inf and row -1.
 
@@ -60,7 +62,8 @@ def nearest(
         if weights_M is not None:
             rough_BM *= weights_M**power
         if query_blocks_N is not None and bank_blocks_M is not None:
-            rough_BM[query_blocks_N[part, None] == bank_blocks_M[None, :]] = np.inf
+            apart_BM = np.abs(query_blocks_N[part, None] - bank_blocks_M[None, :])
+            rough_BM[apart_BM <= block_reach] = np.inf
         candidate_BC = np.argpartition(rough_BM, kept - 1, axis=1)[:, :kept] if kept < rows else (
             np.broadcast_to(np.arange(rows), rough_BM.shape)
         )

@@ -222,8 +222,7 @@ class _Convolution(nn.Module):
         self.stride = stride
 
     def forward(self, x_BCTF: Tensor) -> Tensor:
-        size = self.kernel.shape[2]
-        return F.conv2d(_pad_same(x_BCTF, size, self.stride), self.kernel, stride=self.stride)
+        return _conv_same(x_BCTF, self.kernel, self.stride)
 
 
 class _DepthwiseConvolution(nn.Module):
@@ -235,9 +234,7 @@ class _DepthwiseConvolution(nn.Module):
         self.stride = stride
 
     def forward(self, x_BCTF: Tensor) -> Tensor:
-        channels = x_BCTF.shape[1]
-        padded_BCTF = _pad_same(x_BCTF, 3, self.stride)
-        return F.conv2d(padded_BCTF, self.depthwise_kernel, stride=self.stride, groups=channels)
+        return _conv_same(x_BCTF, self.depthwise_kernel, self.stride, groups=x_BCTF.shape[1])
 
 
 class _Normalisation(nn.Module):
@@ -275,13 +272,14 @@ class _Classifier(nn.Module):
         return F.linear(x_BTD, self.kernel, self.bias)
 
 
-def _pad_same(x_BCTF: Tensor, kernel: int, stride: int) -> Tensor:
-    """Zeros around a map so that a convolution gives ceil(size / stride); the odd one goes to the end."""
-    pads: list[int] = []
-    for size in (x_BCTF.shape[3], x_BCTF.shape[2]):
-        total = max(0, (-(-size // stride) - 1) * stride + kernel - size)
-        pads += [total // 2, total - total // 2]
-    return F.pad(x_BCTF, pads) if any(pads) else x_BCTF
+def _conv_same(x_BCTF: Tensor, kernel: Tensor, stride: int, groups: int = 1) -> Tensor:
+    """Convolution to ceil(size / stride): TensorFlow's SAME, whose odd padding goes to the end, not to both ends."""
+    size = kernel.shape[2]
+    total_t, total_f = (max(0, (-(-n // stride) - 1) * stride + size - n) for n in x_BCTF.shape[2:])
+    if total_t % 2 or total_f % 2:
+        ends = (total_f // 2, total_f - total_f // 2, total_t // 2, total_t - total_t // 2)
+        return F.conv2d(F.pad(x_BCTF, ends), kernel, stride=stride, groups=groups)
+    return F.conv2d(x_BCTF, kernel, stride=stride, padding=(total_t // 2, total_f // 2), groups=groups)
 
 
 # TensorFlow keeps kernels as (height, width, in, out), depthwise ones as (height, width, channels, 1) and the

@@ -92,6 +92,6 @@ BEARING = Machine(
     target=conditions(vel="16 20 24", mic="2"),
     faults=("outer race", "inner race", "dirty grease"),
     sound=sound,
-    snr_db=0.0,
+    snr_db=6.0,
     supplemental="machine",
 )

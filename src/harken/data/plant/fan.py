@@ -62,6 +62,6 @@ FAN = Machine(
     target=conditions(spd="23V 29V"),
     faults=("unbalance", "chipped blade", "blocked inlet"),
     sound=sound,
-    snr_db=0.0,
+    snr_db=6.0,
     supplemental="machine",
 )

@@ -90,6 +90,6 @@ GEARBOX = Machine(
     target=conditions(volt="20 24", wt="100"),
     faults=("cracked tooth", "worn teeth", "dry gears"),
     sound=sound,
-    snr_db=0.0,
+    snr_db=6.0,
     supplemental="noise",
 )

@@ -72,6 +72,6 @@ PUMP = Machine(
     target=conditions(flow="10 20", bkg="B"),
     faults=("cavitation", "leak", "clogging"),
     sound=sound,
-    snr_db=0.0,
+    snr_db=6.0,
     supplemental="noise",
 )

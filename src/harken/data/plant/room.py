@@ -46,11 +46,10 @@ def diffuse_pair(rate: int, rng: Rng) -> Float:
 
 
 def convolve(signal_T: Float, response_CR: Float) -> Float:
-    """(T,) through each response -> (C, T), as if the machine had been running before: no fade-in.
-
-    The signal's end is taken for its past (circular convolution), which no machine that keeps running gives away.
-    """
+    """(T,) through each response -> (C, T - R): only what is whole, so that no clip fades in."""
     length = scipy.fft.next_fast_len(len(signal_T), real=True)
     spectrum_F = scipy.fft.rfft(signal_T, length)
     response_CF = scipy.fft.rfft(response_CR, length, axis=-1)
-    return np.asarray(scipy.fft.irfft(spectrum_F * response_CF, length, axis=-1)[:, : len(signal_T)])
+    # Wrapped-around samples of the circular product fall into the first R, which are cut off.
+    wet_CT = scipy.fft.irfft(spectrum_F * response_CF, length, axis=-1)
+    return np.asarray(wet_CT[:, response_CR.shape[-1] : len(signal_T)])

@@ -92,7 +92,7 @@ SLIDER = Machine(
     target=conditions(vel="350 550", ac="5"),
     faults=("dry rail", "stick-slip", "rail damage"),
     sound=sound,
-    snr_db=2.0,
+    snr_db=6.0,
     level_db=-30.0,
     supplemental="noise",
 )

@@ -93,7 +93,7 @@ VALVE = Machine(
     target=conditions(pat="03 04"),
     faults=("slow stroke", "leak", "loose coil"),
     sound=sound,
-    snr_db=4.0,
+    snr_db=8.0,
     level_db=-33.0,
     supplemental="machine",
 )
