@@ -1,7 +1,8 @@
 """Kaldi's log-mel filter bank in torch: batched, differentiable, on any device.
 
-BEATs and EAT were trained on features of this very implementation, down to its empty lowest filters, its window
-and its logarithm's floor; a textbook mel spectrogram in its place costs accuracy without any error message.
+BEATs and EAT were trained on features of this very implementation, down to its empty lowest filters, its
+window and its logarithm's floor; a textbook mel spectrogram in its place costs accuracy without any error
+message.
 Follows `compute-fbank-feats` (Povey et al., "The Kaldi Speech Recognition Toolkit", ASRU 2011) with dither 0,
 no energy column and HTK compatibility off.
 """
@@ -85,14 +86,14 @@ def beats_fbank(waveform_BT: Tensor) -> Tensor:
 def eat_fbank(waveform_BT: Tensor) -> Tensor:
     """16 kHz waveform in [-1, 1] -> (clips, frames, 128) as EAT was trained on, not yet normalised.
 
-    Chen et al., "EAT: Self-Supervised Pre-Training with Efficient Audio Transformer", IJCAI 2024: each clip's mean
-    removed, Hann window. A padded clip must be given without its padding, which would shift the mean.
+    Chen et al., "EAT: Self-Supervised Pre-Training with Efficient Audio Transformer", IJCAI 2024: each clip's
+    mean removed, Hann window. A padded clip must be given without its padding, which would shift the mean.
     """
     return kaldi_fbank(waveform_BT - waveform_BT.mean(dim=1, keepdim=True), window="hanning")
 
 
 def kaldi_frame_count(samples: int, length: int, shift: int, *, snip_edges: bool = True) -> int:
-    """Frames of `samples`: 1 + floor((samples - length) / shift), or round(samples / shift) with mirrored edges."""
+    """Frames of `samples`: 1 + floor((samples - length) / shift), or round(samples / shift) if mirrored."""
     if snip_edges:
         return 0 if samples < length else 1 + (samples - length) // shift
     return (samples + shift // 2) // shift

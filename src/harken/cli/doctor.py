@@ -23,11 +23,11 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings
     import soundfile
 
     from harken.encoders import list_encoders
-    from harken.encoders.checkpoints import cache_dir, catalog, is_cached
+    from harken.encoders.checkpoints import cache_dir, catalog, status
 
     packages = {name: _version(name) for name in _CORE}
     extras = {name: _version(name) for name in _EXTRAS}
-    weights = {entry.name: is_cached(entry.name) for entry in catalog()}
+    weights = {entry.name: status(entry) for entry in catalog()}
     cache = cache_dir()
     free = shutil.disk_usage(next(p for p in (cache, *cache.parents) if p.exists())).free
     findings = {
@@ -53,8 +53,9 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings
             hint = "" if found else f": {_EXTRAS[name]} need it; pip install 'harken[{name}]'"
             print(f"  {'ok     ' if found else 'absent '} {name} {found or ''}{hint}")
         print(f"weights in {cache} ({free / 2**30:.0f} GiB free)")
-        for name, there in weights.items():
-            print(f"  {'ok     ' if there else 'absent '} {name}{'' if there else f': harken weights fetch {name}'}")
+        for name, where in weights.items():
+            missing_hint = f": harken weights fetch {name}" if where == "missing" else f" ({where})"
+            print(f"  {'absent ' if where == 'missing' else 'ok     '} {name}{missing_hint}")
     missing = [name for name, found in packages.items() if found is None]
     if missing:
         raise typer.Exit(2)

@@ -32,8 +32,6 @@ from harken.errors import BundleError, HarkenError
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
-#: most weights that are stored within a bundle; larger ones are found again by their sha256
-_MOST_WEIGHT_BYTES = 64 * 2**20
 #: fewer normal recordings than this make a weak model
 FEW_CLIPS = 30
 
@@ -198,10 +196,8 @@ class Detector:
         sample_rate, channels = _usual_form([clip.path for clip in clips], workers, limits, formats)
         arrays: Mapping[str, np.ndarray] | None = None
         if encoder_class(encoder).needs_weights:
-            from harken.encoders import checkpoints
-
-            loaded_config, arrays = checkpoints.load(weights or encoder)
-            config = {**loaded_config, **(config or {})}
+            trained_config, arrays = _trained(encoder, weights)
+            config = {**trained_config, **(config or {})}
         try:
             spec = make_spec(
                 encoder,
@@ -388,7 +384,7 @@ class Detector:
                 "seconds": training.seconds_N,
             },
         }
-        if self.weights is not None and sum(a.nbytes for a in self.weights.values()) <= _MOST_WEIGHT_BYTES:
+        if self.weights is not None:
             parts["encoder"] = dict(self.weights)
         about = {
             "harken": __version__,
@@ -409,11 +405,7 @@ class Detector:
         about, parts = read_bundle(path)
         try:
             spec = EmbeddingSpec(**about["spec"])
-            weights: Mapping[str, np.ndarray] | None = parts.get("encoder")
-            if weights is None and spec.weights_sha256 is not None:
-                from harken.encoders import checkpoints
-
-                weights = checkpoints.load(spec.weights_sha256)[1]
+            weights = parts.get("encoder")
             state = {name: _wide(array) for name, array in parts["detector"].items()}
             detector = create_detector(about["detector"], about["parameters"]).restored(state)
             kept = parts["training"]
@@ -455,6 +447,23 @@ def shifted(p_values: Sequence[float]) -> str | None:
         "state, its surroundings or the microphone has changed, or it has a lasting fault. If it is healthy, "
         "add normal recordings of the new state and fit again; until then the promise about false alarms does not hold"
     )
+
+
+def _trained(encoder: str, weights: str | Path | None) -> tuple[dict[str, Any], Mapping[str, np.ndarray]]:
+    """Configuration and weights of an encoder: those asked for, or the catalogue's first."""
+    from harken.encoders import checkpoints
+
+    if weights is None:
+        known = [entry.name for entry in checkpoints.catalog() if entry.encoder == encoder]
+        if not known:
+            raise HarkenError(f"no weights of {encoder} are in the catalogue", next_step="Give a file of weights")
+        weights = known[0]
+    found = checkpoints.load(weights)
+    if found.encoder != encoder:
+        raise HarkenError(
+            f"are weights of {found.encoder}, not of {encoder}", file=str(weights), next_step="Give weights of that encoder"
+        )
+    return dict(found.config), found.weights
 
 
 def _fit_for_training(clips: Sequence[Clip], aside: list[SetAside]) -> list[Clip]:

@@ -1,1 +1,750 @@
-def check_tensors(weights, shapes, *, architecture): pass
+"""Pre-trained weights: where they come from, how they are checked, where they are kept.
+
+Every checkpoint of `catalog.toml` is known by the sha256 of its published files and of its converted form. It
+is converted once, to a safetensors file in the cache with a JSON record beside it, and read from there ever
+after. Only `fetch` uses the network.
+
+HARKEN_CACHE: folder of the cache (default: the user's cache folder). HARKEN_WEIGHTS: folder with files that
+were downloaded by other means, looked up before the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harken.encoders import encoder_class
+from harken.errors import WeightsError
+
+Weights = Mapping[str, NDArray[Any]]
+#: called with the address, bytes so far and bytes in all (0: unknown)
+Progress = Callable[[str, int, int], None]
+Format = Literal["torch", "npz", "safetensors", "wheel"]
+Status = Literal["cached", "local", "missing"]
+
+#: schema of the record beside each converted file
+RECORD_SCHEMA = 1
+#: seconds without an answer after which a mirror is given up
+TIMEOUT = 60
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class UrlMirror(_Frozen):
+    """A file on the web."""
+
+    url: str
+
+
+class PypiMirror(_Frozen):
+    """A wheel in the package index that pip is configured for; it is read, never installed."""
+
+    distribution: str
+    version: str
+
+
+class SourceFile(_Frozen):
+    """One published file that holds a checkpoint.
+
+    member: in a wheel, the prefix of the TensorFlow checkpoint's `.index` and `.data-00000-of-00001`.
+    """
+
+    name: str
+    format: Format
+    sha256: str
+    size: int
+    member: str | None = None
+    mirrors: tuple[UrlMirror | PypiMirror, ...] = ()
+
+
+class Checkpoint(_Frozen):
+    """One entry of the catalogue.
+
+    sha256, size: of the converted safetensors file, the same whichever of `files` it came from.
+    """
+
+    name: str
+    encoder: str
+    config: dict[str, Any] = {}
+    summary: str
+    licence: str
+    citation: str
+    source: str
+    sha256: str
+    size: int
+    files: tuple[SourceFile, ...]
+
+
+class Record(_Frozen):
+    """What is kept beside a converted file: how to build its encoder, and where it came from."""
+
+    schema_version: int = RECORD_SCHEMA
+    name: str
+    encoder: str
+    config: dict[str, Any]
+    sha256: str
+    source_file: str
+    source_sha256: str
+    licence: str | None = None
+
+
+class Loaded(NamedTuple):
+    """Everything `create_encoder` takes."""
+
+    encoder: str
+    config: dict[str, Any]
+    weights: dict[str, NDArray[Any]]
+
+
+@lru_cache(maxsize=1)
+def _catalog() -> tuple[Checkpoint, ...]:
+    text = (files("harken.encoders") / "catalog.toml").read_text(encoding="utf-8")
+    return tuple(Checkpoint.model_validate(entry) for entry in tomllib.loads(text)["checkpoint"])
+
+
+def catalog() -> list[Checkpoint]:
+    """Every checkpoint that `fetch` can get."""
+    return list(_catalog())
+
+
+def cache_dir() -> Path:
+    """Folder of the converted checkpoints; it need not exist yet."""
+    root = os.environ.get("HARKEN_CACHE")
+    if not root:
+        import pooch
+
+        root = pooch.os_cache("harken")
+    return Path(root) / "weights"
+
+
+def cached() -> list[Record]:
+    """Every checkpoint in the cache, of the catalogue or added, by name; not those with a damaged record."""
+    found = []
+    for path in sorted(cache_dir().glob("*.json")):
+        try:
+            found.append(_read_record(path.stem))
+        except WeightsError:
+            continue
+    return found
+
+
+def status(entry: Checkpoint) -> Status:
+    """`cached`: ready; `local`: in the folder HARKEN_WEIGHTS, to be converted on first use; or `missing`."""
+    if _converted(entry.name).is_file() and _recorded(entry.name).is_file():
+        return "cached"
+    return "missing" if _local_file(entry) is None else "local"
+
+
+def fetch(name: str, progress: Progress | None = None) -> Record:
+    """Bring a checkpoint of the catalogue into the cache, from the first mirror that has it.
+
+    A checkpoint that is cached and intact, or in HARKEN_WEIGHTS, is not downloaded. Raises WeightsError.
+    """
+    entry = _find(name)
+    if status(entry) == "cached":
+        try:
+            return verify(name)
+        except WeightsError:
+            pass  # damaged: get it again
+    local = _local_file(entry)
+    if local is not None:
+        return add(local, name)
+    failures = []
+    for source in entry.files:
+        for mirror in source.mirrors:
+            with tempfile.TemporaryDirectory(prefix="harken-") as folder:
+                try:
+                    path = _download(source, mirror, Path(folder), progress)
+                except _Unreachable as failure:
+                    failures.append(str(failure))
+                    continue
+                return _install(entry.name, path, entry)
+    wanted = " or ".join(f"{source.name} (sha256 {source.sha256[:16]}...)" for source in entry.files)
+    raise WeightsError(
+        f"{name} could not be downloaded: {'; '.join(failures) or 'it has no mirror'}",
+        next_step=f"Get {wanted} by other means and run: harken weights add FILE",
+    )
+
+
+def add(path: str | Path, name: str | None = None) -> Record:
+    """Check a local file, convert it and keep it in the cache.
+
+    The file is recognised by its sha256 or by the names and shapes of its tensors. name: to call it by; by
+    default the catalogue's name for a file of the catalogue, else the file's own without its suffix.
+    Raises WeightsError if the file is damaged, of no known architecture, or not what `name` stands for.
+    """
+    path = Path(path)
+    entry = _entry_of(_file_sha256(path))
+    if name is None:
+        name = entry.name if entry is not None else path.stem
+    if not _NAME.fullmatch(name):
+        raise WeightsError(
+            f"{name!r} cannot be a checkpoint's name",
+            file=path,
+            next_step="Name it with letters, digits, - and _",
+        )
+    expected = next((known for known in _catalog() if known.name == name), None)
+    return _install(name, path, expected)
+
+
+def load(name_or_path: str | Path) -> Loaded:
+    """Weights and configuration of a cached checkpoint by name, or of a file by path; never from the network.
+
+    Raises WeightsError if it is missing, damaged, or of no known architecture.
+    """
+    name = str(name_or_path)
+    if _NAME.fullmatch(name):
+        if _recorded(name).is_file():
+            record, data = _read_checked(name)
+            return Loaded(record.encoder, record.config, _from_safetensors(data, _converted(name)))
+        entry = next((known for known in _catalog() if known.name == name), None)
+        if entry is not None:
+            local = _local_file(entry)
+            if local is None:
+                raise WeightsError(
+                    f"the weights {name} are not on this machine",
+                    next_step=f"Run: harken weights fetch {name} (or, offline: harken weights add FILE)",
+                )
+            add(local, name)
+            return load(name)
+    path = Path(name_or_path)
+    if not path.is_file():
+        _find(name)
+    encoder, config, weights = _recognise(path)
+    return Loaded(encoder, config, weights)
+
+
+def verify(name: str) -> Record:
+    """Compare a cached checkpoint with its recorded sha256 and, if it has one, the catalogue's.
+
+    Raises WeightsError if it is missing or has changed.
+    """
+    if not _NAME.fullmatch(name) or not _recorded(name).is_file():
+        _find(name)
+        raise WeightsError(f"the weights {name} are not in the cache", next_step=_again(name))
+    return _read_checked(name)[0]
+
+
+def check_tensors(
+    weights: Weights,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    architecture: str,
+    file: str | Path | None = None,
+) -> None:
+    """Raise WeightsError unless `weights` has exactly the tensors in `shapes`, all of them finite numbers."""
+    next_step = f"Use weights made for {architecture}"
+    missing = [name for name in shapes if name not in weights]
+    if missing:
+        cause = f"lacks {len(missing)} of {len(shapes)} tensors of {architecture}, first {missing[0]}"
+        raise WeightsError(cause, file=file, next_step=next_step)
+    unknown = [name for name in weights if name not in shapes]
+    if unknown:
+        cause = f"has {len(unknown)} tensors that {architecture} does not know, first {unknown[0]}"
+        raise WeightsError(cause, file=file, next_step=next_step)
+    for name, shape in shapes.items():
+        array = weights[name]
+        if tuple(array.shape) != shape:
+            cause = f"has {name} of shape {tuple(array.shape)}, {architecture} needs {shape}"
+            raise WeightsError(cause, file=file, next_step=next_step)
+        if array.dtype.kind not in "fiu":
+            cause = f"has {name} of type {array.dtype}, not numbers"
+            raise WeightsError(cause, file=file, next_step=next_step)
+        if not np.isfinite(array).all():
+            raise WeightsError(
+                f"has values in {name} that are not finite", file=file, next_step="Train or download it again"
+            )
+
+
+# ---------------------------------------------------------------- the cache
+
+
+def _converted(name: str) -> Path:
+    return cache_dir() / f"{name}.safetensors"
+
+
+def _recorded(name: str) -> Path:
+    return cache_dir() / f"{name}.json"
+
+
+def _install(name: str, path: Path, entry: Checkpoint | None) -> Record:
+    """Convert `path` into the cache as `name`; where `entry` is given, it must be exactly that checkpoint."""
+    from safetensors.numpy import save
+
+    encoder, config, weights = _recognise(path)
+    # No metadata: safetensors orders tensors by type and name, so equal weights give equal bytes.
+    data = save(weights)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if entry is not None and sha256 != entry.sha256:
+        raise WeightsError(
+            f"does not hold the weights {name}, but others",
+            file=path,
+            next_step=f"Add it under another name, or run: harken weights fetch {name}",
+        )
+    known = entry or next((known for known in _catalog() if known.sha256 == sha256), None)
+    record = Record(
+        name=name,
+        encoder=encoder,
+        config=config,
+        sha256=sha256,
+        source_file=path.name,
+        source_sha256=_file_sha256(path),
+        licence=known.licence if known else None,
+    )
+    try:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        # The record comes last: a checkpoint without one does not exist.
+        _write(_converted(name), data)
+        _write(_recorded(name), (record.model_dump_json(indent=2) + "\n").encode())
+    except OSError as error:
+        raise WeightsError(
+            f"cannot be written: {error.strerror}",
+            file=_converted(name),
+            next_step="Free space there, or set HARKEN_CACHE to a folder that can be written to",
+        ) from None
+    return record
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all, even if the power fails; writers of the same file do not disturb each other."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _read_record(name: str) -> Record:
+    path = _recorded(name)
+    try:
+        record = Record.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        raise WeightsError("is damaged", file=path, next_step=_again(name)) from None
+    if record.schema_version != RECORD_SCHEMA:
+        cause = f"is of schema {record.schema_version}, this version reads {RECORD_SCHEMA}"
+        raise WeightsError(cause, file=path, next_step=_again(name))
+    return record
+
+
+def _read_checked(name: str) -> tuple[Record, bytes]:
+    record, path = _read_record(name), _converted(name)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"cannot be read: {error.strerror}", file=path, next_step=_again(name)) from None
+    entry = next((known for known in _catalog() if known.name == name), None)
+    if hashlib.sha256(data).hexdigest() != record.sha256 or (entry and entry.sha256 != record.sha256):
+        raise WeightsError("has changed since it was converted", file=path, next_step=_again(name))
+    return record, data
+
+
+def _again(name: str) -> str:
+    if any(entry.name == name for entry in _catalog()):
+        return f"Run: harken weights fetch {name}"
+    return f"Run: harken weights add FILE --name {name}"
+
+
+# ------------------------------------------------------------ the catalogue
+
+
+def _find(name: str) -> Checkpoint:
+    for entry in _catalog():
+        if entry.name == name:
+            return entry
+    names = [entry.name for entry in _catalog()]
+    near = get_close_matches(name, names, n=1)
+    hint = f"Did you mean {near[0]}" if near else f"Choose one of {', '.join(names)}, or give a file"
+    raise WeightsError(f"there is no checkpoint or file {name!r}", next_step=hint)
+
+
+def _entry_of(source_sha256: str) -> Checkpoint | None:
+    for entry in _catalog():
+        if any(source.sha256 == source_sha256 for source in entry.files):
+            return entry
+    return None
+
+
+def _local_file(entry: Checkpoint) -> Path | None:
+    folder = os.environ.get("HARKEN_WEIGHTS")
+    if not folder:
+        return None
+    paths = (Path(folder) / source.name for source in entry.files)
+    return next((path for path in paths if path.is_file()), None)
+
+
+class _Unreachable(Exception):
+    """A mirror that did not give the file; the next one is tried."""
+
+
+def _download(
+    source: SourceFile, mirror: UrlMirror | PypiMirror, folder: Path, progress: Progress | None
+) -> Path:
+    """Into `folder`, its sha256 checked. Raises _Unreachable."""
+    if isinstance(mirror, PypiMirror):
+        return _download_wheel(source, mirror, folder, progress)
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+    bar: Any = False if progress is None else _Bar(mirror.url, progress)
+    try:
+        pooch.retrieve(
+            mirror.url,
+            known_hash=f"sha256:{source.sha256}",
+            fname=source.name,
+            path=folder,
+            downloader=pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT),
+        )
+    except Exception as error:  # whatever goes wrong with one mirror, another may do
+        raise _Unreachable(f"{mirror.url}: {_first_line(error)}") from None
+    return folder / source.name
+
+
+def _download_wheel(source: SourceFile, mirror: PypiMirror, folder: Path, progress: Progress | None) -> Path:
+    wanted = f"{mirror.distribution}=={mirror.version}"
+    if progress is not None:
+        progress(f"pypi:{wanted}", 0, source.size)
+    # pip knows this machine's index, proxy and certificates. A wheel runs nothing when it is downloaded.
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary=:all:", "--timeout", str(TIMEOUT), "--dest", str(folder), wanted]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _Unreachable(f"pypi:{wanted}: {_first_line(error)}") from None
+    path = folder / source.name
+    if done.returncode != 0 or not path.is_file():
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+        cause = errors[-1].removeprefix("ERROR: ") if errors else "pip gave no such wheel"
+        raise _Unreachable(f"pypi:{wanted}: {cause}")
+    if _file_sha256(path) != source.sha256:
+        raise _Unreachable(f"pypi:{wanted}: the wheel is not the one in the catalogue (sha256 differs)")
+    if progress is not None:
+        progress(f"pypi:{wanted}", source.size, source.size)
+    return path
+
+
+class _Bar:
+    """Pooch's progress bar protocol on top of a plain function."""
+
+    def __init__(self, address: str, progress: Progress) -> None:
+        self.address, self.progress, self.total, self.done = address, progress, 0, 0
+
+    def update(self, count: int) -> None:
+        self.done = min(self.done + count, self.total) if self.total else self.done + count
+        self.progress(self.address, self.done, self.total)
+
+    def reset(self) -> None:
+        self.done = 0
+
+    def close(self) -> None:
+        pass
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
+
+
+# ------------------------------------------------------- files -> tensors
+
+
+def _recognise(path: Path) -> Loaded:
+    """Read a file of any format, find its architecture, and bring its tensors to the converted form."""
+    source_sha256 = _file_sha256(path)
+    entry = _entry_of(source_sha256)
+    member = None
+    if entry is not None:
+        member = next(source.member for source in entry.files if source.sha256 == source_sha256)
+    tensors = _read_tensors(path, member)
+    architectures = _architectures() if entry is None else [(entry.encoder, entry.config)]
+    best: tuple[int, str, dict[str, Any], dict[str, tuple[int, ...]]] | None = None
+    for encoder, config in architectures:
+        expected: Any = encoder_class(encoder)
+        shapes = expected.tensor_shapes(**config)
+        alike = sum(name in tensors and tuple(tensors[name].shape) == shape for name, shape in shapes.items())
+        if alike and (best is None or alike > best[0]):
+            best = (alike, encoder, config, shapes)
+    if best is None:
+        raise WeightsError(
+            "holds tensors of no architecture that is known here",
+            file=path,
+            next_step="See what is known: harken weights list",
+        )
+    _, encoder, config, shapes = best
+    check_tensors(tensors, shapes, architecture=encoder, file=path)
+    return Loaded(encoder, dict(config), {name: _plain(tensors[name]) for name in sorted(tensors)})
+
+
+def _architectures() -> list[tuple[str, dict[str, Any]]]:
+    """Encoder and configuration of every entry, each once."""
+    unique = {json.dumps([e.encoder, e.config], sort_keys=True): (e.encoder, e.config) for e in _catalog()}
+    return list(unique.values())
+
+
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
+    # Contiguous, as safetensors stores memory as it lies; `np.ascontiguousarray` would make scalars vectors.
+    kind = np.float32 if array.dtype.kind == "f" else array.dtype
+    return np.array(array, dtype=kind, order="C", copy=True)
+
+
+def _file_sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(
+            f"cannot be read: {error.strerror}", file=path, next_step="Give the file of a checkpoint"
+        ) from None
+
+
+#: what the readers of the various formats raise for a file that is not whole; a damaged header may also ask
+#: for more memory than there is
+_DAMAGE = (
+    OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, OverflowError, NotImplementedError,
+    struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+def _read_tensors(path: Path, member: str | None) -> dict[str, NDArray[Any]]:
+    """Every tensor in a file by name; nothing in the file is executed."""
+    kind = _format(path)
+    try:
+        if kind == "torch":
+            return _from_torch(path)
+        if kind == "npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        if kind == "wheel":
+            return _from_wheel(path, member)
+        return _from_safetensors(path.read_bytes(), path)
+    except _DAMAGE as error:
+        raise WeightsError(
+            f"is damaged or cut short ({_first_line(error)})", file=path, next_step="Download it again"
+        ) from None
+
+
+def _format(path: Path) -> Format:
+    """By content: names lie."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head[:1] == b"\x80":
+        return "torch"
+    if head[8:9] == b"{":
+        return "safetensors"
+    if head[:2] == b"PK":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except zipfile.BadZipFile:
+            names = []
+        if any(name.endswith("/data.pkl") for name in names):
+            return "torch"
+        if names and all(name.endswith(".npy") for name in names):
+            return "npz"
+        if any(name.endswith(".dist-info/METADATA") for name in names):
+            return "wheel"
+        if not names:
+            raise WeightsError("is damaged or cut short", file=path, next_step="Download it again")
+    raise WeightsError(
+        "is not a checkpoint in any format that is known here",
+        file=path,
+        next_step="Give a .safetensors, .pt or .npz file, or a wheel of the catalogue",
+    )
+
+
+def _from_safetensors(data: bytes, path: Path) -> dict[str, NDArray[Any]]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as parse
+
+    try:
+        return dict(parse(data))
+    except SafetensorError as error:
+        raise WeightsError(
+            f"is damaged or cut short ({_first_line(error)})", file=path, next_step="Download it again"
+        ) from None
+
+
+def _from_torch(path: Path) -> dict[str, NDArray[Any]]:
+    import pickle
+
+    import torch
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise WeightsError(
+            "holds code, not only tensors, and was not opened",
+            file=path,
+            next_step="Get it from its publisher, or ask them for a safetensors file",
+        ) from None
+    except (RuntimeError, AttributeError, TypeError, IndexError) as error:
+        raise ValueError(_first_line(error)) from None
+    for key in ("model", "state_dict", "model_state_dict"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise WeightsError(
+            "holds something other than tensors by name", file=path, next_step="Give a file with a state dict"
+        )
+    try:
+        return {
+            str(name): (value.float() if value.is_floating_point() else value).detach().numpy()
+            for name, value in found.items()
+        }
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(_first_line(error)) from None
+
+
+def _from_wheel(path: Path, member: str | None) -> dict[str, NDArray[Any]]:
+    if member is None:
+        raise WeightsError(
+            "is a wheel that the catalogue does not know",
+            file=path,
+            next_step="Give the version that harken weights list shows",
+        )
+    with zipfile.ZipFile(path) as archive:
+        variables = read_tf_checkpoint(
+            archive.read(f"{member}.index"), archive.read(f"{member}.data-00000-of-00001")
+        )
+    # Keras numbers the layers that have weights in order of the network.
+    pattern = re.compile(r"(?:.*/)?layer_with_weights-(\d+)/(\w+)/\.ATTRIBUTES/VARIABLE_VALUE")
+    found = {}
+    for name, array in variables.items():
+        matched = pattern.fullmatch(name)
+        if matched:
+            found[f"{int(matched[1]):02d}.{matched[2]}"] = array
+    return found
+
+
+# ------------------------------------------------ TensorFlow checkpoints
+
+_TABLE_MAGIC = 0xDB4775248B80FB57
+_TF_FLOAT = 1
+
+
+def read_tf_checkpoint(index: bytes, data: bytes) -> dict[str, NDArray[np.float32]]:
+    """Float variables of a TensorFlow V2 checkpoint of one shard, without TensorFlow.
+
+    The index is a LevelDB table (a footer points to an index block, that to data blocks of prefix-compressed
+    keys); its values are `BundleEntryProto` messages, which say where in the data file a variable lies.
+    Raises ValueError for anything that is not such a checkpoint.
+    """
+    try:
+        if struct.unpack("<Q", index[-8:])[0] != _TABLE_MAGIC:
+            raise ValueError("not a TensorFlow checkpoint index")
+        footer = index[-48:]
+        at = 0
+        for _ in range(2):  # skip the handle of the meta index block
+            _, at = _varint(footer, at)
+        found = {}
+        for _, handle in _block(index, *_handle(footer, at)):
+            for key, value in _block(index, *_handle(handle, 0)):
+                if not key:
+                    continue  # header of the bundle
+                array = _variable(value, data)
+                if array is not None:
+                    found[key.decode()] = array
+        return found
+    except (IndexError, struct.error, UnicodeDecodeError) as error:
+        raise ValueError(f"not a TensorFlow checkpoint index: {_first_line(error)}") from None
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
+
+
+def _handle(data: bytes, at: int) -> tuple[int, int]:
+    offset, at = _varint(data, at)
+    size, _ = _varint(data, at)
+    return offset, size
+
+
+def _block(index: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of a table block; each key shares a prefix with the one before."""
+    if index[offset + size] != 0:
+        raise ValueError("compressed blocks are not supported")
+    block = index[offset : offset + size]
+    restarts = struct.unpack("<I", block[-4:])[0]
+    end = size - 4 * (restarts + 1)
+    at, key = 0, b""
+    while at < end:
+        shared, at = _varint(block, at)
+        fresh, at = _varint(block, at)
+        length, at = _varint(block, at)
+        key = key[:shared] + block[at : at + fresh]
+        at += fresh
+        yield key, block[at : at + length]
+        at += length
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Field number and value of each field of a protocol buffer message."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        value: int | bytes
+        if tag & 7 == 0:
+            value, at = _varint(message, at)
+        else:
+            length = {1: 8, 5: 4}.get(tag & 7)
+            if length is None:
+                if tag & 7 != 2:
+                    raise ValueError("an unknown wire type")
+                length, at = _varint(message, at)
+            value, at = message[at : at + length], at + length
+        yield tag >> 3, value
+
+
+def _variable(entry: bytes, data: bytes) -> NDArray[np.float32] | None:
+    """Array that a BundleEntryProto describes; None if it is not a float tensor."""
+    fields = dict(_fields(entry))
+    if fields.get(1) != _TF_FLOAT:
+        return None
+    offset, size = fields.get(4, 0), fields.get(5, 0)
+    if fields.get(3, 0) != 0 or not isinstance(offset, int) or not isinstance(size, int):
+        raise ValueError("more than one shard")
+    shape_message = fields.get(2, b"")
+    if not isinstance(shape_message, bytes):
+        raise ValueError("a shape that is not a message")
+    shape = []
+    for number, dimension in _fields(shape_message):
+        if number == 2 and isinstance(dimension, bytes):
+            extent = dict(_fields(dimension)).get(1, 0)
+            shape.append(int(extent) if isinstance(extent, int) else -1)
+    stored = np.frombuffer(data[offset : offset + size], dtype="<f4")
+    return stored.astype(np.float32).reshape(shape)

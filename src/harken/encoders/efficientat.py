@@ -7,6 +7,7 @@ ICASSP 2023. Tensor names are those of the published files (fschmid56/EfficientA
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -107,11 +108,10 @@ class EfficientATNet(nn.Module):
         self.register_buffer("window", torch.hann_window(WINDOW, periodic=False), persistent=False)
 
     def spectrogram(self, waveform_BT: Tensor) -> Tensor:
-        """(clips, samples) -> (clips, 1, 128, frames), normalised as in training but without its augmentation."""
+        """(clips, samples) -> (clips, 1, 128, frames), normalised as in training, not augmented."""
         emphasised_BT = waveform_BT[:, 1:] - 0.97 * waveform_BT[:, :-1]
-        stft_BFT = torch.stft(
-            emphasised_BT, N_FFT, HOP, WINDOW, self.window, center=True, pad_mode="reflect", return_complex=True
-        )
+        # Centred frames, the edges reflected.
+        stft_BFT = torch.stft(emphasised_BT, N_FFT, HOP, WINDOW, self.window, return_complex=True)
         power_BFT = torch.view_as_real(stft_BFT).square().sum(dim=-1)
         log_BMT = torch.log(self.filters_MF @ power_BFT + 1e-5)
         return ((log_BMT + 4.5) / 5.0)[:, None]
@@ -143,10 +143,10 @@ class EfficientAT(Encoder):
     D = 64 channels x 4 frequencies every 320 ms. `pooled` (mean of the last map) and `logits` (527 AudioSet
     classes) have one frame per pass. Layers of different shape need one call each.
 
-    A clip of more than 20.48 s is cut into windows, as few and as equal as whole frames of 320 ms allow, which
-    pass one by one: memory stays bounded, and squeeze-and-excitation, which averages over a whole pass, sees
-    about as much time as the 10 s it was trained with. Clips that differ in valid length pass separately, so
-    that neither padding nor the rest of a batch changes a clip's features.
+    A clip of more than 20.48 s is cut into windows, as few and as equal as whole frames of 320 ms allow,
+    which pass one by one: memory stays bounded, and squeeze-and-excitation, which averages over a whole pass,
+    sees about as much time as the 10 s it was trained with. Neither padding nor the rest of a batch changes a
+    clip's features.
 
     weights: arrays by published name, or None for a random network. seed: of that random network.
     width: channel multiplier, the `04` of mn04 being 0.4.
@@ -168,7 +168,8 @@ class EfficientAT(Encoder):
         if weights is None:
             self.module = _random_net(width, seed)
         else:
-            check_tensors(weights, self.tensor_shapes(width=width), architecture=f"efficientat of width {width:g}")
+            shapes = self.tensor_shapes(width=width)
+            check_tensors(weights, shapes, architecture=f"efficientat of width {width:g}")
             self.module = EfficientATNet(width)
             self.module.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
         self.module.eval()
@@ -184,7 +185,8 @@ class EfficientAT(Encoder):
         return {"width": self.width, "seed": self.seed}
 
     def weights(self) -> Mapping[str, NDArray[Any]]:
-        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.module.state_dict().items()}
+        state = self.module.state_dict()
+        return {name: tensor.cpu().numpy().copy() for name, tensor in state.items()}
 
     def encode(
         self,
@@ -201,7 +203,7 @@ class EfficientAT(Encoder):
         lengths = np.full(clips, samples) if lengths_B is None else np.asarray(lengths_B)
         if clips == 0 or lengths.min() < self.min_samples:
             shortest = lengths.min(initial=samples)
-            raise ValueError(f"efficientat needs clips of at least {self.min_samples} samples, not {shortest}")
+            raise ValueError(f"efficientat needs {self.min_samples} samples or more, not {shortest}")
         frames = max(frame_count(int(lengths.max()), layer) for layer in layers)
         features_BLTD: Float32 | None = None
         for length in np.unique(lengths):
@@ -212,7 +214,8 @@ class EfficientAT(Encoder):
             for some in np.split(rows, range(step, len(rows), step)):
                 found_BLTD = self._encode_equal(waveform_BT[some, :length], layers)
                 if features_BLTD is None:
-                    features_BLTD = np.zeros((clips, len(layers), frames, found_BLTD.shape[3]), dtype=np.float32)
+                    shape = (clips, len(layers), frames, found_BLTD.shape[3])
+                    features_BLTD = np.zeros(shape, dtype=np.float32)
                 features_BLTD[some, :, : found_BLTD.shape[2]] = found_BLTD
         assert features_BLTD is not None
         valid_B = np.array([frame_count(int(n), layers[0]) for n in lengths], dtype=np.int64)
@@ -241,7 +244,7 @@ def _passes(samples: int) -> list[tuple[int, int]]:
     units = -(-samples // UNIT)
     windows = -(-units // (LONGEST // UNIT))
     bounds = [UNIT * (units * index // windows) for index in range(windows)] + [samples]
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(pairwise(bounds))
 
 
 def _multiple_of_8(channels: float) -> int:
@@ -302,11 +305,8 @@ class _InvertedResidual(nn.Module):
         parts: list[nn.Module] = []
         if expanded != channels:
             parts.append(_conv(channels, expanded, kernel=1, activation=activation))
-        parts.append(
-            _conv(
-                expanded, expanded, kernel=row.kernel, stride=row.stride, groups=expanded, activation=activation
-            )
-        )
+        depthwise = {"kernel": row.kernel, "stride": row.stride, "groups": expanded}
+        parts.append(_conv(expanded, expanded, activation=activation, **depthwise))
         if row.squeeze:
             parts.append(_ConcurrentSqueezeExcitation(expanded))
         parts.append(_conv(expanded, out, kernel=1))

@@ -1,7 +1,7 @@
 """YAMNet: MobileNet v1 on AudioSet (Plakal and Ellis, 2019; tensorflow/models, research/audioset/yamnet).
 
-Depthwise-separable convolutions after Howard et al., "MobileNets", 2017. Weights are named `NN.part`, NN counting
-convolutions, normalisations and the classifier in order of the network, in TensorFlow's layouts.
+Depthwise-separable convolutions after Howard et al., "MobileNets", 2017. Weights are named `NN.part`, where
+NN counts convolutions, normalisations and the classifier in order of the network, in TensorFlow's layouts.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def patch_count(samples: int) -> int:
 
 
 def frame_count(samples: int, layer: str) -> int:
-    """Frames of `layer`: those of each patch one after the other; `embedding` and `scores` have one a patch."""
+    """Frames of `layer`: those of each patch in turn; `embedding` and `scores` have one per patch."""
     per_patch = PATCH // _STRIDES[MAPS.index(layer)] if layer in MAPS else 1
     return per_patch * patch_count(samples)
 
@@ -79,13 +79,13 @@ class YAMNetNet(nn.Module):
             self.add_module(f"{len(self._modules):02d}", part)
 
     def _stages(self) -> Iterator[list[nn.Module]]:
-        parts = list(self._modules.values())[:-1]
+        parts = list(self.children())[:-1]
         yield parts[:2]
         for start in range(2, len(parts), 4):
             yield parts[start : start + 4]
 
     def patches(self, waveform_BT: Tensor) -> Tensor:
-        """(clips, samples) -> (clips, patches, 96, 64) log-mel magnitudes; silence completes the last patch."""
+        """(clips, samples) -> (clips, patches, 96, 64) log-mel magnitudes, the last filled up with silence."""
         samples = waveform_BT.shape[1]
         wanted = PATCH_SAMPLES + (patch_count(samples) - 1) * PATCH_SHIFT_SAMPLES
         frame_BFN = F.pad(waveform_BT, (0, wanted - samples)).unfold(1, FRAME, SHIFT) * self.window
@@ -112,8 +112,7 @@ class YAMNetNet(nn.Module):
         if "embedding" in layers or "scores" in layers:
             embedding_PD = x_PCTF.mean(dim=(2, 3))
             found["embedding"] = embedding_PD.reshape(clips, -1, embedding_PD.shape[1])
-            classifier = list(self._modules.values())[-1]
-            assert classifier is not None
+            *_, classifier = self.children()
             found["scores"] = torch.sigmoid(classifier(found["embedding"]))
         return tuple(found[layer] for layer in layers)
 
@@ -121,13 +120,14 @@ class YAMNetNet(nn.Module):
 class YAMNet(Encoder):
     """Frame-level features of every convolution; 16 kHz.
 
-    Patches of 0.96 s every 0.48 s pass through the network separately. Layers `layer_1` ... `layer_14` are maps
-    with the frequency axis kept, the frames of one patch after those of the other, so that neighbouring patches
-    tell the same time twice; `embedding` (1024, mean of the last map) and `scores` (521 AudioSet classes, each in
-    [0, 1]) have one frame a patch. Layers of different shape need one call each.
+    Patches of 0.96 s every 0.48 s pass through the network separately. Layers `layer_1` ... `layer_14` are
+    maps with the frequency axis kept, the frames of one patch after those of the one before, so that the
+    overlap of neighbouring patches is told twice; layer 9 has D = 512 channels x 4 frequencies, 6 frames a
+    patch. `embedding` (1024, mean of the last map) and `scores` (521 AudioSet classes, each in [0, 1]) have
+    one frame a patch. Layers of different shape need one call each.
 
-    Long clips pass in groups of 64 patches, so that memory stays bounded. Clips that differ in valid length pass
-    separately, so that neither padding nor the rest of a batch changes a clip's features.
+    Long clips pass in groups of 64 patches, so that memory stays bounded. Neither padding nor the rest of a
+    batch changes a clip's features.
 
     weights: arrays by name, or None for a random network. seed: of that random network.
     """
@@ -141,7 +141,7 @@ class YAMNet(Encoder):
         self.sample_rate = SAMPLE_RATE
         self.min_samples = PATCH_SAMPLES
         self.layers = LAYERS
-        self.default_layer = "layer_12"
+        self.default_layer = "layer_9"
         self.module = YAMNetNet()
         if weights is None:
             _randomise(self.module, seed)
@@ -179,7 +179,7 @@ class YAMNet(Encoder):
         lengths = np.full(clips, samples) if lengths_B is None else np.asarray(lengths_B)
         if clips == 0 or lengths.min() < self.min_samples:
             shortest = lengths.min(initial=samples)
-            raise ValueError(f"yamnet needs clips of at least {self.min_samples} samples, not {shortest}")
+            raise ValueError(f"yamnet needs {self.min_samples} samples or more, not {shortest}")
         frames = max(frame_count(int(lengths.max()), layer) for layer in layers)
         features_BLTD: Float32 | None = None
         for length in np.unique(lengths):
@@ -190,7 +190,8 @@ class YAMNet(Encoder):
             for some in np.split(rows, range(step, len(rows), step)):
                 found_BLTD = self._encode_equal(waveform_BT[some, :length], layers)
                 if features_BLTD is None:
-                    features_BLTD = np.zeros((clips, len(layers), frames, found_BLTD.shape[3]), dtype=np.float32)
+                    shape = (clips, len(layers), frames, found_BLTD.shape[3])
+                    features_BLTD = np.zeros(shape, dtype=np.float32)
                 features_BLTD[some, :, : found_BLTD.shape[2]] = found_BLTD
         assert features_BLTD is not None
         valid_B = np.array([frame_count(int(n), layers[0]) for n in lengths], dtype=np.int64)
@@ -273,7 +274,7 @@ class _Classifier(nn.Module):
 
 
 def _conv_same(x_BCTF: Tensor, kernel: Tensor, stride: int, groups: int = 1) -> Tensor:
-    """Convolution to ceil(size / stride): TensorFlow's SAME, whose odd padding goes to the end, not to both ends."""
+    """Convolution to ceil(size / stride), TensorFlow's SAME: of odd padding the end gets the larger half."""
     size = kernel.shape[2]
     total_t, total_f = (max(0, (-(-n // stride) - 1) * stride + size - n) for n in x_BCTF.shape[2:])
     if total_t % 2 or total_f % 2:

@@ -23,7 +23,7 @@ from harken.data.plant.signals import (
     poisson_times,
     ring,
     slope,
-    wander,
+    swell,
 )
 
 #: geometry: rolling elements, ratio of their diameter to the pitch diameter; contact angle 0
@@ -65,7 +65,7 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
 
     housing = modes((1400.0, 2600.0, 4300.0), 0.03, unit)
     rolling_T = noise(run.samples, run.rate, rng, slope(4.0 + 0.3 * rng.standard_normal(), low_hz=150.0))
-    contact_T = noise(run.samples, run.rate, rng, band(2600.0, 0.8)) * (1.0 + 0.1 * wander(run.samples, run.rate, rng))
+    contact_T = noise(run.samples, run.rate, rng, band(2600.0, 0.8)) * swell(0.1, run.samples, run.rate, rng)
     # Sound rolling contacts rub and tick a little too.
     tick_N = poisson_times(60.0, run.seconds, rng)
     ticks_T = impulses(tick_N, rng.exponential(1.0, len(tick_N)), run.samples, run.rate)

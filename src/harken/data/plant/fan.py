@@ -9,7 +9,18 @@ from __future__ import annotations
 import numpy as np
 
 from harken.data.plant.machine import Machine, Run, conditions
-from harken.data.plant.signals import Float, Rng, at_level, bump, harmonics, noise, periodic, slope, wander
+from harken.data.plant.signals import (
+    Float,
+    Rng,
+    at_level,
+    bump,
+    harmonics,
+    noise,
+    periodic,
+    slope,
+    swell,
+    table_angles,
+)
 
 BLADES = 7
 #: shaft speed in Hz for one volt of supply
@@ -27,9 +38,9 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     volts = run.value("spd")
     speed_hz = HZ_PER_VOLT * volts * (1.0 + 0.004 * rng.standard_normal())
     angle_T = run.shaft(speed_hz, rng)
-    unbalance = run.fault_gain("unbalance", -22.0, 4.0)
-    chip = run.fault_gain("chipped blade", -22.0, 4.0)
-    stall = run.fault_gain("blocked inlet", -22.0, 2.0)
+    unbalance = run.fault_gain("unbalance", -20.0, 10.0)
+    chip = run.fault_gain("chipped blade", -20.0, 8.0)
+    stall = run.fault_gain("blocked inlet", -20.0, 6.0)
 
     order_K = np.arange(6 * BLADES + 2)
     # Spacing of the blades is never perfect: weak lines at every order.
@@ -44,14 +55,14 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
 
     corner_hz = 20.0 * speed_hz
     flow_T = noise(run.samples, run.rate, rng, slope(5.0 + 0.3 * rng.standard_normal(), low_hz=corner_hz / 4))
-    flow_T *= 1.0 + 0.05 * wander(run.samples, run.rate, rng)
-    once_P = unbalance * 0.5 * np.sin(2 * np.pi * np.arange(256) / 256)
+    flow_T *= swell(0.05, run.samples, run.rate, rng)
+    once_P = unbalance * 0.5 * np.sin(2 * np.pi * table_angles(4))
     flow_T *= 1.0 + periodic(angle_T, once_P)
     if chip:
-        flow_T *= 1.0 + 2.0 * chip * periodic(angle_T, bump(0.3, 0.05))
+        flow_T *= 1.0 + 2.0 * chip * periodic(angle_T, bump(table_angles(16), 0.3, 0.05))
     if stall:
         rumble_T = noise(run.samples, run.rate, rng, slope(9.0, low_hz=1.2 * speed_hz))
-        cell_T = 1.0 + 0.8 * np.sin(2 * np.pi * 0.45 * angle_T)
+        cell_T = 1.0 + 0.8 * periodic(0.45 * angle_T, np.sin(2 * np.pi * table_angles(1)))
         flow_T = flow_T / np.sqrt(1.0 + stall) + 1.5 * stall * cell_T * rumble_T
     return tones_T + flow_T
 

@@ -13,7 +13,6 @@ from harken.data.plant.machine import Machine, Run, conditions
 from harken.data.plant.signals import (
     Float,
     Rng,
-    angles,
     at_level,
     band,
     bump,
@@ -23,7 +22,8 @@ from harken.data.plant.signals import (
     periodic,
     ring,
     slope,
-    wander,
+    swell,
+    table_angles,
 )
 
 PINION_TEETH, WHEEL_TEETH = 23, 61
@@ -36,8 +36,8 @@ def mesh_table(teeth: int, amplitude_M: Float, phase_M: Float, run_out: float, c
     run_out: depth of the amplitude modulation by an eccentric wheel. crack: depth of the dip, and twice the lag
     in radians of the first mesh tone, while the weak tooth carries the load.
     """
-    angle_P = angles()
-    weak_P = bump(0.5, 0.7 / teeth)
+    angle_P = table_angles(teeth * len(amplitude_M))
+    weak_P = bump(angle_P, 0.5, 0.7 / teeth)
     lag_P = 2.0 * crack * weak_P
     wave_P = np.zeros_like(angle_P)
     for order, (amplitude, phase) in enumerate(zip(amplitude_M, phase_M, strict=True), start=1):
@@ -56,9 +56,9 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     load = run.value("wt") / 100.0
     angle_T = run.shaft(speed_hz, rng)
     wheel_T = angle_T * (PINION_TEETH / WHEEL_TEETH)
-    crack = run.fault_gain("cracked tooth", -24.0, 0.0)
-    wear = run.fault_gain("worn teeth", -22.0, 4.0)
-    scuff = run.fault_gain("dry gears", -26.0, 0.0)
+    crack = run.fault_gain("cracked tooth", -22.0, 4.0)
+    wear = run.fault_gain("worn teeth", -20.0, 8.0)
+    scuff = run.fault_gain("dry gears", -24.0, 4.0)
 
     orders = np.arange(1, 7)
     amplitude_M = unit.uniform(0.6, 1.2, len(orders)) / orders**1.3
@@ -73,10 +73,10 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
 
     casing = modes((950.0, 1800.0, 3100.0), 0.02, unit)
     rolling_T = noise(run.samples, run.rate, rng, slope(4.0 + 0.3 * rng.standard_normal(), low_hz=300.0))
-    sum_T += (0.5 + 0.8 * wear) * rolling_T * (1.0 + 0.08 * wander(run.samples, run.rate, rng))
+    sum_T += (0.5 + 0.8 * wear) * rolling_T * swell(0.08, run.samples, run.rate, rng)
     if crack:
         # The shock is short in angle, so that it is sharper at higher speed.
-        shock_T = periodic(angle_T, bump(0.5, 0.002)) * speed_hz
+        shock_T = periodic(angle_T, bump(table_angles(256), 0.5, 0.002)) * speed_hz
         sum_T += at_level(ring(np.diff(shock_T, prepend=shock_T[0]), casing, run.rate), -6.0) * 2.0 * crack
     if scuff:
         hiss_T = noise(run.samples, run.rate, rng, band(3500.0, 0.7))

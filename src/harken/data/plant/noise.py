@@ -20,7 +20,7 @@ from harken.data.plant.signals import (
     revolutions,
     ring,
     slope,
-    wander,
+    swell,
 )
 
 
@@ -52,7 +52,7 @@ def factory_noise(background: Background, samples: int, rate: int, rng: Rng) -> 
     """(T,) noise of about unit power; the background's slope and the hums' levels differ a little in every clip."""
     tilt = background.slope_db + 0.25 * rng.standard_normal()
     sum_T = noise(samples, rate, rng, slope(tilt, low_hz=background.low_hz))
-    sum_T *= 1.0 + 0.08 * wander(samples, rate, rng)
+    sum_T *= swell(0.08, samples, rate, rng)
     for hum_hz in background.hums_hz:
         angle_T = revolutions(hum_hz * (1.0 + 0.002 * rng.standard_normal()), samples, rate, rng)
         amplitude_K = np.append(0.0, 1.0 / np.arange(1, 13) ** 0.8)

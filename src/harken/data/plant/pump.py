@@ -18,7 +18,7 @@ from harken.data.plant.signals import (
     poisson_times,
     ring,
     slope,
-    wander,
+    swell,
 )
 
 VANES = 6
@@ -36,9 +36,9 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     """
     speed_hz = (IDLE_HZ + HZ_PER_LITRE * run.value("flow")) * (1.0 + 0.004 * rng.standard_normal())
     angle_T = run.shaft(speed_hz, rng)
-    cavitation = run.fault_gain("cavitation", -26.0, 0.0)
-    leak = run.fault_gain("leak", -28.0, -4.0)
-    clog = run.fault_gain("clogging", -22.0, 4.0)
+    cavitation = run.fault_gain("cavitation", -24.0, 6.0)
+    leak = run.fault_gain("leak", -26.0, 2.0)
+    clog = run.fault_gain("clogging", -20.0, 8.0)
 
     amplitude_K = np.append(0.0, 0.06 * unit.uniform(0.3, 1.0, 5 * VANES + 1))
     passes = np.arange(1, 6)
@@ -49,7 +49,7 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     amplitude_K[1] += 0.3 + 0.8 * clog
     tones_T = at_level(periodic(angle_T, harmonics(amplitude_K, unit)), rng.normal(-1.0, 0.8))
     flow_T = noise(run.samples, run.rate, rng, slope(4.0 + 0.3 * rng.standard_normal(), low_hz=120.0))
-    sum_T = tones_T + flow_T * (1.0 + 0.06 * wander(run.samples, run.rate, rng))
+    sum_T = tones_T + flow_T * swell(0.06, run.samples, run.rate, rng)
     if clog:
         rumble_T = noise(run.samples, run.rate, rng, band(2.0 * speed_hz, 0.7))
         sum_T += 0.8 * clog * rumble_T * (1.0 + 0.6 * np.cos(2 * np.pi * angle_T))

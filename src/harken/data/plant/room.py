@@ -7,7 +7,7 @@ statistical model of rooms (Kuttruff, Room Acoustics; Polack 1988), enough for c
 from __future__ import annotations
 
 import numpy as np
-import scipy.fft
+from scipy.signal import oaconvolve
 
 from harken.data.plant.signals import Float, Rng
 
@@ -47,9 +47,5 @@ def diffuse_pair(rate: int, rng: Rng) -> Float:
 
 def convolve(signal_T: Float, response_CR: Float) -> Float:
     """(T,) through each response -> (C, T - R): only what is whole, so that no clip fades in."""
-    length = scipy.fft.next_fast_len(len(signal_T), real=True)
-    spectrum_F = scipy.fft.rfft(signal_T, length)
-    response_CF = scipy.fft.rfft(response_CR, length, axis=-1)
-    # Wrapped-around samples of the circular product fall into the first R, which are cut off.
-    wet_CT = scipy.fft.irfft(spectrum_F * response_CF, length, axis=-1)
-    return np.asarray(wet_CT[:, response_CR.shape[-1] : len(signal_T)])
+    wet = [oaconvolve(signal_T, response_R.astype(np.float32), mode="valid")[1:] for response_R in response_CR]
+    return np.stack(wet)

@@ -1,23 +1,26 @@
 """Building blocks of machine sound: shafts that wander, periodic waves, shaped noise, impulses, resonances.
 
-Signals are float64 (T,) at `rate` Hz. Randomness comes from the generator that is handed in, nowhere else.
+Signals are float32 (T,) at `rate` Hz; times and angles, which grow over a clip, are float64. Randomness comes
+from the generator that is handed in, nowhere else.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-Float = NDArray[np.float64]
+Float = NDArray[np.floating[Any]]
 Rng = np.random.Generator
 
-#: points of one revolution in a wave table; harmonic k is then interpolated with an error of (k / 4096)^2
-TABLE_POINTS = 8192
+#: points of a wave table for its highest harmonic: linear interpolation then errs by less than -55 dB
+POINTS_PER_WAVE = 48
 #: seconds between the knots of a slowly wandering quantity
 KNOT_S = 0.5
 
@@ -29,7 +32,7 @@ def decibels(db: float) -> float:
 
 def rms(signal_T: Float) -> float:
     """Root mean square."""
-    return float(np.sqrt(np.mean(np.square(signal_T))))
+    return float(np.sqrt(np.vdot(signal_T, signal_T) / signal_T.size))
 
 
 def at_level(signal_T: Float, db: float) -> Float:
@@ -41,65 +44,80 @@ def at_level(signal_T: Float, db: float) -> Float:
 def wander(samples: int, rate: int, rng: Rng) -> Float:
     """A slow random course of unit variance at its knots, 0.5 s apart, linear between them."""
     knots = int(np.ceil(samples / rate / KNOT_S)) + 1
-    return np.interp(np.arange(samples) / rate, np.arange(knots) * KNOT_S, rng.standard_normal(knots))
+    return np.interp(np.arange(samples) / (rate * KNOT_S), np.arange(knots), rng.standard_normal(knots))
+
+
+def swell(depth: float, samples: int, rate: int, rng: Rng) -> Float:
+    """1 + depth x `wander`: slow changes of strength within a clip."""
+    return (1.0 + depth * wander(samples, rate, rng)).astype(np.float32)
 
 
 def revolutions(speed_hz: float, samples: int, rate: int, rng: Rng, *, slack: float = 0.003) -> Float:
     """Angle of a shaft in revolutions, from a random start; its speed wanders by `slack` (relative, 1 sigma)."""
     start = rng.uniform()
-    speed_T = speed_hz * (1.0 + slack * wander(samples, rate, rng))
-    return np.asarray(start + np.cumsum(speed_T) / rate)
+    angle_T = 1.0 + slack * wander(samples, rate, rng)
+    np.cumsum(angle_T, out=angle_T)
+    angle_T *= speed_hz / rate
+    angle_T += start
+    return angle_T
 
 
 def periodic(angle_T: Float, table_P: Float) -> Float:
-    """A wave that repeats with every revolution: `table_P` holds one period.
+    """A wave that repeats with every revolution: `table_P` holds one period, a power of two of points.
 
     A table costs one interpolation, however many harmonics it holds.
     """
-    position_T = angle_T % 1.0 * len(table_P)
-    index_T = position_T.astype(np.intp)
-    fraction_T = position_T - index_T
-    closed_P = np.append(table_P, table_P[:2])
-    return np.asarray(closed_P[index_T] + fraction_T * (closed_P[index_T + 1] - closed_P[index_T]))
+    position_T = angle_T * len(table_P)
+    index_T = position_T.astype(np.int64)
+    position_T -= index_T
+    index_T &= len(table_P) - 1
+    table_P = table_P.astype(np.float32)
+    rise_P = np.roll(table_P, -1) - table_P
+    wave_T = rise_P[index_T]
+    wave_T *= position_T
+    wave_T += table_P[index_T]
+    return wave_T
+
+
+def table_angles(harmonics: int) -> Float:
+    """The angles (P,), in revolutions, of a table fine enough for that many harmonics."""
+    points = 1 << int(np.ceil(np.log2(max(harmonics, 4) * POINTS_PER_WAVE)))
+    return np.asarray(np.arange(points) / points)
 
 
 def harmonics(amplitude_K: Float, rng: Rng) -> Float:
-    """Table (P,) of sum over k of amplitude_K[k] cos(2 pi k angle + random phase)."""
+    """Table (P,) of sum over k of amplitude_K[k] cos(2 pi k angle + random phase); there is no order 0."""
+    points = len(table_angles(len(amplitude_K)))
     phase_K = np.exp(2j * np.pi * rng.uniform(size=len(amplitude_K)))
-    spectrum = np.zeros(TABLE_POINTS // 2 + 1, dtype=np.complex128)
-    spectrum[: len(amplitude_K)] = amplitude_K * phase_K * (TABLE_POINTS / 2)
-    spectrum[0] = 0.0
-    return np.asarray(scipy.fft.irfft(spectrum, TABLE_POINTS))
+    spectrum_K = amplitude_K * phase_K * (points / 2)
+    spectrum_K[0] = 0.0
+    return np.asarray(scipy.fft.irfft(spectrum_K, points))
 
 
-def angles() -> Float:
-    """The angles, in revolutions, at which a table is sampled."""
-    return np.asarray(np.arange(TABLE_POINTS) / TABLE_POINTS)
-
-
-def bump(at: float, width: float) -> Float:
-    """Table of a Gaussian bump of height 1 once a revolution; `at` and `width` (1 sigma) in revolutions."""
-    distance_P = (angles() - at + 0.5) % 1.0 - 0.5
+def bump(angle_P: Float, at: float, width: float) -> Float:
+    """Gaussian bump of height 1 once a revolution; `at` and `width` (1 sigma) in revolutions."""
+    distance_P = (angle_P - at + 0.5) % 1.0 - 0.5
     return np.asarray(np.exp(-0.5 * (distance_P / width) ** 2))
 
 
 def noise(samples: int, rate: int, rng: Rng, shape: Callable[[Float], Float]) -> Float:
     """Gaussian noise of unit expected power whose amplitude spectrum follows shape(frequency in Hz)."""
     length = scipy.fft.next_fast_len(samples, real=True)
-    gain_F = shape(scipy.fft.rfftfreq(length, 1.0 / rate))
+    gain_F = shape(scipy.fft.rfftfreq(length, 1.0 / rate).astype(np.float32))
     gain_F[0] = 0.0  # microphones do not carry DC
-    gain_F /= np.sqrt(np.mean(np.square(gain_F)))
-    spectrum_F = scipy.fft.rfft(rng.standard_normal(length)) * gain_F
+    gain_F *= np.float32(length * np.sqrt(0.5) / np.sqrt(length * 2.0) / rms(gain_F))
+    # The transform of white noise is white: it is drawn as it is.
+    spectrum_F = rng.standard_normal(2 * len(gain_F), dtype=np.float32).view(np.complex64)
+    spectrum_F *= gain_F
     return np.asarray(scipy.fft.irfft(spectrum_F, length)[:samples])
 
 
-def slope(db_per_octave: float, *, low_hz: float = 50.0, high_hz: float = 1e9) -> Callable[[Float], Float]:
-    """Spectrum that falls by `db_per_octave` above `low_hz`, is flat below, and ends softly above `high_hz`."""
-    exponent = -db_per_octave / (20.0 * np.log10(2.0))
+def slope(db_per_octave: float, *, low_hz: float) -> Callable[[Float], Float]:
+    """Spectrum that falls by `db_per_octave` above `low_hz` and is flat below."""
+    exponent = -db_per_octave / (20.0 * math.log10(2.0))
 
     def shape(frequency_F: Float) -> Float:
-        gain_F = np.maximum(frequency_F / low_hz, 1.0) ** exponent
-        return np.asarray(gain_F / np.sqrt(1.0 + (frequency_F / high_hz) ** 4))
+        return np.asarray(np.maximum(frequency_F / low_hz, 1.0) ** exponent)
 
     return shape
 
@@ -122,7 +140,8 @@ def impulses(time_N: Float, amplitude_N: Float, samples: int, rate: int) -> Floa
     index_N = position_N.astype(np.intp)
     late_N = position_N - index_N
     signal_T = np.bincount(index_N, (1.0 - late_N) * amplitude_N, minlength=samples)
-    return np.asarray(signal_T + np.bincount(index_N + 1, late_N * amplitude_N, minlength=samples))
+    signal_T += np.bincount(index_N + 1, late_N * amplitude_N, minlength=samples)
+    return signal_T.astype(np.float32)
 
 
 def poisson_times(per_second: float, seconds: float, rng: Rng) -> Float:
@@ -157,5 +176,6 @@ def ring(force_T: Float, structure: tuple[Mode, ...], rate: int) -> Float:
         radius = np.exp(-mode.damping * omega)
         gain = mode.amplitude * np.sqrt(mode.damping * omega)  # about equal energy for every damping
         numerator = [0.0, gain * radius * np.sin(omega)]
+        # In double precision: the poles of a lightly damped mode lie close to the unit circle.
         response_T += lfilter(numerator, [1.0, -2.0 * radius * np.cos(omega), radius**2], force_T)
     return response_T

@@ -166,8 +166,8 @@ def render(
     extended = samples + int(room.RESPONSE_S * rate)
     run = Run(conditions, _fault(item, machine), draw_severity, extended, rate)
 
-    near_CT = np.zeros((1, samples))
-    far_CT = np.zeros((1, samples))
+    near_CT = np.zeros((1, samples), dtype=np.float32)
+    far_CT = np.zeros_like(near_CT)
     to_near_R, to_far_R = _paths(item.machine, conditions.get("mic", "1"), rate, seed)
     if with_machine:
         # Faulty or not, a machine has the same power: what tells is how it sounds, not how loud it is.
@@ -189,7 +189,8 @@ def render(
     # A clip that would not fit is recorded more softly as a whole: clipping would be a fault of our making.
     gain = min(gain, CEILING / float(np.max(np.abs(near_CT))))
     sound_CT *= gain
-    sound_CT += decibels(SELF_NOISE_DB) * _rng(seed, item.series, item.index, 1).standard_normal(sound_CT.shape)
+    self_noise_CT = _rng(seed, item.series, item.index, 1).standard_normal(sound_CT.shape, dtype=np.float32)
+    sound_CT += decibels(SELF_NOISE_DB) * self_noise_CT
     pcm_TC = np.round(sound_CT.T * 32767.0).astype(np.int16)
     return pcm_TC if far_microphone else pcm_TC[:, 0]
 

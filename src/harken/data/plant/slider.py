@@ -43,9 +43,9 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     """
     speed_mm_s = run.value("vel") * (1.0 + 0.005 * rng.standard_normal())
     stroke_s, ramp_s = stroke_times(speed_mm_s, run.value("ac"))
-    dry = run.fault_gain("dry rail", -24.0, 2.0)
-    stick = run.fault_gain("stick-slip", -24.0, 4.0)
-    dent = run.fault_gain("rail damage", -20.0, 8.0)
+    dry = run.fault_gain("dry rail", -22.0, 6.0)
+    stick = run.fault_gain("stick-slip", -22.0, 8.0)
+    dent = run.fault_gain("rail damage", -16.0, 14.0)
 
     # One turn of `phase` is one stroke.
     phase_T = run.shaft(1.0 / stroke_s, rng, slack=0.002)
@@ -89,7 +89,7 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
 SLIDER = Machine(
     name="slider",
     source=conditions(vel="400 500", ac="4 6"),
-    target=conditions(vel="350 550", ac="5"),
+    target=conditions(vel="380 520", ac="5"),
     faults=("dry rail", "stick-slip", "rail damage"),
     sound=sound,
     snr_db=6.0,

@@ -52,8 +52,8 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     open_N, close_N = strokes(run.operation["pat"], run.seconds, rng)
     # Severity of a sluggish stroke is a share of the way to a valve that hardly moves.
     slow = run.fault_gain("slow stroke", -18.0, 0.0)
-    leak = run.fault_gain("leak", -24.0, 0.0)
-    rattle = run.fault_gain("loose coil", -24.0, 2.0)
+    leak = run.fault_gain("leak", -30.0, -4.0)
+    rattle = run.fault_gain("loose coil", -18.0, 10.0)
     body = modes((900.0, 2100.0, 3700.0, 5600.0), 0.04, unit)
 
     flow_T = opened(open_N, close_N, run.samples, run.rate)

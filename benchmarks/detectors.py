@@ -1,0 +1,115 @@
+"""Every detector on the twelve-machine shift bed and on ToyCar id_04; what each promise about false alarms is worth.
+
+    python benchmarks/detectors.py [--seeds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+from beds import Bed, machines, toycar
+from scipy.stats import binom
+from shared_folder import shared_folder
+from sklearn.metrics import roc_auc_score
+
+from harken.detection import DEFAULT_DETECTOR, create_detector
+from harken.detection.calibration import Calibration
+from harken.evaluation.metrics import SectionResult, official_score, section_result
+
+# Name shown, detector, parameters, whether domains are given.
+ROWS = [
+    ("1-NN, standardised", "knn", {}, True),
+    ("1-NN, cosine", "knn", {"metric": "cosine"}, True),
+    ("5-NN", "knn", {"neighbours": 5}, True),
+    ("1-NN, two banks", "knn", {"banks": "separate"}, True),
+    ("local density a=1, standardised", "local_density", {"exponent": 1.0, "space": "standard"}, True),
+    ("local density a=auto, standardised", "local_density", {"space": "standard"}, True),
+    ("1-NN, whitened", "local_density", {"exponent": 0.0}, True),
+    ("local density a=1, whitened", "local_density", {"exponent": 1.0}, True),
+    ("DEFAULT: local density a=auto, whitened", "local_density", {}, True),
+    ("default, without domain labels", "local_density", {}, False),
+    ("mahalanobis, selective", "mahalanobis", {}, True),
+    ("gmm", "gmm", {}, True),
+    ("lof", "lof", {}, True),
+    ("k-means", "kmeans", {}, True),
+]
+
+
+def evaluate(bed: Bed, name: str, parameters: dict[str, object], labelled: bool) -> SectionResult:
+    detector = create_detector(name, parameters).fit(bed.train, bed.train_domain if labelled else None)
+    return section_result(bed.anomaly, bed.domain == "target", detector.score(bed.test))
+
+
+def accuracy_table(beds: dict[int, list[Bed]], progress: Callable[[str], None] = print) -> None:
+    progress(f"{'detector':<42} {'seed 0':>7} {'mean':>7} {'source':>7} {'target':>7} {'pAUC':>7} {'ToyCar':>7}")
+    car = toycar(shared_folder())
+    for title, name, parameters, labelled in ROWS:
+        by_seed = [[evaluate(bed, name, parameters, labelled) for bed in beds[seed]] for seed in beds]
+        official = [official_score(results) for results in by_seed]
+        every = [result for results in by_seed for result in results]
+        means = np.mean([(r.auc_source, r.auc_target, r.pauc) for r in every], axis=0)
+        toy = create_detector(name, parameters).fit(car.train)
+        toy_auc = roc_auc_score(car.anomaly, toy.score(car.test))
+        progress(
+            f"{title:<42} {official[0]:7.4f} {np.mean(official):7.4f} "
+            + " ".join(f"{value:7.3f}" for value in means)
+            + f" {toy_auc:7.4f}"
+        )
+
+
+def calibration_table(beds: list[Bed]) -> None:
+    rates = (0.01, 0.02, 0.05, 0.1)
+    print(f"\nfalse alarms of the default, promised {', '.join(f'{rate:.0%}' for rate in rates)}")
+    print(f"{'machine':<14} {'same conditions (6 dB)':>30} {'shifted (0 dB)':>34}")
+    inside = dict.fromkeys(rates, 0)
+    for bed in beds:
+        detector = create_detector(DEFAULT_DETECTOR).fit(bed.train, bed.train_domain)
+        calibration = Calibration.fit(detector.train_scores_)
+        scores = detector.score(bed.test)
+        cells = []
+        for domain in ("source", "target"):
+            normals = scores[~bed.anomaly & (bed.domain == domain)]
+            for rate in rates:
+                alarms = int((normals > calibration.threshold(rate)).sum())
+                low, high = binom.interval(0.99, len(normals), rate)
+                if domain == "source":
+                    inside[rate] += int(low <= alarms <= high)
+                cells.append(f"{alarms / len(normals):7.1%}")
+        print(f"{bed.name:<14} " + " ".join(cells[:4]) + "   " + " ".join(cells[4:]))
+    kept = ", ".join(f"{rate:.0%}: {count}/12" for rate, count in inside.items())
+    print(f"inside the 99 % binomial interval of the promise, same conditions: {kept}")
+
+
+def bootstrap(beds: list[Bed], draws: int = 200) -> None:
+    """Gain of the default over plain 1-NN, resampling machines, and test clips within label and domain."""
+    rng = np.random.default_rng(0)
+    pairs = []
+    for bed in beds:
+        plain = create_detector("knn").fit(bed.train).score(bed.test)
+        default = create_detector(DEFAULT_DETECTOR).fit(bed.train, bed.train_domain).score(bed.test)
+        pairs.append((bed, plain, default))
+    gains = []
+    for _ in range(draws):
+        results: tuple[list[SectionResult], list[SectionResult]] = ([], [])
+        for index in rng.integers(0, len(pairs), len(pairs)):
+            bed, *scores = pairs[index]
+            groups = [np.flatnonzero((bed.anomaly == a) & (bed.domain == d)) for a in (0, 1) for d in ("source", "target")]
+            rows = np.concatenate([rng.choice(group, len(group)) for group in groups])
+            for found, values in zip(results, scores, strict=True):
+                found.append(section_result(bed.anomaly[rows], bed.domain[rows] == "target", values[rows]))
+        gains.append(official_score(results[1]) - official_score(results[0]))
+    low, high = np.percentile(gains, [2.5, 97.5])
+    print(f"\ngain of the default over 1-NN: {np.mean(gains):+.3f}, 95 % bootstrap interval [{low:+.3f}, {high:+.3f}]")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    seeds = parser.parse_args().seeds
+    folder = shared_folder()
+    all_beds = {seed: list(machines(folder, seed)) for seed in range(seeds)}
+    accuracy_table(all_beds)
+    calibration_table(all_beds[0])
+    bootstrap(all_beds[0])

@@ -1,0 +1,93 @@
+"""harken weights: encoder checkpoints, where they are and how to get them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harken.cli.console import emit, progress, say
+
+app = typer.Typer(help="Encoder checkpoints: list, fetch, add, verify.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """Every checkpoint of the catalogue, its licence and whether it is here."""
+    from harken.encoders.checkpoints import cached, catalog, status
+
+    known = {entry.name for entry in catalog()}
+    added = [record for record in cached() if record.name not in known]
+    if json:
+        emit(
+            [
+                {
+                    "name": entry.name,
+                    "encoder": entry.encoder,
+                    "status": status(entry),
+                    "licence": entry.licence,
+                    "size": entry.size,
+                    "sha256": entry.sha256,
+                    "source": entry.source,
+                    "summary": entry.summary,
+                }
+                for entry in catalog()
+            ]
+            + [{"name": record.name, "encoder": record.encoder, "status": "cached"} for record in added]
+        )
+        return
+    for entry in catalog():
+        print(f"{entry.name:<22} {status(entry):<8} {entry.size / 2**20:6.1f} MiB  {entry.licence:<11} {entry.summary}")
+    for record in added:
+        print(f"{record.name:<22} cached   added by hand, encoder {record.encoder}")
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="A name of the catalogue.", show_default=False)],
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Download a checkpoint, check its sha256, convert it. The only verb here that uses the network."""
+    from harken.encoders.checkpoints import fetch as get
+
+    with progress(f"fetching {name}") as bar:
+        record = get(name, bar)
+    say(f"{record.name}: ready (sha256 {record.sha256[:16]}...)")
+    if json:
+        emit(record.model_dump(mode="json"))
+
+
+@app.command()
+def add(
+    file: Annotated[Path, typer.Argument(help="A downloaded checkpoint.", show_default=False)],
+    name: Annotated[str | None, typer.Option(help="What to call it (default: recognised by content).")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Check and convert a checkpoint that is already on this machine."""
+    from harken.encoders.checkpoints import add as keep
+
+    record = keep(file, name)
+    say(f"{record.name}: ready (encoder {record.encoder}, sha256 {record.sha256[:16]}...)")
+    if json:
+        emit(record.model_dump(mode="json"))
+
+
+@app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Names (default: all that are here).")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Compare cached checkpoints with their sha256."""
+    from harken.encoders.checkpoints import cached
+    from harken.encoders.checkpoints import verify as check
+    from harken.errors import HarkenError
+
+    wanted = names or [record.name for record in cached()]
+    if not wanted:
+        raise HarkenError("no weights are here", next_step="harken weights list shows what can be fetched")
+    checked = [check(name) for name in wanted]
+    for record in checked:
+        say(f"{record.name}: intact")
+    if json:
+        emit([record.model_dump(mode="json") for record in checked])
