@@ -41,8 +41,8 @@ def why_figure(detector: Detector, verdict: Verdict, clip_BC: Float32) -> Figure
     hz = detector.band_centres_hz
     image = _spectrogram(left, clip_BC, seconds, hz, "magma", lowest, highest)
     _spectrogram(middle, normal_BC, normal_seconds, hz, "magma", lowest, highest)
-    left.set_title(f"this recording\n{Path(verdict.path).name}", fontsize=9)
-    middle.set_title(f"nearest normal recording\n{Path(found.nearest).name}", fontsize=9)
+    left.set_title(f"this recording\n{_short(Path(verdict.path).name)}", fontsize=9)
+    middle.set_title(f"nearest normal recording\n{_short(Path(found.nearest).name)}", fontsize=9)
     figure.colorbar(image, ax=middle, label="level (dB)", shrink=0.9)
     most = max(6.0, float(np.abs(found.heatmap_BC).max()))
     difference = _spectrogram(right, found.heatmap_BC, seconds, hz, "RdBu_r", -most, most)
@@ -59,6 +59,11 @@ def why_figure(detector: Detector, verdict: Verdict, clip_BC: Float32) -> Figure
         wrap=True,
     )
     return figure
+
+
+def _short(name: str, most: int = 44) -> str:
+    """A file name that fits over its panel: its middle gives way."""
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}...{name[-(most // 2 - 2) :]}"
 
 
 def _spectrogram(

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from pebble import ProcessExpired, ProcessPool
+from threadpoolctl import threadpool_limits
 
 from harken.audio.decode import DEFAULT_FORMATS, Limits, decode, read_file
 from harken.embeddings.embedder import ClipFeatures, Embedder, EmbeddingSpec
@@ -129,6 +130,8 @@ def _isolated(
 def _worker_begins(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
     # Ctrl-C is the parent's to handle; workers are stopped by it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Workers are the parallelism: threads of their own would only wait for each other's cores.
+    threadpool_limits(1)
     if initializer is not None:
         initializer(*initargs)
 

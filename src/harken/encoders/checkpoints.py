@@ -423,7 +423,9 @@ def _download(
             downloader=pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT),
         )
     except Exception as error:  # whatever goes wrong with one mirror, another may do
-        raise _Unreachable(f"{mirror.url}: {_first_line(error)}") from None
+        # What requests says of a missing network fills a screen.
+        cause = "no connection" if type(error).__name__ == "ConnectionError" else _first_line(error)
+        raise _Unreachable(f"{mirror.url}: {cause}") from None
     return folder / source.name
 
 

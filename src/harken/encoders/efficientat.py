@@ -71,8 +71,8 @@ def frame_count(samples: int, layer: str) -> int:
     """
     if layer not in MAPS:
         return len(_passes(samples))
-    # Pre-emphasis takes one sample; the centred STFT has a frame at every started hop.
-    spectrogram_frames = 1 + (samples - 2) // HOP
+    # The centred STFT has a frame at every started hop, pre-emphasis having taken one sample.
+    spectrogram_frames = 1 + (samples - 1) // HOP
     return -(-spectrogram_frames // _STRIDES[MAPS.index(layer)])
 
 
@@ -166,11 +166,12 @@ class EfficientAT(Encoder):
         self.layers = LAYERS
         self.default_layer = "block_13"
         if weights is None:
-            self.module = _random_net(width, seed)
+            self.module = _build(width)
+            _randomise(self.module, seed)
         else:
             shapes = self.tensor_shapes(width=width)
             check_tensors(weights, shapes, architecture=f"efficientat of width {width:g}")
-            self.module = EfficientATNet(width)
+            self.module = _build(width)
             self.module.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
         self.module.eval()
 
@@ -318,9 +319,14 @@ class _InvertedResidual(nn.Module):
         return y_BCFT + x_BCFT if self.residual else y_BCFT
 
 
-def _random_net(width: float, seed: int) -> EfficientATNet:
-    """The network before training, initialised as its authors do; the global generator is left alone."""
-    net = EfficientATNet(width)
+def _build(width: float) -> EfficientATNet:
+    # Torch's layers draw their first values from the global generator, which is not ours to move.
+    with torch.random.fork_rng(devices=[]):
+        return EfficientATNet(width)
+
+
+def _randomise(net: EfficientATNet, seed: int) -> None:
+    """The network before training, as its authors initialise it."""
     generator = torch.Generator().manual_seed(seed)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
@@ -328,4 +334,3 @@ def _random_net(width: float, seed: int) -> EfficientATNet:
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, 0.0, 0.01, generator=generator)
             nn.init.zeros_(module.bias)
-    return net

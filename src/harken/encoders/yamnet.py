@@ -85,7 +85,7 @@ class YAMNetNet(nn.Module):
             yield parts[start : start + 4]
 
     def patches(self, waveform_BT: Tensor) -> Tensor:
-        """(clips, samples) -> (clips, patches, 96, 64) log-mel magnitudes, the last filled up with silence."""
+        """(clips, samples) -> (clips, patches, 96, 64) log-mel magnitudes; silence ends the last patch."""
         samples = waveform_BT.shape[1]
         wanted = PATCH_SAMPLES + (patch_count(samples) - 1) * PATCH_SHIFT_SAMPLES
         frame_BFN = F.pad(waveform_BT, (0, wanted - samples)).unfold(1, FRAME, SHIFT) * self.window

@@ -33,14 +33,14 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     unbalance: the rotor's mass centre is off its axis: the 1x order rises, blade-pass tones get side-bands at
         1x, the swirl is modulated once per revolution.
     chipped blade: one blade differs: every shaft order sounds, and turbulence bursts once per revolution.
-    blocked inlet: rotating stall: a rumble below the blade pass, modulated at 0.45 shaft speed, less high flow.
+    blocked inlet: rotating stall: a rumble below the blade pass, modulated at 0.45 shaft speed; less flow.
     """
     volts = run.value("spd")
     speed_hz = HZ_PER_VOLT * volts * (1.0 + 0.004 * rng.standard_normal())
     angle_T = run.shaft(speed_hz, rng)
-    unbalance = run.fault_gain("unbalance", -20.0, 10.0)
-    chip = run.fault_gain("chipped blade", -20.0, 8.0)
-    stall = run.fault_gain("blocked inlet", -20.0, 6.0)
+    unbalance = run.fault_gain("unbalance", -16.0, 12.0)
+    chip = run.fault_gain("chipped blade", -16.0, 10.0)
+    stall = run.fault_gain("blocked inlet", -16.0, 10.0)
 
     order_K = np.arange(6 * BLADES + 2)
     # Spacing of the blades is never perfect: weak lines at every order.
@@ -70,9 +70,9 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
 FAN = Machine(
     name="fan",
     source=conditions(spd="24V 26V 28V"),
-    target=conditions(spd="23V 29V"),
+    target=conditions(spd="25V 29V"),
     faults=("unbalance", "chipped blade", "blocked inlet"),
     sound=sound,
-    snr_db=6.0,
+    snr_db=8.0,
     supplemental="machine",
 )

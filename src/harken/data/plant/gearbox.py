@@ -1,8 +1,10 @@
 """One-stage gearbox: tooth-mesh tones with side-bands of both shafts.
 
 The mesh frequency is teeth x shaft speed. Load bends the teeth and raises the mesh tones; run-out of either
-wheel modulates them, which gives side-bands at multiples of the shaft speed (Randall 1982). A cracked tooth is
-softer: once per revolution the mesh tone dips and lags, and the shock rings the casing (McFadden 1986).
+wheel modulates them, which gives side-bands at multiples of the shaft speed (Randall, "A new method of
+modeling gear faults", 1982). A cracked tooth is softer: once per revolution the mesh tone dips and lags, and
+the shock rings the casing (McFadden, "Detecting fatigue cracks in gears by amplitude and phase demodulation
+of the meshing vibration", 1986).
 """
 
 from __future__ import annotations
@@ -33,16 +35,19 @@ HZ_PER_VOLT = 0.9
 def mesh_table(teeth: int, amplitude_M: Float, phase_M: Float, run_out: float, crack: float) -> Float:
     """One revolution (P,) of the mesh tones seen from one wheel.
 
-    run_out: depth of the amplitude modulation by an eccentric wheel. crack: depth of the dip, and twice the lag
-    in radians of the first mesh tone, while the weak tooth carries the load.
+    run_out: depth of the amplitude modulation by an eccentric wheel. crack: depth of the dip while the weak
+    tooth carries the load; the first mesh tone then lags by twice as much in radians.
     """
     angle_P = table_angles(teeth * len(amplitude_M))
     weak_P = bump(angle_P, 0.5, 0.7 / teeth)
     lag_P = 2.0 * crack * weak_P
+    mesh_P = 2 * np.pi * teeth * angle_P - lag_P
     wave_P = np.zeros_like(angle_P)
     for order, (amplitude, phase) in enumerate(zip(amplitude_M, phase_M, strict=True), start=1):
-        wave_P += amplitude * np.cos(order * (2 * np.pi * teeth * angle_P - lag_P) + phase)
-    return np.asarray(wave_P * (1.0 + run_out * np.cos(2 * np.pi * angle_P)) * (1.0 - min(crack, 0.9) * weak_P))
+        wave_P += amplitude * np.cos(order * mesh_P + phase)
+    wave_P *= 1.0 + run_out * np.cos(2 * np.pi * angle_P)
+    wave_P *= 1.0 - min(crack, 0.9) * weak_P
+    return wave_P
 
 
 def sound(run: Run, unit: Rng, rng: Rng) -> Float:
@@ -56,8 +61,8 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     load = run.value("wt") / 100.0
     angle_T = run.shaft(speed_hz, rng)
     wheel_T = angle_T * (PINION_TEETH / WHEEL_TEETH)
-    crack = run.fault_gain("cracked tooth", -22.0, 4.0)
-    wear = run.fault_gain("worn teeth", -20.0, 8.0)
+    crack = run.fault_gain("cracked tooth", -20.0, 5.0)
+    wear = run.fault_gain("worn teeth", -18.0, 10.0)
     scuff = run.fault_gain("dry gears", -24.0, 4.0)
 
     orders = np.arange(1, 7)
@@ -90,6 +95,6 @@ GEARBOX = Machine(
     target=conditions(volt="20 24", wt="100"),
     faults=("cracked tooth", "worn teeth", "dry gears"),
     sound=sound,
-    snr_db=6.0,
+    snr_db=8.0,
     supplemental="noise",
 )

@@ -55,8 +55,8 @@ class Machine:
 
     source, target: operating conditions of the two domains. They take turns from clip to clip.
     faults: names that `sound` knows.
-    sound: (run, unit, rng) -> (T,) sound pressure in any unit. `unit` always starts from the same seed for one
-        machine and holds what was fixed when it was built; `rng` belongs to the clip.
+    sound: (run, unit, rng) -> (T,) sound pressure in any unit. `unit` starts from the same seed for every
+        clip and draws what was fixed when the machine was built; `rng` belongs to the clip.
     snr_db: machine to factory noise at the near microphone.
     level_db: usual recording level in dB of full scale; impulsive machines need more headroom.
     supplemental: what the supplemental recordings hold, the clean machine or the factory alone.

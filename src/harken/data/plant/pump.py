@@ -36,9 +36,9 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     """
     speed_hz = (IDLE_HZ + HZ_PER_LITRE * run.value("flow")) * (1.0 + 0.004 * rng.standard_normal())
     angle_T = run.shaft(speed_hz, rng)
-    cavitation = run.fault_gain("cavitation", -24.0, 6.0)
-    leak = run.fault_gain("leak", -26.0, 2.0)
-    clog = run.fault_gain("clogging", -20.0, 8.0)
+    cavitation = run.fault_gain("cavitation", -22.0, 8.0)
+    leak = run.fault_gain("leak", -24.0, 4.0)
+    clog = run.fault_gain("clogging", -18.0, 12.0)
 
     amplitude_K = np.append(0.0, 0.06 * unit.uniform(0.3, 1.0, 5 * VANES + 1))
     passes = np.arange(1, 6)
@@ -72,6 +72,6 @@ PUMP = Machine(
     target=conditions(flow="10 20", bkg="B"),
     faults=("cavitation", "leak", "clogging"),
     sound=sound,
-    snr_db=6.0,
+    snr_db=8.0,
     supplemental="noise",
 )

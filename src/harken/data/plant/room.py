@@ -17,7 +17,7 @@ SOUND_M_S = 343.0
 #: distance in m from the machine, direct to reverberant energy in dB
 NEAR_M, NEAR_DRR_DB = 0.6, 12.0
 FAR_M, FAR_DRR_DB = 4.0, -3.0
-#: level in dB of the machine at the far microphone relative to the near one: direct path by 1/r, plus the tail
+#: level in dB at which the near microphone hears the machine above the far one: 1/r, less the shared tail
 FAR_LOSS_DB = 11.0
 
 
@@ -47,5 +47,5 @@ def diffuse_pair(rate: int, rng: Rng) -> Float:
 
 def convolve(signal_T: Float, response_CR: Float) -> Float:
     """(T,) through each response -> (C, T - R): only what is whole, so that no clip fades in."""
-    wet = [oaconvolve(signal_T, response_R.astype(np.float32), mode="valid")[1:] for response_R in response_CR]
-    return np.stack(wet)
+    response_CR = response_CR.astype(np.float32)
+    return np.stack([oaconvolve(signal_T, response_R, mode="valid")[1:] for response_R in response_CR])

@@ -53,7 +53,7 @@ def swell(depth: float, samples: int, rate: int, rng: Rng) -> Float:
 
 
 def revolutions(speed_hz: float, samples: int, rate: int, rng: Rng, *, slack: float = 0.003) -> Float:
-    """Angle of a shaft in revolutions, from a random start; its speed wanders by `slack` (relative, 1 sigma)."""
+    """Angle of a shaft in revolutions from a random start; its speed wanders by `slack` (relative, sigma)."""
     start = rng.uniform()
     angle_T = 1.0 + slack * wander(samples, rate, rng)
     np.cumsum(angle_T, out=angle_T)
@@ -105,8 +105,9 @@ def noise(samples: int, rate: int, rng: Rng, shape: Callable[[Float], Float]) ->
     length = scipy.fft.next_fast_len(samples, real=True)
     gain_F = shape(scipy.fft.rfftfreq(length, 1.0 / rate).astype(np.float32))
     gain_F[0] = 0.0  # microphones do not carry DC
-    gain_F *= np.float32(length * np.sqrt(0.5) / np.sqrt(length * 2.0) / rms(gain_F))
-    # The transform of white noise is white: it is drawn as it is.
+    # Unit power, by Parseval: real and imaginary part of each of length / 2 bins have a variance of 1.
+    gain_F *= np.float32(math.sqrt(length / 2.0) / rms(gain_F))
+    # The transform of white noise is white noise: no need to draw it in time.
     spectrum_F = rng.standard_normal(2 * len(gain_F), dtype=np.float32).view(np.complex64)
     spectrum_F *= gain_F
     return np.asarray(scipy.fft.irfft(spectrum_F, length)[:samples])
@@ -133,7 +134,7 @@ def band(centre_hz: float, octaves: float) -> Callable[[Float], Float]:
 
 
 def impulses(time_N: Float, amplitude_N: Float, samples: int, rate: int) -> Float:
-    """Impulses at any times in s; each is shared by the two samples it lies between. Those outside are left out."""
+    """Impulses at any times in s, each shared by the two samples it lies between; none outside the signal."""
     position_N = time_N * rate
     inside_N = (position_N >= 0) & (position_N < samples - 1)
     position_N, amplitude_N = position_N[inside_N], amplitude_N[inside_N]
@@ -167,7 +168,7 @@ def modes(centres_hz: tuple[float, ...], damping: float, unit: Rng) -> tuple[Mod
 
 
 def ring(force_T: Float, structure: tuple[Mode, ...], rate: int) -> Float:
-    """Response of damped modes, h(t) = exp(-d w t) sin(w t), to a force; unheard modes above 0.45 rate are left out."""
+    """Response of damped modes, h(t) = exp(-d w t) sin(w t), to a force; without modes above 0.45 rate."""
     response_T = np.zeros_like(force_T)
     for mode in structure:
         if mode.frequency_hz > 0.45 * rate:

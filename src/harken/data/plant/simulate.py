@@ -32,6 +32,7 @@ from harken.errors import HarkenError
 MACHINES = {machine.name: machine for machine in (BEARING, FAN, GEARBOX, PUMP, SLIDER, VALVE)}
 SECONDS = (0.5, 60.0)
 SAMPLE_RATES = (8_000, 96_000)
+NOISE_DB = (-60.0, 60.0)
 
 #: recording level varies by this much, evenly, for every clip alike: loudness tells nothing
 GAIN_RANGE_DB = 6.0
@@ -43,6 +44,10 @@ SELF_NOISE_DB = -84.0
 CEILING = 0.98
 
 Split = Literal["train", "test", "supplemental"]
+Domain = Literal["source", "target"]
+Condition = Literal["normal", "anomaly"]
+DOMAINS: tuple[Domain, ...] = ("source", "target")
+CONDITIONS: tuple[Condition, ...] = ("normal", "anomaly")
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,8 @@ class Item:
 
     machine: str
     split: Split
-    domain: Literal["source", "target"]
-    condition: Literal["normal", "anomaly"]
+    domain: Domain
+    condition: Condition
     index: int
 
     @property
@@ -97,15 +102,21 @@ def simulate(
     """
     root = Path(root)
     chosen = _known(machines if machines is not None else list_machines())
+    if not chosen:
+        raise HarkenError("no machine is named", next_step=f"Name some of {', '.join(MACHINES)}")
     hidden = frozenset(_known(hide_attributes))
-    _check_sizes(train_source, train_target, test_per_condition, supplemental, seconds, sample_rate)
+    sizes = (train_source, train_target, test_per_condition, supplemental)
+    _check(sizes, seconds, sample_rate, noise_db, seed)
+    if root.exists() and not root.is_dir():
+        raise HarkenError("this is a file", file=root, next_step="Name a folder")
     for name in chosen:
         folder = root / name
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
             raise HarkenError(
-                "there is something here already", file=folder, next_step="Name another folder or remove this one"
+                "there is something here already",
+                file=folder,
+                next_step="Name another folder or remove this one",
             )
-    sizes = (train_source, train_target, test_per_condition, supplemental)
     plan = {name: _items(MACHINES[name], *sizes) for name in chosen}
     total = sum(len(items) for items in plan.values())
     written: list[Path] = []
@@ -136,7 +147,7 @@ def simulate(
 
 
 def operation(item: Item) -> dict[str, str]:
-    """Operating condition of a clip, attribute -> value. Conditions take turns, so that few clips cover all."""
+    """Operating condition of a clip, attribute -> value. They take turns, so that few clips cover all."""
     machine = MACHINES[item.machine]
     choices = machine.source if item.domain == "source" else machine.target
     return dict(choices[item.index % len(choices)])
@@ -187,7 +198,7 @@ def render(
 
     gain = decibels(machine.level_db + GAIN_RANGE_DB * (draw_gain - 0.5))
     # A clip that would not fit is recorded more softly as a whole: clipping would be a fault of our making.
-    gain = min(gain, CEILING / float(np.max(np.abs(near_CT))))
+    gain = min(gain, CEILING / float(np.max(np.abs(sound_CT))))
     sound_CT *= gain
     self_noise_CT = _rng(seed, item.series, item.index, 1).standard_normal(sound_CT.shape, dtype=np.float32)
     sound_CT += decibels(SELF_NOISE_DB) * self_noise_CT
@@ -212,8 +223,8 @@ def _rng(seed: int, purpose: str, *numbers: int) -> Rng:
 def _even_draws(item: Item, seed: int) -> tuple[float, float]:
     """Severity and gain, each in 0..1, evenly spread over the clips of a series however many there are.
 
-    The R2 sequence (Roberts 2018), a Kronecker sequence on the plastic number, at a random rotation: small test
-    sets then hold slight and severe faults, soft and loud recordings, in the same shares as large ones.
+    The R2 sequence (Roberts 2018), a Kronecker sequence on the plastic number, at a random rotation: small
+    test sets then hold slight and severe faults, soft and loud recordings, in the same shares as large ones.
     """
     plastic = 1.324717957244746
     start = _rng(seed, item.series).uniform(size=2)
@@ -232,19 +243,16 @@ def _items(
     machine: Machine, train_source: int, train_target: int, test_per_condition: int, supplemental: int
 ) -> list[Item]:
     """Every clip of a machine, in the order of the official listing."""
-    items = [Item(machine.name, "train", "source", "normal", index) for index in range(train_source)]
-    items += [Item(machine.name, "train", "target", "normal", index) for index in range(train_target)]
-    for domain in ("source", "target"):
-        for condition in ("normal", "anomaly"):
-            items += [
-                Item(machine.name, "test", domain, condition, index)  # type: ignore[arg-type]
-                for index in range(test_per_condition)
-            ]
-    return items + [Item(machine.name, "supplemental", "source", "normal", index) for index in range(supplemental)]
+    items = [Item(machine.name, "train", "source", "normal", n) for n in range(train_source)]
+    items += [Item(machine.name, "train", "target", "normal", n) for n in range(train_target)]
+    for domain in DOMAINS:
+        for condition in CONDITIONS:
+            items += [Item(machine.name, "test", domain, condition, n) for n in range(test_per_condition)]
+    return items + [Item(machine.name, "supplemental", "source", "normal", n) for n in range(supplemental)]
 
 
 def _attributes_csv(rows: Sequence[tuple[str, Mapping[str, str]]]) -> str:
-    """`file_name,d1p,d1v,d2p,d2v...`: name and value of each attribute; no such columns where they are hidden."""
+    """`file_name,d1p,d1v,d2p,d2v...`: name and value of each attribute; only `file_name` if hidden."""
     count = max((len(attributes) for _, attributes in rows), default=0)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -267,6 +275,8 @@ def _write(path: Path, content: bytes) -> None:
 
 def _known(names: Sequence[str]) -> list[str]:
     """The names, each once; HarkenError for one that is no machine here."""
+    if isinstance(names, str):
+        names = [names]
     for name in names:
         if name not in MACHINES:
             near = difflib.get_close_matches(name, MACHINES, n=1, cutoff=0.0)
@@ -277,23 +287,18 @@ def _known(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _check_sizes(
-    train_source: int, train_target: int, test_per_condition: int, supplemental: int, seconds: float, rate: int
-) -> None:
-    for name, size, least in (
-        ("train_source", train_source, 1),
-        ("train_target", train_target, 0),
-        ("test_per_condition", test_per_condition, 1),
-        ("supplemental", supplemental, 0),
-    ):
+def _check(sizes: tuple[int, int, int, int], seconds: float, rate: int, noise_db: float, seed: int) -> None:
+    """HarkenError for a plant that cannot be made; comparisons are such that NaN is refused too."""
+    names = ("train_source", "train_target", "test_per_condition", "supplemental")
+    for name, size, least in zip(names, sizes, (1, 0, 1, 0), strict=True):
         if size < least:
             raise HarkenError(f"{name} is {size}", next_step=f"Give at least {least}")
-    if not SECONDS[0] <= seconds <= SECONDS[1]:  # also refuses NaN
-        raise HarkenError(
-            f"clips of {seconds} s cannot be simulated", next_step=f"Give {SECONDS[0]} to {SECONDS[1]} seconds"
-        )
-    if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
-        raise HarkenError(
-            f"a sampling rate of {rate} Hz cannot be simulated",
-            next_step=f"Give {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz",
-        )
+    for name, value, low, high in (
+        ("a length in seconds", seconds, *SECONDS),
+        ("a sampling rate in Hz", rate, *SAMPLE_RATES),
+        ("a noise level in dB", noise_db, *NOISE_DB),
+    ):
+        if not low <= value <= high:
+            raise HarkenError(f"{value} is not {name} to simulate", next_step=f"Give {low} to {high}")
+    if seed < 0:
+        raise HarkenError(f"the seed is {seed}", next_step="Give a whole number from 0 on")

@@ -43,9 +43,9 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     """
     speed_mm_s = run.value("vel") * (1.0 + 0.005 * rng.standard_normal())
     stroke_s, ramp_s = stroke_times(speed_mm_s, run.value("ac"))
-    dry = run.fault_gain("dry rail", -22.0, 6.0)
-    stick = run.fault_gain("stick-slip", -22.0, 8.0)
-    dent = run.fault_gain("rail damage", -16.0, 14.0)
+    dry = run.fault_gain("dry rail", -20.0, 10.0)
+    stick = run.fault_gain("stick-slip", -18.0, 12.0)
+    dent = run.fault_gain("rail damage", -14.0, 16.0)
 
     # One turn of `phase` is one stroke.
     phase_T = run.shaft(1.0 / stroke_s, rng, slack=0.002)
@@ -54,8 +54,9 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     motion_T = np.clip(np.minimum(within_T, travel_s - within_T) / ramp_s, 0.0, 1.0)  # speed, relative
     frame = modes((700.0, 1500.0, 2900.0), 0.03, unit)
 
-    friction_T = noise(run.samples, run.rate, rng, slope(5.0 + 0.3 * rng.standard_normal(), low_hz=speed_mm_s))
-    friction_T *= motion_T * (0.9 + 0.1 * rng.uniform())
+    tilt = 5.0 + 0.3 * rng.standard_normal()
+    # Asperities of a given size sound at a pitch that goes with speed.
+    friction_T = noise(run.samples, run.rate, rng, slope(tilt, low_hz=speed_mm_s)) * motion_T
     turns_T = np.cumsum(motion_T) * speed_mm_s / LEAD_MM / run.rate
     amplitude_K = np.append(0.0, unit.uniform(0.5, 1.0, 6) / np.arange(1, 7))
     amplitude_K[1:] *= 1.0 + 0.1 * rng.standard_normal(6)
@@ -92,7 +93,7 @@ SLIDER = Machine(
     target=conditions(vel="380 520", ac="5"),
     faults=("dry rail", "stick-slip", "rail damage"),
     sound=sound,
-    snr_db=6.0,
+    snr_db=8.0,
     level_db=-30.0,
     supplemental="noise",
 )

@@ -9,7 +9,19 @@ from __future__ import annotations
 import numpy as np
 
 from harken.data.plant.machine import Machine, Run, conditions
-from harken.data.plant.signals import Float, Rng, band, decibels, impulses, modes, noise, ring, slope
+from harken.data.plant.signals import (
+    Float,
+    Rng,
+    band,
+    decibels,
+    harmonics,
+    impulses,
+    modes,
+    noise,
+    periodic,
+    ring,
+    slope,
+)
 
 MAINS_HZ = 50.0
 #: pattern -> seconds open, closed, open, closed ...
@@ -17,7 +29,7 @@ PATTERNS = {
     "00": (0.10, 0.30),
     "01": (0.20, 0.25),
     "02": (0.08, 0.12, 0.08, 0.35),
-    "03": (0.15, 0.15),
+    "03": (0.14, 0.22),
     "04": (0.12, 0.20, 0.12, 0.45),
 }
 #: time constant in s of the air flow after a stroke
@@ -50,21 +62,19 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     loose coil: the core rattles against its yoke at twice the mains while the coil is on.
     """
     open_N, close_N = strokes(run.operation["pat"], run.seconds, rng)
-    # Severity of a sluggish stroke is a share of the way to a valve that hardly moves.
-    slow = run.fault_gain("slow stroke", -18.0, 0.0)
-    leak = run.fault_gain("leak", -30.0, -4.0)
-    rattle = run.fault_gain("loose coil", -18.0, 10.0)
+    slow = run.fault_gain("slow stroke", -14.0, 0.0)
+    leak = run.fault_gain("leak", -28.0, -2.0)
+    rattle = run.fault_gain("loose coil", -14.0, 14.0)
     body = modes((900.0, 2100.0, 3700.0, 5600.0), 0.04, unit)
 
     flow_T = opened(open_N, close_N, run.samples, run.rate)
     hiss_T = noise(run.samples, run.rate, rng, band(4000.0 * (1.0 + 0.03 * rng.standard_normal()), 0.9))
-    # The jet is louder while the line empties through the opening, then steady.
     sum_T = 0.8 * hiss_T * flow_T * decibels(rng.normal(0.0, 0.8))
 
     time_T = np.arange(run.samples) / run.rate
-    buzz_T = np.zeros(run.samples)
-    for order in range(1, 6):
-        buzz_T += unit.uniform(0.4, 1.0) / order * np.sin(2 * np.pi * 2 * MAINS_HZ * order * time_T + rng.uniform(0, 6.3))
+    amplitude_K = np.append(0.0, unit.uniform(0.4, 1.0, 5) / np.arange(1, 6))
+    # The coil's force goes with the square of its current, hence twice the mains.
+    buzz_T = periodic(rng.uniform() + 2.0 * MAINS_HZ * time_T, harmonics(amplitude_K, unit))
     sum_T += 0.3 * flow_T * buzz_T * decibels(rng.normal(0.0, 0.8))
     sum_T += 0.12 * noise(run.samples, run.rate, rng, slope(4.0, low_hz=100.0))  # the supply line
 
@@ -93,7 +103,7 @@ VALVE = Machine(
     target=conditions(pat="03 04"),
     faults=("slow stroke", "leak", "loose coil"),
     sound=sound,
-    snr_db=8.0,
+    snr_db=10.0,
     level_db=-33.0,
     supplemental="machine",
 )

@@ -1,0 +1,234 @@
+"""The command line through the real program: output, exit codes, messages."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from conftest import hum
+
+HARKEN = Path(sys.executable).with_name("harken")
+
+
+def harken(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([HARKEN, *map(str, words)], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    (folder / "normal").mkdir()
+    for index in range(40):
+        sf.write(folder / "normal" / f"{index:03d}.wav", hum(index), 16_000)
+    sf.write(folder / "fine.wav", hum(700), 16_000)
+    sf.write(folder / "fault.wav", hum(701, fault=True), 16_000)
+    harken("fit", folder / "normal", "-o", folder / "m.harken", "--false-alarms", "3%")
+    return folder
+
+
+def test_fit_says_what_the_promise_is_worth(model: Path, tmp_path: Path) -> None:
+    done = harken("fit", model / "normal", "-o", tmp_path / "m.harken", "--json")
+    summary = json.loads(done.stdout)
+    assert summary["recordings"] == 40
+    assert summary["extrapolated"] is True  # one false alarm a week is finer than 40 recordings support
+    assert summary["finest_rate"] == pytest.approx(1 / 41)
+    assert "finest false-alarm rate that they support: 2.44%" in done.stderr
+    assert "[extrapolated]" in done.stderr
+    coarse = harken("fit", model / "normal", "-o", tmp_path / "m.harken", "--false-alarms", "5%")
+    assert coarse.stdout == ""
+    assert "[extrapolated]" not in coarse.stderr
+
+
+def test_score_prints_data_to_stdout_and_words_to_stderr(model: Path) -> None:
+    done = harken("score", model / "fine.wav", model / "fault.wav", "-m", model / "m.harken", "--json")
+    fine, fault = map(json.loads, done.stdout.splitlines())
+    assert fine["is_anomaly"] is False
+    assert fault["is_anomaly"] is True
+    assert fault["score"] > fine["score"]
+    assert fault["p_value"] < fine["p_value"]
+    assert fault["region"]["low_hz"] < 3_000 < fault["region"]["high_hz"]
+    assert "2 scored, 1 alarms, 0 not scored" in done.stderr
+    plain = harken("score", model / "fault.wav", "-m", model / "m.harken")
+    assert plain.stdout.startswith("ANOMALY")
+    assert "kHz" in plain.stdout
+
+
+def test_exit_codes(model: Path, tmp_path: Path) -> None:
+    options = ("-m", model / "m.harken", "--fail-on-anomaly")
+    harken("score", model / "fine.wav", *options, code=0)
+    harken("score", model / "fault.wav", *options, code=1)
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    harken("score", tmp_path / "broken.wav", *options, code=2)
+    done = harken("score", model / "fine.wav", tmp_path / "broken.wav", *options, code=0)
+    assert "not scored" in done.stderr
+    harken("score", model / "fine.wav", tmp_path / "broken.wav", *options, "--strict", code=2)
+    harken("score", model / "fine.wav", code=2)
+    harken("listen", code=2)
+
+
+def test_explain_draws_a_picture(model: Path, tmp_path: Path) -> None:
+    done = harken("explain", model / "fault.wav", "-m", model / "m.harken", "-o", tmp_path / "why.png", "--json")
+    assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads(done.stdout)["why"] in done.stderr
+
+
+def test_a_report_is_one_file_with_everything_inside(model: Path, tmp_path: Path) -> None:
+    report = tmp_path / "out" / "report.html"
+    harken("score", model / "fine.wav", model / "fault.wav", "-m", model / "m.harken", "--report", report)
+    page = report.read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:audio/flac;base64,") == 2
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "fault.wav" in page
+
+
+def spoil(kind: str, folder: Path) -> Path:
+    path = folder / f"{kind}.wav"
+    sound, rate = hum(1), 16_000
+    if kind == "unreadable":
+        path.write_bytes(b"this is no audio")
+    elif kind == "empty":
+        path.touch()
+    else:
+        if kind == "silent":
+            sound = np.zeros_like(sound)
+        elif kind == "nan":
+            sound[5] = np.nan
+        elif kind == "clipped":
+            sound = np.clip(sound * 30, -1, 1)
+        elif kind == "wrong_rate":
+            rate = 8_000
+        elif kind == "wrong_channels":
+            sound = np.stack([sound, sound * 0.9], axis=1)
+        sf.write(path, sound, rate, subtype="FLOAT")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "code"),
+    [
+        ("unreadable", "unreadable.wav: cannot be decoded as audio", 2),
+        ("empty", "empty.wav: the file is empty", 2),
+        ("silent", "silent.wav: is silent", 2),
+        ("nan", "nan.wav: 1 samples are NaN or infinite", 2),
+        ("clipped", "clipped.wav: is clipped", 0),
+        ("wrong_rate", "wrong_rate.wav: was recorded at 8000 Hz, the model listens at 16000 Hz", 2),
+        ("wrong_channels", "wrong_channels.wav: has 2 channels, the model listens to 1", 2),
+    ],
+)
+def test_bad_recordings(kind: str, message: str, code: int, model: Path, tmp_path: Path) -> None:
+    done = harken("score", spoil(kind, tmp_path), "-m", model / "m.harken", code=code)
+    assert message in done.stderr
+
+
+def test_one_bad_clip_among_a_hundred(model: Path, tmp_path: Path) -> None:
+    for index in range(99):
+        sf.write(tmp_path / f"{index:03d}.wav", hum(index, seconds=0.5), 16_000)
+    spoil("unreadable", tmp_path)
+    done = harken("fit", tmp_path, "-o", tmp_path / "m.harken", "--json")
+    assert json.loads(done.stdout)["recordings"] == 99
+    assert "set aside" in done.stderr
+    assert "unreadable.wav: cannot be decoded" in done.stderr
+
+
+def test_bad_models_and_folders(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    assert "no audio in this folder" in harken("fit", tmp_path / "nothing", "-o", tmp_path / "m", code=2).stderr
+    shutil.copytree(model / "m.harken", tmp_path / "flipped")
+    file = next((tmp_path / "flipped").glob("detector*"))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 4
+    file.write_bytes(bytes(data))
+    assert "is damaged" in harken("score", model / "fine.wav", "-m", tmp_path / "flipped", code=2).stderr
+    shutil.copytree(model / "m.harken", tmp_path / "newer")
+    file = tmp_path / "newer" / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "schema": 99}))
+    assert "newer Harken" in harken("score", model / "fine.wav", "-m", tmp_path / "newer", code=2).stderr
+    harken("fit", model / "normal", "-o", tmp_path / "m", "--false-alarms", "sometimes", code=2)
+    done = harken("fit", model / "normal", "-o", tmp_path / "m", "--detector", "nearest", code=2)
+    assert "unknown detector 'nearest'" in done.stderr
+    done = harken("fit", model / "normal", "-o", tmp_path / "m", "--set", "neigbours=3", code=2)
+    assert "neighbours" in done.stderr
+    assert not (tmp_path / "m").exists()
+
+
+def test_simulate_fit_score(tmp_path: Path) -> None:
+    options = ("--train-source", 12, "--train-target", 2, "--test", 2, "--supplemental", 1, "--seconds", 2)
+    done = harken("simulate", tmp_path / "plant", "--machine", "fan", *options, "--json")
+    assert json.loads(done.stdout)["machines"] == ["fan"]
+    harken("fit", tmp_path / "plant" / "fan" / "train", "-o", tmp_path / "fan.harken")
+    done = harken("score", tmp_path / "plant" / "fan" / "test", "-m", tmp_path / "fan.harken", "--json")
+    assert len(done.stdout.splitlines()) == 8
+
+
+def test_doctor_and_weights(tmp_path: Path) -> None:
+    findings = json.loads(harken("doctor", "--json").stdout)
+    assert findings["encoders"] == ["efficientat", "spectral", "yamnet"]
+    listed = json.loads(harken("weights", "list", "--json").stdout)
+    assert {entry["name"] for entry in listed} >= {"efficientat-mn04-as", "yamnet"}
+    assert all(entry["licence"] for entry in listed)
+    done = harken("weights", "add", tmp_path / "none.pt", code=2)
+    assert "none.pt" in done.stderr
+
+
+def test_an_encoder_without_its_weights_says_how_to_get_them(model: Path, tmp_path: Path) -> None:
+    done = harken("fit", model / "normal", "-o", tmp_path / "m", "--encoder", "efficientat", code=2)
+    assert "harken weights fetch efficientat-mn04-as" in done.stderr
+
+
+def test_weights_add_fit_score_with_each_encoder(shared: Path, model: Path, tmp_path: Path) -> None:
+    for encoder, file in (("efficientat", "mn04_as_mAP_432.pt"), ("yamnet", "yamnet_f32.npz")):
+        harken("weights", "add", shared / "weights" / file)
+        harken("fit", model / "normal", "-o", tmp_path / encoder, "--encoder", encoder, "--false-alarms", "10%")
+        done = harken("score", model / "fine.wav", model / "fault.wav", "-m", tmp_path / encoder, "--json")
+        fine, fault = map(json.loads, done.stdout.splitlines())
+        assert fault["score"] > fine["score"]
+    harken("weights", "verify")
+
+
+def test_every_command_of_the_documents_exists() -> None:
+    """Commands of README and docs run with their verbs and options as written (`--help` appended)."""
+    root = Path(__file__).parents[1]
+    text = "\n".join(path.read_text() for path in [root / "README.md", *sorted((root / "docs").glob("*.md"))])
+    commands = {
+        command.split("`")[0].strip()
+        for command in re.findall(r"(?:^|`)harken ((?:fit|score|explain|simulate|weights|doctor|demo|--)[^\n`]*)", text, re.M)
+    }
+    assert len(commands) >= 5
+    verbs = {" ".join(command.split()[: 2 if command.startswith("weights") else 1]) for command in commands}
+    for verb in sorted(verbs):
+        page = re.sub(r"\s+", " ", harken(*verb.split(), "--help").stdout)
+        for command in commands:
+            if command.startswith(verb):
+                for option in re.findall(r"(--[a-z-]+)", command):
+                    assert option in page, f"{option} of `harken {command}` is not an option of harken {verb}"
+
+
+def test_the_readmes_main_commands_and_python(make_clips: Callable[..., Path], tmp_path: Path) -> None:
+    """The commands under `Use` and the Python block, run as they stand in the README."""
+    make_clips("normal", 20)
+    make_clips("new", 2, first_seed=300)
+    shutil.copy(tmp_path / "new" / "clip_000.wav", tmp_path / "new" / "clip.wav")
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    block = re.search(r"## Use\n\n```\n(.*?)```", readme, re.S)
+    assert block is not None
+    for line in block[1].strip().splitlines():
+        words = line.split()
+        assert words[0] == "harken"
+        done = subprocess.run([HARKEN, *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 1), done.stderr
+    program = re.search(r"```python\n(.*?)```", readme, re.S)
+    assert program is not None
+    done = subprocess.run([sys.executable, "-c", program[1]], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
