@@ -33,7 +33,9 @@ def machines(shared: Path, seed: int = 0) -> Iterator[Bed]:
     for machine in ("fan", "pump", "slider"):
         for number in ("00", "02", "04", "06"):
 
-            def bands(snr: str, condition: str, key: str = f"{machine}__snr{{}}_id_{number}_{{}}") -> NDArray[np.float64]:
+            def bands(
+                snr: str, condition: str, key: str = f"{machine}__snr{{}}_id_{number}_{{}}"
+            ) -> NDArray[np.float64]:
                 cepstra = arrays[key.format(snr, condition)][:, :128].astype(np.float64)
                 return np.asarray(idct(cepstra, norm="ortho", axis=1))
 

@@ -1,6 +1,6 @@
 """Every detector on the twelve-machine shift bed and on ToyCar id_04; what each promise about false alarms is worth.
 
-    python benchmarks/detectors.py [--seeds 5]
+python benchmarks/detectors.py [--seeds 5]
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import argparse
 from collections.abc import Callable
 
 import numpy as np
-from beds import Bed, machines, toycar
 from scipy.stats import binom
-from shared_folder import shared_folder
 from sklearn.metrics import roc_auc_score
 
+from beds import Bed, machines, toycar
 from harken.detection import DEFAULT_DETECTOR, create_detector
 from harken.detection.calibration import Calibration
 from harken.evaluation.metrics import SectionResult, official_score, section_result
+from shared_folder import shared_folder
 
 # Name shown, detector, parameters, whether domains are given.
 ROWS = [
@@ -95,7 +95,9 @@ def bootstrap(beds: list[Bed], draws: int = 200) -> None:
         results: tuple[list[SectionResult], list[SectionResult]] = ([], [])
         for index in rng.integers(0, len(pairs), len(pairs)):
             bed, *scores = pairs[index]
-            groups = [np.flatnonzero((bed.anomaly == a) & (bed.domain == d)) for a in (0, 1) for d in ("source", "target")]
+            groups = [
+                np.flatnonzero((bed.anomaly == a) & (bed.domain == d)) for a in (0, 1) for d in ("source", "target")
+            ]
             rows = np.concatenate([rng.choice(group, len(group)) for group in groups])
             for found, values in zip(results, scores, strict=True):
                 found.append(section_result(bed.anomaly[rows], bed.domain[rows] == "target", values[rows]))

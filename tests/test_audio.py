@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import hum
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import hum
 from harken.audio.decode import ALL_FORMATS, Limits, decode
 from harken.audio.mix import mix_at_snr, power
 from harken.audio.resample import resample

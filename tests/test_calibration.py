@@ -20,7 +20,13 @@ def autoregressive(count: int, rho: float, rng: np.random.Generator) -> np.ndarr
 
 @pytest.mark.parametrize(
     ("text", "rate"),
-    [("0.1%", 0.001), ("0.02", 0.02), ("1/week", 10 / 604_800), ("2/day", 20 / 86_400), ("3 / hours", 30 / 3_600)],
+    [
+        ("0.1%", 0.001),
+        ("0.02", 0.02),
+        ("1/week", 10 / 604_800),
+        ("2/day", 20 / 86_400),
+        ("3 / hours", 30 / 3_600),
+    ],
 )
 def test_rates(text: str, rate: float) -> None:
     assert parse_rate(text, clip_seconds=10) == pytest.approx(rate)
@@ -122,7 +128,6 @@ def test_one_score_and_equal_scores() -> None:
 def test_the_promise_is_kept_on_real_machines(shared) -> None:  # type: ignore[no-untyped-def]
     """The twelve-machine bed: held-out normals of the training condition raise as many alarms as promised."""
     from beds import machines
-
     from harken.detection import create_detector
 
     inside = {rate: 0 for rate in (0.02, 0.05, 0.1)}

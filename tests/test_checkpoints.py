@@ -145,25 +145,19 @@ def test_add_load_verify(tiny: Path, cache: Path, weights: dict[str, np.ndarray]
     assert not list(cache.glob(".*")), "temporary files are left over"
 
 
-def test_conversion_is_the_same_from_every_format(
-    tmp_path: Path, weights: dict[str, np.ndarray], tiny: Path
-) -> None:
+def test_conversion_is_the_same_from_every_format(tmp_path: Path, weights: dict[str, np.ndarray], tiny: Path) -> None:
     np.savez(tmp_path / "a.npz", **weights)  # type: ignore[arg-type]
     (tmp_path / "b.safetensors").write_bytes(save(weights))
     torch.save({"model": {n: torch.from_numpy(a.copy()) for n, a in weights.items()}}, tmp_path / "c.pt")
     backwards = {name: np.array(weights[name], order="F") for name in reversed(weights)}
     np.savez(tmp_path / "d.npz", **backwards)  # type: ignore[arg-type]
-    digests = {
-        checkpoints.add(tmp_path / file).sha256 for file in ("a.npz", "b.safetensors", "c.pt", "d.npz")
-    }
+    digests = {checkpoints.add(tmp_path / file).sha256 for file in ("a.npz", "b.safetensors", "c.pt", "d.npz")}
     assert digests == {checkpoints.add(tiny).sha256}
 
 
 def test_half_precision_becomes_single(tmp_path: Path, weights: dict[str, np.ndarray], tiny: Path) -> None:
     halves = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
-    halves = {
-        name: value.bfloat16() if value.is_floating_point() else value for name, value in halves.items()
-    }
+    halves = {name: value.bfloat16() if value.is_floating_point() else value for name, value in halves.items()}
     torch.save(halves, tmp_path / "half.pt")
     found = checkpoints.load(tmp_path / "half.pt")
     assert found.weights["features.0.0.weight"].dtype == np.float32
@@ -175,9 +169,7 @@ def test_own_weights_under_an_own_name(tmp_path: Path, weights: dict[str, np.nda
     path.write_bytes(save(own))
     record = checkpoints.add(path)
     assert (record.name, record.encoder, record.licence) == ("tuned", "efficientat", None)
-    assert np.array_equal(
-        checkpoints.load("tuned").weights["features.0.0.weight"], own["features.0.0.weight"]
-    )
+    assert np.array_equal(checkpoints.load("tuned").weights["features.0.0.weight"], own["features.0.0.weight"])
     with pytest.raises(WeightsError, match="not hold the weights tiny"):
         checkpoints.add(path, NAME)
     with pytest.raises(WeightsError, match="cannot be a checkpoint's name"):
@@ -350,9 +342,7 @@ def test_fetch_without_a_network(
     tiny: Path, weights: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
     publish(tiny, weights, monkeypatch, "http://127.0.0.1:9/tiny.pt")
-    with pytest.raises(
-        WeightsError, match=r"could not be downloaded: http://127\.0\.0\.1:9/.*by other means"
-    ):
+    with pytest.raises(WeightsError, match=r"could not be downloaded: http://127\.0\.0\.1:9/.*by other means"):
         checkpoints.fetch(NAME)
     assert not cache.exists()
 
@@ -382,9 +372,7 @@ def block(entries: list[tuple[bytes, bytes]]) -> bytes:
     """LevelDB block whose keys share prefixes, one restart at its start."""
     out, previous = b"", b""
     for key, value in entries:
-        shared = next(
-            (i for i, (a, b) in enumerate(zip(key, previous, strict=False)) if a != b), len(previous)
-        )
+        shared = next((i for i, (a, b) in enumerate(zip(key, previous, strict=False)) if a != b), len(previous))
         out += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
         previous = key
     return out + struct.pack("<II", 0, 1)

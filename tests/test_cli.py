@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+
 from conftest import hum
 
 HARKEN = Path(sys.executable).with_name("harken")
@@ -203,7 +204,9 @@ def test_every_command_of_the_documents_exists() -> None:
     text = "\n".join(path.read_text() for path in [root / "README.md", *sorted((root / "docs").glob("*.md"))])
     commands = {
         command.split("`")[0].strip()
-        for command in re.findall(r"(?:^|`)harken ((?:fit|score|explain|simulate|weights|doctor|demo|--)[^\n`]*)", text, re.M)
+        for command in re.findall(
+            r"(?:^|`)harken ((?:fit|score|explain|simulate|weights|doctor|demo|--)[^\n`]*)", text, re.M
+        )
     }
     assert len(commands) >= 5
     verbs = {" ".join(command.split()[: 2 if command.startswith("weights") else 1]) for command in commands}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import hum
 from sklearn.metrics import roc_auc_score
 
 import harken
+from conftest import hum
 from harken.deploy.detector import shifted
 from harken.deploy.explain import explain
 from harken.errors import AudioError, HarkenError
@@ -90,7 +91,13 @@ def test_one_bad_clip_among_many_is_set_aside(plant: tuple[Path, Path], tmp_path
     detector = harken.Detector.fit(normal, workers=2)
     assert len(detector.training.names) == 40
     reasons = {aside.path.name: aside.reason for aside in detector.set_aside}
-    assert set(reasons) == {"broken.wav", "twin.wav", "loud.wav", "other_rate.wav", "anomaly_id_00_00000001.wav"}
+    assert set(reasons) == {
+        "broken.wav",
+        "twin.wav",
+        "loud.wav",
+        "other_rate.wav",
+        "anomaly_id_00_00000001.wav",
+    }
     assert "clipped" in reasons["loud.wav"]
     assert "8000 Hz" in reasons["other_rate.wav"]
     assert "same file" in reasons["twin.wav"]
@@ -102,7 +109,11 @@ def test_what_cannot_be_scored_raises_and_what_is_marred_is_scored_with_a_warnin
     detector = harken.Detector.fit(plant[0], workers=0)
     sf.write(tmp_path / "stereo.wav", np.stack([hum(1), hum(2)], axis=1), 16_000)
     sf.write(tmp_path / "silent.wav", np.zeros(16_000, np.float32), 16_000)
-    for name, message in [("stereo.wav", "2 channels"), ("silent.wav", "silent"), ("none.wav", "no such file")]:
+    for name, message in [
+        ("stereo.wav", "2 channels"),
+        ("silent.wav", "silent"),
+        ("none.wav", "no such file"),
+    ]:
         with pytest.raises(AudioError, match=message):
             detector.score(tmp_path / name)
     sf.write(tmp_path / "loud.wav", np.clip(hum(3, fault=True) * 30, -1, 1), 16_000)
@@ -206,10 +217,8 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bytes(
         store, model = tmp_path / "killed_store", tmp_path / f"killed_model_{attempt // 4}"
         process = start(store, model)
         time.sleep(float(rng.uniform(0.3, 1.05)) * duration)
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
         if model.exists():
             harken.load(model)

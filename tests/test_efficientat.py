@@ -196,9 +196,7 @@ def test_several_layers_in_one_pass(encoder: EfficientAT) -> None:
     layers = ("block_13", "block_15")
     found = encoder.encode(wave, layers=layers)
     for index, layer in enumerate(layers):
-        assert np.array_equal(
-            found.features_BLTD[:, index], encoder.encode(wave, layers=(layer,)).features_BLTD[:, 0]
-        )
+        assert np.array_equal(found.features_BLTD[:, index], encoder.encode(wave, layers=(layer,)).features_BLTD[:, 0])
     with pytest.raises(ValueError, match="differ in shape"):
         encoder.encode(wave, layers=("block_13", "pooled"))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import hum
 
+from conftest import hum
 from harken.embeddings import extract as extraction
 from harken.embeddings.embedder import Embedder, EmbeddingSpec, make_spec
 from harken.embeddings.extract import extract

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import hum
 
+from conftest import hum
 from harken.audio.quality import inspect, level_groups, near_duplicates
 
 

@@ -44,7 +44,5 @@ class WeightsError(HarkenError):
     """Encoder weights that are missing, damaged or of the wrong architecture."""
 
 
-def _rebuild(
-    kind: type[HarkenError], cause: str, file: str | None, next_step: str | None
-) -> HarkenError:
+def _rebuild(kind: type[HarkenError], cause: str, file: str | None, next_step: str | None) -> HarkenError:
     return kind(cause, file=file, next_step=next_step)

@@ -22,7 +22,18 @@ DEFAULT_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC"})
 ALL_FORMATS = frozenset(sf.available_formats()) - {"RAW"}
 #: file-name endings under which audio is looked for in folders
 DEFAULT_SUFFIXES = frozenset({".wav", ".flac", ".w64", ".rf64"})
-ALL_SUFFIXES = DEFAULT_SUFFIXES | {".aif", ".aiff", ".au", ".caf", ".mp3", ".oga", ".ogg", ".opus", ".snd", ".voc"}
+ALL_SUFFIXES = DEFAULT_SUFFIXES | {
+    ".aif",
+    ".aiff",
+    ".au",
+    ".caf",
+    ".mp3",
+    ".oga",
+    ".ogg",
+    ".opus",
+    ".snd",
+    ".voc",
+}
 
 _BLOCK_FRAMES = 1 << 16
 
@@ -157,8 +168,10 @@ def _decode(sound: sf.SoundFile, label: str | Path, limits: Limits, formats: fro
         blocks.append(block)
         frames += len(block)
     if frames > most:
-        length = f"longer than {limits.seconds:g} s" if most == int(limits.seconds * sound.samplerate) else (
-            f"over {limits.decoded_bytes / 2**20:.0f} MiB when decoded"
+        length = (
+            f"longer than {limits.seconds:g} s"
+            if most == int(limits.seconds * sound.samplerate)
+            else (f"over {limits.decoded_bytes / 2**20:.0f} MiB when decoded")
         )
         raise AudioError(f"is {length}", file=label, next_step="Cut it into shorter recordings")
     if frames == 0:

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 
 
-def fit_length(
-    samples_CT: Float32, length: int, *, short: Literal["pad", "tile"] = "tile", start: int = 0
-) -> Float32:
+def fit_length(samples_CT: Float32, length: int, *, short: Literal["pad", "tile"] = "tile", start: int = 0) -> Float32:
     """(channels, samples) -> (channels, length), all channels alike.
 
     A longer waveform is cropped from sample `start` on; a shorter one is repeated from its beginning

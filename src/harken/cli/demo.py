@@ -46,7 +46,10 @@ def demo(
     for machine in sorted(path.name for path in plant.iterdir()):
         with progress(f"listening to {machine}") as bar:
             detector = Detector.fit(
-                plant / machine / "train", false_alarms=false_alarms, store=directory / "embeddings", progress=bar
+                plant / machine / "train",
+                false_alarms=false_alarms,
+                store=directory / "embeddings",
+                progress=bar,
             )
         detector.save(directory / "models" / f"{machine}.harken")
         files = find_recordings([plant / machine / "test"], frozenset({".wav"}))
@@ -56,19 +59,20 @@ def demo(
         target = [clip.domain == "target" for clip in clips]
         result = section_result(truth, target, [float(verdict.score or 0.0) for verdict in verdicts])
         parts.append(Part(machine, detector, verdicts, truth, result))
-        hits = sum(bool(v.is_anomaly) for v, bad in zip(verdicts, truth, strict=True) if bad)
-        false = [bool(v.is_anomaly) for v, bad in zip(verdicts, truth, strict=True) if not bad]
-        false_source = sum(a for a, t in zip(false, [t for t, bad in zip(target, truth, strict=True) if not bad], strict=True) if not t)
+        alarms = [
+            (bool(verdict.is_anomaly), bad, shifted)
+            for verdict, bad, shifted in zip(verdicts, truth, target, strict=True)
+        ]
         rows.append(
             {
                 "machine": machine,
                 "auc_source": result.auc_source,
                 "auc_target": result.auc_target,
                 "pauc": result.pauc,
-                "faults_found": hits,
+                "faults_found": sum(alarm for alarm, bad, _ in alarms if bad),
                 "faults": sum(truth),
-                "false_alarms_source": false_source,
-                "false_alarms_target": sum(false) - false_source,
+                "false_alarms_source": sum(alarm for alarm, bad, shifted in alarms if not bad and not shifted),
+                "false_alarms_target": sum(alarm for alarm, bad, shifted in alarms if not bad and shifted),
             }
         )
     score = official_score([part.result for part in parts if part.result is not None])
@@ -86,7 +90,8 @@ def demo(
         for row in rows:
             print(
                 f"{row['machine']:<12} {row['auc_source']:>10.3f} {row['auc_target']:>11.3f} {row['pauc']:>6.3f}"
-                f" {row['faults_found']:>8}/{row['faults']:<5} {row['false_alarms_source']:>8}, {row['false_alarms_target']}"
+                f" {row['faults_found']:>8}/{row['faults']:<5} {row['false_alarms_source']:>8},"
+                f" {row['false_alarms_target']}"
             )
         print(f"official score {score:.4f}")
         print(f"report: {report}")

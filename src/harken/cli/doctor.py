@@ -14,7 +14,17 @@ import typer
 from harken import __version__
 from harken.cli.console import emit
 
-_CORE = ("numpy", "scipy", "scikit-learn", "soundfile", "soxr", "safetensors", "pandas", "matplotlib", "pebble")
+_CORE = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "soundfile",
+    "soxr",
+    "safetensors",
+    "pandas",
+    "matplotlib",
+    "pebble",
+)
 _EXTRAS = {"torch": "the encoders efficientat and yamnet"}
 
 

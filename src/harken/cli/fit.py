@@ -34,7 +34,9 @@ def fit(
     set_: Annotated[list[str] | None, typer.Option("--set", help="A detector parameter, name=value.")] = None,
     store: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings for the next run.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes (default: one a core).", min=1)] = None,
-    formats: Annotated[Formats, typer.Option(help="default: WAV and FLAC; all: all libsndfile reads.")] = Formats.default,
+    formats: Annotated[
+        Formats, typer.Option(help="default: WAV and FLAC; all: all libsndfile reads.")
+    ] = Formats.default,
     json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Learn a machine's normal sound from recordings of it. No labels are needed."""
@@ -68,6 +70,10 @@ def fit(
         f"alarm above score {found.threshold:.4g}, promised false alarms {false_alarms} "
         f"({found.rate:.2g} of recordings)" + (" [extrapolated]" if promised_beyond else "")
     )
+    by_domain = found.held_out_alarms()
+    if len(by_domain) > 1:
+        counts = ", ".join(f"{name} {alarms} of {count}" for name, (alarms, count) in by_domain.items())
+        say(f"held-out recordings that would be alarms: {counts}")
     if json:
         emit(
             {
@@ -80,5 +86,6 @@ def fit(
                 "finest_rate": found.calibration.finest,
                 "extrapolated": promised_beyond,
                 "threshold": found.threshold,
+                "held_out_alarms": by_domain,
             }
         )

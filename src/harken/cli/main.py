@@ -52,7 +52,7 @@ def run() -> None:
     except typer.Exit as stop:
         code = stop.exit_code
     except TyperException as error:
-        error.show()
+        error.show()  # type: ignore[attr-defined]
         code = 2
     except (typer.Abort, KeyboardInterrupt):
         print("harken: stopped; nothing that was already written is lost", file=sys.stderr)

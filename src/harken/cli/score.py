@@ -20,7 +20,9 @@ def score(
     report: Annotated[Path | None, typer.Option(help="Also write an HTML report.")] = None,
     store: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings for the next run.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes (default: one a core).", min=1)] = None,
-    formats: Annotated[Formats, typer.Option(help="default: WAV and FLAC; all: all libsndfile reads.")] = Formats.default,
+    formats: Annotated[
+        Formats, typer.Option(help="default: WAV and FLAC; all: all libsndfile reads.")
+    ] = Formats.default,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Score recordings: one line each, in order. Higher scores are more anomalous."""

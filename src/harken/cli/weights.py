@@ -52,7 +52,7 @@ def fetch(
     from harken.encoders.checkpoints import fetch as get
 
     with progress(f"fetching {name}") as bar:
-        record = get(name, bar)
+        record = get(name, lambda address, done, total: bar(done, total))
     say(f"{record.name}: ready (sha256 {record.sha256[:16]}...)")
     if json:
         emit(record.model_dump(mode="json"))

@@ -62,7 +62,9 @@ def write_bundle(path: str | Path, about: Mapping[str, Any], parts: Mapping[str,
             _create(path, files, _manifest_bytes(manifest))
     except OSError as error:
         raise BundleError(
-            f"cannot be written ({error.strerror})", file=path, next_step="Check the disk and the folder's rights"
+            f"cannot be written ({error.strerror})",
+            file=path,
+            next_step="Check the disk and the folder's rights",
         ) from None
 
 

@@ -50,7 +50,8 @@ class Verdict:
 
     score: higher = more anomalous. p_value: probability that a normal recording scores as high.
     extrapolated: the p-value is finer than the training recordings support.
-    why, heatmap: see `Explanation`. sketch_BC: coarse spectrogram, see `sketch_db`. error: set, and all else None, where the recording could not be scored.
+    why, heatmap: see `Explanation`. sketch_BC: coarse spectrogram, see `sketch_db`.
+    error: set, and all else None, where the recording could not be scored.
     """
 
     path: Path
@@ -367,6 +368,16 @@ class Detector:
             spectral = Spectral(**self.spec.config)
         return spectral.centres_hz_M
 
+    def held_out_alarms(self) -> dict[str, tuple[int, int]]:
+        """For each training domain or state: how many held-out recordings would raise an alarm, of how many.
+
+        Few target recordings say only roughly what to expect there, but more than the promise, which is about
+        all recordings together.
+        """
+        of = np.asarray(self.training.domains)
+        alarm = self.training.scores_N > self.threshold
+        return {str(name): (int(alarm[of == name].sum()), int((of == name).sum())) for name in np.unique(of)}
+
     # ---- save and load -----------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
@@ -420,9 +431,7 @@ class Detector:
                 seconds_N=kept["seconds"],
             )
             calibration = Calibration(np.sort(training.scores_N), float(about["effective_clips"]))
-            return cls(
-                spec, weights, detector, calibration, training, about["false_alarms"], tuple(about["notes"])
-            )
+            return cls(spec, weights, detector, calibration, training, about["false_alarms"], tuple(about["notes"]))
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(
                 f"lacks something that a model needs ({error})", file=path, next_step="Fit the model again"
@@ -461,7 +470,9 @@ def _trained(encoder: str, weights: str | Path | None) -> tuple[dict[str, Any], 
     found = checkpoints.load(weights)
     if found.encoder != encoder:
         raise HarkenError(
-            f"are weights of {found.encoder}, not of {encoder}", file=str(weights), next_step="Give weights of that encoder"
+            f"are weights of {found.encoder}, not of {encoder}",
+            file=str(weights),
+            next_step="Give weights of that encoder",
         )
     return dict(found.config), found.weights
 
@@ -479,10 +490,11 @@ def _fit_for_training(clips: Sequence[Clip], aside: list[SetAside]) -> list[Clip
     return kept
 
 
-def _usual_form(
-    paths: Sequence[Path], workers: int | None, limits: Limits, formats: frozenset[str]
-) -> tuple[int, int]:
-    """Most frequent (sampling rate, channels) among up to 25 recordings spread over all; (16000, 1) if none is readable."""
+def _usual_form(paths: Sequence[Path], workers: int | None, limits: Limits, formats: frozenset[str]) -> tuple[int, int]:
+    """Most frequent (sampling rate, channels) among up to 25 recordings spread over all.
+
+    (16000, 1) if none of them is readable: each recording then gets its own message.
+    """
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(25, len(paths))).astype(int))]
     forms = [form for form in probe(chosen, workers=workers, limits=limits, formats=formats) if form is not None]
     return max(sorted(set(forms)), key=forms.count) if forms else (16_000, 1)
@@ -522,9 +534,7 @@ def _notes(training: Training, calibration: Calibration) -> list[str]:
     if count < FEW_CLIPS:
         notes.append(f"only {count} recordings: expect a weak model ({FEW_CLIPS} or more are useful)")
     if calibration.effective < 0.7 * count:
-        notes.append(
-            f"consecutive recordings are alike: {count} count as {calibration.effective:.0f} independent ones"
-        )
+        notes.append(f"consecutive recordings are alike: {count} count as {calibration.effective:.0f} independent ones")
     groups = level_groups(training.levels_db_N.tolist())
     if len(groups) > 1:
         sizes = ", ".join(str(len(group)) for group in groups)

@@ -34,7 +34,13 @@ class Explanation:
 
 
 def explain(
-    clip_BC: Float32, normal_BC: Float32, *, centres_hz_B: Float32, seconds: float, nearest: str, anomalous: bool
+    clip_BC: Float32,
+    normal_BC: Float32,
+    *,
+    centres_hz_B: Float32,
+    seconds: float,
+    nearest: str,
+    anomalous: bool,
 ) -> Explanation:
     """Compare two spectrograms (bands, columns) in dB, of a clip of `seconds` and its nearest normal recording."""
     low_B1, high_B1 = np.percentile(normal_BC, [5, 95], axis=1, keepdims=True)
@@ -44,9 +50,7 @@ def explain(
     smooth_BC = uniform_filter(heatmap_BC, size=3, mode="nearest")
     region_BC = _strongest_region(smooth_BC)
     if region_BC is None:
-        return Explanation(
-            _faint(clip_BC, normal_BC, centres_hz_B, nearest, anomalous), heatmap_BC, nearest
-        )
+        return Explanation(_faint(clip_BC, normal_BC, centres_hz_B, nearest, anomalous), heatmap_BC, nearest)
     weight_BC = np.where(region_BC, np.abs(smooth_BC), 0)
     bands = _core(weight_BC.sum(axis=1))
     columns = _core(weight_BC.sum(axis=0))
@@ -104,9 +108,7 @@ def _core(weights: Float32) -> slice:
     return slice(start, stop)
 
 
-def _faint(
-    clip_BC: Float32, normal_BC: Float32, centres_hz_B: Float32, nearest: str, anomalous: bool
-) -> str:
+def _faint(clip_BC: Float32, normal_BC: Float32, centres_hz_B: Float32, nearest: str, anomalous: bool) -> str:
     """A sentence for differences that no single time-frequency region shows: level or fluctuation of a band."""
     if not anomalous:
         return f"sounds like the normal recording {nearest}"
@@ -121,7 +123,9 @@ def _faint(
         what = f"a steady {level_B[band]:+.1f} dB at {where}"
     else:
         what = f"{'more' if motion_B[band] > 0 else 'less'} fluctuation at {where} ({motion_B[band]:+.1f} dB)"
-    return f"no single event stands out; the largest difference is {what} against the nearest normal recording {nearest}"
+    return (
+        f"no single event stands out; the largest difference is {what} against the nearest normal recording {nearest}"
+    )
 
 
 def _edges(centres_hz_B: Float32, bands: slice) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from harken.deploy.detector import Detector, Verdict
@@ -67,11 +68,23 @@ def _short(name: str, most: int = 44) -> str:
 
 
 def _spectrogram(
-    axes: Axes, values_BC: Float32, seconds: float, centres_hz_B: Float32, colours: str, low: float, high: float
-) -> object:
+    axes: Axes,
+    values_BC: Float32,
+    seconds: float,
+    centres_hz_B: Float32,
+    colours: str,
+    low: float,
+    high: float,
+) -> AxesImage:
     bands = len(values_BC)
     image = axes.imshow(
-        values_BC, origin="lower", aspect="auto", extent=(0, seconds, 0, bands), cmap=colours, vmin=low, vmax=high
+        values_BC,
+        origin="lower",
+        aspect="auto",
+        extent=(0, seconds, 0, bands),
+        cmap=colours,
+        vmin=low,
+        vmax=high,
     )
     ticks = [t for t in (100, 250, 500, 1000, 2000, 4000, 8000, 16000, 32000) if t < centres_hz_B[-1]]
     axes.set_yticks(np.interp(ticks, centres_hz_B, np.arange(bands) + 0.5))
@@ -108,7 +121,11 @@ def scores_figure(detector: Detector, scores_by_group: Mapping[str, Sequence[flo
     colours = [_ANOMALY if "anomal" in name or "alarm" in name else _NORMAL for name in names]
     if names:
         lower.hist(
-            [np.asarray(scores_by_group[name]) for name in names], bins=bins, stacked=True, label=names, color=colours
+            [np.asarray(scores_by_group[name]) for name in names],
+            bins=bins,
+            stacked=True,
+            label=names,
+            color=colours,
         )
     lower.set_title("scored recordings", fontsize=9, loc="left")
     for axes in (upper, lower):

@@ -67,7 +67,9 @@ def write_report(path: str | Path, title: str, parts: Sequence[Part], *, worst: 
         write_atomically(path, page.encode())
     except OSError as error:
         raise HarkenError(
-            f"cannot be written ({error.strerror})", file=path, next_step="Choose another place for the report"
+            f"cannot be written ({error.strerror})",
+            file=path,
+            next_step="Choose another place for the report",
         ) from None
 
 
@@ -75,9 +77,7 @@ def _part(part: Part, worst: int) -> str:
     detector = part.detector
     scored = [verdict for verdict in part.verdicts if verdict.error is None]
     alarms = sum(bool(verdict.is_anomaly) for verdict in scored)
-    promise = detector.false_alarms + (
-        " (extrapolated)" if detector.calibration.extrapolated(detector.rate) else ""
-    )
+    promise = detector.false_alarms + (" (extrapolated)" if detector.calibration.extrapolated(detector.rate) else "")
     rows = [
         ("learned from", f"{len(detector.training.names)} normal recordings"),
         ("scored", f"{len(scored)} recordings, {alarms} alarms"),
@@ -86,9 +86,14 @@ def _part(part: Part, worst: int) -> str:
         ("encoder, detector", f"{detector.spec.encoder} ({detector.spec.layer}), {detector.detector.name}"),
     ]
     if part.result is not None:
-        rows.append(("AUC source, AUC target, pAUC", " · ".join(
-            f"{value:.3f}" for value in (part.result.auc_source, part.result.auc_target, part.result.pauc)
-        )))
+        rows.append(
+            (
+                "AUC source, AUC target, pAUC",
+                " · ".join(
+                    f"{value:.3f}" for value in (part.result.auc_source, part.result.auc_target, part.result.pauc)
+                ),
+            )
+        )
     html = [f"<h2>{escape(part.title)}</h2><table>"]
     html += [f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows]
     html.append("</table>")

@@ -32,6 +32,7 @@ class AnomalyDetector(ABC):
     name: ClassVar[str]
 
     train_scores_: Float64
+
     def fit(
         self, embeddings_ND: ArrayLike, domains_N: ArrayLike | None = None, blocks_N: ArrayLike | None = None
     ) -> Self:

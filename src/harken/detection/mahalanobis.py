@@ -37,15 +37,17 @@ class Mahalanobis(AnomalyDetector):
         residual_ND = scaled_ND - self.centres_[domain_N]
         shrinkage = max(ledoit_wolf_shrinkage(residual_ND), 1e-3)
         level = float(np.mean(residual_ND**2)) or 1.0
-        covariance_DD = (1 - shrinkage) * (residual_ND.T @ residual_ND) / len(residual_ND)
+        covariance_DD: Float64 = (1 - shrinkage) * (residual_ND.T @ residual_ND) / len(residual_ND)
         covariance_DD.flat[:: len(covariance_DD) + 1] += shrinkage * level
-        self.precision_ = np.linalg.inv(covariance_DD)
+        self.precision_ = np.asarray(np.linalg.inv(covariance_DD), dtype=np.float64)
 
     def _score(self, queries_ND: Float64) -> Float64:
         scaled_ND = (queries_ND - self.mean_) / self.scale_
         difference_NKD = scaled_ND[:, None, :] - self.centres_[None]
         # Row by row: a product of one shape has one result.
-        return np.array([
-            min(float(np.sqrt(max(row @ (self.precision_ @ row), 0.0))) for row in rows_KD)
-            for rows_KD in difference_NKD
-        ])
+        return np.array(
+            [
+                min(float(np.sqrt(max(row @ (self.precision_ @ row), 0.0))) for row in rows_KD)
+                for rows_KD in difference_NKD
+            ]
+        )

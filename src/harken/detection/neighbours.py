@@ -64,8 +64,10 @@ def nearest(
         if query_blocks_N is not None and bank_blocks_M is not None:
             apart_BM = np.abs(query_blocks_N[part, None] - bank_blocks_M[None, :])
             rough_BM[apart_BM <= block_reach] = np.inf
-        candidate_BC = np.argpartition(rough_BM, kept - 1, axis=1)[:, :kept] if kept < rows else (
-            np.broadcast_to(np.arange(rows), rough_BM.shape)
+        candidate_BC = (
+            np.argpartition(rough_BM, kept - 1, axis=1)[:, :kept]
+            if kept < rows
+            else (np.broadcast_to(np.arange(rows), rough_BM.shape))
         )
         difference_BCD = query_BD[:, None, :] - bank_MD[candidate_BC]
         squared_BC = np.sum(difference_BCD * difference_BCD, axis=2)

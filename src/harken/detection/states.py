@@ -24,7 +24,8 @@ def find_states(
 
     Ward clustering of the standardised embeddings in their three main directions (where a few bands that change
     together are not drowned by all the others); the number of states, up to `most`, is the one of the largest mean
-    silhouette (Rousseeuw 1987), if that exceeds `separation` (normal clips of one state reach about 0.3; cutting a continuum of speeds may exceed it, which does no harm)
+    silhouette (Rousseeuw 1987), if that exceeds `separation` (normal clips of one state reach about 0.3; cutting a
+    continuum of speeds may exceed it, which does no harm)
     and no state has less than `fewest_clips` clips.
     """
     rows_ND = np.asarray(embeddings_ND, dtype=np.float64)
@@ -67,4 +68,6 @@ def _silhouette(square_NN: Float64, labels_N: Ints) -> float:
     other_NG = np.where(own, np.inf, sums_NG / sizes_G)
     between_N = other_NG.min(axis=1)
     widest = np.maximum(within_N, between_N)
-    return float(np.mean(np.where((widest > 0) & (own_size_N > 0), (between_N - within_N) / np.where(widest > 0, widest, 1), 0)))
+    return float(
+        np.mean(np.where((widest > 0) & (own_size_N > 0), (between_N - within_N) / np.where(widest > 0, widest, 1), 0))
+    )

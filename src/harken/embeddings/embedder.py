@@ -17,10 +17,10 @@ from harken.audio.decode import DEFAULT_FORMATS, Audio, Limits, decode
 from harken.audio.quality import Finding, inspect, level_dbfs
 from harken.audio.resample import resample
 from harken.audio.shape import fit_length
+from harken.embeddings.sketch import Sketch, make_sketch
 from harken.encoders import create_encoder, encoder_class
 from harken.encoders.base import Encoder
 from harken.encoders.pooling import check_pooling, pool
-from harken.embeddings.sketch import Sketch, make_sketch
 from harken.encoders.spectral import Spectral
 from harken.errors import AudioError
 
@@ -199,7 +199,9 @@ class Embedder:
         log_mel_TM = self.log_mel(samples_CT)
         if not np.isfinite(embedding).all():
             raise AudioError(
-                "gives an embedding that is not finite", file=name, next_step="Remove it, and verify the weights"
+                "gives an embedding that is not finite",
+                file=name,
+                next_step="Remove it, and verify the weights",
             )
         return ClipFeatures(
             embedding=embedding,

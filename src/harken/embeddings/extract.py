@@ -123,7 +123,7 @@ def _isolated(
             while waiting:
                 yield _outcome(*waiting.popleft(), timeout)
         except BaseException:
-            pool.stop()
+            pool.stop()  # type: ignore[no-untyped-call]
             raise
 
 
@@ -171,8 +171,8 @@ class _Worker:
         except AudioError as error:
             return Extracted(path, error=error)
         except MemoryError:
-            error = AudioError("does not fit into memory", file=path, next_step="Cut it into shorter recordings")
-            return Extracted(path, error=error)
+            too_large = AudioError("does not fit into memory", file=path, next_step="Cut it into shorter recordings")
+            return Extracted(path, error=too_large)
 
 
 _worker: _Worker | None = None

@@ -61,7 +61,7 @@ class EmbeddingStore:
             return None
 
     def put(self, features: ClipFeatures) -> None:
-        tensors = {
+        tensors: dict[str, np.ndarray] = {
             "embedding": features.embedding,
             "sketch": features.sketch_BC,
             "level_db": np.array([features.level_db]),

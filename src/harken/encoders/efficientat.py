@@ -155,9 +155,7 @@ class EfficientAT(Encoder):
     name: ClassVar[str] = "efficientat"
     needs_weights: ClassVar[bool] = True
 
-    def __init__(
-        self, weights: Mapping[str, NDArray[Any]] | None = None, *, width: float = 0.4, seed: int = 0
-    ) -> None:
+    def __init__(self, weights: Mapping[str, NDArray[Any]] | None = None, *, width: float = 0.4, seed: int = 0) -> None:
         """Raises WeightsError if a tensor is missing, of another shape, or not finite."""
         self.width = width
         self.seed = seed

@@ -38,7 +38,7 @@ SLIP = 0.01
 def spall_shocks(angle_T: Float, order: float, rate: int, rng: Rng) -> tuple[Float, Float]:
     """Times in s (N,) and shaft angles in revolutions (N,) of a spall that is passed `order` times a turn."""
     count = int(1.1 * (angle_T[-1] - angle_T[0]) * order) + 2
-    # Each slip shifts all later shocks: independent increments (Antoni & Randall, JSV 266, 2003).
+    # Each slip shifts all later shocks: independent increments (Antoni & Randall, J. Vib. Acoust. 125, 2003).
     interval_N = (1.0 + SLIP * rng.standard_normal(count)) / order
     shock_N = angle_T[0] - rng.uniform() / order + np.cumsum(interval_N)
     shock_N = shock_N[(shock_N > angle_T[0]) & (shock_N < angle_T[-1])]
@@ -66,10 +66,10 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     rolling_T = noise(run.samples, run.rate, rng, slope(4.0 + 0.3 * rng.standard_normal(), low_hz=150.0))
     contact_T = noise(run.samples, run.rate, rng, band(2600.0, 0.8))
     contact_T *= swell(0.1, run.samples, run.rate, rng)
-    # Sound rolling contacts rub and tick a little too.
+    # Healthy rolling contacts rub and tick a little too.
     tick_N = poisson_times(60.0, run.seconds, rng)
     ticks_T = impulses(tick_N, rng.exponential(1.0, len(tick_N)), run.samples, run.rate)
-    sum_T = shaft_T + 0.8 * rolling_T + 0.15 * contact_T
+    sum_T: Float = shaft_T + 0.8 * rolling_T + 0.15 * contact_T
     sum_T += at_level(ring(ticks_T, housing, run.rate), -20.0)
 
     if outer or inner:

@@ -1,7 +1,7 @@
 """Axial fan: blade-pass tones over turbulence.
 
-Tones stand at multiples of blades x shaft speed; the broadband part falls with frequency and scales with the
-flow speed (Strouhal); its power grows with about the fifth power of speed (Lighthill 1952; Neise 1976).
+Tones stand at multiples of blades x shaft speed; the broadband part falls with frequency from a corner that
+goes with the speed, at a constant Strouhal number (Neise, "Review of fan noise generation mechanisms", 1992).
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     amplitude_K[1] += 0.15 + 1.5 * unbalance
     tones_T = at_level(periodic(angle_T, harmonics(amplitude_K, unit)), rng.normal(-3.0, 1.0))
 
-    corner_hz = 20.0 * speed_hz
-    flow_T = noise(run.samples, run.rate, rng, slope(5.0 + 0.3 * rng.standard_normal(), low_hz=corner_hz / 4))
+    tilt = 5.0 + 0.3 * rng.standard_normal()
+    flow_T = noise(run.samples, run.rate, rng, slope(tilt, low_hz=5.0 * speed_hz))
     flow_T *= swell(0.05, run.samples, run.rate, rng)
     once_P = unbalance * 0.5 * np.sin(2 * np.pi * table_angles(4))
     flow_T *= 1.0 + periodic(angle_T, once_P)

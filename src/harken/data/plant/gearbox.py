@@ -42,12 +42,12 @@ def mesh_table(teeth: int, amplitude_M: Float, phase_M: Float, run_out: float, c
     weak_P = bump(angle_P, 0.5, 0.7 / teeth)
     lag_P = 2.0 * crack * weak_P
     mesh_P = 2 * np.pi * teeth * angle_P - lag_P
-    wave_P = np.zeros_like(angle_P)
-    for order, (amplitude, phase) in enumerate(zip(amplitude_M, phase_M, strict=True), start=1):
-        wave_P += amplitude * np.cos(order * mesh_P + phase)
+    # Harmonics of the mesh as powers of its first one.
+    polynomial_M = np.append(0.0, amplitude_M * np.exp(1j * phase_M))
+    wave_P = np.polynomial.polynomial.polyval(np.exp(1j * mesh_P), polynomial_M).real
     wave_P *= 1.0 + run_out * np.cos(2 * np.pi * angle_P)
     wave_P *= 1.0 - min(crack, 0.9) * weak_P
-    return wave_P
+    return np.asarray(wave_P)
 
 
 def sound(run: Run, unit: Rng, rng: Rng) -> Float:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
-from scipy.signal import lfilter
+from scipy.signal import oaconvolve
 
 Float = NDArray[np.floating[Any]]
 Rng = np.random.Generator
@@ -23,6 +23,8 @@ Rng = np.random.Generator
 POINTS_PER_WAVE = 48
 #: seconds between the knots of a slowly wandering quantity
 KNOT_S = 0.5
+#: impulse responses end where they have decayed by 80 dB
+DECAY_NEPERS = 4.0 * math.log(10.0)
 
 
 def decibels(db: float) -> float:
@@ -169,14 +171,13 @@ def modes(centres_hz: tuple[float, ...], damping: float, unit: Rng) -> tuple[Mod
 
 def ring(force_T: Float, structure: tuple[Mode, ...], rate: int) -> Float:
     """Response of damped modes, h(t) = exp(-d w t) sin(w t), to a force; without modes above 0.45 rate."""
-    response_T = np.zeros_like(force_T)
-    for mode in structure:
-        if mode.frequency_hz > 0.45 * rate:
-            continue
-        omega = 2.0 * np.pi * mode.frequency_hz / rate
-        radius = np.exp(-mode.damping * omega)
-        gain = mode.amplitude * np.sqrt(mode.damping * omega)  # about equal energy for every damping
-        numerator = [0.0, gain * radius * np.sin(omega)]
-        # In double precision: the poles of a lightly damped mode lie close to the unit circle.
-        response_T += lfilter(numerator, [1.0, -2.0 * radius * np.cos(omega), radius**2], force_T)
-    return response_T
+    heard = [mode for mode in structure if mode.frequency_hz <= 0.45 * rate]
+    if not heard:
+        return np.zeros_like(force_T)
+    omega_M = 2.0 * np.pi * np.array([mode.frequency_hz for mode in heard])
+    decay_M = omega_M * np.array([mode.damping for mode in heard])
+    # Gain for about equal energy of a mode whatever its damping.
+    gain_M = np.array([mode.amplitude for mode in heard]) * np.sqrt(decay_M / rate)
+    time_R = np.arange(int(DECAY_NEPERS / decay_M.min() * rate) + 1) / rate
+    response_R = (np.exp(np.outer(time_R, -decay_M)) * np.sin(np.outer(time_R, omega_M))) @ gain_M
+    return np.asarray(oaconvolve(force_T, response_R.astype(np.float32))[: len(force_T)])

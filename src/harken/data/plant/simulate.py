@@ -157,7 +157,7 @@ def relative_path(item: Item, attributes: Mapping[str, str]) -> Path:
     """Path below the root in the official grammar; no attributes are written as `noAttribute`."""
     folder = Path(item.machine) / item.split
     if item.split == "supplemental":
-        # The official recordings count from 1 here and from 0 elsewhere, and end in an underscore.
+        # As published: counted from 1, and with an underscore before the ending.
         return folder / f"section_00_{MACHINES[item.machine].supplemental}_{item.index + 1:04d}_.wav"
     text = "_".join(f"{key}_{value}" for key, value in attributes.items()) or "noAttribute"
     return folder / f"section_00_{item.domain}_{item.split}_{item.condition}_{item.index:04d}_{text}.wav"
@@ -182,7 +182,7 @@ def render(
     to_near_R, to_far_R = _paths(item.machine, conditions.get("mic", "1"), rate, seed)
     if with_machine:
         # Faulty or not, a machine has the same power: what tells is how it sounds, not how loud it is.
-        sound_T = at_level(machine.sound(run, _rng(seed, f"unit/{machine.name}", 0), rng), 0.0)
+        sound_T = at_level(machine.sound(run, _rng(seed, f"unit/{machine.name}"), rng), 0.0)
         near_CT += room.convolve(sound_T, to_near_R[None])
         if far_microphone:
             far_CT += decibels(-room.FAR_LOSS_DB) * room.convolve(sound_T, to_far_R[None])
@@ -190,7 +190,7 @@ def render(
         background = BACKGROUNDS[conditions.get("bkg", DEFAULT_BACKGROUND)]
         level = decibels(noise_db - machine.snr_db + SNR_SPREAD_DB * rng.standard_normal())
         noise_T = level * factory_noise(background, extended, rate, rng)
-        pair_CR = room.diffuse_pair(rate, _rng(seed, "hall", 0))
+        pair_CR = room.diffuse_pair(rate, _rng(seed, "hall"))
         near_CT += room.convolve(noise_T, pair_CR[:1])
         if far_microphone:
             far_CT += room.convolve(noise_T, pair_CR[1:])
@@ -200,8 +200,8 @@ def render(
     # A clip that would not fit is recorded more softly as a whole: clipping would be a fault of our making.
     gain = min(gain, CEILING / float(np.max(np.abs(sound_CT))))
     sound_CT *= gain
-    self_noise_CT = _rng(seed, item.series, item.index, 1).standard_normal(sound_CT.shape, dtype=np.float32)
-    sound_CT += decibels(SELF_NOISE_DB) * self_noise_CT
+    hiss = _rng(seed, f"{item.series}/self-noise", item.index)
+    sound_CT += decibels(SELF_NOISE_DB) * hiss.standard_normal(sound_CT.shape, dtype=np.float32)
     pcm_TC = np.round(sound_CT.T * 32767.0).astype(np.int16)
     return pcm_TC if far_microphone else pcm_TC[:, 0]
 
@@ -215,9 +215,9 @@ def _fault(item: Item, machine: Machine) -> str | None:
     return machine.faults[(item.index + item.index // cycle) % count]
 
 
-def _rng(seed: int, purpose: str, *numbers: int) -> Rng:
+def _rng(seed: int, purpose: str, index: int = 0) -> Rng:
     """A generator of its own for each purpose: clips can be rendered in any order and number."""
-    return np.random.default_rng([seed, zlib.crc32(purpose.encode()), *numbers])
+    return np.random.default_rng([seed, zlib.crc32(purpose.encode()), index])
 
 
 def _even_draws(item: Item, seed: int) -> tuple[float, float]:
@@ -227,7 +227,7 @@ def _even_draws(item: Item, seed: int) -> tuple[float, float]:
     test sets then hold slight and severe faults, soft and loud recordings, in the same shares as large ones.
     """
     plastic = 1.324717957244746
-    start = _rng(seed, item.series).uniform(size=2)
+    start = _rng(seed, f"{item.series}/even").uniform(size=2)
     severity, gain = (start + item.index * np.array([plastic**-1, plastic**-2])) % 1.0
     return float(severity), float(gain)
 

@@ -51,13 +51,14 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     phase_T = run.shaft(1.0 / stroke_s, rng, slack=0.002)
     within_T = phase_T % 1.0 * stroke_s
     travel_s = stroke_s - DWELL_S
-    motion_T = np.clip(np.minimum(within_T, travel_s - within_T) / ramp_s, 0.0, 1.0)  # speed, relative
+    # Speed of the carriage relative to the set one.
+    motion_T = np.clip(np.minimum(within_T, travel_s - within_T) / ramp_s, 0.0, 1.0).astype(np.float32)
     frame = modes((700.0, 1500.0, 2900.0), 0.03, unit)
 
     tilt = 5.0 + 0.3 * rng.standard_normal()
     # Asperities of a given size sound at a pitch that goes with speed.
     friction_T = noise(run.samples, run.rate, rng, slope(tilt, low_hz=speed_mm_s)) * motion_T
-    turns_T = np.cumsum(motion_T) * speed_mm_s / LEAD_MM / run.rate
+    turns_T = np.cumsum(motion_T, dtype=np.float64) * speed_mm_s / LEAD_MM / run.rate
     amplitude_K = np.append(0.0, unit.uniform(0.5, 1.0, 6) / np.arange(1, 7))
     amplitude_K[1:] *= 1.0 + 0.1 * rng.standard_normal(6)
     screw_T = motion_T * periodic(turns_T, harmonics(amplitude_K, unit))
@@ -77,9 +78,10 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
         squeal_T = noise(run.samples, run.rate, rng, band(3000.0 * speed_mm_s / 400.0, 0.6))
         sum_T += dry * squeal_T * motion_T
     if stick:
-        slip_T = np.cumsum(motion_T) / run.rate * RELEASES * speed_mm_s / 100.0
-        count = np.arange(1, int(slip_T[-1]) + 1) + 0.25 * rng.standard_normal(int(slip_T[-1]))
-        time_N = np.interp(count, slip_T, np.arange(run.samples) / run.rate)
+        slip_T = np.cumsum(motion_T, dtype=np.float64) / run.rate * RELEASES * speed_mm_s / 100.0
+        releases = int(slip_T[-1])
+        release_N = np.arange(releases) + 0.5 + 0.25 * rng.standard_normal(releases)
+        time_N = np.interp(release_N, slip_T, np.arange(run.samples) / run.rate)
         force_T = impulses(time_N, 1.0 + 0.4 * rng.standard_normal(len(time_N)), run.samples, run.rate)
         sum_T += stick * at_level(ring(force_T, frame, run.rate), 0.0)
     if dent:

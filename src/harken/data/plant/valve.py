@@ -7,6 +7,7 @@ Closing: the plunger falls on its seat, softer.
 from __future__ import annotations
 
 import numpy as np
+from scipy.signal import lfilter
 
 from harken.data.plant.machine import Machine, Run, conditions
 from harken.data.plant.signals import (
@@ -34,6 +35,8 @@ PATTERNS = {
 }
 #: time constant in s of the air flow after a stroke
 FLOW_S = 0.012
+#: delay in s of the hit of a plunger that hardly moves any more
+LATEST_S = 0.03
 
 
 def strokes(pattern: str, seconds: float, rng: Rng) -> tuple[Float, Float]:
@@ -44,14 +47,16 @@ def strokes(pattern: str, seconds: float, rng: Rng) -> tuple[Float, Float]:
     return edge_S[0::2], edge_S[1::2]
 
 
-def opened(open_N: Float, close_N: Float, samples: int, rate: int) -> Float:
-    """How far the air flows (T,), 0 to 1: first-order rise and fall."""
-    time_T = np.arange(samples) / rate
-    last_open_T = open_N[np.maximum(np.searchsorted(open_N, time_T, side="right") - 1, 0)]
-    last_close_T = np.append(-1e3, close_N)[np.searchsorted(close_N, time_T, side="right")]
-    rise_T = 1.0 - np.exp(-np.maximum(time_T - last_open_T, 0.0) / FLOW_S)
-    fall_T = np.exp(-np.maximum(time_T - last_close_T, 0.0) / FLOW_S)
-    return np.asarray(np.where(last_open_T > last_close_T, rise_T, fall_T))
+def flow(open_N: Float, close_N: Float, samples: int, rate: int) -> Float:
+    """Share of the full air flow (T,), 0 to 1: first-order rise and fall after each stroke."""
+    counts = []
+    for edge_N in (open_N, close_N):
+        index_N = np.clip(np.ceil(edge_N * rate), 0, samples).astype(np.intp)
+        counts.append(np.bincount(index_N, minlength=samples + 1)[:samples].cumsum())
+    gate_T = (counts[0] - counts[1]).astype(np.float64)
+    pole = np.exp(-1.0 / (FLOW_S * rate))
+    flow_T, _ = lfilter([1.0 - pole], [1.0, -pole], gate_T, zi=[pole * gate_T[0]])
+    return np.asarray(flow_T.astype(np.float32))
 
 
 def sound(run: Run, unit: Rng, rng: Rng) -> Float:
@@ -67,7 +72,7 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     rattle = run.fault_gain("loose coil", -14.0, 14.0)
     body = modes((900.0, 2100.0, 3700.0, 5600.0), 0.04, unit)
 
-    flow_T = opened(open_N, close_N, run.samples, run.rate)
+    flow_T = flow(open_N, close_N, run.samples, run.rate)
     hiss_T = noise(run.samples, run.rate, rng, band(4000.0 * (1.0 + 0.03 * rng.standard_normal()), 0.9))
     sum_T = 0.8 * hiss_T * flow_T * decibels(rng.normal(0.0, 0.8))
 
@@ -78,7 +83,7 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     sum_T += 0.3 * flow_T * buzz_T * decibels(rng.normal(0.0, 0.8))
     sum_T += 0.12 * noise(run.samples, run.rate, rng, slope(4.0, low_hz=100.0))  # the supply line
 
-    hit_N = np.concatenate([open_N, close_N])
+    hit_N = np.concatenate([open_N, close_N]) + LATEST_S * slow
     strength_N = np.concatenate([np.full(len(open_N), 1.0), np.full(len(close_N), 0.6)])
     strength_N = strength_N * (1.0 + 0.08 * rng.standard_normal(len(hit_N))) * np.sqrt(0.2 * run.rate)
     force_T = impulses(hit_N, (1.0 - 0.85 * slow) * strength_N, run.samples, run.rate)

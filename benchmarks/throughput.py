@@ -1,0 +1,172 @@
+"""What each step costs: decoding, resampling, filter banks, encoders, neighbours, the whole of `harken score`.
+
+    python benchmarks/throughput.py [--clips 1000]
+
+Each row stands beside an alternative measured in the same run; on a shared machine only the ratios mean much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+from scipy.spatial.distance import cdist
+
+import harken
+from harken.audio.decode import decode
+from harken.audio.resample import resample
+from harken.audio.stft import mel_bands, power_spectrogram
+from harken.detection import create_detector
+from harken.detection.neighbours import nearest
+from harken.encoders import create_encoder
+
+SECONDS, RATE = 10, 16_000
+
+
+def best(task: Callable[[], object], repeats: int = 7) -> float:
+    """Shortest of several wall times, in seconds."""
+    times = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        task()
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+def row(what: str, seconds: float, alternative: str = "", other: float = 0.0) -> None:
+    beside = f"{alternative:<34} {other * 1e3:9.2f} ms  x{other / seconds:.1f}" if other else alternative
+    print(f"{what:<44} {seconds * 1e3:9.2f} ms   {beside}", flush=True)
+
+
+def record(path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    time_T = np.arange(SECONDS * RATE) / RATE
+    sound = sum(np.sin(2 * np.pi * 50 * k * time_T + rng.uniform(0, 6)) / k for k in range(1, 8))
+    sf.write(path, 0.1 * sound + 0.03 * rng.normal(size=len(time_T)), RATE, subtype="PCM_16")
+
+
+def audio_rows(wav: Path) -> None:
+    flac = wav.with_suffix(".flac")
+    sf.write(flac, sf.read(wav)[0], RATE)
+    row("decode WAV, 10 s", best(lambda: decode(wav)), "soundfile.read, no checks", best(lambda: sf.read(wav)))
+    row("decode FLAC", best(lambda: decode(flac)), "soundfile.read, no checks", best(lambda: sf.read(flac)))
+    samples_CT = decode(wav).samples_CT
+    import soxr
+
+    row(
+        "resample 16 -> 32 kHz (HQ)",
+        best(lambda: resample(samples_CT, RATE, 32_000)),
+        "soxr VHQ",
+        best(lambda: soxr.resample(samples_CT[0], RATE, 32_000, quality="VHQ")),
+    )
+    filters_FM, _ = mel_bands(RATE, 1024, 128, 0.0, RATE / 2)
+    row("log-mel of spectral", best(lambda: power_spectrogram(samples_CT[0], 1024, 512) @ filters_FM))
+
+
+def fbank_rows(wav: Path) -> None:
+    import kaldi_native_fbank as knf
+    import torch
+
+    from harken.audio.kaldi_fbank import beats_fbank
+
+    torch.set_num_threads(1)
+    samples_CT = decode(wav).samples_CT
+    batch_BT = torch.from_numpy(np.repeat(samples_CT, 16, axis=0))
+
+    def reference() -> None:
+        options = knf.FbankOptions()
+        options.frame_opts.dither = 0.0
+        options.mel_opts.num_bins = 128
+        bank = knf.OnlineFbank(options)
+        bank.accept_waveform(RATE, (samples_CT[0] * 2**15).tolist())
+        bank.input_finished()
+        for frame in range(bank.num_frames_ready):
+            bank.get_frame(frame)
+
+    row("Kaldi fbank, 128 bands, batch of 16, per clip", best(lambda: beats_fbank(batch_BT)) / 16, "kaldi-native-fbank",
+        best(reference))  # fmt: skip
+
+
+def encoder_rows(wav: Path) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    samples_CT = decode(wav).samples_CT
+    for name in harken.list_encoders():
+        encoder = create_encoder(name)
+        wave_CT = resample(samples_CT, RATE, encoder.sample_rate)
+        row(f"encode {name}, one core", best(lambda encoder=encoder, wave_CT=wave_CT: encoder.encode(wave_CT)))  # type: ignore[misc]
+
+
+def neighbour_rows() -> None:
+    rng = np.random.default_rng(0)
+    for count in (1_000, 10_000):
+        bank_ND, queries_ND = rng.normal(size=(count, 768)), rng.normal(size=(200, 768))
+        exact = best(lambda bank_ND=bank_ND, queries_ND=queries_ND: nearest(queries_ND, bank_ND, 1), 3) / 200  # type: ignore[misc]
+        plain = best(lambda bank_ND=bank_ND, queries_ND=queries_ND: cdist(queries_ND, bank_ND).min(axis=1), 3) / 200  # type: ignore[misc]
+        row(f"1-NN on {count} x 768, a query", exact, "scipy cdist", plain)
+    bank_ND = rng.normal(size=(1_000, 768))
+    detector = create_detector("local_density").fit(bank_ND)
+    queries_ND = rng.normal(size=(200, 768))
+    row("default detector on 1000 x 768, a query", best(lambda: detector.score(queries_ND), 3) / 200)
+
+
+def score_rows(folder: Path, clips: int) -> None:
+    """The program itself: wall time, and the largest memory of it and its workers together."""
+    program = Path(sys.executable).with_name("harken")
+    sounds = folder / "sounds"
+    sounds.mkdir()
+    for index in range(20):
+        record(sounds / f"{index:05d}.wav", index)
+    for index in range(20, clips):
+        os.link(sounds / f"{index % 20:05d}.wav", sounds / f"{index:05d}.wav")
+    model = folder / "m.harken"
+    subprocess.run([program, "fit", sounds / "00000.wav", *sorted(sounds.glob("0000[1-9].wav")), "-o", model],
+                   check=True, capture_output=True)  # fmt: skip
+    print(f"\n{'harken score':<16} {'wall s':>8} {'clips/s':>9} {'peak MiB (program)':>20} {'(largest worker)':>18}")
+    files = sorted(sounds.iterdir())
+    for count in (1, 10, 100, clips):
+        listed = folder / f"some{count}"
+        listed.mkdir(exist_ok=True)
+        for file in files[:count]:
+            os.link(file, listed / file.name)
+        begun = time.perf_counter()
+        watcher = (
+            "import resource, sys, json\n"
+            "sys.argv = ['harken', 'score', %r, '-m', %r, '--json']\n"
+            "from harken.cli.main import run\n"
+            "try:\n    run()\n"
+            "except SystemExit: pass\n"
+            "own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "kids = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss\n"
+            "print(json.dumps([own, kids]), file=sys.stderr)\n"
+        ) % (str(listed), str(model))
+        done = subprocess.run([sys.executable, "-c", watcher], capture_output=True, text=True, check=True)
+        wall = time.perf_counter() - begun
+        own, kids = json.loads(done.stderr.strip().splitlines()[-1])
+        print(f"{count:<16} {wall:8.2f} {count / wall:9.1f} {own / 1024:20.0f} {kids / 1024:18.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clips", type=int, default=1_000)
+    clip_count = parser.parse_args().clips
+    with tempfile.TemporaryDirectory() as place:
+        wav_file = Path(place) / "clip.wav"
+        record(wav_file, 0)
+        audio_rows(wav_file)
+        fbank_rows(wav_file)
+        encoder_rows(wav_file)
+        neighbour_rows()
+        score_rows(Path(place), clip_count)
+    print(f"this benchmark's own peak: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
