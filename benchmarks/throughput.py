@@ -141,16 +141,17 @@ def score_rows(folder: Path, clips: int) -> None:
         for file in files[:count]:
             os.link(file, listed / file.name)
         begun = time.perf_counter()
-        watcher = (
-            "import resource, sys, json\n"
-            "sys.argv = ['harken', 'score', %r, '-m', %r, '--json']\n"
-            "from harken.cli.main import run\n"
-            "try:\n    run()\n"
-            "except SystemExit: pass\n"
-            "own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-            "kids = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss\n"
-            "print(json.dumps([own, kids]), file=sys.stderr)\n"
-        ) % (str(listed), str(model))
+        watcher = f"""
+import json, resource, sys
+sys.argv = ["harken", "score", {str(listed)!r}, "-m", {str(model)!r}, "--json"]
+from harken.cli.main import run
+try:
+    run()
+except SystemExit:
+    pass
+own, kids = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+print(json.dumps([own, kids]), file=sys.stderr)
+"""
         done = subprocess.run([sys.executable, "-c", watcher], capture_output=True, text=True, check=True)
         wall = time.perf_counter() - begun
         own, kids = json.loads(done.stderr.strip().splitlines()[-1])

@@ -22,6 +22,7 @@ from safetensors.numpy import save
 from harken.encoders import checkpoints, create_encoder
 from harken.encoders.checkpoints import Checkpoint, SourceFile, UrlMirror
 from harken.encoders.efficientat import EfficientAT
+from harken.encoders.tf_checkpoint import read_tf_checkpoint
 from harken.errors import WeightsError
 
 NAME = "tiny"
@@ -405,7 +406,7 @@ def test_tensorflow_checkpoint() -> None:
     shapes = {"a/kernel": (3, 3, 1, 300), "a/bias": (300,), "b/step": (), "b/empty": (0, 4)}
     arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     index, data = tf_checkpoint(arrays)
-    found = checkpoints.read_tf_checkpoint(index, data)
+    found = read_tf_checkpoint(index, data)
     assert set(found) == set(arrays)
     for name, array in arrays.items():
         assert found[name].shape == array.shape
@@ -415,15 +416,15 @@ def test_tensorflow_checkpoint() -> None:
 def test_damaged_tensorflow_checkpoint() -> None:
     index, data = tf_checkpoint({"a": np.ones((4, 4), np.float32), "b": np.ones(3, np.float32)})
     with pytest.raises(ValueError):
-        checkpoints.read_tf_checkpoint(index[:-1], data)
+        read_tf_checkpoint(index[:-1], data)
     with pytest.raises(ValueError):
-        checkpoints.read_tf_checkpoint(index, data[:-1])
+        read_tf_checkpoint(index, data[:-1])
     rng = np.random.default_rng(0)
     for _ in range(300):
         damaged = bytearray(index)
         damaged[rng.integers(len(index))] = rng.integers(256)
         with suppress(ValueError):
-            checkpoints.read_tf_checkpoint(bytes(damaged), data)
+            read_tf_checkpoint(bytes(damaged), data)
 
 
 def test_wheel(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:

