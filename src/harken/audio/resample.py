@@ -16,4 +16,4 @@ def resample(samples_CT: Float32, source_rate: int, target_rate: int) -> Float32
     if source_rate == target_rate:
         return samples_CT
     channels = [soxr.resample(channel, source_rate, target_rate, quality="HQ") for channel in samples_CT]
-    return np.ascontiguousarray(np.stack(channels), dtype=np.float32)
+    return channels[0][None] if len(channels) == 1 else np.stack(channels)
