@@ -77,7 +77,8 @@ def main() -> None:
             for level in ("normalised", "recorded"):
                 begun = time.perf_counter()
                 try:
-                    detector = harken.Detector.fit(train, encoder=encoder, level=level)
+                    states = r"normal_(\d+)" if "BLDC" in case else None
+                    detector = harken.Detector.fit(train, encoder=encoder, level=level, states=states)
                 except HarkenError as error:
                     print(f"{case:<32} {encoder}: {error}")
                     break

@@ -158,6 +158,16 @@ def test_two_states_are_found_and_named(tmp_path: Path) -> None:
     assert any("operating states found" in note for note in detector.notes)
 
 
+def test_states_named_by_the_files(tmp_path: Path) -> None:
+    for index in range(12):
+        sf.write(tmp_path / f"{index:02d}_{1400 + 50 * (index % 3)}rpm.wav", hum(index), 16_000)
+    detector = harken.Detector.fit(tmp_path, workers=0, states=r"_(\d+)rpm")
+    assert detector.training.domains[:4] == ("1400", "1450", "1500", "1400")
+    for pattern, message in (("(", "no regular expression"), ("bar", "matches no file name")):
+        with pytest.raises(HarkenError, match=message):
+            harken.Detector.fit(tmp_path, workers=0, states=pattern)
+
+
 def test_a_machine_that_has_changed_as_a_whole_is_told_apart_from_odd_recordings() -> None:
     rng = np.random.default_rng(0)
     assert shifted(rng.uniform(0, 0.15, 20)) is not None

@@ -32,6 +32,9 @@ def fit(
     level: Annotated[Level, typer.Option(help="Ignore loudness, or listen to it.")] = Level.normalised,
     detector: Annotated[str, typer.Option(help="local_density, knn, mahalanobis, gmm, lof, kmeans.")] = "local_density",
     set_: Annotated[list[str] | None, typer.Option("--set", help="A detector parameter, name=value.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="Regular expression whose first group in a file name is its state.")
+    ] = None,
     store: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings for the next run.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes (default: one a core).", min=1)] = None,
     formats: Annotated[
@@ -53,6 +56,7 @@ def fit(
             detector=detector,
             parameters=key_values(set_ or []),
             false_alarms=false_alarms,
+            states=state,
             store=store,
             workers=workers,
             all_formats=formats is Formats.all,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +19,8 @@ from harken.data.clips import Clip, clips_from_files, find_recordings
 from harken.deploy.bundle import read_bundle, write_bundle
 from harken.deploy.explain import Explanation, explain
 from harken.detection import DEFAULT_DETECTOR, AnomalyDetector, create_detector
-from harken.detection.calibration import Calibration, autocorrelation_time, blocks_of, parse_rate
+from harken.detection.blocks import find_blocks
+from harken.detection.calibration import Calibration, parse_rate
 from harken.detection.neighbours import nearest
 from harken.detection.space import standardisation
 from harken.detection.states import find_states
@@ -170,6 +172,7 @@ class Detector:
         detector: str = DEFAULT_DETECTOR,
         parameters: Mapping[str, Any] | None = None,
         false_alarms: str = "1/week",
+        states: str | None = None,
         store: str | Path | None = None,
         workers: int | None = None,
         all_formats: bool = False,
@@ -181,8 +184,11 @@ class Detector:
         paths: recordings and folders of recordings, in the order in which they were made (a folder: by name).
         encoder, config, layer, pooling: see `list_encoders`; weights: a catalogue name or a file.
         level: `normalised` ignores loudness, `recorded` listens to it. detector, parameters: see `list_detectors`.
-        false_alarms: what the threshold promises, `1/week` or `0.1%`. store: folder that keeps embeddings for
-        the next run. workers: processes (0: none). progress: called with (done, all) recordings.
+        false_alarms: what the threshold promises, `1/week` or `0.1%`.
+        states: regular expression whose first group (or match) in a file's name is its operating state, as
+        `_(\\d+)rpm`; without it, DCASE names give domains, and states are looked for in other recordings.
+        store: folder that keeps embeddings for the next run. workers: processes (0: none).
+        progress: called with (done, all) recordings.
         Raises HarkenError when fewer than three recordings can be used.
         """
         given = [paths] if isinstance(paths, (str, Path)) else list(paths)
@@ -251,8 +257,9 @@ class Detector:
             ]
             kept = [clip for row, clip in enumerate(kept) if row not in twins]
             features = [found for row, found in enumerate(features) if row not in twins]
+        named = None if states is None else _named_states([clip.path for clip in kept], states)
         with one_thread():
-            found = cls._learned(spec, arrays, untrained, kept, features, false_alarms)
+            found = cls._learned(spec, arrays, untrained, kept, features, false_alarms, named)
         found.set_aside = aside
         return found
 
@@ -265,11 +272,15 @@ class Detector:
         clips: Sequence[Clip],
         features: Sequence[ClipFeatures],
         false_alarms: str,
+        named_states: list[str] | None,
     ) -> Detector:
         embeddings_ND = np.stack([found.embedding for found in features])
         notes: list[str] = []
         named = {clip.domain for clip in clips}
-        if "unknown" not in named and len(named) > 1:
+        if named_states is not None:
+            domains = named_states
+            notes.append(f"{len(set(domains))} operating states named by the files")
+        elif "unknown" not in named and len(named) > 1:
             domains = [str(clip.domain) for clip in clips]
         else:
             states_N = find_states(embeddings_ND)
@@ -277,10 +288,14 @@ class Detector:
             if states_N.max() > 0:
                 sizes = ", ".join(str(count) for count in np.bincount(states_N))
                 notes.append(f"{states_N.max() + 1} operating states found, of {sizes} recordings")
-        detector.fit(embeddings_ND, domains)
-        blocks_N = _correlated_blocks(detector.train_scores_)
-        if blocks_N is not None:
-            detector.fit(embeddings_ND, domains, blocks_N)
+        blocks = find_blocks(embeddings_ND)
+        if blocks.drifting:
+            notes.append(
+                "these recordings drift: neighbours in time stay alike over a tenth of them and more, so the promise "
+                "about false alarms rests on little; record over a longer time"
+            )
+        order_N = np.arange(len(clips))
+        detector.fit(embeddings_ND, domains, order_N // blocks.length if blocks.length > 1 else None)
         calibration = Calibration.fit(detector.train_scores_)
         training = Training(
             names=_names([clip.path for clip in clips]),
@@ -494,6 +509,17 @@ def _fit_for_training(clips: Sequence[Clip], aside: list[SetAside]) -> list[Clip
     return kept
 
 
+def _named_states(paths: Sequence[Path], pattern: str) -> list[str]:
+    """The state that each file's name tells; HarkenError for no regular expression or one that never matches."""
+    try:
+        found = [re.search(pattern, path.stem) for path in paths]
+    except re.error as error:
+        raise HarkenError(f"{pattern!r} is no regular expression ({error})", next_step="Correct --state") from None
+    if not any(found):
+        raise HarkenError(f"{pattern!r} matches no file name, such as {paths[0].stem}", next_step="Correct --state")
+    return ["other" if match is None else match[match.re.groups and 1] for match in found]
+
+
 def _usual_form(paths: Sequence[Path], workers: int | None, limits: Limits, formats: frozenset[str]) -> tuple[int, int]:
     """Most frequent (sampling rate, channels) among up to 25 recordings spread over all.
 
@@ -522,13 +548,6 @@ def _twins(embeddings_ND: Float32) -> dict[int, int]:
     itself = np.arange(len(z_ND))
     distance_N1, neighbour_N1 = nearest(z_ND, z_ND, 1, query_blocks_N=itself, bank_blocks_M=itself)
     return {second: first for first, second in near_duplicates(distance_N1[:, 0], neighbour_N1[:, 0])}
-
-
-def _correlated_blocks(scores_N: Float64) -> NDArray[np.int64] | None:
-    """Blocks of recordings that must not vouch for each other, or None when each may stand alone."""
-    count = len(scores_N)
-    length = min(int(np.ceil(autocorrelation_time(scores_N))), max(1, count // 10))
-    return blocks_of(np.arange(count), length) if length > 1 else None
 
 
 def _notes(training: Training, calibration: Calibration) -> list[str]:

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from harken.errors import HarkenError
 
 Float64 = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 _PERIODS = {"hour": 3600.0, "day": 86_400.0, "week": 604_800.0, "month": 2_629_746.0, "year": 31_556_952.0}
 #: share of the scores that the tail is learned from, and the least number of them
@@ -69,11 +68,6 @@ def autocorrelation_time(values_N: ArrayLike) -> float:
             break
         total += pair
     return float(np.clip(2 * total - 1, 1.0, count / 2))
-
-
-def blocks_of(order_N: Ints, length: int) -> Ints:
-    """(clips,) block number of each clip: runs of `length` in recording order. order_N: each clip's position."""
-    return np.asarray(order_N) // max(1, length)
 
 
 @dataclass(frozen=True)
