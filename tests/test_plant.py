@@ -27,6 +27,8 @@ from harken.data.plant.machine import Run
 from harken.data.plant.room import FAR_LOSS_DB
 from harken.data.plant.signals import modes, noise, rms, slope
 from harken.data.plant.simulate import CONDITIONS, DOMAINS, MACHINES, Item, operation, render
+from harken.detection import DEFAULT_DETECTOR, create_detector
+from harken.embeddings.embedder import Embedder, make_spec
 from harken.errors import HarkenError
 
 RATE = 16_000
@@ -331,6 +333,14 @@ def test_a_plain_detector_finds_some_anomalies_and_loudness_none(machine: str) -
     score_N = cdist(test_ND / scale_D, train_ND / scale_D).min(axis=1)
     truth_N = [item.condition == "anomaly" for item in test]
     assert 0.65 < roc_auc_score(truth_N, score_N) < 0.95
+    # The same for what `harken fit` does by default.
+    embedder = Embedder(make_spec("spectral", sample_rate=RATE, channels=1))
+    train_ND, test_ND = (
+        np.stack([embedder.embed(embedder.levelled(sound[item].astype(np.float32)[None])) for item in items])
+        for items in (train, test)
+    )
+    detector = create_detector(DEFAULT_DETECTOR).fit(train_ND, [item.domain for item in train])
+    assert 0.65 < roc_auc_score(truth_N, detector.score(test_ND)) < 0.95
     by_level = roc_auc_score(truth_N, [rms(sound[item]) for item in test])
     assert max(by_level, 1 - by_level) < 0.65
 

@@ -1,0 +1,32 @@
+"""Benchmarks run and print their tables; their numbers are for people."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["detectors.py", "--seeds", "1"], "DEFAULT"),
+        (["calibration.py", "--runs", "2"], "gaussian"),
+        (["machine_type.py"], "spectral"),
+        (["real_clips.py"], "slider id_00"),
+        (["fuzz.py", "--files", "300"], "mutated recordings"),
+        (["throughput.py", "--clips", "100"], "harken score"),
+    ],
+)
+def test_it_runs(shared: Path, words: list[str], expected: str) -> None:
+    environment = {**os.environ, "HARKEN_SHARED": str(shared)}
+    program = [sys.executable, str(ROOT / "benchmarks" / words[0]), *words[1:]]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert expected in done.stdout
