@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harken.audio.kaldi_fbank import kaldi_mel_filters
-from harken.encoders.base import Embedding, Encoder, Float32
 from harken.encoders.checkpoints import check_tensors
+from harken.encoders.torch_encoder import TorchEncoder
 
 SAMPLE_RATE = 16_000
 FRAME, SHIFT, N_FFT, MELS = 400, 160, 512, 64
@@ -117,7 +117,7 @@ class YAMNetNet(nn.Module):
         return tuple(found[layer] for layer in layers)
 
 
-class YAMNet(Encoder):
+class YAMNet(TorchEncoder):
     """Frame-level features of every convolution; 16 kHz.
 
     Patches of 0.96 s every 0.48 s pass through the network separately. Layers `layer_1` ... `layer_14` are
@@ -164,54 +164,18 @@ class YAMNet(Encoder):
         state = self.module.state_dict()
         return {name: _to_tensorflow(name, value).cpu().contiguous().numpy() for name, value in state.items()}
 
-    def encode(
-        self,
-        waveform_BT: Float32,
-        lengths_B: NDArray[np.int64] | None = None,
-        layers: tuple[str, ...] | None = None,
-    ) -> Embedding:
-        """See `Encoder.encode`. Raises ValueError also for layers of different shape."""
-        layers = layers or (self.default_layer,)
-        unknown = [layer for layer in layers if layer not in LAYERS]
-        if unknown:
-            raise ValueError(f"yamnet has no layer {', '.join(unknown)}; there are {', '.join(LAYERS)}")
-        clips, samples = waveform_BT.shape
-        lengths = np.full(clips, samples) if lengths_B is None else np.asarray(lengths_B)
-        if clips == 0 or lengths.min() < self.min_samples:
-            shortest = lengths.min(initial=samples)
-            raise ValueError(f"yamnet needs {self.min_samples} samples or more, not {shortest}")
-        frames = max(frame_count(int(lengths.max()), layer) for layer in layers)
-        features_BLTD: Float32 | None = None
-        for length in np.unique(lengths):
-            rows = np.flatnonzero(lengths == length)
-            # Clip by clip on a CPU: no slower, and kernels that depend on the batch's shape cannot change
-            # a clip's bits.
-            step = 1 if self.module.window.device.type == "cpu" else 32
-            for some in np.split(rows, range(step, len(rows), step)):
-                found_BLTD = self._encode_equal(waveform_BT[some, :length], layers)
-                if features_BLTD is None:
-                    shape = (clips, len(layers), frames, found_BLTD.shape[3])
-                    features_BLTD = np.zeros(shape, dtype=np.float32)
-                features_BLTD[some, :, : found_BLTD.shape[2]] = found_BLTD
-        assert features_BLTD is not None
-        valid_B = np.array([frame_count(int(n), layers[0]) for n in lengths], dtype=np.int64)
-        return Embedding(features_BLTD, valid_B, layers)
+    def frame_count(self, samples: int, layer: str) -> int:
+        return frame_count(samples, layer)
 
-    def _encode_equal(self, waveform_BT: Float32, layers: tuple[str, ...]) -> Float32:
-        """Clips without padding -> (clips, layers, frames, dimensions)."""
-        parts = []
-        self.module.eval()
-        patches = patch_count(waveform_BT.shape[1])
-        with torch.inference_mode():
-            for first in range(0, patches, LONGEST):
-                start = first * PATCH_SHIFT_SAMPLES
-                stop = (min(first + LONGEST, patches) - 1) * PATCH_SHIFT_SAMPLES + PATCH_SAMPLES
-                wave = torch.from_numpy(np.ascontiguousarray(waveform_BT[:, start:stop], dtype=np.float32))
-                outputs = self.module(wave.to(self.module.window.device), layers)
-                if len({output.shape for output in outputs}) > 1:
-                    raise ValueError(f"layers {', '.join(layers)} differ in shape; ask for them one by one")
-                parts.append(torch.stack(outputs, dim=1).cpu())
-        return np.asarray(torch.cat(parts, dim=2).numpy())
+    def passes(self, samples: int) -> list[tuple[int, int]]:
+        patches = patch_count(samples)
+        return [
+            (
+                first * PATCH_SHIFT_SAMPLES,
+                (min(first + LONGEST, patches) - 1) * PATCH_SHIFT_SAMPLES + PATCH_SAMPLES,
+            )
+            for first in range(0, patches, LONGEST)
+        ]
 
 
 class _Convolution(nn.Module):
