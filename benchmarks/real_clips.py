@@ -17,7 +17,7 @@ from pathlib import Path
 from sklearn.metrics import roc_auc_score
 
 import harken
-from harken.deploy.detector import Verdict
+from harken.deploy.verdict import Verdict
 from harken.errors import HarkenError
 from shared_folder import shared_folder
 

@@ -18,8 +18,8 @@ from sklearn.metrics import roc_auc_score
 
 import harken
 from conftest import hum
-from harken.deploy.detector import shifted
 from harken.deploy.explain import explain
+from harken.deploy.verdict import shifted
 from harken.errors import AudioError, HarkenError
 
 

@@ -9,7 +9,8 @@ __version__ = "0.1.0"
 __all__ = ["Detector", "HarkenError", "Verdict", "list_detectors", "list_encoders", "load"]
 
 if TYPE_CHECKING:
-    from harken.deploy.detector import Detector, Verdict, load
+    from harken.deploy.detector import Detector, load
+    from harken.deploy.verdict import Verdict
     from harken.detection import list_detectors
     from harken.encoders import list_encoders
     from harken.errors import HarkenError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Detector": "harken.deploy.detector",
     "HarkenError": "harken.errors",
-    "Verdict": "harken.deploy.detector",
+    "Verdict": "harken.deploy.verdict",
     "list_detectors": "harken.detection",
     "list_encoders": "harken.encoders",
     "load": "harken.deploy.detector",

@@ -28,7 +28,8 @@ def score(
     """Score recordings: one line each, in order. Higher scores are more anomalous."""
     from harken.audio.decode import ALL_SUFFIXES, DEFAULT_SUFFIXES
     from harken.data.clips import find_recordings
-    from harken.deploy.detector import Detector, shifted
+    from harken.deploy.detector import Detector
+    from harken.deploy.verdict import shifted
     from harken.errors import HarkenError
 
     every = formats is Formats.all

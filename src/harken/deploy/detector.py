@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,18 +12,29 @@ from numpy.typing import NDArray
 
 from harken import __version__
 from harken.audio.decode import ALL_FORMATS, ALL_SUFFIXES, DEFAULT_FORMATS, DEFAULT_SUFFIXES, Limits
-from harken.audio.quality import level_groups, near_duplicates
 from harken.data.clips import Clip, clips_from_files, find_recordings
 from harken.deploy.bundle import read_bundle, write_bundle
 from harken.deploy.explain import Explanation, explain
+from harken.deploy.normal_set import (
+    SetAside,
+    Training,
+    learnable,
+    named_states,
+    names_below_common,
+    notes_on,
+    trained_weights,
+    twins,
+    unfit,
+    usual_form,
+)
+from harken.deploy.verdict import Verdict
 from harken.detection import DEFAULT_DETECTOR, AnomalyDetector, create_detector
 from harken.detection.blocks import find_blocks
 from harken.detection.calibration import Calibration, parse_rate
 from harken.detection.neighbours import nearest
-from harken.detection.space import standardisation
 from harken.detection.states import find_states
 from harken.embeddings.embedder import ClipFeatures, Embedder, EmbeddingSpec, make_spec
-from harken.embeddings.extract import Extracted, extract, probe
+from harken.embeddings.extract import Extracted, extract
 from harken.embeddings.sketch import sketch_db
 from harken.encoders import encoder_class
 from harken.encoders.spectral import Spectral
@@ -34,98 +43,6 @@ from harken.threads import one_thread
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
-
-#: fewer normal recordings than this make a weak model
-FEW_CLIPS = 30
-
-
-@dataclass(frozen=True)
-class SetAside:
-    """A recording that did not take part, and why."""
-
-    path: Path
-    reason: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What is said of one recording.
-
-    score: higher = more anomalous. p_value: probability that a normal recording scores as high.
-    extrapolated: the p-value is finer than the training recordings support.
-    why, heatmap: see `Explanation`. sketch_BC: coarse spectrogram, see `sketch_db`.
-    error: set, and all else None, where the recording could not be scored.
-    """
-
-    path: Path
-    score: float | None = None
-    p_value: float | None = None
-    is_anomaly: bool | None = None
-    extrapolated: bool | None = None
-    explanation: Explanation | None = field(default=None, repr=False)
-    sketch_BC: NDArray[np.uint8] | None = field(default=None, repr=False)
-    warnings: tuple[str, ...] = ()
-    seconds: float | None = None
-    error: HarkenError | None = None
-
-    @property
-    def why(self) -> str | None:
-        return None if self.explanation is None else self.explanation.sentence
-
-    @property
-    def heatmap(self) -> Float32 | None:
-        return None if self.explanation is None else self.explanation.heatmap_BC
-
-    @property
-    def sketch_db(self) -> Float32 | None:
-        """The recording's own spectrogram, (bands, columns) in dB, on the grid of `heatmap`."""
-        return None if self.sketch_BC is None else sketch_db(self.sketch_BC)
-
-    def as_json(self) -> dict[str, Any]:
-        """JSON-able fields, without the heat map."""
-        if self.error is not None:
-            return {"file": str(self.path), "error": self.error.cause, "next_step": self.error.next_step}
-        found = self.explanation
-        region = None
-        if found is not None and found.low_hz is not None:
-            region = {
-                "low_hz": round(found.low_hz, 1),
-                "high_hz": round(found.high_hz or 0.0, 1),
-                "start_s": round(found.start_s or 0.0, 2),
-                "end_s": round(found.end_s or 0.0, 2),
-                "change_db": round(found.change_db or 0.0, 1),
-            }
-        return {
-            "file": str(self.path),
-            "score": self.score,
-            "p_value": self.p_value,
-            "is_anomaly": self.is_anomaly,
-            "extrapolated": self.extrapolated,
-            "why": self.why,
-            "region": region,
-            "nearest": None if found is None else found.nearest,
-            "warnings": list(self.warnings),
-        }
-
-
-@dataclass(frozen=True)
-class Training:
-    """What is kept of the normal recordings, in recording order.
-
-    names: paths below their common folder. domains: `source`/`target`, or `state 0` ... where they were found.
-    """
-
-    names: tuple[str, ...]
-    domains: tuple[str, ...]
-    embeddings_ND: Float32
-    sketches_NBC: list[NDArray[np.uint8]]
-    scores_N: Float64
-    levels_db_N: Float64
-    seconds_N: Float64
-
-    @cached_property
-    def scaling(self) -> tuple[Float64, Float64]:
-        return standardisation(self.embeddings_ND.astype(np.float64))
 
 
 class Detector:
@@ -195,16 +112,16 @@ class Detector:
         formats = ALL_FORMATS if all_formats else DEFAULT_FORMATS
         files = find_recordings(given, ALL_SUFFIXES if all_formats else DEFAULT_SUFFIXES)
         aside: list[SetAside] = []
-        clips = _fit_for_training(clips_from_files(files), aside)
+        clips = learnable(clips_from_files(files), aside)
         if not clips:
             raise HarkenError(
                 "none of these recordings is named as a normal one of a machine",
                 next_step="Give normal recordings to learn from",
             )
-        sample_rate, channels = _usual_form([clip.path for clip in clips], workers, limits, formats)
+        sample_rate, channels = usual_form([clip.path for clip in clips], workers, limits, formats)
         arrays: Mapping[str, np.ndarray] | None = None
         if encoder_class(encoder).needs_weights:
-            trained_config, arrays = _trained(encoder, weights)
+            trained_config, arrays = trained_weights(encoder, weights)
             config = {**trained_config, **(config or {})}
         try:
             spec = make_spec(
@@ -233,7 +150,7 @@ class Detector:
         features: list[ClipFeatures] = []
         seen: dict[str, Path] = {}
         for done, (clip, result) in enumerate(zip(clips, results, strict=True), start=1):
-            reason = _unfit(result, seen)
+            reason = unfit(result, seen)
             if reason is None and result.features is not None:
                 seen[result.features.sha256] = clip.path
                 kept.append(clip)
@@ -249,15 +166,15 @@ class Detector:
                 next_step="Record more normal clips (30 or more make a useful model)",
             )
         if len(kept) > 3:
-            twins = _twins(np.stack([found.embedding for found in features]))
-            twins = dict(list(twins.items())[: len(kept) - 3])
+            same = twins(np.stack([found.embedding for found in features]))
+            same = dict(list(same.items())[: len(kept) - 3])
             aside += [
                 SetAside(kept[row].path, f"is nearly the same as {kept[first].path.name}")
-                for row, first in sorted(twins.items())
+                for row, first in sorted(same.items())
             ]
-            kept = [clip for row, clip in enumerate(kept) if row not in twins]
-            features = [found for row, found in enumerate(features) if row not in twins]
-        named = None if states is None else _named_states([clip.path for clip in kept], states)
+            kept = [clip for row, clip in enumerate(kept) if row not in same]
+            features = [found for row, found in enumerate(features) if row not in same]
+        named = None if states is None else named_states([clip.path for clip in kept], states)
         with one_thread():
             found = cls._learned(spec, arrays, untrained, kept, features, false_alarms, named)
         found.set_aside = aside
@@ -298,7 +215,7 @@ class Detector:
         detector.fit(embeddings_ND, domains, order_N // blocks.length if blocks.length > 1 else None)
         calibration = Calibration.fit(detector.train_scores_)
         training = Training(
-            names=_names([clip.path for clip in clips]),
+            names=names_below_common([clip.path for clip in clips]),
             domains=tuple(domains),
             embeddings_ND=embeddings_ND,
             sketches_NBC=[found.sketch_BC for found in features],
@@ -306,7 +223,7 @@ class Detector:
             levels_db_N=np.array([found.level_db for found in features]),
             seconds_N=np.array([found.seconds for found in features]),
         )
-        notes += _notes(training, calibration)
+        notes += notes_on(training, calibration)
         return cls(spec, weights, detector, calibration, training, false_alarms, tuple(notes))
 
     # ---- score -------------------------------------------------------------------------------------------
@@ -460,121 +377,6 @@ class Detector:
 def load(path: str | Path) -> Detector:
     """Read a model made by `Detector.save` or `harken fit`."""
     return Detector.load(path)
-
-
-def shifted(p_values: Sequence[float]) -> str | None:
-    """A sentence for someone whose machine has changed its state rather than its health; None otherwise.
-
-    When half of eight or more recordings have p <= 0.1, it is not this or that recording that is odd: all
-    sound different together. Normal recordings give this in less than 1 % of cases.
-    """
-    if len(p_values) < 8 or float(np.median(p_values)) > 0.1:
-        return None
-    return (
-        f"most of these {len(p_values)} recordings sound different from the normal ones together: the machine's "
-        "state, its surroundings or the microphone has changed, or it has a lasting fault. If it is healthy, "
-        "add normal recordings of the new state and fit again; until then the promise about false alarms does not hold"
-    )
-
-
-def _trained(encoder: str, weights: str | Path | None) -> tuple[dict[str, Any], Mapping[str, np.ndarray]]:
-    """Configuration and weights of an encoder: those asked for, or the catalogue's first."""
-    from harken.encoders import checkpoints
-
-    if weights is None:
-        known = [entry.name for entry in checkpoints.catalog() if entry.encoder == encoder]
-        if not known:
-            raise HarkenError(f"no weights of {encoder} are in the catalogue", next_step="Give a file of weights")
-        weights = known[0]
-    found = checkpoints.load(weights)
-    if found.encoder != encoder:
-        raise HarkenError(
-            f"are weights of {found.encoder}, not of {encoder}",
-            file=str(weights),
-            next_step="Give weights of that encoder",
-        )
-    return dict(found.config), found.weights
-
-
-def _fit_for_training(clips: Sequence[Clip], aside: list[SetAside]) -> list[Clip]:
-    """Clips whose names do not say that they are something else than a machine's normal sound."""
-    kept = []
-    for clip in clips:
-        if clip.condition == "anomaly":
-            aside.append(SetAside(clip.path, "is named an anomaly: not learned from"))
-        elif clip.kind == "noise":
-            aside.append(SetAside(clip.path, "is named noise without the machine: not learned from"))
-        else:
-            kept.append(clip)
-    return kept
-
-
-def _named_states(paths: Sequence[Path], pattern: str) -> list[str]:
-    """The state that each file's name tells; HarkenError for no regular expression or one that never matches."""
-    try:
-        found = [re.search(pattern, path.stem) for path in paths]
-    except re.error as error:
-        raise HarkenError(f"{pattern!r} is no regular expression ({error})", next_step="Correct --state") from None
-    if not any(found):
-        raise HarkenError(f"{pattern!r} matches no file name, such as {paths[0].stem}", next_step="Correct --state")
-    return ["other" if match is None else match[match.re.groups and 1] for match in found]
-
-
-def _usual_form(paths: Sequence[Path], workers: int | None, limits: Limits, formats: frozenset[str]) -> tuple[int, int]:
-    """Most frequent (sampling rate, channels) among up to 25 recordings spread over all.
-
-    (16000, 1) if none of them is readable: each recording then gets its own message.
-    """
-    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(25, len(paths))).astype(int))]
-    forms = [form for form in probe(chosen, workers=workers, limits=limits, formats=formats) if form is not None]
-    return max(sorted(set(forms)), key=forms.count) if forms else (16_000, 1)
-
-
-def _unfit(result: Extracted, seen: Mapping[str, Path]) -> str | None:
-    """Why a recording must not be learned from, if so."""
-    if result.error is not None:
-        return result.error.cause
-    assert result.features is not None
-    if result.features.findings:
-        return result.features.findings[0].detail
-    twin = seen.get(result.features.sha256)
-    return None if twin is None else f"is the same file as {twin.name}"
-
-
-def _twins(embeddings_ND: Float32) -> dict[int, int]:
-    """Rows that are the same as an earlier one but for a re-encoding, and that earlier row."""
-    mean_D, scale_D = standardisation(embeddings_ND.astype(np.float64))
-    z_ND = (embeddings_ND - mean_D) / scale_D
-    itself = np.arange(len(z_ND))
-    distance_N1, neighbour_N1 = nearest(z_ND, z_ND, 1, query_blocks_N=itself, bank_blocks_M=itself)
-    return {second: first for first, second in near_duplicates(distance_N1[:, 0], neighbour_N1[:, 0])}
-
-
-def _notes(training: Training, calibration: Calibration) -> list[str]:
-    """What the maker of a model should know about the recordings."""
-    notes = []
-    count = len(training.names)
-    if count < FEW_CLIPS:
-        notes.append(f"only {count} recordings: expect a weak model ({FEW_CLIPS} or more are useful)")
-    if calibration.effective < 0.7 * count:
-        notes.append(f"consecutive recordings are alike: {count} count as {calibration.effective:.0f} independent ones")
-    groups = level_groups(training.levels_db_N.tolist())
-    if len(groups) > 1:
-        sizes = ", ".join(str(len(group)) for group in groups)
-        notes.append(f"recording levels fall into {len(groups)} groups ({sizes} recordings): was the gain changed?")
-    worst = int(np.argmax(training.scores_N))
-    middle, upper = np.percentile(training.scores_N, [50, 90])
-    if training.scores_N[worst] > upper + 3 * (upper - middle):
-        notes.append(f"{training.names[worst]} sounds unlike the other normal recordings: listen to it")
-    return notes
-
-
-def _names(paths: Sequence[Path]) -> tuple[str, ...]:
-    """Paths below their common folder."""
-    absolute = [path.absolute() for path in paths]
-    parents = [set(path.parents) for path in absolute]
-    common = max(set.intersection(*parents), key=lambda parent: len(parent.parts))
-    return tuple(path.relative_to(common).as_posix() for path in absolute)
 
 
 def _compact(array: np.ndarray) -> np.ndarray:

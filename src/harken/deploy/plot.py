@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from harken.deploy.detector import Detector, Verdict
+from harken.deploy.detector import Detector
 from harken.deploy.explain import Explanation
+from harken.deploy.verdict import Verdict
 from harken.embeddings.sketch import sketch_db
 
 Float32 = NDArray[np.float32]

@@ -14,8 +14,9 @@ import numpy as np
 import soundfile as sf
 
 from harken.audio.decode import ALL_FORMATS, decode
-from harken.deploy.detector import Detector, Verdict, shifted
+from harken.deploy.detector import Detector
 from harken.deploy.plot import png_bytes, scores_figure, why_figure
+from harken.deploy.verdict import Verdict, shifted
 from harken.embeddings.store import write_atomically
 from harken.errors import HarkenError
 from harken.evaluation.metrics import SectionResult
