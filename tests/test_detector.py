@@ -252,3 +252,22 @@ def test_real_machines(shared: Path, train: str, test: str, least: float, level:
     verdicts = list(detector.score_many(sorted(corpus.glob(test))))
     truth = ["anomaly" in verdict.path.name for verdict in verdicts]
     assert roc_auc_score(truth, [verdict.score for verdict in verdicts]) >= least
+
+
+def test_explain_hears_a_hiss_between_strokes_that_are_louder() -> None:
+    """Moments are compared with like moments: the strokes mask nothing, and their phase does not matter."""
+    rng = np.random.default_rng(0)
+    hz = np.linspace(50, 7_950, 80).astype(np.float32)
+
+    def strokes(phase: int) -> np.ndarray:
+        on = (np.arange(100) + phase) % 10 < 4
+        return (np.where(on, -30, -70) + rng.normal(size=(80, 100))).astype(np.float32)
+
+    leaking = strokes(3)
+    leaking[60:] = np.maximum(leaking[60:], -55 + rng.normal(size=(20, 100)))
+    found = explain(leaking, strokes(0), centres_hz_B=hz, seconds=10, nearest="n.wav", anomalous=True)
+    assert found.low_hz > 5_700
+    assert found.change_db == pytest.approx(15, abs=3)
+    assert "times" in found.sentence
+    healthy = explain(strokes(7), strokes(0), centres_hz_B=hz, seconds=10, nearest="n.wav", anomalous=False)
+    assert healthy.sentence == "sounds like the normal recording n.wav"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import label, uniform_filter
+from scipy.ndimage import uniform_filter
 
 Float32 = NDArray[np.float32]
 
@@ -18,9 +18,8 @@ _LEAST_DB = 3.0
 class Explanation:
     """What differs from the nearest normal recording.
 
-    sentence: for people. heatmap_BC: (bands, columns) dB beyond the range that each band keeps within
-        the nearest normal recording; > 0 more energy, < 0 less. low_hz, high_hz, start_s, end_s: the region that
-        the sentence speaks of; change_db: its mean difference in level. None where nothing stands out.
+    sentence: for people. heatmap_BC: (bands, columns) dB, see `difference`. low_hz, high_hz, start_s, end_s: the region
+        that the sentence speaks of; change_db: its mean difference in level. None where nothing stands out.
     """
 
     sentence: str
@@ -33,79 +32,77 @@ class Explanation:
     change_db: float | None = None
 
 
+def difference(clip_BC: Float32, normal_BC: Float32) -> Float32:
+    """(bands, columns) dB by which each moment differs from the like moment of the normal recording in that band.
+
+    Machines do not run in step, so columns cannot be compared as they stand. In each band, the loudest moment is
+    compared with the loudest, the median with the median, the quietest with the quietest: a hiss between two
+    strokes shows there although the strokes are louder.
+    """
+    columns = clip_BC.shape[1]
+    rank_BC = np.argsort(np.argsort(clip_BC, axis=1, kind="stable"), axis=1, kind="stable")
+    # Quantile of each rank in the normal recording, which may have another number of columns.
+    place_C = (np.arange(columns) + 0.5) / columns * normal_BC.shape[1] - 0.5
+    lower_C = np.clip(np.floor(place_C).astype(int), 0, normal_BC.shape[1] - 1)
+    upper_C = np.minimum(lower_C + 1, normal_BC.shape[1] - 1)
+    share_C = np.clip(place_C - lower_C, 0, 1)
+    sorted_BC = np.sort(normal_BC, axis=1)
+    quantile_BC = (1 - share_C) * sorted_BC[:, lower_C] + share_C * sorted_BC[:, upper_C]
+    return (clip_BC - np.take_along_axis(quantile_BC, rank_BC, axis=1)).astype(np.float32)
+
+
 def explain(
-    clip_BC: Float32,
-    normal_BC: Float32,
-    *,
-    centres_hz_B: Float32,
-    seconds: float,
-    nearest: str,
-    anomalous: bool,
+    clip_BC: Float32, normal_BC: Float32, *, centres_hz_B: Float32, seconds: float, nearest: str, anomalous: bool
 ) -> Explanation:
     """Compare two spectrograms (bands, columns) in dB, of a clip of `seconds` and its nearest normal recording."""
-    low_B1, high_B1 = np.percentile(normal_BC, [5, 95], axis=1, keepdims=True)
-    more_BC = np.maximum(clip_BC - high_B1, 0)
-    less_BC = np.maximum(low_B1 - clip_BC, 0)
-    heatmap_BC = (more_BC - less_BC).astype(np.float32)
+    heatmap_BC = difference(clip_BC, normal_BC)
     smooth_BC = uniform_filter(heatmap_BC, size=3, mode="nearest")
-    region_BC = _strongest_region(smooth_BC)
-    if region_BC is None:
+    excess_BC = np.stack([np.maximum(sign * smooth_BC - _LEAST_DB, 0) for sign in (1, -1)])
+    sign = int(np.argmax(excess_BC.sum(axis=(1, 2))))
+    if not excess_BC[sign].any():
         return Explanation(_faint(clip_BC, normal_BC, centres_hz_B, nearest, anomalous), heatmap_BC, nearest)
-    weight_BC = np.where(region_BC, np.abs(smooth_BC), 0)
-    bands = _core(weight_BC.sum(axis=1))
-    columns = _core(weight_BC.sum(axis=0))
+    bands = _around_peak(excess_BC[sign].sum(axis=1))
+    strength_C = (1, -1)[sign] * smooth_BC[bands].mean(axis=0)
+    active_C = strength_C > max(_LEAST_DB / 2, 0.3 * float(strength_C.max()))
+    runs = _runs(active_C)
     low_hz, high_hz = _edges(centres_hz_B, bands)
     column_s = seconds / clip_BC.shape[1]
-    start_s, end_s = columns.start * column_s, columns.stop * column_s
-    typical_B = np.median(normal_BC, axis=1)
-    change_db = float(np.mean((clip_BC - typical_B[:, None])[bands, columns]))
-    share = (end_s - start_s) / seconds
-    when = "throughout" if share > 0.7 else f"from {start_s:.1f} s"
-    if share <= 0.3:
-        when = f"at {start_s:.1f}-{end_s:.1f} s"
-    what = "new energy" if change_db > 0 else "energy missing"
-    side = "over" if change_db > 0 else "under"
+    start_s, end_s = runs[0][0] * column_s, runs[-1][1] * column_s
+    change_db = float(heatmap_BC[bands][:, active_C].mean())
+    if abs(change_db) < _LEAST_DB / 2:
+        return Explanation(_faint(clip_BC, normal_BC, centres_hz_B, nearest, anomalous), heatmap_BC, nearest)
+    what, side = (("new energy", "over"), ("energy missing", "under"))[sign]
     sentence = (
-        f"{what} {_hz(low_hz, high_hz)} {when}, {change_db:+.0f} dB {side} the nearest normal recording {nearest}"
+        f"{what} {_hz(low_hz, high_hz)} {_when(runs, column_s, seconds)}, "
+        f"{change_db:+.0f} dB {side} the nearest normal recording {nearest}"
     )
     if not anomalous:
         sentence = f"within normal; largest difference: {sentence}"
     return Explanation(sentence, heatmap_BC, nearest, low_hz, high_hz, start_s, end_s, change_db)
 
 
-def _strongest_region(smooth_BC: Float32) -> NDArray[np.bool_] | None:
-    """The connected region of one sign above the least change that gathers the most decibels."""
-    best: NDArray[np.bool_] | None = None
-    most = 0.0
-    for sign in (1, -1):
-        regions_BC, count = label(sign * smooth_BC > _LEAST_DB)
-        if not count:
-            continue
-        sums = np.bincount(regions_BC.ravel(), weights=np.abs(smooth_BC).ravel())
-        sums[0] = 0
-        if sums.max() > most:
-            most = float(sums.max())
-            best = regions_BC == int(sums.argmax())
-    return best
+def _around_peak(weights_B: Float32) -> slice:
+    """The contiguous bands around the strongest one that reach a quarter of its weight."""
+    above = _runs(weights_B >= 0.25 * weights_B.max())
+    peak = int(np.argmax(weights_B))
+    return next(slice(start, stop) for start, stop in above if start <= peak < stop)
 
 
-def _core(weights: Float32) -> slice:
-    """The shortest contiguous range around the peak that holds 90 % of the weight."""
-    start = stop = int(np.argmax(weights))
-    stop += 1
-    total, inside = float(weights.sum()), float(weights[start])
-    while inside < 0.9 * total:
-        left = float(weights[start - 1]) if start > 0 else -1.0
-        right = float(weights[stop]) if stop < len(weights) else -1.0
-        if left < 0 and right < 0:
-            break
-        if left >= right:
-            start -= 1
-            inside += left
-        else:
-            inside += right
-            stop += 1
-    return slice(start, stop)
+def _runs(marked: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Start and stop of each run of marked places."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], marked.astype(np.int8), [0]])))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def _when(runs: list[tuple[int, int]], column_s: float, seconds: float) -> str:
+    """When a region is active, in words."""
+    start_s, end_s = runs[0][0] * column_s, runs[-1][1] * column_s
+    active = sum(stop - start for start, stop in runs) * column_s
+    if active > 0.7 * seconds:
+        return "throughout"
+    if len(runs) > 2:
+        return f"{len(runs)} times, first at {start_s:.1f} s"
+    return f"from {start_s:.1f} s" if end_s > 0.95 * seconds else f"at {start_s:.1f}-{end_s:.1f} s"
 
 
 def _faint(clip_BC: Float32, normal_BC: Float32, centres_hz_B: Float32, nearest: str, anomalous: bool) -> str:

@@ -49,7 +49,7 @@ def why_figure(detector: Detector, verdict: Verdict, clip_BC: Float32) -> Figure
     most = max(6.0, float(np.abs(found.heatmap_BC).max()))
     difference = _spectrogram(right, found.heatmap_BC, seconds, hz, "RdBu_r", -most, most)
     right.set_title("what differs\nred: more energy, blue: less", fontsize=9)
-    figure.colorbar(difference, ax=right, label="beyond the normal range (dB)", shrink=0.9)
+    figure.colorbar(difference, ax=right, label="against like moments (dB)", shrink=0.9)
     _mark_region(right, found, seconds, hz)
     left.set_ylabel("frequency")
     word = "ANOMALY" if verdict.is_anomaly else "normal"
@@ -63,7 +63,7 @@ def why_figure(detector: Detector, verdict: Verdict, clip_BC: Float32) -> Figure
     return figure
 
 
-def _short(name: str, most: int = 44) -> str:
+def _short(name: str, most: int = 38) -> str:
     """A file name that fits over its panel: its middle gives way."""
     return name if len(name) <= most else f"{name[: most // 2 - 1]}...{name[-(most // 2 - 2) :]}"
 
