@@ -62,7 +62,7 @@ def explain(
     if not excess_BC[sign].any():
         return Explanation(_faint(clip_BC, normal_BC, centres_hz_B, nearest, anomalous), heatmap_BC, nearest)
     bands = _around_peak(excess_BC[sign].sum(axis=1))
-    strength_C = (1, -1)[sign] * smooth_BC[bands].mean(axis=0)
+    strength_C = (1, -1)[sign] * heatmap_BC[bands].mean(axis=0)
     active_C = strength_C > max(_LEAST_DB / 2, 0.3 * float(strength_C.max()))
     runs = _runs(active_C)
     low_hz, high_hz = _edges(centres_hz_B, bands)
@@ -127,7 +127,7 @@ def _faint(clip_BC: Float32, normal_BC: Float32, centres_hz_B: Float32, nearest:
 
 def _edges(centres_hz_B: Float32, bands: slice) -> tuple[float, float]:
     """Frequencies halfway to the neighbouring bands."""
-    padded = np.concatenate([[0.0], centres_hz_B, [centres_hz_B[-1] * 1.02]])
+    padded = np.concatenate([[0.0], centres_hz_B, centres_hz_B[-1:]])
     return float(padded[bands.start : bands.start + 2].mean()), float(padded[bands.stop : bands.stop + 2].mean())
 
 
