@@ -9,6 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+from hypothesis import settings
+
+# Machines that are shared stall for seconds: a deadline would test them, not us.
+settings.register_profile("harken", deadline=None)
+settings.load_profile("harken")
 
 SHARED = Path(os.environ.get("HARKEN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
