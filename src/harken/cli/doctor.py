@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -14,17 +15,6 @@ import typer
 from harken import __version__
 from harken.cli.console import emit
 
-_CORE = (
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "soundfile",
-    "soxr",
-    "safetensors",
-    "pandas",
-    "matplotlib",
-    "pebble",
-)
 _EXTRAS = {"torch": "the encoders efficientat and yamnet"}
 
 
@@ -35,7 +25,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings
     from harken.encoders import list_encoders
     from harken.encoders.checkpoints import cache_dir, catalog, status
 
-    packages = {name: _version(name) for name in _CORE}
+    packages = {name: _version(name) for name in _required()}
     extras = {name: _version(name) for name in _EXTRAS}
     weights = {entry.name: status(entry) for entry in catalog()}
     cache = cache_dir()
@@ -69,6 +59,12 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings
     missing = [name for name, found in packages.items() if found is None]
     if missing:
         raise typer.Exit(2)
+
+
+def _required() -> list[str]:
+    """Distributions that the core needs, as the package itself declares them."""
+    declared = [line for line in requires("harken") or [] if "extra ==" not in line]
+    return sorted(re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in declared)
 
 
 def _version(package: str) -> str | None:
