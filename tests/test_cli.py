@@ -78,6 +78,14 @@ def test_exit_codes(model: Path, tmp_path: Path) -> None:
     harken("listen", code=2)
 
 
+def test_a_reader_that_leaves_early_is_no_anomaly(model: Path) -> None:
+    command = f"{HARKEN} score {model}/normal -m {model}/m.harken --json | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 141)
+    assert len(done.stdout.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
 def test_explain_draws_a_picture(model: Path, tmp_path: Path) -> None:
     done = harken("explain", model / "fault.wav", "-m", model / "m.harken", "-o", tmp_path / "why.png", "--json")
     assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
@@ -161,6 +169,9 @@ def test_bad_models_and_folders(model: Path, tmp_path: Path) -> None:
     assert "unknown detector 'nearest'" in done.stderr
     done = harken("fit", model / "normal", "-o", tmp_path / "m", "--set", "neigbours=3", code=2)
     assert "neighbours" in done.stderr
+    for setting in ("neighbours=0", "metric=manhattan", "neighbours=many"):
+        done = harken("fit", model / "normal", "-o", tmp_path / "m", "--detector", "knn", "--set", setting, code=2)
+        assert "knn cannot be fitted" in done.stderr
     assert not (tmp_path / "m").exists()
 
 

@@ -62,10 +62,11 @@ def run() -> None:
             raise
         print(f"harken: {error}", file=sys.stderr)
         code = 2
-    except BrokenPipeError:
-        # The reader of our output has gone (| head): nothing is left to say to it.
+    except (BrokenPipeError, SystemExit):
+        # The reader of our output has gone (| head), for which typer would exit with 1: an anomaly. Nothing is left
+        # to say; the code is the shell's for a closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = 141
     except Exception as error:
         if debug:
             raise

@@ -175,8 +175,12 @@ class Detector:
             kept = [clip for row, clip in enumerate(kept) if row not in same]
             features = [found for row, found in enumerate(features) if row not in same]
         named = None if states is None else named_states([clip.path for clip in kept], states)
-        with one_thread():
-            found = cls._learned(spec, arrays, untrained, kept, features, false_alarms, named)
+        try:
+            with one_thread():
+                found = cls._learned(spec, arrays, untrained, kept, features, false_alarms, named)
+        except (ValueError, TypeError) as error:
+            # What a detector's parameters may be is known to the detector alone.
+            raise HarkenError(f"{detector} cannot be fitted: {error}", next_step="Correct its parameters") from error
         found.set_aside = aside
         return found
 

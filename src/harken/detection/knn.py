@@ -43,6 +43,8 @@ class KNN(AnomalyDetector):
         return self.bank_.shape[1]
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
+        if self.banks not in ("pooled", "separate"):
+            raise ValueError(f"unknown banks {self.banks!r}; there are pooled and separate")
         self.bank_ = bank_ND
         self.mean_, self.scale_ = standardisation(bank_ND)
         self.domain_ = np.unique(domains_N, return_inverse=True)[1].astype(np.int64)

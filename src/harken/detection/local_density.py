@@ -57,6 +57,8 @@ class LocalDensity(AnomalyDetector):
         return self.bank_.shape[1]
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
+        if self.neighbours < 1:
+            raise ValueError(f"{self.neighbours} neighbours are too few; at least one is needed")
         self.bank_ = bank_ND
         found = fit_space(bank_ND, domains_N, self.space)
         self.mean_, self.scale_ = found.mean_D, found.scale_D

@@ -39,15 +39,19 @@ def nearest(
     query_blocks_N, bank_blocks_M: rows whose block number is within `block_reach` of the query's own are passed
         over (leave-one-block-out).
     weights_M: distances to row m are multiplied by weights_M[m], before they are compared.
+    Raises ValueError for another metric or k < 1.
     Where fewer than k rows are left, the rest reads inf and row -1.
 
     Candidates come from one matrix product; their distances are then computed pair by pair in float64, so
     that the same pair always gives the same bits, and none is lost to cancellation.
     """
+    if metric not in ("euclidean", "cosine"):
+        raise ValueError(f"unknown metric {metric!r}; there are euclidean and cosine")
+    if k < 1:
+        raise ValueError(f"{k} neighbours are too few; at least one is needed")
     if metric == "cosine":
         queries_ND, bank_MD = unit_rows(queries_ND), unit_rows(bank_MD)
     rows, dimensions = bank_MD.shape
-    k = max(1, k)
     kept = min(rows, k + _SPARE)
     block = max(1, _BLOCK_BYTES // (8 * max(rows, kept * dimensions)))
     distances_NK = np.full((len(queries_ND), k), np.inf)

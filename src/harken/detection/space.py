@@ -61,6 +61,8 @@ def fit_space(bank_ND: Float64, domains_N: NDArray[np.str_], name: SpaceName) ->
     Solomonoff et al. 2005). The power p whitens as far as n clips can know a covariance of D dimensions: Mahalanobis
     distance for many clips, plain Euclidean distance for few.
     """
+    if name not in ("standard", "whitened"):
+        raise ValueError(f"unknown space {name!r}; there are standard and whitened")
     mean_D, scale_D = standardisation(bank_ND)
     count, dimensions = bank_ND.shape
     if name == "standard":
