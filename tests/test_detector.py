@@ -272,3 +272,51 @@ def test_explain_hears_a_hiss_between_strokes_that_are_louder() -> None:
     assert "times" in found.sentence
     healthy = explain(strokes(7), strokes(0), centres_hz_B=hz, seconds=10, nearest="n.wav", anomalous=False)
     assert healthy.sentence == "sounds like the normal recording n.wav"
+
+
+def test_two_models_can_be_used_at_once(plant: tuple[Path, Path]) -> None:
+    normal, new = plant
+    files = sorted(new.iterdir())[:4]
+    one = harken.Detector.fit(normal, workers=0)
+    other = harken.Detector.fit(normal, workers=0, level="recorded", pooling="mean")
+    expected = [(one.score(file).score, other.score(file).score) for file in files]
+    together = zip(one.score_many(files, workers=0), other.score_many(files, workers=0), strict=True)
+    assert [(a.score, b.score) for a, b in together] == expected
+
+
+def test_a_clip_of_another_length_is_scored_with_a_warning(plant: tuple[Path, Path], tmp_path: Path) -> None:
+    detector = harken.Detector.fit(plant[0], workers=0)
+    sf.write(tmp_path / "short.wav", hum(1, seconds=0.4), 16_000)
+    assert "the p-value does not hold" in detector.score(tmp_path / "short.wav").warnings[0]
+    assert detector.score(plant[1] / "clip_000.wav").warnings == ()
+
+
+def test_test_clips_are_not_learned_from(plant: tuple[Path, Path]) -> None:
+    normal, _ = plant
+    for name in ("section_00_source_test_normal_0000_a", "section_00_0000"):
+        sf.write(normal / f"{name}.wav", hum(7_000), 16_000)
+    detector = harken.Detector.fit(normal, workers=0)
+    assert len(detector.set_aside) == 2
+    assert all("test or evaluation clip" in aside.reason for aside in detector.set_aside)
+
+
+def test_names_that_would_break_a_picture_or_an_order_do_not(plant: tuple[Path, Path], tmp_path: Path) -> None:
+    from harken.deploy.plot import save_png, why_figure
+
+    sf.write(plant[0] / "m1\u00b23 a$_^$.wav", hum(3), 16_000)
+    sf.write(tmp_path / "b$_^$.wav", hum(3, fault=True), 16_000)
+    detector = harken.Detector.fit(plant[0], workers=0)
+    verdict = detector.score(tmp_path / "b$_^$.wav")
+    save_png(why_figure(detector, verdict, verdict.sketch_db), tmp_path / "why.png")
+    with pytest.raises(HarkenError, match=r"ends in \.png"):
+        save_png(why_figure(detector, verdict, verdict.sketch_db), tmp_path)
+
+
+def test_mistakes_are_reported_before_anything_is_embedded(plant: tuple[Path, Path], tmp_path: Path) -> None:
+    for mistake in ({"false_alarms": "1/fortnight"}, {"states": "("}, {"level": "loud"}, {"workers": -1}):
+        with pytest.raises(HarkenError):
+            harken.Detector.fit(plant[0], store=tmp_path / "store", **mistake)
+    assert not (tmp_path / "store").exists() or not any((tmp_path / "store").rglob("*.safetensors"))
+    (tmp_path / "file").touch()
+    with pytest.raises(HarkenError, match="cannot keep embeddings there"):
+        harken.Detector.fit(plant[0], store=tmp_path / "file", workers=0)

@@ -127,7 +127,7 @@ def decode(
     data = source if isinstance(source, bytes) else read_file(source, limits)
     try:
         with sf.SoundFile(io.BytesIO(data)) as sound:
-            return _decode(sound, label, limits, formats)
+            return _decode(sound, label, limits, formats, _riff_frames(data))
     except sf.LibsndfileError as error:
         reason = str(error.error_string).strip().rstrip(".")
         raise AudioError(
@@ -139,7 +139,29 @@ def decode(
         ) from None
 
 
-def _decode(sound: sf.SoundFile, label: str | Path, limits: Limits, formats: frozenset[str]) -> Audio:
+def _riff_frames(data: bytes) -> int:
+    """Frames that the header of a plain PCM or float WAV promises; 0 for other files and for streams of unknown length.
+
+    libsndfile trims the promise to what the file holds, so a recording that was cut off looks whole to it.
+    """
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        return 0
+    place, frame_bytes = 12, 0
+    while place + 8 <= len(data):
+        kind, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+        if kind == b"fmt ":
+            linear = int.from_bytes(data[place + 8 : place + 10], "little") in (1, 3, 0xFFFE)
+            frame_bytes = int.from_bytes(data[place + 20 : place + 22], "little") if linear else 0
+        if kind == b"data":
+            # Recorders that stream leave a placeholder near the largest number there.
+            return size // frame_bytes if frame_bytes and size < 2**31 - 2**16 else 0
+        place += 8 + size + size % 2
+    return 0
+
+
+def _decode(
+    sound: sf.SoundFile, label: str | Path, limits: Limits, formats: frozenset[str], promised_by_riff: int
+) -> Audio:
     if sound.format not in formats:
         hint = "Allow every format (--formats all)" if sound.format in ALL_FORMATS else "Convert it to WAV or FLAC"
         raise AudioError(f"is {sound.format}, which is not read by default", file=label, next_step=hint)
@@ -176,6 +198,7 @@ def _decode(sound: sf.SoundFile, label: str | Path, limits: Limits, formats: fro
         raise AudioError(f"is {length}", file=label, next_step="Cut it into shorter recordings")
     if frames == 0:
         raise AudioError("holds no samples", file=label, next_step="Record it again or remove it")
+    promised = max(promised, promised_by_riff)
     if 0 < promised < 2**31 - 1 and frames < promised:
         raise AudioError(
             f"is cut off: {frames / sound.samplerate:.2f} s of the {promised / sound.samplerate:.2f} s "

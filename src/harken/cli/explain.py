@@ -19,19 +19,13 @@ def explain(
     """Draw a recording, its nearest normal one, and what differs."""
     from harken.deploy.detector import Detector
     from harken.deploy.plot import save_png, why_figure
-    from harken.errors import HarkenError
 
     detector = Detector.load(model)
     verdict = next(detector.score_many([clip], workers=1))
     if verdict.error is not None:
         raise verdict.error
     assert verdict.sketch_db is not None
-    try:
-        save_png(why_figure(detector, verdict, verdict.sketch_db), output)
-    except OSError as error:
-        raise HarkenError(
-            f"cannot be written ({error.strerror})", file=output, next_step="Choose another place"
-        ) from None
+    save_png(why_figure(detector, verdict, verdict.sketch_db), output)
     say(f"{'ANOMALY' if verdict.is_anomaly else 'normal'}: {verdict.why}")
     say(f"picture: {output}")
     if json:

@@ -75,7 +75,8 @@ def fit(
         f"({found.rate:.2g} of recordings)" + (" [extrapolated]" if promised_beyond else "")
     )
     by_domain = found.held_out_alarms()
-    if len(by_domain) > 1:
+    # Beyond what the data supports no held-out recording can be an alarm: the count would say nothing.
+    if len(by_domain) > 1 and not promised_beyond:
         counts = ", ".join(f"{name} {alarms} of {count}" for name, (alarms, count) in by_domain.items())
         say(f"held-out recordings that would be alarms: {counts}")
     if json:
@@ -90,6 +91,6 @@ def fit(
                 "finest_rate": found.calibration.finest,
                 "extrapolated": promised_beyond,
                 "threshold": found.threshold,
-                "held_out_alarms": by_domain,
+                "held_out_alarms": None if promised_beyond else by_domain,
             }
         )

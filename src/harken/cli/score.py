@@ -64,7 +64,9 @@ def score(
     extrapolated = detector.calibration.extrapolated(detector.rate)
     say(
         f"{len(p_values)} scored, {alarms} alarms, {failed} not scored; promised false alarms "
-        f"{detector.false_alarms}" + (" [extrapolated]" if extrapolated else "")
+        f"{detector.false_alarms}"
+        + (" [extrapolated]" if extrapolated else "")
+        + ("" if json else "; * = p-value extrapolated")
     )
     changed = shifted(p_values)
     if changed:

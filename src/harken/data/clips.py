@@ -43,7 +43,7 @@ class Clip:
 def natural_key(path: Path) -> list[tuple[int, int | str]]:
     """Sort key that puts `clip_9` before `clip_10`: file-name order is taken for recording order."""
     parts = re.split(r"(\d+)", str(path))
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts if part]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
 
 
 def find_recordings(paths: Iterable[str | Path], suffixes: frozenset[str]) -> list[Path]:
@@ -55,7 +55,13 @@ def find_recordings(paths: Iterable[str | Path], suffixes: frozenset[str]) -> li
     found: dict[Path, None] = {}
     for given in map(Path, paths):
         if given.is_dir():
-            inside = [p for p in given.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith(".")]
+            inside = [
+                p
+                for p in given.rglob("*")
+                if p.suffix.lower() in suffixes
+                and not any(part.startswith(".") for part in p.relative_to(given).parts)
+                and not p.is_dir()
+            ]
             if not inside:
                 raise HarkenError(
                     "no audio in this folder",

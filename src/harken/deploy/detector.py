@@ -33,11 +33,10 @@ from harken.detection.blocks import find_blocks
 from harken.detection.calibration import Calibration, parse_rate
 from harken.detection.neighbours import nearest
 from harken.detection.states import find_states
-from harken.embeddings.embedder import ClipFeatures, Embedder, EmbeddingSpec, make_spec
+from harken.embeddings.embedder import ClipFeatures, EmbeddingSpec, make_spec, sketch_bands
 from harken.embeddings.extract import Extracted, extract
 from harken.embeddings.sketch import sketch_db
 from harken.encoders import encoder_class
-from harken.encoders.spectral import Spectral
 from harken.errors import BundleError, HarkenError
 from harken.threads import one_thread
 
@@ -109,6 +108,12 @@ class Detector:
         Raises HarkenError when fewer than three recordings can be used.
         """
         given = [paths] if isinstance(paths, (str, Path)) else list(paths)
+        # Mistakes are cheaper before hours of recordings have been listened to.
+        parse_rate(false_alarms, 10.0)
+        if level not in ("normalised", "recorded"):
+            raise HarkenError(f"unknown level {level!r}", next_step="Choose normalised or recorded")
+        if not given:
+            raise HarkenError("no recordings were given", next_step="Name recordings or folders of them")
         formats = ALL_FORMATS if all_formats else DEFAULT_FORMATS
         files = find_recordings(given, ALL_SUFFIXES if all_formats else DEFAULT_SUFFIXES)
         aside: list[SetAside] = []
@@ -118,6 +123,8 @@ class Detector:
                 "none of these recordings is named as a normal one of a machine",
                 next_step="Give normal recordings to learn from",
             )
+        if states is not None:
+            named_states([clip.path for clip in clips], states)
         sample_rate, channels = usual_form([clip.path for clip in clips], workers, limits, formats)
         arrays: Mapping[str, np.ndarray] | None = None
         if encoder_class(encoder).needs_weights:
@@ -232,20 +239,16 @@ class Detector:
 
     # ---- score -------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _embedder(self) -> Embedder:
-        return Embedder(self.spec, self.weights)
-
     def score(self, path: str | Path) -> Verdict:
         """Judge one recording, in this process. Raises AudioError when it cannot be scored."""
-        data_verdict = next(self.score_many([path], workers=0))
-        if data_verdict.error is not None:
-            raise data_verdict.error
-        return data_verdict
+        verdict = next(self.score_many([path], workers=0))
+        if verdict.error is not None:
+            raise verdict.error
+        return verdict
 
     def score_many(
         self,
-        paths: Iterable[str | Path],
+        paths: str | Path | Iterable[str | Path],
         *,
         store: str | Path | None = None,
         workers: int | None = None,
@@ -257,8 +260,9 @@ class Detector:
         A recording that cannot be scored gives a verdict with `error`; the others are not affected.
         """
         formats = ALL_FORMATS if all_formats else DEFAULT_FORMATS
+        given = [paths] if isinstance(paths, (str, Path)) else paths
         for result in extract(
-            paths, self.spec, self.weights, store=store, workers=workers, limits=limits, formats=formats
+            given, self.spec, self.weights, store=store, workers=workers, limits=limits, formats=formats
         ):
             yield self._verdict(result)
 
@@ -278,9 +282,17 @@ class Detector:
             extrapolated=p_value < self.calibration.finest,
             explanation=self._explain(features, is_anomaly),
             sketch_BC=features.sketch_BC,
-            warnings=tuple(finding.detail for finding in features.findings),
+            warnings=(*(finding.detail for finding in features.findings), *self._length_warning(features.seconds)),
             seconds=features.seconds,
         )
+
+    def _length_warning(self, seconds: float) -> tuple[str, ...]:
+        """Statistics over time settle with a clip's length, so p-values hold for clips like the normal ones."""
+        shortest, longest = float(self.training.seconds_N.min()), float(self.training.seconds_N.max())
+        if 0.8 * shortest <= seconds <= 1.25 * longest:
+            return ()
+        learned = f"{shortest:.3g} s" if shortest == longest else f"{shortest:.3g}-{longest:.3g} s"
+        return (f"lasts {seconds:.3g} s, the model learned from clips of {learned}: the p-value does not hold",)
 
     def nearest_normal(self, embedding_D: Float32) -> int:
         """Number of the training recording that is nearest, every dimension standardised."""
@@ -302,10 +314,7 @@ class Detector:
     @cached_property
     def band_centres_hz(self) -> Float32:
         """Centre frequencies of the bands of heat maps and sketches."""
-        spectral = Spectral(self.spec.sample_rate)
-        if self.spec.encoder == Spectral.name:
-            spectral = Spectral(**self.spec.config)
-        return spectral.centres_hz_M
+        return sketch_bands(self.spec).centres_hz_M
 
     def held_out_alarms(self) -> dict[str, tuple[int, int]]:
         """For each training domain or state: how many held-out recordings would raise an alarm, of how many.

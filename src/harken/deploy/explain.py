@@ -14,7 +14,7 @@ Float32 = NDArray[np.float32]
 _LEAST_DB = 3.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """What differs from the nearest normal recording.
 

@@ -36,7 +36,7 @@ class SetAside:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Training:
     """What is kept of the normal recordings, in recording order.
 
@@ -81,6 +81,8 @@ def learnable(clips: Sequence[Clip], aside: list[SetAside]) -> list[Clip]:
     for clip in clips:
         if clip.condition == "anomaly":
             aside.append(SetAside(clip.path, "is named an anomaly: not learned from"))
+        elif clip.split == "test" or (clip.section and clip.condition == "unknown" and clip.kind == "machine"):
+            aside.append(SetAside(clip.path, "is named a test or evaluation clip: not learned from"))
         elif clip.kind == "noise":
             aside.append(SetAside(clip.path, "is named noise without the machine: not learned from"))
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from harken.deploy.detector import Detector
 from harken.deploy.explain import Explanation
 from harken.deploy.verdict import Verdict
 from harken.embeddings.sketch import sketch_db
+from harken.embeddings.store import write_atomically
+from harken.errors import HarkenError
 
 Float32 = NDArray[np.float32]
 
@@ -43,8 +44,8 @@ def why_figure(detector: Detector, verdict: Verdict, clip_BC: Float32) -> Figure
     hz = detector.band_centres_hz
     image = _spectrogram(left, clip_BC, seconds, hz, "magma", lowest, highest)
     _spectrogram(middle, normal_BC, normal_seconds, hz, "magma", lowest, highest)
-    left.set_title(f"this recording\n{_short(Path(verdict.path).name)}", fontsize=9)
-    middle.set_title(f"nearest normal recording\n{_short(Path(found.nearest).name)}", fontsize=9)
+    left.set_title(f"this recording\n{_short(Path(verdict.path).name)}", fontsize=9, parse_math=False)
+    middle.set_title(f"nearest normal recording\n{_short(Path(found.nearest).name)}", fontsize=9, parse_math=False)
     figure.colorbar(image, ax=middle, label="level (dB)", shrink=0.9)
     most = max(6.0, float(np.abs(found.heatmap_BC).max()))
     difference = _spectrogram(right, found.heatmap_BC, seconds, hz, "RdBu_r", -most, most)
@@ -59,6 +60,7 @@ def why_figure(detector: Detector, verdict: Verdict, clip_BC: Float32) -> Figure
         fontsize=10,
         color=_ANOMALY if verdict.is_anomaly else _THRESHOLD,
         wrap=True,
+        parse_math=False,
     )
     return figure
 
@@ -147,9 +149,14 @@ def png_bytes(figure: Figure, dpi: int = 110) -> bytes:
 
 
 def save_png(figure: Figure, path: str | Path) -> None:
-    """Write the figure, whole or not at all."""
+    """Write the figure, whole or not at all. Raises HarkenError where that cannot be."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(png_bytes(figure))
-    os.replace(temporary, path)
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise HarkenError("is no name for a picture", file=path, next_step="Give a name that ends in .png")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, png_bytes(figure))
+    except OSError as error:
+        raise HarkenError(
+            f"cannot be written ({error.strerror})", file=path, next_step="Choose another place"
+        ) from None

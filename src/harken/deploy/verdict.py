@@ -17,7 +17,7 @@ from harken.errors import HarkenError
 Float32 = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verdict:
     """What is said of one recording.
 
@@ -84,7 +84,7 @@ def shifted(p_values: Sequence[float]) -> str | None:
     When half of eight or more recordings have p <= 0.1, it is not this or that recording that is odd: all
     sound different together. Normal recordings give this in less than 1 % of cases.
     """
-    if len(p_values) < 8 or float(np.median(p_values)) > 0.1:
+    if len(p_values) < 8 or 2 * sum(p <= 0.1 for p in p_values) < len(p_values):
         return None
     return (
         f"most of these {len(p_values)} recordings sound different from the normal ones together: the machine's "

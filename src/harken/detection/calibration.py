@@ -23,7 +23,7 @@ def parse_rate(text: str, clip_seconds: float) -> float:
     A rate in time assumes that the machine is listened to without gaps, in clips of `clip_seconds`.
     Raises HarkenError for anything else, or a share outside (0, 0.5].
     """
-    words = text.strip().lower()
+    words = str(text).strip().lower()
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*/\s*([a-z]+?)s?", words)
     try:
         if match and match[2] in _PERIODS:
@@ -122,8 +122,6 @@ class Calibration:
 
     def _survival(self, beyond_N: Float64) -> Float64:
         shape, scale = self._tail()
-        if scale == 0:
-            return np.where(beyond_N > 0, 0.0, 1.0)
         return (1.0 + beyond_N / (shape * scale)) ** -shape
 
     def _tail(self) -> tuple[float, float]:
@@ -141,4 +139,5 @@ class Calibration:
         shape = max(1.0, used * self.effective / count)
         # The highest score lies far out in its tail: the mean excess beyond it has grown along.
         scale = float(excess.mean()) + float(excess[-1]) / shape
-        return shape, scale
+        # Scores that are all equal tell nothing of their spread.
+        return shape, scale or float(abs(self.scores[-1])) or 1.0

@@ -53,6 +53,21 @@ class KNN(AnomalyDetector):
         count = int(self.domain_.max()) + 1
         self.location_, self.spread_ = np.zeros(count), np.ones(count)
         self._rebuild()
+        if self.banks == "separate":
+            self._standardise_banks()
+
+    def _standardise_banks(self) -> None:
+        """Location and spread of each bank's own leave-one-out distances; of all where a bank is too small to tell."""
+        itself = 2 * np.arange(len(self._scaled))
+        distances_NK = self._distances(self._scaled, itself, itself)
+        own_N = distances_NK[np.arange(len(self.domain_)), self.domain_]
+        there_N = np.isfinite(own_N)
+        for domain in range(len(self.location_)):
+            own = own_N[there_N & (self.domain_ == domain)]
+            if len(own) < 3 or own.std() == 0:
+                own = own_N[there_N]
+            if len(own):
+                self.location_[domain], self.spread_[domain] = own.mean(), own.std() or 1.0
 
     def _rebuild(self) -> None:
         self._scaled = (self.bank_ - self.mean_) / self.scale_
@@ -78,14 +93,7 @@ class KNN(AnomalyDetector):
         return np.stack(columns, axis=1)
 
     def _held_out(self, bank_ND: Float64, domains_N: NDArray[np.str_], blocks_N: Ints) -> Float64:
-        distances_NK = self._distances(self._scaled, blocks_N, blocks_N)
-        if self.banks == "separate":
-            for domain in range(len(self.location_)):
-                own = distances_NK[self.domain_ == domain, domain]
-                own = own[np.isfinite(own)]
-                if len(own) > 1 and own.std() > 0:
-                    self.location_[domain], self.spread_[domain] = own.mean(), own.std()
-        scores_N = self._fused(distances_NK)
+        scores_N = self._fused(self._distances(self._scaled, blocks_N, blocks_N))
         if np.isfinite(scores_N).all():
             return scores_N
         # Some clip has no other that is far enough in time: fall back on folds.

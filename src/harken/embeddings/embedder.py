@@ -106,7 +106,7 @@ def weights_digest(weights: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClipFeatures:
     """What is kept of one recording.
 
@@ -122,6 +122,13 @@ class ClipFeatures:
     seconds: float
     sha256: str
     findings: tuple[Finding, ...]
+
+
+def sketch_bands(spec: EmbeddingSpec) -> Spectral:
+    """The bands of sketches, at the recordings' own rate; those of the encoder where it listens at that rate too."""
+    if spec.encoder == Spectral.name and spec.config.get("sample_rate") == spec.sample_rate:
+        return Spectral(**spec.config)
+    return Spectral(spec.sample_rate)
 
 
 class Embedder:
@@ -141,7 +148,7 @@ class Embedder:
         if encoder_class(spec.encoder).needs_weights:
             _one_torch_thread()
         self.encoder: Encoder = create_encoder(spec.encoder, spec.config, weights)
-        self.bands = self.encoder if isinstance(self.encoder, Spectral) else Spectral(spec.sample_rate)
+        self.bands = sketch_bands(spec)
 
     def decode(self, data: bytes, name: str | Path) -> Audio:
         """Decode a recording and check that it is of the rate and channel count that the spec expects."""

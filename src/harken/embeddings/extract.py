@@ -9,6 +9,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,6 +66,11 @@ def extract(
     if store is not None:
         EmbeddingStore(store, spec)
     names = [Path(path) for path in paths]
+    if workers == 0:
+        worker = _Worker(job)
+        for path in names:
+            yield worker(path)
+        return
     yield from _isolated(_run, names, workers=workers, timeout=timeout, initializer=_start, initargs=(job,))
 
 
@@ -100,11 +106,11 @@ def _isolated(
 ) -> Iterator[Any]:
     """function(name) of each name, in order, in processes that may crash or hang without harm to this one."""
     if workers == 0:
-        if initializer is not None:
-            initializer(*initargs)
         for path in names:
             yield function(path)
         return
+    if workers is not None and workers < 0:
+        raise HarkenError(f"{workers} workers are too few", next_step="Give 0 for none, or leave it out for one a core")
     count = min(workers or os.cpu_count() or 1, max(1, len(names)))
     # Fork shares the weights and starts in milliseconds; the parent has no torch threads to lose.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
@@ -166,7 +172,9 @@ class _Worker:
                 self.embedder = Embedder(job.spec, job.weights, limits=job.limits, formats=job.formats)
             features = self.embedder.analyse(data, path)
             if self.store is not None:
-                self.store.put(features)
+                # A full disk costs the next run some time, not this one its result.
+                with suppress(OSError):
+                    self.store.put(features)
             return Extracted(path, features)
         except AudioError as error:
             return Extracted(path, error=error)

@@ -15,6 +15,7 @@ import safetensors.numpy
 
 from harken.audio.quality import Finding
 from harken.embeddings.embedder import ClipFeatures, EmbeddingSpec
+from harken.errors import HarkenError
 
 SCHEMA = 1
 
@@ -29,10 +30,15 @@ class EmbeddingStore:
 
     def __init__(self, root: str | Path, spec: EmbeddingSpec) -> None:
         self.folder = Path(root) / spec.fingerprint()[:24]
-        self.folder.mkdir(parents=True, exist_ok=True)
         describe = self.folder / "spec.json"
-        if not describe.exists():
-            write_atomically(describe, spec.model_dump_json(indent=2).encode() + b"\n")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not describe.exists():
+                write_atomically(describe, spec.model_dump_json(indent=2).encode() + b"\n")
+        except OSError as error:
+            raise HarkenError(
+                f"cannot keep embeddings there ({error.strerror})", file=root, next_step="Name another folder as store"
+            ) from None
 
     def path(self, sha256: str) -> Path:
         return self.folder / sha256[:2] / f"{sha256}.safetensors"
