@@ -23,8 +23,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from harken.embeddings.store import write_atomically
 from harken.errors import BundleError
+from harken.files import write_atomically
 
 SCHEMA = 1
 _MANIFEST = "manifest.json"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -93,7 +93,7 @@ class Detector:
         workers: int | None = None,
         all_formats: bool = False,
         limits: Limits = Limits(),
-        progress: Any = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Detector:
         """Learn the normal sound of one machine.
 
@@ -297,8 +297,8 @@ class Detector:
     def nearest_normal(self, embedding_D: Float32) -> int:
         """Number of the training recording that is nearest, every dimension standardised."""
         mean_D, scale_D = self.training.scaling
-        bank_ND = (self.training.embeddings_ND - mean_D) / scale_D
-        return int(nearest(((embedding_D - mean_D) / scale_D)[None], bank_ND, 1)[1][0, 0])
+        query_D = (embedding_D - mean_D) / scale_D
+        return int(nearest(query_D[None], self.training.standardised_ND, 1)[1][0, 0])
 
     def _explain(self, features: ClipFeatures, is_anomaly: bool) -> Explanation:
         row = self.nearest_normal(features.embedding)

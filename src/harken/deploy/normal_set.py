@@ -55,6 +55,11 @@ class Training:
     def scaling(self) -> tuple[Float64, Float64]:
         return standardisation(self.embeddings_ND.astype(np.float64))
 
+    @cached_property
+    def standardised_ND(self) -> Float64:
+        mean_D, scale_D = self.scaling
+        return (self.embeddings_ND - mean_D) / scale_D
+
 
 def trained_weights(encoder: str, weights: str | Path | None) -> tuple[dict[str, Any], Mapping[str, np.ndarray]]:
     """Configuration and weights of an encoder: those asked for, or the catalogue's first."""

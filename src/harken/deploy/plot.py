@@ -17,8 +17,8 @@ from harken.deploy.detector import Detector
 from harken.deploy.explain import Explanation
 from harken.deploy.verdict import Verdict
 from harken.embeddings.sketch import sketch_db
-from harken.embeddings.store import write_atomically
 from harken.errors import HarkenError
+from harken.files import write_atomically
 
 Float32 = NDArray[np.float32]
 

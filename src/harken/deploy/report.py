@@ -17,9 +17,9 @@ from harken.audio.decode import ALL_FORMATS, decode
 from harken.deploy.detector import Detector
 from harken.deploy.plot import png_bytes, scores_figure, why_figure
 from harken.deploy.verdict import Verdict, shifted
-from harken.embeddings.store import write_atomically
 from harken.errors import HarkenError
 from harken.evaluation.metrics import SectionResult
+from harken.files import write_atomically
 
 #: longest sound that is put into the report, in seconds
 _MOST_SECONDS = 12.0

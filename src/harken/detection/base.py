@@ -24,7 +24,7 @@ class AnomalyDetector(ABC):
     * The fitted state is plain arrays (`state`, `restored`), so that it is stored without pickle.
 
     A subclass stores its parameters in `__init__` under their own names and nothing else, implements `_fit` and
-    `_score`, keeps what it learns in attributes that end in `_`, and may replace `_held_out`.
+    `_score`, sets `mean_`, keeps what it learns in attributes that end in `_`, and may replace `_held_out`.
     Scores depend on the set of training clips, not on their order, and one clip's score not on the others
     that are scored with it, to the last bit.
     """
@@ -32,6 +32,8 @@ class AnomalyDetector(ABC):
     name: ClassVar[str]
 
     train_scores_: Float64
+    #: mean of each dimension over the training clips: every detector standardises, and `_fit` sets it
+    mean_: Float64
 
     def fit(
         self, embeddings_ND: ArrayLike, domains_N: ArrayLike | None = None, blocks_N: ArrayLike | None = None
@@ -67,9 +69,9 @@ class AnomalyDetector(ABC):
         return self._score(queries_ND) if len(queries_ND) else np.empty(0)
 
     @property
-    @abstractmethod
     def dimensions(self) -> int:
         """D of the embeddings that it was fitted on."""
+        return self.mean_.shape[0]
 
     @abstractmethod
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None: ...

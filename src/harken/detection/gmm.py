@@ -21,7 +21,6 @@ class GMM(AnomalyDetector):
 
     name: ClassVar[str] = "gmm"
 
-    mean_: Float64
     scale_: Float64
     weights_: Float64
     means_: Float64
@@ -31,10 +30,6 @@ class GMM(AnomalyDetector):
         self.components = components
         self.regularisation = regularisation
         self.seed = seed
-
-    @property
-    def dimensions(self) -> int:
-        return self.mean_.shape[0]
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
         self.mean_, self.scale_ = standardisation(bank_ND)

@@ -22,7 +22,6 @@ class KMeans(AnomalyDetector):
 
     name: ClassVar[str] = "kmeans"
 
-    mean_: Float64
     scale_: Float64
     centres_: Float64
 
@@ -30,10 +29,6 @@ class KMeans(AnomalyDetector):
         self.clusters = clusters
         self.metric = metric
         self.seed = seed
-
-    @property
-    def dimensions(self) -> int:
-        return self.mean_.shape[0]
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
         self.mean_, self.scale_ = standardisation(bank_ND)

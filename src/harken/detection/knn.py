@@ -21,7 +21,6 @@ class KNN(AnomalyDetector):
 
     name: ClassVar[str] = "knn"
 
-    mean_: Float64
     scale_: Float64
     bank_: Float64
     domain_: Ints
@@ -37,10 +36,6 @@ class KNN(AnomalyDetector):
         self.neighbours = neighbours
         self.metric = metric
         self.banks = banks
-
-    @property
-    def dimensions(self) -> int:
-        return self.bank_.shape[1]
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
         if self.banks not in ("pooled", "separate"):

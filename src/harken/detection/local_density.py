@@ -29,7 +29,6 @@ class LocalDensity(AnomalyDetector):
     bank_: Float64
     weights_: Float64
     exponent_: float
-    mean_: Float64
     scale_: Float64
     basis_: Float64
     gain_: Float64
@@ -51,10 +50,6 @@ class LocalDensity(AnomalyDetector):
         self.exponent = exponent
         self.space = space
         self.metric = metric
-
-    @property
-    def dimensions(self) -> int:
-        return self.bank_.shape[1]
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
         if self.neighbours < 1:

@@ -17,16 +17,11 @@ class LOF(AnomalyDetector):
 
     name: ClassVar[str] = "lof"
 
-    mean_: Float64
     scale_: Float64
     bank_: Float64
 
     def __init__(self, neighbours: int = 16) -> None:
         self.neighbours = neighbours
-
-    @property
-    def dimensions(self) -> int:
-        return self.mean_.shape[0]
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
         self.mean_, self.scale_ = standardisation(bank_ND)

@@ -20,14 +20,9 @@ class Mahalanobis(AnomalyDetector):
 
     name: ClassVar[str] = "mahalanobis"
 
-    mean_: Float64
     scale_: Float64
     centres_: Float64
     precision_: Float64
-
-    @property
-    def dimensions(self) -> int:
-        return self.mean_.shape[0]
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
         self.mean_, self.scale_ = standardisation(bank_ND)

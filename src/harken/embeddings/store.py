@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import safetensors.numpy
 from harken.audio.quality import Finding
 from harken.embeddings.embedder import ClipFeatures, EmbeddingSpec
 from harken.errors import HarkenError
+from harken.files import write_atomically
 
 SCHEMA = 1
 
@@ -94,22 +93,3 @@ def _digest(tensors: dict[str, np.ndarray]) -> str:
         digest.update(f"{name}{tensors[name].dtype.str}{tensors[name].shape}".encode())
         digest.update(tensors[name].tobytes())
     return digest.hexdigest()
-
-
-def write_atomically(path: Path, data: bytes, *, sync: bool = False) -> None:
-    """Write `data` so that `path` holds either what it held before or all of `data`.
-
-    sync: also survive a power cut right after (costs a disk flush).
-    """
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as handle:
-            handle.write(data)
-            if sync:
-                handle.flush()
-                os.fsync(handle.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

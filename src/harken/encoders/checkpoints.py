@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harken.encoders import encoder_class
 from harken.encoders.weight_files import Format, first_line, from_safetensors, read_tensors
 from harken.errors import WeightsError
+from harken.files import write_atomically
 
 Weights = Mapping[str, NDArray[Any]]
 #: called with the address, bytes so far and bytes in all (0: unknown)
@@ -313,8 +314,8 @@ def _install(name: str, path: Path, entry: Checkpoint | None) -> Record:
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
         # The record comes last: a checkpoint without one does not exist.
-        _write(_converted(name), data)
-        _write(_recorded(name), (record.model_dump_json(indent=2) + "\n").encode())
+        write_atomically(_converted(name), data, sync=True)
+        write_atomically(_recorded(name), (record.model_dump_json(indent=2) + "\n").encode(), sync=True)
     except OSError as error:
         raise WeightsError(
             f"cannot be written: {error.strerror}",
@@ -322,21 +323,6 @@ def _install(name: str, path: Path, entry: Checkpoint | None) -> Record:
             next_step="Free space there, or set HARKEN_CACHE to a folder that can be written to",
         ) from None
     return record
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, even if the power fails; writers of the same file do not disturb each other."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _read_record(name: str) -> Record:
