@@ -81,5 +81,5 @@ def test_a_table_row_says_what_the_name_says() -> None:
         [Path("fan/section_00_target_train_normal_0007_spd_28V.wav"), Path("my pump/0001.wav")]
     )
     assert (clip.domain, clip.condition, clip.section, clip.split) == ("target", "normal", "00", "train")
-    assert clip.attributes == {"text": "spd_28V"}
+    assert clip.attributes == {"spd": "28V"}
     assert (other.domain, other.condition) == ("unknown", "unknown")

@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from harken import __version__
-from harken.cli import demo, doctor, explain, fit, score, simulate, weights
+from harken.cli import data, demo, doctor, evaluate, explain, fit, score, simulate, weights
 from harken.errors import HarkenError
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ app.command("simulate")(simulate.simulate)
 app.command("fit")(fit.fit)
 app.command("score")(score.score)
 app.command("explain")(explain.explain)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from harken.data.names import parse_name
+from harken.data.names import attribute_pairs, parse_name, without_ending
 from harken.errors import HarkenError
 
 Split = Literal["train", "test", "supplemental"]
@@ -80,7 +80,7 @@ def clips_from_files(paths: Sequence[Path]) -> list[Clip]:
     """A row a file. Names that follow the DCASE grammar fill domain, condition, section and split."""
     clips = []
     for path in paths:
-        name = parse_name(path.stem)
+        name = parse_name(without_ending(path.name))
         if name is None:
             clips.append(Clip(clip_id=str(path), path=path))
             continue
@@ -93,7 +93,7 @@ def clips_from_files(paths: Sequence[Path]) -> list[Clip]:
                 domain=name.domain,  # type: ignore[arg-type]
                 condition=name.condition,  # type: ignore[arg-type]
                 kind=name.kind,  # type: ignore[arg-type]
-                attributes={"text": name.attributes} if name.attributes else {},
+                attributes=attribute_pairs(name.attributes),
             )
         )
     return clips

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
-_SUPPLEMENTAL = {"machine": "clean", "clean": "clean", "noise": "noise"}
 _WORDS = {
-    "source": "domain",
-    "target": "domain",
-    "train": "split",
-    "test": "split",
-    "normal": "condition",
-    "anomaly": "condition",
+    "source": ("domain", "source"),
+    "target": ("domain", "target"),
+    "train": ("split", "train"),
+    "test": ("split", "test"),
+    "normal": ("condition", "normal"),
+    "anomaly": ("condition", "anomaly"),
+    "machine": ("kind", "clean"),
+    "clean": ("kind", "clean"),
+    "noise": ("kind", "noise"),
 }
 _ID_NAME = re.compile(r"(?:(normal|anomaly)_)?id_(\d+)_(\d+)$")
+_SECTION_NAME = re.compile(rf"section_(\d+)_((?:(?:{'|'.join(_WORDS)})_)*)(\d+)(?:_(.*))?$", re.ASCII)
+_ENDING = re.compile(r"\.(wav|wave|flac|ogg|opus|mp3|aif|aiff|w64|rf64|au|caf)$", re.IGNORECASE)
+_KEY = re.compile(r"[A-Za-z][A-Za-z-]*$")
 
 
-@dataclass(frozen=True)
-class Name:
+class Name(NamedTuple):
     """Fields that stand in a DCASE file name; `unknown` or None where the name is silent.
 
     attributes: the text after the running number, as it stands (its keys are told apart by `attributes_NN.csv`).
     """
 
     section: str
-    index: str
+    number: str
     domain: str = "unknown"
     split: str | None = None
     condition: str = "unknown"
@@ -40,22 +45,50 @@ def parse_name(stem: str) -> Name | None:
     any order and number, the running number, then attributes. Words are searched for, not counted: evaluation
     clips lack all of them and one 2024 machine lacks `test`.
     """
+    match = _SECTION_NAME.match(stem)
+    if match:
+        section, words, number, rest = match.groups()
+        fields = _fields(words)
+        if fields is None:
+            return None
+        rest = (rest or "").strip("_")
+        return Name(section, number, *fields, "" if rest == "noAttribute" else rest)
     match = _ID_NAME.match(stem)
     if match:
-        return Name(section=match[2], index=match[3], condition=match[1] or "unknown")
-    tokens = stem.split("_")
-    if len(tokens) < 3 or tokens[0] != "section" or not tokens[1].isdigit():
-        return None
-    fields: dict[str, str] = {}
-    for position, token in enumerate(tokens[2:], start=2):
-        if token.isdigit():
-            rest = "_".join(tokens[position + 1 :]).strip("_")
-            attributes = "" if rest == "noAttribute" else rest
-            return Name(section=tokens[1], index=token, attributes=attributes, **fields)
-        field = _WORDS.get(token, "kind" if token in _SUPPLEMENTAL else None)
-        if field is None or field in fields:
-            return None
-        fields[field] = _SUPPLEMENTAL.get(token, token)
-        if field == "kind":
-            fields["split"] = "supplemental"
+        return Name(section=match[2], number=match[3], condition=match[1] or "unknown")
     return None
+
+
+@cache
+def _fields(words: str) -> tuple[str, str | None, str, str] | None:
+    """domain, split, condition and kind that the words of a name tell; None when one of them is told twice."""
+    told: dict[str, str] = {}
+    for word in words.split("_")[:-1]:
+        field, value = _WORDS[word]
+        if told.setdefault(field, value) is not value or words.count(f"{word}_") > 1:
+            return None
+    split = "supplemental" if "kind" in told else told.get("split")
+    return told.get("domain", "unknown"), split, told.get("condition", "unknown"), told.get("kind", "machine")
+
+
+def is_id_name(stem: str) -> bool:
+    """Whether a name is of the 2020 form, by machine ID."""
+    return _ID_NAME.match(stem) is not None
+
+
+def without_ending(file_name: str) -> str:
+    """The name without an audio ending. Other dots stay: attribute values hold some (`volt_1.5_wt_150`)."""
+    return _ENDING.sub("", file_name)
+
+
+def attribute_pairs(text: str) -> dict[str, str]:
+    """Attributes of a name, key -> value: `spd_28V_mic_1` -> {"spd": "28V", "mic": "1"}.
+
+    Text in which keys and values cannot be told apart (glued as `weight15_BckgF`, keys of two words, a key twice)
+    is kept whole under "text".
+    """
+    tokens = text.split("_")
+    keys = tokens[::2]
+    if len(tokens) % 2 or len(set(keys)) < len(keys) or not all(map(_KEY.match, keys)):
+        return {"text": text} if text else {}
+    return dict(zip(keys, tokens[1::2], strict=True))

@@ -1,0 +1,95 @@
+"""harken evaluate: official numbers of score files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harken.cli.console import emit, say
+
+
+def evaluate(
+    scores: Annotated[
+        Path, typer.Argument(help="Folder of anomaly_score_*.csv, or of such folders, or a table.", show_default=False)
+    ],
+    truth: Annotated[
+        Path | None, typer.Option(help="Folder with ground_truth_data; not needed where names carry labels.")
+    ] = None,
+    year: Annotated[int | None, typer.Option(help="Whose official rule; told from the files otherwise.")] = None,
+    machine: Annotated[list[str] | None, typer.Option(help="Evaluate this machine only; repeat.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Add the further numbers of the official evaluators.")] = False,
+    bootstrap: Annotated[int, typer.Option(help="Resamplings for a 95 % interval; 0 = none.", min=0)] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """The official score of one system, or of several, ranked. Clips are joined on their names."""
+    from harken.evaluation.bootstrap import bootstrap as resample
+    from harken.evaluation.evaluate import Result
+    from harken.evaluation.evaluate import evaluate as run
+    from harken.evaluation.evaluator import evaluator_numbers
+
+    done = run(scores, truth, year=year, machines=machine)
+
+    def as_json(result: Result) -> dict[str, Any]:
+        data = result.as_json()
+        if bootstrap:
+            interval = resample(result, draws=bootstrap)
+            data["official_score_interval"] = [interval.low, interval.high]
+        if full:
+            data["evaluator"] = evaluator_numbers(result)
+        return data
+
+    if json and len(done.results) == 1 and not done.broken:
+        emit(as_json(done.results[0]))
+    elif json:
+        failed = [{"system": broken.name, "error": str(broken.error)} for broken in done.broken]
+        emit({"systems": [as_json(result) for result in done.results], "failed": failed})
+    elif len(done.results) == 1:
+        _print_system(as_json(done.results[0]))
+    else:
+        _print_ranking([as_json(result) for result in done.results])
+    for broken in done.broken:
+        say(f"not evaluated: {broken.name}: {broken.error}")
+    if done.broken:
+        raise typer.Exit(2)
+
+
+def _print_system(data: dict[str, Any]) -> None:
+    sections = [(machine, name, row) for machine, rows in data["machines"].items() for name, row in rows.items()]
+    columns = list(dict.fromkeys(key for *_, row in sections for key in row if not key.endswith("_within_domain")))
+    width = max(len(machine) for machine, *_ in sections) + 1
+    print(f"{'machine':<{width}}{'section':<11}" + "".join(f"{_short(name):>9}" for name in columns))
+    for machine, name, row in sections:
+        numbers = "".join(f"{row[column]:>9.4f}" if column in row else f"{'-':>9}" for column in columns)
+        print(f"{machine:<{width}}{name:<11}{numbers}")
+    for name, value in data.items():
+        if name in ("system", "rule", "machines", "official_score"):
+            continue
+        if isinstance(value, dict):
+            for what, number in value.items():
+                print(f"{what}: {' '.join(map(str, number)) if isinstance(number, list) else number}")
+        else:
+            print(f"{name}: {value}")
+    if any("f1_best_tuned_on_test" in row for *_, row in sections):
+        print("F1*: at the best threshold, which only the labels of these clips tell")
+    print(f"official score ({data['rule']}): {data['official_score']}")
+
+
+def _short(name: str) -> str:
+    if name == "f1_best_tuned_on_test":
+        return "F1*"
+    words = {"source": "src", "target": "tgt", "precision": "prec", "recall": "rec", "expected": "exp"}
+    return " ".join(words.get(word, word) for word in name.split("_"))
+
+
+def _print_ranking(rows: list[dict[str, Any]]) -> None:
+    width = max(len(row["system"]) for row in rows) + 2
+    names = [name for name in rows[0] if name in ("auc_source", "auc_target", "auc", "pauc", "official_score_interval")]
+    print(f"{'':<4}{'system':<{width}}{'official score':<20}" + "  ".join(names))
+    for rank, row in enumerate(rows, start=1):
+        cells = "  ".join(
+            f"{row[name][0]:.4f}-{row[name][1]:.4f}" if isinstance(row[name], list) else f"{row[name]:<{len(name)}.4f}"
+            for name in names
+        )
+        print(f"{rank:<4}{row['system']:<{width}}{row['official_score']!s:<20}{cells}")

@@ -1,0 +1,129 @@
+"""Is a tree of DCASE data whole? Counts against the catalogue, headers of every recording."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harken.data import catalog
+from harken.data.catalog import Part, Year
+from harken.data.clips import Clip
+from harken.data.index import index
+
+Progress = Callable[[int, int], None]
+
+
+def check(root: Path, progress: Progress | None = None) -> list[str]:
+    """Findings about everything below `root`; years are those that the folders tell."""
+    clips, odd = index(root)
+    findings = [str(finding) for finding in odd]
+    clips, broken = read_headers(clips, progress)
+    findings += broken
+    by_year: dict[int, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        if clip.year in catalog.years():
+            by_year[clip.year].append(clip)
+    for number, rows in sorted(by_year.items()):
+        findings += _against_catalogue(catalog.year(number), rows)
+    return findings
+
+
+def check_year(
+    root: Path,
+    year: int,
+    parts: Sequence[Part] = catalog.PARTS,
+    machines: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Findings about these parts and machines (default: all) of one year below `root`."""
+    entry = catalog.year(year)
+    clips, odd = index(root)
+    rows = [clip for clip in clips if clip.year == year and (machines is None or clip.machine in machines)]
+    rows, broken = read_headers(rows, progress)
+    findings = [str(finding) for finding in odd] + broken + _against_catalogue(entry, rows)
+    here = {(clip.machine, clip.split, clip.section) for clip in rows}
+    for archive in entry.archives(tuple(parts), None if machines is None else tuple(machines)):
+        half = entry.machine(archive.machine, "dev" if archive.part == "dev" else "eval")
+        assert half is not None  # archives come from the machines
+        splits = {"dev": ("train", "test"), "train": ("train",), "eval": ("test",)}[archive.part]
+        for split in splits:
+            lacking = [s for s in half.sections if (archive.machine, split, s) not in here]
+            if lacking:
+                findings.append(f"{year} {archive.machine}: no {split} clips of section {', '.join(lacking)}")
+    return findings
+
+
+def read_headers(clips: Iterable[Clip], progress: Progress | None = None) -> tuple[list[Clip], list[str]]:
+    """The clips with rate, channels and length from their headers, and what cannot be read or is empty."""
+    import soundfile
+
+    rows = list(clips)
+    findings = []
+    for row, clip in enumerate(rows):
+        try:
+            info = soundfile.info(str(clip.path))
+        except (soundfile.SoundFileError, OSError) as error:
+            findings.append(f"{clip.clip_id}: cannot be read ({error})")
+            continue
+        if info.frames == 0:
+            findings.append(f"{clip.clip_id}: is empty")
+        rows[row] = replace(clip, sample_rate=info.samplerate, channels=info.channels, frames=info.frames)
+        if progress is not None:
+            progress(row + 1, len(rows))
+    return rows, findings
+
+
+def _against_catalogue(year: Year, clips: Sequence[Clip]) -> list[str]:
+    """What differs from the catalogue: rate, channels, lengths, counts of clips of the sections that are here."""
+    findings = []
+    names = {entry.name for entry in year.machines}
+    for machine in sorted({clip.machine for clip in clips}):
+        rows = [clip for clip in clips if clip.machine == machine]
+        if machine not in names:
+            findings.append(f"{year.year} has no machine {machine} ({len(rows)} clips)")
+            continue
+        for what, found, expected in (
+            ("Hz", {clip.sample_rate for clip in rows}, year.sample_rate),
+            ("channels", {clip.channels for clip in rows}, len(year.channels)),
+        ):
+            if odd := found - {expected, None}:
+                findings.append(f"{year.year} {machine}: {sorted(map(str, odd))} {what}, the catalogue says {expected}")
+        for entry in (entry for entry in year.machines if entry.name == machine):
+            mine = [clip for clip in rows if clip.section in entry.sections]
+            findings += _counts(year, entry, mine)
+            shortest, longest = entry.seconds or year.seconds
+            outside = [
+                clip
+                for clip in mine
+                if clip.frames
+                and clip.sample_rate
+                and clip.split != "supplemental"
+                and not shortest - 0.5 <= clip.frames / clip.sample_rate <= longest + 0.5
+            ]
+            if outside:
+                findings.append(
+                    f"{year.year} {machine}: {len(outside)} clips are not {shortest:g}-{longest:g} s long: "
+                    f"{outside[0].clip_id}"
+                )
+    return findings
+
+
+def _counts(year: Year, entry: catalog.MachineEntry, clips: Sequence[Clip]) -> list[str]:
+    findings = []
+    for section in sorted({clip.section for clip in clips}):
+        train = Counter(clip.domain for clip in clips if clip.section == section and clip.split == "train")
+        test = sum(clip.section == section and clip.split == "test" for clip in clips)
+        where = f"{year.year} {entry.name} section {section}"
+        if train and year.train and dict(train) != year.train:
+            findings.append(f"{where}: training clips {dict(train)}, the catalogue says {year.train}")
+        expected = sum(entry.test.get(section, {}).values())
+        if test and expected and test != expected:
+            findings.append(f"{where}: {test} test clips, the catalogue says {expected}")
+    supplemental = sum(clip.split == "supplemental" for clip in clips)
+    if supplemental and year.supplemental and supplemental != year.supplemental:
+        findings.append(
+            f"{year.year} {entry.name}: {supplemental} supplemental clips, the catalogue says {year.supplemental}"
+        )
+    return findings

@@ -1,0 +1,63 @@
+"""The clips table on disk: parquet, one row a clip."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from operator import attrgetter
+from pathlib import Path
+
+from harken.data.clips import Clip
+from harken.errors import HarkenError
+from harken.files import write_atomically
+
+SCHEMA = 1
+_STRINGS = ("clip_id", "path", "corpus", "split", "machine", "section", "domain", "condition", "kind")
+_NUMBERS = ("year", "sample_rate", "channels", "frames")
+
+
+def write_table(clips: Sequence[Clip], file: Path) -> None:
+    """Write the clips; whole or not at all. Paths are made absolute."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = map(attrgetter(*_STRINGS, *_NUMBERS, "attributes"), clips)
+    cells = dict(zip((*_STRINGS, *_NUMBERS, "attributes"), zip(*rows, strict=True), strict=True)) if clips else {}
+    columns = {name: pa.array(cells.get(name, ()), pa.string()) for name in _STRINGS if name != "path"}
+    columns["path"] = pa.array(
+        [str(path if path.is_absolute() else path.absolute()) for path in cells.get("path", ())], pa.string()
+    )
+    columns |= {name: pa.array(cells.get(name, ()), pa.int64()) for name in _NUMBERS}
+    pairs = [list(attributes.items()) for attributes in cells.get("attributes", ())]
+    columns["attributes"] = pa.array(pairs, pa.map_(pa.string(), pa.string()))
+    order = [*_STRINGS, "attributes", *_NUMBERS]
+    table = pa.table({name: columns[name] for name in order}).replace_schema_metadata({"harken_clips": str(SCHEMA)})
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, sink.getvalue())
+
+
+def read_table(file: Path) -> list[Clip]:
+    """Clips of a table written by `write_table`. Raises HarkenError for anything else."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(file)
+    except FileNotFoundError as error:
+        raise HarkenError("there is no such file", file=file, next_step="Make it: harken data index ROOT") from error
+    except (OSError, pa.ArrowException) as error:
+        raise HarkenError(
+            f"is no clips table ({error})", file=file, next_step="Make it again: harken data index"
+        ) from error
+    version = (table.schema.metadata or {}).get(b"harken_clips")
+    if version != str(SCHEMA).encode():
+        raise HarkenError(
+            "is no clips table of this version", file=file, next_step="Make it again: harken data index ROOT"
+        )
+    rows = table.to_pylist()
+    for row in rows:
+        row["path"] = Path(row["path"])
+        row["attributes"] = dict(row["attributes"])
+    return [Clip(**row) for row in rows]
