@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-# download
+from harken.cli import data_download
 from harken.cli.console import emit, progress, say
 
 app = typer.Typer(help="DCASE data: list, download, index, check.", no_args_is_help=True)
-
+app.command("download")(data_download.download)
 
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
