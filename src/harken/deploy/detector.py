@@ -22,7 +22,6 @@ from harken.deploy.normal_set import (
     named_states,
     names_below_common,
     notes_on,
-    trained_weights,
     twins,
     unfit,
     usual_form,
@@ -37,6 +36,7 @@ from harken.embeddings.embedder import ClipFeatures, EmbeddingSpec, make_spec, s
 from harken.embeddings.extract import Extracted, extract
 from harken.embeddings.sketch import sketch_db
 from harken.encoders import encoder_class
+from harken.encoders.checkpoints import weights_for
 from harken.errors import BundleError, HarkenError
 from harken.threads import one_thread
 
@@ -128,7 +128,7 @@ class Detector:
         sample_rate, channels = usual_form([clip.path for clip in clips], workers, limits, formats)
         arrays: Mapping[str, np.ndarray] | None = None
         if encoder_class(encoder).needs_weights:
-            trained_config, arrays = trained_weights(encoder, weights)
+            trained_config, arrays = weights_for(encoder, weights)
             config = {**trained_config, **(config or {})}
         try:
             spec = make_spec(

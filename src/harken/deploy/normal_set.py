@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,25 +58,6 @@ class Training:
     def standardised_ND(self) -> Float64:
         mean_D, scale_D = self.scaling
         return (self.embeddings_ND - mean_D) / scale_D
-
-
-def trained_weights(encoder: str, weights: str | Path | None) -> tuple[dict[str, Any], Mapping[str, np.ndarray]]:
-    """Configuration and weights of an encoder: those asked for, or the catalogue's first."""
-    from harken.encoders import checkpoints
-
-    if weights is None:
-        known = [entry.name for entry in checkpoints.catalog() if entry.encoder == encoder]
-        if not known:
-            raise HarkenError(f"no weights of {encoder} are in the catalogue", next_step="Give a file of weights")
-        weights = known[0]
-    found = checkpoints.load(weights)
-    if found.encoder != encoder:
-        raise HarkenError(
-            f"are weights of {found.encoder}, not of {encoder}",
-            file=str(weights),
-            next_step="Give weights of that encoder",
-        )
-    return dict(found.config), found.weights
 
 
 def learnable(clips: Sequence[Clip], aside: list[SetAside]) -> list[Clip]:

@@ -17,6 +17,7 @@ __all__ = ["Embedding", "Encoder", "create_encoder", "encoder_class", "list_enco
 # Module and class, imported on use: only the neural encoders need torch.
 _ENCODERS = {
     "efficientat": ("harken.encoders.efficientat", "EfficientAT"),
+    "log_mel": ("harken.encoders.log_mel", "LogMel"),
     "spectral": ("harken.encoders.spectral", "Spectral"),
     "yamnet": ("harken.encoders.yamnet", "YAMNet"),
 }

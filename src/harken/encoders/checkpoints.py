@@ -234,6 +234,23 @@ def load(name_or_path: str | Path) -> Loaded:
     return Loaded(encoder, config, weights)
 
 
+def weights_for(encoder: str, weights: str | Path | None) -> tuple[dict[str, Any], Mapping[str, NDArray[Any]]]:
+    """Configuration and weights of an encoder: those asked for, or the catalogue's first."""
+    if weights is None:
+        known = [entry.name for entry in catalog() if entry.encoder == encoder]
+        if not known:
+            raise WeightsError(f"no weights of {encoder} are in the catalogue", next_step="Give a file of weights")
+        weights = known[0]
+    found = load(weights)
+    if found.encoder != encoder:
+        raise WeightsError(
+            f"are weights of {found.encoder}, not of {encoder}",
+            file=str(weights),
+            next_step="Give weights of that encoder",
+        )
+    return dict(found.config), found.weights
+
+
 def verify(name: str) -> Record:
     """Compare a cached checkpoint with its recorded sha256 and, if it has one, the catalogue's.
 
