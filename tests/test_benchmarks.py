@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[1]
         (["real_clips.py"], "slider id_00"),
         (["fuzz.py", "--files", "300"], "mutated recordings"),
         (["throughput.py", "--clips", "100"], "harken score"),
+        (["dcase.py", "--names", "2000"], "index 2000 real names"),
+        (["toycar.py", "--epochs", "2"], "1-NN"),
     ],
 )
 def test_it_runs(shared: Path, words: list[str], expected: str) -> None:

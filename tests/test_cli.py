@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ import soundfile as sf
 from conftest import hum
 
 HARKEN = Path(sys.executable).with_name("harken")
+GROUPS = ("data", "recipe", "weights")
+VERBS = (*GROUPS, "demo", "doctor", "evaluate", "explain", "fit", "plan", "run", "score", "simulate", "submit")
 
 
 def harken(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -186,7 +189,7 @@ def test_simulate_fit_score(tmp_path: Path) -> None:
 
 def test_doctor_and_weights(tmp_path: Path) -> None:
     findings = json.loads(harken("doctor", "--json").stdout)
-    assert findings["encoders"] == ["efficientat", "spectral", "yamnet"]
+    assert findings["encoders"] == ["efficientat", "log_mel", "spectral", "yamnet"]
     listed = json.loads(harken("weights", "list", "--json").stdout)
     assert {entry["name"] for entry in listed} >= {"efficientat-mn04-as", "yamnet"}
     assert all(entry["licence"] for entry in listed)
@@ -215,12 +218,10 @@ def test_every_command_of_the_documents_exists() -> None:
     text = "\n".join(path.read_text() for path in [root / "README.md", *sorted((root / "docs").glob("*.md"))])
     commands = {
         command.split("`")[0].strip()
-        for command in re.findall(
-            r"(?:^|`)harken ((?:fit|score|explain|simulate|weights|doctor|demo|--)[^\n`]*)", text, re.M
-        )
+        for command in re.findall(rf"(?:^|`)harken ((?:{'|'.join(VERBS)}|--)[^\n`]*)", text, re.M)
     }
-    assert len(commands) >= 5
-    verbs = {" ".join(command.split()[: 2 if command.startswith("weights") else 1]) for command in commands}
+    assert len(commands) >= 20
+    verbs = {" ".join(command.split()[: 2 if command.split()[0] in GROUPS else 1]) for command in commands}
     for verb in sorted(verbs):
         page = re.sub(r"\s+", " ", harken(*verb.split(), "--help").stdout)
         for command in commands:
@@ -242,6 +243,18 @@ def test_the_readmes_main_commands_and_python(make_clips: Callable[..., Path], t
         assert words[0] == "harken"
         done = subprocess.run([HARKEN, *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode in (0, 1), done.stderr
+    environment = {**os.environ, "PATH": f"{HARKEN.parent}:{os.environ['PATH']}"}
+    bench = re.search(r"## Bench\n.*?```\n(.*?)```", readme, re.S)
+    assert bench is not None
+    (tmp_path / "meta.yaml").write_text(harken("submit", "--template").stdout)
+    # As a user would paste it; the shell completes the name of the run.
+    done = subprocess.run(
+        ["bash", "-ec", bench[1]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "submission.zip").is_file()
+    assert len(re.findall(r"official score \(domain_generalization\): (0\.\d+)", done.stdout)) == 2
+    assert len(set(re.findall(r"official score \(domain_generalization\): (0\.\d+)", done.stdout))) == 1
     program = re.search(r"```python\n(.*?)```", readme, re.S)
     assert program is not None
     done = subprocess.run([sys.executable, "-c", program[1]], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -9,7 +9,8 @@ import typer
 from typer.exceptions import TyperException
 
 from harken import __version__
-from harken.cli import data, demo, doctor, evaluate, explain, fit, score, simulate, weights
+from harken.cli import data, demo, doctor, evaluate, explain, fit, recipe, score, simulate, submit, weights
+from harken.cli import run as run_verb
 from harken.errors import HarkenError
 
 app = typer.Typer(
@@ -26,8 +27,12 @@ app.command("simulate")(simulate.simulate)
 app.command("fit")(fit.fit)
 app.command("score")(score.score)
 app.command("explain")(explain.explain)
+app.command("run")(run_verb.run)
+app.command("plan")(run_verb.plan)
 app.command("evaluate")(evaluate.evaluate)
+app.command("submit")(submit.submit)
 app.add_typer(data.app, name="data")
+app.add_typer(recipe.app, name="recipe")
 app.add_typer(weights.app, name="weights")
 
 

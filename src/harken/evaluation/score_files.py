@@ -7,12 +7,14 @@ import gzip
 import io
 import math
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from harken.data.names import parse_name, without_ending
 from harken.data.truth import Label, Section, Truth
+from harken.data.unpack import unpack
 from harken.errors import HarkenError
 from harken.files import write_atomically
 
@@ -45,12 +47,16 @@ class Broken:
 
 
 def read_systems(path: Path) -> tuple[list[System], list[Broken], Truth | None]:
-    """The systems of `path`: a folder of `anomaly_score_*.csv`, a folder of such folders, or one table of several
-    systems (`machine,section,file,domain,anomaly,SYSTEM,SYSTEM...`, csv, csv.gz or parquet), which holds the truth too.
+    """The systems of `path`: a folder of `anomaly_score_*.csv`, a folder or zip of such folders, or one table of
+    several systems (`machine,section,file,domain,anomaly,SYSTEM...`; csv, csv.gz, parquet), which holds the truth too.
 
     A folder with files of several seeds holds several systems. Raises HarkenError when there is no score at all, or
     the only system is broken.
     """
+    if path.suffix == ".zip" and path.is_file():
+        with tempfile.TemporaryDirectory() as temporary:
+            unpack(path, Path(temporary) / "systems")
+            return read_systems(Path(temporary) / "systems")
     if path.is_file():
         systems, truth = read_score_table(path)
         return systems, [], truth

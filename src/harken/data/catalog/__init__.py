@@ -131,3 +131,11 @@ def year(number: int) -> Year:
         )
     text = resources.files(__name__).joinpath(f"{number}.toml").read_text(encoding="utf-8")
     return Year.model_validate(tomllib.loads(text))
+
+
+def half_of(number: int | None, machine: str, section: str) -> Literal["dev", "eval"] | None:
+    """Which half of a year a section belongs to; None where the catalogue does not know it."""
+    if number is None or number not in years():
+        return None
+    entries = [entry for entry in year(number).machines if entry.name == machine and section in entry.sections]
+    return entries[0].part if len(entries) == 1 else None

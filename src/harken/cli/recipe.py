@@ -1,0 +1,56 @@
+"""harken recipe: what can be run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harken.cli.console import emit, say
+
+app = typer.Typer(help="Recipes: list, show, copy.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """The recipes that come with Harken."""
+    from harken.pipeline.recipe import list_recipes, load_recipe
+
+    recipes = [load_recipe(name) for name in list_recipes()]
+    if json:
+        emit([{"name": recipe.name, "title": recipe.title, "summary": recipe.summary} for recipe in recipes])
+        return
+    for recipe in recipes:
+        print(f"{recipe.name:<16} {recipe.title}")
+
+
+@app.command()
+def show(
+    recipe: Annotated[str, typer.Argument(help="A name, or a YAML file.", show_default=False)],
+    profile: Annotated[str | None, typer.Option(help="Show it resolved with this profile.")] = None,
+) -> None:
+    """The YAML of a recipe, comments and all; with --profile as it would run."""
+    from harken.pipeline.recipe import DEFAULT_PROFILE, load_recipe, recipe_text
+
+    resolved = load_recipe(recipe, profile=profile or DEFAULT_PROFILE)
+    print(recipe_text(recipe) if profile is None else resolved.as_yaml(), end="")
+
+
+@app.command()
+def copy(
+    recipe: Annotated[str, typer.Argument(help="A name.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="Where to write it.", show_default=False)],
+) -> None:
+    """Copy a recipe to change it; it runs by the name of its file."""
+    from harken.errors import HarkenError
+    from harken.files import write_atomically
+    from harken.pipeline.recipe import recipe_text
+
+    text = recipe_text(recipe)
+    if file.exists():
+        raise HarkenError("is there already", file=file, next_step="Name another file or remove it")
+    if not file.parent.is_dir():
+        raise HarkenError("there is no such folder", file=file.parent, next_step="Make it first")
+    write_atomically(file, text.encode())
+    say(f"{file}: a copy of {recipe}. Run it: harken run {file} --data ROOT --workspace DIR")

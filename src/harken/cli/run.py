@@ -1,0 +1,132 @@
+"""harken run and harken plan: a recipe on data."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harken.cli.console import emit, key_values, say
+
+Recipe = Annotated[str, typer.Argument(help="A name of harken recipe list, or a YAML file.", show_default=False)]
+Machines = Annotated[
+    list[str] | None, typer.Option("--machines", "--machine", help="Only these; separate by commas or repeat.")
+]
+Profile = Annotated[str, typer.Option(help="Profile of the recipe, such as tiny.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change one value: stages.NAME.KEY=VALUE; repeat.")]
+Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+
+
+def run(
+    recipe: Recipe,
+    data: Annotated[Path, typer.Option(help="Folder of DCASE data, or a clips table.", show_default=False)],
+    workspace: Annotated[Path, typer.Option(help="Where results are kept and found again.", show_default=False)],
+    profile: Profile = "full",
+    machines: Machines = None,
+    set_: Set = None,
+    truth: Annotated[Path | None, typer.Option(help="Ground truth of evaluation clips.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; default one a core.", min=1)] = None,
+    json: Json = False,
+) -> None:
+    """Run a recipe: what is there is not made again, what was killed goes on. Ends with scores, results, report."""
+    from harken.data.truth import read_truth
+    from harken.pipeline.executor import Event
+    from harken.pipeline.recipe import load_recipe
+    from harken.pipeline.run import run_recipe
+    from harken.pipeline.workspace import Workspace
+
+    chosen = load_recipe(recipe, profile=profile, changes=key_values(set_ or []))
+    started: dict[str, float] = {}
+
+    def watch(event: Event) -> None:
+        count = f"[{event.done}/{event.total}]"
+        if event.what == "started":
+            started[event.task.name] = time.monotonic()
+        elif event.what == "done":
+            say(f"{count} {event.task.name}: {time.monotonic() - started[event.task.name]:.1f} s")
+        elif event.what == "failed":
+            say(f"{count} {event.task.name}: failed")
+
+    done = run_recipe(
+        chosen,
+        data,
+        Workspace(workspace),
+        machines=_machines(machines),
+        truth=read_truth(truth) if truth else None,
+        workers=workers,
+        watch=watch,
+    )
+    for finding in done.findings:
+        say(f"note: {finding}")
+    for row in done.quarantined:
+        say(f"set aside: {row.clip_id}: {row.reason}")
+    for label, clips in done.unscored.items():
+        say(f"note: {label}: {len(clips)} test clips have no score")
+    if json:
+        emit({"folder": str(done.folder), **done.as_json()})
+    else:
+        _print_results(done)
+    say(f"{len(started)} stages run, {done.folder / 'report.html'}")
+    for failure in done.failures:
+        say(f"failed: {failure.task.name}: {failure.error}")
+    if done.failures:
+        raise typer.Exit(2)
+
+
+def plan(
+    recipe: Recipe,
+    data: Annotated[Path | None, typer.Option(help="Folder of DCASE data, or a clips table.")] = None,
+    workspace: Annotated[Path | None, typer.Option(help="Tell what is there already.")] = None,
+    profile: Profile = "full",
+    machines: Machines = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """What a run would do: stages, clips, what is there already, what is missing."""
+    from harken.pipeline.plan import make_plan
+    from harken.pipeline.recipe import load_recipe
+
+    chosen = load_recipe(recipe, profile=profile, changes=key_values(set_ or []))
+    told = make_plan(chosen, data, workspace, machines=_machines(machines))
+    if json:
+        emit(told)
+        return
+    print(f"{chosen.name}: {chosen.title}")
+    print(f"{'stage':<16}{'kind':<14}{'reads':<26}{'tasks':>6}{'there':>7}  parameters")
+    for row in told["stages"]:
+        shown = " ".join(f"{key}={value}" for key, value in row["parameters"].items())
+        there = "-" if row["cached"] is None else str(row["cached"])
+        print(f"{row['stage']:<16}{row['kind']:<14}{', '.join(row['reads']):<26}{row['tasks']:>6}{there:>7}  {shown}")
+    for unit in told["units"]:
+        print(f"{unit['set']}: {unit['machine']:<20} {unit['train']:>6} training clips, {unit['test']:>5} test clips")
+    for text in told["missing"]:
+        say(f"missing: {text}")
+
+
+def _machines(given: list[str] | None) -> list[str] | None:
+    return [name for text in given for name in text.split(",") if name] if given else None
+
+
+def _print_results(done: Any) -> None:
+    from harken.pipeline.run import grouped
+
+    for (label, system), seeds in grouped(done.systems).items():
+        results = [one.result for one in seeds if one.result is not None]
+        if not results:
+            print(f"{label}, {system}: scores of {len(seeds[0].rows)} clips; their labels are not known")
+            continue
+        print(f"{label}, {system}" + (f", mean of {len(results)} seeds and spread" if len(results) > 1 else ""))
+        for key in results[0].numbers:
+            cells = [f"{name} {_spread([r.numbers[key][name] for r in results])}" for name in results[0].numbers[key]]
+            print(f"  {key[0]:<18}{key[1]:<4}{'  '.join(cells)}")
+        print(f"  official score {_spread([result.official_score for result in results], exact=True)}")
+
+
+def _spread(values: list[float], *, exact: bool = False) -> str:
+    import statistics
+
+    if len(values) == 1:
+        return str(values[0]) if exact else f"{values[0]:.4f}"
+    return f"{statistics.fmean(values):.4f}±{statistics.pstdev(values):.4f}"

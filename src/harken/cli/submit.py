@@ -1,0 +1,47 @@
+"""harken submit: a run as a challenge submission."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harken.cli.console import emit, say
+
+
+def submit(
+    run: Annotated[Path | None, typer.Argument(help="Folder of a run, or of one system's score files.")] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The zip to write.")] = Path("submission.zip"),
+    label: Annotated[str, typer.Option(help="Lastname_ABBR_task2; systems are numbered.")] = "",
+    meta: Annotated[Path | None, typer.Option(help="Authors and names (YAML); see --template.")] = None,
+    system: Annotated[
+        list[str] | None, typer.Option(help="A system of the run, such as mse or mse/seed_1; repeat, up to four.")
+    ] = None,
+    set_: Annotated[str | None, typer.Option("--data-set", help="A set of the run, such as 'dcase2025 eval'.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data or clips table to check plain score files against.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Technical report (pdf).")] = None,
+    template: Annotated[bool, typer.Option("--template", help="Print a file for --meta and stop.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Write score files, decisions and meta.yaml in the official layout, checked against the rules, as a zip."""
+    from harken.errors import HarkenError
+    from harken.evaluation.submission import TEMPLATE, read_about, write_submission
+    from harken.pipeline.submit import entries_of
+
+    if template:
+        print(TEMPLATE, end="")
+        return
+    if run is None:
+        raise HarkenError("no run is named", next_step="Name a folder that harken run made")
+    about = read_about(meta) if meta else {}
+    entries, clips = entries_of(run, systems=system, label=set_, data=data, about=about)
+    names = write_submission(entries, label, clips, out, report=report)
+    labelled = sum(clip.condition != "unknown" for clip in clips)
+    if labelled == len(clips):
+        say("note: the names of these clips carry labels: this is development data")
+    for number, entry in enumerate(entries, start=1):
+        say(f"{label}_{number}: {entry.name}")
+    say(f"{out}: {len(names)} files, {len(clips)} test clips, {len(entries)} systems")
+    if json:
+        emit({"zip": str(out), "systems": [entry.name for entry in entries], "files": names})

@@ -1,0 +1,247 @@
+"""A challenge submission: score files, decisions and meta.yaml of up to four systems, checked, as one zip."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harken.data.clips import Clip
+from harken.data.names import without_ending
+from harken.data.truth import Section
+from harken.errors import HarkenError
+from harken.evaluation.score_files import System, official_name, read_system_folder
+from harken.files import write_atomically
+
+MOST_SYSTEMS = 4
+#: Lastname_ABBREVIATION_task2
+_TEAM = re.compile(r"[A-Za-z][A-Za-z'-]*_[A-Za-z0-9-]{1,10}_task2$")
+
+
+class _Meta(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Affiliation(_Meta):
+    abbreviation: str = ""
+    institute: str = Field(min_length=1)
+    department: str | None = None
+    location: str | None = None
+
+
+class Author(_Meta):
+    lastname: str = Field(min_length=1)
+    firstname: str = Field(min_length=1)
+    email: str | None = None
+    corresponding: bool = False
+    affiliation: Affiliation | list[Affiliation]
+
+
+class Description(_Meta):
+    """Names are the challenge's; values are its keywords or None."""
+
+    input_sampling_rate: str | None = None
+    data_augmentation: str | list[str] | None = None
+    front_end: str | list[str] | None = None
+    acoustic_features: str | list[str] | None = None
+    embeddings: str | list[str] | None = None
+    machine_learning_method: str | list[str] | None = None
+    aggregation_method: str | list[str] | None = None
+    domain_adaptation_method: str | list[str] | None = None
+    domain_generalization_method: str | list[str] | None = None
+    ensemble_method_subsystem_count: int | None = None
+    decision_making: str | list[str] | None = None
+    attribute_usage: str | list[str] | None = None
+    external_data_usage: str | list[str] | None = None
+    development_data_usage: str | list[str] | None = None
+
+
+class Complexity(_Meta):
+    total_parameters: int | None = None
+    MACS: str | int | None = None
+
+
+class SystemAbout(_Meta):
+    description: Description = Description()
+    complexity: Complexity = Complexity()
+    external_datasets: list[dict[str, Any]] = []
+    source_code: str | None = None
+
+
+class SubmissionAbout(_Meta):
+    name: str = Field(min_length=1)
+    abbreviation: str = Field(min_length=1, max_length=10)
+    authors: list[Author] = Field(min_length=1)
+
+
+class About(_Meta):
+    """What a meta.yaml says besides label and results; a file of this form is given by the submitters."""
+
+    submission: SubmissionAbout
+    system: SystemAbout = SystemAbout()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One system: where its score files are, what meta.yaml says of it, and its development results
+    (machine -> auc_source, auc_target, pauc) where there are any."""
+
+    name: str
+    folder: Path
+    about: Mapping[str, Any]
+    results: Mapping[str, Mapping[str, float]] | None = None
+
+
+TEMPLATE = """\
+# Who submits what. Values of system.description may be the challenge's keywords, lists of them, or null.
+submission:
+  name: My system
+  abbreviation: MySys
+  authors:
+    - lastname: Doe
+      firstname: Jane
+      email: jane.doe@example.org
+      corresponding: true
+      affiliation: {abbreviation: EX, institute: Example Institute, department: null, location: "City, Country"}
+"""
+
+
+def read_about(file: Path) -> dict[str, Any]:
+    """The submitters' part of meta.yaml. Raises HarkenError for anything but a mapping."""
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise HarkenError(
+            f"cannot be read ({' '.join(str(error).split())})",
+            file=file,
+            next_step="harken submit --template prints one",
+        ) from error
+    if not isinstance(data, dict):
+        raise HarkenError("is no mapping", file=file, next_step="harken submit --template prints one")
+    return data
+
+
+def write_submission(
+    entries: Sequence[Entry], team: str, expected: Sequence[Clip], file: Path, *, report: Path | None = None
+) -> list[str]:
+    """Check the systems and write `task2/<team>_<n>/...` of each into one zip; returns the names in it.
+
+    team: `Lastname_ABBR_task2`; systems get `_1` to `_4` in the order given. expected: the test clips; each system must
+    score and decide every one of them exactly once. report: the technical report (pdf), put beside the systems.
+    The same input gives the same bytes. Raises HarkenError for anything that the rules do not allow.
+    """
+    if not _TEAM.match(team):
+        raise HarkenError(
+            f"the label {team!r} is not of the form Lastname_ABBR_task2",
+            next_step="Such as Doe_EX_task2; ABBR up to 10",
+        )
+    if not 1 <= len(entries) <= MOST_SYSTEMS:
+        raise HarkenError(
+            f"{len(entries)} systems: a team may submit 1 to {MOST_SYSTEMS}", next_step="Choose some with --system"
+        )
+    wanted: dict[Section, set[str]] = {}
+    for clip in expected:
+        if clip.split == "test":
+            wanted.setdefault((clip.machine, clip.section), set()).add(without_ending(clip.path.name))
+    if not wanted:
+        raise HarkenError("there are no test clips to check against", next_step="Name the data: --data ROOT")
+    files: dict[str, bytes] = {}
+    for number, entry in enumerate(entries, start=1):
+        label = f"{team}_{number}"
+        system = _one_system(entry)
+        _check_clips(system, entry, wanted)
+        for section in sorted(wanted):
+            scores, decisions = system.scores[section], system.decisions[section]
+            files[f"task2/{label}/{official_name('anomaly_score', section)}"] = _rows(scores)
+            whole = {name: int(value) for name, value in decisions.items()}
+            files[f"task2/{label}/{official_name('decision_result', section)}"] = _rows(whole)
+        files[f"task2/{label}/{label}.meta.yaml"] = _meta(label, entry).encode()
+    if report is not None:
+        try:
+            files[f"task2/{team}.technical_report.pdf"] = report.read_bytes()
+        except OSError as error:
+            raise HarkenError(f"cannot be read ({error.strerror})", file=report, next_step="Check the path") from error
+    write_atomically(file, _zip(files))
+    return sorted(files)
+
+
+def _one_system(entry: Entry) -> System:
+    systems = read_system_folder(entry.folder, entry.name)
+    if len(systems) != 1:
+        raise HarkenError(
+            f"{len(systems)} systems' score files are here, one is needed", file=entry.folder,
+            next_step="Name a folder of anomaly_score_*.csv of one system and seed",
+        )  # fmt: skip
+    return systems[0]
+
+
+def _check_clips(system: System, entry: Entry, wanted: Mapping[Section, set[str]]) -> None:
+    for what, sections in (("scores", system.scores), ("decisions", system.decisions)):
+        for section in sorted(wanted.keys() | sections.keys()):
+            where = f"{section[0]} section {section[1]}"
+            there, needed = set(sections.get(section, ())), wanted.get(section, set())
+            for clips, text in ((needed - there, f"has no {what} for"), (there - needed, f"has {what} for unknown")):
+                if clips:
+                    raise HarkenError(
+                        f"{where} {text} {min(clips)}" + (f" and {len(clips) - 1} more" if len(clips) > 1 else ""),
+                        file=entry.folder,
+                        next_step="Every test clip needs exactly one score and one decision",
+                    )
+
+
+def _meta(label: str, entry: Entry) -> str:
+    about = dict(entry.about)
+    _check_keys(about, About.model_fields, "")
+    for name, model in (("submission", SubmissionAbout), ("system", SystemAbout)):
+        if isinstance(about.get(name), dict):
+            _check_keys(about[name], model.model_fields, f"{name}.")
+    try:
+        checked = About.model_validate(about)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise HarkenError(
+            f"meta.yaml: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}",
+            next_step="Write it into the file of --meta; harken submit --template prints one",
+        ) from error
+    submission = {"label": label, **checked.submission.model_dump()}
+    data: dict[str, Any] = {"submission": submission, "system": checked.system.model_dump()}
+    if entry.results:
+        # Two decimals of a percentage, as the challenge asks.
+        data["results"] = {
+            "development_dataset": {
+                machine: {name: round(100 * value, 2) for name, value in row.items()}
+                for machine, row in entry.results.items()
+            }
+        }
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def _check_keys(given: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
+    for key in given:
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1)
+            raise HarkenError(
+                f"meta.yaml: unknown key {prefix}{key}",
+                next_step=f"Did you mean {prefix}{near[0]}" if near else f"There are: {', '.join(known)}",
+            )
+
+
+def _rows(rows: Mapping[str, float | int]) -> bytes:
+    return "".join(f"{clip}.wav,{value!r}\n" for clip, value in sorted(rows.items())).encode()
+
+
+def _zip(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(files):
+            # No date of writing: the same files are the same zip.
+            archive.writestr(zipfile.ZipInfo(name), files[name], zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()

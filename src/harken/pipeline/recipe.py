@@ -1,0 +1,203 @@
+"""Recipes: a system as a named graph of stages in YAML, checked to the last key."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from harken.errors import HarkenError
+
+DEFAULT_PROFILE = "full"
+
+
+class StageEntry(BaseModel):
+    """One stage: which kind (`use`), the stages it reads (`from`), and its parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    use: str
+    inputs: tuple[str, ...] = ()
+    parameters: dict[str, Any] = {}
+
+
+class Recipe(BaseModel):
+    """A resolved recipe.
+
+    seeds: each stage that draws random numbers, and all that follow it, run once a seed. stages: by name, in any order.
+    systems: system -> the stage that yields its scores and decisions. about: what a submission says of it (meta.yaml).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    title: str
+    summary: str = ""
+    reference: str = ""
+    seeds: tuple[int, ...] = (0,)
+    stages: dict[str, StageEntry]
+    systems: dict[str, str]
+    about: dict[str, Any] = {}
+
+    @field_validator("seeds")
+    @classmethod
+    def _some_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+            raise ValueError("seeds are different whole numbers from 0 on, at least one")
+        return seeds
+
+    def as_yaml(self) -> str:
+        """Itself as a recipe file without profiles; reading it gives an equal recipe."""
+        data = self.model_dump(mode="json", exclude={"stages"})
+        data["stages"] = {
+            name: {"use": entry.use, **({"from": list(entry.inputs)} if entry.inputs else {}), **entry.parameters}
+            for name, entry in self.stages.items()
+        }
+        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+
+
+def list_recipes() -> tuple[str, ...]:
+    """Names of the recipes that come with the package."""
+    files = resources.files("harken.pipeline.recipes").iterdir()
+    return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
+
+
+def recipe_text(name_or_file: str) -> str:
+    """The YAML of a recipe that comes with the package, or of a file. Raises HarkenError when there is neither."""
+    if name_or_file in list_recipes():
+        return resources.files("harken.pipeline.recipes").joinpath(f"{name_or_file}.yaml").read_text(encoding="utf-8")
+    file = Path(name_or_file)
+    if file.suffix in (".yaml", ".yml") or file.is_file():
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise HarkenError(f"cannot be read ({error})", file=file, next_step="Check the path") from error
+    raise HarkenError(f"there is no recipe {name_or_file!r}", next_step=_nearest(name_or_file, list_recipes()))
+
+
+def load_recipe(
+    name_or_file: str, *, profile: str = DEFAULT_PROFILE, changes: Mapping[str, Any] | None = None
+) -> Recipe:
+    """A recipe with a profile and then `changes` applied, checked.
+
+    A profile is a mapping of dotted keys to values (`stages.autoencoder.epochs: 2`), as are changes.
+    Raises HarkenError, naming the nearest, for an unknown recipe, profile, key, stage or system.
+    """
+    from harken.pipeline.stages import stage_class
+
+    text = recipe_text(name_or_file)
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise HarkenError(f"is no YAML ({_one_line(error)})", file=name_or_file, next_step="Mend the file") from error
+    if not isinstance(data, dict) or not isinstance(data.get("stages"), dict):
+        raise HarkenError(
+            "is no recipe: it has no stages", file=name_or_file, next_step="Start from one: harken recipe copy"
+        )
+    profiles = data.pop("profiles", None) or {}
+    profiles.setdefault(DEFAULT_PROFILE, {})
+    if profile not in profiles:
+        raise HarkenError(f"{name_or_file} has no profile {profile!r}", next_step=_nearest(profile, profiles))
+    for key, value in {**(profiles[profile] or {}), **(changes or {})}.items():
+        _set(data, key, value, name_or_file)
+    _known_keys(data, Recipe.model_fields, name_or_file, "")
+    stages = {}
+    for name, entry in data["stages"].items():
+        stages[name] = _stage_entry(name, entry, name_or_file)
+    data["stages"] = stages
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise _explained(error, name_or_file) from error
+    for name, stage in recipe.stages.items():
+        for source in stage.inputs:
+            if source not in recipe.stages:
+                raise HarkenError(
+                    f"stage {name} reads {source!r}, which is not there", file=name_or_file,
+                    next_step=_nearest(source, recipe.stages),
+                )  # fmt: skip
+        kinds = tuple(recipe.stages[source].use for source in stage.inputs)
+        expected = stage_class(stage.use).reads
+        if kinds != expected:
+            raise HarkenError(
+                f"stage {name} reads {', '.join(kinds) or 'nothing'}, a {stage.use} stage needs "
+                f"{', '.join(expected) or 'nothing'}",
+                file=name_or_file,
+                next_step="Name stages of those kinds under from, in this order",
+            )
+    for system, name in recipe.systems.items():
+        if name not in recipe.stages:
+            raise HarkenError(
+                f"system {system} takes its scores from {name!r}, which is not there", file=name_or_file,
+                next_step=_nearest(name, recipe.stages),
+            )  # fmt: skip
+        if not stage_class(recipe.stages[name].use).scores:
+            raise HarkenError(
+                f"system {system} takes its scores from {name}, a stage without scores", file=name_or_file,
+                next_step="Name a stage that scores, such as detect",
+            )  # fmt: skip
+    if not recipe.systems:
+        raise HarkenError("names no system", file=name_or_file, next_step="Say under systems which stage scores")
+    return recipe
+
+
+def _stage_entry(name: str, entry: Any, file: str) -> dict[str, Any]:
+    """use, inputs and parameters of one stage, the latter with their defaults filled in."""
+    from harken.pipeline.stages import stage_class
+
+    if not isinstance(entry, dict) or not isinstance(entry.get("use"), str):
+        raise HarkenError(f"stage {name} does not say its kind", file=file, next_step="Write use: embed, or another")
+    given = {key: value for key, value in entry.items() if key not in ("use", "from")}
+    inputs = entry.get("from", [])
+    inputs = [inputs] if isinstance(inputs, str) else inputs
+    kind = stage_class(entry["use"])
+    _known_keys(given, kind.Parameters.model_fields, file, f"stages.{name}.")
+    try:
+        parameters = kind.Parameters.model_validate(given).model_dump(mode="json")
+    except ValidationError as error:
+        raise _explained(error, file, f"stages.{name}.") from error
+    return {"use": entry["use"], "inputs": inputs, "parameters": parameters}
+
+
+def _set(data: dict[str, Any], key: str, value: Any, file: str) -> None:
+    """Set a dotted key; only keys of the file or of a stage's parameters exist."""
+    *path, last = key.split(".")
+    inside: Any = data
+    for step, part in enumerate(path):
+        if not isinstance(inside, dict) or part not in inside:
+            known = inside if isinstance(inside, dict) else {}
+            raise HarkenError(
+                f"there is no {'.'.join(path[: step + 1])!r} to set", file=file, next_step=_nearest(part, known)
+            )
+        inside = inside[part]
+    if not isinstance(inside, dict):
+        raise HarkenError(f"{'.'.join(path)!r} holds no further keys", file=file, next_step="Check the key")
+    inside[last] = value
+
+
+def _known_keys(given: Mapping[str, Any], known: Mapping[str, Any], file: str, prefix: str) -> None:
+    for key in given:
+        if key not in known:
+            raise HarkenError(f"unknown key {prefix}{key}", file=file, next_step=_nearest(str(key), known))
+
+
+def _explained(error: ValidationError, file: str, prefix: str = "") -> HarkenError:
+    first = error.errors()[0]
+    where = prefix + ".".join(map(str, first["loc"]))
+    given = json.dumps(first["input"], default=str)[:60]
+    return HarkenError(f"{where or 'recipe'}: {first['msg']} (given {given})", file=file, next_step="Correct it")
+
+
+def _nearest(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"Did you mean {near[0]}?"[:-1] if near else f"There are: {', '.join(sorted(known)) or 'none'}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

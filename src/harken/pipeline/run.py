@@ -1,0 +1,254 @@
+"""A recipe on data: tasks, then score files, official results and a report, all below one folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harken.data import catalog
+from harken.data.clips import Clip
+from harken.data.index import Finding, index
+from harken.data.names import without_ending
+from harken.data.table import read_table, write_table
+from harken.data.truth import Label, Truth
+from harken.errors import HarkenError
+from harken.evaluation.evaluate import Result, evaluate_system
+from harken.evaluation.score_files import System, official_name, write_rows
+from harken.files import write_atomically
+from harken.pipeline.executor import Failure, Watch, run_tasks
+from harken.pipeline.graph import Task, Unit, make_tasks, make_units, task_name
+from harken.pipeline.recipe import Recipe
+from harken.pipeline.stages import stage_class
+from harken.pipeline.stages.tables import Quarantined, Scored, read_ids, read_scores
+from harken.pipeline.workspace import Object, Workspace
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class SystemScores:
+    """Scores of one system on one set with one seed (None: it draws no random numbers)."""
+
+    system: str
+    set: str
+    seed: int | None
+    rows: tuple[Scored, ...]
+    folder: Path
+    result: Result | None
+
+    @property
+    def label(self) -> str:
+        return self.system + (f", seed {self.seed}" if self.seed is not None else "")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run left: folder, scores and results of each system, recordings that could not be used, failed tasks.
+
+    unscored: test clips without a score, by set; official numbers of that set are then about the others only.
+    """
+
+    folder: Path
+    recipe: Recipe
+    units: tuple[Unit, ...]
+    clips: tuple[Clip, ...]
+    systems: tuple[SystemScores, ...]
+    quarantined: tuple[Quarantined, ...]
+    unscored: dict[str, tuple[str, ...]]
+    failures: tuple[Failure, ...]
+    findings: tuple[Finding, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Official numbers by set and system: each seed, mean and standard deviation."""
+        sets: dict[str, dict[str, Any]] = defaultdict(dict)
+        for name, group in grouped(self.systems).items():
+            label, system = name
+            results = {str(one.seed if one.seed is not None else "-"): one.result for one in group}
+            entry: dict[str, Any] = {
+                "seeds": {seed: result.as_json() if result else None for seed, result in results.items()}
+            }
+            scores = [result.official_score for result in results.values() if result is not None]
+            if scores:
+                entry |= {"official_score": float(np.mean(scores)), "official_score_std": float(np.std(scores))}
+            sets[label][system] = entry
+        return {
+            "schema": SCHEMA,
+            "recipe": self.recipe.name,
+            "sets": sets,
+            "quarantined": [asdict(row) for row in self.quarantined],
+            "unscored": {label: list(clips) for label, clips in self.unscored.items()},
+            "failed": [{"task": failure.task.name, "error": str(failure.error)} for failure in self.failures],
+        }
+
+
+def grouped(systems: Sequence[SystemScores]) -> dict[tuple[str, str], list[SystemScores]]:
+    """Seeds of each (set, system)."""
+    found: dict[tuple[str, str], list[SystemScores]] = defaultdict(list)
+    for one in systems:
+        found[one.set, one.system].append(one)
+    return dict(found)
+
+
+def load_clips(data: Path, truth: Truth | None = None) -> tuple[list[Clip], list[Finding]]:
+    """Clips of a table made by `harken data index`, or of a folder. Raises HarkenError when there are none."""
+    return (read_table(data), []) if data.is_file() else index(data, truth=truth)
+
+
+def run_recipe(
+    recipe: Recipe,
+    data: Path,
+    workspace: Workspace,
+    *,
+    machines: Collection[str] | None = None,
+    truth: Truth | None = None,
+    workers: int | None = None,
+    watch: Watch = lambda event: None,
+) -> Run:
+    """Run what is not there yet, and write score files, results and report to `workspace/runs/<recipe>-<digest>/`.
+
+    data: folder or clips table. machines: leave out the others. truth: labels of evaluation clips; they are used for
+    the official numbers and nothing else. The files do not depend on workers, nor on how often a run was killed.
+    Raises HarkenError when no system could be scored.
+    """
+    clips, findings = load_clips(data, truth)
+    units = make_units(clips, machines)
+    tasks = make_tasks(recipe, units)
+    objects, failures = run_tasks(tasks, workspace, workers=workers, watch=watch)
+    scored = _scored(recipe, units, objects)
+    if not scored:
+        raise failures[0].error
+    folder = workspace.root / "runs" / f"{recipe.name}-{_run_digest(recipe, units)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    systems, unscored = _collect(recipe, units, clips, scored, folder, truth)
+    run = Run(
+        folder,
+        recipe,
+        tuple(units),
+        tuple(clips),
+        tuple(systems),
+        tuple(_quarantined(tasks, objects)),
+        unscored,
+        tuple(failures),
+        tuple(findings),
+    )
+    _write(run)
+    return run
+
+
+def _scored(
+    recipe: Recipe, units: Sequence[Unit], objects: Mapping[str, Object]
+) -> dict[tuple[str, str, int | None], dict[str, list[Scored]]]:
+    """(system, set, seed) -> machine -> rows, where every machine of the set could be scored or not."""
+    found: dict[tuple[str, str, int | None], dict[str, list[Scored]]] = defaultdict(dict)
+    for system, stage in recipe.systems.items():
+        for unit in units:
+            for seed in (None, *recipe.seeds):
+                made = objects.get(task_name(stage, unit, seed))
+                if made is not None:
+                    found[system, unit.set, seed][unit.machine] = read_scores(made.folder)
+    return dict(found)
+
+
+def _collect(
+    recipe: Recipe,
+    units: Sequence[Unit],
+    clips: Sequence[Clip],
+    scored: Mapping[tuple[str, str, int | None], Mapping[str, Sequence[Scored]]],
+    folder: Path,
+    truth: Truth | None,
+) -> tuple[list[SystemScores], dict[str, tuple[str, ...]]]:
+    """Write score and decision files and evaluate them."""
+    labels = {clip.clip_id: clip for clip in clips}
+    several = len({unit.set for unit in units}) > 1
+    systems, unscored = [], {}
+    for (system, label, seed), machines in scored.items():
+        rows = tuple(row for machine in sorted(machines) for row in machines[machine])
+        place = folder / "scores" / system
+        place = place / f"seed_{seed}" if seed is not None else place
+        place = place / label.replace(" ", "_") if several else place
+        table = System(f"{system}" + (f" seed {seed}" if seed is not None else ""))
+        for row in rows:
+            key = (row.machine, row.section)
+            name = without_ending(row.file)
+            table.scores.setdefault(key, {})[name] = row.score
+            table.decisions.setdefault(key, {})[name] = row.decision
+        for key in table.scores:
+            write_rows(place / official_name("anomaly_score", key), table.scores[key])
+            decisions = {name: int(value) for name, value in table.decisions[key].items()}
+            write_rows(place / official_name("decision_result", key), decisions)
+        expected = {c.clip_id for unit in units if unit.set == label for c in unit.clips if c.split == "test"}
+        missing = tuple(sorted(expected - {row.clip_id for row in rows}))
+        if missing:
+            unscored[label] = missing
+        result = _evaluated(table, [labels[row.clip_id] for row in rows], truth)
+        systems.append(SystemScores(system, label, seed, rows, place, result))
+    return systems, unscored
+
+
+def _evaluated(table: System, clips: Sequence[Clip], truth: Truth | None) -> Result | None:
+    """Official result, None where labels are not known or a class is missing."""
+    known = Truth("the clips table")
+    for clip in clips:
+        if clip.condition == "unknown":
+            return None
+        label = Label(clip.condition == "anomaly", clip.domain)
+        known.add((clip.machine, clip.section), without_ending(clip.path.name), label)
+    known.official = truth is not None and truth.official and bool(known.labels.keys() & truth.labels.keys())
+    year = next((clip.year for clip in clips if clip.year in catalog.years()), None)
+    try:
+        return evaluate_system(table, known, year=year)
+    except HarkenError:
+        return None
+
+
+def _quarantined(tasks: Mapping[str, Task], objects: Mapping[str, Object]) -> list[Quarantined]:
+    found: dict[Quarantined, None] = {}
+    for name, made in objects.items():
+        if stage_class(tasks[name].kind).listens:
+            found |= dict.fromkeys(read_ids(made.folder)[1])
+    return sorted(found, key=lambda row: row.clip_id)
+
+
+def _run_digest(recipe: Recipe, units: Sequence[Unit]) -> str:
+    """Of the resolved recipe and the clips it runs on."""
+    text = recipe.model_dump_json() + "".join(unit.name + unit.labels_digest() for unit in units)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _write(run: Run) -> None:
+    from harken.pipeline.report import report_page
+
+    chosen = {clip.clip_id for unit in run.units for clip in unit.clips}
+    write_table([clip for clip in run.clips if clip.clip_id in chosen], run.folder / "clips.parquet")
+    files = {
+        "recipe.yaml": run.recipe.as_yaml(),
+        "results.json": json.dumps(run.as_json(), indent=1, sort_keys=True) + "\n",
+        "report.html": report_page(run),
+    }
+    for name, text in files.items():
+        write_atomically(run.folder / name, text.encode())
+    _write_scores(run)
+
+
+def _write_scores(run: Run) -> None:
+    """`scores.parquet`: every score of every system in one tidy table."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        {"set": one.set, "system": one.system, "seed": one.seed, **asdict(row)}
+        for one in run.systems
+        for row in one.rows
+    ]
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), sink, compression="zstd")
+    write_atomically(run.folder / "scores.parquet", sink.getvalue())

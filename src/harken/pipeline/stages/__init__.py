@@ -1,0 +1,36 @@
+"""Kinds of stages, registered here by explicit name."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+
+from harken.errors import HarkenError
+from harken.pipeline.stages.base import Context, Stage
+
+__all__ = ["Context", "Stage", "list_stages", "stage_class"]
+
+# Module and class, imported on use.
+_STAGES = {
+    "autoencoder": ("harken.pipeline.stages.autoencoder", "AutoencoderStage"),
+    "detect": ("harken.pipeline.stages.detect", "DetectStage"),
+    "embed": ("harken.pipeline.stages.embed", "EmbedStage"),
+    "frames": ("harken.pipeline.stages.frames", "FramesStage"),
+    "reconstruct": ("harken.pipeline.stages.reconstruct", "ReconstructStage"),
+}
+
+
+def list_stages() -> tuple[str, ...]:
+    """Names of all kinds of stages."""
+    return tuple(sorted(_STAGES))
+
+
+def stage_class(name: str) -> type[Stage]:
+    """The class of a kind; HarkenError, naming the nearest, for an unknown one."""
+    if name not in _STAGES:
+        near = get_close_matches(name, _STAGES, n=1)
+        hint = f"Did you mean {near[0]}" if near else f"There are: {', '.join(list_stages())}"
+        raise HarkenError(f"there is no kind of stage {name!r}", next_step=hint)
+    module, attribute = _STAGES[name]
+    found: type[Stage] = getattr(import_module(module), attribute)
+    return found

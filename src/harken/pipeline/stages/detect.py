@@ -1,0 +1,84 @@
+"""detect: a detector learns a machine's (or section's) normal embeddings and scores the test clips."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from harken.detection import create_detector
+from harken.detection.calibration import Calibration, parse_rate
+from harken.errors import HarkenError
+from harken.pipeline.stages.base import Context, Settings, Stage
+from harken.pipeline.stages.tables import Scored, by_section, read_arrays, read_ids, write_arrays, write_scores
+from harken.threads import one_thread
+
+
+class DetectStage(Stage):
+    """`scores.parquet` of the test clips; `train_scores.safetensors`: held-out scores of the training clips, a
+    section; `thresholds.json`. Learns from training clips only."""
+
+    reads = ("embed",)
+    scores = True
+
+    class Parameters(Settings):
+        """detector, parameters: of `harken.list_detectors()`. model: one for each section, or one for the machine.
+        false_alarms: share of normal clips that may be decided anomalous; the threshold comes from held-out scores.
+        """
+
+        detector: str = "local_density"
+        parameters: dict[str, Any] = Field(default_factory=dict)
+        model: Literal["section", "machine"] = "section"
+        false_alarms: str = "10%"
+
+    @classmethod
+    def run(cls, parameters: Any, context: Context) -> None:
+        kept, _ = read_ids(context.inputs[0])
+        embeddings = read_arrays(context.inputs[0] / "embeddings.safetensors")["embeddings"]
+        row_of = {clip_id: row for row, clip_id in enumerate(kept)}
+        rate = parse_rate(parameters.false_alarms, clip_seconds=10.0)
+        groups = {
+            split: {
+                section: [row for row in rows if context.clips[row].clip_id in row_of]
+                for section, rows in by_section(context.clips, split=split).items()
+            }
+            for split in ("train", "test")
+        }
+        if parameters.model == "machine":
+            groups = {
+                split: {"all sections": [row for rows in sections.values() for row in rows]}
+                for split, sections in groups.items()
+            }
+        scored: list[Scored] = []
+        held_out: dict[str, np.ndarray] = {}
+        thresholds: dict[str, float] = {}
+        for section, test in sorted(groups["test"].items()):
+            train = groups["train"].get(section, [])
+            where = f"{context.clips[0].machine} section {section}"
+            if len(train) < 3:
+                raise HarkenError(
+                    f"{len(train)} training clips are too few to learn from", file=where,
+                    next_step="Download the training data too, or leave the machine out with --machines",
+                )  # fmt: skip
+            vectors = {
+                split: embeddings[[row_of[context.clips[row].clip_id] for row in rows]]
+                for split, rows in (("train", train), ("test", test))
+            }
+            detector = create_detector(parameters.detector, parameters.parameters)
+            try:
+                with one_thread():
+                    detector.fit(vectors["train"], [context.clips[row].domain for row in train])
+                    values = detector.score(vectors["test"])
+            except ValueError as error:
+                raise HarkenError(str(error), file=where, next_step="Check its training clips") from error
+            held_out[section] = detector.train_scores_
+            thresholds[section] = Calibration.fit(detector.train_scores_).threshold(rate)
+            for row, score in zip(test, values, strict=True):
+                clip = context.clips[row]
+                decision = int(score > thresholds[section])
+                scored.append(Scored(clip.clip_id, clip.machine, clip.section, clip.path.name, float(score), decision))
+        write_scores(context.out, scored)
+        write_arrays(context.out / "train_scores.safetensors", **held_out)
+        (context.out / "thresholds.json").write_text(json.dumps(thresholds))

@@ -1,0 +1,85 @@
+"""embed: one vector a recording, from a frozen encoder."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from harken.embeddings.embedder import make_spec, weights_digest
+from harken.embeddings.extract import extract, probe
+from harken.encoders import encoder_class
+from harken.encoders.checkpoints import weights_for
+from harken.errors import HarkenError
+from harken.pipeline.stages.base import Context, Settings, Stage
+from harken.pipeline.stages.tables import Quarantined, write_arrays, write_ids
+
+
+class EmbedStage(Stage):
+    """`embeddings.safetensors`: (clips, dimensions) float32; `clips.json`: which clips, and those set aside."""
+
+    spread = True
+    listens = True
+
+    class Parameters(Settings):
+        """encoder, config, layer, pooling, level: see `EmbeddingSpec`; None is the encoder's own choice.
+
+        weights: a name of `harken weights list` or a file; None is the catalogue's first.
+        """
+
+        encoder: str = "spectral"
+        config: dict[str, Any] = Field(default_factory=dict)
+        weights: str | None = None
+        layer: str | None = None
+        pooling: str | None = None
+        level: Literal["normalised", "recorded"] = "normalised"
+
+    @classmethod
+    def identity(cls, parameters: Any) -> dict[str, Any]:
+        if not encoder_class(parameters.encoder).needs_weights:
+            return {}
+        _, weights = weights_for(parameters.encoder, parameters.weights)
+        return {"weights_sha256": weights_digest(weights)}
+
+    @classmethod
+    def run(cls, parameters: Any, context: Context) -> None:
+        config, weights = dict(parameters.config), None
+        if encoder_class(parameters.encoder).needs_weights:
+            told, weights = weights_for(parameters.encoder, parameters.weights)
+            config = {**told, **config}
+        paths = [clip.path for clip in context.clips]
+        rate, channels = recording_form(context)
+        spec = make_spec(
+            parameters.encoder,
+            sample_rate=rate,
+            channels=channels,
+            config=config,
+            layer=parameters.layer,
+            pooling=parameters.pooling,
+            level=parameters.level,
+            weights=weights,
+        )
+        kept, vectors, aside = [], [], []
+        found = extract(paths, spec, weights, store=context.store, workers=context.workers)
+        for row, (clip, result) in enumerate(zip(context.clips, found, strict=True)):
+            if result.features is None:
+                aside.append(Quarantined(clip.clip_id, str(result.error)))
+            else:
+                kept.append(clip.clip_id)
+                vectors.append(result.features.embedding)
+            context.progress(row + 1, len(paths))
+        if not vectors:
+            raise HarkenError(
+                "none of its recordings can be used", file=context.clips[0].machine, next_step=aside[0].reason
+            )
+        write_arrays(context.out / "embeddings.safetensors", embeddings=np.stack(vectors))
+        write_ids(context.out, kept, aside)
+
+
+def recording_form(context: Context) -> tuple[int, int]:
+    """Most frequent sampling rate and channel count among recordings spread over all."""
+    count = len(context.clips)
+    chosen = np.unique(np.linspace(0, count - 1, min(25, count)).astype(int))
+    forms = [form for form in probe([context.clips[i].path for i in chosen], workers=context.workers) if form]
+    return max(sorted(set(forms)), key=forms.count) if forms else (16_000, 1)

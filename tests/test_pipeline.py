@@ -1,0 +1,341 @@
+"""Recipes: checked to the last key, run once, resumed to the same bytes, and honest about what went wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import yaml
+
+from harken.cli.main import app
+from harken.data.plant.simulate import simulate
+from harken.data.truth import read_truth
+from harken.errors import HarkenError
+from harken.evaluation.evaluate import evaluate
+from harken.pipeline.executor import Event
+from harken.pipeline.graph import make_tasks, make_units
+from harken.pipeline.plan import make_plan
+from harken.pipeline.recipe import list_recipes, load_recipe
+from harken.pipeline.run import Run, load_clips, run_recipe
+from harken.pipeline.stages import list_stages, stage_class
+from harken.pipeline.workspace import Workspace
+
+SIZES = {"train_source": 10, "train_target": 3, "test_per_condition": 3, "supplemental": 1, "seconds": 1.0}
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("plant")
+    simulate(root, machines=["fan", "valve"], hide_attributes=["valve"], **SIZES)  # type: ignore[arg-type]
+    return root
+
+
+def run(plant: Path, workspace: Path, name: str = "spectral_knn", **options: object) -> tuple[Run, list[str]]:
+    """The run, and the tasks that were not found in the workspace."""
+    changes = options.pop("changes", None)
+    profile = str(options.pop("profile", "tiny"))
+    started: list[str] = []
+
+    def watch(event: Event) -> None:
+        if event.what == "started":
+            started.append(event.task.name)
+
+    recipe = load_recipe(name, profile=profile, changes=changes)  # type: ignore[arg-type]
+    options.setdefault("workers", 1)
+    return run_recipe(recipe, plant, Workspace(workspace), watch=watch, **options), started  # type: ignore[arg-type]
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+# --- recipes
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_has_two_profiles_and_survives_being_written(name: str, tmp_path: Path) -> None:
+    for profile in ("tiny", "full"):
+        recipe = load_recipe(name, profile=profile)
+        assert recipe.name == name
+        file = tmp_path / f"{profile}.yaml"
+        file.write_text(recipe.as_yaml())
+        assert load_recipe(str(file)) == recipe
+
+
+def test_every_kind_of_stage_is_there() -> None:
+    for name in list_stages():
+        assert stage_class(name).__doc__
+    with pytest.raises(HarkenError, match="Did you mean embed"):
+        stage_class("embd")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages.embed.encodr": "spectral"}, "unknown key stages.embed.encodr.*Did you mean encoder"),
+        ({"stages.embd.encoder": "spectral"}, "no 'stages.embd' to set.*Did you mean embed"),
+        ({"sedes": [1]}, "unknown key sedes.*Did you mean seeds"),
+        ({"seeds": [1, 1]}, "seeds are different"),
+        ({"seeds": ["x"]}, "seeds.0"),
+        ({"stages.nearest.model": "clip"}, "stages.nearest.model"),
+        ({"stages.nearest.from": "embeddings"}, "reads 'embeddings', which is not there"),
+        ({"stages.nearest.from": []}, "reads nothing, a detect stage needs embed"),
+        ({"systems": {"x": "embed"}}, "a stage without scores"),
+        ({"systems": {"x": "nothing"}}, "takes its scores from 'nothing'"),
+        ({"systems": {}}, "names no system"),
+        ({"stages.nearest.use": "detekt"}, "Did you mean detect"),
+        ({"name.x": 1}, "holds no further keys"),
+    ],
+)
+def test_a_wrong_recipe_says_where_and_what_was_meant(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(HarkenError, match=message):
+        load_recipe("spectral_knn", changes=changes)
+
+
+def test_unknown_recipes_and_profiles(tmp_path: Path) -> None:
+    with pytest.raises(HarkenError, match="Did you mean spectral_knn"):
+        load_recipe("spectral_kn")
+    with pytest.raises(HarkenError, match="Did you mean tiny"):
+        load_recipe("spectral_knn", profile="tny")
+    (tmp_path / "r.yaml").write_text("stages: [")
+    with pytest.raises(HarkenError, match="is no YAML"):
+        load_recipe(str(tmp_path / "r.yaml"))
+    (tmp_path / "r.yaml").write_text("name: x")
+    with pytest.raises(HarkenError, match="it has no stages"):
+        load_recipe(str(tmp_path / "r.yaml"))
+
+
+def test_stages_that_read_each_other(plant: Path, tmp_path: Path) -> None:
+    data = yaml.safe_load(load_recipe("baseline_ae").as_yaml())
+    # Kinds are checked first, so a circle needs stages of fitting kinds.
+    units = make_units(load_clips(plant)[0])
+    recipe = load_recipe("baseline_ae")
+    circular = recipe.model_copy(
+        update={
+            "stages": {
+                name: entry.model_copy(update={"inputs": ("mse",)}) if name == "frames" else entry
+                for name, entry in recipe.stages.items()
+            }
+        }
+    )
+    with pytest.raises(HarkenError, match="in a circle"):
+        make_tasks(circular, units)
+    assert data["stages"]["mse"]["from"] == ["autoencoder", "frames"]
+
+
+# --- runs
+
+
+def test_a_stage_runs_once(plant: Path, tmp_path: Path) -> None:
+    first, started = run(plant, tmp_path / "w")
+    assert len(started) == 4
+    before = contents(first.folder)
+    again, nothing = run(plant, tmp_path / "w")
+    assert nothing == []
+    assert contents(again.folder) == before
+    # Another detector: the embeddings are there.
+    other, started = run(plant, tmp_path / "w", changes={"stages.nearest.detector": "mahalanobis"})
+    assert [name.split("/")[0] for name in started] == ["nearest", "nearest"]
+    assert other.folder != first.folder
+    # One recording that changes is heard again; its machine is scored again, the other is not.
+    clip = next((plant / "fan" / "train").glob("*_0000_*"))
+    sound, rate = sf.read(clip)
+    data = clip.read_bytes()
+    try:
+        sf.write(clip, 0.5 * sound[::-1], rate, subtype="PCM_16")
+        _, started = run(plant, tmp_path / "w")
+        assert {name.rsplit("/", 1)[1] for name in started} == {"fan"}
+    finally:
+        clip.write_bytes(data)
+
+
+def test_the_number_of_processes_changes_nothing(plant: Path, tmp_path: Path) -> None:
+    one, _ = run(plant, tmp_path / "one", workers=1)
+    two, _ = run(plant, tmp_path / "two", workers=2)
+    assert contents(one.folder) == contents(two.folder)
+    assert contents(tmp_path / "one" / "objects") == contents(tmp_path / "two" / "objects")
+
+
+def test_a_damaged_object_is_made_again(plant: Path, tmp_path: Path) -> None:
+    first, _ = run(plant, tmp_path)
+    before = contents(first.folder)
+    (damaged, *_) = sorted((tmp_path / "objects").rglob("embeddings.safetensors"))
+    data = bytearray(damaged.read_bytes())
+    data[-5] ^= 1
+    damaged.write_bytes(bytes(data))
+    again, started = run(plant, tmp_path)
+    assert [name.split("/")[0] for name in started] == ["embed"]
+    assert contents(again.folder) == before
+
+
+def test_scores_in_files_give_the_same_official_score(plant: Path, tmp_path: Path) -> None:
+    done, _ = run(plant, tmp_path)
+    (system,) = done.systems
+    assert system.result is not None
+    (result,) = evaluate(system.folder).results
+    assert result.official_score == system.result.official_score
+    assert result.numbers == system.result.numbers
+    assert result.extra == system.result.extra
+    told = json.loads((done.folder / "results.json").read_text())
+    name = done.units[0].set
+    assert told["sets"][name]["spectral_knn"]["official_score"] == result.official_score
+    page = (done.folder / "report.html").read_text()
+    assert f"{result.summary['auc_source']:.4f}" in page
+    assert "such numbers mean little" in page
+
+
+def test_the_baseline_end_to_end(plant: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two seeds, two systems of one training; report, submission, and the zip evaluated to the same score."""
+    done, started = run(plant, tmp_path, "baseline_ae", changes={"seeds": [1, 2], "stages.autoencoder.epochs": 1})
+    assert sum(name.startswith("autoencoder/") for name in started) == 4
+    assert sum(name.startswith("frames/") for name in started) == 2
+    assert [(one.system, one.seed) for one in done.systems] == [(s, k) for s in ("mse", "mahalanobis") for k in (1, 2)]
+    told = done.as_json()["sets"][done.units[0].set]["mse"]
+    assert told["official_score"] == np.mean([told["seeds"][seed]["official_score"] for seed in ("1", "2")])
+    (tmp_path / "meta.yaml").write_text(
+        "submission: {name: Test, abbreviation: T, authors: [{lastname: A, firstname: B, affiliation: {institute: I}}]}"
+    )
+    arguments = ["submit", str(done.folder), "-o", str(tmp_path / "s.zip"), "--label", "Doe_EX_task2"]
+    app(args=[*arguments, "--meta", str(tmp_path / "meta.yaml"), "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["systems"] == ["mse", "mahalanobis"]
+    in_zip = {result.system: result for result in evaluate(tmp_path / "s.zip").results}
+    for number, system in enumerate(("mse", "mahalanobis"), start=1):
+        (mine,) = [one for one in done.systems if (one.system, one.seed) == (system, 1)]
+        assert mine.result is not None
+        assert in_zip[f"task2/Doe_EX_task2_{number}"].official_score == mine.result.official_score
+
+
+def test_evaluation_clips_are_scored_and_labels_only_counted(plant: Path, tmp_path: Path) -> None:
+    """A tree of an evaluation set: no labels in names, official numbers only with --truth, the same scores."""
+    raw = tmp_path / "dcase2025t2" / "eval_data" / "raw" / "ToyPet"
+    truth = tmp_path / "truth"
+    (raw / "test").mkdir(parents=True)
+    (raw / "train").symlink_to(plant / "valve" / "train")
+    rows: dict[str, list[str]] = {"data": [], "domain": []}
+    for number, clip in enumerate(sorted((plant / "valve" / "test").iterdir())):
+        (raw / "test" / f"section_00_{number:04d}.wav").symlink_to(clip)
+        rows["data"].append(f"section_00_{number:04d}.wav,{int('anomaly' in clip.name)}")
+        rows["domain"].append(f"section_00_{number:04d}.wav,{int('target' in clip.name)}")
+    for what, lines in rows.items():
+        (truth / f"ground_truth_{what}").mkdir(parents=True)
+        (truth / f"ground_truth_{what}" / "ground_truth_ToyPet_section_00_test.csv").write_text("\n".join(lines))
+    blind, _ = run(tmp_path / "dcase2025t2", tmp_path / "w")
+    assert blind.systems[0].set == "dcase2025 eval"
+    assert blind.systems[0].result is None
+    assert "labels are not known" in (blind.folder / "report.html").read_text()
+    seen, started = run(tmp_path / "dcase2025t2", tmp_path / "w", truth=read_truth(truth))
+    assert started == []
+    assert seen.systems[0].rows == blind.systems[0].rows
+    assert seen.systems[0].result is not None
+    (result,) = evaluate(seen.systems[0].folder, truth).results
+    assert result.official_score == seen.systems[0].result.official_score
+
+
+def test_no_stage_sees_the_labels_of_test_clips(plant: Path) -> None:
+    for unit in make_units(load_clips(plant)[0]):
+        told = {(clip.condition, clip.domain, tuple(clip.attributes)) for clip in unit.clips if clip.split == "test"}
+        assert told == {("unknown", "unknown", ())}
+
+
+def test_machines_are_chosen_by_name(plant: Path, tmp_path: Path) -> None:
+    done, _ = run(plant, tmp_path, machines=["fan"])
+    assert {row.machine for row in done.systems[0].rows} == {"fan"}
+    with pytest.raises(HarkenError, match=r"no machine .pump..*fan, valve"):
+        run(plant, tmp_path, machines=["pump"])
+
+
+def test_one_bad_recording_is_set_aside_and_one_bad_machine_too(tmp_path: Path) -> None:
+    root = tmp_path / "plant"
+    simulate(root, machines=["fan", "valve"], **SIZES)  # type: ignore[arg-type]
+    next((root / "fan" / "train").iterdir()).write_bytes(b"no sound")
+    (test, *_) = sorted((root / "fan" / "test").iterdir())
+    test.write_bytes(b"")
+    for clip in list((root / "valve" / "train").iterdir())[2:]:
+        clip.unlink()
+    done, _ = run(root, tmp_path / "w")
+    assert len(done.quarantined) == 2
+    assert any("the file is empty" in row.reason for row in done.quarantined)
+    (failure,) = done.failures
+    assert "valve section 00: 2 training clips are too few" in str(failure.error)
+    assert f"fan/test/{test.name}" in done.unscored["plant"]
+    page = (done.folder / "report.html").read_text()
+    assert "set aside" in page
+    assert "have no score" in page
+    assert app(
+        args=["run", "spectral_knn", "--data", str(root), "--workspace", str(tmp_path / "w"), "--workers", "1"],
+        standalone_mode=False,
+    ) == 2  # fmt: skip
+
+
+def test_a_plan_is_complete_without_data_and_tells_what_is_there(
+    plant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARKEN_CACHE", str(tmp_path / "cache"))
+    told = make_plan(load_recipe("baseline_ae"), None, None)
+    assert [row["stage"] for row in told["stages"]] == ["frames", "autoencoder", "mse", "mahalanobis"]
+    assert "data: name it" in told["missing"][0]
+    recipe = load_recipe("spectral_knn")
+    assert [row["cached"] for row in make_plan(recipe, plant, tmp_path / "w")["stages"]] == [0, 0]
+    run(plant, tmp_path / "w", profile="full")
+    told = make_plan(recipe, plant, tmp_path / "w")
+    assert [row["cached"] for row in told["stages"]] == [row["tasks"] for row in told["stages"]] == [2, 2]
+    assert told["units"][0]["train"] == 13
+    missing = make_plan(load_recipe("spectral_knn", changes={"stages.embed.encoder": "yamnet"}), plant, None)["missing"]
+    assert any("yamnet" in text for text in missing)
+
+
+def test_a_run_killed_at_any_moment_ends_in_the_same_bytes(plant: Path, tmp_path: Path) -> None:
+    arguments = ["run", "baseline_ae", "--profile", "tiny", "--data", str(plant), "--set", "seeds=[3]"]
+    program = "import sys; from harken.cli.main import run; sys.argv[1:] = " + repr(arguments)
+
+    def start(workspace: Path) -> subprocess.Popen[bytes]:
+        code = f"{program} + ['--workspace', {str(workspace)!r}, '--workers', '1']; run()"
+        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    began = time.monotonic()
+    undisturbed = start(tmp_path / "a")
+    assert undisturbed.communicate()[1] is not None
+    assert undisturbed.returncode == 0
+    length = time.monotonic() - began
+    rng = np.random.default_rng(0)
+    for share in sorted(rng.uniform(0.3, 0.95, size=3)):
+        process = start(tmp_path / "b")
+        time.sleep(share * length)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    last = start(tmp_path / "b")
+    assert last.communicate()[1] is not None
+    assert last.returncode == 0
+    (a,), (b,) = ((tmp_path / name / "runs").iterdir() for name in "ab")
+    assert a.name == b.name
+    assert contents(a) == contents(b)
+    assert contents(tmp_path / "a" / "objects") == contents(tmp_path / "b" / "objects")
+
+
+# --- command line
+
+
+def test_recipes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    app(args=["recipe", "list"], standalone_mode=False)
+    assert "baseline_ae" in capsys.readouterr().out
+    app(args=["recipe", "copy", "spectral_knn", str(tmp_path / "mine.yaml")], standalone_mode=False)
+    assert "# Statistics of log-mel bands" in (tmp_path / "mine.yaml").read_text()
+    with pytest.raises(HarkenError, match="is there already"):
+        app(args=["recipe", "copy", "spectral_knn", str(tmp_path / "mine.yaml")], standalone_mode=False)
+    app(args=["recipe", "show", str(tmp_path / "mine.yaml"), "--profile", "tiny"], standalone_mode=False)
+    assert yaml.safe_load(capsys.readouterr().out)["stages"]["embed"]["level"] == "normalised"
+    app(args=["plan", "baseline_ae", "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["recipe"] == "baseline_ae"
