@@ -194,7 +194,7 @@ def test_scores_in_files_give_the_same_official_score(plant: Path, tmp_path: Pat
     assert told["sets"][name]["spectral_knn"]["official_score"] == result.official_score
     page = (done.folder / "report.html").read_text()
     assert f"{result.summary['auc_source']:.4f}" in page
-    assert "such numbers mean little" in page
+    assert "their numbers mean little" in page
 
 
 def test_the_baseline_end_to_end(plant: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,7 +235,7 @@ def test_evaluation_clips_are_scored_and_labels_only_counted(plant: Path, tmp_pa
     blind, _ = run(tmp_path / "dcase2025t2", tmp_path / "w")
     assert blind.systems[0].set == "dcase2025 eval"
     assert blind.systems[0].result is None
-    assert "labels are not known" in (blind.folder / "report.html").read_text()
+    assert "labels of its test clips are not known" in (blind.folder / "report.html").read_text()
     seen, started = run(tmp_path / "dcase2025t2", tmp_path / "w", truth=read_truth(truth))
     assert started == []
     assert seen.systems[0].rows == blind.systems[0].rows
@@ -278,6 +278,23 @@ def test_one_bad_recording_is_set_aside_and_one_bad_machine_too(tmp_path: Path) 
         args=["run", "spectral_knn", "--data", str(root), "--workspace", str(tmp_path / "w"), "--workers", "1"],
         standalone_mode=False,
     ) == 2  # fmt: skip
+
+
+def test_a_section_without_training_clips_does_not_cost_the_others(plant: Path, tmp_path: Path) -> None:
+    """A tree of 2022 with two sections, one of them with test clips only."""
+    for section in ("00", "01"):
+        for clip in (plant / "fan").rglob("*.wav"):
+            if clip.parent.name != "supplemental" and (section == "00" or clip.parent.name == "test"):
+                name = clip.name.replace("section_00", f"section_{section}")
+                link = tmp_path / "dcase2022" / "fan" / clip.parent.name / name
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(clip)
+    done, _ = run(tmp_path / "dcase2022", tmp_path / "w")
+    assert not done.failures
+    assert ["0 training clips are too few" in note for note in done.notes] == [True]
+    assert done.systems[0].result is not None
+    assert list(done.systems[0].result.numbers) == [("fan", "00")]
+    assert len(done.unscored["dcase2022 dev"]) == 12
 
 
 def test_a_plan_is_complete_without_data_and_tells_what_is_there(

@@ -62,12 +62,16 @@ def run(
         say(f"note: {finding}")
     for row in done.quarantined:
         say(f"set aside: {row.clip_id}: {row.reason}")
+    for text in done.notes:
+        say(f"left out: {text}")
     for label, clips in done.unscored.items():
         say(f"note: {label}: {len(clips)} test clips have no score")
     if json:
         emit({"folder": str(done.folder), **done.as_json()})
     else:
         _print_results(done)
+    if done.caution:
+        say(f"note: {done.caution}")
     say(f"{len(started)} stages run, {done.folder / 'report.html'}")
     for failure in done.failures:
         say(f"failed: {failure.task.name}: {failure.error}")
@@ -115,7 +119,7 @@ def _print_results(done: Any) -> None:
     for (label, system), seeds in grouped(done.systems).items():
         results = [one.result for one in seeds if one.result is not None]
         if not results:
-            print(f"{label}, {system}: scores of {len(seeds[0].rows)} clips; their labels are not known")
+            print(f"{label}, {system}: scores of {len(seeds[0].rows)} clips; {seeds[0].why}")
             continue
         print(f"{label}, {system}" + (f", mean of {len(results)} seeds and spread" if len(results) > 1 else ""))
         for key in results[0].numbers:

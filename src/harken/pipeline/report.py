@@ -56,14 +56,12 @@ def report_page(run: Run) -> str:
 
 def _notes(run: Run) -> list[str]:
     notes = [f"set aside: {row.clip_id}: {row.reason}" for row in run.quarantined]
+    notes += [f"left out: {text}" for text in run.notes]
     for label, clips in run.unscored.items():
         notes.append(f"{label}: {len(clips)} test clips have no score; the numbers are about the others: {clips[0]}")
     notes += [f"failed: {failure.task.name}: {failure.error}" for failure in run.failures]
     notes += [f"data: {finding}" for finding in run.findings]
-    smallest = min((sum(c.split == "test" for c in unit.clips) for unit in run.units), default=0)
-    if smallest < 50:
-        notes.append(f"Some machines have as few as {smallest} test clips: such numbers mean little.")
-    return notes
+    return [*notes, run.caution] if run.caution else notes
 
 
 def _ranking(systems: dict[str, list[SystemScores]]) -> str:
@@ -75,7 +73,8 @@ def _ranking(systems: dict[str, list[SystemScores]]) -> str:
         names = [name for name in results[0].summary if name != "official_score"]
         rows.append((system, results, ["official_score", *names]))
     if not rows:
-        return "<p>Its labels are not known: scores only.</p>"
+        why = next(seeds[0].why for seeds in systems.values())
+        return f"<p>Scores only: {escape(why)}.</p>"
     rows.sort(key=lambda row: -np.mean([result.official_score for result in row[1]]))
     head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in rows[0][2])
     lines = [

@@ -30,11 +30,16 @@ from harken.pipeline.stages.tables import Quarantined, Scored, read_ids, read_sc
 from harken.pipeline.workspace import Object, Workspace
 
 SCHEMA = 1
+#: with fewer test clips a machine's AUC has a standard error of more than 0.08
+FEW_CLIPS = 50
 
 
 @dataclass(frozen=True)
 class SystemScores:
-    """Scores of one system on one set with one seed (None: it draws no random numbers)."""
+    """Scores of one system on one set with one seed (None: it draws no random numbers).
+
+    why: the reason for which there is no official result.
+    """
 
     system: str
     set: str
@@ -42,6 +47,7 @@ class SystemScores:
     rows: tuple[Scored, ...]
     folder: Path
     result: Result | None
+    why: str = ""
 
     @property
     def label(self) -> str:
@@ -50,7 +56,8 @@ class SystemScores:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run left: folder, scores and results of each system, recordings that could not be used, failed tasks.
+    """What a run left: folder, scores and results of each system, recordings that could not be used, failed tasks,
+    what else was left out.
 
     unscored: test clips without a score, by set; official numbers of that set are then about the others only.
     """
@@ -64,6 +71,15 @@ class Run:
     unscored: dict[str, tuple[str, ...]]
     failures: tuple[Failure, ...]
     findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def caution(self) -> str:
+        """What to think of results from few clips; empty for sets of the usual size."""
+        smallest = min(sum(clip.split == "test" for clip in unit.clips) for unit in self.units)
+        if smallest >= FEW_CLIPS:
+            return ""
+        return f"some machines have as few as {smallest} test clips: their numbers mean little"
 
     def as_json(self) -> dict[str, Any]:
         """Official numbers by set and system: each seed, mean and standard deviation."""
@@ -84,6 +100,7 @@ class Run:
             "sets": sets,
             "quarantined": [asdict(row) for row in self.quarantined],
             "unscored": {label: list(clips) for label, clips in self.unscored.items()},
+            "notes": list(self.notes),
             "failed": [{"task": failure.task.name, "error": str(failure.error)} for failure in self.failures],
         }
 
@@ -137,6 +154,7 @@ def run_recipe(
         unscored,
         tuple(failures),
         tuple(findings),
+        tuple(_notes(objects)),
     )
     _write(run)
     return run
@@ -187,25 +205,25 @@ def _collect(
         missing = tuple(sorted(expected - {row.clip_id for row in rows}))
         if missing:
             unscored[label] = missing
-        result = _evaluated(table, [labels[row.clip_id] for row in rows], truth)
-        systems.append(SystemScores(system, label, seed, rows, place, result))
+        result, why = _evaluated(table, [labels[row.clip_id] for row in rows], truth)
+        systems.append(SystemScores(system, label, seed, rows, place, result, why))
     return systems, unscored
 
 
-def _evaluated(table: System, clips: Sequence[Clip], truth: Truth | None) -> Result | None:
-    """Official result, None where labels are not known or a class is missing."""
+def _evaluated(table: System, clips: Sequence[Clip], truth: Truth | None) -> tuple[Result | None, str]:
+    """Official result, or why there is none: labels are not known, or a class is missing."""
     known = Truth("the clips table")
     for clip in clips:
         if clip.condition == "unknown":
-            return None
+            return None, "the labels of its test clips are not known"
         label = Label(clip.condition == "anomaly", clip.domain)
         known.add((clip.machine, clip.section), without_ending(clip.path.name), label)
     known.official = truth is not None and truth.official and bool(known.labels.keys() & truth.labels.keys())
     year = next((clip.year for clip in clips if clip.year in catalog.years()), None)
     try:
-        return evaluate_system(table, known, year=year)
-    except HarkenError:
-        return None
+        return evaluate_system(table, known, year=year), ""
+    except HarkenError as error:
+        return None, error.cause
 
 
 def _quarantined(tasks: Mapping[str, Task], objects: Mapping[str, Object]) -> list[Quarantined]:
@@ -214,6 +232,16 @@ def _quarantined(tasks: Mapping[str, Task], objects: Mapping[str, Object]) -> li
         if stage_class(tasks[name].kind).listens:
             found |= dict.fromkeys(read_ids(made.folder)[1])
     return sorted(found, key=lambda row: row.clip_id)
+
+
+def _notes(objects: Mapping[str, Object]) -> list[str]:
+    """What stages had to leave out."""
+    found: dict[str, None] = {}
+    for made in objects.values():
+        file = made.folder / "notes.json"
+        if file.is_file():
+            found |= dict.fromkeys(json.loads(file.read_text()))
+    return sorted(found)
 
 
 def _run_digest(recipe: Recipe, units: Sequence[Unit]) -> str:

@@ -18,7 +18,7 @@ from harken.threads import one_thread
 
 class DetectStage(Stage):
     """`scores.parquet` of the test clips; `train_scores.safetensors`: held-out scores of the training clips, a
-    section; `thresholds.json`. Learns from training clips only."""
+    section; `thresholds.json`; `notes.json`: sections that could not be learned. Learns from training clips only."""
 
     reads = ("embed",)
     scores = True
@@ -54,14 +54,15 @@ class DetectStage(Stage):
         scored: list[Scored] = []
         held_out: dict[str, np.ndarray] = {}
         thresholds: dict[str, float] = {}
+        left_out: list[HarkenError] = []
         for section, test in sorted(groups["test"].items()):
             train = groups["train"].get(section, [])
             where = f"{context.clips[0].machine} section {section}"
             if len(train) < 3:
-                raise HarkenError(
-                    f"{len(train)} training clips are too few to learn from", file=where,
-                    next_step="Download the training data too, or leave the machine out with --machines",
-                )  # fmt: skip
+                cause = f"{len(train)} training clips are too few to learn from"
+                step = "Download the training data too, or leave the machine out with --machines"
+                left_out.append(HarkenError(cause, file=where, next_step=step))
+                continue
             vectors = {
                 split: embeddings[[row_of[context.clips[row].clip_id] for row in rows]]
                 for split, rows in (("train", train), ("test", test))
@@ -79,6 +80,9 @@ class DetectStage(Stage):
                 clip = context.clips[row]
                 decision = int(score > thresholds[section])
                 scored.append(Scored(clip.clip_id, clip.machine, clip.section, clip.path.name, float(score), decision))
+        if not scored and left_out:
+            raise left_out[0]
         write_scores(context.out, scored)
+        (context.out / "notes.json").write_text(json.dumps([str(error) for error in left_out]))
         write_arrays(context.out / "train_scores.safetensors", **held_out)
         (context.out / "thresholds.json").write_text(json.dumps(thresholds))
