@@ -136,6 +136,33 @@ def test_stages_that_read_each_other(plant: Path, tmp_path: Path) -> None:
     assert data["stages"]["mse"]["from"] == ["autoencoder", "frames"]
 
 
+def test_parameters_and_what_follows_from_them(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        """
+name: r
+title: R
+parameters: {encoder: spectral}
+when:
+  encoder:
+    spectral: {stages.embed.pooling: mean}
+    efficientat: {stages.embed.pooling: mean+std}
+stages:
+  embed: {use: embed, encoder: $encoder}
+  scores: {use: detect, from: embed}
+systems: {r: scores}
+"""
+    )
+    embed = load_recipe(str(file)).stages["embed"].parameters
+    assert (embed["encoder"], embed["pooling"]) == ("spectral", "mean")
+    embed = load_recipe(str(file), changes={"encoder": "efficientat"}).stages["embed"].parameters
+    assert (embed["encoder"], embed["pooling"]) == ("efficientat", "mean+std")
+    changed = load_recipe(str(file), changes={"encoder": "efficientat", "stages.embed.pooling": "max"})
+    assert changed.stages["embed"].parameters["pooling"] == "max"
+    with pytest.raises(HarkenError, match="Did you mean encoder"):
+        load_recipe(str(file), changes={"stages.embed.encoder": "$encodr"})
+
+
 # --- runs
 
 

@@ -30,8 +30,9 @@ class StageEntry(BaseModel):
 class Recipe(BaseModel):
     """A resolved recipe.
 
-    seeds: each stage that draws random numbers, and all that follow it, run once a seed. stages: by name, in any order.
-    systems: system -> the stage that yields its scores and decisions. about: what a submission says of it (meta.yaml).
+    parameters: what stages refer to as `$name`, filled in already. seeds: each stage that draws random numbers, and all
+    that follow it, run once a seed. stages: by name, in any order. systems: system -> the stage that yields its scores
+    and decisions. about: what a submission says of it (meta.yaml).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +41,7 @@ class Recipe(BaseModel):
     title: str
     summary: str = ""
     reference: str = ""
+    parameters: dict[str, str | int | float | bool | None] = {}
     seeds: tuple[int, ...] = (0,)
     stages: dict[str, StageEntry]
     systems: dict[str, str]
@@ -86,7 +88,9 @@ def load_recipe(
 ) -> Recipe:
     """A recipe with a profile and then `changes` applied, checked.
 
-    A profile is a mapping of dotted keys to values (`stages.autoencoder.epochs: 2`), as are changes.
+    A profile is a mapping of dotted keys to values (`stages.autoencoder.epochs: 2`), as are changes; a parameter is set
+    by its bare name. Under `when`, a recipe may say what follows from a parameter's value, in dotted keys again:
+    `when: {encoder: {beats: {stages.embed.pooling: rdp:19}}}`; profile and changes go over it.
     Raises HarkenError, naming the nearest, for an unknown recipe, profile, key, stage or system.
     """
     from harken.pipeline.stages import stage_class
@@ -104,8 +108,17 @@ def load_recipe(
     profiles.setdefault(DEFAULT_PROFILE, {})
     if profile not in profiles:
         raise HarkenError(f"{name_or_file} has no profile {profile!r}", next_step=_nearest(profile, profiles))
-    for key, value in {**(profiles[profile] or {}), **(changes or {})}.items():
+    when = data.pop("when", None) or {}
+    wanted = {**(profiles[profile] or {}), **(changes or {})}
+    parameters = data.setdefault("parameters", {})
+    for key in [key for key in wanted if key in parameters]:
+        parameters[key] = wanted.pop(key)
+    for name, cases in when.items():
+        for key, value in (cases.get(str(parameters.get(name))) or {}).items():
+            _set(data, key, value, name_or_file)
+    for key, value in wanted.items():
         _set(data, key, value, name_or_file)
+    data["stages"] = _filled(data["stages"], parameters, name_or_file)
     _known_keys(data, Recipe.model_fields, name_or_file, "")
     stages = {}
     for name, entry in data["stages"].items():
@@ -163,6 +176,19 @@ def _stage_entry(name: str, entry: Any, file: str) -> dict[str, Any]:
     except ValidationError as error:
         raise _explained(error, file, f"stages.{name}.") from error
     return {"use": entry["use"], "inputs": inputs, "parameters": parameters}
+
+
+def _filled(value: Any, parameters: Mapping[str, Any], file: str) -> Any:
+    """`$name` replaced by the parameter of that name, at any depth."""
+    if isinstance(value, dict):
+        return {key: _filled(inside, parameters, file) for key, inside in value.items()}
+    if isinstance(value, list):
+        return [_filled(inside, parameters, file) for inside in value]
+    if isinstance(value, str) and value.startswith("$"):
+        if value[1:] not in parameters:
+            raise HarkenError(f"there is no parameter {value!r}", file=file, next_step=_nearest(value[1:], parameters))
+        return parameters[value[1:]]
+    return value
 
 
 def _set(data: dict[str, Any], key: str, value: Any, file: str) -> None:
