@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import json
 import os
 import pickle
 import struct
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.numpy import save
+from typer.testing import CliRunner
 
-from harken.encoders import checkpoints, create_encoder
+from harken.cli.main import app
+from harken.encoders import checkpoints, create_encoder, encoder_class
+from harken.encoders.beats import TINY, BEATs
 from harken.encoders.checkpoints import Checkpoint, SourceFile, UrlMirror
 from harken.encoders.efficientat import EfficientAT
 from harken.encoders.tf_checkpoint import read_tf_checkpoint
@@ -102,12 +107,13 @@ def test_catalogue_is_complete() -> None:
     for entry in checkpoints.catalog():
         assert entry.licence
         assert entry.citation
-        assert len(entry.sha256) == 64
         assert entry.files
-        assert all(len(source.sha256) == 64 for source in entry.files)
+        digests = [entry.sha256, *(source.sha256 for source in entry.files)]
+        assert all(len(digest) == 64 for digest in digests if digest is not None)
         assert any(source.mirrors for source in entry.files)
         # Its encoder exists and takes this configuration.
-        create_encoder(entry.encoder, entry.config)
+        architecture: Any = encoder_class(entry.encoder)
+        assert architecture.tensor_shapes(**(entry.config or {}))
 
 
 def test_unknown_key_is_refused() -> None:
@@ -225,6 +231,93 @@ def test_cache_that_cannot_be_written(tiny: Path, tmp_path: Path) -> None:
     tmp_path.joinpath("cache").write_text("a file where a folder should be")
     with pytest.raises(WeightsError, match="HARKEN_CACHE"):
         checkpoints.add(tiny)
+
+
+# ------------------------------------------- what the catalogue does not know
+
+
+@pytest.fixture
+def unpinned(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A published file of a small BEATs of which the catalogue knows the name and address only."""
+    path = tmp_path / "published" / "small.pt"
+    path.parent.mkdir(exist_ok=True)
+    save_torch(path, BEATs(**TINY, seed=1).weights())
+    source = SourceFile(name=path.name, format="torch", mirrors=(UrlMirror(url=f"{server}/small.pt"),))
+    fields = {"summary": "", "licence": "MIT", "citation": "", "source": "", "files": (source,)}
+    entry = Checkpoint(name="small", encoder="beats", config=TINY, **fields)  # type: ignore[arg-type]
+    monkeypatch.setattr(checkpoints, "_catalog", lambda: (entry,))
+    return path
+
+
+def save_torch(path: Path, weights: Mapping[str, np.ndarray]) -> None:
+    torch.save({"model": {name: torch.from_numpy(array.copy()) for name, array in weights.items()}}, path)
+
+
+def test_first_download_is_recorded(unpinned: Path, cache: Path) -> None:
+    record = checkpoints.fetch("small")
+    assert record.source_sha256 == hashlib.sha256(unpinned.read_bytes()).hexdigest()
+    assert record.config["max_distance"] == 800
+    assert checkpoints.verify("small") == record
+    path = cache / "small.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(WeightsError, match="has changed since"):
+        checkpoints.load("small")
+
+
+def test_an_excuse_is_no_checkpoint(unpinned: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = checkpoints.catalog()[0]
+    unpinned.with_name("sorry.html").write_text("<html>come back later</html>")
+    mirrors = tuple(UrlMirror(url=f"{server}/{name}") for name in ("sorry.html", "small.pt"))
+    files = (entry.files[0].model_copy(update={"mirrors": mirrors}),)
+    monkeypatch.setattr(checkpoints, "_catalog", lambda: (entry.model_copy(update={"files": files}),))
+    assert checkpoints.fetch("small").name == "small"
+    files = (entry.files[0].model_copy(update={"mirrors": mirrors[:1]}),)
+    monkeypatch.setattr(checkpoints, "_catalog", lambda: (entry.model_copy(update={"name": "no", "files": files}),))
+    with pytest.raises(WeightsError, match=r"sorry\.html: is not a checkpoint .* Get small\.pt by other means"):
+        checkpoints.fetch("no")
+
+
+def test_a_file_without_known_sha256_goes_by_name_and_configuration(unpinned: Path, tmp_path: Path) -> None:
+    assert checkpoints.add(unpinned).licence == "MIT"
+    other = tmp_path / "other" / "small.pt"
+    other.parent.mkdir()
+    save_torch(other, BEATs(**{**TINY, "depth": 2}).weights())
+    with pytest.raises(WeightsError, match="does not hold the weights small"):
+        checkpoints.add(other)
+    assert checkpoints.add(other, "another").licence is None
+    renamed = unpinned.rename(tmp_path / "renamed.pt")
+    assert checkpoints.add(renamed).name == "renamed"
+    assert checkpoints.add(renamed, "small").licence == "MIT"
+
+
+def test_a_file_that_the_catalogue_knows_is_that_file(unpinned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = checkpoints.catalog()[0]
+    known = entry.files[0].model_copy(update={"sha256": hashlib.sha256(unpinned.read_bytes()).hexdigest()})
+    entry = entry.model_copy(update={"files": (known,)})
+    monkeypatch.setattr(checkpoints, "_catalog", lambda: (entry,))
+    assert checkpoints.add(unpinned).name == "small"
+    save_torch(unpinned, BEATs(**TINY, seed=2).weights())
+    with pytest.raises(WeightsError, match="does not hold the weights small"):
+        checkpoints.add(unpinned, "small")
+
+
+def test_list_tells_what_is_not_known(unpinned: Path) -> None:
+    result = CliRunner().invoke(app, ["weights", "list"])
+    assert "sha256 known after the first download" in result.output
+    result = CliRunner().invoke(app, ["weights", "list", "--json"])
+    assert json.loads(result.stdout)[0]["pinned"] is False
+
+
+def test_official_files(shared: Path) -> None:
+    for name in ("beats", "eat", "fisher", "dasheng"):
+        path = shared / "golden" / "encoders" / f"{name}_tiny.pt"
+        record = checkpoints.add(path)
+        assert (record.name, record.encoder) == (f"{name}_tiny", name)
+        found = checkpoints.load(f"{name}_tiny")
+        encoder = create_encoder(*found)
+        assert {name: array.shape for name, array in encoder.weights().items()} == {
+            name: array.shape for name, array in found.weights.items()
+        }
 
 
 # ------------------------------------------------------------- what is refused

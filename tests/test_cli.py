@@ -189,7 +189,7 @@ def test_simulate_fit_score(tmp_path: Path) -> None:
 
 def test_doctor_and_weights(tmp_path: Path) -> None:
     findings = json.loads(harken("doctor", "--json").stdout)
-    assert findings["encoders"] == ["efficientat", "log_mel", "spectral", "yamnet"]
+    assert findings["encoders"] == ["beats", "dasheng", "eat", "efficientat", "fisher", "log_mel", "spectral", "yamnet"]
     listed = json.loads(harken("weights", "list", "--json").stdout)
     assert {entry["name"] for entry in listed} >= {"efficientat-mn04-as", "yamnet"}
     assert all(entry["licence"] for entry in listed)

@@ -15,7 +15,7 @@ import typer
 from harken import __version__
 from harken.cli.console import emit
 
-_EXTRAS = {"torch": "the encoders efficientat and yamnet"}
+_EXTRAS = {"torch": "neural encoders and training"}
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:

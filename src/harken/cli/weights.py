@@ -29,6 +29,7 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] =
                     "licence": entry.licence,
                     "size": entry.size,
                     "sha256": entry.sha256,
+                    "pinned": entry.pinned,
                     "source": entry.source,
                     "summary": entry.summary,
                 }
@@ -38,9 +39,11 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] =
         )
         return
     for entry in catalog():
-        print(f"{entry.name:<22} {status(entry):<8} {entry.size / 2**20:6.1f} MiB  {entry.licence:<11} {entry.summary}")
+        size = f"{'?':>6}    " if entry.size is None else f"{entry.size / 2**20:6.1f} MiB"
+        note = "" if entry.pinned else "; sha256 known after the first download"
+        print(f"{entry.name:<26} {status(entry):<8} {size}  {entry.licence:<11} {entry.summary}{note}")
     for record in added:
-        print(f"{record.name:<22} cached   added by hand, encoder {record.encoder}")
+        print(f"{record.name:<26} cached   added by hand, encoder {record.encoder}")
 
 
 @app.command()

@@ -16,7 +16,11 @@ __all__ = ["Embedding", "Encoder", "create_encoder", "encoder_class", "list_enco
 
 # Module and class, imported on use: only the neural encoders need torch.
 _ENCODERS = {
+    "beats": ("harken.encoders.beats", "BEATs"),
+    "dasheng": ("harken.encoders.dasheng", "Dasheng"),
+    "eat": ("harken.encoders.eat", "EAT"),
     "efficientat": ("harken.encoders.efficientat", "EfficientAT"),
+    "fisher": ("harken.encoders.fisher", "FISHER"),
     "log_mel": ("harken.encoders.log_mel", "LogMel"),
     "spectral": ("harken.encoders.spectral", "Spectral"),
     "yamnet": ("harken.encoders.yamnet", "YAMNet"),

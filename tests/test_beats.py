@@ -1,0 +1,336 @@
+"""BEATs: the reference's own outputs, the blocks by definition, the contract."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+from harken.encoders import create_encoder
+from harken.encoders.beats import LONGEST, STEP, TAIL, TINY, BEATs, _buckets, read_checkpoint, token_count
+from harken.encoders.checkpoints import load
+from harken.errors import WeightsError
+
+RATE = 16_000
+SHORTEST = STEP + TAIL
+
+
+def noise(clips: int, samples: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(scale=0.1, size=(clips, samples)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """As the embedder does: with several threads on a busy machine, most time goes into waiting."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> BEATs:
+    return BEATs(**TINY, seed=0)
+
+
+@pytest.fixture(scope="module")
+def golden(shared: Path) -> tuple[BEATs, dict[str, np.ndarray]]:
+    """The reference's random network, its inputs and outputs."""
+    folder = shared / "golden" / "encoders"
+    found = load(folder / "beats_tiny.pt")
+    return BEATs(found.weights, **found.config), load_file(folder / "beats_tiny_io.safetensors")
+
+
+# ------------------------------------------------------------------ reference
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_reference(golden: tuple[BEATs, dict[str, np.ndarray]], attention: Any) -> None:
+    encoder, reference = golden
+    net = BEATs(encoder.weights(), **{**encoder.config(), "attention": attention}).module
+    wave_BT = torch.from_numpy(reference["waveform"])
+    lengths_B = torch.from_numpy((reference["padding_mask"] == 0).sum(axis=1))
+    with torch.inference_mode():
+        np.testing.assert_allclose(net.fbank(wave_BT).numpy(), reference["fbank"], atol=1e-4)
+        np.testing.assert_allclose(net(wave_BT)[0].numpy(), reference["features"], atol=1e-4)
+        masked = net(wave_BT, (), lengths_B)[0].numpy()
+        np.testing.assert_allclose(masked, reference["features_masked"], atol=1e-4)
+    valid_B = net.valid_tokens(lengths_B, wave_BT.shape[1])
+    assert valid_B.tolist() == (reference["padding_mask_out"] == 0).sum(axis=1).tolist()
+
+
+def test_encode_is_the_reference_without_padding(golden: tuple[BEATs, dict[str, np.ndarray]]) -> None:
+    encoder, reference = golden
+    found = encoder.encode(reference["waveform"])
+    assert found.layers == ("block_3",)
+    assert found.lengths_B.tolist() == [112, 112]
+    np.testing.assert_allclose(found.features_BLTD[:, 0], reference["features"], atol=1e-4)
+
+
+def test_size_of_the_published_networks() -> None:
+    shapes = BEATs.tensor_shapes()
+    assert sum(math.prod(shape) for shape in shapes.values()) == 90_311_792
+    # The published files repeat the table of position biases in each of the other eleven layers.
+    assert len(shapes) + 11 == 250
+    assert shapes["encoder.pos_conv.0.weight_v"] == (768, 48, 128)
+
+
+# -------------------------------------------------------------- by definition
+
+
+def test_buckets_by_definition() -> None:
+    length = 1500
+    found = _buckets(length, 320, 800).tolist()
+    for distance in range(1 - length, length):
+        away = abs(distance)
+        bucket = away if away < 80 else min(159, 80 + int(math.log(away / 80) / math.log(10) * 80))
+        assert found[distance + length - 1] == bucket + (160 if distance > 0 else 0)
+
+
+def test_position_bias_is_of_key_minus_query(encoder: BEATs) -> None:
+    net = encoder.module.encoder
+    bias_HLL = net._position_bias(100)
+    table = net.relative_attention_bias.weight
+    bucket_R = _buckets(100, 320, 800)
+    for query, key in ((0, 0), (0, 99), (99, 0), (17, 42)):
+        assert torch.equal(bias_HLL[:, query, key], table[bucket_R[key - query + 99]])
+
+
+@pytest.mark.parametrize("lengths", [[160_000, 1], [48_123, 80_001], [2_800, 160_000]])
+def test_valid_tokens_by_definition(encoder: BEATs, lengths: list[int]) -> None:
+    samples = 160_000
+    frames, tokens = 998, 496
+    padding_BT = torch.arange(samples) >= torch.tensor(lengths)[:, None]
+    for groups in (frames, tokens):
+        size = padding_BT.shape[1] // groups
+        padding_BT = padding_BT[:, : size * groups].unflatten(1, (groups, size)).all(dim=2)
+    found_B = encoder.module.valid_tokens(torch.tensor(lengths), samples)
+    assert found_B.tolist() == (~padding_BT).sum(dim=1).tolist()
+
+
+def test_padding_is_not_heard(encoder: BEATs) -> None:
+    wave = torch.from_numpy(noise(2, RATE))
+    other = wave.clone()
+    # From the fifth column on; the clip ends in the fourth.
+    other[1, 4 * STEP + TAIL :] = 1.0
+    lengths_B = torch.tensor([RATE, RATE // 2])
+    valid = int(encoder.module.valid_tokens(lengths_B, RATE)[1])
+    assert valid == 3 * 8 + 1
+    with torch.inference_mode():
+        one, same = (encoder.module(w, ("block_2",), lengths_B)[0] for w in (wave, other))
+        heard = encoder.module(other, ("block_2",))[0]
+    assert torch.equal(one[0], same[0])
+    assert torch.equal(one[1, :valid], same[1, :valid])
+    assert not torch.allclose(one[1, :valid], heard[1, :valid], atol=1e-2)
+
+
+def test_tokens_run_through_the_bands_first(encoder: BEATs) -> None:
+    wave = noise(1, RATE)
+    tokens = encoder.encode(wave, layers=("patches",)).features_BLTD[0, 0]
+    assert len(tokens) == token_count(RATE) == 6 * BEATs.patch_bands
+    net = encoder.module
+    image = net.fbank(torch.from_numpy(wave))
+    patch = image[0, 2 * 16 : 3 * 16, 5 * 16 : 6 * 16]
+    with torch.inference_mode():
+        embedded = (net.patch_embedding.weight[:, 0] * patch).sum(dim=(1, 2))
+        expected = net.post_extract_proj(net.layer_norm(embedded))
+    np.testing.assert_allclose(tokens[2 * 8 + 5], expected.numpy(), atol=1e-5)
+
+
+# ------------------------------------------------------------------- contract
+
+
+def test_sdpa_and_eager_agree(encoder: BEATs) -> None:
+    eager = BEATs(encoder.weights(), **TINY, attention="eager")
+    wave = noise(1, 5 * RATE)
+    one, other = (e.encode(wave, layers=encoder.layers).features_BLTD for e in (encoder, eager))
+    assert one.shape == (1, 4, token_count(5 * RATE), 96)
+    np.testing.assert_allclose(one, other, atol=2e-5)
+    assert eager.config()["attention"] == "eager"
+
+
+@settings(max_examples=15)
+@given(samples=st.integers(SHORTEST, 3 * RATE))
+def test_any_length(encoder: BEATs, samples: int) -> None:
+    found = encoder.encode(noise(1, samples))
+    assert found.features_BLTD.shape[2] == found.lengths_B[0] == token_count(samples)
+    assert np.isfinite(found.features_BLTD).all()
+
+
+@settings(max_examples=3)
+@given(samples=st.integers(LONGEST * STEP, 2 * LONGEST * STEP + RATE))
+def test_long_clips_pass_in_windows(samples: int) -> None:
+    small = BEATs(**{**TINY, "depth": 1})
+    wave = noise(1, samples)
+    found = small.encode(wave)
+    assert found.features_BLTD.shape[2] == found.lengths_B[0] == token_count(samples)
+    start, stop = small.passes(samples)[0]
+    assert start == 0
+    assert stop - start <= LONGEST * STEP + TAIL
+    alone = small.encode(wave[:, :stop]).features_BLTD
+    assert np.array_equal(found.features_BLTD[:, :, : alone.shape[2]], alone)
+    # Patches know nothing of windows.
+    cut = small.encode(wave, layers=("patches",)).features_BLTD[0, 0]
+    with torch.inference_mode():
+        whole = small.module(torch.from_numpy(wave), ("patches",))[0][0].numpy()
+    np.testing.assert_allclose(cut, whole, atol=1e-4)
+
+
+def test_batch_and_padding_change_nothing(encoder: BEATs) -> None:
+    lengths = np.array([20_000, 48_000, 33_333])
+    wave = noise(3, 48_000)
+    found = encoder.encode(wave, lengths)
+    for index, length in enumerate(lengths):
+        alone = encoder.encode(wave[index : index + 1, :length])
+        frames = int(alone.lengths_B[0])
+        assert found.lengths_B[index] == frames
+        assert np.array_equal(found.features_BLTD[index, :, :frames], alone.features_BLTD[0])
+        assert not found.features_BLTD[index, :, frames:].any()
+
+
+def test_repeatable_and_seeded() -> None:
+    wave = noise(1, RATE)
+    state = torch.random.get_rng_state()
+    one, same, other = (BEATs(**TINY, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(state, torch.random.get_rng_state())
+    features = one.encode(wave).features_BLTD
+    assert np.array_equal(features, same.encode(wave).features_BLTD)
+    assert not np.array_equal(features, other.encode(wave).features_BLTD)
+
+
+def test_rebuilds_from_config_and_weights(encoder: BEATs) -> None:
+    rebuilt = create_encoder("beats", encoder.config(), encoder.weights())
+    wave = noise(1, RATE)
+    assert np.array_equal(rebuilt.encode(wave).features_BLTD, encoder.encode(wave).features_BLTD)
+
+
+def test_every_parameter_learns() -> None:
+    encoder = BEATs(**TINY, seed=5)
+    net = encoder.module.train()
+    lengths_B = torch.tensor([RATE, RATE // 2])
+    patches, features = net(torch.from_numpy(noise(2, RATE)), ("patches", "block_3"), lengths_B)
+    # Not the plain square, of which the last normalisation leaves nothing to learn.
+    (features * torch.linspace(-1, 1, features.shape[1])[:, None]).square().mean().backward()
+    assert patches.shape == features.shape
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        # Softmax is blind to what shifts every key alike.
+        assert parameter.grad.abs().sum() > 0 or name.endswith("k_proj.bias"), name
+    # What was trained is what is saved.
+    with torch.no_grad():
+        net.encoder.layers[0].fc1.weight.add_(1)  # type: ignore[operator, union-attr]
+    assert np.array_equal(
+        encoder.weights()["encoder.layers.0.fc1.weight"], net.state_dict()["encoder.layers.0.fc1.weight"].numpy()
+    )
+
+
+def test_half_precision_autocast(encoder: BEATs) -> None:
+    wave_BT = torch.from_numpy(noise(1, RATE))
+    with torch.inference_mode():
+        (exact,) = encoder.module(wave_BT)
+        with torch.autocast("cpu", torch.bfloat16):
+            (rounded,) = encoder.module(wave_BT, (), torch.tensor([RATE]))
+    assert (exact - rounded).abs().mean() < 0.05
+
+
+def test_refusals(encoder: BEATs) -> None:
+    with pytest.raises(ValueError, match="no layer block_99"):
+        encoder.encode(noise(1, RATE), layers=("block_99",))
+    with pytest.raises(ValueError, match="only patches, block_1"):
+        encoder.module(torch.zeros(1, RATE), ("block_99",))
+    with pytest.raises(ValueError, match="2800 samples or more"):
+        encoder.encode(noise(1, SHORTEST - 1))
+    with pytest.raises(ValueError, match="too short"):
+        encoder.module(torch.zeros(1, SHORTEST - 1))
+    with pytest.raises(ValueError, match="do not fit"):
+        BEATs(width=100)
+    with pytest.raises(ValueError, match="attention"):
+        BEATs(**TINY, attention="fast")  # type: ignore[arg-type]
+    weights = dict(encoder.weights())
+    weights.pop("layer_norm.weight")
+    with pytest.raises(WeightsError, match=r"lacks 1 of 68 .*layer_norm\.weight"):
+        BEATs(weights, **TINY)
+    with pytest.raises(WeightsError, match="of shape"):
+        BEATs(encoder.weights(), **{**TINY, "ffn": 100})
+
+
+# ------------------------------------------------------------ published files
+
+
+def published(encoder: BEATs) -> dict[str, np.ndarray]:
+    """Weights by the names of the published files."""
+    weights = dict(encoder.weights())
+    table = weights.pop("encoder.relative_attention_bias.weight")
+    for index in range(len(encoder.layers) - 1):
+        weights[f"encoder.layers.{index}.self_attn.relative_attention_bias.weight"] = table.copy()
+    return weights
+
+
+CFG = {"encoder_layers": 3, "max_distance": 800, "deep_norm": True, "layer_norm_first": False, "input_patch_size": 16}
+
+
+def test_published_names(encoder: BEATs) -> None:
+    wave = noise(1, RATE)
+    features = encoder.encode(wave).features_BLTD
+    tensors = published(encoder)
+    tuned = {**tensors, "predictor.weight": np.zeros((527, 96)), "predictor.bias": np.zeros(527)}
+    newer = {
+        name.replace("weight_g", "parametrizations.weight.original0").replace(
+            "weight_v", "parametrizations.weight.original1"
+        ): array
+        for name, array in tensors.items()
+    }
+    for found in (
+        read_checkpoint(tensors, {"cfg": CFG}),
+        read_checkpoint(tuned, {"cfg": CFG, "label_dict": {"0": "/m/09x0r"}}),
+        read_checkpoint(newer, {}),
+        read_checkpoint(encoder.weights(), {}),
+    ):
+        assert found is not None
+        config, weights = found
+        assert {key: config[key] for key in TINY} == TINY
+        assert np.array_equal(BEATs(weights, **config).encode(wave).features_BLTD, features)
+
+
+def test_another_distance_is_heard(encoder: BEATs) -> None:
+    found = read_checkpoint(published(encoder), {"cfg": {**CFG, "max_distance": 1280}})
+    assert found is not None
+    other = BEATs(found[1], **found[0])
+    wave = noise(1, 5 * RATE)
+    assert not np.array_equal(other.encode(wave).features_BLTD, encoder.encode(wave).features_BLTD)
+
+
+def test_files_of_other_architectures(encoder: BEATs) -> None:
+    assert read_checkpoint({}, {}) is None
+    assert read_checkpoint({"blocks.0.attn.qkv.weight": np.zeros((3, 1))}, {"cfg": {"depth": 1}}) is None
+    # WavLM has the gates, but hears no patches.
+    wavlm = {name: array for name, array in published(encoder).items() if name != "patch_embedding.weight"}
+    assert read_checkpoint(wavlm, {"cfg": {"encoder_layers": 3}}) is None
+
+
+def test_bad_files(encoder: BEATs) -> None:
+    def refused(match: str, tensors: dict[str, np.ndarray], **cfg: object) -> None:
+        with pytest.raises(WeightsError, match=match) as caught:
+            read_checkpoint(tensors, {"cfg": {**CFG, **cfg}})
+        assert caught.value.next_step
+
+    good = published(encoder)
+    refused("lacks 1 of 68", {name: array for name, array in good.items() if name != "patch_embedding.weight"})
+    refused("lacks 19 of 87", good, encoder_layers=4)
+    refused("does not know, first quantize", {**good, "quantize.embed": np.zeros(3, np.float32)})
+    refused("fc2.weight of shape", {**good, "encoder.layers.1.fc2.weight": np.zeros((96, 5), np.float32)})
+    refused("not finite", {**good, "layer_norm.bias": np.full(64, np.nan, np.float32)})
+    refused("deep_norm False", good, deep_norm=False)
+    refused("impossible sizes", good, max_distance="far")
+    refused("impossible sizes", {**good, "encoder.layers.0.self_attn.grep_a": np.ones((1, 5, 1, 1), np.float32)})
+    name = "encoder.layers.2.self_attn.relative_attention_bias.weight"
+    refused("differ in their position biases", {**good, name: good[name] + 1})
