@@ -245,6 +245,15 @@ def test_the_baseline_end_to_end(plant: Path, tmp_path: Path, capsys: pytest.Cap
         assert in_zip[f"task2/Doe_EX_task2_{number}"].official_score == mine.result.official_score
 
 
+@pytest.mark.parametrize("encoder", ["beats", "eat", "fisher", "dasheng", "efficientat"])
+def test_training_free_with_each_network(encoder: str, plant: Path, tmp_path: Path) -> None:
+    """Small networks with random weights, end to end to a score; two layers, or class tokens where there are some."""
+    done, _ = run(plant, tmp_path, "training_free", changes={"encoder": encoder}, machines=["fan"])
+    assert done.systems[0].result is not None
+    assert len({row.score for row in done.systems[0].rows}) == 12
+    assert not done.quarantined
+
+
 def test_evaluation_clips_are_scored_and_labels_only_counted(plant: Path, tmp_path: Path) -> None:
     """A tree of an evaluation set: no labels in names, official numbers only with --truth, the same scores."""
     raw = tmp_path / "dcase2025t2" / "eval_data" / "raw" / "ToyPet"

@@ -10,6 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
+Complex64 = NDArray[np.complex64]
 
 
 def frame_count(samples: int, n_fft: int, hop: int) -> int:
@@ -32,6 +33,40 @@ def power_spectrogram(samples_T: Float32, n_fft: int, hop: int) -> Float32:
     power_TF = spectrum_TF.real**2
     power_TF += spectrum_TF.imag**2
     return np.asarray(power_TF, dtype=np.float32)
+
+
+def overlapped_stft(samples_T: Float32, n_fft: int, hop: int) -> Complex64:
+    """Complex STFT of (samples,) -> (frames, n_fft // 2 + 1) that `overlap_add` turns back into the samples.
+
+    Square-root periodic Hann window, zeros before and after, so that every sample lies in n_fft / hop frames.
+    hop divides n_fft, at least twice. Any number of samples will do, none excepted.
+    """
+    window_N = _synthesis(n_fft, hop)
+    frames = -(-(len(samples_T) + n_fft - hop) // hop)
+    padded_T = np.zeros((frames - 1) * hop + n_fft, dtype=np.float32)
+    padded_T[n_fft - hop : n_fft - hop + len(samples_T)] = samples_T
+    spectrum_TF = scipy.fft.rfft(sliding_window_view(padded_T, n_fft)[::hop] * window_N, axis=-1)
+    return np.asarray(spectrum_TF, dtype=np.complex64)
+
+
+def overlap_add(spectrum_TF: Complex64, n_fft: int, hop: int, samples: int) -> Float32:
+    """Inverse of `overlapped_stft`, (samples,) float32; of a changed spectrum the nearest signal in least squares.
+
+    Griffin and Lim (1984): windowed again, added, and divided by the sum of squared windows, n_fft / (2 hop).
+    """
+    frames_TN = scipy.fft.irfft(spectrum_TF, n_fft, axis=-1) * _synthesis(n_fft, hop)
+    blocks, count = n_fft // hop, len(frames_TN)
+    sum_BH = np.zeros((count + blocks - 1, hop), dtype=np.float32)
+    for block in range(blocks):
+        sum_BH[block : block + count] += frames_TN[:, block * hop : (block + 1) * hop]
+    sum_BH *= np.float32(2 * hop / n_fft)
+    return np.ascontiguousarray(sum_BH.ravel()[n_fft - hop : n_fft - hop + samples])
+
+
+def _synthesis(n_fft: int, hop: int) -> Float32:
+    if hop < 1 or n_fft % 2 or n_fft % hop or n_fft < 2 * hop:
+        raise ValueError(f"frames of {n_fft} samples every {hop} do not add up: an even number, a multiple of the hop")
+    return np.sqrt(np.maximum(_hann(n_fft), 0))
 
 
 def hz_to_mel(hz: NDArray[np.float64] | float) -> NDArray[np.float64]:

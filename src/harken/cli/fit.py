@@ -16,6 +16,14 @@ class Level(StrEnum):
     recorded = "recorded"
 
 
+class Microphones(StrEnum):
+    all = "all"
+    near = "near"
+    far = "far"
+    cancelled = "cancelled"
+    subtracted = "subtracted"
+
+
 class Formats(StrEnum):
     default = "default"
     all = "all"
@@ -25,11 +33,14 @@ def fit(
     normal: Annotated[list[Path], typer.Argument(help="Normal recordings, or folders of them.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The model to write.", show_default=False)],
     false_alarms: Annotated[str, typer.Option(help="What the threshold promises: 1/week, 2/day, 0.1%.")] = "1/week",
-    encoder: Annotated[str, typer.Option(help="spectral, efficientat, yamnet.")] = "spectral",
+    encoder: Annotated[str, typer.Option(help="An encoder that harken doctor lists.")] = "spectral",
     weights: Annotated[str | None, typer.Option(help="Encoder weights: a catalogue name or a file.")] = None,
     layer: Annotated[str | None, typer.Option(help="Encoder layer (default: the encoder's best).")] = None,
     pooling: Annotated[str | None, typer.Option(help="mean, std, max, variation; joined by +.")] = None,
     level: Annotated[Level, typer.Option(help="Ignore loudness, or listen to it.")] = Level.normalised,
+    microphones: Annotated[
+        Microphones, typer.Option(help="Which channels to listen to; cancelled: the near one less the far one's noise.")
+    ] = Microphones.all,
     detector: Annotated[str, typer.Option(help="local_density, knn, mahalanobis, gmm, lof, kmeans.")] = "local_density",
     set_: Annotated[list[str] | None, typer.Option("--set", help="A detector parameter, name=value.")] = None,
     state: Annotated[
@@ -53,6 +64,7 @@ def fit(
             layer=layer,
             pooling=pooling,
             level=level.value,
+            microphones=microphones.value,
             detector=detector,
             parameters=key_values(set_ or []),
             false_alarms=false_alarms,

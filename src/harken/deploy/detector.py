@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harken import __version__
+from harken.audio.cancel import Microphones
 from harken.audio.decode import ALL_FORMATS, ALL_SUFFIXES, DEFAULT_FORMATS, DEFAULT_SUFFIXES, Limits
 from harken.data.clips import Clip, clips_from_files, find_recordings
 from harken.deploy.bundle import read_bundle, write_bundle
@@ -85,6 +86,7 @@ class Detector:
         layer: str | None = None,
         pooling: str | None = None,
         level: Literal["normalised", "recorded"] = "normalised",
+        microphones: Microphones = "all",
         detector: str = DEFAULT_DETECTOR,
         parameters: Mapping[str, Any] | None = None,
         false_alarms: str = "1/week",
@@ -100,6 +102,8 @@ class Detector:
         paths: recordings and folders of recordings, in the order in which they were made (a folder: by name).
         encoder, config, layer, pooling: see `list_encoders`; weights: a catalogue name or a file.
         level: `normalised` ignores loudness, `recorded` listens to it. detector, parameters: see `list_detectors`.
+        microphones: `all` channels, `near` or `far` of two, or the near one with the noise of the far one `cancelled`
+        or `subtracted` (`harken.audio.cancel`).
         false_alarms: what the threshold promises, `1/week` or `0.1%`.
         states: regular expression whose first group (or match) in a file's name is its operating state, as
         `_(\\d+)rpm`; without it, DCASE names give domains, and states are looked for in other recordings.
@@ -112,6 +116,9 @@ class Detector:
         parse_rate(false_alarms, 10.0)
         if level not in ("normalised", "recorded"):
             raise HarkenError(f"unknown level {level!r}", next_step="Choose normalised or recorded")
+        if microphones not in get_args(Microphones):
+            known = ", ".join(get_args(Microphones))
+            raise HarkenError(f"unknown microphones {microphones!r}", next_step=f"Choose one of {known}")
         if not given:
             raise HarkenError("no recordings were given", next_step="Name recordings or folders of them")
         formats = ALL_FORMATS if all_formats else DEFAULT_FORMATS
@@ -139,6 +146,7 @@ class Detector:
                 layer=layer,
                 pooling=pooling,
                 level=level,
+                microphones=microphones,
                 weights=arrays,
             )
             untrained = create_detector(detector, parameters)

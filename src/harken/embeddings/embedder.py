@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
+from harken.audio.cancel import Microphones, listen
 from harken.audio.decode import DEFAULT_FORMATS, Audio, Limits, decode
 from harken.audio.quality import Finding, inspect, level_dbfs
 from harken.audio.resample import resample
@@ -31,15 +32,21 @@ Float32 = NDArray[np.float32]
 NORMAL_LEVEL_DBFS = -20.0
 #: raised whenever the same recording and spec would give other numbers
 EMBEDDING_VERSION = 1
+#: residual of a cancellation relative to the near microphone, in dB, below which nothing of a machine is in it
+SAME_SOUND_DB = -50.0
 
 
 class EmbeddingSpec(BaseModel):
     """Everything that decides an embedding, but for the recording and the weights' values.
 
+    layer: of the encoder; several are joined by `+`, and their vectors stand one after the other.
     level: `normalised` brings each recording to one RMS level first, since loudness follows the microphone's
     distance and gain more than the machine's health; `recorded` keeps it.
     sample_rate, channels: what recordings must have; a recording of another rate has other bands, not other
     machine sounds.
+    microphones: which of the channels are listened to: `all`, one after the other; `near`, the first, or `far`, the
+    second of two; `cancelled` and `subtracted`, the near one less the noise that the far one hears (`audio.cancel`).
+    Sketches are made of the same sound, so that explanations show what was judged.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +59,15 @@ class EmbeddingSpec(BaseModel):
     sample_rate: int
     channels: int
     weights_sha256: str | None = None
+    microphones: Microphones = "all"
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Left out where it changes nothing: fingerprints and bundles made before it was there stay as they were.
+        fields: dict[str, Any] = handler(self)
+        if self.microphones == "all":
+            del fields["microphones"]
+        return fields
 
     def fingerprint(self) -> str:
         """Hex digest that names embeddings made by this spec."""
@@ -68,6 +84,7 @@ def make_spec(
     layer: str | None = None,
     pooling: str | None = None,
     level: Literal["normalised", "recorded"] = "normalised",
+    microphones: Microphones = "all",
     weights: Mapping[str, np.ndarray] | None = None,
 ) -> EmbeddingSpec:
     """A spec with the encoder's own defaults filled in.
@@ -80,8 +97,9 @@ def make_spec(
         arguments.setdefault("sample_rate", sample_rate)
     built = create_encoder(encoder, arguments, weights)
     layer = layer or built.default_layer
-    if layer not in built.layers:
-        raise ValueError(f"{encoder} has no layer {layer!r}; there are {', '.join(built.layers)}")
+    for part in layer.split("+"):
+        if part not in built.layers:
+            raise ValueError(f"{encoder} has no layer {part!r}; there are {', '.join(built.layers)}")
     pooling = pooling or type(built).default_pooling
     check_pooling(pooling)
     return EmbeddingSpec(
@@ -92,6 +110,7 @@ def make_spec(
         level=level,
         sample_rate=sample_rate,
         channels=channels,
+        microphones=microphones,
         weights_sha256=weights_digest(weights) if weights is not None else None,
     )
 
@@ -110,8 +129,8 @@ def weights_digest(weights: Mapping[str, np.ndarray]) -> str:
 class ClipFeatures:
     """What is kept of one recording.
 
-    embedding: (D,) float32, the channels' vectors one after the other.
-    sketch_BC: (bands, columns) uint8, a coarse spectrogram averaged over channels, whatever the encoder: it is
+    embedding: (D,) float32, the vectors of the channels that are listened to, one after the other.
+    sketch_BC: (bands, columns) uint8, a coarse spectrogram averaged over the same channels, whatever the encoder: it is
         what explanations compare with.
     level_db: RMS level as recorded, dBFS. sha256: of the file's bytes.
     """
@@ -168,6 +187,31 @@ class Embedder:
             )
         return audio
 
+    def heard(self, samples_CT: Float32, name: str | Path) -> Float32:
+        """The channels that the spec listens to, (channels, samples) float32, before levelling.
+
+        Raises AudioError where a second microphone is needed and missing, or has recorded what the first has.
+        """
+        microphones = self.spec.microphones
+        try:
+            heard_CT = listen(samples_CT, self.spec.sample_rate, microphones)
+        except ValueError:
+            channels = len(samples_CT)
+            raise AudioError(
+                f"has {channels} channel{'s' * (channels != 1)}; {microphones!r} needs two, near and far",
+                file=name,
+                next_step="Record with two microphones, or listen to all or the near one",
+            ) from None
+        if microphones in ("cancelled", "subtracted"):
+            left_db = level_dbfs(heard_CT) - level_dbfs(samples_CT[:1])
+            if left_db < SAME_SOUND_DB:
+                raise AudioError(
+                    "has the same sound in both channels: nothing is left when one is taken from the other",
+                    file=name,
+                    next_step="Check that the far microphone is connected, or listen to the near one",
+                )
+        return heard_CT
+
     def levelled(self, samples_CT: Float32) -> Float32:
         """Samples as the encoder gets them: at one level if the spec says so; one gain for all channels."""
         if self.spec.level == "recorded":
@@ -183,10 +227,13 @@ class Embedder:
         vectors = []
         # One channel and one clip a call: matrix kernels depend on the batch's shape, and the same
         # recording must give the same bits whatever it is scored together with.
+        kind = type(self.encoder)
         for channel in range(len(wave_CT)):
-            found = self.encoder.encode(wave_CT[channel : channel + 1], layers=(self.spec.layer,))
-            frames_TD = found.features_BLTD[0, 0, : int(found.lengths_B[0])]
-            vectors.append(pool(frames_TD, self.spec.pooling))
+            found = self.encoder.encode(wave_CT[channel : channel + 1], layers=tuple(self.spec.layer.split("+")))
+            for frames_TD in found.features_BLTD[0, :, : int(found.lengths_B[0])]:
+                vectors.append(
+                    pool(frames_TD, self.spec.pooling, cls_tokens=kind.cls_tokens, patch_bands=kind.patch_bands)
+                )
         return np.concatenate(vectors)
 
     def log_mel(self, samples_CT: Float32) -> Float32:
@@ -198,12 +245,14 @@ class Embedder:
     def analyse(self, data: bytes, name: str | Path) -> ClipFeatures:
         """Bytes of a file -> `ClipFeatures`. Raises AudioError for what cannot be used."""
         audio = self.decode(data, name)
-        findings = inspect(audio.samples_CT, audio.sample_rate)
+        # A microphone that is not listened to may be broken.
+        alone = {"near": slice(0, 1), "far": slice(1, 2)}.get(self.spec.microphones, slice(None))
+        findings = inspect(audio.samples_CT[alone], audio.sample_rate)
         for finding in findings:
             if finding.unusable:
                 raise AudioError(finding.detail, file=name, next_step=finding.next_step)
         with one_thread():
-            samples_CT = self.levelled(audio.samples_CT)
+            samples_CT = self.levelled(self.heard(audio.samples_CT, name))
             embedding = self.embed(samples_CT)
             log_mel_TM = self.log_mel(samples_CT)
         if not np.isfinite(embedding).all():

@@ -118,7 +118,8 @@ def load_recipe(
             _set(data, key, value, name_or_file)
     for key, value in wanted.items():
         _set(data, key, value, name_or_file)
-    data["stages"] = _filled(data["stages"], parameters, name_or_file)
+    for part in ("stages", "about"):
+        data[part] = _filled(data.get(part) or {}, parameters, name_or_file)
     _known_keys(data, Recipe.model_fields, name_or_file, "")
     stages = {}
     for name, entry in data["stages"].items():

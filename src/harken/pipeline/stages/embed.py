@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from harken.audio.cancel import Microphones
 from harken.embeddings.embedder import make_spec, weights_digest
 from harken.embeddings.extract import extract, probe
-from harken.encoders import encoder_class
+from harken.encoders import create_encoder, encoder_class
 from harken.encoders.checkpoints import weights_for
 from harken.errors import HarkenError
 from harken.pipeline.stages.base import Context, Settings, Stage
@@ -23,31 +26,29 @@ class EmbedStage(Stage):
     listens = True
 
     class Parameters(Settings):
-        """encoder, config, layer, pooling, level: see `EmbeddingSpec`; None is the encoder's own choice.
+        """encoder, config, layer, pooling, level, microphones: see `EmbeddingSpec`; None is the encoder's own choice.
 
-        weights: a name of `harken weights list` or a file; None is the catalogue's first.
+        weights: a name of `harken weights list` or a file; None is the catalogue's first. size: `tiny` is a small
+        network of the same architecture with random weights, which shows that everything runs, and nothing else.
         """
 
         encoder: str = "spectral"
         config: dict[str, Any] = Field(default_factory=dict)
         weights: str | None = None
+        size: Literal["full", "tiny"] = "full"
         layer: str | None = None
         pooling: str | None = None
         level: Literal["normalised", "recorded"] = "normalised"
+        microphones: Microphones = "all"
 
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
-        if not encoder_class(parameters.encoder).needs_weights:
-            return {}
-        _, weights = weights_for(parameters.encoder, parameters.weights)
-        return {"weights_sha256": weights_digest(weights)}
+        _, weights = _network(parameters)
+        return {} if weights is None else {"weights_sha256": weights_digest(weights)}
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
-        config, weights = dict(parameters.config), None
-        if encoder_class(parameters.encoder).needs_weights:
-            told, weights = weights_for(parameters.encoder, parameters.weights)
-            config = {**told, **config}
+        config, weights = _network(parameters)
         paths = [clip.path for clip in context.clips]
         rate, channels = recording_form(context)
         spec = make_spec(
@@ -58,6 +59,7 @@ class EmbedStage(Stage):
             layer=parameters.layer,
             pooling=parameters.pooling,
             level=parameters.level,
+            microphones=parameters.microphones,
             weights=weights,
         )
         kept, vectors, aside = [], [], []
@@ -75,6 +77,20 @@ class EmbedStage(Stage):
             )
         write_arrays(context.out / "embeddings.safetensors", embeddings=np.stack(vectors))
         write_ids(context.out, kept, aside)
+
+
+def _network(parameters: Any) -> tuple[dict[str, Any], Mapping[str, np.ndarray] | None]:
+    """Configuration and weights of the encoder; no weights where it needs none."""
+    cls = encoder_class(parameters.encoder)
+    if not cls.needs_weights:
+        return dict(parameters.config), None
+    if parameters.size == "tiny":
+        # Architectures without a small variant are small themselves.
+        tiny = getattr(sys.modules[cls.__module__], "TINY", {})
+        built = create_encoder(parameters.encoder, {**tiny, **parameters.config, "seed": 0})
+        return built.config(), built.weights()
+    told, weights = weights_for(parameters.encoder, parameters.weights)
+    return {**told, **parameters.config}, weights
 
 
 def recording_form(context: Context) -> tuple[int, int]:

@@ -1,0 +1,163 @@
+"""Noise cancellation with a second microphone: what the far one hears is taken out of the near one.
+
+The near microphone hears N = M + A V, a machine and the hall's noise V; the far one, away from the machine, hears
+F = B V + C M with little of the machine. In each frequency bin the gain A / B from far to near is estimated by least
+squares over the whole recording, and what it explains of the near microphone is subtracted. Each recording is treated
+by itself: nothing is learned from others.
+
+Three things are left in the residual or lost: noise that the two microphones do not share (many sources, wind, self
+noise), the part of a gain that is longer than the analysis window, and whatever of the machine reaches the far
+microphone, which takes the same part of the machine away.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import scipy.fft
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from harken.audio.stft import overlap_add, overlapped_stft
+
+Float32 = NDArray[np.float32]
+Complex64 = NDArray[np.complex64]
+Complex128 = NDArray[np.complex128]
+
+#: what is listened to: every channel, one of two, or the near one less what the far one tells of the noise
+Microphones = Literal["all", "near", "far", "cancelled", "subtracted"]
+
+#: whole windows that a recording holds at least: k windows determine a gain, and with it 1/k of the near sound goes
+LEAST_WINDOWS = 4
+#: shortest window in samples; recordings too short even for it are left as they are
+SHORTEST = 16
+#: far power in a bin, relative to the strongest bin, below which there is nothing to subtract but rounding
+NOTHING = 1e-12
+
+
+def listen(samples_CT: Float32, sample_rate: int, microphones: Microphones) -> Float32:
+    """(channels, samples) -> the channels that are listened to, (all or 1, samples) float32.
+
+    Raises ValueError where `far`, `cancelled` and `subtracted` are not given two channels, near and far.
+    """
+    if microphones == "all":
+        return samples_CT
+    if microphones == "near":
+        return samples_CT[:1]
+    _two_channels(samples_CT)
+    if microphones == "far":
+        return samples_CT[1:]
+    return cancel(samples_CT, sample_rate) if microphones == "cancelled" else subtract(samples_CT, sample_rate)
+
+
+def cancel(
+    samples_CT: Float32,
+    sample_rate: int,
+    *,
+    window_seconds: float = 0.512,
+    taps: int = 1,
+    ridge: float = 1e-3,
+    limit_db: float | None = 6.0,
+) -> Float32:
+    """Least-squares cancellation: (2, samples) near and far -> (1, samples) float32.
+
+    With one tap, bin by bin (sums over the frames t of the whole recording)
+        H(f) = sum_t N(t, f) conj F(t, f) / ((1 + ridge) sum_t |F(t, f)|^2),   residual = N - H F;
+    with more, H(f) is a filter over `taps` neighbouring far frames (as many before as after), from the normal
+    equations loaded with `ridge` times their mean diagonal. Subband form of the two-microphone canceller of Widrow et
+    al. (1975), solved at once instead of adaptively.
+
+    window_seconds: length of the square-root Hann frames, half overlapping; gains between microphones that ring longer
+        are cancelled in part. Shortened until the recording holds `LEAST_WINDOWS` of them for each tap.
+    limit_db: no gain is larger (norm over the taps). Noise of the hall is about as loud at both microphones, the
+        machine is louder at the near one: a bin that asks for more has taken the machine for the noise. It supposes
+        microphones of about equal gain; None sets no limit.
+
+    A far channel without sound leaves the near one as it is, bit by bit. Identical channels leave about `ridge` of the
+    amplitude: -60 dB, with several taps -45 dB and less. Scaling both channels scales the result; scaling the far one
+    alone changes nothing as long as no gain is limited. Raises ValueError for another number of channels or parameters
+    that make no filter.
+    """
+    near_T, far_T = _two_channels(samples_CT)
+    if taps < 1 or ridge <= 0 or not window_seconds > 0:
+        raise ValueError("taps, ridge and window_seconds are positive")
+    n_fft = _window(window_seconds, sample_rate, len(near_T), taps)
+    if n_fft is None or not far_T.any():
+        return near_T[None].copy()
+    hop = n_fft // 2
+    far_TFK = _neighbours(overlapped_stft(far_T, n_fft, hop), taps)
+    gain_FK = _gains(overlapped_stft(near_T, n_fft, hop), far_TFK, ridge)
+    if limit_db is not None:
+        norm_F = np.sqrt((np.abs(gain_FK) ** 2).sum(axis=1))
+        gain_FK = gain_FK / np.maximum(1.0, norm_F / 10 ** (limit_db / 20))[:, None]
+    noise_TF = np.einsum("tfk,fk->tf", far_TFK, gain_FK.astype(np.complex64))
+    # The estimate is taken away in time: where there is none the near channel comes back untouched.
+    return (near_T - overlap_add(noise_TF, n_fft, hop, len(near_T)))[None]
+
+
+def subtract(
+    samples_CT: Float32,
+    sample_rate: int,
+    *,
+    window_seconds: float = 0.064,
+    factor: float = 1.0,
+    floor: float = 0.1,
+) -> Float32:
+    """Spectral subtraction: (2, samples) near and far -> (1, samples) float32.
+
+    Magnitude max(|N| - factor |F|, floor |N|), phase of the near microphone (Boll 1979; over-subtraction and floor of
+    Berouti et al. 1979), with the far microphone's frame at the same time as the estimate of the noise. It needs no
+    phase in common, but noise of equal level at both microphones; what it leaves fluctuates ("musical noise").
+
+    A silent far channel leaves the near one as it is up to rounding; identical channels leave `floor` of it.
+    Raises ValueError as `cancel` does.
+    """
+    near_T, far_T = _two_channels(samples_CT)
+    if factor < 0 or not 0 <= floor <= 1 or not window_seconds > 0:
+        raise ValueError("factor is not negative, floor lies in 0..1, window_seconds is positive")
+    n_fft = _window(window_seconds, sample_rate, len(near_T), 1)
+    if n_fft is None or not far_T.any():
+        return near_T[None].copy()
+    hop = n_fft // 2
+    near_TF = overlapped_stft(near_T, n_fft, hop)
+    level_TF = np.abs(near_TF)
+    wanted_TF = np.maximum(level_TF - np.float32(factor) * np.abs(overlapped_stft(far_T, n_fft, hop)), floor * level_TF)
+    near_TF *= wanted_TF / np.maximum(level_TF, np.finfo(np.float32).tiny)
+    return overlap_add(near_TF, n_fft, hop, len(near_T))[None]
+
+
+def _two_channels(samples_CT: Float32) -> tuple[Float32, Float32]:
+    if samples_CT.ndim != 2 or len(samples_CT) != 2:
+        raise ValueError(f"a near and a far channel are needed, (2, samples), not {samples_CT.shape}")
+    near_T, far_T = np.asarray(samples_CT, dtype=np.float32)
+    return near_T, far_T
+
+
+def _window(seconds: float, sample_rate: int, samples: int, taps: int) -> int | None:
+    """Even length of a frame in samples: `seconds`, or less where the recording demands it; None if it is too short."""
+    longest = samples // (LEAST_WINDOWS * taps)
+    if longest < SHORTEST:
+        return None
+    wanted = min(max(round(seconds * sample_rate), SHORTEST), longest)
+    return 2 * int(scipy.fft.prev_fast_len(wanted // 2, real=True))
+
+
+def _neighbours(far_TF: Complex64, taps: int) -> Complex64:
+    """(frames, bins) -> (frames, bins, taps): each frame with those around it, zeros beyond the ends."""
+    after = (taps - 1) // 2
+    padded_TF = np.pad(far_TF, ((taps - 1 - after, after), (0, 0)))
+    return sliding_window_view(padded_TF, taps, axis=0)
+
+
+def _gains(near_TF: Complex64, far_TFK: Complex64, ridge: float) -> Complex128:
+    """(bins, taps) least-squares gains from far to near; 0 in bins where the far microphone hears nothing."""
+    conjugate_TFK = far_TFK.conj()
+    normal_FKL = np.einsum("tfk,tfl->fkl", conjugate_TFK, far_TFK).astype(np.complex128)
+    cross_FK = np.einsum("tfk,tf->fk", conjugate_TFK, near_TF).astype(np.complex128)
+    power_F = np.trace(normal_FKL, axis1=1, axis2=2).real / normal_FKL.shape[1]
+    heard_F = power_F > NOTHING * power_F.max()
+    load_F = np.where(heard_F, ridge * power_F, 1.0)
+    normal_FKL += load_F[:, None, None] * np.eye(normal_FKL.shape[1])
+    gain_FK = np.linalg.solve(normal_FKL, cross_FK[..., None])[..., 0]
+    return np.where(heard_F[:, None], gain_FK, 0.0)
