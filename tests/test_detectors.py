@@ -11,6 +11,8 @@ from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import LocalOutlierFactor
 
 from harken.detection import create_detector, list_detectors
+from harken.detection.density import exit_sizes
+from harken.detection.memory_bank import memory_bank, smote
 from harken.detection.neighbours import nearest
 from harken.detection.space import fit_space, ledoit_wolf_shrinkage
 from harken.detection.states import find_states
@@ -128,23 +130,27 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
 @given(
     queries=st.integers(1, 40), bank=st.integers(1, 60), k=st.integers(1, 20), seed=st.integers(0, 1000),
     metric=st.sampled_from(["euclidean", "cosine"]), weighted=st.booleans(), blocked=st.booleans(),
+    shifted=st.booleans(),
 )  # fmt: skip
 @settings(max_examples=80, deadline=None)
 def test_nearest_is_exact(
-    queries: int, bank: int, k: int, seed: int, metric: str, weighted: bool, blocked: bool
+    queries: int, bank: int, k: int, seed: int, metric: str, weighted: bool, blocked: bool, shifted: bool
 ) -> None:
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(queries, 5)), rng.normal(size=(bank, 5))
     weights = rng.uniform(0.1, 3, bank) if weighted else None
+    offsets = rng.normal(size=bank) if shifted else None
     x_blocks, y_blocks = rng.integers(0, 4, queries), rng.integers(0, 4, bank)
     expected = cdist(x, y, metric)
     if weights is not None:
         expected = expected * weights
+    if offsets is not None:
+        expected = expected + offsets
     if blocked:
         expected[np.abs(x_blocks[:, None] - y_blocks[None]) <= 1] = np.inf
     expected = np.pad(np.sort(expected, axis=1)[:, :k], [(0, 0), (0, max(0, k - bank))], constant_values=np.inf)
     found, rows = nearest(
-        x, y, k, metric=metric, weights_M=weights,
+        x, y, k, metric=metric, weights_M=weights, offsets_M=offsets,
         query_blocks_N=x_blocks if blocked else None, bank_blocks_M=y_blocks if blocked else None,
         block_reach=1,
     )  # fmt: skip
@@ -168,6 +174,232 @@ def test_local_density_is_its_equation() -> None:
     radius = np.sort(cdist(z, z), axis=1)[:, 1:5].mean(axis=1)
     expected = (cdist(q, z) * (np.median(radius) / radius) ** 0.7).min(axis=1)
     np.testing.assert_allclose(detector.score(queries), expected, rtol=1e-10)
+
+
+def labelled(count: int, targets: int) -> np.ndarray:
+    """Labels of which the last few, if any, are target."""
+    return np.where(np.arange(count) < count - targets, "source", "target")
+
+
+# Every variant of the detectors with options, for the parts of the suite that options could break.
+VARIANTS = pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("knn", {"bank": "target"}),
+        ("knn", {"bank": "kmeans", "metric": "cosine"}),
+        ("knn", {"oversample": "smote", "banks": "separate"}),
+        ("ldn", {"neighbours": 1, "form": "difference", "space": "raw"}),
+        ("ldn", {"neighbours": "auto", "domain_wise": True}),
+        ("ldn", {"domain_wise": True, "source_neighbours": 16, "target_neighbours": 9}),
+        ("ldn", {"bank": "target", "oversample": "smote", "space": "standard"}),
+        ("ldn", {"bank": "kmeans", "oversample": "smote", "metric": "cosine", "space": "standard"}),
+        ("local_density", {"space": "raw"}),
+        ("varmin", {"neighbours": 1, "domain_wise": False, "space": "standard"}),
+        ("varmin", {"metric": "cosine", "space": "standard"}),
+        ("beam", {"bands": 3, "view": "max", "neighbours": 4}),
+        ("beam", {"bands": 100, "view": "dual", "metric": "cosine", "space": "whitened"}),
+        ("fusion", {"members": ["gmm", {"detector": "ldn", "parameters": {"space": "standard"}}], "rule": "mean"}),
+        ("fusion", {"members": [{"detector": "fusion", "parameters": {"members": ["knn"]}}, "beam"]}),
+    ],
+)
+
+
+@VARIANTS
+def test_every_variant_keeps_the_manners(name: str, parameters: dict[str, object]) -> None:
+    bank, labels, blocks = clips(), np.array(domains(60)), np.arange(60) // 2
+    order = np.random.default_rng(3).permutation(60)
+    one = create_detector(name, parameters).fit(bank, labels, blocks)
+    other = create_detector(name, parameters).fit(bank[order], labels[order], blocks[order])
+    queries = clips(20, seed=1)
+    found = one.score(queries)
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(found, other.score(queries))
+    np.testing.assert_array_equal(one.train_scores_[order], other.train_scores_)
+    np.testing.assert_array_equal(found, [one.score(row[None])[0] for row in queries])
+    for key in set(one.state()) - {"train_scores_"}:
+        assert one.state()[key].tobytes() == other.state()[key].tobytes()
+    restored = create_detector(name, one.get_params()).restored(one.state())
+    np.testing.assert_array_equal(found, restored.score(queries))
+
+
+@VARIANTS
+@pytest.mark.parametrize("targets", [0, 1, 2, 3])
+@pytest.mark.parametrize("count", [4, 30])
+def test_every_variant_takes_few_target_clips(
+    name: str, parameters: dict[str, object], count: int, targets: int
+) -> None:
+    for bank in (clips(count), np.repeat(clips(count // 2), 2, axis=0), np.ones((count, 4), np.float32)):
+        detector = create_detector(name, parameters).fit(bank, labelled(count, targets))
+        assert np.isfinite(detector.train_scores_).all()
+        assert np.isfinite(detector.score(bank + 1)).all()
+        assert np.isfinite(detector.score(bank)).all()
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("form", ["ratio", "difference"])
+@pytest.mark.parametrize("domain_wise", [False, True])
+def test_ldn_is_its_equation(metric: str, form: str, domain_wise: bool) -> None:
+    bank, queries, labels = clips(25).astype(np.float64), clips(6, seed=1).astype(np.float64), labelled(25, 6)
+    parameters = {"neighbours": 4, "form": form, "space": "raw", "metric": metric, "domain_wise": domain_wise}
+    if domain_wise:
+        parameters |= {"source_neighbours": 3, "target_neighbours": 2}
+    detector = create_detector("ldn", parameters).fit(bank, labels)
+    radius = []
+    for row, label in zip(bank, labels, strict=True):
+        others = bank[labels == label] if domain_wise else bank
+        count = 4 if not domain_wise else 3 if label == "source" else 2
+        radius.append(np.sort(cdist(row[None], others, metric)[0])[1 : count + 1].mean())
+    distance = cdist(queries, bank, metric)
+    expected = distance / radius if form == "ratio" else distance - radius
+    np.testing.assert_allclose(detector.score(queries), expected.min(axis=1), rtol=1e-9)
+
+
+def test_local_density_of_power_one_is_ldn_in_units_of_the_median() -> None:
+    one = create_detector("local_density", {"exponent": 1.0}).fit(clips(), domains(60))
+    other = create_detector("ldn").fit(clips(), domains(60))
+    queries = clips(9, seed=1)
+    np.testing.assert_allclose(one.score(queries) / other.score(queries), np.median(other.radius_), rtol=1e-9)
+
+
+def test_neighbourhoods_end_where_their_cluster_ends() -> None:
+    """Clusters of 4 and of 30: four have three neighbours, thirty have as many as are allowed."""
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.normal(size=(4, 6)), 40 + rng.normal(size=(30, 6))])
+    distances = np.sort(cdist(rows, rows), axis=1)[:, 1:18]
+    sizes = exit_sizes(distances, 16)
+    np.testing.assert_array_equal(sizes[:4], 3)
+    assert np.mean(sizes[4:] == 16) > 0.9
+    assert (exit_sizes(distances[:, :2], 16) <= 2).all()
+    np.testing.assert_array_equal(exit_sizes(distances[:, :1], 16), 1)
+    np.testing.assert_array_equal(exit_sizes(np.zeros((5, 4)), 3), 3)
+
+
+def test_varmin_finds_the_power_of_least_variance() -> None:
+    """Against every power tried one by one, on leave-one-out scores that are written out."""
+    rng = np.random.default_rng(0)
+    bank = rng.normal(size=(40, 3)) * np.exp(rng.normal(size=(40, 1)))
+    detector = create_detector("varmin", {"neighbours": 3, "space": "raw"}).fit(bank)
+    variance = {}
+    for power in np.linspace(0, 1, 41):
+        scores = []
+        for x in range(40):
+            rest = np.delete(bank, x, axis=0)
+            radius = np.sort(cdist(rest, rest), axis=1)[:, 1:4].mean(axis=1)
+            radius = np.maximum(radius, 0.05 * np.median(radius))
+            scores.append((np.log(cdist(bank[[x]], rest)[0]) - power * np.log(radius)).min())
+        variance[power] = np.var(scores)
+    assert detector.exponent_ == pytest.approx([min(variance, key=variance.get)])
+
+
+def test_varmin_levels_domains_of_different_scale() -> None:
+    rng = np.random.default_rng(0)
+    bank = np.concatenate([rng.normal(size=(60, 8)), 100 + 10 * rng.normal(size=(60, 8))])
+    new = np.concatenate([rng.normal(size=(60, 8)), 100 + 10 * rng.normal(size=(60, 8))])
+    detector = create_detector("varmin", {"space": "raw"}).fit(bank, labelled(120, 60))
+    scores = np.log(detector.score(new))
+    assert abs(scores[:60].mean() - scores[60:].mean()) < 0.1
+    plain = np.log(create_detector("local_density", {"exponent": 0.0, "space": "raw"}).fit(bank).score(new))
+    assert plain[60:].mean() - plain[:60].mean() > 2
+
+
+def test_bands_find_neighbours_of_their_own() -> None:
+    """A mixture of two clips that were heard is normal to each band."""
+    bank = clips(30).astype(np.float64)
+    mixed = np.concatenate([bank[:1, :6], bank[1:2, 6:]], axis=1)
+    detector = create_detector("beam", {"bands": 2}).fit(bank)
+    assert detector.score(mixed)[0] < 1e-9
+    assert create_detector("knn").fit(bank).score(mixed)[0] > 0.1
+
+
+@pytest.mark.parametrize("neighbours", [0, 3])
+def test_beam_is_its_equation(neighbours: int) -> None:
+    bank, queries = clips(25).astype(np.float64), clips(6, seed=1).astype(np.float64)
+    columns = []
+    for part in (slice(0, 4), slice(4, 8), slice(8, 12)):
+        radius = np.sort(cdist(bank[:, part], bank[:, part]), axis=1)[:, 1:4].mean(axis=1) if neighbours else 1.0
+        columns.append((cdist(queries[:, part], bank[:, part]) / radius).min(axis=1))
+    views = {"mean": np.mean(columns, axis=0), "max": np.max(columns, axis=0)}
+    for view, expected in views.items():
+        parameters = {"bands": 3, "view": view, "neighbours": neighbours, "space": "raw"}
+        detector = create_detector("beam", parameters).fit(bank)
+        np.testing.assert_allclose(detector.score(queries), expected, rtol=1e-9)
+    dual = create_detector("beam", parameters | {"view": "dual"}).fit(bank)
+    z = [(views[name] - dual.location_[i]) / dual.spread_[i] for i, name in enumerate(("mean", "max"))]
+    np.testing.assert_allclose(dual.score(queries), z[0] + z[1], rtol=1e-9)
+
+
+def test_smote_draws_target_clips_between_target_clips() -> None:
+    rows, labels = clips(30), labelled(30, 5)
+    grown, grown_labels = smote(rows, labels, seed=0)
+    assert (grown_labels == "target").sum() == 25 == (grown_labels == "source").sum()
+    np.testing.assert_array_equal(grown[:30], rows)
+    target = rows[25:]
+    for row in grown[30:]:
+        detour = cdist(row[None], target) + cdist(row[None], target).T
+        assert np.min(np.where(np.eye(5, dtype=bool), np.inf, detour - cdist(target, target))) < 1e-4
+    np.testing.assert_array_equal(grown, smote(rows, labels, seed=0)[0])
+    assert not np.array_equal(grown, smote(rows, labels, seed=1)[0])
+
+
+@pytest.mark.parametrize("targets", [0, 1])
+def test_smote_leaves_alone_what_has_no_neighbour(targets: int) -> None:
+    assert len(smote(clips(9), labelled(9, targets), seed=0)[0]) == 9
+
+
+def test_banks() -> None:
+    rows, labels = clips(60).astype(np.float64), labelled(60, 5)
+    options = {"oversample": None, "clusters": 7, "metric": "euclidean", "seed": 0}
+    every, kept = memory_bank(rows, labels, bank="all", **options)
+    assert every is rows
+    assert kept is labels
+    target, kept = memory_bank(rows, labels, bank="target", **options)
+    np.testing.assert_array_equal(target, rows[55:])
+    assert set(kept) == {"target"}
+    centres, kept = memory_bank(rows, labels, bank="kmeans", **options)
+    assert list(kept) == ["source"] * 7 + ["target"] * 5
+    np.testing.assert_array_equal(centres[7:], rows[55:])
+    assert len(memory_bank(rows, np.full(60, "a"), bank="target", **options)[0]) == 60
+    grown = memory_bank(rows, labels, bank="target", **(options | {"oversample": "smote"}))[0]
+    assert len(grown) == 55
+    for name in ("ldn", "knn"):
+        with pytest.raises(ValueError, match="unknown bank"):
+            create_detector(name, {"bank": "some"}).fit(rows)
+        with pytest.raises(ValueError, match="unknown oversample"):
+            create_detector(name, {"oversample": "adasyn"}).fit(rows)
+
+
+def test_fusion_is_the_least_or_mean_standardised_score() -> None:
+    bank, queries = clips(), clips(9, seed=1)
+    names = ["knn", "mahalanobis"]
+    standardised = []
+    for name in names:
+        member = create_detector(name).fit(bank, domains(60))
+        standardised.append((member.score(queries) - member.train_scores_.mean()) / member.train_scores_.std())
+    for rule, joined in (("min", np.min), ("mean", np.mean)):
+        detector = create_detector("fusion", {"members": names, "rule": rule}).fit(bank, domains(60))
+        np.testing.assert_allclose(detector.score(queries), joined(standardised, axis=0), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "expected"),
+    [
+        ("ldn", {"neighbours": 0}, "at least one"),
+        ("ldn", {"neighbours": "some"}, "auto"),
+        ("ldn", {"source_neighbours": 3}, "domain_wise"),
+        ("ldn", {"form": "sum"}, "unknown form"),
+        ("ldn", {"space": "curved"}, "unknown space"),
+        ("varmin", {"neighbours": 0}, "at least one"),
+        ("beam", {"view": "median"}, "unknown view"),
+        ("beam", {"bands": 0}, "bands"),
+        ("fusion", {"members": []}, "at least one"),
+        ("fusion", {"members": "knn"}, "list"),
+        ("fusion", {"members": [{"name": "knn"}]}, "not name"),
+        ("fusion", {"rule": "max"}, "unknown rule"),
+    ],
+)
+def test_impossible_parameters_are_refused(name: str, parameters: dict[str, object], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        create_detector(name, parameters).fit(clips(), domains(60))
 
 
 def test_lof_is_scikit_learns() -> None:

@@ -16,12 +16,16 @@ DEFAULT_DETECTOR = "local_density"
 
 # Module and class, imported on use: some need scikit-learn, which takes a second to import.
 _DETECTORS = {
+    "beam": ("harken.detection.beam", "BEAM"),
+    "fusion": ("harken.detection.fusion", "Fusion"),
     "gmm": ("harken.detection.gmm", "GMM"),
     "kmeans": ("harken.detection.kmeans", "KMeans"),
     "knn": ("harken.detection.knn", "KNN"),
+    "ldn": ("harken.detection.ldn", "LDN"),
     "local_density": ("harken.detection.local_density", "LocalDensity"),
     "lof": ("harken.detection.lof", "LOF"),
     "mahalanobis": ("harken.detection.mahalanobis", "Mahalanobis"),
+    "varmin": ("harken.detection.varmin", "VarMin"),
 }
 
 

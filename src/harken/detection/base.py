@@ -32,7 +32,7 @@ class AnomalyDetector(ABC):
     name: ClassVar[str]
 
     train_scores_: Float64
-    #: mean of each dimension over the training clips: every detector standardises, and `_fit` sets it
+    #: mean of each dimension over the training clips (zeros where a detector does not centre them); `_fit` sets it
     mean_: Float64
 
     def fit(

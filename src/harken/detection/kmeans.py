@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans as SklearnKMeans
 
 from harken.detection.base import AnomalyDetector, Float64
+from harken.detection.memory_bank import centres_of, is_source
 from harken.detection.neighbours import Metric, nearest, unit_rows
 from harken.detection.space import standardisation
 
@@ -35,12 +35,9 @@ class KMeans(AnomalyDetector):
         scaled_ND = (bank_ND - self.mean_) / self.scale_
         if self.metric == "cosine":
             scaled_ND = unit_rows(scaled_ND)
-        labels, counts = np.unique(domains_N, return_counts=True)
-        major = domains_N == labels[np.argmax(counts)]
-        distinct = len(np.unique(scaled_ND[major], axis=0))
-        count = max(1, min(self.clusters, int(major.sum()) // 4, distinct))
-        model = SklearnKMeans(count, n_init=4, random_state=self.seed).fit(scaled_ND[major])
-        self.centres_ = np.concatenate([model.cluster_centers_, scaled_ND[~major]]).astype(np.float64)
+        source = is_source(domains_N)
+        centres_KD = centres_of(scaled_ND[source], self.clusters, self.seed)
+        self.centres_ = np.concatenate([centres_KD, scaled_ND[~source]])
 
     def _score(self, queries_ND: Float64) -> Float64:
         scaled_ND = (queries_ND - self.mean_) / self.scale_

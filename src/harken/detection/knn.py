@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.detection.base import AnomalyDetector, Float64, Ints
+from harken.detection.memory_bank import BankName, Oversampling, memory_bank
 from harken.detection.neighbours import Metric, nearest
 from harken.detection.space import standardisation
 
@@ -17,6 +18,8 @@ class KNN(AnomalyDetector):
 
     banks: `pooled`, or `separate`: one bank a domain, each domain's distances standardised by its own
         leave-one-out distances, and the smallest taken (domain-wise 1-NN as in the SJTU-AITHU and THUEE systems).
+    bank, oversample: the clips that are compared with, see `memory_bank`. clusters: centres of the bank `kmeans`.
+    seed: of SMOTE and k-means.
     """
 
     name: ClassVar[str] = "knn"
@@ -32,16 +35,30 @@ class KNN(AnomalyDetector):
         neighbours: int = 1,
         metric: Metric = "euclidean",
         banks: Literal["pooled", "separate"] = "pooled",
+        bank: BankName = "all",
+        oversample: Oversampling | None = None,
+        clusters: int = 16,
+        seed: int = 0,
     ) -> None:
         self.neighbours = neighbours
         self.metric = metric
         self.banks = banks
+        self.bank = bank
+        self.oversample = oversample
+        self.clusters = clusters
+        self.seed = seed
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
         if self.banks not in ("pooled", "separate"):
             raise ValueError(f"unknown banks {self.banks!r}; there are pooled and separate")
         self.bank_ = bank_ND
         self.mean_, self.scale_ = standardisation(bank_ND)
+        if not self._whole:
+            scaled_MD, domains_N = memory_bank(
+                (bank_ND - self.mean_) / self.scale_, domains_N, bank=self.bank, oversample=self.oversample,
+                clusters=self.clusters, metric=self.metric, seed=self.seed,
+            )  # fmt: skip
+            self.bank_ = scaled_MD * self.scale_ + self.mean_
         self.domain_ = np.unique(domains_N, return_inverse=True)[1].astype(np.int64)
         if self.banks == "pooled":
             self.domain_ = np.zeros_like(self.domain_)
@@ -50,6 +67,11 @@ class KNN(AnomalyDetector):
         self._rebuild()
         if self.banks == "separate":
             self._standardise_banks()
+
+    @property
+    def _whole(self) -> bool:
+        """Whether the bank is the training clips, one for one, so that each can be left out exactly."""
+        return self.bank == "all" and self.oversample is None
 
     def _standardise_banks(self) -> None:
         """Location and spread of each bank's own leave-one-out distances; of all where a bank is too small to tell."""
@@ -88,6 +110,8 @@ class KNN(AnomalyDetector):
         return np.stack(columns, axis=1)
 
     def _held_out(self, bank_ND: Float64, domains_N: NDArray[np.str_], blocks_N: Ints) -> Float64:
+        if not self._whole:
+            return super()._held_out(bank_ND, domains_N, blocks_N)
         scores_N = self._fused(self._distances(self._scaled, blocks_N, blocks_N))
         if np.isfinite(scores_N).all():
             return scores_N

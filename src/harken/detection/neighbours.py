@@ -32,6 +32,7 @@ def nearest(
     bank_blocks_M: Ints | None = None,
     block_reach: int = 0,
     weights_M: Float64 | None = None,
+    offsets_M: Float64 | None = None,
 ) -> tuple[Float64, Ints]:
     """Distances (N, k) ascending and bank rows (N, k) of the k nearest rows of `bank_MD`.
 
@@ -39,6 +40,7 @@ def nearest(
     query_blocks_N, bank_blocks_M: rows whose block number is within `block_reach` of the query's own are passed
         over (leave-one-block-out).
     weights_M: distances to row m are multiplied by weights_M[m], before they are compared.
+    offsets_M: offsets_M[m] is then added to distances to row m, before they are compared.
     Raises ValueError for another metric or k < 1.
     Where fewer than k rows are left, the rest reads inf and row -1.
 
@@ -56,7 +58,7 @@ def nearest(
     block = max(1, _BLOCK_BYTES // (8 * max(rows, kept * dimensions)))
     distances_NK = np.full((len(queries_ND), k), np.inf)
     neighbours_NK = np.full((len(queries_ND), k), -1, dtype=np.int64)
-    # Squared distances are searched; cosine distance is half the squared distance of unit rows.
+    # Squared distances are searched, except under offsets; cosine distance is half the squared distance of unit rows.
     power = 1 if metric == "cosine" else 2
     bank_norm_M = np.sum(bank_MD**2, axis=1)
     for start in range(0, len(queries_ND), block):
@@ -65,6 +67,8 @@ def nearest(
         rough_BM = np.sum(query_BD**2, axis=1)[:, None] + bank_norm_M - 2.0 * (query_BD @ bank_MD.T)
         if weights_M is not None:
             rough_BM *= weights_M**power
+        if offsets_M is not None:
+            rough_BM = _distance(rough_BM, metric) + offsets_M
         if query_blocks_N is not None and bank_blocks_M is not None:
             apart_BM = np.abs(query_blocks_N[part, None] - bank_blocks_M[None, :])
             rough_BM[apart_BM <= block_reach] = np.inf
@@ -74,15 +78,22 @@ def nearest(
             else (np.broadcast_to(np.arange(rows), rough_BM.shape))
         )
         difference_BCD = query_BD[:, None, :] - bank_MD[candidate_BC]
-        squared_BC = np.sum(difference_BCD * difference_BCD, axis=2)
+        value_BC = np.sum(difference_BCD * difference_BCD, axis=2)
         if weights_M is not None:
-            squared_BC *= weights_M[candidate_BC] ** power
-        squared_BC[~np.isfinite(np.take_along_axis(rough_BM, candidate_BC, axis=1))] = np.inf
+            value_BC *= weights_M[candidate_BC] ** power
+        if offsets_M is not None:
+            value_BC = _distance(value_BC, metric) + offsets_M[candidate_BC]
+        value_BC[~np.isfinite(np.take_along_axis(rough_BM, candidate_BC, axis=1))] = np.inf
         # Equal distances are ordered by row, so that neighbours are repeatable too.
-        order_BK = np.lexsort((candidate_BC, squared_BC), axis=1)[:, :k]
-        found_BK = np.take_along_axis(squared_BC, order_BK, axis=1)
+        order_BK = np.lexsort((candidate_BC, value_BC), axis=1)[:, :k]
+        found_BK = np.take_along_axis(value_BC, order_BK, axis=1)
         width = found_BK.shape[1]
-        distances_NK[part, :width] = found_BK / 2.0 if metric == "cosine" else np.sqrt(found_BK)
+        distances_NK[part, :width] = found_BK if offsets_M is not None else _distance(found_BK, metric)
         rows_BK = np.take_along_axis(candidate_BC, order_BK, axis=1)
         neighbours_NK[part, :width] = np.where(np.isfinite(found_BK), rows_BK, -1)
     return distances_NK, neighbours_NK
+
+
+def _distance(squared: Float64, metric: Metric) -> Float64:
+    """Of squared distances, for cosine those of unit rows; a rounded search may find some below zero."""
+    return squared / 2.0 if metric == "cosine" else np.sqrt(np.maximum(squared, 0.0))

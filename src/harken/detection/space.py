@@ -1,4 +1,4 @@
-"""The space in which distances between clips are measured: standardised or whitened, shift directions discounted."""
+"""The space in which distances between clips are measured: raw, standardised or whitened, shifts discounted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
-SpaceName = Literal["whitened", "standard"]
+SpaceName = Literal["whitened", "standard", "raw"]
 
 
 def standardisation(bank_ND: Float64, floor: float = 0.1) -> tuple[Float64, Float64]:
@@ -50,6 +50,8 @@ class Space:
 def fit_space(bank_ND: Float64, domains_N: NDArray[np.str_], name: SpaceName) -> Space:
     """Learn a space from normal clips.
 
+    `raw`: embeddings as they are, as in most published systems, where encoders are compared by cosine.
+
     `standard`: each dimension to unit variance.
 
     `whitened`: then multiplied by C^(-p/2) with
@@ -61,10 +63,12 @@ def fit_space(bank_ND: Float64, domains_N: NDArray[np.str_], name: SpaceName) ->
     Solomonoff et al. 2005). The power p whitens as far as n clips can know a covariance of D dimensions: Mahalanobis
     distance for many clips, plain Euclidean distance for few.
     """
-    if name not in ("standard", "whitened"):
-        raise ValueError(f"unknown space {name!r}; there are standard and whitened")
-    mean_D, scale_D = standardisation(bank_ND)
+    if name not in ("raw", "standard", "whitened"):
+        raise ValueError(f"unknown space {name!r}; there are raw, standard and whitened")
     count, dimensions = bank_ND.shape
+    if name == "raw":
+        return Space(np.zeros(dimensions), np.ones(dimensions), np.empty((dimensions, 0)), np.empty(0), 1.0)
+    mean_D, scale_D = standardisation(bank_ND)
     if name == "standard":
         return Space(mean_D, scale_D, np.empty((dimensions, 0)), np.empty(0), 1.0)
     z_ND = (bank_ND - mean_D) / scale_D

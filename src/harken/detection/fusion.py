@@ -1,0 +1,87 @@
+"""Several detectors as one, without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harken.detection import create_detector
+from harken.detection.base import AnomalyDetector, Float64, Ints
+
+
+class Fusion(AnomalyDetector):
+    """score(x) = min_j (s_j(x) - m_j) / v_j, with m_j, v_j mean and deviation of detector j's scores of normal clips.
+
+    "Scoring backends matter more than pooling" (arXiv 2606.19269): no detector is best for every machine, and with the
+    minimum a clip is anomalous if all agree that it is. Normal clips are scored held out, each by what was learned
+    from the others.
+
+    members: names of detectors, or {"detector": name, "parameters": {...}}. rule: `min` or `mean` over them.
+    """
+
+    name: ClassVar[str] = "fusion"
+
+    location_: Float64
+    spread_: Float64
+
+    def __init__(
+        self,
+        members: Sequence[str | Mapping[str, Any]] = ("knn", "mahalanobis", "ldn"),
+        rule: Literal["min", "mean"] = "min",
+    ) -> None:
+        self.members = members
+        self.rule = rule
+
+    def _create(self) -> list[AnomalyDetector]:
+        if self.rule not in ("min", "mean"):
+            raise ValueError(f"unknown rule {self.rule!r}; there are min and mean")
+        if isinstance(self.members, str) or not len(self.members):
+            raise ValueError("members is a list of at least one detector")
+        made = []
+        for member in self.members:
+            about: Mapping[str, Any] = {"detector": member} if isinstance(member, str) else member
+            unknown = set(about) - {"detector", "parameters"}
+            if unknown or "detector" not in about:
+                raise ValueError(f"a member is a name or has detector and parameters, not {', '.join(sorted(about))}")
+            made.append(create_detector(about["detector"], about.get("parameters")))
+        return made
+
+    def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
+        self._members = self._create()
+        self.mean_ = bank_ND.mean(axis=0)
+        for member in self._members:
+            member._fit(bank_ND, domains_N)
+
+    def _held_out(self, bank_ND: Float64, domains_N: NDArray[np.str_], blocks_N: Ints) -> Float64:
+        """Of each member, fused: the members' own held-out scores also say how to standardise them."""
+        scores_NJ = np.stack([member._held_out(bank_ND, domains_N, blocks_N) for member in self._members], axis=1)
+        self.location_, spread_J = scores_NJ.mean(axis=0), scores_NJ.std(axis=0)
+        self.spread_ = np.where(spread_J > 0, spread_J, 1.0)
+        return self._fused(scores_NJ)
+
+    def _fused(self, scores_NJ: Float64) -> Float64:
+        z_NJ = (np.ascontiguousarray(scores_NJ) - self.location_) / self.spread_
+        return np.asarray(z_NJ.min(axis=1) if self.rule == "min" else z_NJ.mean(axis=1))
+
+    def _score(self, queries_ND: Float64) -> Float64:
+        return self._fused(np.stack([member._score(queries_ND) for member in self._members], axis=1))
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Everything learned, as arrays by name; those of member 0 begin with `0.`."""
+        found = super().state()
+        for number, member in enumerate(self._members):
+            found |= {f"{number}.{name}": array for name, array in member.state().items()}
+        return found
+
+    def restored(self, state: dict[str, NDArray[Any]]) -> Self:
+        """This unfitted detector with the state of a fitted one; scores are the same to the last bit."""
+        own = {name: array for name, array in state.items() if "." not in name}
+        self._members = []
+        for number, member in enumerate(self._create()):
+            prefix = f"{number}."
+            part = {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+            self._members.append(member.restored(part))
+        return super().restored(own)

@@ -1,0 +1,29 @@
+"""Detectors that compare clips in a learned space."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harken.detection.base import AnomalyDetector, Float64
+from harken.detection.space import Space, SpaceName, fit_space
+
+
+class InSpace(AnomalyDetector):
+    """Base of detectors with a parameter `space`, see `fit_space`, whose space is part of their state."""
+
+    scale_: Float64
+    basis_: Float64
+    gain_: Float64
+    rest_: float
+
+    space: SpaceName
+
+    def _fit_space(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
+        found = fit_space(bank_ND, domains_N, self.space)
+        self.mean_, self.scale_ = found.mean_D, found.scale_D
+        self.basis_, self.gain_, self.rest_ = found.basis_DR, found.gain_R, found.rest
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        self._space = Space(self.mean_, self.scale_, self.basis_, self.gain_, float(self.rest_))
