@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
         (["throughput.py", "--clips", "100"], "harken score"),
         (["dcase.py", "--names", "2000"], "index 2000 real names"),
         (["two_microphones.py", "--machines", "fan", "--test", "5"], "cancelled"),
+        (["encoders.py", "--tiny", "--batches", "1", "--rounds", "1"], "onnx-int8"),
         (["toycar.py", "--epochs", "2"], "1-NN"),
     ],
 )

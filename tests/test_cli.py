@@ -19,7 +19,7 @@ from conftest import hum
 
 HARKEN = Path(sys.executable).with_name("harken")
 GROUPS = ("data", "recipe", "weights")
-VERBS = (*GROUPS, "demo", "doctor", "evaluate", "explain", "fit", "plan", "run", "score", "simulate", "submit")
+VERBS = (*GROUPS, "demo", "doctor", "evaluate", "explain", "export", "fit", "plan", "run", "score", "simulate", "submit")
 
 
 def harken(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -189,7 +189,9 @@ def test_simulate_fit_score(tmp_path: Path) -> None:
 
 def test_doctor_and_weights(tmp_path: Path) -> None:
     findings = json.loads(harken("doctor", "--json").stdout)
-    assert findings["encoders"] == ["beats", "dasheng", "eat", "efficientat", "fisher", "log_mel", "spectral", "yamnet"]
+    assert findings["encoders"] == [
+        "beats", "dasheng", "dual_branch", "eat", "efficientat", "fisher", "log_mel", "spectral", "yamnet",
+    ]  # fmt: skip
     listed = json.loads(harken("weights", "list", "--json").stdout)
     assert {entry["name"] for entry in listed} >= {"efficientat-mn04-as", "yamnet"}
     assert all(entry["licence"] for entry in listed)

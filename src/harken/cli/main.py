@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from harken import __version__
-from harken.cli import data, demo, doctor, evaluate, explain, fit, recipe, score, simulate, submit, weights
+from harken.cli import data, demo, doctor, evaluate, explain, export, fit, recipe, score, simulate, submit, weights
 from harken.cli import run as run_verb
 from harken.errors import HarkenError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("demo")(demo.demo)
+app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
 app.command("simulate")(simulate.simulate)
 app.command("fit")(fit.fit)

@@ -18,6 +18,7 @@ __all__ = ["Embedding", "Encoder", "create_encoder", "encoder_class", "list_enco
 _ENCODERS = {
     "beats": ("harken.encoders.beats", "BEATs"),
     "dasheng": ("harken.encoders.dasheng", "Dasheng"),
+    "dual_branch": ("harken.encoders.dual_branch", "DualBranch"),
     "eat": ("harken.encoders.eat", "EAT"),
     "efficientat": ("harken.encoders.efficientat", "EfficientAT"),
     "fisher": ("harken.encoders.fisher", "FISHER"),

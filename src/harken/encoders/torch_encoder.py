@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Self
 
 import numpy as np
 import torch
@@ -10,25 +13,63 @@ from numpy.typing import NDArray
 from torch import nn
 
 from harken.encoders.base import Embedding, Encoder
+from harken.encoders.precision import Precision, apply_precision
+from harken.errors import HarkenError
 
 Float32 = NDArray[np.float32]
 
-#: clips of one length that pass through the network together on an accelerator
+#: clips that pass through the network together on an accelerator
 _BATCH = 32
+#: the shortest of them, as a part of the longest to which they are padded
+_SHORTEST = 0.8
 
 
 class TorchEncoder(Encoder):
     """An encoder around `module`: (clips, samples) tensor and layer names -> one (clips, frames, D) tensor a layer.
 
     `module` is gradient-friendly and may be trained; `encode` runs it without gradients, clip by clip on a CPU: no
-    slower there, and kernels that depend on the batch's shape cannot change a clip's bits.
+    slower there, and kernels that depend on the batch's shape cannot change a clip's bits. On an accelerator, clips
+    of one length pass together, and so do those of similar length where the module takes `lengths_B` (valid samples
+    of each of the clips, which are then padded).
     """
 
     module: nn.Module
+    #: what `encode` runs in place of `module`, where that was asked for
+    _changed: nn.Module | None = None
+    _precision: Precision = "fp32"
+    #: valid samples of the padded clips that are under way
+    _lengths_B: torch.Tensor | None = None
 
     @abstractmethod
     def frame_count(self, samples: int, layer: str) -> int:
         """Valid frames of `layer` for a clip of `samples`."""
+
+    @property
+    def precision(self) -> Precision:
+        """What `encode` computes in; see `set_precision`."""
+        return self._precision
+
+    def set_precision(self, precision: Precision) -> Self:
+        """Let `encode` compute in "fp32", "bf16" or "int8"; see `apply_precision`. Returns the encoder.
+
+        `module` and `weights` stay as they are; after changing them, call this again. Embeddings of different
+        precisions are not meant to be compared. Raises HarkenError where it is not available.
+        """
+        self._changed = None if precision == "fp32" else apply_precision(self.module, precision)
+        self._precision = precision
+        return self
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move to a device, such as "cuda" or "cpu". Returns the encoder.
+
+        Raises HarkenError if the device is not there, or cannot do with the precision, which then is "fp32".
+        """
+        device = torch.device(device)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise HarkenError("torch finds no CUDA device", next_step="Use cpu, or install a torch built for the GPU")
+        precision = self._precision
+        self.set_precision("fp32").module.to(device)
+        return self.set_precision(precision)
 
     @abstractmethod
     def passes(self, samples: int) -> list[tuple[int, int]]:
@@ -54,32 +95,61 @@ class TorchEncoder(Encoder):
             shortest = lengths.min(initial=samples)
             raise ValueError(f"{self.name} needs {self.min_samples} samples or more, not {shortest}")
         frames = max(self.frame_count(int(lengths.max()), layer) for layer in layers)
-        step = 1 if self._device.type == "cpu" else _BATCH
         features_BLTD: Float32 | None = None
-        for length in np.unique(lengths):
-            rows = np.flatnonzero(lengths == length)
-            for some in np.split(rows, range(step, len(rows), step)):
-                found_BLTD = self._encode_equal(waveform_BT[some, :length], layers)
-                if features_BLTD is None:
-                    shape = (clips, len(layers), frames, found_BLTD.shape[3])
-                    features_BLTD = np.zeros(shape, dtype=np.float32)
-                features_BLTD[some, :, : found_BLTD.shape[2]] = found_BLTD
+        for rows in self._batches(lengths):
+            longest = int(lengths[rows].max())
+            if lengths[rows].min() < longest:
+                heard_B = [self.heard(int(n)) for n in lengths[rows]]
+                self._lengths_B = torch.tensor(heard_B, device=self._device)
+            try:
+                found_BLTD = self._encode_equal(waveform_BT[rows, :longest], layers)
+            finally:
+                self._lengths_B = None
+            if features_BLTD is None:
+                shape = (clips, len(layers), frames, found_BLTD.shape[3])
+                features_BLTD = np.zeros(shape, dtype=np.float32)
+            for row, found_LTD in zip(rows, found_BLTD, strict=True):
+                valid = min(self.frame_count(int(lengths[row]), layers[0]), found_LTD.shape[1])
+                features_BLTD[row, :, :valid] = found_LTD[:, :valid]
         assert features_BLTD is not None
         valid_B = np.array([self.frame_count(int(n), layers[0]) for n in lengths], dtype=np.int64)
         return Embedding(features_BLTD, valid_B, layers)
+
+    def heard(self, samples: int) -> int:
+        """How many of its first `samples` to tell the network of, for a clip that passes at once among longer ones."""
+        return self.passes(samples)[0][1]
 
     @property
     def _device(self) -> torch.device:
         return next(self.module.parameters()).device
 
+    def _batches(self, lengths_B: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Rows of the clips that pass together: one on a CPU; of one length, or of similar ones, elsewhere."""
+        size = 1 if self._device.type == "cpu" else _BATCH
+        may_pad = size > 1 and "lengths_B" in inspect.signature(self.module.forward).parameters
+        batch: list[int] = []
+        # Longest first, so that memory is at its peak at once.
+        for row in np.argsort(-lengths_B, kind="stable"):
+            if batch:
+                longest, length = int(lengths_B[batch[0]]), int(lengths_B[row])
+                similar = may_pad and length >= _SHORTEST * longest and len(self.passes(longest)) == 1
+                if len(batch) == size or not (length == longest or similar):
+                    yield np.array(batch)
+                    batch = []
+            batch.append(int(row))
+        yield np.array(batch)
+
     def _encode_equal(self, waveform_BT: Float32, layers: tuple[str, ...]) -> Float32:
         """Clips without padding -> (clips, layers, frames, dimensions)."""
         parts = []
-        self.module.eval()
+        network = self.module if self._changed is None else self._changed
+        network.eval()
+        # Only modules that may get padded clips take their lengths.
+        more = () if self._lengths_B is None else (self._lengths_B,)
         with torch.inference_mode():
             for start, stop in self.passes(waveform_BT.shape[1]):
                 wave_BT = torch.from_numpy(np.ascontiguousarray(waveform_BT[:, start:stop], dtype=np.float32))
-                outputs = self.module(wave_BT.to(self._device), layers)
+                outputs = network(wave_BT.to(self._device), layers, *more)
                 if len({output.shape for output in outputs}) > 1:
                     raise ValueError(f"layers {', '.join(layers)} differ in shape; ask for them one by one")
                 parts.append(torch.stack(outputs, dim=1).cpu())

@@ -1,0 +1,140 @@
+"""Little that learns beside much that is kept: low-rank adapters, an adaptation module, a schedule of freezing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from harken.encoders.beats import BEATsNet
+from harken.encoders.dasheng import DashengNet
+from harken.encoders.eat import EATNet
+from harken.encoders.fisher import FISHERNet
+from harken.errors import HarkenError
+from harken.training.heads import dense_layers, masked_max, masked_mean, valid_frames
+
+#: projections of queries, values and outputs, by the name of their module. Where the three projections are one, keys
+#: are adapted too, and share the narrow side of the adapter with them.
+_TARGETS: dict[type[nn.Module], str] = {
+    BEATsNet: r"encoder\.layers\.\d+\.self_attn\.(q_proj|v_proj|out_proj)",
+    EATNet: r"blocks\.\d+\.attn\.(q_proj|v_proj|proj)",
+    FISHERNet: r"blocks\.\d+\.attn\.(qkv|proj)",
+    DashengNet: r"blocks\.\d+\.attn\.(qkv|proj)",
+}
+
+
+def add_lora(net: nn.Module, rank: int = 64, alpha: float | None = None, dropout: float = 0.0) -> None:
+    """Give the projections q, v and out of every block of `net` a low-rank adapter, in place; all else is frozen.
+
+        y = W x + b + (alpha / rank) B A x,    A (rank, inputs) random, B (outputs, rank) zero at first
+
+    Hu et al., "LoRA", ICLR 2022. Rank 64 on q, v and out is NWPU's LBEATs (sec. 2.1) and LEAT: 3,538,944 parameters
+    for a network of 12 blocks of width 768, and 0.04 M more in its classifier. They tell no alpha; the default is the
+    rank, a factor of one. Fused projections of EAT are split first; those of FISHER and Dasheng stay fused.
+
+    A is drawn from torch's global generator. Raises HarkenError without the package peft, ValueError for a network
+    that has no such projections and for one that has adapters.
+    """
+    target = _TARGETS.get(type(net))
+    if target is None:
+        raise ValueError(f"{type(net).__name__} has no projections for adapters")
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ModuleNotFoundError as error:
+        if error.name != "peft":
+            raise
+        raise HarkenError("adapters need peft, which is not installed", next_step="Run: pip install peft") from None
+    if has_lora(net):
+        raise ValueError("the network has adapters already")
+    if isinstance(net, EATNet):
+        net.split_qkv()
+    alpha = rank if alpha is None else alpha
+    settings = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=target)  # type: ignore[arg-type]
+    inject_adapter_in_model(settings, net)
+
+
+def has_lora(net: nn.Module) -> bool:
+    """Whether `net` has adapters that are not merged."""
+    return any(".lora_A." in name for name, _ in net.named_parameters())
+
+
+def merge_lora(net: nn.Module) -> None:
+    """Add each adapter to the weight that it adapts, in place; plain layers and plain tensor names remain.
+
+    The same outputs but for rounding, at the cost of the plain network. Weights stay frozen. Raises HarkenError for
+    weights that are not finite; does nothing without adapters.
+    """
+    if not has_lora(net):
+        return
+    from peft.tuners.lora import LoraLayer
+
+    for parent in list(net.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, LoraLayer):
+                try:
+                    child.merge(safe_merge=True)
+                except ValueError:
+                    raise HarkenError(
+                        "the adapters hold values that are not finite", next_step="Train with a lower learning rate"
+                    ) from None
+                setattr(parent, name, child.get_base_layer())
+
+
+class AdaptationModule(nn.Module):
+    """Linear and pooling layers over the last layers of an encoder (Unisound, DCASE 2025 Task 2, sec. 2.3).
+
+        z_l = relu(W_l x_l + b_l) for each token of layer l,    p = [mean_t z_1, max_t z_1, mean_t z_2, ...]
+        embedding = dense(relu(V p + c))
+
+    The report tells of "several linear and pooling layers" and no more; which they are is ours.
+
+    dimensions: D, of a token. layers: number of layers. hidden: outputs of W_l and V. dims: of the dense layers, as
+    for `PoolingHead`. cls_tokens: of the encoder; they are left out. Raises ValueError for sizes below one.
+    """
+
+    def __init__(
+        self, dimensions: int, *, layers: int = 1, dims: Sequence[int] = (), cls_tokens: int = 0, hidden: int = 128
+    ) -> None:
+        super().__init__()
+        if min(dimensions, layers, hidden) < 1:
+            raise ValueError("dimensions, layers and hidden >= 1")
+        self.cls_tokens = cls_tokens
+        self.projections = nn.ModuleList(nn.Linear(dimensions, hidden) for _ in range(layers))
+        self.mix = nn.Sequential(nn.Linear(2 * hidden * layers, hidden), nn.ReLU())
+        self.dense = dense_layers(hidden, dims)
+        self.output_dimensions = dims[-1] if dims else hidden
+
+    def forward(self, tokens: Sequence[Tensor], valid_B: Tensor | None = None) -> Tensor:
+        """(clips, tokens, D) of each layer -> (clips, output_dimensions); see `PoolingHead.forward`."""
+        if len(tokens) != len(self.projections):
+            raise ValueError(f"expected {len(self.projections)} layers, got {len(tokens)}")
+        parts = []
+        for projection, tokens_BND in zip(self.projections, tokens, strict=True):
+            frames_BTD = tokens_BND[:, self.cls_tokens :]
+            lengths_B = None if valid_B is None else valid_B.to(frames_BTD.device) - self.cls_tokens
+            # Padding may hold anything, also what is not a number, which would get into the gradient.
+            frames_BTD = frames_BTD.masked_fill(~valid_frames(frames_BTD, lengths_B), 0.0)
+            z_BTH = torch.relu(projection(frames_BTD))
+            parts += [masked_mean(z_BTH, lengths_B), masked_max(z_BTH, lengths_B)]
+        embedding_BE: Tensor = self.dense(self.mix(torch.cat(parts, dim=1)))
+        return embedding_BE
+
+
+class Freezable(Protocol):
+    """A model whose encoders can be kept from learning."""
+
+    def set_encoders_learning(self, learning: bool) -> None: ...
+
+
+@dataclass(frozen=True)
+class FreezeSchedule:
+    """For the first `frozen_epochs` only what is new learns, then the encoders too (Unisound: two)."""
+
+    frozen_epochs: int = 2
+
+    def apply(self, model: Freezable, epoch: int) -> None:
+        """To be called before each epoch; the first is epoch 1."""
+        model.set_encoders_learning(epoch > self.frozen_epochs)

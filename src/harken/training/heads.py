@@ -1,0 +1,109 @@
+"""Pooling heads: an encoder's tokens -> one embedding a clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from harken.training.attentive_pooling import AttentiveStatisticsPooling
+
+Pooling = Literal["mean", "cls", "attentive"]
+Join = Literal["mean", "concatenate"]
+
+
+class PoolingHead(nn.Module):
+    """Layers joined token by token, pooled over tokens, then up to two dense layers.
+
+    pooling: "mean" of the tokens that stand for a time (NWPU's BEATs); "cls", the class tokens themselves (THUEE's
+        EAT and sub-band model); "attentive", weighted mean and deviation (THUEE's and SJTU-AITHU's BEATs).
+    join: "mean" of the layers, or their "concatenate"d dimensions; of one layer, both are that layer.
+    dims: outputs of the dense layers, with a ReLU between two; the last is the embedding's dimension. Without any,
+        the pooled vector is the embedding.
+
+    dimensions: D, of a token. layers: number of layers. cls_tokens: of the encoder.
+    hidden: bottleneck of the attention.
+    Raises ValueError for class tokens that the encoder has not, more than two dense layers, and sizes below one.
+    """
+
+    def __init__(
+        self,
+        dimensions: int,
+        *,
+        layers: int = 1,
+        pooling: Pooling = "mean",
+        join: Join = "concatenate",
+        dims: Sequence[int] = (),
+        cls_tokens: int = 0,
+        hidden: int = 128,
+    ) -> None:
+        super().__init__()
+        if pooling not in get_args(Pooling) or join not in get_args(Join):
+            raise ValueError(f"pooling is one of {get_args(Pooling)}, join one of {get_args(Join)}")
+        if dimensions < 1 or layers < 1:
+            raise ValueError("dimensions >= 1 and layers >= 1")
+        if pooling == "cls" and cls_tokens < 1:
+            raise ValueError("there is no class token to pool")
+        self.pooling = pooling
+        self.join = join
+        self.layers = layers
+        self.cls_tokens = cls_tokens
+        joined = dimensions * (layers if join == "concatenate" else 1)
+        self.attentive = AttentiveStatisticsPooling(joined, hidden) if pooling == "attentive" else None
+        pooled = joined * {"mean": 1, "cls": cls_tokens, "attentive": 2}[pooling]
+        self.dense = dense_layers(pooled, dims)
+        self.output_dimensions = dims[-1] if dims else pooled
+
+    def forward(self, tokens: Sequence[Tensor], valid_B: Tensor | None = None) -> Tensor:
+        """(clips, tokens, D) of each layer -> (clips, output_dimensions).
+
+        valid_B: leading tokens of each clip that count, class tokens among them (default: all).
+        Raises ValueError for another number of layers, and for a clip without a token of its own.
+        """
+        if len(tokens) != self.layers:
+            raise ValueError(f"expected {self.layers} layers, got {len(tokens)}")
+        joined_BND = torch.cat(list(tokens), dim=2) if self.join == "concatenate" else torch.stack(list(tokens)).mean(0)
+        if self.pooling == "cls":
+            pooled_BP = joined_BND[:, : self.cls_tokens].flatten(start_dim=1)
+        else:
+            frames_BTD = joined_BND[:, self.cls_tokens :]
+            lengths_B = None if valid_B is None else valid_B.to(frames_BTD.device) - self.cls_tokens
+            pool = masked_mean if self.attentive is None else self.attentive
+            pooled_BP = pool(frames_BTD, lengths_B)
+        embedding_BE: Tensor = self.dense(pooled_BP)
+        return embedding_BE
+
+
+def dense_layers(inputs: int, dims: Sequence[int]) -> nn.Sequential:
+    """Up to two dense layers of `dims` outputs, a ReLU between them; nothing for none."""
+    if len(dims) > 2 or any(size < 1 for size in dims):
+        raise ValueError(f"at most two dense layers of one output or more, not {tuple(dims)}")
+    layers: list[nn.Module] = []
+    for size in dims:
+        layers += [nn.ReLU(), nn.Linear(inputs, size)] if layers else [nn.Linear(inputs, size)]
+        inputs = size
+    return nn.Sequential(*layers)
+
+
+def valid_frames(frames_BTD: Tensor, lengths_B: Tensor | None) -> Tensor:
+    """(clips, frames, 1), whether a frame counts. ValueError for lengths outside 1 .. frames."""
+    clips, frames, _ = frames_BTD.shape
+    if lengths_B is None:
+        return torch.ones(clips, frames, 1, dtype=torch.bool, device=frames_BTD.device)
+    if bool(((lengths_B < 1) | (lengths_B > frames)).any()):
+        raise ValueError(f"lengths are 1 to {frames}")
+    return (torch.arange(frames, device=frames_BTD.device) < lengths_B[:, None])[:, :, None]
+
+
+def masked_mean(frames_BTD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+    """(clips, frames, D) -> (clips, D) mean of the first `lengths_B` frames of each clip."""
+    valid_BT1 = valid_frames(frames_BTD, lengths_B)
+    # Padding may hold anything, also what is not a number.
+    return frames_BTD.masked_fill(~valid_BT1, 0.0).sum(dim=1) / valid_BT1.sum(dim=1)
+
+
+def masked_max(frames_BTD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+    """(clips, frames, D) -> (clips, D) maximum over the first `lengths_B` frames of each clip."""
+    return frames_BTD.masked_fill(~valid_frames(frames_BTD, lengths_B), -torch.inf).amax(dim=1)

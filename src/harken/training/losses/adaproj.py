@@ -1,0 +1,74 @@
+"""AdaProj: each class is a subspace, the scale follows the training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from harken.training.losses.adaptive_scale import angles, first_scale, next_scale
+from harken.training.losses.base import ClassLoss, centres_of, cross_entropy, precise, shares, unit
+
+
+class AdaProj(ClassLoss):
+    """Adaptively scaled angular margin subspace projections (Wilkinghoff, arXiv 2403.14179).
+
+        p_c(x) = sum_k <x, w_ck> w_ck,    cos theta_c = <x, p_c(x) / |p_c(x)|>,    logit_c = s cos theta_c
+
+    with cross-entropy. (The squared distance of x from its projection on the sphere, 2 - 2 cos theta_c, says the
+    same.) The w_ck are of unit length but not made orthogonal, so that p_c is a projection onto their span only
+    where they happen to be. An embedding at right angles to all of them has cosine 0.
+
+    The scale begins as sqrt(2) log(C - 1) and in training, before each step, becomes
+
+        s <- log(mean over clips of (sum_{c: y_c = 0} exp(s cos theta_c) + sum_{c: y_c > 0} 1))
+             / cos(min(pi / 4, median over clips of sum_c y_c theta_c))
+
+    Targets may be shares (mixup). subspace: dimensions of each (K). dynamic: let the scale follow; else it stays as it
+    is. scale: to begin with, instead of that above. trainable: learn the w_ck (else they stay as drawn). seed: of them.
+    """
+
+    soft_targets = True
+    scale: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        subspace: int = 32,
+        dynamic: bool = True,
+        scale: float | None = None,
+        trainable: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(dim, classes)
+        if subspace < 1:
+            raise ValueError("subspace >= 1")
+        self.subspace = subspace
+        self.dynamic = dynamic
+        #: (C * K, D), class by class
+        self.centres = centres_of(classes * subspace, dim, seed, trainable=trainable)
+        self.register_buffer("scale", first_scale(classes, scale))
+
+    def _cosines(self, x_BD: Tensor) -> Tensor:
+        """(B, C) cosines of unit vectors to their projections"""
+        w_CKD = unit(precise(self.centres)).to(x_BD.dtype).view(self.classes, self.subspace, self.dim)
+        a_BCK = torch.einsum("bd,ckd->bck", x_BD, w_CKD)
+        # |p|^2 = a' W W' a: the projections themselves, (B, C, D), are never made.
+        wa_BCK = torch.einsum("bck,ckl->bcl", a_BCK, w_CKD @ w_CKD.transpose(1, 2))
+        squares_BC = (a_BCK * wa_BCK).sum(dim=2)
+        along_BC = (a_BCK * a_BCK).sum(dim=2)
+        # What is left of a projection of zero by rounding has no direction.
+        projected = ~(squares_BC <= torch.finfo(x_BD.dtype).eps ** 2)
+        return torch.where(projected, along_BC * torch.rsqrt(torch.where(projected, squares_BC, 1.0)), 0.0)
+
+    def _loss(self, x_BD: Tensor, target: Tensor) -> Tensor:
+        cosines_BC = self._cosines(x_BD)
+        if self.dynamic and self.training:
+            y_BC = shares(target, self.classes, cosines_BC)
+            angle_B = (y_BC * angles(cosines_BC)).sum(dim=1)
+            counting_BC = (self.scale * cosines_BC.detach()).masked_fill(y_BC > 0, 0.0)
+            self.scale.copy_(next_scale(counting_BC, angle_B))
+        return cross_entropy(self.scale.clone() * cosines_BC, target)
+
+    def _logits(self, x_BD: Tensor) -> Tensor:
+        return self.scale * self._cosines(x_BD)

@@ -1,0 +1,143 @@
+"""Adaptive prototypes: classes that do not tell their conditions learn them as prototypes of embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harken.training.losses.arcface import check_scale_and_margin, margin_cross_entropy
+from harken.training.losses.base import ClassLoss, centres_of, cosines, precise, unit
+from harken.training.losses.subcentre_arcface import check_classes
+
+
+@dataclass(frozen=True)
+class PrototypeUse:
+    """How an attribute-free class uses its K prototypes, since the counts were last reset.
+
+    counts: clips by prototype. dead: prototypes without a clip. perplexity: exp of the entropy of the counts, 1 if
+    one prototype takes all clips, K if all take as many (0 before the first clip). similarity: mean cosine between
+    the prototypes; near 1 they have collapsed into one.
+    """
+
+    counts: tuple[int, ...]
+    dead: int
+    perplexity: float
+    similarity: float
+
+
+class AdaptivePrototype(ClassLoss):
+    """Adaptive prototype learning (THUEE, sec. 2.2: "the network embedding is mapped to the nearest sub-center and the
+    corresponding sub-center rather than the original embedding is utilized for loss computation").
+
+        p = the prototype of class y nearest to x;    z = p + x - sg(x);    sg: no gradient
+        L = ArcFace(z, y) + |sg(x) - p|^2 + beta |x - sg(p)|^2,    all of unit length
+
+    The report leaves open how the mapping, which has no gradient, is trained through. Here as in VQ-VAE (van den Oord
+    et al., NeurIPS 2017, eq. 2 and 3): the embedding gets the gradient of its prototype (straight-through) and is held
+    to it by the commitment. Other than there the prototype, which is what is classified, gets that gradient as well.
+    Clips of other classes are classified by their own embedding; this is ArcFace where no class is attribute-free.
+
+    attribute_free: indices of the classes with prototypes, None for all. prototypes: K, of each of them. commitment:
+    beta. scale, margin: of ArcFace, whose centres are one a class. seed: of centres and prototypes.
+    """
+
+    uses: Tensor
+    _row: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        attribute_free: Iterable[int] | None = None,
+        prototypes: int = 16,
+        commitment: float = 0.25,
+        scale: float = 30.0,
+        margin: float = 0.2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(dim, classes)
+        check_scale_and_margin(scale, margin)
+        if prototypes < 1 or not commitment >= 0:
+            raise ValueError("prototypes >= 1 and commitment >= 0")
+        self.attribute_free = check_classes(range(classes) if attribute_free is None else attribute_free, classes)
+        self.per_class = prototypes
+        self.commitment = commitment
+        self.scale = scale
+        self.margin = margin
+        # Drawn together, so that no prototype begins as a centre.
+        drawn = centres_of(classes + len(self.attribute_free) * prototypes, dim, seed).detach()
+        self.centres = torch.nn.Parameter(drawn[:classes].clone())
+        #: (classes with prototypes * K, D), class by class
+        self.prototypes = torch.nn.Parameter(drawn[classes:].clone())
+        row_C = torch.full((classes,), -1)
+        row_C[self.attribute_free] = torch.arange(len(self.attribute_free))
+        self.register_buffer("_row", row_C, persistent=False)
+        # Kept with the weights, so that a training that goes on counts on.
+        self.register_buffer("uses", torch.zeros(len(self.attribute_free), prototypes, dtype=torch.int64))
+
+    def nearest(self, embedding_BD: Tensor, target_B: Tensor) -> Tensor:
+        """(B,) which prototype of its class, counted from 0, each embedding is mapped to; -1 where there are none."""
+        self._check_embedding(embedding_BD)
+        self._check_target(len(embedding_BD), target_B)
+        with torch.autocast(embedding_BD.device.type, enabled=False):
+            return self._nearest(unit(precise(embedding_BD)), target_B)
+
+    @torch.no_grad()
+    def _nearest(self, x_BD: Tensor, target_B: Tensor) -> Tensor:
+        row_B = self._row[target_B.long()]
+        nearest_B = torch.full_like(row_B, -1)
+        free_B = row_B >= 0
+        if len(self.attribute_free):
+            rows_BK = row_B[free_B][:, None] * self.per_class + torch.arange(self.per_class, device=row_B.device)
+            cosines_BM = cosines(x_BD[free_B], self.prototypes)
+            nearest_B[free_B] = cosines_BM.gather(1, rows_BK).argmax(dim=1)
+        return nearest_B
+
+    def _loss(self, x_BD: Tensor, target: Tensor) -> Tensor:
+        nearest_B = self._nearest(x_BD, target)
+        free_B = nearest_B >= 0
+        row_B = self._row[target.long()]
+        if self.training and len(self.attribute_free):
+            used = row_B[free_B] * self.per_class + nearest_B[free_B]
+            self.uses += torch.bincount(used, minlength=self.uses.numel()).view_as(self.uses)
+        if not len(self.attribute_free):
+            return margin_cross_entropy(cosines(x_BD, self.centres), target, self.scale, self.margin)
+        prototypes_MD = unit(precise(self.prototypes)).to(x_BD.dtype)
+        chosen_B = (row_B * self.per_class + nearest_B).clamp(min=0)
+        p_BD = torch.where(free_B[:, None], prototypes_MD[chosen_B], x_BD.detach())
+        # The length of z is that of p, but its gradient is not: a direction has none along itself.
+        z_BD = unit(p_BD + (x_BD - x_BD.detach()))
+        classified = margin_cross_entropy(cosines(z_BD, self.centres), target, self.scale, self.margin)
+        # Over the whole batch: a clip has the same weight whoever it is trained with.
+        learnt = (x_BD.detach() - p_BD).square().sum(dim=1).mean()
+        committed = torch.where(free_B[:, None], x_BD - p_BD.detach(), 0.0).square().sum(dim=1).mean()
+        return classified + learnt + self.commitment * committed
+
+    def _logits(self, x_BD: Tensor) -> Tensor:
+        return self.scale * cosines(x_BD, self.centres)
+
+    @torch.no_grad()
+    def monitor(self) -> dict[int, PrototypeUse]:
+        """Class index -> how its prototypes are used."""
+        found = {}
+        for row, index in enumerate(self.attribute_free):
+            counts = self.uses[row].tolist()
+            shares_K = self.uses[row].double() / max(sum(counts), 1)
+            entropy = float(torch.special.entr(shares_K).sum())
+            p_KD = unit(self.prototypes[row * self.per_class : (row + 1) * self.per_class].double())
+            pairs = self.per_class * (self.per_class - 1)
+            similarity = float(((p_KD @ p_KD.T).sum() - p_KD.square().sum()) / pairs) if pairs else 1.0
+            found[index] = PrototypeUse(
+                counts=tuple(counts),
+                dead=counts.count(0),
+                perplexity=float(torch.tensor(entropy).exp()) if any(counts) else 0.0,
+                similarity=similarity,
+            )
+        return found
+
+    def reset_uses(self) -> None:
+        """Begin to count anew."""
+        self.uses.zero_()

@@ -1,0 +1,66 @@
+"""Sub-cluster AdaCos: classes are sums over many centres, the scale follows the training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from harken.training.losses.adaptive_scale import angles, first_scale, next_scale
+from harken.training.losses.base import ClassLoss, centres_of, cosines, cross_entropy, shares
+
+
+class SCAdaCos(ClassLoss):
+    """Sub-cluster AdaCos (Wilkinghoff, IJCNN 2021).
+
+        P(c | x) = sum_k exp(s cos theta_ck) / sum_jk exp(s cos theta_jk),    L = - sum_c y_c log P(c | x)
+
+    theta_ck: angle between embedding and centre k of class c. There is no margin: a large scale makes it one. The
+    scale begins as sqrt(2) log(C K - 1) and in training, before each step, becomes
+
+        s <- log(mean over clips of sum_ck exp(s cos theta_ck)) / cos(min(pi / 4, median over clips of theta))
+
+    with theta = sum_ck y_c theta_ck: the angles to all centres of a class are added up, as in the author's code, so
+    that in practice pi / 4 rules. With K = 1 this still differs from AdaCos in that the own class counts in the sum.
+
+    Targets may be shares (mixup). subclusters: K. dynamic: let the scale follow; else it stays as it is. scale: to
+    begin with, instead of that above. trainable: learn the centres (else they stay as drawn). seed: of the centres.
+    """
+
+    soft_targets = True
+    scale: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        subclusters: int = 16,
+        dynamic: bool = True,
+        scale: float | None = None,
+        trainable: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(dim, classes)
+        if subclusters < 1:
+            raise ValueError("subclusters >= 1")
+        self.subclusters = subclusters
+        self.dynamic = dynamic
+        #: (C * K, D), class by class
+        self.centres = centres_of(classes * subclusters, dim, seed, trainable=trainable)
+        self.register_buffer("scale", first_scale(classes * subclusters, scale))
+
+    def _loss(self, x_BD: Tensor, target: Tensor) -> Tensor:
+        cosines_BM = cosines(x_BD, self.centres)
+        if self.dynamic and self.training:
+            angles_BCK = angles(cosines_BM).reshape(-1, self.classes, self.subclusters)
+            angle_B = (shares(target, self.classes, cosines_BM) * angles_BCK.sum(dim=2)).sum(dim=1)
+            self.scale.copy_(next_scale(self.scale * cosines_BM.detach(), angle_B))
+        return cross_entropy(self._class_logits(cosines_BM), target)
+
+    def _logits(self, x_BD: Tensor) -> Tensor:
+        return self._class_logits(cosines(x_BD, self.centres))
+
+    def _class_logits(self, cosines_BM: Tensor) -> Tensor:
+        # A softmax over all centres, added up by class, is the softmax of these.
+        # A copy of the scale: the next step changes it while this one may still be differentiated.
+        logits_BCK = (self.scale.clone() * cosines_BM).reshape(-1, self.classes, self.subclusters)
+        return torch.logsumexp(logits_BCK, dim=2)

@@ -1,0 +1,402 @@
+"""Networks to be trained: encoders with heads, alone or side by side, built from a few plain values.
+
+The systems of the reports, each a `ModelSpec` (DCASE 2025 Task 2):
+
+    THUEE, SJTU-AITHU   one branch: beats with attentive pooling; eat or fisher with cls
+    NWPU FBEATs, LBEATs one branch: beats with mean pooling, without and with an adapter; FEAT, LEAT likewise with eat
+    NWPU dual-branch    two branches, beats and eat, with adapters; `branches` gives FeatEx what it exchanges
+    NWPU fusion         the same two, their concatenation the embedding
+    Unisound CNN        one branch: dual_branch, whose two parts are embeddings of their own
+    Unisound BEATs      one branch: beats with several layers and the adaptation head; `FreezeSchedule`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from harken.audio.kaldi_fbank import kaldi_frame_count
+from harken.encoders import beats, checkpoints, dasheng, dual_branch, eat, fisher
+from harken.encoders.torch_encoder import TorchEncoder
+from harken.training.adapters import AdaptationModule, add_lora, merge_lora
+from harken.training.heads import PoolingHead, dense_layers
+
+#: (clips, frames, bins) normalised spectrograms -> the same, changed; see `ASDModel.spectrogram_augment`
+SpectrogramAugment = Callable[[Tensor], Tensor]
+
+#: class and test-sized configuration of every encoder that can be trained
+_ENCODERS: dict[str, tuple[type[TorchEncoder], dict[str, Any]]] = {
+    "beats": (beats.BEATs, beats.TINY),
+    "dasheng": (dasheng.Dasheng, dasheng.TINY),
+    "dual_branch": (dual_branch.DualBranch, dual_branch.TINY),
+    "eat": (eat.EAT, eat.TINY),
+    "fisher": (fisher.FISHER, fisher.TINY),
+}
+
+_Size = Annotated[int, Field(ge=1)]
+_Dims = Annotated[tuple[_Size, ...], Field(max_length=2)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HeadSpec(_Frozen):
+    """kind: a pooling of `PoolingHead`, or "adaptation" (`AdaptationModule`); the other fields are theirs."""
+
+    kind: Literal["mean", "cls", "attentive", "adaptation"] = "mean"
+    join: Literal["mean", "concatenate"] = "concatenate"
+    dims: _Dims = ()
+    hidden: _Size = 128
+
+
+class LoraSpec(_Frozen):
+    """Arguments of `add_lora`."""
+
+    rank: _Size = 64
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class BranchSpec(_Frozen):
+    """An encoder and its head.
+
+    size: of a random network; "full" is the published one, "tiny" one for tests. config: arguments of the encoder
+    that differ. weights: name or path of a checkpoint, whose sizes then are taken.
+    layers: how many of the last blocks the head reads, or their names; None is the encoder's default layer. Of the
+    dual-branch CNN each layer is an embedding of its own, by default `stft` and `spectrum`, and its head has no say
+    but for its dense layers.
+    adapter: all of the encoder but the adapters is kept. frozen: all of it is kept. With neither, all of it learns.
+    """
+
+    encoder: Literal["beats", "dasheng", "dual_branch", "eat", "fisher"]
+    size: Literal["tiny", "full"] = "full"
+    config: dict[str, Any] = {}
+    weights: str | None = None
+    layers: _Size | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    head: HeadSpec = HeadSpec()
+    adapter: LoraSpec | None = None
+    frozen: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.adapter is not None and self.frozen:
+            raise ValueError("an encoder with adapters is not frozen: leave one of the two out")
+        if self.weights is not None and self.size == "tiny":
+            raise ValueError("weights have a size of their own: leave out size, or weights")
+        if self.encoder == "dual_branch" and (self.head.kind != "mean" or self.adapter is not None):
+            raise ValueError("dual_branch has one frame and no attention: its head is mean, and it takes no adapter")
+        return self
+
+
+class ModelSpec(_Frozen):
+    """Everything that decides an `ASDModel` before training, but for the values of weights that are named.
+
+    joint: dense layers after the concatenation of all embeddings; without any, it is the embedding itself.
+    seed: of all that is random at first.
+    """
+
+    branches: Annotated[tuple[BranchSpec, ...], Field(min_length=1)]
+    joint: _Dims = ()
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class ParameterCounts(NamedTuple):
+    """trainable: of those, how many learn now."""
+
+    total: int
+    trainable: int
+
+
+class ASDModel(nn.Module):
+    """Waveforms -> embeddings, of which a loss of `training.losses` asks which class they are of.
+
+    spectrogram_augment: what changes the normalised spectrogram of each network while training, such as SpecAugment;
+    (clips, frames, bins) -> the same shape. Evaluation, and `encode` of `encoders`, never see it.
+    """
+
+    spectrogram_augment: SpectrogramAugment | None
+
+    def __init__(self, spec: ModelSpec, parts: Sequence[_Branch]) -> None:
+        super().__init__()
+        rates = {part.encoder.sample_rate for part in parts}
+        if len(rates) > 1:
+            raise ValueError(f"branches hear different sampling rates: {', '.join(map(str, sorted(rates)))} Hz")
+        self.spec = spec
+        self.spectrogram_augment = None
+        self.parts = nn.ModuleList(parts)
+        #: dimensions of each of the embeddings that `branches` returns
+        self.branch_dims = tuple(size for part in parts for size in part.dims)
+        self.joint = dense_layers(sum(self.branch_dims), spec.joint)
+        #: of the embedding that `forward` returns
+        self.embedding_dim = spec.joint[-1] if spec.joint else sum(self.branch_dims)
+        self.sample_rate = rates.pop()
+
+    @property
+    def encoders(self) -> tuple[TorchEncoder, ...]:
+        """The encoders as they are trained, for features of any layer. Merge adapters before asking for weights."""
+        return tuple(part.encoder for part in self._parts())
+
+    @property
+    def min_samples(self) -> int:
+        """Shortest clip that every branch takes."""
+        return max(encoder.min_samples for encoder in self.encoders)
+
+    def forward(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """(clips, samples) at `sample_rate` -> (clips, embedding_dim).
+
+        lengths_B: valid samples of each clip (default: all). The embedding of a padded clip is that of the clip
+        alone, but for batch norms in training. EAT and FISHER hear the first 10.24 s of longer clips, the dual-branch
+        CNN its own length. Raises ValueError for clips shorter than `min_samples`.
+        """
+        return self.join(self.branches(wave_BT, lengths_B))
+
+    def branches(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> list[Tensor]:
+        """The (clips, dimensions) embeddings before they are joined: `branch_dims`. FeatEx exchanges these."""
+        lengths = [wave_BT.shape[1]] * len(wave_BT) if lengths_B is None else lengths_B.tolist()
+        if not lengths or not self.min_samples <= min(lengths) or max(lengths) > wave_BT.shape[1]:
+            raise ValueError(f"clips of {self.min_samples} samples or more, not {min(lengths, default=0)}")
+        augment = self.spectrogram_augment if self.training else None
+        padded = lengths_B is not None
+        return [embedding_BD for part in self._parts() for embedding_BD in part(wave_BT, lengths, padded, augment)]
+
+    def join(self, branches: Sequence[Tensor]) -> Tensor:
+        """What `branches` returned, exchanged or not -> (clips, embedding_dim)."""
+        embedding_BD: Tensor = self.joint(torch.cat(list(branches), dim=1))
+        return embedding_BD
+
+    def train(self, mode: bool = True) -> Self:
+        """As `nn.Module.train`; but batch norms that do not learn keep their statistics too."""
+        super().train(mode)
+        for part in self._parts():
+            for module in part.net.modules():
+                if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and not module.weight.requires_grad:
+                    module.eval()
+        return self
+
+    def set_encoders_learning(self, learning: bool) -> None:
+        """Let what learns of the encoders (all, adapters or nothing, as the spec says) do so, or freeze it."""
+        for part in self._parts():
+            for name, parameter in part.net.named_parameters():
+                parameter.requires_grad_(learning and name in part.learns)
+        self.train(self.training)
+
+    def parameter_counts(self) -> ParameterCounts:
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.parameters()]
+        return ParameterCounts(sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns))
+
+    def merge_adapters(self) -> None:
+        """Add all adapters to their weights, in place: `spec`, `state` and `encoders` are then those of plain networks.
+
+        The same embeddings but for rounding. An optimiser made before knows nothing of the merged weights.
+        """
+        branches = list(self.spec.branches)
+        for index, part in enumerate(self._parts()):
+            if branches[index].adapter is not None:
+                part.merge()
+                branches[index] = branches[index].model_copy(update={"adapter": None})
+        self.spec = self.spec.model_copy(update={"branches": tuple(branches)})
+        self.train(self.training)
+
+    def state(self, *, complete: bool = False) -> dict[str, NDArray[Any]]:
+        """Arrays by name, for a safetensors file, that a model of the same spec gets by `load_state`.
+
+        Of encoders with adapters and frozen ones, only what learns: the rest is what the spec names or draws.
+        complete: these too.
+        """
+        kept = None if complete else self._learned_names()
+        return {
+            name: tensor.detach().cpu().numpy().copy()
+            for name, tensor in self.state_dict().items()
+            if kept is None or name in kept
+        }
+
+    def load_state(self, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Take over what `state` gave, complete or not. Returns the model.
+
+        Raises WeightsError, and changes nothing, if a tensor is missing, unknown, of another shape or not finite.
+        """
+        own = self.state_dict()
+        kept = self._learned_names()
+        if set(arrays) - kept:
+            kept = set(own)
+        shapes = {name: tuple(tensor.shape) for name, tensor in own.items() if name in kept}
+        checkpoints.check_tensors(arrays, shapes, architecture="a model of this spec")
+        state = {name: torch.tensor(array).to(own[name].dtype) for name, array in arrays.items()}
+        self.load_state_dict(state, strict=False)
+        return self
+
+    def _learned_names(self) -> set[str]:
+        """Names in the state dict, but for those of encoders that keep them as the spec has them."""
+        names = set(self.state_dict())
+        for index, part in enumerate(self._parts()):
+            if part.keeps:
+                prefix = f"parts.{index}.net."
+                learns = {prefix + name for name in part.learns}
+                names = {name for name in names if not name.startswith(prefix) or name in learns}
+        return names
+
+    def _parts(self) -> Iterator[_Branch]:
+        for part in self.parts:
+            assert isinstance(part, _Branch)
+            yield part
+
+
+class _Branch(nn.Module):
+    """An encoder's network and its heads, each of which reads some of its layers and gives one embedding.
+
+    learns: names of the network's parameters that may learn. keeps: whether there are others.
+    """
+
+    def __init__(self, encoder: TorchEncoder, reads: Sequence[tuple[str, ...]], heads: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.net = encoder.module
+        self.reads = tuple(reads)
+        self.heads = nn.ModuleList(heads)
+        self.dims: tuple[int, ...] = tuple(int(getattr(head, "output_dimensions")) for head in heads)  # noqa: B009
+        learning = {name: parameter.requires_grad for name, parameter in self.net.named_parameters()}
+        self.learns = frozenset(name for name, learns in learning.items() if learns)
+        self.keeps = not all(learning.values())
+
+    def forward(
+        self, wave_BT: Tensor, lengths: list[int], padded: bool, augment: SpectrogramAugment | None
+    ) -> list[Tensor]:
+        layers = tuple(dict.fromkeys(layer for read in self.reads for layer in read))
+        frames = [self.encoder.frame_count(length, layers[0]) for length in lengths]
+        told_B = None
+        if padded:
+            told = self._told(frames, wave_BT.shape[1]) if isinstance(self.net, beats.BEATsNet) else lengths
+            told_B = torch.tensor(told, device=wave_BT.device)
+        with _augmented(self.net, augment):
+            found = dict(zip(layers, self.net(wave_BT, layers, told_B), strict=True))
+        # Networks of a fixed length have fewer tokens than a longer clip would fill.
+        tokens = found[layers[0]].shape[1]
+        valid_B = torch.tensor([min(count, tokens) for count in frames], device=wave_BT.device)
+        return [
+            head([found[layer] for layer in read], valid_B) for head, read in zip(self.heads, self.reads, strict=True)
+        ]
+
+    @staticmethod
+    def _told(tokens: list[int], samples: int) -> list[int]:
+        """Lengths of which BEATs takes exactly as many tokens for valid as the clips alone have.
+
+        By its reference's rule, of the clips' own lengths it would also take tokens that only begin within a clip.
+        """
+        frames = kaldi_frame_count(samples, beats.FRAME, beats.HOP)
+        one = samples // frames * (frames // beats.token_count(samples))
+        return [count * one for count in tokens]
+
+    def merge(self) -> None:
+        merge_lora(self.net)
+        device = next(self.net.parameters()).device
+        # Built anew, so that what was split for the adapters is whole again.
+        merged = type(self.encoder)(self.encoder.weights(), **self.encoder.config())  # type: ignore[call-arg]
+        self.encoder = merged.to(device)
+        self.net = merged.module
+        self.learns = frozenset(name for name, _ in self.net.named_parameters())
+        self.keeps = False
+
+
+@contextmanager
+def _augmented(net: nn.Module, augment: SpectrogramAugment | None) -> Iterator[None]:
+    """Within it, the front end's spectrograms pass through `augment`; outside, nothing of that is left on `net`."""
+    if augment is None:
+        yield
+        return
+    name = "fbank" if isinstance(net, beats.BEATsNet) else "spectrogram"
+    plain: Callable[..., Tensor] = getattr(net, name)
+    # Frequency comes before time in one of them.
+    turned = isinstance(net, dasheng.DashengNet)
+
+    def augmented(*inputs: Any) -> Tensor:
+        x = plain(*inputs)
+        return augment(x.transpose(1, 2)).transpose(1, 2) if turned else augment(x)
+
+    # The instance's own attribute hides the method of its class.
+    setattr(net, name, augmented)
+    try:
+        yield
+    finally:
+        delattr(net, name)
+
+
+def build_model(spec: ModelSpec) -> ASDModel:
+    """A model in evaluation mode, on the CPU; the same for the same spec and weights.
+
+    Raises WeightsError for weights that are missing or of another encoder, HarkenError where adapters need peft, and
+    ValueError for layers that are not there or do not fit the head.
+    """
+    # Heads and adapters draw from the global generator, which is not ours to move.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(spec.seed)
+        parts = [_build_branch(branch, spec.seed + index) for index, branch in enumerate(spec.branches)]
+        return ASDModel(spec, parts).eval()
+
+
+def _build_branch(spec: BranchSpec, seed: int) -> _Branch:
+    kind, tiny = _ENCODERS[spec.encoder]
+    config, weights = (dict(tiny) if spec.size == "tiny" else {}), None
+    if spec.weights is None:
+        config["seed"] = seed
+    else:
+        config, found = checkpoints.weights_for(spec.encoder, spec.weights)
+        weights = dict(found)
+    encoder = kind(weights, **{**config, **spec.config})  # type: ignore[call-arg]
+    layers = _layers(encoder, spec.layers)
+    unknown = [layer for layer in layers if layer not in encoder.layers]
+    if unknown:
+        raise ValueError(f"{spec.encoder} has no layer {', '.join(unknown)}; there are {', '.join(encoder.layers)}")
+    if spec.adapter is not None:
+        add_lora(encoder.module, spec.adapter.rank, spec.adapter.alpha, spec.adapter.dropout)
+    elif spec.frozen:
+        encoder.module.requires_grad_(False)
+    # The CNN's branches are embeddings of their own, other encoders' layers are read together.
+    reads = [(layer,) for layer in layers] if spec.encoder == "dual_branch" else [layers]
+    return _Branch(encoder, reads, [_build_head(encoder, read, spec.head) for read in reads])
+
+
+def _layers(encoder: TorchEncoder, layers: int | tuple[str, ...] | None) -> tuple[str, ...]:
+    if isinstance(layers, tuple):
+        return layers
+    if isinstance(encoder, dual_branch.DualBranch):
+        if layers is not None:
+            raise ValueError("dual_branch has no last blocks: name its layers")
+        return ("stft", "spectrum")
+    blocks = [layer for layer in encoder.layers if layer.startswith("block_")]
+    count = layers or 1
+    if count > len(blocks):
+        raise ValueError(f"{encoder.name} has {len(blocks)} blocks, not {count}")
+    # The last is read as the encoder means it to be, with Dasheng's final norm.
+    return (*blocks[len(blocks) - count : -1], encoder.default_layer)
+
+
+def _build_head(encoder: TorchEncoder, layers: tuple[str, ...], spec: HeadSpec) -> nn.Module:
+    width = _width(encoder, layers[0])
+    if spec.kind == "adaptation":
+        return AdaptationModule(
+            width, layers=len(layers), dims=spec.dims, cls_tokens=encoder.cls_tokens, hidden=spec.hidden
+        )
+    return PoolingHead(
+        width,
+        layers=len(layers),
+        pooling=spec.kind,
+        join=spec.join,
+        dims=spec.dims,
+        cls_tokens=encoder.cls_tokens,
+        hidden=spec.hidden,
+    )
+
+
+def _width(encoder: TorchEncoder, layer: str) -> int:
+    """Dimensions of a token."""
+    config = encoder.config()
+    if isinstance(encoder, dual_branch.DualBranch):
+        return int(config["embedding"]) * (2 if layer == "both" else 1)
+    return int(config["width"]) * (encoder.module.bands if isinstance(encoder, fisher.FISHER) else 1)

@@ -1,0 +1,223 @@
+"""Exported encoders: as torch computes, without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+from harken.cli.export import export
+from harken.deploy import onnx as exporter
+from harken.deploy.onnx import export_onnx
+from harken.deploy.runtime import CARD, OnnxEncoder
+from harken.encoders import create_encoder
+from harken.encoders.beats import TINY as TINY_BEATS
+from harken.encoders.dasheng import TINY as TINY_DASHENG
+from harken.encoders.eat import TINY as TINY_EAT
+from harken.encoders.fisher import TINY as TINY_FISHER
+from harken.encoders.torch_encoder import TorchEncoder
+from harken.errors import HarkenError, WeightsError
+
+#: shallow, since every block is exported alike
+TINY: dict[str, dict[str, Any]] = {
+    "beats": {**TINY_BEATS, "depth": 1},
+    "dasheng": {**TINY_DASHENG, "depth": 1},
+    "eat": {**TINY_EAT, "depth": 1, "target_frames": 128, "clamp": True},
+    "fisher": {**TINY_FISHER, "depth": 1},
+    "yamnet": {},
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def build(name: str) -> TorchEncoder:
+    encoder = create_encoder(name, TINY.get(name))
+    assert isinstance(encoder, TorchEncoder)
+    return encoder
+
+
+def noise(clips: int, samples: int) -> np.ndarray:
+    return np.random.default_rng(1).normal(scale=0.1, size=(clips, samples)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An EAT for clips of 1 s."""
+    file = tmp_path_factory.mktemp("onnx") / "whole.onnx"
+    export_onnx(build("eat"), file, seconds=1.0)
+    return file
+
+
+@pytest.fixture(scope="module")
+def eat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in 8 bits."""
+    file = tmp_path_factory.mktemp("onnx") / "eat.onnx"
+    export_onnx(build("eat"), file, seconds=1.0, int8=True)
+    return file
+
+
+@pytest.mark.parametrize("name", sorted(TINY))
+def test_features_are_those_of_torch(name: str, tmp_path: Path) -> None:
+    encoder, layer = build(name), "layer_2" if name == "yamnet" else None
+    file = tmp_path / "encoder.onnx"
+    card = export_onnx(encoder, file, seconds=1.0, layer=layer)
+    assert card.max_abs_diff < 1e-3
+    assert card.similarity > 0.99999
+    exported = OnnxEncoder(file, threads=1)
+    assert exported.card == card
+    assert exported.sample_rate == encoder.sample_rate
+    assert (exported.cls_tokens, exported.patch_bands) == (encoder.cls_tokens, encoder.patch_bands)
+    assert exported.default_pooling == encoder.default_pooling
+    wave = noise(2, encoder.sample_rate)
+    ours, theirs = exported.encode(wave), encoder.encode(wave, layers=(card.layer,))
+    assert ours.layers == theirs.layers
+    np.testing.assert_array_equal(ours.lengths_B, theirs.lengths_B)
+    np.testing.assert_allclose(ours.features_BLTD, theirs.features_BLTD, atol=1e-3)
+    if card.clips is None:
+        np.testing.assert_allclose(exported.run(wave), theirs.features_BLTD[:, 0], atol=1e-3)
+
+
+def test_any_length(tmp_path: Path) -> None:
+    encoder = build("efficientat")
+    card = export_onnx(encoder, tmp_path / "any.onnx", seconds=None, layer="block_0")
+    assert card.samples is None
+    exported = OnnxEncoder(tmp_path / "any.onnx", threads=1)
+    for samples in (encoder.min_samples, 40_001):
+        wave = noise(1, samples)
+        ours, theirs = exported.encode(wave), encoder.encode(wave, layers=("block_0",))
+        np.testing.assert_allclose(ours.features_BLTD, theirs.features_BLTD, atol=1e-3)
+    with pytest.raises(ValueError, match="needs 10240 samples"):
+        exported.encode(wave[:, :5000])
+
+
+def test_int8_is_smaller_and_close(whole: Path, eat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = OnnxEncoder(eat, threads=1), OnnxEncoder(whole, threads=1)
+    assert ours.card.int8
+    assert not theirs.card.int8
+    assert 0.99 < ours.card.similarity < theirs.card.similarity
+    assert ours.card.max_abs_diff == theirs.card.max_abs_diff
+    assert eat.stat().st_size < 0.7 * whole.stat().st_size
+    import onnx
+
+    model = onnx.load(eat)
+    rounded = [tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    # Four of one block; neither mel filters nor Fourier transforms.
+    assert sum("quantized" in name for name in rounded) == 4
+    monkeypatch.setattr(exporter, "SMALLEST", 10**9)
+    with pytest.raises(HarkenError, match="no linear layers"):
+        exporter._rounded(onnx, onnx.load(whole), whole, tmp_path)
+
+
+def test_longer_clips_pass_in_windows_and_padding_changes_nothing(eat: Path) -> None:
+    exported = OnnxEncoder(eat, threads=1)
+    assert exported.windows(16_000) == [(0, 16_000)]
+    assert exported.windows(40_000) == [(0, 16_000), (16_000, 32_000), (24_000, 40_000)]
+    wave = noise(2, 40_000)
+    both = exported.encode(wave, np.array([16_000, 40_000]))
+    one = exported.encode(wave[:1, :16_000])
+    frames = int(one.lengths_B[0])
+    assert list(both.lengths_B) == [frames, 3 * (frames - 1) + 1]
+    np.testing.assert_array_equal(both.features_BLTD[0, :, :frames], one.features_BLTD[0])
+    assert not both.features_BLTD[0, :, frames:].any()
+    parts = [exported.run(wave[1:, start:stop])[0] for start, stop in exported.windows(40_000)]
+    np.testing.assert_allclose(both.features_BLTD[1, 0, 0], np.mean([part[0] for part in parts], axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(both.features_BLTD[1, 0, frames : 2 * frames - 1], parts[1][1:])
+    again = exported.encode(wave[1:])
+    np.testing.assert_array_equal(again.features_BLTD[0], both.features_BLTD[1])
+    with pytest.raises(ValueError, match="needs 16000 samples"):
+        exported.encode(wave[:, :15_999])
+    with pytest.raises(ValueError, match="no layer block_9; there is block_1"):
+        exported.encode(wave, layers=("block_9",))
+
+
+def test_it_runs_without_torch(eat: Path) -> None:
+    """In a process where neither torch nor the exporter can be imported."""
+    program = f"""
+import sys
+for name in ("torch", "onnx", "onnxscript"):
+    sys.modules[name] = None
+import numpy as np
+from harken.deploy.runtime import OnnxEncoder
+wave = np.random.default_rng(1).normal(scale=0.1, size=(1, 16000)).astype(np.float32)
+found = OnnxEncoder({str(eat)!r}, threads=1).encode(wave)
+print(found.features_BLTD.shape, found.features_BLTD.sum(dtype=float))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    here = OnnxEncoder(eat, threads=1).encode(noise(1, 16_000)).features_BLTD
+    assert done.stdout.strip() == f"{here.shape} {here.sum(dtype=float)}"
+
+
+def test_what_cannot_be_done_says_so(tmp_path: Path, eat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(HarkenError, match="spectral has no network"):
+        export_onnx(create_encoder("spectral"), tmp_path / "x.onnx")
+    with pytest.raises(ValueError, match="has no layer 'nothing'"):
+        export_onnx(build("eat"), tmp_path / "x.onnx", layer="nothing")
+    with pytest.raises(HarkenError, match=r"takes 0.175 to 29.93 s at once, not 60 s"):
+        export_onnx(build("beats"), tmp_path / "x.onnx", seconds=60)
+    with pytest.raises(WeightsError, match="does not exist"):
+        OnnxEncoder(tmp_path / "x.onnx")
+    (tmp_path / "damaged.onnx").write_bytes(eat.read_bytes()[:5000])
+    with pytest.raises(WeightsError, match="no ONNX file that can be run"):
+        OnnxEncoder(tmp_path / "damaged.onnx")
+    import onnx
+
+    model = onnx.load(eat)
+    kept = {prop.key: json.loads(prop.value) for prop in model.metadata_props}
+    assert kept[CARD]["encoder"] == "eat"
+    del model.metadata_props[:]
+    onnx.save_model(model, tmp_path / "foreign.onnx")
+    with pytest.raises(WeightsError, match="without a card"):
+        OnnxEncoder(tmp_path / "foreign.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(HarkenError, match=r"pip install 'harken\[onnx\]'"):
+        OnnxEncoder(eat)
+
+
+def test_a_graph_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(HarkenError, match="only float32"):
+        export_onnx(build("eat").set_precision("int8"), tmp_path / "x.onnx")
+    monkeypatch.setattr(exporter, "TOLERANCE", -1.0)
+    with pytest.raises(HarkenError, match="differs from torch by"):
+        export_onnx(build("eat"), tmp_path / "x.onnx", seconds=0.5, layer="patches")
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_line(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(export)
+    file = tmp_path / "beats.onnx"
+    sizes = [word for name, value in TINY["beats"].items() for word in ("--set", f"{name}={value}")]
+    words = ["beats", "--format", "onnx", "-o", str(file), "--random", "--seconds", "0.5", "--json", *sizes]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0
+    told = json.loads(done.stdout.splitlines()[0])
+    assert told["bytes"] == file.stat().st_size
+    assert told["samples"] == 8000
+    assert "differs from torch by" in done.stderr
+    for wrong, message in (
+        (["spectral", "-o", str(file)], "no network"),
+        (["beats", "-o", str(file), "--random", "--weights", "x"], "exclude"),
+        (["beats", "-o", str(file), "--random", "--set", "wings=2"], "wings"),
+    ):
+        with pytest.raises(HarkenError, match=message):
+            CliRunner().invoke(app, wrong, catch_exceptions=False)
