@@ -24,7 +24,8 @@ from beds import toycar
 from harken.detection import create_detector, list_detectors
 from harken.detection.reconstruction import Reconstruction
 from harken.encoders.autoencoder import Autoencoder
-from harken.training.autoencoder import STACK, Settings, StackedFrames, one_torch_thread, train
+from harken.training.autoencoder import STACK, Settings, StackedFrames, train
+from harken.training.threads import torch_threads
 from shared_folder import shared_folder
 
 
@@ -105,7 +106,7 @@ def speed(shared: Path, rounds: int = 4, epochs: int = 2) -> None:
         start = time.perf_counter()
         train(stacked, Settings(epochs=epochs))
         ours.append(time.perf_counter() - start)
-        with one_torch_thread():
+        with torch_threads(1):
             network = Autoencoder(STACK * stacked.bands)
             start = time.perf_counter()
             naive_epochs(network, loader, held_out, epochs)

@@ -38,10 +38,10 @@ from harken.training.autoencoder import (
     Trained,
     batches,
     check_clips,
-    one_torch_thread,
     shuffled,
     train,
 )
+from harken.training.threads import torch_threads
 
 Float64 = NDArray[np.float64]
 Frames = Sequence[NDArray[np.floating]] | NDArray[np.floating]
@@ -121,7 +121,7 @@ class Reconstruction:
         trained = train(stacked, settings, progress=progress, checkpoint=checkpoint, every=every)
         self._network = trained.network
         self.weights_ = {name: value.numpy() for name, value in trained.network.state_dict().items()}
-        with one_torch_thread():
+        with torch_threads(1):
             self._calibrate(stacked, is_target_V, trained)
         return self
 
@@ -134,7 +134,7 @@ class Reconstruction:
         stacked = StackedFrames(frames)
         if stacked.bands != self.precision_.shape[1]:
             raise ValueError(f"expected (frames, {self.precision_.shape[1]}), got (frames, {stacked.bands})")
-        with one_torch_thread():
+        with torch_threads(1):
             rows = [self._score(self._residual(stacked.clip(number))) for number in range(len(frames))]
         return {mode: np.array([row[mode] for row in rows]) for mode in MODES}
 

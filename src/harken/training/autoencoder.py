@@ -7,8 +7,7 @@ needs no generator restored, only weights, optimiser and the number of the last 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from torch.nn import functional as F
 from harken.encoders.autoencoder import Autoencoder
 from harken.errors import HarkenError
 from harken.files import write_atomically
-from harken.threads import one_thread
+from harken.training.threads import torch_threads
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -119,18 +118,6 @@ class StackedFrames:
         return found.hexdigest()
 
 
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Within it, torch and BLAS work on one thread, so that sums do not depend on the number of cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with one_thread():
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def batches(rows: Ints, size: int) -> list[Ints]:
     """`rows` in batches of `size`; the last may be smaller."""
     return [rows[start : start + size] for start in range(0, len(rows), size)]
@@ -161,7 +148,7 @@ def train(
     held_out = int(np.ceil(VALIDATION * len(order)))
     valid_rows, train_rows = order[:held_out], order[held_out:]
     identity = f"{asdict(settings)} {stacked.digest()}" if checkpoint else ""
-    with one_torch_thread():
+    with torch_threads(1):
         network = Autoencoder(STACK * stacked.bands, seed=settings.seed)
         optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, fused=True)
         history, losses = np.empty((0, 2)), np.empty(0)

@@ -14,18 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from harken.audio.kaldi_fbank import kaldi_frame_count
-from harken.encoders import beats, checkpoints, dasheng, dual_branch, eat, fisher
+from harken.encoders import beats, checkpoints, dasheng, dual_branch, eat, efficientat, fisher
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.training.adapters import AdaptationModule, add_lora, merge_lora
 from harken.training.heads import PoolingHead, dense_layers
+from harken.training.model_spec import BranchSpec, HeadSpec, ModelSpec
 
 #: (clips, frames, bins) normalised spectrograms -> the same, changed; see `ASDModel.spectrogram_augment`
 SpectrogramAugment = Callable[[Tensor], Tensor]
@@ -36,75 +36,9 @@ _ENCODERS: dict[str, tuple[type[TorchEncoder], dict[str, Any]]] = {
     "dasheng": (dasheng.Dasheng, dasheng.TINY),
     "dual_branch": (dual_branch.DualBranch, dual_branch.TINY),
     "eat": (eat.EAT, eat.TINY),
+    "efficientat": (efficientat.EfficientAT, {"width": 0.1}),
     "fisher": (fisher.FISHER, fisher.TINY),
 }
-
-_Size = Annotated[int, Field(ge=1)]
-_Dims = Annotated[tuple[_Size, ...], Field(max_length=2)]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class HeadSpec(_Frozen):
-    """kind: a pooling of `PoolingHead`, or "adaptation" (`AdaptationModule`); the other fields are theirs."""
-
-    kind: Literal["mean", "cls", "attentive", "adaptation"] = "mean"
-    join: Literal["mean", "concatenate"] = "concatenate"
-    dims: _Dims = ()
-    hidden: _Size = 128
-
-
-class LoraSpec(_Frozen):
-    """Arguments of `add_lora`."""
-
-    rank: _Size = 64
-    alpha: Annotated[float, Field(gt=0)] | None = None
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-
-class BranchSpec(_Frozen):
-    """An encoder and its head.
-
-    size: of a random network; "full" is the published one, "tiny" one for tests. config: arguments of the encoder
-    that differ. weights: name or path of a checkpoint, whose sizes then are taken.
-    layers: how many of the last blocks the head reads, or their names; None is the encoder's default layer. Of the
-    dual-branch CNN each layer is an embedding of its own, by default `stft` and `spectrum`, and its head has no say
-    but for its dense layers.
-    adapter: all of the encoder but the adapters is kept. frozen: all of it is kept. With neither, all of it learns.
-    """
-
-    encoder: Literal["beats", "dasheng", "dual_branch", "eat", "fisher"]
-    size: Literal["tiny", "full"] = "full"
-    config: dict[str, Any] = {}
-    weights: str | None = None
-    layers: _Size | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    head: HeadSpec = HeadSpec()
-    adapter: LoraSpec | None = None
-    frozen: bool = False
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.adapter is not None and self.frozen:
-            raise ValueError("an encoder with adapters is not frozen: leave one of the two out")
-        if self.weights is not None and self.size == "tiny":
-            raise ValueError("weights have a size of their own: leave out size, or weights")
-        if self.encoder == "dual_branch" and (self.head.kind != "mean" or self.adapter is not None):
-            raise ValueError("dual_branch has one frame and no attention: its head is mean, and it takes no adapter")
-        return self
-
-
-class ModelSpec(_Frozen):
-    """Everything that decides an `ASDModel` before training, but for the values of weights that are named.
-
-    joint: dense layers after the concatenation of all embeddings; without any, it is the embedding itself.
-    seed: of all that is random at first.
-    """
-
-    branches: Annotated[tuple[BranchSpec, ...], Field(min_length=1)]
-    joint: _Dims = ()
-    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class ParameterCounts(NamedTuple):
@@ -270,12 +204,14 @@ class _Branch(nn.Module):
     ) -> list[Tensor]:
         layers = tuple(dict.fromkeys(layer for read in self.reads for layer in read))
         frames = [self.encoder.frame_count(length, layers[0]) for length in lengths]
-        told_B = None
+        more: tuple[Tensor, ...] = ()
         if padded:
+            if isinstance(self.net, efficientat.EfficientATNet):
+                raise ValueError("efficientat takes clips of one length")
             told = self._told(frames, wave_BT.shape[1]) if isinstance(self.net, beats.BEATsNet) else lengths
-            told_B = torch.tensor(told, device=wave_BT.device)
+            more = (torch.tensor(told, device=wave_BT.device),)
         with _augmented(self.net, augment):
-            found = dict(zip(layers, self.net(wave_BT, layers, told_B), strict=True))
+            found = dict(zip(layers, self.net(wave_BT, layers, *more), strict=True))
         # Networks of a fixed length have fewer tokens than a longer clip would fill.
         tokens = found[layers[0]].shape[1]
         valid_B = torch.tensor([min(count, tokens) for count in frames], device=wave_BT.device)
@@ -312,12 +248,17 @@ def _augmented(net: nn.Module, augment: SpectrogramAugment | None) -> Iterator[N
         return
     name = "fbank" if isinstance(net, beats.BEATsNet) else "spectrogram"
     plain: Callable[..., Tensor] = getattr(net, name)
-    # Frequency comes before time in one of them.
-    turned = isinstance(net, dasheng.DashengNet)
+    # Frequency comes before time in some.
+    turned = isinstance(net, dasheng.DashengNet | efficientat.EfficientATNet)
 
     def augmented(*inputs: Any) -> Tensor:
         x = plain(*inputs)
-        return augment(x.transpose(1, 2)).transpose(1, 2) if turned else augment(x)
+        if not turned:
+            return augment(x)
+        # Of several axes, frequency and time are the last.
+        leading, last = x.shape[:-2], x.shape[-2:]
+        changed: Tensor = augment(x.reshape(-1, *last).transpose(1, 2))
+        return changed.transpose(1, 2).reshape(*leading, *last)
 
     # The instance's own attribute hides the method of its class.
     setattr(net, name, augmented)
@@ -369,6 +310,8 @@ def _layers(encoder: TorchEncoder, layers: int | tuple[str, ...] | None) -> tupl
         if layers is not None:
             raise ValueError("dual_branch has no last blocks: name its layers")
         return ("stft", "spectrum")
+    if isinstance(encoder, efficientat.EfficientAT) and layers not in (None, 1):
+        raise ValueError("blocks of efficientat differ in shape: name its layers")
     blocks = [layer for layer in encoder.layers if layer.startswith("block_")]
     count = layers or 1
     if count > len(blocks):
@@ -396,6 +339,9 @@ def _build_head(encoder: TorchEncoder, layers: tuple[str, ...], spec: HeadSpec) 
 
 def _width(encoder: TorchEncoder, layer: str) -> int:
     """Dimensions of a token."""
+    if isinstance(encoder, efficientat.EfficientAT):
+        with torch.no_grad():
+            return int(encoder.module(torch.zeros(1, encoder.min_samples), (layer,))[0].shape[2])
     config = encoder.config()
     if isinstance(encoder, dual_branch.DualBranch):
         return int(config["embedding"]) * (2 if layer == "both" else 1)

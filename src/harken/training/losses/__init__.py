@@ -16,7 +16,7 @@ from harken.errors import HarkenError
 if TYPE_CHECKING:
     from harken.training.losses.base import ClassLoss
 
-__all__ = ["create_loss", "list_losses"]
+__all__ = ["create_loss", "list_losses", "loss_class"]
 
 # Module and class, imported on use: they need torch.
 _LOSSES = {
@@ -33,16 +33,22 @@ def list_losses() -> tuple[str, ...]:
     return tuple(sorted(_LOSSES))
 
 
+def loss_class(name: str) -> type[ClassLoss]:
+    """The class of a loss; HarkenError, naming the nearest, for an unknown name."""
+    if name not in _LOSSES:
+        raise HarkenError(f"unknown loss {name!r}", next_step=_nearest(name, _LOSSES))
+    module, attribute = _LOSSES[name]
+    found: type[ClassLoss] = getattr(import_module(module), attribute)
+    return found
+
+
 def create_loss(name: str, parameters: Mapping[str, Any]) -> ClassLoss:
     """A loss with fresh centres; `parameters` hold at least dim and classes.
 
     Raises HarkenError, naming the nearest, for an unknown name or parameter, and for one that is missing; ValueError
     for a value that makes no loss.
     """
-    if name not in _LOSSES:
-        raise HarkenError(f"unknown loss {name!r}", next_step=_nearest(name, _LOSSES))
-    module, attribute = _LOSSES[name]
-    found: type[ClassLoss] = getattr(import_module(module), attribute)
+    found = loss_class(name)
     known = inspect.signature(found).parameters
     for parameter in parameters:
         if parameter not in known:

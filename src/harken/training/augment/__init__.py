@@ -1,0 +1,1 @@
+"""Augmentation of what is trained on, one transform a file."""

@@ -1,0 +1,17 @@
+"""Random numbers that depend on what they are for, and not on who draws them or when."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+def rng_for(seed: int, epoch: int, item: str | int, purpose: str = "") -> np.random.Generator:
+    """A generator of its own for (seed, epoch, item, purpose): the same for any number of workers and any order.
+
+    item: a clip's id, or the number of a batch. purpose: keeps transforms of one item independent of each other.
+    """
+    # Ids come from file names, which need not be valid Unicode.
+    words = hashlib.sha256(f"{seed}\0{epoch}\0{item}\0{purpose}".encode(errors="surrogatepass")).digest()
+    return np.random.default_rng(np.frombuffer(words, dtype="<u4").astype(np.uint32))

@@ -1,0 +1,113 @@
+"""Trainings on disk: checkpoints, which are models with their losses, and states, from which a training goes on.
+
+Safetensors files throughout, written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from torch import nn
+
+from harken.errors import HarkenError
+from harken.files import write_atomically
+from harken.training.model_spec import ModelSpec
+from harken.training.models import ASDModel, build_model
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model as it was at a step.
+
+    about: step, signals of its evaluation, digest of the training.
+    """
+
+    spec: ModelSpec
+    arrays: dict[str, NDArray[Any]]
+    about: dict[str, Any]
+
+    def model(self) -> ASDModel:
+        """The model, in evaluation mode. Raises WeightsError where the spec names weights that are missing."""
+        return build_model(self.spec).load_state(under(self.arrays, "model"))
+
+
+def write_arrays(file: Path, arrays: Arrays, about: Mapping[str, Any]) -> None:
+    """about: anything that JSON can say."""
+    # Not `ascontiguousarray`, which makes vectors of scalars.
+    whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    write_atomically(file, save(whole, metadata={"harken": json.dumps(about, sort_keys=True)}))
+
+
+def read_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """What `write_arrays` wrote. Raises HarkenError for anything else."""
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            about = json.loads((opened.metadata() or {})["harken"])
+            return {name: opened.get_tensor(name) for name in opened.keys()}, about  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise HarkenError("there is no such file", file=file, next_step="Check the path") from error
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise HarkenError(f"is no checkpoint of a training ({error})", file=file, next_step="Delete it") from error
+
+
+def write_checkpoint(file: Path, model: ASDModel, losses: nn.Module, about: Mapping[str, Any]) -> None:
+    """What learned of the model and its losses; see `ASDModel.state`."""
+    arrays = {**over(model.state(), "model"), **over(module_arrays(losses), "losses")}
+    write_arrays(file, arrays, {**about, "model": model.spec.model_dump(mode="json")})
+
+
+def read_checkpoint(file: Path) -> Checkpoint:
+    """Raises HarkenError for a file that is no checkpoint."""
+    arrays, about = read_arrays(file)
+    try:
+        spec = ModelSpec.model_validate(about.pop("model"))
+    except (KeyError, ValidationError) as error:
+        raise HarkenError("is no checkpoint of a model", file=file, next_step="Name another") from error
+    return Checkpoint(spec, arrays, about)
+
+
+def module_arrays(module: nn.Module) -> dict[str, NDArray[Any]]:
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
+
+
+def load_module(module: nn.Module, arrays: Arrays) -> None:
+    module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
+
+
+def optimiser_arrays(optimiser: torch.optim.Optimizer) -> dict[str, NDArray[Any]]:
+    """Moments by number of the parameter and name."""
+    return {
+        f"{number}.{name}": value.detach().cpu().numpy().copy()
+        for number, values in optimiser.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, arrays: Arrays) -> None:
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, array in arrays.items():
+        number, moment = name.split(".")
+        moments.setdefault(int(number), {})[moment] = torch.from_numpy(np.array(array))
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+
+
+def over(arrays: Arrays, name: str) -> dict[str, NDArray[Any]]:
+    """`name.` in front of each."""
+    return {f"{name}.{key}": array for key, array in arrays.items()}
+
+
+def under(arrays: Arrays, name: str) -> dict[str, NDArray[Any]]:
+    """Those with `name.` in front, without it."""
+    return {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")}

@@ -1,0 +1,31 @@
+"""Less memory for more time: what is inside of an encoder's blocks is computed again on the way back."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from harken.training.models import ASDModel
+
+
+def recompute_blocks(model: ASDModel) -> None:
+    """Keep only the inputs of the blocks of every encoder for the backward pass (Chen et al., arXiv 1604.06174).
+
+    Random numbers are drawn anew as they were; the gradients are those of the model as it was.
+    """
+    for encoder in model.encoders:
+        for blocks in encoder.module.modules():
+            if isinstance(blocks, nn.ModuleList) and blocks and "Block" in type(blocks[0]).__name__:
+                for block in blocks:
+                    # The instance's own attribute hides the method of its class.
+                    block.forward = partial(_kept, block.forward)
+
+
+def _kept(forward: Any, *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)

@@ -1,0 +1,183 @@
+"""Clips as batches of waveforms, in an order that depends on the seed and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from harken.audio.cancel import Microphones, listen
+from harken.audio.decode import decode
+from harken.audio.quality import inspect
+from harken.audio.resample import resample
+from harken.audio.shape import fit_length
+from harken.data.clips import Clip
+from harken.errors import AudioError, HarkenError
+from harken.training.augment.random_state import rng_for
+
+Float32 = NDArray[np.float32]
+
+
+class WaveTransform(Protocol):
+    """What is done to a clip's waveform before it is trained on; picklable."""
+
+    def __call__(self, wave_T: Float32, clip: Clip, seed: int, epoch: int) -> Float32: ...
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Recordings as they are trained on: mono, at one rate, of one length.
+
+    sample_rate in Hz. seconds: longer ones are cropped, shorter ones repeated; None leaves the length.
+    microphones: which channel is listened to, or what is left of the near one; of `all`, their mean.
+    """
+
+    sample_rate: int
+    seconds: float | None
+    microphones: Microphones = "near"
+
+    def __call__(self, clip: Clip, rng: np.random.Generator | None = None) -> Float32:
+        """(samples,); rng: draws the place of a crop, which otherwise is the beginning.
+
+        Raises AudioError for a recording that cannot be used.
+        """
+        audio = decode(clip.path)
+        for finding in inspect(audio.samples_CT, audio.sample_rate):
+            if finding.unusable:
+                raise AudioError(finding.detail, file=clip.path, next_step=finding.next_step)
+        # A lone microphone is the near one.
+        heard = self.microphones if len(audio.samples_CT) > 1 else "all"
+        try:
+            samples_CT = listen(audio.samples_CT, audio.sample_rate, heard)
+        except ValueError as error:
+            raise AudioError(str(error), file=clip.path, next_step="Listen to all or the near microphone") from None
+        mono_CT = samples_CT.mean(axis=0, keepdims=True, dtype=np.float32)
+        wave_CT = resample(mono_CT, audio.sample_rate, self.sample_rate)
+        if self.seconds is not None:
+            length = round(self.seconds * self.sample_rate)
+            spare = wave_CT.shape[1] - length
+            start = int(rng.integers(spare + 1)) if rng is not None and spare > 0 else 0
+            wave_CT = fit_length(wave_CT, length, start=start)
+        return np.ascontiguousarray(wave_CT[0])
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which clips pass when: every epoch all of them once in a new order, but for those that fill no batch.
+
+    clips: their number. batch: clips of all devices together, at most as many as there are.
+    """
+
+    clips: int
+    batch: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch <= self.clips:
+            raise ValueError(f"a batch holds 1 to {self.clips} clips, not {self.batch}")
+
+    @property
+    def batches(self) -> int:
+        """Of an epoch."""
+        return self.clips // self.batch
+
+    def epoch(self, number: int) -> int:
+        """Of a batch, both counted from 0."""
+        return number // self.batches
+
+    def rows(self, number: int) -> NDArray[np.int64]:
+        """(batch,) clips of a batch."""
+        shuffled_N = rng_for(self.seed, self.epoch(number), "order").permutation(self.clips)
+        start = number % self.batches * self.batch
+        return np.asarray(shuffled_N[start : start + self.batch], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """number, epoch: counted from 0. rows: of the clips. failed: clips that could not be used, and why; others are in
+    their place."""
+
+    number: int
+    epoch: int
+    rows: NDArray[np.int64]
+    wave_BT: Tensor
+    failed: dict[str, str]
+
+
+class _Waves(Dataset[tuple[int, Float32, dict[str, str]]]):
+    def __init__(self, clips: Sequence[Clip], reader: Reader, transform: WaveTransform | None, seed: int) -> None:
+        self.clips = clips
+        self.reader = reader
+        self.transform = transform
+        self.seed = seed
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[int, Float32, dict[str, str]]:
+        epoch, row = place
+        failed: dict[str, str] = {}
+        for step in range(len(self.clips)):
+            found = (row + step) % len(self.clips)
+            clip = self.clips[found]
+            try:
+                wave_T = self.reader(clip, rng_for(self.seed, epoch, clip.clip_id, "crop"))
+            except AudioError as error:
+                failed[clip.clip_id] = str(error)
+                continue
+            if self.transform is not None:
+                wave_T = self.transform(wave_T, clip, self.seed, epoch)
+            return found, wave_T, failed
+        raise HarkenError("none of the training clips can be used", next_step=next(iter(failed.values())))
+
+
+def batches(
+    clips: Sequence[Clip],
+    reader: Reader,
+    order: Order,
+    *,
+    first: int = 0,
+    count: int,
+    transform: WaveTransform | None = None,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[Batch]:
+    """Batches number `first` to `first + count - 1`; of each, every `world`-th clip from `rank` on.
+
+    workers: processes that read ahead. What comes does not depend on them, nor on where one begins.
+    """
+    numbers = range(first, first + count)
+
+    def places() -> Iterator[list[tuple[int, int]]]:
+        for number in numbers:
+            yield [(order.epoch(number), int(row)) for row in order.rows(number)[rank::world]]
+
+    loader = DataLoader(
+        _Waves(clips, reader, transform, order.seed),
+        batch_sampler=_Listed(places),  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=list,
+        # Its own generator: the global one is not ours to move.
+        generator=torch.Generator().manual_seed(0),
+    )
+    for number, items in zip(numbers, loader, strict=True):
+        failed: dict[str, str] = {}
+        for _, _, some in items:
+            failed |= some
+        rows = np.array([row for row, _, _ in items], dtype=np.int64)
+        wave_BT = torch.from_numpy(np.stack([wave_T for _, wave_T, _ in items]))
+        yield Batch(number, order.epoch(number), rows, wave_BT, failed)
+
+
+class _Listed:
+    """A sampler of batches that begins anew whenever it is asked."""
+
+    def __init__(self, places: object) -> None:
+        self.places = places
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return self.places()  # type: ignore[operator,no-any-return]
