@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harken.cli.console import emit, say
+from harken.cli.console import emit, key_values, say
 
 app = typer.Typer(help="Recipes: list, show, copy.", no_args_is_help=True)
 
@@ -29,12 +29,13 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] =
 def show(
     recipe: Annotated[str, typer.Argument(help="A name, or a YAML file.", show_default=False)],
     profile: Annotated[str | None, typer.Option(help="Show it resolved with this profile.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Show it resolved with key=value.")] = None,
 ) -> None:
-    """The YAML of a recipe, comments and all; with --profile as it would run."""
+    """The YAML of a recipe, comments and all; with --profile or --set as it would run."""
     from harken.pipeline.recipe import DEFAULT_PROFILE, load_recipe, recipe_text
 
-    resolved = load_recipe(recipe, profile=profile or DEFAULT_PROFILE)
-    print(recipe_text(recipe) if profile is None else resolved.as_yaml(), end="")
+    resolved = load_recipe(recipe, profile=profile or DEFAULT_PROFILE, changes=key_values(set_ or []))
+    print(recipe_text(recipe) if profile is None and not set_ else resolved.as_yaml(), end="")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harken.cli.console import emit, key_values, say
+from harken.cli.console import emit, key_values, progress, say
 
 Recipe = Annotated[str, typer.Argument(help="A name of harken recipe list, or a YAML file.", show_default=False)]
 Machines = Annotated[
@@ -41,6 +41,9 @@ def run(
     started: dict[str, float] = {}
 
     def watch(event: Event) -> None:
+        if event.what == "under way":
+            bar(event.done, event.total)
+            return
         count = f"[{event.done}/{event.total}]"
         if event.what == "started":
             started[event.task.name] = time.monotonic()
@@ -49,15 +52,16 @@ def run(
         elif event.what == "failed":
             say(f"{count} {event.task.name}: failed")
 
-    done = run_recipe(
-        chosen,
-        data,
-        Workspace(workspace),
-        machines=_machines(machines),
-        truth=read_truth(truth) if truth else None,
-        workers=workers,
-        watch=watch,
-    )
+    with progress("running") as bar:
+        done = run_recipe(
+            chosen,
+            data,
+            Workspace(workspace),
+            machines=_machines(machines),
+            truth=read_truth(truth) if truth else None,
+            workers=workers,
+            watch=watch,
+        )
     for finding in done.findings:
         say(f"note: {finding}")
     for row in done.quarantined:

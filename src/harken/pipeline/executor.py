@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harken.errors import HarkenError
@@ -19,7 +20,10 @@ from harken.threads import one_thread_for_good
 
 @dataclass(frozen=True)
 class Event:
-    """Something to show: a task is `cached`, `started`, `done` or `failed`; done, total count tasks."""
+    """Something to show: a task is `cached`, `started`, `done` or `failed`; done, total count tasks.
+
+    Or it is `under way`, of which only tasks tell that run in this process: done, total then count its own parts.
+    """
 
     task: Task
     what: str
@@ -92,7 +96,9 @@ class _Run:
                 inputs = tuple(self.objects[need].folder for need in task.needs)
                 if pool is None or stage_class(task.kind).spread:
                     try:
-                        self._finish(task, _perform(task, key, inputs, self.workspace.root, self.workers), "done")
+                        watched = partial(self._under_way, task)
+                        made = _perform(task, key, inputs, self.workspace.root, self.workers, watched)
+                        self._finish(task, made, "done")
                     except HarkenError as error:
                         self._fail(task, error)
                     break  # others may have become ready, or ended, meanwhile
@@ -126,11 +132,21 @@ class _Run:
         self.failures.append(Failure(task, error))
         self._tell(task, "failed")
 
+    def _under_way(self, task: Task, done: int, total: int) -> None:
+        self.watch(Event(task, "under way", done, total))
+
     def _tell(self, task: Task, what: str) -> None:
         self.watch(Event(task, what, len(self.objects), len(self.tasks)))
 
 
-def _perform(task: Task, key: str, inputs: tuple[Path, ...], root: Path, workers: int) -> Object:
+def _perform(
+    task: Task,
+    key: str,
+    inputs: tuple[Path, ...],
+    root: Path,
+    workers: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Object:
     """Make the object of a task; in any process."""
     workspace = Workspace(root)
     cls = stage_class(task.kind)
@@ -141,8 +157,10 @@ def _perform(task: Task, key: str, inputs: tuple[Path, ...], root: Path, workers
         out=made,
         scratch=workspace.scratch(key),
         store=workspace.root / "store",
+        logs=workspace.root / "logs" / task.name.replace("/", " ") / key[:8],
         seed=task.seed or 0,
         workers=workers,
+        progress=progress,
     )
     try:
         cls.run(cls.Parameters.model_validate(task.parameters), context)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,9 +20,10 @@ from harken.pipeline.workspace import object_key
 
 @dataclass(frozen=True)
 class Unit:
-    """The clips of one machine of one set, such as fan of the 2025 development set; what a model is made for.
+    """The clips of one machine of one set, such as fan of the 2025 development set; what a detector is made for. Or
+    those of all machines of all sets (which then is ""), for what is made once.
 
-    clips: in table order, test clips without their labels: no stage may look at them.
+    clips: in table order, test clips without their labels: no stage may look at them, but for stages that say so.
     """
 
     set: str
@@ -31,7 +32,7 @@ class Unit:
 
     @property
     def name(self) -> str:
-        return f"{self.set}/{self.machine}"
+        return f"{self.set}/{self.machine}" if self.set else self.machine
 
     def labels_digest(self) -> str:
         """Of which clips there are and what stages may know of them."""
@@ -106,6 +107,14 @@ def make_units(clips: Sequence[Clip], machines: Collection[str] | None = None) -
     return units
 
 
+def make_common(clips: Sequence[Clip], machines: Collection[str] | None = None) -> dict[bool, Unit]:
+    """The unit of what is made once: training and supplemental clips of all machines; and, under True, the same with
+    test clips and their labels, for stages that peek."""
+    chosen = [clip for clip in clips if clip.split is not None and (machines is None or clip.machine in machines)]
+    trained = tuple(clip for clip in chosen if clip.split != "test")
+    return {False: Unit("", "all machines", trained), True: Unit("", "all machines, tests known", tuple(chosen))}
+
+
 def set_of(clip: Clip) -> str:
     """Corpus, and half where the catalogue knows it: `dcase2025 dev`."""
     half = catalog.half_of(clip.year, clip.machine, clip.section)
@@ -127,21 +136,45 @@ def _without_label(clip: Clip) -> Clip:
     return replace(clip, condition="unknown", domain="unknown", attributes={})
 
 
-def make_tasks(recipe: Recipe, units: Sequence[Unit]) -> dict[str, Task]:
-    """Every task by name, each after those it needs. Raises HarkenError for stages that read each other in a circle."""
+def make_tasks(recipe: Recipe, units: Sequence[Unit], common: Mapping[bool, Unit] | None = None) -> dict[str, Task]:
+    """Every task by name, each after those it needs.
+
+    common: see `make_common`; without it there are no tasks of stages that are made once, nor of those that read them.
+    Raises HarkenError for stages that read each other in a circle.
+    """
     order = _in_order(recipe)
     seeded = {name: stage_class(recipe.stages[name].use).seeded for name in order}
+    once: dict[str, Unit] = {}
     for name in order:
-        seeded[name] |= any(seeded[source] for source in recipe.stages[name].inputs)
-    tasks = {}
-    for unit in units:
+        entry = recipe.stages[name]
+        seeded[name] |= any(seeded[source] for source in entry.inputs)
+        cls = stage_class(entry.use)
+        if cls.scope == "all" and common is not None:
+            once[name] = common[cls.peeks(cls.Parameters.model_validate(entry.parameters))]
+    tasks: dict[str, Task] = {}
+    for unit in (None, *units):
         for name in order:
             entry = recipe.stages[name]
+            if (unit is None) != (stage_class(entry.use).scope == "all"):
+                continue
+            own = once.get(name) if unit is None else unit
             for seed in recipe.seeds if seeded[name] else (None,):
-                needs = tuple(task_name(source, unit, seed if seeded[source] else None) for source in entry.inputs)
-                task = Task(task_name(name, unit, seed), name, entry.use, unit, seed, entry.parameters, needs)
+                sources = [(source, once.get(source, own), seed if seeded[source] else None) for source in entry.inputs]
+                needs = tuple(task_name(source, of, its) for source, of, its in sources if of is not None)
+                if own is None or not tasks.keys() >= set(needs):
+                    continue
+                task = Task(task_name(name, own, seed), name, entry.use, own, seed, entry.parameters, needs)
                 tasks[task.name] = task
     return tasks
+
+
+def tuned_on_test(recipe: Recipe, stage: str) -> bool:
+    """Whether a stage, or one that it depends on, has been given the labels of test clips."""
+    entry = recipe.stages[stage]
+    cls = stage_class(entry.use)
+    return cls.peeks(cls.Parameters.model_validate(entry.parameters)) or any(
+        tuned_on_test(recipe, source) for source in entry.inputs
+    )
 
 
 def task_name(stage: str, unit: Unit, seed: int | None) -> str:

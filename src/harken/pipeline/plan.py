@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harken.errors import HarkenError
-from harken.pipeline.graph import make_tasks, make_units
+from harken.pipeline.graph import make_common, make_tasks, make_units
 from harken.pipeline.recipe import Recipe
 from harken.pipeline.run import load_clips
 from harken.pipeline.stages import stage_class
@@ -20,12 +20,13 @@ def make_plan(
     """Stages with the number of their tasks and of those whose files are there (None without a workspace), units with
     their clips, and what is missing. Complete also without data and without weights."""
     missing: list[str] = []
-    units = []
+    units, common = [], None
     if data is None:
         missing.append("data: name it with --data; harken data download gets it")
     else:
         try:
-            units = make_units(load_clips(data)[0], machines)
+            clips = load_clips(data)[0]
+            units, common = make_units(clips, machines), make_common(clips, machines)
         except HarkenError as error:
             missing.append(str(error))
     for name, entry in recipe.stages.items():
@@ -34,7 +35,7 @@ def make_plan(
             cls.identity(cls.Parameters.model_validate(entry.parameters))
         except HarkenError as error:
             missing.append(f"stage {name}: {error}")
-    tasks = make_tasks(recipe, units)
+    tasks = make_tasks(recipe, units, common)
     there: dict[str, Object] = {}
     if workspace is not None and (workspace / "objects").is_dir():
         here = Workspace(workspace)

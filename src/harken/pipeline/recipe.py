@@ -111,11 +111,13 @@ def load_recipe(
     when = data.pop("when", None) or {}
     wanted = {**(profiles[profile] or {}), **(changes or {})}
     parameters = data.setdefault("parameters", {})
-    for key in [key for key in wanted if key in parameters]:
+    given = [key for key in wanted if key in parameters]
+    for key in given:
         parameters[key] = wanted.pop(key)
     for name, cases in when.items():
         for key, value in (cases.get(str(parameters.get(name))) or {}).items():
-            _set(data, key, value, name_or_file)
+            if key not in [f"parameters.{one}" for one in given]:
+                _set(data, key, value, name_or_file)
     for key, value in wanted.items():
         _set(data, key, value, name_or_file)
     for part in ("stages", "about"):
@@ -136,14 +138,17 @@ def load_recipe(
                     f"stage {name} reads {source!r}, which is not there", file=name_or_file,
                     next_step=_nearest(source, recipe.stages),
                 )  # fmt: skip
-        kinds = tuple(recipe.stages[source].use for source in stage.inputs)
-        expected = stage_class(stage.use).reads
-        if kinds != expected:
+        cls = stage_class(stage.use)
+        sources = [stage_class(recipe.stages[source].use) for source in stage.inputs]
+        found, expected = tuple(source.makes for source in sources), cls.reads
+        if cls.reads_more:
+            expected += expected[-1:] * max(0, len(found) - len(expected))
+        if found != expected:
             raise HarkenError(
-                f"stage {name} reads {', '.join(kinds) or 'nothing'}, a {stage.use} stage needs "
+                f"stage {name} reads {', '.join(found) or 'nothing'}, a {stage.use} stage needs "
                 f"{', '.join(expected) or 'nothing'}",
                 file=name_or_file,
-                next_step="Name stages of those kinds under from, in this order",
+                next_step="Name stages that make them under from, in this order",
             )
     for system, name in recipe.systems.items():
         if name not in recipe.stages:
@@ -151,7 +156,7 @@ def load_recipe(
                 f"system {system} takes its scores from {name!r}, which is not there", file=name_or_file,
                 next_step=_nearest(name, recipe.stages),
             )  # fmt: skip
-        if not stage_class(recipe.stages[name].use).scores:
+        if stage_class(recipe.stages[name].use).makes != "scores":
             raise HarkenError(
                 f"system {system} takes its scores from {name}, a stage without scores", file=name_or_file,
                 next_step="Name a stage that scores, such as detect",

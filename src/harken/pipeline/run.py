@@ -23,7 +23,7 @@ from harken.evaluation.evaluate import Result, evaluate_system
 from harken.evaluation.score_files import System, official_name, write_rows
 from harken.files import write_atomically
 from harken.pipeline.executor import Failure, Watch, run_tasks
-from harken.pipeline.graph import Task, Unit, make_tasks, make_units, task_name
+from harken.pipeline.graph import Task, Unit, make_common, make_tasks, make_units, task_name, tuned_on_test
 from harken.pipeline.recipe import Recipe
 from harken.pipeline.stages import stage_class
 from harken.pipeline.stages.tables import Quarantined, Scored, read_ids, read_scores
@@ -38,7 +38,7 @@ FEW_CLIPS = 50
 class SystemScores:
     """Scores of one system on one set with one seed (None: it draws no random numbers).
 
-    why: the reason for which there is no official result.
+    why: the reason for which there is no official result. tuned: labels of test clips had a part in making them.
     """
 
     system: str
@@ -48,10 +48,16 @@ class SystemScores:
     folder: Path
     result: Result | None
     why: str = ""
+    tuned: bool = False
+
+    @property
+    def shown(self) -> str:
+        """Its name wherever its numbers are."""
+        return self.system + (" (tuned on test)" if self.tuned else "")
 
     @property
     def label(self) -> str:
-        return self.system + (f", seed {self.seed}" if self.seed is not None else "")
+        return self.shown + (f", seed {self.seed}" if self.seed is not None else "")
 
 
 @dataclass(frozen=True)
@@ -106,10 +112,10 @@ class Run:
 
 
 def grouped(systems: Sequence[SystemScores]) -> dict[tuple[str, str], list[SystemScores]]:
-    """Seeds of each (set, system)."""
+    """Seeds of each (set, system as it is shown)."""
     found: dict[tuple[str, str], list[SystemScores]] = defaultdict(list)
     for one in systems:
-        found[one.set, one.system].append(one)
+        found[one.set, one.shown].append(one)
     return dict(found)
 
 
@@ -136,12 +142,13 @@ def run_recipe(
     """
     clips, findings = load_clips(data, truth)
     units = make_units(clips, machines)
-    tasks = make_tasks(recipe, units)
+    common = make_common(clips, machines)
+    tasks = make_tasks(recipe, units, common)
     objects, failures = run_tasks(tasks, workspace, workers=workers, watch=watch)
     scored = _scored(recipe, units, objects)
     if not scored:
         raise failures[0].error
-    folder = workspace.root / "runs" / f"{recipe.name}-{_run_digest(recipe, units)}"
+    folder = workspace.root / "runs" / f"{recipe.name}-{_run_digest(recipe, [*units, common[False]])}"
     folder.mkdir(parents=True, exist_ok=True)
     systems, unscored = _collect(recipe, units, clips, scored, folder, truth)
     run = Run(
@@ -206,7 +213,8 @@ def _collect(
         if missing:
             unscored[label] = missing
         result, why = _evaluated(table, [labels[row.clip_id] for row in rows], truth)
-        systems.append(SystemScores(system, label, seed, rows, place, result, why))
+        tuned = tuned_on_test(recipe, recipe.systems[system])
+        systems.append(SystemScores(system, label, seed, rows, place, result, why, tuned))
     return systems, unscored
 
 
@@ -273,7 +281,7 @@ def _write_scores(run: Run) -> None:
     import pyarrow.parquet as pq
 
     rows = [
-        {"set": one.set, "system": one.system, "seed": one.seed, **asdict(row)}
+        {"set": one.set, "system": one.shown, "seed": one.seed, **asdict(row)}
         for one in run.systems
         for row in one.rows
     ]

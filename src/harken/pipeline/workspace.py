@@ -39,7 +39,7 @@ def object_key(stage: str, version: int, parameters: Mapping[str, Any], inputs: 
 
 class Workspace:
     """A folder with `objects/` (results of stages), `scratch/` (of stages under way), `store/` (embeddings of single
-    recordings) and `runs/`.
+    recordings), `logs/` (of trainings, for TensorBoard) and `runs/`.
 
     An object appears by one rename when its stage has ended; a killed stage leaves nothing but scratch. Objects carry
     digests of their files: a damaged one counts as missing and is made again.

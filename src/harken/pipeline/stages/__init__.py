@@ -13,10 +13,14 @@ __all__ = ["Context", "Stage", "list_stages", "stage_class"]
 # Module and class, imported on use.
 _STAGES = {
     "autoencoder": ("harken.pipeline.stages.autoencoder", "AutoencoderStage"),
+    "combine": ("harken.pipeline.stages.combine", "CombineStage"),
     "detect": ("harken.pipeline.stages.detect", "DetectStage"),
     "embed": ("harken.pipeline.stages.embed", "EmbedStage"),
+    "embed_trained": ("harken.pipeline.stages.embed_trained", "EmbedTrainedStage"),
     "frames": ("harken.pipeline.stages.frames", "FramesStage"),
+    "labels": ("harken.pipeline.stages.labels", "LabelsStage"),
     "reconstruct": ("harken.pipeline.stages.reconstruct", "ReconstructStage"),
+    "train": ("harken.pipeline.stages.train", "TrainStage"),
 }
 
 

@@ -15,6 +15,7 @@ from harken.pipeline.stages.tables import by_section, read_arrays, read_ids, wri
 class AutoencoderStage(Stage):
     """`model.safetensors`: the state of a fitted `Reconstruction`."""
 
+    makes = "autoencoder"
     reads = ("frames",)
     seeded = True
 

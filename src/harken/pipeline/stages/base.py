@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -23,9 +23,10 @@ class Settings(BaseModel):
 class Context:
     """What a stage is given besides its parameters.
 
-    clips: those of its machine, in table order; test clips without their labels. inputs: folders of the stages it
-    reads, in their order. out: empty folder for what it makes. scratch: kept when the stage is killed. store:
-    embeddings of single recordings. workers: processes that it may use. progress: (done, all).
+    clips: those of its machine, in table order, test clips without their labels; of a stage for all machines, their
+    training clips. inputs: folders of the stages it reads, in their order. out: empty folder for what it makes.
+    scratch: kept when the stage is killed. store: embeddings of single recordings. logs: for people; kept, but no part
+    of what it makes. workers: processes that it may use. progress: (done, all).
     """
 
     clips: list[Clip]
@@ -33,6 +34,7 @@ class Context:
     out: Path
     scratch: Path
     store: Path
+    logs: Path
     seed: int
     workers: int
     progress: Callable[[int, int], None] = field(default=lambda done, total: None)
@@ -41,15 +43,19 @@ class Context:
 class Stage(ABC):
     """A kind of stage. Its files depend on parameters, inputs, clips and seed alone, to the last bit.
 
-    version: raised whenever the same input would give other files. reads: kinds of its inputs, in order.
-    seeded: draws random numbers. scores: yields `scores.parquet` of `Scored` rows. spread: uses several processes
-    itself; other stages run beside each other. listens: opens the recordings, and not only its inputs.
+    version: raised whenever the same input would give other files. makes: what its files are, by which other stages
+    know whether they can read them; `scores` are `scores.parquet` of `Scored` rows. reads: what its inputs are, in
+    order; any number of the last where `reads_more`. scope: made for each machine, or once for `all` of them.
+    seeded: draws random numbers. spread: uses several processes itself; other stages run beside each other.
+    listens: opens the recordings, and not only its inputs.
     """
 
     version: ClassVar[int] = 1
+    makes: ClassVar[str]
     reads: ClassVar[tuple[str, ...]] = ()
+    reads_more: ClassVar[bool] = False
+    scope: ClassVar[Literal["machine", "all"]] = "machine"
     seeded: ClassVar[bool] = False
-    scores: ClassVar[bool] = False
     spread: ClassVar[bool] = False
     listens: ClassVar[bool] = False
 
@@ -60,6 +66,11 @@ class Stage(ABC):
     def identity(cls, parameters: Any) -> dict[str, Any]:
         """What else its files depend on, such as the digest of weights. Raises HarkenError where it is missing."""
         return {}
+
+    @classmethod
+    def peeks(cls, parameters: Any) -> bool:
+        """Whether it is given test clips with their labels: what depends on it is named `tuned on test`."""
+        return False
 
     @classmethod
     @abstractmethod

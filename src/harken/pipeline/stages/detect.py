@@ -20,8 +20,8 @@ class DetectStage(Stage):
     """`scores.parquet` of the test clips; `train_scores.safetensors`: held-out scores of the training clips, a
     section; `thresholds.json`; `notes.json`: sections that could not be learned. Learns from training clips only."""
 
-    reads = ("embed",)
-    scores = True
+    makes = "scores"
+    reads = ("embeddings",)
 
     class Parameters(Settings):
         """detector, parameters: of `harken.list_detectors()`. model: one for each section, or one for the machine.

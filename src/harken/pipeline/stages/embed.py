@@ -22,6 +22,7 @@ from harken.pipeline.stages.tables import Quarantined, write_arrays, write_ids
 class EmbedStage(Stage):
     """`embeddings.safetensors`: (clips, dimensions) float32; `clips.json`: which clips, and those set aside."""
 
+    makes = "embeddings"
     spread = True
     listens = True
 

@@ -20,6 +20,7 @@ class FramesStage(Stage):
     """`frames.safetensors`: frames (all frames, D) float32 of one clip after the other, bounds (clips + 1,);
     `clips.json`: which clips, and those set aside. Two-channel recordings give the frames of the first one."""
 
+    makes = "frames"
     listens = True
 
     class Parameters(Settings):

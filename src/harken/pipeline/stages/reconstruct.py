@@ -13,8 +13,8 @@ from harken.pipeline.stages.tables import Scored, by_section, read_arrays, read_
 class ReconstructStage(Stage):
     """`scores.parquet` of the test clips, decided at the gamma threshold that the training left."""
 
+    makes = "scores"
     reads = ("autoencoder", "frames")
-    scores = True
 
     class Parameters(Settings):
         """mode, variant: see `Reconstruction`."""

@@ -1,0 +1,160 @@
+"""Training as a recipe: one network for all machines, its checkpoints scored together, nothing done twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harken.cli.main import app
+from harken.data.labels import ClassTable
+from harken.data.plant.simulate import simulate
+from harken.errors import HarkenError
+from harken.evaluation.evaluate import evaluate
+from harken.pipeline.graph import make_common
+from harken.pipeline.plan import make_plan
+from harken.pipeline.recipe import load_recipe
+from harken.pipeline.run import load_clips
+from harken.pipeline.workspace import Workspace
+from test_pipeline import SIZES, contents, run
+
+SHORT = {
+    "stages.train.training.steps": 6,
+    "stages.train.training.batch": 4,
+    "stages.train.training.evaluate_every": 2,
+    "stages.train.save_every": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("plant")
+    simulate(root, machines=["fan", "valve"], hide_attributes=["valve"], **SIZES)  # type: ignore[arg-type]
+    return root
+
+
+def objects(workspace: Path, kind: str) -> list[Path]:
+    """Folders of what stages of a kind made."""
+    return [
+        file.parent
+        for file in sorted((workspace / "objects").rglob("stage.json"))
+        if json.loads(file.read_text())["kind"] == kind
+    ]
+
+
+@pytest.mark.parametrize("encoder", ["beats", "eat", "fisher", "dasheng", "efficientat", "dual_branch"])
+def test_every_encoder_to_an_official_score(encoder: str, plant: Path, tmp_path: Path) -> None:
+    done, started = run(plant, tmp_path, "finetune", changes={**SHORT, "encoder": encoder})
+    assert not done.failures
+    assert not done.quarantined
+    assert [name for name in started if name.startswith(("labels/", "train/"))] == [
+        "labels/all machines",
+        "train/all machines/seed 0",
+    ]
+    assert sum(name.startswith("embed_") for name in started) == 6
+    for one in done.systems:
+        assert one.result is not None
+        assert {row.machine for row in one.rows} == {"fan", "valve"}
+        (result,) = evaluate(one.folder).results
+        assert result.official_score == one.result.official_score
+    assert [one.system for one in done.systems] == ["best", "top_3"]
+    assert run(plant, tmp_path, "finetune", changes={**SHORT, "encoder": encoder})[1] == []
+
+
+def test_what_a_training_leaves(plant: Path, tmp_path: Path) -> None:
+    done, _ = run(plant, tmp_path, "finetune", changes={**SHORT, "encoder": "dasheng"})
+    (labels,) = objects(tmp_path, "labels")
+    table = ClassTable.read(labels / "classes.json")
+    assert "attribute-free" in (labels / "classes.txt").read_text()
+    # The attributes of valve are hidden: one class, which is marked.
+    assert [name for name, free in zip(table.classes, table.attribute_free, strict=True) if free] == [
+        name for name in table.classes if "/valve/" in f"{name}/"
+    ]
+    (trained,) = objects(tmp_path, "train")
+    history = json.loads((trained / "history.json").read_text())
+    assert [row["step"] for row in history["evaluations"]] == [2, 4, 6]
+    assert sorted(history["checkpoints"]) == sorted(file.name for file in trained.glob("checkpoint-*.safetensors"))
+    assert not history["tuned_on_test"]
+    assert json.loads((trained / "training.json").read_text())["training"]["settings"]["steps"] == 6
+    # The mean of three, each in units of its scores of training clips: between the least and the largest of them.
+    best, together = done.systems
+    assert np.corrcoef([row.score for row in best.rows], [row.score for row in together.rows])[0, 1] > 0.5
+
+
+def test_a_training_that_was_killed_goes_on(plant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harken.training import loop
+
+    changes = {**SHORT, "encoder": "dasheng"}
+    run(plant, tmp_path / "whole", "finetune", changes=changes)
+    save = loop._Training._save
+    steps: list[int] = []
+
+    def dies(self: loop._Training, step: int) -> None:
+        save(self, step)
+        steps.append(step)
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop._Training, "_save", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(plant, tmp_path / "killed", "finetune", changes=changes)
+    run(plant, tmp_path / "killed", "finetune", changes=changes)
+    assert steps == [2, 4, 6]
+    for part in ("objects", "runs"):
+        assert contents(tmp_path / "killed" / part) == contents(tmp_path / "whole" / part)
+
+
+def test_only_a_stage_that_says_so_sees_labels_of_test_clips(plant: Path, tmp_path: Path) -> None:
+    common = make_common(load_clips(plant)[0])
+    assert {clip.split for clip in common[False].clips} == {"train", "supplemental"}
+    assert {clip.condition for clip in common[True].clips if clip.split == "test"} == {"normal", "anomaly"}
+    changes = {**SHORT, "encoder": "dasheng", "stages.train.training.choose": "dev"}
+    done, _ = run(plant, tmp_path, "finetune", changes=changes)
+    assert [one.label for one in done.systems] == ["best (tuned on test), seed 0", "top_3 (tuned on test), seed 0"]
+    assert set(done.as_json()["sets"][done.units[0].set]) == {"best (tuned on test)", "top_3 (tuned on test)"}
+    assert "best (tuned on test)" in (done.folder / "report.html").read_text()
+    (trained,) = objects(tmp_path, "train")
+    history = json.loads((trained / "history.json").read_text())
+    scores = {row["step"]: row["dev"]["official_score"] for row in history["evaluations"]}
+    assert history["tuned_on_test"]
+    assert int(history["checkpoints"][0][-20:-12]) == max(scores, key=lambda step: (scores[step], step))
+    # What was chosen by it has that score.
+    assert done.systems[0].result is not None
+    assert done.systems[0].result.official_score == pytest.approx(max(scores.values()), abs=0.02)
+
+
+def test_bad_recordings_are_set_aside(tmp_path: Path) -> None:
+    simulate(tmp_path / "plant", machines=["fan", "valve"], **SIZES)  # type: ignore[arg-type]
+    next((tmp_path / "plant" / "fan" / "train").iterdir()).write_bytes(b"no sound")
+    done, _ = run(tmp_path / "plant", tmp_path / "w", "finetune", changes={**SHORT, "encoder": "dasheng"})
+    assert len(done.quarantined) == 1
+    assert all(one.result is not None for one in done.systems)
+
+
+def test_plan_and_what_is_missing(plant: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan(load_recipe("finetune"), plant, None)
+    assert {row["stage"]: row["tasks"] for row in plan["stages"]} == {
+        "labels": 1, "train": 1, "embed_1": 2, "embed_2": 2, "embed_3": 2, "nearest_1": 2, "nearest_2": 2,
+        "nearest_3": 2, "top_3": 2,
+    }  # fmt: skip
+    assert any("beats-iter3-plus-as2m" in text for text in plan["missing"])
+    run(plant, tmp_path, "finetune", changes={**SHORT, "encoder": "dasheng"})
+    chosen = load_recipe("finetune", profile="tiny", changes={**SHORT, "encoder": "dasheng"})
+    there = make_plan(chosen, plant, tmp_path)
+    assert all(row["cached"] == row["tasks"] for row in there["stages"])
+    assert Workspace(tmp_path).root.is_dir()
+    with pytest.raises(HarkenError, match="learning_rat"):
+        load_recipe("finetune", changes={"stages.train.training.learning_rat": 1})
+    with pytest.raises(HarkenError, match="stage train reads embeddings, a train stage needs labels"):
+        load_recipe("finetune", changes={"stages.train.from": "embed_1"})
+    app(args=["plan", "finetune", "--data", str(plant)], standalone_mode=False)
+    assert "labels" in capsys.readouterr().out
+
+
+def test_checkpoints_that_are_not_there(plant: Path, tmp_path: Path) -> None:
+    changes = {**SHORT, "encoder": "dasheng", "stages.train.training.evaluate_every": 6}
+    done, _ = run(plant, tmp_path, "finetune", changes=changes)
+    assert [one.system for one in done.systems] == ["best"]
+    assert "the training kept 1" in str(done.failures[0].error)
