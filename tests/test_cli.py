@@ -19,7 +19,9 @@ from conftest import hum
 
 HARKEN = Path(sys.executable).with_name("harken")
 GROUPS = ("data", "recipe", "weights")
-VERBS = (*GROUPS, "demo", "doctor", "evaluate", "explain", "export", "fit", "plan", "run", "score", "simulate", "submit")
+VERBS = (
+    *GROUPS, "demo", "doctor", "evaluate", "explain", "export", "fit", "plan", "run", "score", "simulate", "submit",
+)  # fmt: skip
 
 
 def harken(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:

@@ -158,6 +158,8 @@ def _session(file: Path, threads: int | None) -> Any:
     ort = require("onnxruntime")
     if not file.is_file():
         raise WeightsError("does not exist", file=file, next_step="Make it with harken export")
+    # Nobody but the user has to know what is listened to.
+    ort.disable_telemetry_events()
     options = ort.SessionOptions()
     # Errors come as exceptions.
     options.log_severity_level = 4

@@ -196,8 +196,8 @@ class _Block(nn.Module):
 
     def forward(self, x_BLD: Tensor, bias_HLL: Tensor, padding_BL: Tensor | None, attention: Attention) -> Tensor:
         attended_BLD = self.self_attn(x_BLD, bias_HLL, padding_BL, attention)
-        x_BLD = self.self_attn_layer_norm(self.alpha * x_BLD + attended_BLD)
-        y_BLD: Tensor = self.final_layer_norm(self.alpha * x_BLD + self.fc2(F.gelu(self.fc1(x_BLD))))
+        x_BLD = self.self_attn_layer_norm(torch.add(attended_BLD, x_BLD, alpha=self.alpha))
+        y_BLD: Tensor = self.final_layer_norm(torch.add(self.fc2(F.gelu(self.fc1(x_BLD))), x_BLD, alpha=self.alpha))
         return y_BLD
 
 
@@ -220,8 +220,10 @@ class _Attention(nn.Module):
             projection(x_BLD).view(clips, length, self.heads, -1).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        # The gate sees the query before it is scaled; each of its two values is a sum of four.
-        gates_BHL2 = torch.sigmoid(self.grep_linear(q_BHLE).unflatten(-1, (2, 4)).sum(dim=-1))
+        # The gate sees the query before it is scaled; each of its two values is a sum of four, taken of the weights.
+        weight_2E = self.grep_linear.weight.view(2, 4, -1).sum(dim=1)
+        bias_2 = self.grep_linear.bias.view(2, 4).sum(dim=1)
+        gates_BHL2 = torch.sigmoid(F.linear(q_BHLE, weight_2E, bias_2))
         update_BHL1, reset_BHL1 = gates_BHL2.chunk(2, dim=-1)
         mask_BHLL = (update_BHL1 * (reset_BHL1 * self.grep_a - 1) + 2) * bias_HLL
         if padding_BL is not None:
