@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from safetensors.numpy import load_file
 
 from harken.cli.main import app
 from harken.data.labels import ClassTable
@@ -15,9 +17,11 @@ from harken.errors import HarkenError
 from harken.evaluation.evaluate import evaluate
 from harken.pipeline.graph import make_common
 from harken.pipeline.plan import make_plan
-from harken.pipeline.recipe import load_recipe
+from harken.pipeline.recipe import load_recipe, recipe_text
 from harken.pipeline.run import load_clips
 from harken.pipeline.workspace import Workspace
+from harken.training.model_spec import ModelSpec
+from harken.training.models import build_model
 from test_pipeline import SIZES, contents, run
 
 SHORT = {
@@ -158,3 +162,46 @@ def test_checkpoints_that_are_not_there(plant: Path, tmp_path: Path) -> None:
     done, _ = run(plant, tmp_path, "finetune", changes=changes)
     assert [one.system for one in done.systems] == ["best"]
     assert "the training kept 1" in str(done.failures[0].error)
+
+
+def test_pooled_layers_and_networks_side_by_side(plant: Path, tmp_path: Path) -> None:
+    """NWPU's two fusions: all blocks of one network; two networks, each trained on its own."""
+    text = recipe_text("finetune")
+    data = yaml.safe_load(text)
+    stages = data["stages"]
+    for name, encoder in (("one", "dasheng"), ("two", "eat")):
+        branches = [{"encoder": encoder, "size": "tiny", "head": {"dims": [16]}, "adapter": {"rank": 4}}]
+        stages[f"train_{name}"] = {**stages["train"], "model": {"branches": branches}}
+        stages[f"last_{name}"] = {"use": "embed_trained", "from": f"train_{name}"}
+    for name in [name for name in stages if name.startswith(("embed_", "nearest_", "top_"))] + ["train"]:
+        del stages[name]
+    stages["layers"] = {"use": "embed_trained", "from": "train_one", "layers": "all", "pooling": "mean"}
+    stages["both"] = {"use": "concatenate", "from": ["last_one", "last_two"], "weights": [1.0, 0.5]}
+    for name in ("layers", "both"):
+        smote = {"oversample": "smote", "bank": "target"}
+        stages[f"nearest_{name}"] = {"use": "detect", "from": name, "detector": "knn", "parameters": smote}
+    data |= {"systems": {"layers": "nearest_layers", "both": "nearest_both"}, "when": {}}
+    data["profiles"]["tiny"] = {
+        f"stages.train_{name}.{key.removeprefix('stages.train.')}": value for name in ("one", "two") for key, value in
+        {**data["profiles"]["tiny"], **SHORT}.items() if key.startswith("stages.train.")
+    }  # fmt: skip
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(data))
+    done, _ = run(plant, tmp_path / "w", str(tmp_path / "mine.yaml"))
+    assert not done.failures
+    assert [one.system for one in done.systems] == ["both", "layers"]
+    shapes = {}
+    for folder in objects(tmp_path / "w", "embed_trained") + objects(tmp_path / "w", "concatenate"):
+        about = json.loads((folder / "stage.json").read_text())
+        vectors = load_file(folder / "embeddings.safetensors")["embeddings"]
+        shapes[about["stage"]] = vectors.shape[1]
+        lengths = np.linalg.norm(vectors, axis=1)
+        np.testing.assert_allclose(lengths, np.sqrt(1.25) if about["stage"] == "both" else 1.0, rtol=1e-5)
+    assert shapes["last_one"] == shapes["last_two"] == 16
+    assert shapes["both"] == 32
+    plain = ModelSpec.model_validate({"branches": [{"encoder": "dasheng", "size": "tiny"}]})
+    config = build_model(plain).encoders[0].config()
+    assert shapes["layers"] == config["depth"] * config["width"]
+    data["stages"]["layers"]["layers"] = "block_77"
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(data))
+    done, _ = run(plant, tmp_path / "w", str(tmp_path / "mine.yaml"))
+    assert "no layer block_77" in str(done.failures[0].error)

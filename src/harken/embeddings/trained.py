@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from harken.data.clips import Clip
+from harken.encoders.pooling import check_pooling, pool
+from harken.encoders.torch_encoder import TorchEncoder
 from harken.training.checkpoints import read_checkpoint
 from harken.training.models import ASDModel
 from harken.training.recordings import Reader
@@ -20,21 +22,38 @@ Float32 = NDArray[np.float32]
 class TrainedEmbedder:
     """Clips -> embeddings of unit length, heard as in training.
 
+    layers: None is the embedding that was trained; else layers of each encoder, joined by `+`, or `all` of its blocks,
+    each pooled over frames by `pooling` and brought to unit length, one after the other (NWPU's fusion of layers).
+
     A clip longer than those of the training passes in windows of that length, of which the last ends with the clip;
     its embedding is the mean of theirs. One clip at a time, so that its embedding depends on no other.
     """
 
-    def __init__(self, model: ASDModel, training: TrainingSpec) -> None:
+    def __init__(
+        self, model: ASDModel, training: TrainingSpec, *, layers: str | None = None, pooling: str = "mean"
+    ) -> None:
+        """Raises ValueError for layers that an encoder has not, and for an unknown pooling."""
+        check_pooling(pooling)
         self.model = model.eval()
+        self.pooling = pooling
+        self.layers = [_layers(encoder, layers) for encoder in model.encoders] if layers else None
         self.reader = Reader(model.sample_rate, None, training.microphones)
         self.samples = max(round(training.seconds * model.sample_rate), model.min_samples)
 
     @classmethod
-    def load(cls, checkpoint: Path, training: TrainingSpec, device: str = "cpu") -> TrainedEmbedder:
+    def load(
+        cls,
+        checkpoint: Path,
+        training: TrainingSpec,
+        *,
+        layers: str | None = None,
+        pooling: str = "mean",
+        device: str = "cpu",
+    ) -> TrainedEmbedder:
         """Raises HarkenError for a file that is no checkpoint."""
         model = read_checkpoint(checkpoint).model()
         model.to(device)
-        return cls(model, training)
+        return cls(model, training, layers=layers, pooling=pooling)
 
     def __call__(self, clip: Clip) -> Float32:
         """(D,). Raises AudioError for a recording that cannot be used."""
@@ -44,11 +63,37 @@ class TrainedEmbedder:
         starts = list(range(0, len(wave_T) - self.samples + 1, self.samples))
         if starts[-1] + self.samples < len(wave_T):
             starts.append(len(wave_T) - self.samples)
+        embed = self._trained if self.layers is None else self._pooled
+        return np.mean([embed(wave_T[start : start + self.samples]) for start in starts], axis=0, dtype=np.float32)
+
+    def _trained(self, wave_T: Float32) -> Float32:
         device = next(self.model.parameters()).device
-        found = []
         with torch.inference_mode():
-            for start in starts:
-                part_BT = torch.from_numpy(wave_T[None, start : start + self.samples]).to(device)
-                embedding_D = self.model(part_BT)[0].float().cpu()
-                found.append(torch.nn.functional.normalize(embedding_D, dim=0).numpy())
-        return np.mean(found, axis=0, dtype=np.float32)
+            embedding_D: Float32 = self.model(torch.from_numpy(wave_T[None]).to(device))[0].float().cpu().numpy()
+        return _unit(embedding_D)
+
+    def _pooled(self, wave_T: Float32) -> Float32:
+        assert self.layers is not None
+        vectors = []
+        for encoder, layers in zip(self.model.encoders, self.layers, strict=True):
+            found = encoder.encode(wave_T[None], layers=layers)
+            frames_LTD = found.features_BLTD[0, :, : int(found.lengths_B[0])]
+            vectors += [
+                _unit(pool(x_TD, self.pooling, cls_tokens=encoder.cls_tokens, patch_bands=encoder.patch_bands))
+                for x_TD in frames_LTD
+            ]
+        return _unit(np.concatenate(vectors))
+
+
+def _layers(encoder: TorchEncoder, layers: str) -> tuple[str, ...]:
+    names = tuple(name for name in encoder.layers if name.startswith("block_")) if layers == "all" else ()
+    names = names or tuple(layers.split("+"))
+    unknown = [name for name in names if name not in encoder.layers]
+    if unknown:
+        raise ValueError(f"{encoder.name} has no layer {', '.join(unknown)}; there are {', '.join(encoder.layers)}")
+    return names
+
+
+def _unit(vector_D: Float32) -> Float32:
+    length = float(np.linalg.norm(vector_D))
+    return vector_D / np.float32(length) if length > 0 else vector_D

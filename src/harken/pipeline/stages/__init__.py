@@ -14,6 +14,7 @@ __all__ = ["Context", "Stage", "list_stages", "stage_class"]
 _STAGES = {
     "autoencoder": ("harken.pipeline.stages.autoencoder", "AutoencoderStage"),
     "combine": ("harken.pipeline.stages.combine", "CombineStage"),
+    "concatenate": ("harken.pipeline.stages.concatenate", "ConcatenateStage"),
     "detect": ("harken.pipeline.stages.detect", "DetectStage"),
     "embed": ("harken.pipeline.stages.embed", "EmbedStage"),
     "embed_trained": ("harken.pipeline.stages.embed_trained", "EmbedTrainedStage"),

@@ -21,10 +21,12 @@ class EmbedTrainedStage(Stage):
     listens = True
 
     class Parameters(Settings):
-        """checkpoint: which of those that were kept, 0 being the best. device: cpu, cuda, or `auto`, a GPU if there
-        is one."""
+        """checkpoint: which of those that were kept, 0 being the best. layers, pooling: see `TrainedEmbedder`.
+        device: cpu, cuda, or `auto`, a GPU if there is one."""
 
         checkpoint: int = Field(0, ge=0)
+        layers: str | None = None
+        pooling: str = "mean"
         device: str = "auto"
 
     @classmethod
@@ -46,7 +48,16 @@ class EmbedTrainedStage(Stage):
         training = TrainingSpec.model_validate(about["training"]["settings"])
         kept, vectors, aside = [], [], []
         with torch_threads(1):
-            embed = TrainedEmbedder.load(context.inputs[0] / files[parameters.checkpoint], training, device)
+            try:
+                embed = TrainedEmbedder.load(
+                    context.inputs[0] / files[parameters.checkpoint],
+                    training,
+                    layers=parameters.layers,
+                    pooling=parameters.pooling,
+                    device=device,
+                )
+            except ValueError as error:
+                raise HarkenError(str(error), next_step="Correct the recipe") from error
             for number, clip in enumerate(context.clips):
                 try:
                     vectors.append(embed(clip))
