@@ -46,7 +46,11 @@ from harken.training.models import ASDModel, build_model
 from harken.training.settings import TrainingSpec
 from shared_folder import shared_folder
 
-HEAD = {"kind": "attentive", "dims": [64]}
+#: what helped most: the mean of the frames is the embedding, clips are mixed, classes have many centres
+HEAD: dict[str, Any] = {"kind": "mean"}
+LEARNING = {"losses": [{"name": "scadacos"}], "augmentation": {"mixup": {}}}
+#: the other way: a dense head, one margin
+DENSE = {"head": {"kind": "attentive", "dims": [64]}}
 
 
 def real_weights() -> str:
@@ -133,9 +137,11 @@ def best_signals(done: Trained) -> Any:
 def plant(options: argparse.Namespace) -> None:
     """Real weights are those of efficientat; transformers are small and start from random ones."""
     weights = real_weights()
+    margin = {"losses": [{"name": "subcentre_arcface"}], "augmentation": {}}
     cases: list[tuple[str, str, str | None, dict[str, Any]]] = [
         ("efficientat, real, full", "efficientat", weights, {}),
-        ("efficientat, real, head only", "efficientat", weights, {"frozen": True}),
+        ("  dense head, ArcFace", "efficientat", weights, DENSE),
+        ("  dense head only, ArcFace", "efficientat", weights, {**DENSE, "frozen": True}),
         ("beats tiny, random, full", "beats", None, {}),
         ("beats tiny, random, LoRA", "beats", None, {"adapter": {"rank": 8}}),
         ("dasheng tiny, random, full", "dasheng", None, {}),
@@ -151,7 +157,8 @@ def plant(options: argparse.Namespace) -> None:
             none, before, after, accuracy, chance = [], [], [], [], 0.0
             for seed in range(options.seeds):
                 rate = 3e-4 if name else 1e-3
-                settings = plain_settings(seed, options.steps, learning_rate=rate)
+                way = margin if "head" in more else LEARNING
+                settings = plain_settings(seed, options.steps, learning_rate=rate, **way)
                 for weights, scores in ((None, none), (name, before)):
                     plain = {**branch(encoder, weights), "head": {}}
                     if encoder == "efficientat":
@@ -228,7 +235,10 @@ def noise(options: argparse.Namespace) -> None:
             for title, augmentation, policy in cases:
                 scores = []
                 for seed in range(options.seeds):
-                    settings = plain_settings(seed, options.steps, learning_rate=3e-4, augmentation=augmentation)
+                    settings = plain_settings(
+                        seed, options.steps, learning_rate=3e-4, losses=LEARNING["losses"],
+                        augmentation={"mixup": {}, **augmentation},
+                    )  # fmt: skip
                     model = spec_of(seed, branch("efficientat", real_weights()))
                     scores.append(score(trained(model, settings, clips, policy).model, clips, settings))
                 print(f"{title:<28} {spread(scores):>14}", flush=True)
@@ -262,7 +272,7 @@ def real(options: argparse.Namespace) -> None:
         for seed in range(options.seeds):
             settings = plain_settings(
                 seed, options.steps, seconds=4.0, learning_rate=3e-4, held_out=0.0, choose="last",
-                augmentation={"spec_augment": {"time": 40, "frequency": 16}, "shift": {"gain_db": 6}},
+                losses=LEARNING["losses"], augmentation={"mixup": {}, "shift": {"gain_db": 6}},
             )  # fmt: skip
             if more is None:
                 spec = {"branches": [{**branch("efficientat", weights), "head": {}}], "seed": seed}

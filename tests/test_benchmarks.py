@@ -25,6 +25,9 @@ ROOT = Path(__file__).parents[1]
         (["dcase.py", "--names", "2000"], "index 2000 real names"),
         (["two_microphones.py", "--machines", "fan", "--test", "5"], "cancelled"),
         (["encoders.py", "--tiny", "--batches", "1", "--rounds", "1"], "onnx-int8"),
+        (["ensemble.py", "--only", "grid"], "grid on the best"),
+        (["finetuning.py", "kills", "--kills", "2"], "2 kills: the same bits"),
+        (["toycar_cnn.py", "--seeds", "1", "--epochs", "1"], "random weights"),
         (["toycar.py", "--epochs", "2"], "1-NN"),
     ],
 )

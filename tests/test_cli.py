@@ -18,7 +18,7 @@ import soundfile as sf
 from conftest import hum
 
 HARKEN = Path(sys.executable).with_name("harken")
-GROUPS = ("data", "recipe", "weights")
+GROUPS = ("data", "ensemble", "recipe", "weights")
 VERBS = (
     *GROUPS, "demo", "doctor", "evaluate", "explain", "export", "fit", "plan", "run", "score", "simulate", "submit",
 )  # fmt: skip

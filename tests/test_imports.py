@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOMS = ("data", "audio", "encoders", "training", "separation", "generation", "embeddings", "detection", "ensemble",
-         "evaluation", "pipeline", "deploy", "cli")  # fmt: skip
+ROOMS = ("data", "audio", "encoders", "training", "separation", "generation", "embeddings", "detection", "evaluation",
+         "ensemble", "pipeline", "deploy", "cli")  # fmt: skip
 SOURCE = Path(__file__).parents[1] / "src" / "harken"
 BANNED = {"torchaudio", "torchvision", "torchcodec", "timm", "pickle", "joblib"}
 

@@ -9,7 +9,21 @@ import typer
 from typer.exceptions import TyperException
 
 from harken import __version__
-from harken.cli import data, demo, doctor, evaluate, explain, export, fit, recipe, score, simulate, submit, weights
+from harken.cli import (
+    data,
+    demo,
+    doctor,
+    ensemble,
+    evaluate,
+    explain,
+    export,
+    fit,
+    recipe,
+    score,
+    simulate,
+    submit,
+    weights,
+)
 from harken.cli import run as run_verb
 from harken.errors import HarkenError
 
@@ -33,6 +47,7 @@ app.command("plan")(run_verb.plan)
 app.command("evaluate")(evaluate.evaluate)
 app.command("submit")(submit.submit)
 app.add_typer(data.app, name="data")
+app.add_typer(ensemble.app, name="ensemble")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(weights.app, name="weights")
 

@@ -1,0 +1,306 @@
+"""harken ensemble: weights for several scorers, and the proof of whether they help."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harken.cli.console import emit, progress, say
+
+if TYPE_CHECKING:
+    from harken.ensemble.bag import Bag
+    from harken.ensemble.bundles import Bundles
+    from harken.ensemble.fit import Number, Proof
+
+app = typer.Typer(help="Ensembles: fit weights, apply them, show and merge bags.", no_args_is_help=True)
+
+
+class Method(StrEnum):
+    greedy = "greedy"
+    bayes = "bayes"
+    grid = "grid"
+    top = "top"
+    single = "single"
+    uniform = "uniform"
+    agreement = "agreement"
+    variance = "variance"
+
+
+class Normalise(StrEnum):
+    auto = "auto"
+    train = "train"
+    gaussian = "gaussian"
+    gamma = "gamma"
+    rank = "rank"
+    none = "none"
+    transductive = "transductive"
+    transductive_rank = "transductive-rank"
+
+
+@app.command()
+def fit(
+    scores: Annotated[
+        list[Path], typer.Argument(help="Folders of score files, zips, tables, runs or models.", show_default=False)
+    ],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The bag (YAML) to write.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="Ground truth; not needed where names carry labels.")] = None,
+    method: Annotated[Method, typer.Option(help="How weights are found.")] = Method.greedy,
+    compare: Annotated[list[Method] | None, typer.Option(help="Show this method too; repeat.")] = None,
+    normalise: Annotated[
+        Normalise, typer.Option(help="By what scores are brought to one unit; auto: training clips, where known.")
+    ] = Normalise.auto,
+    transfer: Annotated[
+        list[Path] | None, typer.Option(help="The same members on another set, for a last column; repeat.")
+    ] = None,
+    transfer_truth: Annotated[Path | None, typer.Option(help="Ground truth of that set.")] = None,
+    keep_fitted: Annotated[
+        bool, typer.Option("--keep-fitted", help="Keep fitted weights even if they do not beat the plain mean.")
+    ] = False,
+    year: Annotated[int | None, typer.Option(help="Whose official rule; told from the files otherwise.")] = None,
+    machine: Annotated[list[str] | None, typer.Option(help="Use this machine only; repeat.")] = None,
+    member: Annotated[list[str] | None, typer.Option(help="Use members of this name (* and ?) only; repeat.")] = None,
+    leave_out: Annotated[list[str] | None, typer.Option(help="Leave members of this name out; repeat.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="First mix members whose names differ in this pattern only; auto: in seeds.")
+    ] = None,
+    best_of_group: Annotated[int | None, typer.Option(help="Mix the best so many of each group only.", min=1)] = None,
+    data_set: Annotated[str | None, typer.Option(help="A set of a run, such as 'dcase2025 dev'.")] = None,
+    transfer_set: Annotated[str | None, typer.Option(help="The same for --transfer.")] = None,
+    recordings: Annotated[list[Path] | None, typer.Option(help="What models are to score; repeat.")] = None,
+    steps: Annotated[int, typer.Option(help="greedy: members added, with replacement.", min=1)] = 15,
+    step: Annotated[float, typer.Option(help="grid: distance of weights.")] = 0.1,
+    best: Annotated[int, typer.Option(help="top: how many members.", min=1)] = 5,
+    trials: Annotated[int, typer.Option(help="bayes: weightings tried.", min=1)] = 100,
+    coordinates: Annotated[int, typer.Option(help="bayes: members with a weight of their own.", min=1)] = 16,
+    journal: Annotated[Path | None, typer.Option(help="bayes: file of trials, from which a search goes on.")] = None,
+    shrink: Annotated[
+        str, typer.Option(help="Share of uniform weights mixed into fitted ones, 0 to 1; auto: what holds up best.")
+    ] = "0",
+    bootstrap: Annotated[
+        int | None, typer.Option(help="Draws of machines for the spread of weights; default 20 (bayes: none).", min=0)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of whatever is drawn.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Name of the bag; default: that of the file.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Find weights, and compare them with the best single member and the plain mean, on machines left out, too.
+
+    Where fitted weights do not beat the plain mean on machines that they were not fitted on, the plain mean is kept.
+    """
+    from harken.data.truth import read_truth
+    from harken.ensemble.bag import check_place, save_bag
+    from harken.ensemble.fit import are_labelled, fit_without_labels
+    from harken.ensemble.fit import fit as run
+    from harken.ensemble.members import chosen, read_members
+    from harken.ensemble.normalise import named
+    from harken.ensemble.search import Settings, parse_share
+
+    settings = Settings(
+        steps=steps, best=best, step=step, trials=trials, coordinates=coordinates, seed=seed,
+        shrink=parse_share(shrink), journal=journal,
+    )  # fmt: skip
+    if out is not None:
+        check_place(out)
+    members, own_truth = read_members(scores, data_set=data_set, bundles=_bundles(recordings))
+    members = chosen(members, member or (), leave_out or ())
+    labels = read_truth(truth) if truth is not None else own_truth
+    title = name or (out.stem if out is not None else "ensemble")
+    how = named(normalise.value)
+    proof = None
+    if are_labelled(members, labels):
+        elsewhere = None
+        if transfer:
+            others, other_truth = read_members(transfer, data_set=transfer_set, bundles=_bundles(recordings))
+            elsewhere = others, read_truth(transfer_truth) if transfer_truth is not None else other_truth
+        with progress("fitting") as bar:
+            proof = run(
+                members, labels, method=method.value, compare=[one.value for one in compare or ()], normalise=how,
+                year=year, machines=machine, groups=group, best=best_of_group, keep_fitted=keep_fitted,
+                transfer=elsewhere, settings=settings, draws=bootstrap, name=title, progress=bar,
+            )  # fmt: skip
+        bag, notes = proof.bag, proof.notes
+    else:
+        bag, notes = fit_without_labels(members, method=method.value, normalise=how, groups=group, name=title)
+    if out is not None:
+        save_bag(bag, out)
+    for note in notes:
+        say(f"note: {note}")
+    if json:
+        emit(proof.as_json() if proof is not None else {"bag": bag.as_json(), "notes": list(notes)})
+    elif proof is not None:
+        _print_proof(proof)
+    else:
+        _print_bag(bag)
+    if out is not None:
+        say(f"{out}: {len(list(bag.leaves()))} members. Apply it: harken ensemble score {out} -o FOLDER")
+
+
+@app.command()
+def score(
+    bag: Annotated[Path, typer.Argument(help="A bag (YAML).", show_default=False)],
+    scores: Annotated[
+        list[Path] | None, typer.Argument(help="New scores of its members; default: the paths in the bag.")
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the ensemble's score files.")] = Path("ensemble"),
+    data_set: Annotated[str | None, typer.Option(help="A set of a run, such as 'dcase2025 eval'.")] = None,
+    recordings: Annotated[list[Path] | None, typer.Option(help="What models in the bag are to score; repeat.")] = None,
+    member: Annotated[list[str] | None, typer.Option(help="Use members of this name (* and ?) only; repeat.")] = None,
+    false_alarms: Annotated[str, typer.Option(help="Share of normal clips that may be decided anomalous.")] = "10%",
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Mix the scores of a bag's members, and write them in the official layout."""
+    from harken.ensemble.bag import load_bag
+    from harken.ensemble.members import chosen, read_members
+    from harken.ensemble.score import apply, write_scores
+
+    known = load_bag(bag)
+    given = None
+    if scores:
+        given = chosen(read_members(scores, data_set=data_set, bundles=_bundles(recordings))[0], member or ())
+    mixed = apply(known, given, bundles=_bundles(recordings), data_set=data_set)
+    files = write_scores(mixed, out, false_alarms=false_alarms)
+    clips = sum(len(part.clips) for part in mixed.sections.values())
+    if known.transductive():
+        say("note: transductive: the score of a clip depends on the other test clips of its section")
+    if not any(file.startswith("decision_result") for file in files):
+        say("note: no decisions: neither scores of training clips nor decisions of all members are there")
+    say(f"{out}: {len(mixed.sections)} sections, {clips} clips, {len(list(known.leaves()))} members")
+    if json:
+        emit({"folder": str(out), "files": files, "clips": clips, "transductive": known.transductive()})
+
+
+@app.command()
+def show(
+    bag: Annotated[Path, typer.Argument(help="A bag (YAML).", show_default=False)],
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Members and weights of a bag, and where they came from."""
+    from harken.ensemble.bag import load_bag
+
+    known = load_bag(bag)
+    if json:
+        emit(known.as_json())
+    else:
+        _print_bag(known)
+
+
+@app.command()
+def merge(
+    bags: Annotated[list[Path], typer.Argument(help="Bags (YAML).", show_default=False)],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The bag to write.", show_default=False)],
+    nest: Annotated[bool, typer.Option("--nest", help="Mix and normalise each first.")] = False,
+    share: Annotated[list[float] | None, typer.Option(help="Weight of each bag, in their order; repeat.")] = None,
+) -> None:
+    """One bag of several: members put together, or each bag a member of its own."""
+    from harken.ensemble.bag import load_bag, merged, save_bag
+
+    bag = merged([load_bag(one) for one in bags], out.stem, shares=share, nest=nest)
+    save_bag(bag, out)
+    say(f"{out}: {len(list(bag.leaves()))} members")
+
+
+def _bundles(recordings: list[Path] | None) -> Bundles | None:
+    if not recordings:
+        return None
+    from harken.audio.decode import DEFAULT_SUFFIXES
+    from harken.data.clips import find_recordings
+    from harken.deploy.detector import load
+    from harken.ensemble.bundles import Bundles
+
+    return Bundles(find_recordings(recordings, DEFAULT_SUFFIXES), load)
+
+
+def _print_proof(proof: Proof) -> None:
+    print(
+        f"{proof.members} members, {len(proof.machines)} machines, {proof.sections} sections, {proof.clips} clips; "
+        f"rule {proof.rule}; normalise {proof.bag.normalise}\n"
+    )
+    moved = any(row.transfer is not None for row in proof.rows)
+    heads = ["these clips", "machines left out", *(["transfer"] if moved else [])]
+    print(f"{'official score':<20}" + "".join(f"{head:<20}" for head in heads))
+    for row in proof.rows:
+        label = {"single": "best single", "kept": f"kept: {row.detail}"}.get(row.name, row.name)
+        numbers = [row.here, row.held_out, *([row.transfer] if moved else [])]
+        print(f"{label:<20}" + "".join(f"{_number(number):<20}" for number in numbers))
+    print(f"\nbest single: {proof.rows[0].detail}")
+    marks = {mark for row in proof.rows for one in (row.here, row.held_out, row.transfer) if one for mark in one.marks}
+    if "tuned on test" in marks:
+        print("* tuned on test: chosen with the labels of the very clips that it is measured on")
+    if "transductive" in marks:
+        print("T transductive: normalised by, or compared on, the test clips themselves")
+    print(f"\n{proof.why}\n")
+    _print_members(proof)
+
+
+def _number(number: Number | None) -> str:
+    if number is None:
+        return "-"
+    signs = {"tuned on test": "*", "transductive": "T"}
+    return f"{number.value:.6f} {''.join(signs[mark] for mark in number.marks)}"
+
+
+def _print_members(proof: Proof) -> None:
+    """Those with a weight, heaviest first."""
+    shown = sorted(
+        (one for one in proof.report.members if one.weight > 0), key=lambda one: (-one.weight, -one.alone, one.name)
+    )
+    most = 20
+    fitted = next(row.name for row in reversed(proof.rows) if row.name not in ("kept", "single"))
+    kept = "" if proof.kept == "fitted" else ", which are not kept"
+    print(f"{fitted} weights{kept}: {len(shown)} of {len(proof.report.members)} members have one")
+    draws = proof.report.draws
+    print(
+        f"{'weight':>7}{'left out':>14}"
+        + (f"{'bootstrap':>15}" if draws else "")
+        + f"{'alone':>9}{'adds':>9}{'nearest':>9}  member"
+    )
+    for one in shown[:most]:
+        between = "-" if one.held_out is None else f"{one.held_out[0]:.2f}-{one.held_out[1]:.2f}"
+        spread = "" if one.bootstrap is None else f"{one.bootstrap[0]:.2f} +- {one.bootstrap[1]:.2f}"
+        adds = "-" if one.contribution is None else f"{one.contribution:+.4f}"
+        nearest = "-" if one.nearest is None else f"{one.nearest[1]:.2f}"
+        print(
+            f"{one.weight:>7.3f}{between:>14}"
+            + (f"{spread:>15}" if draws else "")
+            + f"{one.alone:>9.4f}{adds:>9}{nearest:>9}  {one.name}"
+        )
+    if len(shown) > most:
+        print(f"... and {len(shown) - most} more; all of them with --json")
+    print(
+        "left out: weights when a machine is left out; "
+        + (f"bootstrap: over {draws} draws of machines; " if draws else "")
+        + "adds: what is lost without it, on these clips (*);\nnearest: highest rank correlation with another member"
+    )
+
+
+def _print_bag(bag: Bag, indent: str = "") -> None:
+    import math
+
+    mark = " (by the test clips themselves)" if bag.normalise.startswith("transductive") else ""
+    print(f"{indent}{bag.name}: {len(bag.members)} members, normalise {bag.normalise}{mark}")
+    total = math.fsum(entry.weight for entry in bag.members)
+    for entry in sorted(bag.members, key=lambda entry: (-entry.weight, entry.name)):
+        if entry.inner is not None:
+            print(f"{indent}  {entry.weight / total:.4f}")
+            _print_bag(entry.inner, indent + "    ")
+        else:
+            where = entry.scores or entry.bundle
+            print(f"{indent}  {entry.weight / total:.4f}  {entry.name}" + (f"  ({where})" if where else ""))
+    origin = bag.weights_from
+    if origin is None:
+        return
+    settings = "".join(f", {key} {value}" for key, value in origin.settings.items())
+    print(f"{indent}weights: {origin.method}{settings}, of {origin.considered} members")
+    if origin.tuned_on is not None:
+        print(f"{indent}tuned on {origin.tuned_on}: {', '.join(origin.machines)}")
+    if origin.official_score is not None:
+        mark = ", tuned on test" if origin.tuned_on is not None else ""
+        mark += ", transductive" if bag.transductive() else ""
+        held = f"; machines left out {origin.held_out:.6f}" if origin.held_out is not None else ""
+        plain = f"; plain mean {origin.uniform:.6f}" if origin.uniform is not None else ""
+        print(f"{indent}official score {origin.official_score:.6f}{mark}{held}{plain}")
+    if origin.decision:
+        print(f"{indent}{origin.decision}")

@@ -1,0 +1,361 @@
+"""Weights and the proof of whether they help: best single, uniform and fitted, here and where they were not fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from harken.data.names import parse_name
+from harken.data.truth import Truth, label_of_name
+from harken.ensemble.bag import Bag, Members, Origin
+from harken.ensemble.groups import as_bag, grouped, mixed_groups
+from harken.ensemble.label_free import compared
+from harken.ensemble.members import Member
+from harken.ensemble.mix import check_same_clips, mix
+from harken.ensemble.normalise import Normalise
+from harken.ensemble.problem import (
+    LABEL_FREE,
+    METHODS,
+    Fitted,
+    Gate,
+    Method,
+    Problem,
+    choose_normalisation,
+    labelled,
+    without_labels,
+)
+from harken.ensemble.report import Report, report
+from harken.ensemble.search import Settings
+from harken.errors import HarkenError
+from harken.evaluation.evaluate import evaluate_system
+from harken.threads import one_thread
+
+TUNED, LOOKED = "tuned on test", "transductive"
+#: methods whose search is too long to be repeated dozens of times unasked
+_SLOW = frozenset({"bayes"})
+
+
+@dataclass(frozen=True)
+class Number:
+    """An official score, and what must be said wherever it stands."""
+
+    value: float
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to weigh. here: on these clips; held_out: each machine by weights fitted on the others; transfer: on
+    another set, by the weights fitted here. None: not to be had, or too slow to be found unasked."""
+
+    name: str
+    here: Number
+    held_out: Number | None
+    transfer: Number | None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a fit found.
+
+    bag: what is kept, the `fitted` weights or the `uniform` ones, and why. gate: None where no label entered, or no
+    machine can be left out. report: of the members, with the fitted weights.
+    """
+
+    bag: Bag
+    rows: tuple[Row, ...]
+    kept: str
+    why: str
+    gate: Gate | None
+    report: Report
+    members: int
+    machines: tuple[str, ...]
+    sections: int
+    clips: int
+    rule: str
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        names = [member.name for member in self.report.members]
+        return {
+            "members": self.members,
+            "machines": list(self.machines),
+            "sections": self.sections,
+            "clips": self.clips,
+            "rule": self.rule,
+            "normalise": self.bag.normalise,
+            "rows": [asdict(row) for row in self.rows],
+            "kept": self.kept,
+            "why": self.why,
+            "gate": None if self.gate is None else {**asdict(self.gate), "passed": self.gate.passed},
+            "report": {
+                "members": [asdict(member) for member in self.report.members],
+                "correlation": {"names": names, "ranks": self.report.correlation_GG.tolist()},
+                "bootstrap_draws": self.report.draws,
+                "marks": sorted({TUNED, *(mark for row in self.rows for mark in row.here.marks)}),
+            },
+            "notes": list(self.notes),
+            "bag": self.bag.as_json(),
+        }
+
+
+def fit(
+    members: Sequence[Member],
+    truth: Truth | None = None,
+    *,
+    method: Method = "greedy",
+    compare: Collection[Method] = (),
+    normalise: Normalise | None = None,
+    year: int | None = None,
+    machines: Sequence[str] | None = None,
+    groups: str | None = None,
+    best: int | None = None,
+    keep_fitted: bool = False,
+    transfer: tuple[Sequence[Member], Truth | None] | None = None,
+    settings: Settings = Settings(),
+    draws: int | None = None,
+    name: str = "ensemble",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Proof:
+    """Fit weights to labelled members, and measure them where they were not fitted.
+
+    method: how weights are found; compare: others for the table. normalise: None for training clips where all members
+    have them, else the test clips. year: whose rule; told from the files when None. groups, best: see `Problem`.
+    keep_fitted: also where they do not beat the plain mean. transfer: the same members on another set, and its labels.
+    draws: bootstrap samples of machines for the report; None for 20, or none where the search is slow.
+    Raises HarkenError for members that cannot be evaluated, mixed or told apart.
+    """
+    notes = []
+    if normalise is None:
+        normalise, missing = choose_normalisation(members)
+        notes += [missing] if missing else []
+    with one_thread():
+        problem = Problem(
+            members, truth, normalise, year=year, machines=machines, groups=groups, best=best, settings=settings
+        )
+        table = _Table(problem, transfer)
+        ways = [one for one in METHODS if one in compare and one not in ("single", "uniform", method)]
+        ways = ["single", "uniform", *ways, *([method] if method not in ("single", "uniform") else [])]
+        rows = []
+        for number, way in enumerate(ways):
+            progress(number, len(ways) + 2)
+            rows.append(table.row(way))
+        progress(len(ways), len(ways) + 2)
+        everywhere = problem.everywhere
+        gate = problem.gate(method, everywhere) if method not in LABEL_FREE else None
+        kept = "fitted" if method in LABEL_FREE or keep_fitted or (gate is not None and gate.passed) else "uniform"
+        why = _why(method, gate, keep_fitted, normalise.startswith("transductive"))
+        if method not in LABEL_FREE:
+            rows.append(table.kept_row(method, kept, keep_fitted))
+        fitted = problem.fit(method if kept == "fitted" else "uniform", everywhere)
+        bag = problem.bag(fitted, name)
+        progress(len(ways) + 1, len(ways) + 2)
+        found = report(
+            problem,
+            method,
+            problem.fit(method, everywhere),
+            draws=draws if draws is not None else 0 if method in _SLOW else 20,
+        )
+    used = method if kept == "fitted" else "uniform"
+    row = next(row for row in rows if row.name == used)
+    tuned = used not in LABEL_FREE
+    clips = sum(len(section.names) for section in problem.labels)
+    origin = Origin(
+        method=used,
+        settings=_settings_of(used, settings, groups, best),
+        objective=f"official score, rule {problem.rule}" if tuned else None,
+        considered=len(problem.members),
+        tuned_on=f"the labels of {clips} clips, {len(problem.labels)} sections" if tuned else None,
+        machines=problem.machines if tuned else (),
+        official_score=row.here.value,
+        held_out=row.held_out.value if row.held_out is not None else None,
+        uniform=rows[1].here.value,
+        marks=row.here.marks,
+        decision=why,
+    )
+    return Proof(
+        bag=bag.model_copy(update={"weights_from": origin}),
+        rows=tuple(rows),
+        kept=kept,
+        why=why,
+        gate=gate,
+        report=found,
+        members=len(problem.members),
+        machines=problem.machines,
+        sections=len(problem.labels),
+        clips=clips,
+        rule=problem.rule,
+        notes=tuple(notes),
+    )
+
+
+def are_labelled(members: Sequence[Member], truth: Truth | None) -> bool:
+    """Whether there is a truth, or the names of the clips tell whether they are normal."""
+    first = next(iter(members[0].sections.values())).clips[0]
+    return truth is not None or label_of_name(parse_name(first)) is not None
+
+
+def fit_without_labels(
+    members: Sequence[Member],
+    *,
+    method: Method = "uniform",
+    normalise: Normalise | None = None,
+    groups: str | None = None,
+    name: str = "ensemble",
+) -> tuple[Bag, tuple[str, ...]]:
+    """A bag whose weights no label entered, and notes. Raises HarkenError for a method that needs labels."""
+    if method not in LABEL_FREE:
+        raise HarkenError(
+            f"{method} needs labels, and the names of these clips do not tell them",
+            next_step=f"Name the ground truth (--truth), or choose {', '.join(sorted(LABEL_FREE))}",
+        )
+    in_order = sorted(members, key=lambda member: member.name)
+    check_same_clips(in_order)
+    notes = []
+    if normalise is None:
+        normalise, missing = choose_normalisation(in_order)
+        notes += [missing] if missing else []
+    of = grouped([member.name for member in in_order], groups)
+    with one_thread():
+        parts = mixed_groups(in_order, of, normalise)
+        correlation_GG, looked = compared(parts, sorted(parts[0].sections))
+        if looked and method != "uniform":
+            notes.append("members were compared on the test clips: the weights are transductive")
+        bag = as_bag(in_order, of, without_labels(method, correlation_GG), normalise, name)
+        mix(bag, Members(in_order))
+    origin = Origin(method=method, considered=len(in_order), settings=_settings_of(method, Settings(), groups, None))
+    return bag.model_copy(update={"weights_from": origin}), tuple(notes)
+
+
+class _Table:
+    """Numbers of a problem, and of the same weights on another set."""
+
+    def __init__(self, problem: Problem, transfer: tuple[Sequence[Member], Truth | None] | None) -> None:
+        self.problem = problem
+        self.transfer: tuple[list[Member], Truth | None] | None = None
+        if transfer is not None:
+            names = {member.name for member in problem.members}
+            there = [member for member in transfer[0] if member.name in names]
+            missing = names - {member.name for member in there}
+            if missing:
+                more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+                raise HarkenError(
+                    f"the other set has no member {min(missing)}{more}",
+                    next_step="Name its folders as here, or leave the member out",
+                )
+            self.transfer = labelled(there, transfer[1], problem.year, None)[0], transfer[1]
+        self.same = self.transfer is not None and _share_clips(problem.members[0], self.transfer[0][0])
+
+    def row(self, method: Method) -> Row:
+        problem = self.problem
+        fitted = problem.fit(method, problem.everywhere)
+        held_out = None
+        if len(problem.machines) > 1:
+            held_out = self._held_out(lambda counts: problem.fit(method, counts))
+        marks = self._marks(method)
+        here = Number(self._exact(fitted), (*((TUNED,) if method not in LABEL_FREE else ()), *marks))
+        return Row(
+            method,
+            here,
+            here if method == "uniform" else None if held_out is None else Number(held_out, marks),
+            self._elsewhere(fitted, method, marks),
+            fitted.groups[int(np.argmax(fitted.weights_G))][0] if method == "single" else "",
+        )
+
+    def kept_row(self, method: Method, kept: str, anyway: bool) -> Row:
+        """The method and the decision together: the plain mean wherever the method did not prove itself."""
+        problem = self.problem
+        used: Method = method if kept == "fitted" else "uniform"
+        fitted = problem.fit(used, problem.everywhere)
+        marks = self._marks("uniform")
+        here = Number(self._exact(fitted), (*((TUNED,) if used not in LABEL_FREE else ()), *marks))
+        held_out = None
+        if anyway and len(problem.machines) > 1:
+            held_out = Number(self._held_out(lambda counts: problem.fit(method, counts)), marks)
+        elif len(problem.machines) > 1 and method not in _SLOW:
+            held_out = Number(self._held_out(lambda counts: problem.gated(method, counts)), marks)
+        return Row("kept", here, held_out, self._elsewhere(fitted, used, marks), used)
+
+    def _held_out(self, fit: Callable[..., Fitted]) -> float:
+        everywhere = self.problem.everywhere
+        return self.problem.score(self.problem.held_out(fit, everywhere), everywhere)
+
+    def _marks(self, method: Method) -> tuple[str, ...]:
+        if method == "single":
+            # One member's numbers do not depend on how it is normalised.
+            return ()
+        looked = self.problem.normalise.startswith("transductive")
+        if method in ("agreement", "variance"):
+            looked |= self.problem.compares_test_clips
+        return (LOOKED,) if looked else ()
+
+    def _exact(self, fitted: Fitted) -> float:
+        """As `harken evaluate` finds it from the written scores, to the last digit."""
+        problem = self.problem
+        mixed = mix(problem.bag(fitted, "ensemble"), Members(problem.members))
+        return evaluate_system(
+            mixed.as_system(), problem.truth, year=problem.year, machines=problem.machines
+        ).official_score
+
+    def _elsewhere(self, fitted: Fitted, method: Method, marks: tuple[str, ...]) -> Number | None:
+        if self.transfer is None:
+            return None
+        mixed = mix(self.problem.bag(fitted, "ensemble"), Members(self.transfer[0]))
+        result = evaluate_system(mixed.as_system(), self.transfer[1], year=self.problem.year)
+        tuned = (TUNED,) if self.same and method not in LABEL_FREE else ()
+        return Number(result.official_score, (*tuned, *marks))
+
+
+def _share_clips(one: Member, other: Member) -> bool:
+    """Whether two sets have clips in common: the same name and, evaluation sets being numbered alike, score."""
+    for key in one.sections.keys() & other.sections.keys():
+        mine, theirs = (
+            dict(zip(member.sections[key].clips, member.sections[key].scores_N.tolist(), strict=True))
+            for member in (one, other)
+        )
+        if any(mine[clip] == theirs[clip] for clip in mine.keys() & theirs.keys()):
+            return True
+    return False
+
+
+def _why(method: Method, gate: Gate | None, keep_fitted: bool, looked: bool) -> str:
+    if method in LABEL_FREE:
+        return "no label entered the weights"
+    if gate is None:
+        text = f"there is one machine: nothing tells whether {method} weights hold on another"
+    else:
+        numbers = (
+            f"{gate.fitted:.4f} against {gate.uniform:.4f}, gain {gate.gain:+.4f}, standard error {gate.error:.4f}"
+        )
+        numbers += f"; {LOOKED}" if looked else ""
+        if gate.passed:
+            return f"{method} beats the plain mean on machines that it was not fitted on ({numbers}): it is kept"
+        if gate.gain > 0:
+            text = f"the gain of {method} on machines that it was not fitted on is within two errors ({numbers})"
+        else:
+            text = f"{method} does not beat the plain mean on machines that it was not fitted on ({numbers})"
+    return text + (": it is kept because that was asked for" if keep_fitted else ": the plain mean is kept")
+
+
+def _settings_of(method: Method, settings: Settings, groups: str | None, best: int | None) -> dict[str, Any]:
+    """What the weights depend on besides the scores."""
+    found: dict[str, Any] = {}
+    if method in ("greedy", "bayes"):
+        found["steps"] = settings.steps
+    if method == "bayes":
+        found |= {"trials": settings.trials, "coordinates": settings.coordinates, "seed": settings.seed}
+    if method == "grid":
+        found["step"] = settings.step
+    if method == "top":
+        found["best"] = settings.best
+    if settings.shrink and method not in (*LABEL_FREE, "single"):
+        found["shrink"] = settings.shrink if settings.shrink > 0 else "auto"
+    if groups is not None:
+        found["group"] = groups
+        if best is not None and method not in LABEL_FREE:
+            found["best_of_group"] = best
+    return found

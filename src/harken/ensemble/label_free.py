@@ -1,0 +1,82 @@
+"""Weights without labels: from how members agree on clips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harken.data.truth import Section
+from harken.ensemble.members import Member
+
+Float64 = NDArray[np.float64]
+
+
+def compared(members: Sequence[Member], keys: Sequence[Section]) -> tuple[Float64, bool]:
+    """Correlation of members on their training clips where all have them by name, else on the test clips; and whether
+    it was the test clips."""
+    training = [_training_clips(members, key) for key in keys]
+    found = [scores_MT for scores_MT in training if scores_MT is not None]
+    if len(found) == len(keys):
+        return correlation(found), False
+    return correlation([np.stack([member.sections[key].scores_N for member in members]) for key in keys]), True
+
+
+def _training_clips(members: Sequence[Member], key: Section) -> Float64 | None:
+    rows = []
+    names: list[str] | None = None
+    for member in members:
+        train = member.sections[key].train
+        if train is None or train.names is None:
+            return None
+        of = dict(zip(train.names, train.scores_T.tolist(), strict=True))
+        if names is not None and names != sorted(of):
+            return None
+        names = sorted(of)
+        rows.append([of[name] for name in names])
+    return np.array(rows)
+
+
+def correlation(parts: Sequence[Float64], *, ranks: bool = False) -> Float64:
+    """(M, M) mean over sections of the correlations between members; parts: (members, clips) of each section.
+
+    ranks: Spearman's instead of Pearson's. A member that gives all clips of a section one score has none there.
+    """
+    from scipy.stats import rankdata
+
+    found = []
+    for scores_MN in parts:
+        values_MN = rankdata(scores_MN, axis=1) if ranks else scores_MN
+        centred_MN = values_MN - values_MN.mean(axis=1, keepdims=True)
+        norm_M = np.linalg.norm(centred_MN, axis=1, keepdims=True)
+        unit_MN = np.divide(centred_MN, norm_M, out=np.zeros_like(centred_MN), where=norm_M > 0)
+        found.append(unit_MN @ unit_MN.T)
+    return np.asarray(np.mean(found, axis=0))
+
+
+def agreement(correlation_MM: Float64) -> Float64:
+    """In proportion to the first eigenvector: members that agree with the others are trusted more.
+
+    Parisi et al. (2014): where members err independently, it orders them by their accuracy. Members that contradict
+    the majority get nothing.
+    """
+    vector_M = np.linalg.eigh(correlation_MM)[1][:, -1]
+    vector_M = np.maximum(vector_M * np.sign(vector_M.sum() or 1.0), 0.0)
+    return np.asarray(vector_M / vector_M.sum())
+
+
+def least_variance(correlation_MM: Float64) -> Float64:
+    """The mix that varies least (Markowitz 1952): members that repeat each other share one voice.
+
+    Minimises w' C w over w >= 0 with sum 1, as a non-negative least-squares problem.
+    """
+    from scipy.optimize import nnls
+
+    count = len(correlation_MM)
+    # A little on the diagonal: twins share their weight evenly instead of by rounding errors.
+    values_M, vectors_MM = np.linalg.eigh(correlation_MM + 1e-6 * np.eye(count))
+    root_MM = (vectors_MM * np.sqrt(np.maximum(values_M, 0.0))).T
+    # With a heavy row that asks for sum 1, scaled afterwards, the solution is that of the constrained problem.
+    weights_M, _ = nnls(np.vstack([root_MM, np.full((1, count), 1.0)]), np.append(np.zeros(count), 1.0))
+    return np.asarray(weights_M / weights_M.sum())

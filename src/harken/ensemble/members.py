@@ -1,0 +1,208 @@
+"""Members of an ensemble: the score files of a system, a run or a bundle, and the scores of its training clips."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harken.data.truth import Section, Truth
+from harken.data.unpack import unpack
+from harken.errors import HarkenError
+from harken.evaluation.score_files import System, read_rows, read_score_table, read_system_folder
+
+if TYPE_CHECKING:
+    from harken.ensemble.bundles import Bundles
+
+Float64 = NDArray[np.float64]
+
+_TRAIN_FILE = re.compile(r"train_score_(?P<machine>.+?)_(?:section|id)_(?P<section>\d+)(?P<rest>_.+)?\.csv$")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Held-out scores of the training clips of a section. names: of the clips, None where they are not known."""
+
+    scores_T: Float64
+    names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One section. clips: names without ending, sorted; decisions_N: 0 and 1, None where there are none."""
+
+    clips: tuple[str, ...]
+    scores_N: Float64
+    train: Train | None = None
+    decisions_N: Float64 | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a member was read from: a path, the system in it and the set, where there are several."""
+
+    path: Path
+    system: str | None = None
+    set: str | None = None
+    bundle: bool = False
+
+
+@dataclass(frozen=True)
+class Member:
+    """One scorer. by_domain, by_id: how its files are spelled, see `System`."""
+
+    name: str
+    sections: Mapping[Section, Scored]
+    by_domain: bool = False
+    by_id: bool = False
+    source: Source | None = None
+
+    def as_system(self) -> System:
+        """As the evaluation reads it."""
+        system = System(self.name, by_domain=self.by_domain, by_id=self.by_id)
+        for key, part in self.sections.items():
+            system.scores[key] = dict(zip(part.clips, part.scores_N.tolist(), strict=True))
+            if part.decisions_N is not None:
+                system.decisions[key] = dict(zip(part.clips, part.decisions_N.tolist(), strict=True))
+        return system
+
+
+def read_members(
+    paths: Sequence[Path], *, data_set: str | None = None, bundles: Bundles | None = None
+) -> tuple[list[Member], Truth | None]:
+    """Every system below `paths`, in the order of names, and the labels of a table that holds them.
+
+    paths: folders of `anomaly_score_*.csv`, folders or zips of such folders, tables, runs, bundles. Scores of training
+    clips are read from `train_score_<machine>_section_<nn>.csv` beside the score files, or from the workspace of a run.
+    data_set: which set of a run. bundles: what opens bundles, and the recordings that they score.
+    Members of one name are told apart by the folder above.
+    Raises HarkenError where a system cannot be read: an ensemble without it would be another one.
+    """
+    found: list[Member] = []
+    truths: list[Truth] = []
+    for path in paths:
+        members, truth = _read(path, data_set, bundles)
+        found += members
+        truths += [truth] if truth is not None else []
+    found = _told_apart(_told_apart(found, lambda path: path.parent.name), lambda path: path.parent.as_posix())
+    for name, count in Counter(member.name for member in found).items():
+        if count > 1:
+            raise HarkenError(f"the member {name} is given {count} times", next_step="Name each path once")
+    if not found:
+        raise HarkenError("no scores are named", next_step="Name folders of anomaly_score_*.csv, runs or tables")
+    return sorted(found, key=lambda member: member.name), truths[0] if truths else None
+
+
+def _told_apart(members: Sequence[Member], prefix: Callable[[Path], str]) -> list[Member]:
+    counts = Counter(member.name for member in members)
+    return [
+        replace(member, name=f"{prefix(member.source.path.absolute())}/{member.name}")
+        if counts[member.name] > 1 and member.source is not None
+        else member
+        for member in members
+    ]
+
+
+def chosen(members: Sequence[Member], only: Collection[str] = (), without: Collection[str] = ()) -> list[Member]:
+    """Members whose names match one of the patterns `only` (all when empty) and none of `without` (`*` and `?`).
+
+    Raises HarkenError for a pattern that matches none, or when nobody is left.
+    """
+    names = [member.name for member in members]
+    for pattern in (*only, *without):
+        if not any(_matches(name, pattern) for name in names):
+            raise HarkenError(f"no member is called {pattern!r}", next_step=f"There are: {', '.join(names[:20])}")
+    left = [
+        member
+        for member in members
+        if (not only or any(_matches(member.name, pattern) for pattern in only))
+        and not any(_matches(member.name, pattern) for pattern in without)
+    ]
+    if not left:
+        raise HarkenError("no member is left", next_step="Leave out fewer")
+    return left
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name == pattern or fnmatchcase(name, pattern)
+
+
+def member_of(system: System, train: Mapping[Section, Train], source: Source) -> Member:
+    """A member from a system's scores."""
+    sections = {}
+    for key, rows in system.scores.items():
+        clips = tuple(sorted(rows))
+        made = system.decisions.get(key)
+        decisions = None
+        if made is not None and made.keys() == rows.keys():
+            decisions = np.array([made[clip] for clip in clips])
+        sections[key] = Scored(clips, np.array([rows[clip] for clip in clips]), train.get(key), decisions)
+    return Member(system.name, sections, system.by_domain, system.by_id, source)
+
+
+def _read(path: Path, data_set: str | None, bundles: Bundles | None) -> tuple[list[Member], Truth | None]:
+    if path.suffix == ".zip" and path.is_file():
+        with tempfile.TemporaryDirectory() as temporary:
+            unpack(path, Path(temporary) / path.stem)
+            inside = _read_folders(Path(temporary) / path.stem)
+        return [replace(one, source=Source(path, one.name)) for one in inside], None
+    if path.is_file():
+        systems, truth = read_score_table(path)
+        return [member_of(system, {}, Source(path, system.name)) for system in systems], truth
+    if not path.is_dir():
+        raise HarkenError("there is no such file or folder", file=path, next_step="Check the path")
+    if (path / "manifest.json").is_file():
+        if bundles is None:
+            raise HarkenError(
+                "is a model, which scores recordings, and none are named", file=path,
+                next_step="Name them with --recordings",
+            )  # fmt: skip
+        return [bundles.member(path)], None
+    if (path / "results.json").is_file() and (path / "scores").is_dir():
+        from harken.ensemble.runs import members_of_run
+
+        return members_of_run(path, data_set), None
+    return _read_folders(path), None
+
+
+def _read_folders(path: Path) -> list[Member]:
+    """A member for each system of the folder, or of the folders below it."""
+    here = any(path.glob("anomaly_score_*.csv"))
+    folders = [path] if here else sorted({file.parent for file in path.rglob("anomaly_score_*.csv")})
+    if not folders:
+        raise HarkenError(
+            "no anomaly_score_*.csv here or in folders below", file=path, next_step="Name the folder that holds them"
+        )
+    members = []
+    for folder in folders:
+        name = path.absolute().name if here else folder.relative_to(path).as_posix()
+        train = read_train_folder(folder)
+        for system in read_system_folder(folder, name):
+            rest = system.name.removeprefix(name)
+            members.append(member_of(system, train.get(rest, {}), Source(path, system.name)))
+    if len(members) == 1:
+        members = [replace(members[0], source=Source(path))]
+    return members
+
+
+def read_train_folder(folder: Path) -> dict[str, dict[Section, Train]]:
+    """Scores of training clips in a folder, by what follows the section in the name of the file.
+
+    Lines are those of score files: `clip.wav,number`, without a header.
+    """
+    found: dict[str, dict[Section, Train]] = {}
+    for file in sorted(folder.glob("train_score_*.csv")):
+        match = _TRAIN_FILE.match(file.name)
+        if match is not None:
+            rows = read_rows(file, match["section"])
+            train = Train(np.array(list(rows.values())), tuple(rows))
+            found.setdefault(match["rest"] or "", {})[match["machine"], match["section"]] = train
+    return found

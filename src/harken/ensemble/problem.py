@@ -1,0 +1,283 @@
+"""Members, labels and a method: weights fitted on some of the machines, and what they are worth on the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harken.data.catalog import Metric
+from harken.data.truth import Truth
+from harken.ensemble.bag import Bag
+from harken.ensemble.bayes import bayes
+from harken.ensemble.groups import Groups, as_bag, grouped, mixed_groups, singly
+from harken.ensemble.label_free import agreement, compared, least_variance
+from harken.ensemble.members import Member, Scored
+from harken.ensemble.mix import check_same_clips, normalised_section
+from harken.ensemble.normalise import Normalise
+from harken.ensemble.objective import Objective, make_boards
+from harken.ensemble.search import Settings, greedy, grid, top, uniform
+from harken.errors import HarkenError
+from harken.evaluation.evaluate import evaluate_system, join
+from harken.evaluation.rules import SectionScores
+
+Float64 = NDArray[np.float64]
+Method = Literal["greedy", "bayes", "grid", "top", "single", "uniform", "agreement", "variance"]
+METHODS: tuple[Method, ...] = get_args(Method)
+#: methods that no label enters
+LABEL_FREE: frozenset[str] = frozenset({"uniform", "agreement", "variance"})
+#: standard errors that a gain must exceed
+_ERRORS = 2.0
+#: shares of uniform weights that are tried where the best one is asked for
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """weights_G: of the groups."""
+
+    groups: Groups
+    weights_G: Float64
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Whether fitted weights beat the plain mean on machines that they were not fitted on.
+
+    gain: in official score; error: its standard error over machines (jackknife). A gain within two errors may
+    be chance.
+    """
+
+    fitted: float
+    uniform: float
+    gain: float
+    error: float
+
+    @property
+    def passed(self) -> bool:
+        return self.gain > max(0.0, _ERRORS * self.error)
+
+
+class Problem:
+    """Labelled members, brought into the order of names.
+
+    groups: pattern of what is cut off a name; members with the same rest are mixed evenly first. best: so many of each
+    group, the best by their labels (top-3 checkpoints). Raises HarkenError for members that cannot be evaluated, score
+    different clips, or give all clips of a section one score.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        truth: Truth | None,
+        normalise: Normalise,
+        *,
+        year: int | None = None,
+        machines: Sequence[str] | None = None,
+        groups: str | None = None,
+        best: int | None = None,
+        settings: Settings = Settings(),
+    ) -> None:
+        in_order = sorted(members, key=lambda member: member.name)
+        self.members, self.labels, self.rule = labelled(in_order, truth, year, machines)
+        for member in self.members:
+            _refuse_constants(member)
+        self.truth, self.normalise, self.settings = truth, normalise, settings
+        self.year = year
+        self.groups = grouped([member.name for member in self.members], groups)
+        self._singly = singly([member.name for member in self.members])
+        self.best = best
+        self.machines = tuple(dict.fromkeys(section.machine for section in self.labels))
+        self._objectives: dict[tuple[tuple[int, ...], ...], Objective] = {}
+        self._fits: dict[tuple[str, frozenset[tuple[str, int]]], Fitted] = {}
+
+    @property
+    def everywhere(self) -> dict[str, int]:
+        """Every machine once."""
+        return dict.fromkeys(self.machines, 1)
+
+    def objective(self, groups: Groups) -> Objective:
+        """Of the weights of groups, on all machines."""
+        key = tuple(inside for _, inside in groups)
+        if key not in self._objectives:
+            parts = mixed_groups(self.members, groups, self.normalise)
+            scores = [
+                np.stack([normalised_section(self.normalise, member, section.key)[0] for member in parts])
+                for section in self.labels
+            ]
+            self._objectives[key] = Objective(make_boards(scores, self.labels, self.rule))
+        return self._objectives[key]
+
+    def of_all(self) -> Objective:
+        """Of the weights of single members."""
+        return self.objective(self._singly)
+
+    def fit(self, method: Method, counts: Mapping[str, int]) -> Fitted:
+        """Weights from the labels of some machines; machine -> how often it counts."""
+        key = method, frozenset(counts.items())
+        if key not in self._fits:
+            groups = self.groups if method in LABEL_FREE else self._selected(counts)
+            groups = self._singly if method == "single" else groups
+            weights_G = self._weights(method, groups, counts)
+            if method not in LABEL_FREE and method != "single" and self.settings.shrink:
+                weights_G = self._shrunk(method, groups, weights_G, counts)
+            self._fits[key] = Fitted(groups, weights_G)
+        return self._fits[key]
+
+    def numbers(self, fitted: Fitted) -> Float64:
+        """(S, numbers) of every board."""
+        return np.asarray(self.objective(fitted.groups).numbers(fitted.weights_G[None])[0])
+
+    def score(self, numbers_SK: Float64, counts: Mapping[str, int]) -> float:
+        """Official score on some machines, from the numbers of the boards."""
+        return float(self.of_all().of(counts).score(numbers_SK[None])[0])
+
+    def held_out(self, fit: Callable[[Mapping[str, int]], Fitted], counts: Mapping[str, int]) -> Float64:
+        """(S, numbers): each machine's by weights fitted on the others."""
+        machine_S = np.array(self.of_all().boards.machine_S)
+        found = np.zeros_like(self.numbers(self.fit("uniform", counts)))
+        for machine in counts:
+            found[machine_S == machine] = self.numbers(fit(_without(counts, machine)))[machine_S == machine]
+        return found
+
+    def gate(self, method: Method, counts: Mapping[str, int]) -> Gate | None:
+        """None where there are not two machines."""
+        if len(counts) < 2:
+            return None
+        fitted_SK = self.held_out(lambda rest: self.fit(method, rest), counts)
+        uniform_SK = self.numbers(self.fit("uniform", counts))
+        values = [self.score(numbers, counts) for numbers in (fitted_SK, uniform_SK)]
+        gains = []
+        for machine in counts:
+            rest = _without(counts, machine)
+            gains.append(self.score(fitted_SK, rest) - self.score(uniform_SK, rest))
+        error = float(np.std(gains) * np.sqrt(len(gains) - 1))
+        return Gate(values[0], values[1], values[0] - values[1], error)
+
+    def gated(self, method: Method, counts: Mapping[str, int]) -> Fitted:
+        """The fitted weights where they beat the plain mean on machines left out, else the plain mean."""
+        gate = self.gate(method, counts)
+        return self.fit(method if gate is not None and gate.passed else "uniform", counts)
+
+    @property
+    def compares_test_clips(self) -> bool:
+        """Whether methods that compare members see the test clips, for want of training clips by name."""
+        return compared(self.members, [section.key for section in self.labels])[1]
+
+    def bag(self, fitted: Fitted, name: str) -> Bag:
+        """As a file says it."""
+        return as_bag(self.members, fitted.groups, fitted.weights_G, self.normalise, name)
+
+    def _selected(self, counts: Mapping[str, int]) -> Groups:
+        if self.best is None:
+            return self.groups
+        scores_M = self.of_all().of(counts)(np.eye(len(self.members)))
+        chosen = []
+        for name, inside in self.groups:
+            best = sorted(inside, key=lambda row: (-scores_M[row], row))[: self.best]
+            chosen.append((name, tuple(sorted(best))))
+        return tuple(chosen)
+
+    def _weights(self, method: Method, groups: Groups, counts: Mapping[str, int]) -> Float64:
+        settings = self.settings
+        if method == "uniform" or len(groups) == 1:
+            return uniform(len(groups))
+        if method in ("agreement", "variance"):
+            parts = mixed_groups(self.members, groups, self.normalise)
+            keys = [section.key for section in self.labels if section.machine in counts]
+            return without_labels(method, compared(parts, keys)[0])
+        objective = self.objective(groups).of(counts)
+        if method == "greedy":
+            return greedy(objective, settings.steps)
+        if method == "grid":
+            return grid(objective, settings.step)
+        if method == "bayes":
+            return bayes(objective, settings)
+        return top(objective, 1 if method == "single" else settings.best)
+
+    def _shrunk(
+        self,
+        method: Method,
+        groups: Groups,
+        weights_G: Float64,
+        counts: Mapping[str, int],
+    ) -> Float64:
+        """Regularised towards uniform, by a share that is given or does best on machines left out."""
+        even_G, share = uniform(len(groups)), self.settings.shrink
+        if share < 0:
+            share = self._best_share(method, groups, counts)
+        return _between(weights_G, even_G, share)
+
+    def _best_share(self, method: Method, groups: Groups, counts: Mapping[str, int]) -> float:
+        """Of equal ones the one nearest to uniform, which it is too where no machine can be left out."""
+        if len(counts) < 2:
+            return 1.0
+        machine_S = np.array(self.of_all().boards.machine_S)
+        even_G = uniform(len(groups))
+        tried = {share: np.zeros_like(self.numbers(Fitted(groups, even_G))) for share in _SHARES}
+        for machine in counts:
+            fitted_G = self._weights(method, groups, _without(counts, machine))
+            for share, numbers_SK in tried.items():
+                found_SK = self.numbers(Fitted(groups, _between(fitted_G, even_G, share)))
+                numbers_SK[machine_S == machine] = found_SK[machine_S == machine]
+        return max(_SHARES, key=lambda share: (self.score(tried[share], counts), share))
+
+
+def labelled(
+    members: Sequence[Member], truth: Truth | None, year: int | None, machines: Sequence[str] | None
+) -> tuple[list[Member], list[SectionScores], Metric]:
+    """Members with their clips under the names of publication, their labels, and the rule of the year.
+
+    Raises HarkenError for members that cannot be evaluated or score different clips.
+    """
+    result = evaluate_system(members[0].as_system(), truth, year=year, machines=machines)
+    joined = []
+    for member in members:
+        sections = {}
+        for part in join(member.as_system(), truth, machines):
+            made = None if part.decisions_N is None else part.decisions_N.astype(np.float64)
+            sections[part.key] = Scored(part.names, part.scores_N, member.sections[part.key].train, made)
+        joined.append(replace(member, sections=sections))
+    check_same_clips(joined)
+    return joined, result.sections, result.rule
+
+
+def without_labels(method: Method, correlation_GG: Float64) -> Float64:
+    """Weights of a method that no label enters."""
+    if method == "agreement":
+        return agreement(correlation_GG)
+    return least_variance(correlation_GG) if method == "variance" else uniform(len(correlation_GG))
+
+
+def choose_normalisation(members: Iterable[Member]) -> tuple[Normalise, str]:
+    """`train` where every member has the scores of its training clips; else `transductive`, and what is missing."""
+    for member in members:
+        for key, part in sorted(member.sections.items()):
+            if part.train is None:
+                return "transductive", (
+                    f"{member.name} has no scores of the training clips of {key[0]} section {key[1]}"
+                    " (train_score_*.csv beside its score files, or the workspace of its run): scores are normalised"
+                    " by the test clips themselves"
+                )
+    return "train", ""
+
+
+def _refuse_constants(member: Member) -> None:
+    for key, part in member.sections.items():
+        if np.ptp(part.scores_N) == 0:
+            raise HarkenError(
+                f"gives all {len(part.clips)} clips of {key[0]} section {key[1]} the score {part.scores_N[0]:g}",
+                file=member.name,
+                next_step="It tells nothing there: score it again, or leave the member (--leave-out) or machine out",
+            )
+
+
+def _between(fitted_G: Float64, even_G: Float64, share: float) -> Float64:
+    return (1.0 - share) * fitted_G + share * even_G
+
+
+def _without(counts: Mapping[str, int], machine: str) -> dict[str, int]:
+    return {name: count for name, count in counts.items() if name != machine}
