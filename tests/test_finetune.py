@@ -117,7 +117,10 @@ def test_only_a_stage_that_says_so_sees_labels_of_test_clips(plant: Path, tmp_pa
     changes = {**SHORT, "encoder": "dasheng", "stages.train.training.choose": "dev"}
     done, _ = run(plant, tmp_path, "finetune", changes=changes)
     assert [one.label for one in done.systems] == ["best (tuned on test), seed 0", "top_3 (tuned on test), seed 0"]
-    assert set(done.as_json()["sets"][done.units[0].set]) == {"best (tuned on test)", "top_3 (tuned on test)"}
+    told = done.as_json()["sets"][done.units[0].set]
+    assert [(system, entry["marks"]) for system, entry in sorted(told.items())] == [
+        ("best", ["tuned on test"]), ("top_3", ["tuned on test"]),
+    ]  # fmt: skip
     assert "best (tuned on test)" in (done.folder / "report.html").read_text()
     (trained,) = objects(tmp_path, "train")
     history = json.loads((trained / "history.json").read_text())
@@ -205,3 +208,62 @@ def test_pooled_layers_and_networks_side_by_side(plant: Path, tmp_path: Path) ->
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(data))
     done, _ = run(plant, tmp_path / "w", str(tmp_path / "mine.yaml"))
     assert "no layer block_77" in str(done.failures[0].error)
+
+
+def test_ensembles_of_a_recipe(plant: Path, tmp_path: Path) -> None:
+    """Seeds first, then systems; equal to the score files that are written, and to `harken ensemble score`."""
+    data = yaml.safe_load(recipe_text("spectral_knn"))
+    data["seeds"] = [0]
+    data["stages"]["other"] = {"use": "detect", "from": "embed", "detector": "mahalanobis"}
+    data["systems"] = {"one": "nearest", "two": "other"}
+    data["ensembles"] = {
+        "even": {"members": {"one": 1.0, "two": 1.0}},
+        "chosen": {"members": {"one": 0.3, "two": 0.7}, "tuned": "the authors' development set"},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(data))
+    done, _ = run(plant, tmp_path / "w", str(tmp_path / "mine.yaml"))
+    assert [one.label for one in done.systems] == ["one", "two", "chosen (tuned on test)", "even"]
+    assert not done.notes
+    for one in done.systems:
+        (result,) = evaluate(one.folder).results
+        assert one.result is not None
+        assert result.official_score == one.result.official_score
+        assert {row.decision for row in one.rows} <= {0, 1}
+    told = done.as_json()["sets"][done.units[0].set]
+    assert told["chosen"]["marks"] == ["tuned on test"]
+    assert "marks" not in told["even"]
+    scores = {one.system: {row.clip_id: row.score for row in one.rows} for one in done.systems}
+    held_out = {
+        json.loads((folder / "stage.json").read_text())["stage"]: (
+            folder,
+            load_file(folder / "train_scores.safetensors"),
+        )
+        for folder in objects(tmp_path / "w", "detect")
+        if json.loads((folder / "stage.json").read_text())["machine"] == "fan"
+    }
+    for clip_id, value in scores["even"].items():
+        if clip_id.startswith("fan"):
+            expected = 0.0
+            for stage, system in (("nearest", "one"), ("other", "two")):
+                known = held_out[stage][1]["00"]
+                expected += 0.5 * (scores[system][clip_id] - known.mean()) / known.std()
+            assert value == pytest.approx(expected)
+    args = [
+        "ensemble",
+        "score",
+        str(done.folder / "ensembles" / "even.yaml"),
+        str(done.folder),
+        "-o",
+        str(tmp_path / "o"),
+    ]
+    assert app(args=args, standalone_mode=False) in (None, 0)
+    (again,) = evaluate(tmp_path / "o").results
+    assert again.official_score == told["even"]["official_score"]
+    for wrong, message in (
+        ({"even": {"members": {"tow": 1.0}}}, "Did you mean two"),
+        ({"one": {"members": {"two": 1.0}}}, "a system and an ensemble"),
+        ({"even": {"members": {}}}, "at least 1 item"),
+    ):
+        (tmp_path / "wrong.yaml").write_text(yaml.safe_dump({**data, "ensembles": wrong}))
+        with pytest.raises(HarkenError, match=message):
+            load_recipe(str(tmp_path / "wrong.yaml"))

@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from harken.errors import HarkenError
 
@@ -27,12 +27,26 @@ class StageEntry(BaseModel):
     parameters: dict[str, Any] = {}
 
 
+class EnsembleEntry(BaseModel):
+    """Systems of the recipe mixed into one: sum of their scores, in units that `normalise` makes alike, times weights.
+
+    tuned: whose labels of test clips chose the weights, if any did; its numbers are then named tuned on test.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    members: dict[str, Annotated[float, Field(ge=0)]] = Field(min_length=1)
+    normalise: Literal["train", "gamma", "rank", "none"] = "train"
+    tuned: str = ""
+
+
 class Recipe(BaseModel):
     """A resolved recipe.
 
     parameters: what stages refer to as `$name`, filled in already. seeds: each stage that draws random numbers, and all
     that follow it, run once a seed. stages: by name, in any order. systems: system -> the stage that yields its scores
-    and decisions. about: what a submission says of it (meta.yaml).
+    and decisions. ensembles: by name, of systems, each the mean of its seeds. about: what a submission says of it
+    (meta.yaml).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +59,7 @@ class Recipe(BaseModel):
     seeds: tuple[int, ...] = (0,)
     stages: dict[str, StageEntry]
     systems: dict[str, str]
+    ensembles: dict[str, EnsembleEntry] = {}
     about: dict[str, Any] = {}
 
     @field_validator("seeds")
@@ -161,6 +176,17 @@ def load_recipe(
                 f"system {system} takes its scores from {name}, a stage without scores", file=name_or_file,
                 next_step="Name a stage that scores, such as detect",
             )  # fmt: skip
+    for name, ensemble in recipe.ensembles.items():
+        if name in recipe.systems:
+            raise HarkenError(
+                f"{name} is a system and an ensemble", file=name_or_file, next_step="Name the ensemble otherwise"
+            )
+        for member in ensemble.members:
+            if member not in recipe.systems:
+                raise HarkenError(
+                    f"ensemble {name} has a member {member!r}, which is no system", file=name_or_file,
+                    next_step=_nearest(member, recipe.systems),
+                )  # fmt: skip
     if not recipe.systems:
         raise HarkenError("names no system", file=name_or_file, next_step="Say under systems which stage scores")
     return recipe

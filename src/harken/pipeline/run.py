@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,7 @@ class Run:
     def as_json(self) -> dict[str, Any]:
         """Official numbers by set and system: each seed, mean and standard deviation."""
         sets: dict[str, dict[str, Any]] = defaultdict(dict)
-        for name, group in grouped(self.systems).items():
-            label, system = name
+        for (label, _), group in grouped(self.systems).items():
             results = {str(one.seed if one.seed is not None else "-"): one.result for one in group}
             entry: dict[str, Any] = {
                 "seeds": {seed: result.as_json() if result else None for seed, result in results.items()}
@@ -99,7 +98,9 @@ class Run:
             scores = [result.official_score for result in results.values() if result is not None]
             if scores:
                 entry |= {"official_score": float(np.mean(scores)), "official_score_std": float(np.std(scores))}
-            sets[label][system] = entry
+            if group[0].tuned:
+                entry["marks"] = ["tuned on test"]
+            sets[label][group[0].system] = entry
         return {
             "schema": SCHEMA,
             "recipe": self.recipe.name,
@@ -164,7 +165,35 @@ def run_recipe(
         tuple(_notes(objects)),
     )
     _write(run)
+    if recipe.ensembles:
+        run = _with_ensembles(run, truth)
+        _write(run)
     return run
+
+
+def _with_ensembles(run: Run, truth: Truth | None) -> Run:
+    """The run with its ensembles as further systems; those that could not be mixed are noted."""
+    from harken.pipeline.ensembles import mix_systems
+
+    labels = {clip.clip_id: clip for clip in run.clips}
+    systems, notes = list(run.systems), list(run.notes)
+    for mixed in mix_systems(run.recipe, run.folder, list(dict.fromkeys(one.set for one in run.systems))):
+        if mixed.member is None:
+            notes.append(mixed.why)
+            continue
+        entry = run.recipe.ensembles[mixed.name]
+        parts = [one for one in run.systems if one.set == mixed.set and one.system in entry.members]
+        rows = []
+        table = mixed.member.as_system()
+        for row in parts[0].rows:
+            key, name = (row.machine, row.section), without_ending(row.file)
+            if name in table.scores.get(key, {}):
+                decision = int(table.decisions.get(key, {}).get(name, 0))
+                rows.append(replace(row, score=table.scores[key][name], decision=decision))
+        result, why = _evaluated(table, [labels[row.clip_id] for row in rows], truth)
+        tuned = bool(entry.tuned) or any(one.tuned for one in parts)
+        systems.append(SystemScores(mixed.name, mixed.set, None, tuple(rows), mixed.folder, result, why, tuned))
+    return replace(run, systems=tuple(systems), notes=tuple(notes))
 
 
 def _scored(

@@ -27,9 +27,9 @@ def entries_of(
 ) -> tuple[list[Entry], list[Clip]]:
     """Entries and the test clips they must cover, of a run's folder, or of a folder with one system's score files.
 
-    systems: names below the run's `scores`; default all. label: the set; default the evaluation set where there is
-    one. data: what plain score files are checked against. about: the submitters' part of meta.yaml; it goes over the
-    recipe's. Raises HarkenError where the run, the system or the set is not there.
+    systems: names below the run's `scores`; default all, or all ensembles where there are some. label: the set; default
+    the evaluation set where there is one. data: what plain score files are checked against. about: the submitters' part
+    of meta.yaml; it goes over the recipe's. Raises HarkenError where the run, the system or the set is not there.
     """
     if (folder / "results.json").is_file():
         return _of_run(folder, systems, label, about)
@@ -54,7 +54,8 @@ def _of_run(
         raise HarkenError(f"the run has no set {chosen!r}", file=folder, next_step=f"There are: {', '.join(sets)}")
     clips = [clip for clip in read_table(folder / "clips.parquet") if clip.split == "test" and set_of(clip) == chosen]
     entries = []
-    for name in systems or [name for name in recipe["systems"] if name in results["sets"][chosen]]:
+    known = recipe.get("ensembles") or recipe["systems"]
+    for name in systems or [name for name in known if name in results["sets"][chosen]]:
         system, _, seed = name.partition("/")
         if system not in results["sets"][chosen]:
             raise HarkenError(
