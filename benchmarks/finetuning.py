@@ -83,7 +83,7 @@ def score(model: ASDModel, clips: Sequence[Clip], training: TrainingSpec) -> flo
     for members in rows.values():
         bank = [row for row in members if clips[row].split == "train"]
         test = [row for row in members if clips[row].split == "test"]
-        detector = create_detector("local_density", {"space": "raw", "metric": "cosine", "exponent": 0.0})
+        detector = create_detector("knn", {"space": "raw", "metric": "cosine"})
         detector.fit(found[bank])
         results.append(
             section_result(

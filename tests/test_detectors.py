@@ -446,3 +446,13 @@ def test_states_are_found_where_there_are_some() -> None:
     np.testing.assert_array_equal(found, truth)
     assert find_states(rng.normal(size=(60, 8))).max() == 0
     assert find_states(np.ones((10, 3))).max() == 0
+
+
+def test_nearest_neighbour_of_raw_embeddings_by_cosine() -> None:
+    rng = np.random.default_rng(0)
+    bank, queries = rng.normal(size=(30, 7)) + 3, rng.normal(size=(5, 7)) + 3
+    found = create_detector("knn", {"space": "raw", "metric": "cosine"}).fit(bank).score(queries)
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (queries, bank)]
+    np.testing.assert_allclose(found, 1 - (unit[0] @ unit[1].T).max(axis=1), atol=1e-12)
+    with pytest.raises(ValueError, match="unknown space"):
+        create_detector("knn", {"space": "cooked"}).fit(bank)

@@ -267,3 +267,21 @@ def test_ensembles_of_a_recipe(plant: Path, tmp_path: Path) -> None:
         (tmp_path / "wrong.yaml").write_text(yaml.safe_dump({**data, "ensembles": wrong}))
         with pytest.raises(HarkenError, match=message):
             load_recipe(str(tmp_path / "wrong.yaml"))
+
+
+def test_nwpu_fusion(plant: Path, tmp_path: Path) -> None:
+    """Six systems, their four published mixtures; what is fitted to test labels by its authors is named so."""
+    names = ("fbeats", "lbeats", "feat", "leat", "dual")
+    changes = {f"stages.{name}.training.epochs": 1 for name in names}
+    changes |= {f"stages.{name}.training.seconds": 0.5 for name in names}
+    done, started = run(plant, tmp_path, "nwpu_fusion", changes=changes)
+    assert not done.failures
+    assert not done.notes
+    shown = [one.label for one in done.systems]
+    assert shown[:6] == [f"{name}, seed 0" for name in (*names, "fusion")]
+    assert shown[6:] == [f"system_{number} (tuned on test)" for number in (1, 2, 3, 4)] + ["uniform"]
+    assert all(one.result is not None for one in done.systems)
+    assert sum("/all machines" in name for name in started) == 6
+    classes = ClassTable.read(objects(tmp_path, "labels")[0] / "classes.json").classes
+    assert sum(name.endswith(("/clean", "/noise")) for name in classes) == 2
+    assert run(plant, tmp_path, "nwpu_fusion", changes=changes)[1] == []

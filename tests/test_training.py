@@ -127,7 +127,7 @@ def test_freezing_accumulation_epochs_and_a_second_label(clips: list[Clip], tmp_
     second = label_clips(clips, "unisound")
     spec = settings(
         steps=None, epochs=2, accumulation=2, frozen_epochs=1, batch=4, held_out=0.0, choose="last", evaluate_every=1,
-        keep=9, losses=[{"name": "subcentre_arcface"}, {"name": "arcface", "on": "mixture", "weight": 0.5}],
+        keep=9, losses=[{"name": "subcentre_arcface"}, {"name": "arcface", "target": "mixture", "weight": 0.5}],
     )  # fmt: skip
     done = run(clips, second, tmp_path, spec)
     # 39 clips with one of the labels: 9 batches an epoch, 4 steps of two.
@@ -144,7 +144,7 @@ def test_freezing_accumulation_epochs_and_a_second_label(clips: list[Clip], tmp_
 def test_mixup_and_featex_over_two_branches(clips: list[Clip], table: ClassTable, tmp_path: Path) -> None:
     spec = settings(
         steps=4,
-        losses=[{"name": "scadacos", "parameters": {"trainable": False}}, {"name": "scadacos", "on": "exchanged"}],
+        losses=[{"name": "scadacos", "parameters": {"trainable": False}}, {"name": "scadacos", "target": "exchanged"}],
         augmentation={"mixup": {}, "featex": {}},
     )
     done = run(clips, table, tmp_path, spec, model=model("dual_branch"))
@@ -153,7 +153,7 @@ def test_mixup_and_featex_over_two_branches(clips: list[Clip], table: ClassTable
         ({"augmentation": {"mixup": {}}}, "takes shares"),
         ({"augmentation": {"featex": {}}}, "go together"),
         ({"losses": [{"name": "arkface"}]}, "Did you mean arcface"),
-        ({"losses": [{"name": "arcface"}, {"name": "arcface", "on": "mixture"}]}, "no second label"),
+        ({"losses": [{"name": "arcface"}, {"name": "arcface", "target": "mixture"}]}, "no second label"),
     ):
         with pytest.raises(HarkenError, match=message):
             run(clips, table, tmp_path / "wrong", settings(steps=1, **wrong))
@@ -279,7 +279,7 @@ def test_chosen_by_test_clips_is_said(clips: list[Clip], table: ClassTable, tmp_
 @pytest.mark.parametrize(
     "wrong",
     [{"steps": 3, "epochs": 2}, {"steps": None}, {"held_out": 0.0}, {"losses": []}, {"batch": 0}, {"learning_rat": 1},
-     {"losses": [{"name": "arcface", "on": "mixture"}]}, {"augmentation": {"noise_mix": {"snr_db": []}}}],
+     {"losses": [{"name": "arcface", "target": "mixture"}]}, {"augmentation": {"noise_mix": {"snr_db": []}}}],
 )  # fmt: skip
 def test_settings_that_make_no_training(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

@@ -18,6 +18,7 @@ class KNN(AnomalyDetector):
 
     banks: `pooled`, or `separate`: one bank a domain, each domain's distances standardised by its own
         leave-one-out distances, and the smallest taken (domain-wise 1-NN as in the SJTU-AITHU and THUEE systems).
+    space: `standard` brings each dimension to unit variance first, `raw` leaves embeddings as they are.
     bank, oversample: the clips that are compared with, see `memory_bank`. clusters: centres of the bank `kmeans`.
     seed: of SMOTE and k-means.
     """
@@ -39,6 +40,7 @@ class KNN(AnomalyDetector):
         oversample: Oversampling | None = None,
         clusters: int = 16,
         seed: int = 0,
+        space: Literal["standard", "raw"] = "standard",
     ) -> None:
         self.neighbours = neighbours
         self.metric = metric
@@ -47,12 +49,16 @@ class KNN(AnomalyDetector):
         self.oversample = oversample
         self.clusters = clusters
         self.seed = seed
+        self.space = space
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
         if self.banks not in ("pooled", "separate"):
             raise ValueError(f"unknown banks {self.banks!r}; there are pooled and separate")
         self.bank_ = bank_ND
-        self.mean_, self.scale_ = standardisation(bank_ND)
+        if self.space not in ("standard", "raw"):
+            raise ValueError(f"unknown space {self.space!r}; there are standard and raw")
+        raw = np.zeros(bank_ND.shape[1]), np.ones(bank_ND.shape[1])
+        self.mean_, self.scale_ = raw if self.space == "raw" else standardisation(bank_ND)
         if not self._whole:
             scaled_MD, domains_N = memory_bank(
                 (bank_ND - self.mean_) / self.scale_, domains_N, bank=self.bank, oversample=self.oversample,

@@ -136,7 +136,7 @@ class _Training:
         self.save_every, self.workers = save_every, workers
         self.accelerator = _accelerator(spec)
         world = self.accelerator.num_processes
-        second = any(loss.on == "mixture" for loss in spec.losses)
+        second = any(loss.target == "mixture" for loss in spec.losses)
         self.clips, class_N, mixture_N = _usable(clips, table, second)
         train_N, held_N = hold_out(class_N, spec.held_out, rng_for(spec.seed, 0, "held out"))
         if len(train_N) < 2 * world or len(table) < 2:

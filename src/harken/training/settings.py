@@ -22,13 +22,13 @@ class LossSpec(_Frozen):
     """One term of the loss.
 
     name, parameters: of `training.losses`; dim and classes are filled in, and so are the attribute-free classes.
-    on: what is classified: `class`, the embedding; `exchanged`, the embedding after FeatEx, of three times the
+    target: what is classified: `class`, the embedding; `exchanged`, the embedding after FeatEx, of three times the
     classes; `mixture`, whether a clip is clean, noise or a mixture (the policy unisound). weight: of the term.
     """
 
     name: str = "subcentre_arcface"
     parameters: dict[str, Any] = {}
-    on: Literal["class", "exchanged", "mixture"] = "class"
+    target: Literal["class", "exchanged", "mixture"] = "class"
     weight: _Positive = 1.0
 
 
@@ -81,7 +81,7 @@ class TrainingSpec(_Frozen):
     def _one_length(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give steps or epochs, one of the two")
-        if not any(loss.on == "class" for loss in self.losses):
+        if not any(loss.target == "class" for loss in self.losses):
             raise ValueError("one of the losses is on the class")
         if self.choose in ("loss", "accuracy") and self.held_out == 0:
             raise ValueError(f"to choose by {self.choose}, some clips are held out")

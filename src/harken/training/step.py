@@ -44,7 +44,7 @@ class TrainingStep(nn.Module):
         self.classes = classes
         self.augmentation = augmentation
         self.seed = seed
-        exchanges = any(term.on == "exchanged" for term in losses)
+        exchanges = any(term.target == "exchanged" for term in losses)
         if exchanges != (augmentation.featex is not None):
             raise ValueError("FeatEx and a loss that is on the exchanged embedding go together")
         if exchanges and len(model.branch_dims) < 2:
@@ -55,7 +55,7 @@ class TrainingStep(nn.Module):
         )
         if augmentation.mixup is not None:
             for term, loss in zip(losses, self.losses, strict=True):
-                if term.on == "class" and not loss.soft_targets:
+                if term.target == "class" and not loss.soft_targets:
                     raise ValueError(f"mixup needs a loss that takes shares of classes, which {term.name} does not")
 
     def forward(
@@ -81,13 +81,13 @@ class TrainingStep(nn.Module):
         embedding_BD = self.model.join(branches)
         found: dict[str, Tensor] = {}
         for number, (term, loss) in enumerate(zip(self.terms, self.losses, strict=True)):
-            if term.on == "exchanged":
+            if term.target == "exchanged":
                 assert settings.featex is not None
                 rng = rng_for(self.seed, epoch, place, "featex")
                 known_BC = one_hot(class_B, self.classes) if shares_BC is None else shares_BC
                 exchanged, triple_BC = featex(branches, known_BC, rng, settings.featex)
                 value = loss(self.model.join(exchanged), triple_BC)
-            elif term.on == "mixture":
+            elif term.target == "mixture":
                 if mixture_B is None:
                     raise ValueError("a loss on the mixture needs labels with a second label: the policy unisound")
                 value = _of_known(loss, embedding_BD, mixture_B)
@@ -100,7 +100,7 @@ class TrainingStep(nn.Module):
 
     def classify(self, wave_BT: Tensor, class_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Loss of the first term on the class, logits (clips, classes), embedding (clips, D); without augmentation."""
-        number = next(number for number, term in enumerate(self.terms) if term.on == "class")
+        number = next(number for number, term in enumerate(self.terms) if term.target == "class")
         loss = self.losses[number]
         assert isinstance(loss, ClassLoss)
         embedding_BD = self.model(wave_BT)
@@ -117,10 +117,10 @@ def _of_known(loss: nn.Module, embedding_BD: Tensor, label_B: Tensor) -> Tensor:
 
 
 def _build(term: LossSpec, dim: int, classes: int, attribute_free: Sequence[int], seed: int) -> ClassLoss:
-    number = {"class": classes, "exchanged": 3 * classes, "mixture": MIXTURES}[term.on]
+    number = {"class": classes, "exchanged": 3 * classes, "mixture": MIXTURES}[term.target]
     given: Mapping[str, Any] = {"dim": dim, "classes": number, "seed": seed}
     known = inspect.signature(loss_class(term.name)).parameters
     if "attribute_free" in known:
-        several = list(attribute_free) if term.on == "class" else []
+        several = list(attribute_free) if term.target == "class" else []
         given = {**given, "attribute_free": several}
     return create_loss(term.name, {**given, **term.parameters})

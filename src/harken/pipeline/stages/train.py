@@ -129,7 +129,7 @@ class _DevScore:
         results = []
         for normal, known in self.sections:
             bank = [vector for _, vector in _embedded(embed, normal)]
-            detector = create_detector("local_density", {"space": "raw", "metric": "cosine", "exponent": 0.0}).fit(bank)
+            detector = create_detector("knn", {"space": "raw", "metric": "cosine"}).fit(bank)
             tested = _embedded(embed, known)
             anomaly = np.array([clip.condition == "anomaly" for clip, _ in tested])
             target = np.array([clip.domain == "target" for clip, _ in tested])
