@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from harken.cli.main import app
 from harken.data.labels import ClassTable
 from harken.data.plant.simulate import simulate
+from harken.ensemble.runs import members_of_run
 from harken.errors import HarkenError
 from harken.evaluation.evaluate import evaluate
 from harken.pipeline.graph import make_common
@@ -259,6 +260,7 @@ def test_ensembles_of_a_recipe(plant: Path, tmp_path: Path) -> None:
     assert app(args=args, standalone_mode=False) in (None, 0)
     (again,) = evaluate(tmp_path / "o").results
     assert again.official_score == told["even"]["official_score"]
+    assert [member.name for member in members_of_run(done.folder, None)] == ["spectral_knn/one", "spectral_knn/two"]
     for wrong, message in (
         ({"even": {"members": {"tow": 1.0}}}, "Did you mean two"),
         ({"one": {"members": {"two": 1.0}}}, "a system and an ensemble"),

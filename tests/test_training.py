@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -382,3 +383,29 @@ def test_signals_by_definition() -> None:
     line = torch.outer(torch.arange(9.0), torch.ones(4))
     assert signals_of([1.0], logits, line, class_N).rank == pytest.approx(1.0, abs=1e-5)
     assert signals_of([1.0], logits, torch.ones(9, 4), class_N).collapsed
+
+
+@pytest.mark.slow
+def test_two_processes_learn_one_model(clips: list[Clip], table: ClassTable, tmp_path: Path) -> None:
+    """As several devices would: each sees half of every batch, gradients are exchanged, weights stay the same."""
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+import sys
+import torch
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_training import *
+folder = Path({str(clips[0].path.parent)!r})
+clips = [Clip(f"{{m}}{{i:02d}}", folder / f"{{m}}_{{i:02d}}.wav", "test", 2025, "train", m, "00", "source", "normal")
+         for m in "abc" for i in range(12)]
+spec = settings(accumulation=2, frozen_epochs=1)
+done = run(clips, label_clips(clips, "thuee"), Path({str(tmp_path / "t")!r}), spec)
+print("weights", sum(float(p.detach().double().sum()) for p in done.model.parameters()), flush=True)
+""")
+    launch = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2", "--master-port", "29611"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, str(program)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [line for line in done.stdout.splitlines() if line.startswith("weights")]
+    assert len(found) == 2
+    assert found[0] == found[1]
+    assert json.loads((tmp_path / "t" / "training.json").read_text())["training"]["devices"] == 2

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.numpy
+import yaml
 
 from harken.data import catalog
 from harken.data.clips import Clip
@@ -27,7 +28,7 @@ _Fingerprint = tuple[str, str, tuple[tuple[str, float], ...]]
 
 
 def members_of_run(folder: Path, data_set: str | None) -> list[Member]:
-    """`recipe/system`, or `recipe/system/seed_1`, for each system and seed of a run on one set.
+    """`recipe/system`, or `recipe/system/seed_1`, for each system and seed of a run on one set, but for its ensembles.
 
     The scores of training clips are those of the object in the run's workspace that made exactly these scores; there
     are none where the workspace has gone. Raises HarkenError where the run has several sets and none is named.
@@ -45,11 +46,14 @@ def members_of_run(folder: Path, data_set: str | None) -> list[Member]:
         )
     label = data_set or sets[0]
     top = folder / "scores"
+    mixes = _ensembles(folder)
     made = _held_out(folder)
     clips = _training_clips(folder, results, label)
     members = []
     for place in sorted({file.parent for file in top.rglob("anomaly_score_*.csv")}):
         name = place.relative_to(top)
+        if name.parts and name.parts[0] in mixes:
+            continue
         if len(sets) > 1:
             if name.name != label.replace(" ", "_"):
                 continue
@@ -58,6 +62,15 @@ def members_of_run(folder: Path, data_set: str | None) -> list[Member]:
             train = _train_of(system, made, clips)
             members.append(member_of(system, train, Source(folder, system.name, data_set)))
     return members
+
+
+def _ensembles(folder: Path) -> set[str]:
+    """Names of the ensembles of the run's recipe: mixes of its other systems."""
+    try:
+        recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        return set(recipe.get("ensembles") or {})
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError):
+        return set()
 
 
 def _held_out(folder: Path) -> dict[_Fingerprint, dict[str, np.ndarray]]:
