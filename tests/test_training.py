@@ -248,6 +248,13 @@ def test_a_training_that_cannot_go_on_says_so(clips: list[Clip], table: ClassTab
         run(clips[:1], label_clips(clips[:1], "thuee"), tmp_path / "few", settings())
 
 
+def test_mixing_needs_classes(clips: list[Clip], tmp_path: Path) -> None:
+    terms = [{"name": "scadacos"}, {"name": "arcface", "target": "mixture"}]
+    spec = settings(losses=terms, augmentation={"mixup": {}})
+    with pytest.raises(HarkenError, match="a class for every clip, which 3 have not"):
+        run(clips, label_clips(clips, "unisound"), tmp_path, spec)
+
+
 def test_clips_that_become_the_same_end_it(clips: list[Clip], table: ClassTable, tmp_path: Path) -> None:
     # One recording under every name: there is nothing that a network could tell apart.
     same = [replace(clip, path=clips[0].path) for clip in clips]

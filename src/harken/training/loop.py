@@ -138,6 +138,12 @@ class _Training:
         world = self.accelerator.num_processes
         second = any(loss.target == "mixture" for loss in spec.losses)
         self.clips, class_N, mixture_N = _usable(clips, table, second)
+        unlabelled = int((class_N == UNUSED).sum())
+        if unlabelled and (spec.augmentation.mixup or spec.augmentation.featex):
+            raise HarkenError(
+                f"mixup and FeatEx need a class for every clip, which {unlabelled} have not",
+                next_step="Leave them out, or choose a policy that classes supplemental clips too, such as nwpu",
+            )
         train_N, held_N = hold_out(class_N, spec.held_out, rng_for(spec.seed, 0, "held out"))
         if len(train_N) < 2 * world or len(table) < 2:
             raise HarkenError(
