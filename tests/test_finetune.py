@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ from safetensors.numpy import load_file
 from harken.cli.main import app
 from harken.data.labels import ClassTable
 from harken.data.plant.simulate import simulate
+from harken.encoders.checkpoints import catalog
 from harken.ensemble.runs import members_of_run
 from harken.errors import HarkenError
 from harken.evaluation.evaluate import evaluate
 from harken.pipeline.graph import make_common
 from harken.pipeline.plan import make_plan
-from harken.pipeline.recipe import load_recipe, recipe_text
+from harken.pipeline.recipe import list_recipes, load_recipe, recipe_text
 from harken.pipeline.run import load_clips
 from harken.pipeline.workspace import Workspace
 from harken.training.model_spec import ModelSpec
@@ -287,3 +289,43 @@ def test_nwpu_fusion(plant: Path, tmp_path: Path) -> None:
     classes = ClassTable.read(objects(tmp_path, "labels")[0] / "classes.json").classes
     assert sum(name.endswith(("/clean", "/noise")) for name in classes) == 2
     assert run(plant, tmp_path, "nwpu_fusion", changes=changes)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "networks", "systems"),
+    [
+        ("thuee_system1", ("beats", "eat", "fisher"), ["system_1"]),
+        ("unisound", ("cnn", "beats", "dasheng"), ["together"]),
+    ],
+)
+def test_systems_of_reports(
+    recipe: str, networks: tuple[str, ...], systems: list[str], plant: Path, tmp_path: Path
+) -> None:
+    length = {"thuee_system1": {"steps": 3}, "unisound": {"epochs": 3}}[recipe]
+    changes = {f"stages.{name}.training.{key}": value for name in networks for key, value in length.items()}
+    done, started = run(plant, tmp_path, recipe, changes=changes)
+    assert not done.failures
+    assert not done.notes
+    assert list(dict.fromkeys(one.system for one in done.systems)) == [*networks, *systems]
+    assert all(one.result is not None for one in done.systems)
+    seeds = load_recipe(recipe, profile="tiny").seeds
+    assert sum("/all machines" in name for name in started) == 1 + 3 * len(seeds)
+    (labels,) = objects(tmp_path, "labels")
+    assert (ClassTable.read(labels / "classes.json").mixture_of is not None) == (recipe == "unisound")
+    full = make_plan(load_recipe(recipe), None, None)
+    assert sum("harken weights fetch" in text for text in full["missing"]) == 3 - (recipe == "unisound")
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_recipes_name_weights_that_there_are(name: str) -> None:
+    """Complete plans without data and without weights: what is missing is told with how to get it."""
+    known = {entry.name for entry in catalog()}
+    for profile in ("full", "tiny"):
+        recipe = load_recipe(name, profile=profile)
+        named = set(re.findall(r'"weights": "([^"]+)"', json.dumps(recipe.model_dump(mode="json"))))
+        assert named <= known
+        assert make_plan(recipe, None, None)["stages"]
+    for encoder in ("beats", "eat", "fisher", "dasheng", "efficientat"):
+        if name == "finetune":
+            changed = load_recipe(name, changes={"encoder": encoder})
+            assert set(re.findall(r'"weights": "([^"]+)"', json.dumps(changed.model_dump(mode="json")))) <= known
