@@ -16,7 +16,7 @@ from conftest import hum
 from harken.audio.decode import ALL_FORMATS, Limits, decode
 from harken.audio.mix import mix_at_snr, power
 from harken.audio.resample import resample
-from harken.audio.shape import fit_length
+from harken.audio.shape import fit_length, windows
 from harken.audio.stft import frame_count, mel_bands, power_spectrogram
 from harken.errors import AudioError
 
@@ -161,3 +161,15 @@ def test_mixing_reaches_the_snr_and_the_noise_can_be_recovered(snr: float, seed:
 def test_mixing_silence_is_refused() -> None:
     with pytest.raises(ValueError, match="both sides"):
         mix_at_snr(np.zeros((1, 10), np.float32), np.ones((1, 10), np.float32), 0)
+
+
+@given(st.integers(1, 60), st.integers(1, 60))
+def test_windows_cover_everything(samples: int, span: int) -> None:
+    if span > samples:
+        with pytest.raises(ValueError, match=f"1 to {samples} samples, not {span}"):
+            windows(samples, span)
+        return
+    found = windows(samples, span)
+    assert {stop - start for start, stop in found} == {span}
+    assert {place for part in found for place in range(*part)} == set(range(samples))
+    assert len(found) == -(-samples // span)

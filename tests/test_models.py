@@ -28,7 +28,8 @@ from harken.encoders.dual_branch import (
 from harken.encoders.eat import EATNet
 from harken.errors import WeightsError
 from harken.training.adapters import AdaptationModule, FreezeSchedule, add_lora, has_lora, merge_lora
-from harken.training.heads import PoolingHead, masked_max, masked_mean
+from harken.training.frames import masked_max, masked_mean
+from harken.training.heads import PoolingHead
 from harken.training.losses import create_loss
 from harken.training.models import ASDModel, ModelSpec, build_model
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -42,6 +44,12 @@ class BundleError(HarkenError):
 
 class WeightsError(HarkenError):
     """Encoder weights that are missing, damaged or of the wrong architecture."""
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """Next step for a word that is not known: the nearest that is, or `otherwise` where none is near."""
+    near = get_close_matches(word, list(known), n=1)
+    return f"Did you mean {near[0]}" if near else otherwise
 
 
 def _rebuild(kind: type[HarkenError], cause: str, file: str | None, next_step: str | None) -> HarkenError:

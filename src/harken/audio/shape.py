@@ -1,4 +1,4 @@
-"""Waveforms of one length: crop, pad, tile."""
+"""Waveforms of one length: crop, pad, tile, windows."""
 
 from __future__ import annotations
 
@@ -27,3 +27,16 @@ def fit_length(samples_CT: Float32, length: int, *, short: Literal["pad", "tile"
         return np.pad(samples_CT, [(0, 0)] * (samples_CT.ndim - 1) + [(0, length - have)])
     repeats = -(-length // have)
     return np.tile(samples_CT, repeats)[..., :length]
+
+
+def windows(samples: int, span: int) -> list[tuple[int, int]]:
+    """Start and stop of windows of `span` that cover `samples`; the last ends with them and may overlap the one before.
+
+    Raises ValueError for fewer samples than one window holds.
+    """
+    if not 1 <= span <= samples:
+        raise ValueError(f"a window holds 1 to {samples} samples, not {span}")
+    starts = list(range(0, samples - span + 1, span))
+    if starts[-1] + span < samples:
+        starts.append(samples - span)
+    return [(start, start + span) for start in starts]

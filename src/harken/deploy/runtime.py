@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harken.audio.shape import windows
 from harken.encoders.base import Embedding, Encoder
 from harken.errors import HarkenError, WeightsError
 
@@ -119,10 +120,7 @@ class OnnxEncoder(Encoder):
     def windows(self, samples: int) -> list[tuple[int, int]]:
         """Start and stop of the windows in which a clip of `samples` passes through."""
         span = self.card.samples or min(samples, self.card.max_samples)
-        starts = list(range(0, samples - span + 1, span))
-        if starts[-1] + span < samples:
-            starts.append(samples - span)
-        return [(start, start + span) for start in starts]
+        return windows(samples, span)
 
     def _encode_one(self, wave_T: Float32) -> Float32:
         parts = [self.run(wave_T[None, start:stop])[0] for start, stop in self.windows(len(wave_T))]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 from harken.detection.base import AnomalyDetector
-from harken.errors import HarkenError
+from harken.errors import HarkenError, did_you_mean
 
 __all__ = ["DEFAULT_DETECTOR", "AnomalyDetector", "create_detector", "list_detectors"]
 
@@ -48,5 +47,4 @@ def create_detector(name: str, parameters: Mapping[str, Any] | None = None) -> A
 
 
 def _nearest(word: str, known: Mapping[str, Any]) -> str:
-    near = get_close_matches(word, known, n=1)
-    return f"Did you mean {near[0]}?"[:-1] if near else f"Choose one of {', '.join(sorted(known)) or 'none'}"
+    return did_you_mean(word, known, f"Choose one of {', '.join(sorted(known)) or 'none'}")

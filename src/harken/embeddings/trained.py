@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from harken.audio.shape import fit_length, windows
 from harken.data.clips import Clip
 from harken.encoders.pooling import check_pooling, pool
 from harken.encoders.torch_encoder import TorchEncoder
@@ -59,12 +60,10 @@ class TrainedEmbedder:
         """(D,). Raises AudioError for a recording that cannot be used."""
         wave_T = self.reader(clip)
         if len(wave_T) < self.samples:
-            wave_T = np.resize(wave_T, self.samples)
-        starts = list(range(0, len(wave_T) - self.samples + 1, self.samples))
-        if starts[-1] + self.samples < len(wave_T):
-            starts.append(len(wave_T) - self.samples)
+            wave_T = fit_length(wave_T, self.samples)
         embed = self._trained if self.layers is None else self._pooled
-        return np.mean([embed(wave_T[start : start + self.samples]) for start in starts], axis=0, dtype=np.float32)
+        parts = windows(len(wave_T), self.samples)
+        return np.mean([embed(wave_T[start:stop]) for start, stop in parts], axis=0, dtype=np.float32)
 
     def _trained(self, wave_T: Float32) -> Float32:
         device = next(self.model.parameters()).device

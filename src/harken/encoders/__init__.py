@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from harken.encoders.base import Embedding, Encoder
-from harken.errors import HarkenError
+from harken.errors import HarkenError, did_you_mean
 
 __all__ = ["Embedding", "Encoder", "create_encoder", "encoder_class", "list_encoders"]
 
@@ -36,9 +35,8 @@ def list_encoders() -> tuple[str, ...]:
 def encoder_class(name: str) -> type[Encoder]:
     """Class of the encoder `name`; HarkenError, naming the nearest, if there is none or torch is missing."""
     if name not in _ENCODERS:
-        near = get_close_matches(name, _ENCODERS, n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(list_encoders())}"
-        raise HarkenError(f"unknown encoder {name!r}", next_step=hint.rstrip("?"))
+        hint = did_you_mean(name, _ENCODERS, f"Choose one of {', '.join(list_encoders())}")
+        raise HarkenError(f"unknown encoder {name!r}", next_step=hint)
     module, attribute = _ENCODERS[name]
     try:
         found = getattr(import_module(module), attribute)

@@ -20,7 +20,6 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
 from importlib.resources import files
@@ -34,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harken.encoders import encoder_class
 from harken.encoders.weight_files import Contents, Format, first_line, from_safetensors, read_contents
-from harken.errors import WeightsError
+from harken.errors import WeightsError, did_you_mean
 from harken.files import write_atomically
 
 Weights = Mapping[str, NDArray[Any]]
@@ -435,8 +434,7 @@ def _find(name: str) -> Checkpoint:
         if entry.name == name:
             return entry
     names = [entry.name for entry in _catalog()]
-    near = get_close_matches(name, names, n=1)
-    hint = f"Did you mean {near[0]}" if near else f"Choose one of {', '.join(names)}, or give a file"
+    hint = did_you_mean(name, names, f"Choose one of {', '.join(names)}, or give a file")
     raise WeightsError(f"there is no checkpoint or file {name!r}", next_step=hint)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from harken.ensemble.bundles import Bundles
 from harken.ensemble.members import Member, read_members
 from harken.ensemble.normalise import Normalise
-from harken.errors import HarkenError
+from harken.errors import HarkenError, did_you_mean
 from harken.files import write_atomically
 
 #: bags within bags
@@ -244,8 +243,7 @@ def _checked(data: Any, file: Path | str) -> Bag:
         where = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             known = [field.alias or name for part in (Bag, Entry, Origin) for name, field in part.model_fields.items()]
-            near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-            step = f"Did you mean {near[0]}" if near else f"There are: {', '.join(dict.fromkeys(known))}"
+            step = did_you_mean(str(first["loc"][-1]), known, f"There are: {', '.join(dict.fromkeys(known))}")
             raise HarkenError(f"unknown key {where}", file=file, next_step=step) from error
         text = first["msg"].removeprefix("Value error, ")
         text = text[0].lower() + text[1:]

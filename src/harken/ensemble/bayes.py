@@ -48,7 +48,7 @@ def bayes(objective: Objective, settings: Settings) -> Float64:
     journal = _Journal(settings.journal, objective, settings, space)
     study = optuna.create_study(direction="maximize")
     best, found = -1.0, starts[0]
-    with _one_torch_thread():
+    with _quietly():
         for number in range(settings.trials):
             known = journal.trials[number] if number < len(journal.trials) else None
             if known is None and number >= len(starts):
@@ -178,18 +178,13 @@ def _optuna() -> Any:
 
 
 @contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """The processes are small: threads cost more than they give, and sums split over them differ in the last bits."""
+def _quietly() -> Iterator[None]:
+    """One thread, since the processes are small: threads cost more than they give; and without Optuna's warnings."""
     import warnings
 
-    import torch
+    from harken.training.threads import torch_threads
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="optuna")
-            warnings.filterwarnings("ignore", message=".*experimental.*")
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with torch_threads(1), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="optuna")
+        warnings.filterwarnings("ignore", message=".*experimental.*")
+        yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -12,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from harken.errors import HarkenError
+from harken.errors import HarkenError, did_you_mean
 
 DEFAULT_PROFILE = "full"
 
@@ -253,8 +252,7 @@ def _explained(error: ValidationError, file: str, prefix: str = "") -> HarkenErr
 
 
 def _nearest(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"Did you mean {near[0]}?"[:-1] if near else f"There are: {', '.join(sorted(known)) or 'none'}"
+    return did_you_mean(word, known, f"There are: {', '.join(sorted(known)) or 'none'}")
 
 
 def _one_line(error: Exception) -> str:

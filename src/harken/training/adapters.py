@@ -14,7 +14,8 @@ from harken.encoders.dasheng import DashengNet
 from harken.encoders.eat import EATNet
 from harken.encoders.fisher import FISHERNet
 from harken.errors import HarkenError
-from harken.training.heads import dense_layers, masked_max, masked_mean, valid_frames
+from harken.training.frames import masked_max, masked_mean, valid_frames
+from harken.training.heads import dense_layers
 
 #: projections of queries, values and outputs, by the name of their module. Where the three projections are one, keys
 #: are adapted too, and share the narrow side of the adapter with them.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from harken.training.frames import valid_frames
+
 # Under a root, whose slope at zero is infinite.
 _EPS = 1e-6
 
@@ -51,9 +53,7 @@ class AttentiveStatisticsPooling(nn.Module):
             raise ValueError(f"expected (clips, frames, {self.dimensions}), got {tuple(frames_BTD.shape)}")
         if lengths_B is None:
             lengths_B = torch.full((clips,), frames, device=frames_BTD.device)
-        if bool(((lengths_B < 1) | (lengths_B > frames)).any()):
-            raise ValueError(f"lengths are 1 to {frames}")
-        valid_BT1 = (torch.arange(frames, device=frames_BTD.device) < lengths_B[:, None])[:, :, None]
+        valid_BT1 = valid_frames(frames_BTD, lengths_B)
         # Padding may hold anything, also what is not a number.
         x_BTD = frames_BTD.masked_fill(~valid_BT1, 0.0)
         inputs = x_BTD

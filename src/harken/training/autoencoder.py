@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from harken.encoders.autoencoder import Autoencoder
 from harken.errors import HarkenError
 from harken.files import write_atomically
+from harken.training.arrays import load_module, load_optimiser, module_arrays, optimiser_arrays, over, under
 from harken.training.threads import torch_threads
 
 Float32 = NDArray[np.float32]
@@ -198,9 +199,7 @@ def _store(
     history: Float64,
     losses: Float64,
 ) -> None:
-    arrays = {f"network.{name}": value.numpy() for name, value in network.state_dict().items()}
-    for number, values in optimiser.state_dict()["state"].items():
-        arrays |= {f"optimiser.{number}.{name}": value.numpy() for name, value in values.items()}
+    arrays = {**over(module_arrays(network), "network"), **over(optimiser_arrays(optimiser), "optimiser")}
     arrays |= {"history": history, "losses": losses}
     write_atomically(path, save(arrays, metadata={"training": identity}))
 
@@ -215,12 +214,6 @@ def _restore(
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise HarkenError(f"checkpoint cannot be read: {error}", file=path, next_step="Delete it") from error
-    learned = {name.removeprefix("network."): a for name, a in arrays.items() if name.startswith("network.")}
-    network.load_state_dict({name: torch.from_numpy(array) for name, array in learned.items()})
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, array in arrays.items():
-        if name.startswith("optimiser."):
-            _, number, moment = name.split(".")
-            moments.setdefault(int(number), {})[moment] = torch.from_numpy(array)
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+    load_module(network, under(arrays, "network"))
+    load_optimiser(optimiser, under(arrays, "optimiser"))
     return arrays["history"], arrays["losses"]

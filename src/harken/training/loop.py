@@ -27,18 +27,9 @@ from harken.data.labels import UNUSED, ClassTable
 from harken.errors import HarkenError
 from harken.files import write_atomically
 from harken.training.adapters import FreezeSchedule
+from harken.training.arrays import load_module, load_optimiser, module_arrays, optimiser_arrays, over, under
 from harken.training.augment.random_state import rng_for
-from harken.training.checkpoints import (
-    load_module,
-    load_optimiser,
-    module_arrays,
-    optimiser_arrays,
-    over,
-    read_arrays,
-    under,
-    write_arrays,
-    write_checkpoint,
-)
+from harken.training.checkpoints import read_arrays, write_arrays, write_checkpoint
 from harken.training.model_spec import ModelSpec
 from harken.training.models import ASDModel, build_model
 from harken.training.optimiser import adamw, learning_rate_factor, parameter_groups, set_learning_rates
@@ -349,7 +340,7 @@ class _Training:
         about = {
             "identity": self.identity,
             "step": step,
-            "history": [_history_row(row) for row in self.history],
+            "history": [asdict(row) for row in self.history],
             "kept": self.kept,
             "recent": self.recent,
             "quarantined": self.quarantined,
@@ -461,10 +452,6 @@ def _about(
             "threads": torch.get_num_threads(),
         },
     }
-
-
-def _history_row(row: Evaluation) -> dict[str, Any]:
-    return asdict(row)
 
 
 def _history_of(row: dict[str, Any]) -> Evaluation:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib import import_module
 
-from harken.errors import HarkenError
+from harken.errors import HarkenError, did_you_mean
 from harken.pipeline.stages.base import Context, Stage
 
 __all__ = ["Context", "Stage", "list_stages", "stage_class"]
@@ -33,8 +32,7 @@ def list_stages() -> tuple[str, ...]:
 def stage_class(name: str) -> type[Stage]:
     """The class of a kind; HarkenError, naming the nearest, for an unknown one."""
     if name not in _STAGES:
-        near = get_close_matches(name, _STAGES, n=1)
-        hint = f"Did you mean {near[0]}" if near else f"There are: {', '.join(list_stages())}"
+        hint = did_you_mean(name, _STAGES, f"There are: {', '.join(list_stages())}")
         raise HarkenError(f"there is no kind of stage {name!r}", next_step=hint)
     module, attribute = _STAGES[name]
     found: type[Stage] = getattr(import_module(module), attribute)

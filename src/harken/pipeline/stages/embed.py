@@ -14,9 +14,8 @@ from harken.embeddings.embedder import make_spec, weights_digest
 from harken.embeddings.extract import extract, probe
 from harken.encoders import create_encoder, encoder_class
 from harken.encoders.checkpoints import weights_for
-from harken.errors import HarkenError
 from harken.pipeline.stages.base import Context, Settings, Stage
-from harken.pipeline.stages.tables import Quarantined, write_arrays, write_ids
+from harken.pipeline.stages.tables import Quarantined, write_embeddings
 
 
 class EmbedStage(Stage):
@@ -72,12 +71,7 @@ class EmbedStage(Stage):
                 kept.append(clip.clip_id)
                 vectors.append(result.features.embedding)
             context.progress(row + 1, len(paths))
-        if not vectors:
-            raise HarkenError(
-                "none of its recordings can be used", file=context.clips[0].machine, next_step=aside[0].reason
-            )
-        write_arrays(context.out / "embeddings.safetensors", embeddings=np.stack(vectors))
-        write_ids(context.out, kept, aside)
+        write_embeddings(context.out, context.clips[0].machine, kept, vectors, aside)
 
 
 def _network(parameters: Any) -> tuple[dict[str, Any], Mapping[str, np.ndarray] | None]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 
 from harken.errors import AudioError, HarkenError
 from harken.pipeline.stages.base import Context, Settings, Stage
-from harken.pipeline.stages.tables import Quarantined, write_arrays, write_ids
+from harken.pipeline.stages.tables import Quarantined, write_embeddings
 
 
 class EmbedTrainedStage(Stage):
@@ -65,9 +64,4 @@ class EmbedTrainedStage(Stage):
                 except AudioError as error:
                     aside.append(Quarantined(clip.clip_id, str(error)))
                 context.progress(number + 1, len(context.clips))
-        if not vectors:
-            raise HarkenError(
-                "none of its recordings can be used", file=context.clips[0].machine, next_step=aside[0].reason
-            )
-        write_arrays(context.out / "embeddings.safetensors", embeddings=np.stack(vectors))
-        write_ids(context.out, kept, aside)
+        write_embeddings(context.out, context.clips[0].machine, kept, vectors, aside)

@@ -13,6 +13,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from harken.data.clips import Clip
+from harken.errors import HarkenError
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,20 @@ def write_ids(folder: Path, kept: Sequence[str], aside: Sequence[Quarantined]) -
 def read_ids(folder: Path) -> tuple[list[str], list[Quarantined]]:
     data = json.loads((folder / "clips.json").read_text())
     return data["clips"], [Quarantined(**row) for row in data["quarantined"]]
+
+
+def write_embeddings(
+    folder: Path,
+    machine: str,
+    kept: Sequence[str],
+    vectors: Sequence[NDArray[np.float32]],
+    aside: Sequence[Quarantined],
+) -> None:
+    """One vector a clip, and which could not be used. Raises HarkenError where none could."""
+    if not vectors:
+        raise HarkenError("none of its recordings can be used", file=machine, next_step=aside[0].reason)
+    write_arrays(folder / "embeddings.safetensors", embeddings=np.stack(vectors))
+    write_ids(folder, kept, aside)
 
 
 def write_scores(folder: Path, rows: Sequence[Scored]) -> None:

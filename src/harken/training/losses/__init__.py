@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from harken.errors import HarkenError
+from harken.errors import HarkenError, did_you_mean
 
 if TYPE_CHECKING:
     from harken.training.losses.base import ClassLoss
@@ -60,5 +59,5 @@ def create_loss(name: str, parameters: Mapping[str, Any]) -> ClassLoss:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    near = get_close_matches(word, list(known), n=1)
-    return f"Did you mean {near[0]}" if near else f"Choose one of {', '.join(sorted(known))}"
+    known = list(known)
+    return did_you_mean(word, known, f"Choose one of {', '.join(sorted(known))}")
