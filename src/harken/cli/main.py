@@ -18,6 +18,7 @@ from harken.cli import (
     explain,
     export,
     fit,
+    plan,
     recipe,
     score,
     simulate,
@@ -43,7 +44,7 @@ app.command("fit")(fit.fit)
 app.command("score")(score.score)
 app.command("explain")(explain.explain)
 app.command("run")(run_verb.run)
-app.command("plan")(run_verb.plan)
+app.command("plan")(plan.plan)
 app.command("evaluate")(evaluate.evaluate)
 app.command("submit")(submit.submit)
 app.add_typer(data.app, name="data")

@@ -1,4 +1,4 @@
-"""harken run and harken plan: a recipe on data."""
+"""harken run: a recipe on data."""
 
 from __future__ import annotations
 
@@ -9,14 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from harken.cli.console import emit, key_values, progress, say
-
-Recipe = Annotated[str, typer.Argument(help="A name of harken recipe list, or a YAML file.", show_default=False)]
-Machines = Annotated[
-    list[str] | None, typer.Option("--machines", "--machine", help="Only these; separate by commas or repeat.")
-]
-Profile = Annotated[str, typer.Option(help="Profile of the recipe, such as tiny.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Change one value: stages.NAME.KEY=VALUE; repeat.")]
-Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+from harken.cli.recipe_options import Json, Machines, Profile, Recipe, Set, machine_names
 
 
 def run(
@@ -57,7 +50,7 @@ def run(
             chosen,
             data,
             Workspace(workspace),
-            machines=_machines(machines),
+            machines=machine_names(machines),
             truth=read_truth(truth) if truth else None,
             workers=workers,
             watch=watch,
@@ -81,40 +74,6 @@ def run(
         say(f"failed: {failure.task.name}: {failure.error}")
     if done.failures:
         raise typer.Exit(2)
-
-
-def plan(
-    recipe: Recipe,
-    data: Annotated[Path | None, typer.Option(help="Folder of DCASE data, or a clips table.")] = None,
-    workspace: Annotated[Path | None, typer.Option(help="Tell what is there already.")] = None,
-    profile: Profile = "full",
-    machines: Machines = None,
-    set_: Set = None,
-    json: Json = False,
-) -> None:
-    """What a run would do: stages, clips, what is there already, what is missing."""
-    from harken.pipeline.plan import make_plan
-    from harken.pipeline.recipe import load_recipe
-
-    chosen = load_recipe(recipe, profile=profile, changes=key_values(set_ or []))
-    told = make_plan(chosen, data, workspace, machines=_machines(machines))
-    if json:
-        emit(told)
-        return
-    print(f"{chosen.name}: {chosen.title}")
-    print(f"{'stage':<16}{'kind':<14}{'reads':<26}{'tasks':>6}{'there':>7}  parameters")
-    for row in told["stages"]:
-        shown = " ".join(f"{key}={value}" for key, value in row["parameters"].items())
-        there = "-" if row["cached"] is None else str(row["cached"])
-        print(f"{row['stage']:<16}{row['kind']:<14}{', '.join(row['reads']):<26}{row['tasks']:>6}{there:>7}  {shown}")
-    for unit in told["units"]:
-        print(f"{unit['set']}: {unit['machine']:<20} {unit['train']:>6} training clips, {unit['test']:>5} test clips")
-    for text in told["missing"]:
-        say(f"missing: {text}")
-
-
-def _machines(given: list[str] | None) -> list[str] | None:
-    return [name for text in given for name in text.split(",") if name] if given else None
 
 
 def _print_results(done: Any) -> None:

@@ -1,0 +1,20 @@
+"""Arguments that run and plan share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Recipe = Annotated[str, typer.Argument(help="A name of harken recipe list, or a YAML file.", show_default=False)]
+Machines = Annotated[
+    list[str] | None, typer.Option("--machines", "--machine", help="Only these; separate by commas or repeat.")
+]
+Profile = Annotated[str, typer.Option(help="Profile of the recipe, such as tiny.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change one value: stages.NAME.KEY=VALUE; repeat.")]
+Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+
+
+def machine_names(given: list[str] | None) -> list[str] | None:
+    """Names that were given with commas or repeatedly."""
+    return [name for text in given for name in text.split(",") if name] if given else None
