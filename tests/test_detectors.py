@@ -1,6 +1,8 @@
-"""The conformance suite: what every registered detector does."""
+"""What every registered detector does (`harken.detection.checks`), and the equations of each."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from scipy.spatial.distance import cdist
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import LocalOutlierFactor
 
-from harken.detection import create_detector, list_detectors
+from harken.detection import AnomalyDetector, create_detector, list_detectors
+from harken.detection.checks import CHECKS, Make, check_detector, clips, domains, twin_scores
 from harken.detection.density import exit_sizes
 from harken.detection.memory_bank import memory_bank, smote
 from harken.detection.neighbours import nearest
@@ -21,103 +24,81 @@ from harken.errors import HarkenError
 EVERY = pytest.mark.parametrize("name", list_detectors())
 
 
-def clips(count: int = 60, dimensions: int = 12, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    mixing = np.random.default_rng(99).normal(size=(dimensions, dimensions))
-    return (rng.normal(size=(count, dimensions)) @ mixing).astype(np.float32)
-
-
-def domains(count: int) -> list[str]:
-    return ["target" if i % 7 == 3 else "source" for i in range(count)]
-
-
 @EVERY
-def test_anomalies_score_higher(name: str) -> None:
-    detector = create_detector(name).fit(clips(), domains(60))
-    normal = detector.score(clips(40, seed=1))
-    odd = detector.score(clips(40, seed=2) + 15)
-    assert np.median(odd) > normal.max()
-    assert normal.dtype == np.float64
-    assert np.isfinite(normal).all()
-    assert len(np.unique(normal)) == 40
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_every_detector_keeps_its_promises(name: str, check: Callable[[Make], None]) -> None:
+    check(lambda: create_detector(name))
 
 
-@EVERY
-def test_a_clips_score_does_not_depend_on_its_company(name: str) -> None:
-    detector = create_detector(name).fit(clips())
-    queries = clips(30, seed=1)
-    together = detector.score(queries)
-    alone = np.array([detector.score(row[None])[0] for row in queries])
-    reverse = detector.score(queries[::-1])[::-1]
-    np.testing.assert_array_equal(together, alone)
-    np.testing.assert_array_equal(together, reverse)
+@pytest.mark.parametrize("name", ["knn", "local_density"])
+def test_a_twin_vouches_for_its_twin_unless_blocks_tell(name: str) -> None:
+    fooled, honest = twin_scores(lambda: create_detector(name))
+    assert honest > 10 * fooled
 
 
-@EVERY
-def test_the_order_of_training_clips_does_not_matter(name: str) -> None:
-    bank, labels = clips(), np.array(domains(60))
-    order = np.random.default_rng(3).permutation(60)
-    blocks = np.arange(60) // 2
-    one = create_detector(name).fit(bank, labels, blocks)
-    other = create_detector(name).fit(bank[order], labels[order], blocks[order])
-    np.testing.assert_array_equal(one.score(clips(9, seed=1)), other.score(clips(9, seed=1)))
-    np.testing.assert_array_equal(one.train_scores_[order], other.train_scores_)
+class Distance(AnomalyDetector):
+    """Keeps every promise; those below break one each."""
+
+    def __init__(self, power: float = 1.0) -> None:
+        self.power = power
+
+    def _fit(self, bank_ND: np.ndarray, domains_N: np.ndarray) -> None:
+        self.mean_ = bank_ND.mean(axis=0)
+
+    def _score(self, queries_ND: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(queries_ND - self.mean_, axis=1) ** self.power
 
 
-@EVERY
-def test_fitted_twice_gives_the_same_bytes_and_state_restores_them(name: str) -> None:
-    one, other = (create_detector(name).fit(clips(), domains(60)) for _ in range(2))
-    for key, array in one.state().items():
-        assert array.tobytes() == other.state()[key].tobytes()
-    restored = create_detector(name, one.get_params()).restored(one.state())
-    np.testing.assert_array_equal(one.score(clips(9, seed=1)), restored.score(clips(9, seed=1)))
+class Hoards(Distance):
+    def __init__(self, power: float = 1.0) -> None:
+        super().__init__(power)
+        self.more = 1
 
 
-@EVERY
-def test_held_out_scores_are_like_those_of_new_normal_clips(name: str) -> None:
-    detector = create_detector(name).fit(clips(200))
-    new = detector.score(clips(400, seed=5))
-    share = np.mean(new > np.quantile(detector.train_scores_, 0.9))
-    assert 0.03 < share < 0.2
+class Upside(Distance):
+    def _score(self, queries_ND: np.ndarray) -> np.ndarray:
+        return -super()._score(queries_ND)
 
 
-@EVERY
-def test_clips_of_one_block_do_not_vouch_for_each_other(name: str) -> None:
-    """Thirty recordings, each there twice: only blocks keep a twin from vouching for its twin."""
-    bank = np.concatenate([clips(30)] * 2)
-    bank += np.random.default_rng(0).normal(scale=1e-4, size=bank.shape).astype(np.float32)
-    fooled = create_detector(name).fit(bank).train_scores_
-    honest = create_detector(name).fit(bank, blocks_N=2 * (np.arange(60) % 30)).train_scores_
-    assert np.median(honest) > 0.95 * np.median(fooled)
-    if name in {"knn", "local_density"}:
-        assert np.median(honest) > 10 * np.median(fooled)
+class Ranks(Distance):
+    def _score(self, queries_ND: np.ndarray) -> np.ndarray:
+        found = super()._score(queries_ND)
+        return found + 1e-9 * found.mean()
 
 
-@EVERY
-@pytest.mark.parametrize("count", [3, 4, 11])
-def test_few_clips_and_duplicates(name: str, count: int) -> None:
-    for bank in (clips(count), np.concatenate([clips(count)] * 2), np.ones((count, 4), np.float32)):
-        detector = create_detector(name).fit(bank, ["a", "b"] + ["a"] * (len(bank) - 2))
-        assert np.isfinite(detector.train_scores_).all()
-        assert np.isfinite(detector.score(bank + 1)).all()
+class Remembers(Distance):
+    def _fit(self, bank_ND: np.ndarray, domains_N: np.ndarray) -> None:
+        super()._fit(bank_ND, domains_N)
+        self.first_ = {"row": bank_ND[0]}
 
 
-@EVERY
-@pytest.mark.parametrize("bad", [np.ones(5), np.ones((1, 5)), np.full((5, 2), np.nan), np.ones((5, 0))])
-def test_unusable_input_is_refused(name: str, bad: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"expected|finite"):
-        create_detector(name).fit(bad)
-    with pytest.raises(ValueError, match="not fitted"):
-        create_detector(name).score(np.ones((2, 2)))
-    with pytest.raises(ValueError, match="expected"):
-        create_detector(name).fit(clips()).score(np.ones((2, 3)))
+class Flatters(Distance):
+    def _held_out(self, bank_ND: np.ndarray, domains_N: np.ndarray, blocks_N: np.ndarray) -> np.ndarray:
+        return 0.5 * self._score(bank_ND)
 
 
-@EVERY
-def test_scikit_learn_manners(name: str) -> None:
-    detector = create_detector(name)
-    assert set(vars(detector)) == set(detector.get_params())
-    assert type(detector)(**detector.get_params()).get_params() == detector.get_params()
+class Counts(Distance):
+    def _fit(self, bank_ND: np.ndarray, domains_N: np.ndarray) -> None:
+        super()._fit(bank_ND, domains_N)
+        if len(bank_ND) < 10:
+            raise RuntimeError("ten clips, please")
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (Hoards, r"stores each parameter.*It takes \['power'\] and stores \['more', 'power'\]"),
+        (Upside, "score higher.*Median .* is below"),
+        (Ranks, "whatever clips are scored with it.*together and alone differ by up to"),
+        (Remembers, "restored.*first_ is no array"),
+        (Flatters, "like scores of new normal clips.*It is [3-9][0-9]%"),
+        (Counts, "learns from three clips on.*RuntimeError: ten clips, please"),
+    ],
+)
+def test_a_broken_promise_is_named(broken: type[AnomalyDetector], message: str) -> None:
+    check_detector(Distance)
+    with pytest.raises(AssertionError, match=f"{broken.__name__} breaks a promise: .*{message}"):
+        check_detector(broken)
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:

@@ -24,6 +24,11 @@ def one_thread() -> Iterator[None]:
         yield
 
 
+def look_again() -> None:
+    """To be called after code that may have brought libraries along."""
+    _controller.cache_clear()
+
+
 def one_thread_for_good() -> None:
     """For worker processes, which are the parallelism themselves."""
     threadpool_limits(1)

@@ -39,6 +39,7 @@ from harken.embeddings.sketch import sketch_db
 from harken.encoders import encoder_class
 from harken.encoders.checkpoints import weights_for
 from harken.errors import BundleError, HarkenError
+from harken.own_code import own_names
 from harken.threads import one_thread
 
 Float32 = NDArray[np.float32]
@@ -112,6 +113,11 @@ class Detector:
         Raises HarkenError when fewer than three recordings can be used.
         """
         given = [paths] if isinstance(paths, (str, Path)) else list(paths)
+        for own in own_names([encoder, detector, parameters]):
+            raise HarkenError(
+                f"{own} cannot be part of a model, which runs no code that it names",
+                next_step="Take a detector and encoder that Harken has; use your own in the bench (harken run)",
+            )
         # Mistakes are cheaper before hours of recordings have been listened to.
         parse_rate(false_alarms, 10.0)
         if level not in ("normalised", "recorded"):
@@ -372,6 +378,12 @@ class Detector:
         about, parts = read_bundle(path)
         try:
             spec = EmbeddingSpec(**about["spec"])
+            for own in own_names([spec.encoder, about["detector"], about["parameters"]]):
+                raise BundleError(
+                    f"names code of someone's own, {own}, which a model never runs",
+                    file=path,
+                    next_step="Ask who made it; fit the model again",
+                )
             weights = parts.get("encoder")
             state = {name: _wide(array) for name, array in parts["detector"].items()}
             with one_thread():

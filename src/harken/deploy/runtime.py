@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harken.audio.shape import windows
-from harken.encoders.base import Embedding, Encoder
+from harken.encoders.base import Embedding, Encoder, padded, valid_lengths
 from harken.errors import HarkenError, WeightsError
 
 Float32 = NDArray[np.float32]
@@ -92,21 +92,12 @@ class OnnxEncoder(Encoder):
         layers: tuple[str, ...] | None = None,
     ) -> Embedding:
         """See `Encoder.encode`."""
-        layers = layers or self.layers
-        unknown = [layer for layer in layers if layer not in self.layers]
+        unknown = [layer for layer in layers or () if layer not in self.layers]
         if unknown:
             raise ValueError(f"{self.file} has no layer {', '.join(unknown)}; there is {self.default_layer}")
-        clips, samples = waveform_BT.shape
-        lengths = np.full(clips, samples) if lengths_B is None else np.asarray(lengths_B)
-        if clips == 0 or lengths.min() < self.min_samples:
-            shortest = lengths.min(initial=samples)
-            raise ValueError(f"{self.file} needs {self.min_samples} samples or more, not {shortest}")
-        found = [self._encode_one(wave_T[:length]) for wave_T, length in zip(waveform_BT, lengths, strict=True)]
-        valid_B = np.array([len(features_TD) for features_TD in found], dtype=np.int64)
-        features_BLTD = np.zeros((clips, len(layers), valid_B.max(), found[0].shape[1]), dtype=np.float32)
-        for row, features_TD in enumerate(found):
-            features_BLTD[row, :, : len(features_TD)] = features_TD
-        return Embedding(features_BLTD, valid_B, layers)
+        lengths_B = valid_lengths(self.file, waveform_BT, lengths_B, self.min_samples)
+        found = [self._encode_one(wave_T[:length]) for wave_T, length in zip(waveform_BT, lengths_B, strict=True)]
+        return padded(found, self.default_layer)
 
     def run(self, waveform_BT: Float32) -> Float32:
         """(clips, samples), of a length that the file takes, -> (clips, frames, dimensions), in one pass.

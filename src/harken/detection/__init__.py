@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from inspect import Parameter, signature
 from typing import Any
 
 from harken.detection.base import AnomalyDetector
 from harken.errors import HarkenError, did_you_mean
+from harken.own_code import blamed, is_own, load_class
 
-__all__ = ["DEFAULT_DETECTOR", "AnomalyDetector", "create_detector", "list_detectors"]
+__all__ = ["DEFAULT_DETECTOR", "AnomalyDetector", "create_detector", "detector_class", "list_detectors"]
 
 DEFAULT_DETECTOR = "local_density"
 
@@ -29,21 +31,37 @@ _DETECTORS = {
 
 
 def list_detectors() -> tuple[str, ...]:
-    """Names of all detectors."""
+    """Names of all detectors that come with Harken."""
     return tuple(sorted(_DETECTORS))
 
 
-def create_detector(name: str, parameters: Mapping[str, Any] | None = None) -> AnomalyDetector:
-    """An unfitted detector; HarkenError, naming the nearest, for an unknown name or parameter."""
+def detector_class(name: str) -> type[AnomalyDetector]:
+    """Class of the detector `name`, one of `list_detectors` or one's own, `file.py:Class` or `package.module:Class`.
+
+    Raises HarkenError, naming the nearest, where there is none; see `load_class`.
+    """
+    if is_own(name):
+        return load_class(name, AnomalyDetector)  # type: ignore[type-abstract]
     if name not in _DETECTORS:
-        raise HarkenError(f"unknown detector {name!r}", next_step=_nearest(name, _DETECTORS))
+        hint = f"Write it as {name}:Class" if name.endswith(".py") else _nearest(name, _DETECTORS)
+        raise HarkenError(f"unknown detector {name!r}", next_step=hint)
     module, attribute = _DETECTORS[name]
     found: type[AnomalyDetector] = getattr(import_module(module), attribute)
-    known = found().get_params()
-    for parameter in parameters or {}:
+    return found
+
+
+def create_detector(name: str, parameters: Mapping[str, Any] | None = None) -> AnomalyDetector:
+    """An unfitted detector; see `detector_class`. HarkenError, naming the nearest, for an unknown parameter."""
+    found = detector_class(name)
+    given, known = parameters or {}, signature(found).parameters
+    for parameter in given:
         if parameter not in known:
             raise HarkenError(f"{name} has no parameter {parameter!r}", next_step=_nearest(parameter, known))
-    return found(**(parameters or {}))
+    for parameter, about in known.items():
+        if about.default is Parameter.empty and parameter not in given:
+            raise HarkenError(f"{name} needs the parameter {parameter!r}", next_step="Set it under parameters")
+    with blamed(name):
+        return found(**given)
 
 
 def _nearest(word: str, known: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from harken.detection.base import AnomalyDetector, Float64
 from harken.detection.memory_bank import centres_of, is_source
 from harken.detection.neighbours import Metric, nearest, unit_rows
-from harken.detection.space import standardisation
+from harken.detection.space import scaling
 
 
 class KMeans(AnomalyDetector):
@@ -18,6 +18,9 @@ class KMeans(AnomalyDetector):
 
     The bank of the SSL systems (Wilkinghoff 2023): k-means over the source clips, while the few clips of a
     target domain are all kept. At most one centre for every four clips.
+
+    space: `standard` brings each dimension to unit variance first, `raw` leaves embeddings as they are. By cosine, a
+    single centre tells nothing in the standard space: it lies in the origin. seed: of k-means.
     """
 
     name: ClassVar[str] = "kmeans"
@@ -25,13 +28,20 @@ class KMeans(AnomalyDetector):
     scale_: Float64
     centres_: Float64
 
-    def __init__(self, clusters: int = 16, metric: Metric = "euclidean", seed: int = 0) -> None:
+    def __init__(
+        self,
+        clusters: int = 16,
+        metric: Metric = "euclidean",
+        seed: int = 0,
+        space: Literal["standard", "raw"] = "standard",
+    ) -> None:
         self.clusters = clusters
         self.metric = metric
         self.seed = seed
+        self.space = space
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
-        self.mean_, self.scale_ = standardisation(bank_ND)
+        self.mean_, self.scale_ = scaling(bank_ND, self.space)
         scaled_ND = (bank_ND - self.mean_) / self.scale_
         if self.metric == "cosine":
             scaled_ND = unit_rows(scaled_ND)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from harken.detection.base import AnomalyDetector, Float64, Ints
 from harken.detection.memory_bank import BankName, Oversampling, memory_bank
 from harken.detection.neighbours import Metric, nearest
-from harken.detection.space import standardisation
+from harken.detection.space import scaling
 
 
 class KNN(AnomalyDetector):
@@ -55,10 +55,7 @@ class KNN(AnomalyDetector):
         if self.banks not in ("pooled", "separate"):
             raise ValueError(f"unknown banks {self.banks!r}; there are pooled and separate")
         self.bank_ = bank_ND
-        if self.space not in ("standard", "raw"):
-            raise ValueError(f"unknown space {self.space!r}; there are standard and raw")
-        raw = np.zeros(bank_ND.shape[1]), np.ones(bank_ND.shape[1])
-        self.mean_, self.scale_ = raw if self.space == "raw" else standardisation(bank_ND)
+        self.mean_, self.scale_ = scaling(bank_ND, self.space)
         if not self._whole:
             scaled_MD, domains_N = memory_bank(
                 (bank_ND - self.mean_) / self.scale_, domains_N, bank=self.bank, oversample=self.oversample,

@@ -25,6 +25,18 @@ def standardisation(bank_ND: Float64, floor: float = 0.1) -> tuple[Float64, Floa
     return mean_D, np.where(scale_D > 0, scale_D, 1.0)
 
 
+def scaling(bank_ND: Float64, space: str) -> tuple[Float64, Float64]:
+    """Mean and scale (D,) by which embeddings are standardised, or stay as they are where the space is `raw`.
+
+    Raises ValueError for any other space.
+    """
+    if space == "standard":
+        return standardisation(bank_ND)
+    if space != "raw":
+        raise ValueError(f"unknown space {space!r}; there are standard and raw")
+    return np.zeros(bank_ND.shape[1]), np.ones(bank_ND.shape[1])
+
+
 @dataclass(frozen=True)
 class Space:
     """A linear map of embeddings: z = (x - mean) / scale, then rest * z + B ((gain - rest) * B^T z).

@@ -23,7 +23,8 @@ from harken.encoders import create_encoder, encoder_class
 from harken.encoders.base import Encoder
 from harken.encoders.pooling import check_pooling, pool
 from harken.encoders.spectral import Spectral
-from harken.errors import AudioError
+from harken.errors import AudioError, HarkenError
+from harken.own_code import blamed, code_sha256
 from harken.threads import one_thread
 
 Float32 = NDArray[np.float32]
@@ -47,6 +48,7 @@ class EmbeddingSpec(BaseModel):
     microphones: which of the channels are listened to: `all`, one after the other; `near`, the first, or `far`, the
     second of two; `cancelled` and `subtracted`, the near one less the noise that the far one hears (`audio.cancel`).
     Sketches are made of the same sound, so that explanations show what was judged.
+    code_sha256: of the file of an encoder of one's own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +62,7 @@ class EmbeddingSpec(BaseModel):
     channels: int
     weights_sha256: str | None = None
     microphones: Microphones = "all"
+    code_sha256: str | None = None
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -67,6 +70,8 @@ class EmbeddingSpec(BaseModel):
         fields: dict[str, Any] = handler(self)
         if self.microphones == "all":
             del fields["microphones"]
+        if self.code_sha256 is None:
+            del fields["code_sha256"]
         return fields
 
     def fingerprint(self) -> str:
@@ -112,6 +117,7 @@ def make_spec(
         channels=channels,
         microphones=microphones,
         weights_sha256=weights_digest(weights) if weights is not None else None,
+        code_sha256=code_sha256(encoder),
     )
 
 
@@ -164,6 +170,10 @@ class Embedder:
         self.spec = spec
         self.limits = limits
         self.formats = formats
+        if spec.code_sha256 != code_sha256(spec.encoder):
+            raise HarkenError(
+                "is not what it was when the spec was made", file=spec.encoder, next_step="Begin again with the new one"
+            )
         if encoder_class(spec.encoder).needs_weights:
             _one_torch_thread()
         self.encoder: Encoder = create_encoder(spec.encoder, spec.config, weights)
@@ -228,12 +238,13 @@ class Embedder:
         # One channel and one clip a call: matrix kernels depend on the batch's shape, and the same
         # recording must give the same bits whatever it is scored together with.
         kind = type(self.encoder)
-        for channel in range(len(wave_CT)):
-            found = self.encoder.encode(wave_CT[channel : channel + 1], layers=tuple(self.spec.layer.split("+")))
-            for frames_TD in found.features_BLTD[0, :, : int(found.lengths_B[0])]:
-                vectors.append(
-                    pool(frames_TD, self.spec.pooling, cls_tokens=kind.cls_tokens, patch_bands=kind.patch_bands)
-                )
+        with blamed(self.spec.encoder):
+            for channel in range(len(wave_CT)):
+                found = self.encoder.encode(wave_CT[channel : channel + 1], layers=tuple(self.spec.layer.split("+")))
+                for frames_TD in found.features_BLTD[0, :, : int(found.lengths_B[0])]:
+                    vectors.append(
+                        pool(frames_TD, self.spec.pooling, cls_tokens=kind.cls_tokens, patch_bands=kind.patch_bands)
+                    )
         return np.concatenate(vectors)
 
     def log_mel(self, samples_CT: Float32) -> Float32:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from harken.encoders.base import Embedding, Encoder
+from harken.encoders.frame_encoder import FrameEncoder
 from harken.errors import HarkenError, did_you_mean
+from harken.own_code import blamed, is_own, load_class
 
-__all__ = ["Embedding", "Encoder", "create_encoder", "encoder_class", "list_encoders"]
+__all__ = ["Embedding", "Encoder", "FrameEncoder", "create_encoder", "encoder_class", "list_encoders"]
 
 # Module and class, imported on use: only the neural encoders need torch.
 _ENCODERS = {
@@ -28,14 +30,20 @@ _ENCODERS = {
 
 
 def list_encoders() -> tuple[str, ...]:
-    """Names of all encoders."""
+    """Names of all encoders that come with Harken."""
     return tuple(sorted(_ENCODERS))
 
 
 def encoder_class(name: str) -> type[Encoder]:
-    """Class of the encoder `name`; HarkenError, naming the nearest, if there is none or torch is missing."""
+    """Class of the encoder `name`, one of `list_encoders` or one's own, `file.py:Class` or `package.module:Class`.
+
+    Raises HarkenError, naming the nearest, if there is none or torch is missing; see `load_class`.
+    """
+    if is_own(name):
+        return load_class(name, Encoder)  # type: ignore[type-abstract]
     if name not in _ENCODERS:
-        hint = did_you_mean(name, _ENCODERS, f"Choose one of {', '.join(list_encoders())}")
+        file = f"Write it as {name}:Class" if name.endswith(".py") else None
+        hint = file or did_you_mean(name, _ENCODERS, f"Choose one of {', '.join(list_encoders())}")
         raise HarkenError(f"unknown encoder {name!r}", next_step=hint)
     module, attribute = _ENCODERS[name]
     try:
@@ -58,4 +66,5 @@ def create_encoder(
     arguments = dict(config or {})
     if found.needs_weights:
         arguments["weights"] = weights
-    return found(**arguments)
+    with blamed(name):
+        return found(**arguments)

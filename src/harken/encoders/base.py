@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,6 +26,30 @@ class Embedding:
     features_BLTD: Float32
     lengths_B: NDArray[np.int64]
     layers: tuple[str, ...]
+
+
+def valid_lengths(
+    who: str, waveform_BT: Float32, lengths_B: NDArray[np.int64] | None, min_samples: int
+) -> NDArray[np.int64]:
+    """Valid samples of each clip: `lengths_B`, or all of them.
+
+    Raises ValueError, which names `who`, where there is no clip or one is shorter than `min_samples`.
+    """
+    clips, samples = waveform_BT.shape
+    lengths_B = np.full(clips, samples) if lengths_B is None else np.asarray(lengths_B)
+    shortest = int(lengths_B.min(initial=samples))
+    if clips == 0 or shortest < min_samples:
+        raise ValueError(f"{who} needs {min_samples} samples, not {shortest}")
+    return lengths_B
+
+
+def padded(clips: Sequence[Float32], layer: str) -> Embedding:
+    """Clips of (frames, dimensions) each, of one layer, with zeros after the frames of the shorter ones."""
+    frames_B = np.array([len(frames_TD) for frames_TD in clips], dtype=np.int64)
+    features_BLTD = np.zeros((len(clips), 1, frames_B.max(), clips[0].shape[1]), dtype=np.float32)
+    for row, frames_TD in enumerate(clips):
+        features_BLTD[row, 0, : len(frames_TD)] = frames_TD
+    return Embedding(features_BLTD, frames_B, (layer,))
 
 
 class Encoder(ABC):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.audio.stft import frame_count, mel_bands, power_spectrogram
-from harken.encoders.base import Embedding, Encoder
+from harken.encoders.base import Embedding, Encoder, valid_lengths
 
 Float32 = NDArray[np.float32]
 
@@ -61,9 +61,7 @@ class Spectral(Encoder):
         """See `Encoder.encode`; the only layer is `logmel`."""
         if layers is not None and layers != self.layers:
             raise ValueError(f"spectral has the layer 'logmel', not {', '.join(layers)}")
-        if waveform_BT.shape[1] < self.min_samples:
-            raise ValueError(f"spectral needs {self.min_samples} samples, not {waveform_BT.shape[1]}")
-        lengths = np.full(len(waveform_BT), waveform_BT.shape[1]) if lengths_B is None else lengths_B
+        lengths_B = valid_lengths(self.name, waveform_BT, lengths_B, self.min_samples)
         features = np.stack([self.log_mel(clip) for clip in waveform_BT])[:, None]
-        frames = [frame_count(int(n), self.n_fft, self.hop) for n in lengths]
+        frames = [frame_count(int(n), self.n_fft, self.hop) for n in lengths_B]
         return Embedding(features, np.array(frames, dtype=np.int64), self.layers)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from harken.encoders.base import Embedding, Encoder
+from harken.encoders.base import Embedding, Encoder, valid_lengths
 from harken.encoders.precision import Precision, apply_precision
 from harken.errors import HarkenError
 
@@ -89,11 +89,7 @@ class TorchEncoder(Encoder):
         unknown = [layer for layer in layers if layer not in self.layers]
         if unknown:
             raise ValueError(f"{self.name} has no layer {', '.join(unknown)}; there are {', '.join(self.layers)}")
-        clips, samples = waveform_BT.shape
-        lengths = np.full(clips, samples) if lengths_B is None else np.asarray(lengths_B)
-        if clips == 0 or lengths.min() < self.min_samples:
-            shortest = lengths.min(initial=samples)
-            raise ValueError(f"{self.name} needs {self.min_samples} samples or more, not {shortest}")
+        lengths = valid_lengths(self.name, waveform_BT, lengths_B, self.min_samples)
         frames = max(self.frame_count(int(lengths.max()), layer) for layer in layers)
         features_BLTD: Float32 | None = None
         for rows in self._batches(lengths):
@@ -106,7 +102,7 @@ class TorchEncoder(Encoder):
             finally:
                 self._lengths_B = None
             if features_BLTD is None:
-                shape = (clips, len(layers), frames, found_BLTD.shape[3])
+                shape = (len(waveform_BT), len(layers), frames, found_BLTD.shape[3])
                 features_BLTD = np.zeros(shape, dtype=np.float32)
             for row, found_LTD in zip(rows, found_BLTD, strict=True):
                 valid = min(self.frame_count(int(lengths[row]), layers[0]), found_LTD.shape[1])

@@ -11,6 +11,7 @@ from pydantic import Field
 from harken.detection import create_detector
 from harken.detection.calibration import Calibration, parse_rate
 from harken.errors import HarkenError
+from harken.own_code import blamed, code_digests
 from harken.pipeline.stages.base import Context, Settings, Stage
 from harken.pipeline.stages.tables import Scored, by_section, read_arrays, read_ids, write_arrays, write_scores
 from harken.threads import one_thread
@@ -24,7 +25,8 @@ class DetectStage(Stage):
     reads = ("embeddings",)
 
     class Parameters(Settings):
-        """detector, parameters: of `harken.list_detectors()`. model: one for each section, or one for the machine.
+        """detector, parameters: of `harken.list_detectors()`, or one's own, `file.py:Class` or `package.module:Class`.
+        model: one for each section, or one for the machine.
         false_alarms: share of normal clips that may be decided anomalous; the threshold comes from held-out scores.
         """
 
@@ -32,6 +34,11 @@ class DetectStage(Stage):
         parameters: dict[str, Any] = Field(default_factory=dict)
         model: Literal["section", "machine"] = "section"
         false_alarms: str = "10%"
+
+    @classmethod
+    def identity(cls, parameters: Any) -> dict[str, Any]:
+        code = code_digests(parameters.detector, parameters.parameters)
+        return {"code_sha256": code} if code else {}
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
@@ -69,9 +76,12 @@ class DetectStage(Stage):
             }
             detector = create_detector(parameters.detector, parameters.parameters)
             try:
-                with one_thread():
+                with one_thread(), blamed(parameters.detector):
                     detector.fit(vectors["train"], [context.clips[row].domain for row in train])
                     values = detector.score(vectors["test"])
+                    for found, rows in ((detector.train_scores_, train), (values, test)):
+                        if np.shape(found) != (len(rows),) or not np.isfinite(found).all():
+                            raise ValueError("its scores are not one finite number a clip")
             except ValueError as error:
                 raise HarkenError(str(error), file=where, next_step="Check its training clips") from error
             held_out[section] = detector.train_scores_
@@ -80,8 +90,6 @@ class DetectStage(Stage):
                 clip = context.clips[row]
                 decision = int(score > thresholds[section])
                 scored.append(Scored(clip.clip_id, clip.machine, clip.section, clip.path.name, float(score), decision))
-        if not scored and left_out:
-            raise left_out[0]
         write_scores(context.out, scored)
         (context.out / "notes.json").write_text(json.dumps([str(error) for error in left_out]))
         write_arrays(context.out / "train_scores.safetensors", **held_out)

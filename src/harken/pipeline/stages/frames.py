@@ -10,6 +10,7 @@ from pydantic import Field
 from harken.audio.decode import decode
 from harken.encoders import create_encoder
 from harken.errors import AudioError, HarkenError
+from harken.own_code import blamed, code_digests
 from harken.pipeline.stages.base import Context, Settings, Stage
 from harken.pipeline.stages.embed import recording_form
 from harken.pipeline.stages.tables import Quarantined, write_arrays, write_ids
@@ -31,13 +32,19 @@ class FramesStage(Stage):
         channel: int = 0
 
     @classmethod
+    def identity(cls, parameters: Any) -> dict[str, Any]:
+        code = code_digests(parameters.encoder)
+        return {"code_sha256": code} if code else {}
+
+    @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
         rate, _ = recording_form(context)
         encoder = create_encoder(parameters.encoder, {"sample_rate": rate, **parameters.config})
         kept, features, aside = [], [], []
         for row, clip in enumerate(context.clips):
             try:
-                features.append(_frames(clip.path, encoder, rate, parameters.channel))
+                with blamed(parameters.encoder):
+                    features.append(_frames(clip.path, encoder, rate, parameters.channel))
                 kept.append(clip.clip_id)
             except AudioError as error:
                 aside.append(Quarantined(clip.clip_id, str(error)))

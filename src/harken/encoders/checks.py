@@ -1,0 +1,147 @@
+"""What every encoder does, as checks: of those that Harken has, and of one's own.
+
+Each check takes a function that makes an encoder, and raises AssertionError where its promise is broken.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harken.encoders import create_encoder
+from harken.encoders.base import Encoder
+from harken.encoders.pooling import pool
+from harken.promises import check_all, require, require_refusal
+
+Make = Callable[[], Encoder]
+Float32 = NDArray[np.float32]
+
+
+def check_encoder(
+    encoder: str | type[Encoder],
+    config: Mapping[str, Any] | None = None,
+    weights: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Raise AssertionError, saying which promise is broken and how, unless the encoder keeps all of `CHECKS`.
+
+    encoder: a class, or any name that `create_encoder` takes. config, weights: as there.
+    """
+
+    def make() -> Encoder:
+        if isinstance(encoder, str):
+            return create_encoder(encoder, config, weights)
+        return _built(encoder, config or {}, weights)
+
+    name = encoder if isinstance(encoder, str) else encoder.__name__
+    check_all(name, CHECKS, make)
+
+
+def it_tells_what_it_takes(make: Make) -> None:
+    """It has a name, a sampling rate, a shortest waveform, layers, and a default one among them."""
+    encoder = make()
+    require(isinstance(encoder.name, str), f"Its name is {encoder.name!r}.")
+    for what in ("sample_rate", "min_samples"):
+        require(isinstance(getattr(encoder, what), int) and getattr(encoder, what) > 0, f"{what} is no whole number.")
+    require(isinstance(encoder.layers, tuple) and len(encoder.layers) > 0, f"Its layers are {encoder.layers!r}.")
+    require(encoder.default_layer in encoder.layers, f"{encoder.default_layer!r} is none of {encoder.layers}.")
+
+
+def features_are_as_promised(make: Make) -> None:
+    """Features are float32 (clips, layers, frames, dimensions), finite, and differ from sound to sound."""
+    encoder = make()
+    for samples in (encoder.min_samples, encoder.min_samples + 1, encoder.min_samples + encoder.sample_rate):
+        found = encoder.encode(sound(encoder, 2, samples))
+        features_BLTD, lengths_B = found.features_BLTD, np.asarray(found.lengths_B)
+        require(features_BLTD.dtype == np.float32, f"They are {features_BLTD.dtype}.")
+        require(features_BLTD.ndim == 4, f"They are of shape {features_BLTD.shape}.")
+        require(features_BLTD.shape[:2] == (2, 1), f"Two clips and a layer give shape {features_BLTD.shape}.")
+        require(found.layers == (encoder.default_layer,), f"Without layers asked for, they are of {found.layers}.")
+        require(lengths_B.tolist() == [features_BLTD.shape[2]] * 2, f"Clips without padding have {lengths_B} frames.")
+        require(len(features_BLTD[0, 0]) > 0, f"{samples} samples give no frame.")
+        require(bool(np.isfinite(features_BLTD).all()), "Some are not finite.")
+        require(not np.array_equal(features_BLTD[0], features_BLTD[1]), "Two sounds give the same.")
+
+
+def the_same_sound_is_the_same(make: Make) -> None:
+    """The same waveform gives the same features to the last bit, and so does one built again from `config`."""
+    one = make()
+    config = one.config()
+    try:
+        read = json.loads(json.dumps(config))
+    except TypeError as error:
+        raise AssertionError(f"config is not JSON: {error}.") from error
+    again = _built(type(one), read, one.weights())
+    wave_BT = sound(one, 1, 2 * one.min_samples)
+    expected = one.encode(wave_BT).features_BLTD
+    require(np.array_equal(expected, one.encode(wave_BT).features_BLTD), "A second time they differ.")
+    require(np.array_equal(expected, again.encode(wave_BT).features_BLTD), f"Built again from {config}, they differ.")
+
+
+def every_layer_can_be_asked_for(make: Make) -> None:
+    """Each layer can be asked for by name."""
+    encoder = make()
+    wave_BT = sound(encoder, 1, encoder.min_samples)
+    for layer in encoder.layers:
+        found = encoder.encode(wave_BT, layers=(layer,))
+        require(found.layers == (layer,), f"Asked for {layer}, it gives {found.layers}.")
+        require(found.features_BLTD.shape[1] == 1, f"{layer} alone gives shape {found.features_BLTD.shape}.")
+
+
+def padding_is_not_heard(make: Make) -> None:
+    """A clip that was padded to the length of another gives the frames that it gives alone."""
+    encoder = make()
+    lengths_B = encoder.min_samples + encoder.sample_rate * np.array([1, 0, 2]) // 2
+    wave_BT = sound(encoder, 3, int(lengths_B.max()))
+    found = encoder.encode(wave_BT, lengths_B)
+    for row, length in enumerate(lengths_B):
+        alone = encoder.encode(wave_BT[row : row + 1, :length])
+        frames = int(alone.lengths_B[0])
+        require(int(found.lengths_B[row]) == frames, f"It has {found.lengths_B[row]} frames, alone {frames}.")
+        near = np.allclose(found.features_BLTD[row, :, :frames], alone.features_BLTD[0], rtol=1e-4, atol=1e-4)
+        require(near, "They differ by more than 1e-4.")
+
+
+def its_pooling_fits(make: Make) -> None:
+    """Frames can be pooled as `default_pooling`, `cls_tokens` and `patch_bands` say."""
+    encoder = make()
+    kind = type(encoder)
+    frames_TD = encoder.encode(sound(encoder, 1, encoder.min_samples)).features_BLTD[0, 0]
+    vector_P = pool(frames_TD, kind.default_pooling, cls_tokens=kind.cls_tokens, patch_bands=kind.patch_bands)
+    require(bool(np.isfinite(vector_P).all()), "It is not finite.")
+
+
+def what_is_not_there_is_refused(make: Make) -> None:
+    """ValueError for a layer that it does not have, and for a waveform shorter than `min_samples`."""
+    encoder = make()
+    wave_BT = sound(encoder, 1, encoder.min_samples)
+    require_refusal(lambda: encoder.encode(wave_BT, layers=("no such layer",)), "The layer was taken.")
+    if encoder.min_samples > 1:
+        require_refusal(lambda: encoder.encode(wave_BT[:, :-1]), "The waveform was taken.")
+
+
+#: every check, the quick ones first
+CHECKS: tuple[Callable[[Make], None], ...] = (
+    it_tells_what_it_takes,
+    features_are_as_promised,
+    every_layer_can_be_asked_for,
+    the_same_sound_is_the_same,
+    padding_is_not_heard,
+    its_pooling_fits,
+    what_is_not_there_is_refused,
+)
+
+
+def sound(encoder: Encoder, clips: int, samples: int) -> Float32:
+    """(clips, samples) tones in noise, each clip of its own pitch."""
+    rng = np.random.default_rng(0)
+    pitch_B1 = 200.0 * (1 + np.arange(clips)[:, None])
+    tone_BT = np.sin(2 * np.pi * pitch_B1 * np.arange(samples) / encoder.sample_rate)
+    return np.asarray(0.1 * tone_BT + 0.02 * rng.normal(size=(clips, samples)), dtype=np.float32)
+
+
+def _built(kind: type[Encoder], config: Mapping[str, Any], weights: Mapping[str, np.ndarray] | None) -> Encoder:
+    return kind(**config, weights=weights) if kind.needs_weights else kind(**config)  # type: ignore[call-arg]
