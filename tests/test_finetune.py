@@ -283,7 +283,10 @@ def test_nwpu_fusion(plant: Path, tmp_path: Path) -> None:
     assert not done.notes
     shown = [one.label for one in done.systems]
     assert shown[:6] == [f"{name}, seed 0" for name in (*names, "fusion")]
-    assert shown[6:] == [f"system_{number} (tuned on test)" for number in (1, 2, 3, 4)] + ["uniform"]
+    assert shown[6:] == [f"system_{number} (tuned on test)" for number in (1, 2, 3, 4)] + [
+        "uniform",
+        "tuned (tuned on test)",
+    ]
     assert all(one.result is not None for one in done.systems)
     assert sum("/all machines" in name for name in started) == 6
     classes = ClassTable.read(objects(tmp_path, "labels")[0] / "classes.json").classes
@@ -294,8 +297,8 @@ def test_nwpu_fusion(plant: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "networks", "systems"),
     [
-        ("thuee_system1", ("beats", "eat", "fisher"), ["system_1"]),
-        ("unisound", ("cnn", "beats", "dasheng"), ["together"]),
+        ("thuee_system1", ("beats", "eat", "fisher"), ["system_1", "uniform"]),
+        ("unisound", ("cnn", "beats", "dasheng"), ["uniform", "tuned"]),
     ],
 )
 def test_systems_of_reports(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -21,15 +21,27 @@ def run(
     set_: Set = None,
     truth: Annotated[Path | None, typer.Option(help="Ground truth of evaluation clips.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default one a core.", min=1)] = None,
+    executor: Annotated[Literal["local", "ray"], typer.Option(help="Where stages run.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster: host:port, ray://host:port or auto; default one on this machine.")
+    ] = None,
+    task_cpus: Annotated[float, typer.Option(help="With ray: CPUs of a task, such as 0.5.")] = 1.0,
+    task_gpus: Annotated[float, typer.Option(help="With ray: GPUs of a task that runs a network, such as 0.25.")] = 0.0,
+    label: Annotated[str, typer.Option(help="Write submission.zip too: Lastname_ABBR_task2.")] = "",
+    meta: Annotated[Path | None, typer.Option(help="Authors and names for it (YAML); see harken submit.")] = None,
     json: Json = False,
 ) -> None:
     """Run a recipe: what is there is not made again, what was killed goes on. Ends with scores, results, report."""
+    from harken.cli.submit import submit
     from harken.data.truth import read_truth
+    from harken.evaluation.submission import read_about
     from harken.pipeline.executor import Event
     from harken.pipeline.recipe import load_recipe
     from harken.pipeline.run import run_recipe
     from harken.pipeline.workspace import Workspace
 
+    if meta is not None:
+        read_about(meta)  # what is wrong with it is told before hours of work
     chosen = load_recipe(recipe, profile=profile, changes=key_values(set_ or []))
     started: dict[str, float] = {}
 
@@ -52,7 +64,7 @@ def run(
             Workspace(workspace),
             machines=machine_names(machines),
             truth=read_truth(truth) if truth else None,
-            workers=workers,
+            executor=_executor(executor, workers, address, task_cpus, task_gpus),
             watch=watch,
         )
     for finding in done.findings:
@@ -61,19 +73,38 @@ def run(
         say(f"set aside: {row.clip_id}: {row.reason}")
     for text in done.notes:
         say(f"left out: {text}")
-    for label, clips in done.unscored.items():
-        say(f"note: {label}: {len(clips)} test clips have no score")
+    for data_set, clips in done.unscored.items():
+        say(f"note: {data_set}: {len(clips)} test clips have no score")
     if json:
         emit({"folder": str(done.folder), **done.as_json()})
     else:
         _print_results(done)
+        _print_ensembles(done)
     if done.caution:
         say(f"note: {done.caution}")
     say(f"{len(started)} stages run, {done.folder / 'report.html'}")
+    if label:
+        submit(done.folder, done.folder / "submission.zip", label=label, meta=meta)
     for failure in done.failures:
         say(f"failed: {failure.task.name}: {failure.error}")
     if done.failures:
         raise typer.Exit(2)
+
+
+def _executor(kind: str, workers: int | None, address: str | None, task_cpus: float, task_gpus: float) -> Any:
+    from harken.errors import HarkenError
+    from harken.pipeline.local import LocalProcesses
+    from harken.pipeline.ray_cluster import RayCluster
+
+    if kind == "local":
+        if address is not None or task_cpus != 1 or task_gpus:
+            raise HarkenError(
+                "--address, --task-cpus and --task-gpus are for a Ray cluster", next_step="Add --executor ray"
+            )
+        return LocalProcesses(workers)
+    if address is not None and workers is not None:
+        raise HarkenError("--workers is for this machine, not for a cluster", next_step="Leave it out")
+    return RayCluster(address, task_cpus, task_gpus, workers)
 
 
 def _print_results(done: Any) -> None:
@@ -89,6 +120,19 @@ def _print_results(done: Any) -> None:
             cells = [f"{name} {_spread([r.numbers[key][name] for r in results])}" for name in results[0].numbers[key]]
             print(f"  {key[0]:<18}{key[1]:<4}{'  '.join(cells)}")
         print(f"  official score {_spread([result.official_score for result in results], exact=True)}")
+
+
+def _print_ensembles(done: Any) -> None:
+    mixed = [one for one in done.systems if one.mix is not None]
+    if not mixed:
+        return
+    several = len({one.set for one in mixed}) > 1
+    print(f"{'ensemble':<48}{'official score':<18}{'machines left out':<20}weights")
+    for one in mixed:
+        name = f"{one.set}, {one.shown}" if several else one.shown
+        here = "-" if one.result is None else f"{one.result.official_score:.4f}"
+        apart = one.mix.left_out if one.mix.tuned_on == one.set else None
+        print(f"{name:<48}{here:<18}{'-' if apart is None else f'{apart:.4f}':<20}{one.mix.source}")
 
 
 def _spread(values: list[float], *, exact: bool = False) -> str:

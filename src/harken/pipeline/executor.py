@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from harken.errors import HarkenError
-from harken.pipeline.graph import Task, describe
-from harken.pipeline.stages import Context, stage_class
+from harken.pipeline.graph import Task
+from harken.pipeline.jobs import Executor, Job, Pool
+from harken.pipeline.local import LocalProcesses
+from harken.pipeline.stages import stage_class
 from harken.pipeline.workspace import Object, Workspace
-from harken.threads import one_thread_for_good
+
+#: fewer recordings are not worth the time in which a worker gets ready
+SHARD_CLIPS = 64
 
 
 @dataclass(frozen=True)
@@ -43,82 +44,90 @@ Watch = Callable[[Event], None]
 
 
 def run_tasks(
-    tasks: Mapping[str, Task], workspace: Workspace, *, workers: int | None = None, watch: Watch = lambda event: None
+    tasks: Mapping[str, Task],
+    workspace: Workspace,
+    *,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    watch: Watch = lambda event: None,
 ) -> tuple[dict[str, Object], list[Failure]]:
     """Objects of the tasks by name, and the tasks that failed; those that need a failed one are left out.
 
-    workers: processes (default: one a core); 1 runs everything in this process. The files made are the same whatever
-    their number. A kill loses the tasks under way only.
+    executor: where they run; None is in `workers` processes of this machine. The files made are the same wherever they
+    run, and however many side by side. A kill loses the tasks under way only.
     """
-    workers = workers or len(os.sched_getaffinity(0))
-    run = _Run(tasks, workspace, workers, watch)
-    if workers == 1:
-        run.loop(None)
-        return run.objects, run.failures
-    # Fresh interpreters: forking one with threads (BLAS, torch) may hang.
-    pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=one_thread_for_good
-    )
-    try:
-        run.loop(pool)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with closing((executor or LocalProcesses(workers)).open(tasks, workspace)) as pool:
+        run = _Run(tasks, workspace, pool, watch)
+        run.loop()
     return run.objects, run.failures
 
 
 class _Run:
-    def __init__(self, tasks: Mapping[str, Task], workspace: Workspace, workers: int, watch: Watch) -> None:
-        self.tasks, self.workspace, self.workers, self.watch = tasks, workspace, workers, watch
+    def __init__(self, tasks: Mapping[str, Task], workspace: Workspace, pool: Pool, watch: Watch) -> None:
+        self.tasks, self.workspace, self.pool, self.watch = tasks, workspace, pool, watch
         self.objects: dict[str, Object] = {}
         self.failures: list[Failure] = []
         self._waiting = list(tasks)
         self._failed: set[str] = set()
+        # By key: the task at work and those that wait for the same object; shards that have not ended.
+        self._running: dict[str, list[Task]] = {}
+        self._shards: Counter[str] = Counter()
 
-    def loop(self, pool: ProcessPoolExecutor | None) -> None:
-        running: dict[Future[Object], Task] = {}
-        while self._waiting or running:
-            for name in [name for name in self._waiting if self._ready(name)]:
-                self._waiting.remove(name)
-                task = self.tasks[name]
-                if self._failed & set(task.needs):
-                    self._failed.add(name)
-                    continue
-                try:
-                    key = task.key([self.objects[need].digest for need in task.needs])
-                except HarkenError as error:
-                    self._fail(task, error)
-                    continue
-                here = self.workspace.get(key)
-                if here is not None:
-                    self._finish(task, here, "cached")
-                    continue
-                self._tell(task, "started")
-                inputs = tuple(self.objects[need].folder for need in task.needs)
-                if pool is None or stage_class(task.kind).spread:
-                    try:
-                        watched = partial(self._under_way, task)
-                        made = _perform(task, key, inputs, self.workspace.root, self.workers, watched)
-                        self._finish(task, made, "done")
-                    except HarkenError as error:
-                        self._fail(task, error)
-                    break  # others may have become ready, or ended, meanwhile
-                running[pool.submit(_perform, task, key, inputs, self.workspace.root, 1)] = task
-            else:
-                if running:
-                    self._collect(running)
+    def loop(self) -> None:
+        while self._waiting or self._running:
+            ready = next((name for name in self._waiting if self._ready(name)), None)
+            if ready is None:
+                self._collect()
+                continue
+            self._waiting.remove(ready)
+            self._begin(self.tasks[ready])
 
-    def _collect(self, running: dict[Future[Object], Task]) -> None:
-        ended, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in ended:
-            task = running.pop(future)
-            try:
-                self._finish(task, future.result(), "done")
-            except HarkenError as error:
-                self._fail(task, error)
-            except BrokenProcessPool as error:
-                raise HarkenError(
-                    f"a worker process died at {task.name}", next_step="Run again (it goes on); use fewer --workers"
-                ) from error
+    def _begin(self, task: Task) -> None:
+        if self._failed & set(task.needs):
+            self._failed.add(task.name)
+            return
+        try:
+            key = task.key([self.objects[need].digest for need in task.needs])
+        except HarkenError as error:
+            self._fail(task, error)
+            return
+        if key in self._running:
+            self._running[key].append(task)
+            return
+        here = self.workspace.get(key)
+        if here is not None:
+            self._finish(task, here, "cached")
+            return
+        self._tell(task, "started")
+        self._running[key] = [task]
+        job = Job(task, key, tuple(self.objects[need].folder for need in task.needs))
+        count = 1
+        if stage_class(task.kind).shards:
+            count = min(self.pool.shards(task), len(task.unit.clips) // SHARD_CLIPS)
+        if count > 1:
+            self._shards[key] = count
+            for index in range(count):
+                self._submit(replace(job, shard=(index, count)))
+        elif self._submit(job):
+            self._collect()  # others become ready, or have ended meanwhile
+
+    def _submit(self, job: Job) -> bool:
+        return self.pool.submit(job, partial(self._under_way, job.task))
+
+    def _collect(self) -> None:
+        for job, made in self.pool.wait():
+            if job.shard is not None:
+                # What a shard could not do the task does, or says why not.
+                self._shards[job.key] -= 1
+                if not self._shards[job.key]:
+                    self._submit(replace(job, shard=None))
+                continue
+            for number, task in enumerate(self._running.pop(job.key)):
+                if isinstance(made, HarkenError):
+                    self._fail(task, made)
+                else:
+                    assert made is not None
+                    self._finish(task, made, "cached" if number else "done")
 
     def _ready(self, name: str) -> bool:
         return all(need in self.objects or need in self._failed for need in self.tasks[name].needs)
@@ -137,34 +146,3 @@ class _Run:
 
     def _tell(self, task: Task, what: str) -> None:
         self.watch(Event(task, what, len(self.objects), len(self.tasks)))
-
-
-def _perform(
-    task: Task,
-    key: str,
-    inputs: tuple[Path, ...],
-    root: Path,
-    workers: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Object:
-    """Make the object of a task; in any process."""
-    workspace = Workspace(root)
-    cls = stage_class(task.kind)
-    made = workspace.new(key)
-    context = Context(
-        clips=list(task.unit.clips),
-        inputs=inputs,
-        out=made,
-        scratch=workspace.scratch(key),
-        store=workspace.root / "store",
-        logs=workspace.root / "logs" / task.name.replace("/", " ") / key[:8],
-        seed=task.seed or 0,
-        workers=workers,
-        progress=progress,
-    )
-    try:
-        cls.run(cls.Parameters.model_validate(task.parameters), context)
-        return workspace.keep(key, made, describe(task))
-    except BaseException:
-        workspace.drop(made)
-        raise

@@ -82,15 +82,23 @@ class Task:
         return object_key(self.kind, cls.version, known, digests)
 
 
-def make_units(clips: Sequence[Clip], machines: Collection[str] | None = None) -> list[Unit]:
-    """Units with test clips, by set and machine. A set is a corpus, and a half (`dev`, `eval`) of it where the
-    catalogue tells them apart.
+def make_units(
+    clips: Sequence[Clip], machines: Collection[str] | None = None, years: Collection[int] | None = None
+) -> list[Unit]:
+    """Units with test clips, by set and machine, of these machines and years only. A set is a corpus, and a half
+    (`dev`, `eval`) of it where the catalogue tells them apart.
 
     Raises HarkenError for a machine that is not there, and when nothing is left.
     """
+    if years is not None and not any(clip.year in years for clip in clips):
+        there = sorted({str(clip.year) for clip in clips if clip.year is not None})
+        raise HarkenError(
+            f"there are no clips of {', '.join(map(str, sorted(years)))}, whose machines are to be scored",
+            next_step=f"Add them, or choose others (--set score_years=[...]); there are {', '.join(there) or 'none'}",
+        )
     found: dict[tuple[str, str], list[Clip]] = defaultdict(list)
     for clip in clips:
-        if not clip.machine or clip.split is None:
+        if not clip.machine or clip.split is None or (years is not None and clip.year not in years):
             continue
         found[set_of(clip), clip.machine].append(clip)
     _share_supplements(found)
@@ -107,12 +115,24 @@ def make_units(clips: Sequence[Clip], machines: Collection[str] | None = None) -
     return units
 
 
-def make_common(clips: Sequence[Clip], machines: Collection[str] | None = None) -> dict[bool, Unit]:
+def make_common(
+    clips: Sequence[Clip], machines: Collection[str] | None = None, years: Collection[int] | None = None
+) -> dict[bool, Unit]:
     """The unit of what is made once: training and supplemental clips of all machines; and, under True, the same with
-    test clips and their labels, for stages that peek."""
+    test clips (of these years) and their labels, for stages that peek. Nobody peeks at evaluation sets."""
     chosen = [clip for clip in clips if clip.split is not None and (machines is None or clip.machine in machines)]
     trained = tuple(clip for clip in chosen if clip.split != "test")
-    return {False: Unit("", "all machines", trained), True: Unit("", "all machines, tests known", tuple(chosen))}
+    known = [
+        _without_label(clip) if is_evaluation(set_of(clip)) else clip
+        for clip in chosen
+        if clip.split != "test" or years is None or clip.year in years
+    ]
+    return {False: Unit("", "all machines", trained), True: Unit("", "all machines, tests known", tuple(known))}
+
+
+def is_evaluation(label: str) -> bool:
+    """Whether a set, as of `set_of`, is an evaluation set."""
+    return label.endswith(" eval")
 
 
 def set_of(clip: Clip) -> str:

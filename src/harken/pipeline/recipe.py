@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from harken.errors import HarkenError, did_you_mean
+from harken.pipeline.repeat import expand, matching, set_key
 
 DEFAULT_PROFILE = "full"
 
@@ -26,10 +27,25 @@ class StageEntry(BaseModel):
     parameters: dict[str, Any] = {}
 
 
+class SearchEntry(BaseModel):
+    """How an ensemble's weights are found by the labels of a development set: see `harken ensemble fit`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Literal["greedy", "bayes", "grid", "top", "single"] = "bayes"
+    steps: Annotated[int, Field(ge=1)] = 15
+    best: Annotated[int, Field(ge=1)] = 5
+    step: Annotated[float, Field(gt=0, le=1)] = 0.1
+    trials: Annotated[int, Field(ge=1)] = 100
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class EnsembleEntry(BaseModel):
     """Systems of the recipe mixed into one: sum of their scores, in units that `normalise` makes alike, times weights.
 
+    members: system -> weight, or a list for equal ones; a name with `*` is every system that it matches.
     tuned: whose labels of test clips chose the weights, if any did; its numbers are then named tuned on test.
+    search: find the weights anew, by the labels of the run's development set, on which its numbers are tuned on test.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,15 +53,22 @@ class EnsembleEntry(BaseModel):
     members: dict[str, Annotated[float, Field(ge=0)]] = Field(min_length=1)
     normalise: Literal["train", "gamma", "rank", "none"] = "train"
     tuned: str = ""
+    search: SearchEntry | None = None
+
+    @field_validator("members", mode="before")
+    @classmethod
+    def _equal_weights(cls, members: Any) -> Any:
+        return dict.fromkeys(members, 1.0) if isinstance(members, list) else members
 
 
 class Recipe(BaseModel):
     """A resolved recipe.
 
     parameters: what stages refer to as `$name`, filled in already. seeds: each stage that draws random numbers, and all
-    that follow it, run once a seed. stages: by name, in any order. systems: system -> the stage that yields its scores
-    and decisions. ensembles: by name, of systems, each the mean of its seeds. about: what a submission says of it
-    (meta.yaml).
+    that follow it, run once a seed. score_years: whose machines are scored, if not those of all years; the others are
+    learned from only. stages: by name, in any order. systems: system -> the stage that yields its scores and decisions.
+    ensembles: by name, of systems, each the mean of its seeds. submission: the systems and ensembles that are
+    submitted, unless others are named. about: what a submission says of it (meta.yaml).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,9 +79,11 @@ class Recipe(BaseModel):
     reference: str = ""
     parameters: dict[str, str | int | float | bool | None] = {}
     seeds: tuple[int, ...] = (0,)
+    score_years: tuple[int, ...] | None = None
     stages: dict[str, StageEntry]
     systems: dict[str, str]
     ensembles: dict[str, EnsembleEntry] = {}
+    submission: tuple[str, ...] = ()
     about: dict[str, Any] = {}
 
     @field_validator("seeds")
@@ -102,9 +127,10 @@ def load_recipe(
 ) -> Recipe:
     """A recipe with a profile and then `changes` applied, checked.
 
-    A profile is a mapping of dotted keys to values (`stages.autoencoder.epochs: 2`), as are changes; a parameter is set
-    by its bare name. Under `when`, a recipe may say what follows from a parameter's value, in dotted keys again:
-    `when: {encoder: {beats: {stages.embed.pooling: rdp:19}}}`; profile and changes go over it.
+    A profile is a mapping of dotted keys to values (`stages.autoencoder.epochs: 2`), as are changes; `*` in them stands
+    for every name (`stages.*.training.steps`), and a parameter is set by its bare name. What is written under `repeat`
+    means many stages, see `expand`. Under `when`, a recipe may say what follows from a parameter's value, in dotted
+    keys again: `when: {encoder: {beats: {stages.embed.pooling: rdp:19}}}`; profile and changes go over it.
     Raises HarkenError, naming the nearest, for an unknown recipe, profile, key, stage or system.
     """
     from harken.pipeline.stages import stage_class
@@ -114,10 +140,11 @@ def load_recipe(
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise HarkenError(f"is no YAML ({_one_line(error)})", file=name_or_file, next_step="Mend the file") from error
-    if not isinstance(data, dict) or not isinstance(data.get("stages"), dict):
+    if not isinstance(data, dict) or not isinstance(data.get("stages", {} if data.get("repeat") else None), dict):
         raise HarkenError(
             "is no recipe: it has no stages", file=name_or_file, next_step="Start from one: harken recipe copy"
         )
+    data = expand(data, name_or_file)
     profiles = data.pop("profiles", None) or {}
     profiles.setdefault(DEFAULT_PROFILE, {})
     if profile not in profiles:
@@ -131,9 +158,9 @@ def load_recipe(
     for name, cases in when.items():
         for key, value in (cases.get(str(parameters.get(name))) or {}).items():
             if key not in [f"parameters.{one}" for one in given]:
-                _set(data, key, value, name_or_file)
+                set_key(data, key, value, name_or_file)
     for key, value in wanted.items():
-        _set(data, key, value, name_or_file)
+        set_key(data, key, value, name_or_file)
     for part in ("stages", "about"):
         data[part] = _filled(data.get(part) or {}, parameters, name_or_file)
     _known_keys(data, Recipe.model_fields, name_or_file, "")
@@ -141,6 +168,7 @@ def load_recipe(
     for name, entry in data["stages"].items():
         stages[name] = _stage_entry(name, entry, name_or_file)
     data["stages"] = stages
+    _written_out(data, name_or_file)
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
@@ -175,20 +203,41 @@ def load_recipe(
                 f"system {system} takes its scores from {name}, a stage without scores", file=name_or_file,
                 next_step="Name a stage that scores, such as detect",
             )  # fmt: skip
-    for name, ensemble in recipe.ensembles.items():
+    for name in recipe.ensembles:
         if name in recipe.systems:
             raise HarkenError(
                 f"{name} is a system and an ensemble", file=name_or_file, next_step="Name the ensemble otherwise"
             )
-        for member in ensemble.members:
-            if member not in recipe.systems:
-                raise HarkenError(
-                    f"ensemble {name} has a member {member!r}, which is no system", file=name_or_file,
-                    next_step=_nearest(member, recipe.systems),
-                )  # fmt: skip
+    known = {**recipe.systems, **recipe.ensembles}
+    for name in recipe.submission:
+        if name not in known:
+            raise HarkenError(
+                f"submission names {name!r}, which is no system and no ensemble", file=name_or_file,
+                next_step=_nearest(name, known),
+            )  # fmt: skip
     if not recipe.systems:
         raise HarkenError("names no system", file=name_or_file, next_step="Say under systems which stage scores")
     return recipe
+
+
+def _written_out(data: dict[str, Any], file: str) -> None:
+    """Names of members with `*` become those of the systems that they match."""
+    systems = list(data.get("systems") or {})
+    for name, entry in (data.get("ensembles") or {}).items():
+        members = entry.get("members") if isinstance(entry, dict) else None
+        members = dict.fromkeys(members, 1.0) if isinstance(members, list) else members
+        if not isinstance(members, dict):
+            continue  # told by the check that follows
+        found: dict[str, Any] = {}
+        for member, weight in members.items():
+            named = matching(str(member), systems)
+            if not named:
+                raise HarkenError(
+                    f"ensemble {name} has a member {member!r}, which is no system", file=file,
+                    next_step=_nearest(str(member), systems),
+                )  # fmt: skip
+            found |= dict.fromkeys(named, weight)
+        entry["members"] = found
 
 
 def _stage_entry(name: str, entry: Any, file: str) -> dict[str, Any]:
@@ -220,22 +269,6 @@ def _filled(value: Any, parameters: Mapping[str, Any], file: str) -> Any:
             raise HarkenError(f"there is no parameter {value!r}", file=file, next_step=_nearest(value[1:], parameters))
         return parameters[value[1:]]
     return value
-
-
-def _set(data: dict[str, Any], key: str, value: Any, file: str) -> None:
-    """Set a dotted key; only keys of the file or of a stage's parameters exist."""
-    *path, last = key.split(".")
-    inside: Any = data
-    for step, part in enumerate(path):
-        if not isinstance(inside, dict) or part not in inside:
-            known = inside if isinstance(inside, dict) else {}
-            raise HarkenError(
-                f"there is no {'.'.join(path[: step + 1])!r} to set", file=file, next_step=_nearest(part, known)
-            )
-        inside = inside[part]
-    if not isinstance(inside, dict):
-        raise HarkenError(f"{'.'.join(path)!r} holds no further keys", file=file, next_step="Check the key")
-    inside[last] = value
 
 
 def _known_keys(given: Mapping[str, Any], known: Mapping[str, Any], file: str, prefix: str) -> None:

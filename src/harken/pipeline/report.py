@@ -46,7 +46,8 @@ def report_page(run: Run) -> str:
     groups = grouped(run.systems)
     for label in dict.fromkeys(one.set for one in run.systems):
         body.append(f"<h2>{escape(label)}</h2>")
-        body.append(_ranking({system: seeds for (of, system), seeds in groups.items() if of == label}))
+        here = {system: seeds for (of, system), seeds in groups.items() if of == label}
+        body.append(_ranking(here) + _mixes([seeds[0] for seeds in here.values()]))
         for (of, system), seeds in groups.items():
             if of == label:
                 body.append(f"<h3>{escape(system)}</h3>" + _machines(seeds) + _picture(run, seeds[0]))
@@ -84,6 +85,28 @@ def _ranking(systems: dict[str, list[SystemScores]]) -> str:
         for system, results, names in rows
     ]
     return f"<table><tr><th>system</th>{head}<th>seeds</th></tr>{''.join(lines)}</table>"
+
+
+def _mixes(systems: Sequence[SystemScores]) -> str:
+    """Ensembles: what they are worth here, and on machines that their weights were not found on."""
+    lines = []
+    for one in systems:
+        if one.mix is None:
+            continue
+        here = "-" if one.result is None else f"{one.result.official_score:.4f}"
+        left_out = "-" if one.mix.left_out is None or one.mix.tuned_on != one.set else f"{one.mix.left_out:.4f}"
+        weights = ", ".join(f"{name} {weight:.3f}" for name, weight in one.mix.weights.items() if weight > 0)
+        lines.append(
+            f'<tr><td>{escape(one.shown)}</td><td class="n">{here}</td><td class="n">{left_out}</td>'
+            f"<td>{escape(one.mix.source)}</td><td>{escape(weights)}</td></tr>"
+        )
+    if not lines:
+        return ""
+    head = "<th>ensemble</th><th>official score</th><th>machines left out</th><th>weights</th><th></th>"
+    return (
+        f"<h3>Ensembles</h3><table><tr>{head}</tr>{''.join(lines)}</table>"
+        "<p><small>Machines left out: each machine scored by weights found on the others.</small></p>"
+    )
 
 
 def _machines(seeds: Sequence[SystemScores]) -> str:

@@ -22,8 +22,19 @@ from harken.errors import HarkenError
 from harken.evaluation.evaluate import Result, evaluate_system
 from harken.evaluation.score_files import System, official_name, write_rows
 from harken.files import write_atomically
+from harken.pipeline.ensembles import Labels, Mix, mix_systems
 from harken.pipeline.executor import Failure, Watch, run_tasks
-from harken.pipeline.graph import Task, Unit, make_common, make_tasks, make_units, task_name, tuned_on_test
+from harken.pipeline.graph import (
+    Task,
+    Unit,
+    is_evaluation,
+    make_common,
+    make_tasks,
+    make_units,
+    task_name,
+    tuned_on_test,
+)
+from harken.pipeline.jobs import Executor
 from harken.pipeline.recipe import Recipe
 from harken.pipeline.stages import stage_class
 from harken.pipeline.stages.tables import Quarantined, Scored, read_ids, read_scores
@@ -39,6 +50,7 @@ class SystemScores:
     """Scores of one system on one set with one seed (None: it draws no random numbers).
 
     why: the reason for which there is no official result. tuned: labels of test clips had a part in making them.
+    mix: of an ensemble, how it was mixed.
     """
 
     system: str
@@ -49,6 +61,7 @@ class SystemScores:
     result: Result | None
     why: str = ""
     tuned: bool = False
+    mix: Mix | None = None
 
     @property
     def shown(self) -> str:
@@ -100,6 +113,8 @@ class Run:
                 entry |= {"official_score": float(np.mean(scores)), "official_score_std": float(np.std(scores))}
             if group[0].tuned:
                 entry["marks"] = ["tuned on test"]
+            if group[0].mix is not None:
+                entry["mix"] = asdict(group[0].mix)
             sets[label][group[0].system] = entry
         return {
             "schema": SCHEMA,
@@ -133,22 +148,26 @@ def run_recipe(
     machines: Collection[str] | None = None,
     truth: Truth | None = None,
     workers: int | None = None,
+    executor: Executor | None = None,
     watch: Watch = lambda event: None,
 ) -> Run:
     """Run what is not there yet, and write score files, results and report to `workspace/runs/<recipe>-<digest>/`.
 
     data: folder or clips table. machines: leave out the others. truth: labels of evaluation clips; they are used for
-    the official numbers and nothing else. The files do not depend on workers, nor on how often a run was killed.
+    the official numbers and nothing else. executor: where stages run; None is in `workers` processes of this machine.
+    The files do not depend on either, nor on how often a run was killed.
     Raises HarkenError when no system could be scored.
     """
     clips, findings = load_clips(data, truth)
-    units = make_units(clips, machines)
-    common = make_common(clips, machines)
+    units = make_units(clips, machines, recipe.score_years)
+    common = make_common(clips, machines, recipe.score_years)
     tasks = make_tasks(recipe, units, common)
-    objects, failures = run_tasks(tasks, workspace, workers=workers, watch=watch)
+    objects, failures = run_tasks(tasks, workspace, workers=workers, executor=executor, watch=watch)
     scored = _scored(recipe, units, objects)
-    if not scored:
-        raise failures[0].error
+    if not any(rows for machines in scored.values() for rows in machines.values()):
+        if failures:
+            raise failures[0].error
+        raise HarkenError("no test clip could be scored", file=data, next_step=_notes(objects)[0].removesuffix("."))
     folder = workspace.root / "runs" / f"{recipe.name}-{_run_digest(recipe, [*units, common[False]])}"
     folder.mkdir(parents=True, exist_ok=True)
     systems, unscored = _collect(recipe, units, clips, scored, folder, truth)
@@ -164,21 +183,27 @@ def run_recipe(
         tuple(findings),
         tuple(_notes(objects)),
     )
-    _write(run)
     if recipe.ensembles:
-        run = _with_ensembles(run, truth)
-        _write(run)
+        _write(run, report=False)
+        run = _with_ensembles(run, truth, workspace)
+    _write(run)
     return run
 
 
-def _with_ensembles(run: Run, truth: Truth | None) -> Run:
+def _with_ensembles(run: Run, truth: Truth | None, workspace: Workspace) -> Run:
     """The run with its ensembles as further systems; those that could not be mixed are noted."""
-    from harken.pipeline.ensembles import mix_systems
-
-    labels = {clip.clip_id: clip for clip in run.clips}
+    of_id = {clip.clip_id: clip for clip in run.clips}
+    sets = list(dict.fromkeys(one.set for one in run.systems))
+    labels = {}
+    for label in sets:
+        scored = next(one.rows for one in run.systems if one.set == label)
+        clips = [of_id[row.clip_id] for row in scored]
+        known = None if is_evaluation(label) or not clips else _known(clips, truth)
+        if known is not None:
+            labels[label] = Labels(known, _year(clips))
     systems, notes = list(run.systems), list(run.notes)
-    for mixed in mix_systems(run.recipe, run.folder, list(dict.fromkeys(one.set for one in run.systems))):
-        if mixed.member is None:
+    for mixed in mix_systems(run.recipe, run.folder, sets, labels, workspace):
+        if mixed.member is None or mixed.mix is None:
             notes.append(mixed.why)
             continue
         entry = run.recipe.ensembles[mixed.name]
@@ -190,9 +215,11 @@ def _with_ensembles(run: Run, truth: Truth | None) -> Run:
             if name in table.scores.get(key, {}):
                 decision = int(table.decisions.get(key, {}).get(name, 0))
                 rows.append(replace(row, score=table.scores[key][name], decision=decision))
-        result, why = _evaluated(table, [labels[row.clip_id] for row in rows], truth)
-        tuned = bool(entry.tuned) or any(one.tuned for one in parts)
-        systems.append(SystemScores(mixed.name, mixed.set, None, tuple(rows), mixed.folder, result, why, tuned))
+        result, why = _evaluated(table, [of_id[row.clip_id] for row in rows], truth)
+        tuned = mixed.mix.tuned_on == mixed.set or any(one.tuned for one in parts)
+        tuned |= bool(entry.tuned) and entry.search is None and not is_evaluation(mixed.set)
+        scores = SystemScores(mixed.name, mixed.set, None, tuple(rows), mixed.folder, result, why, tuned, mixed.mix)
+        systems.append(scores)
     return replace(run, systems=tuple(systems), notes=tuple(notes))
 
 
@@ -242,25 +269,37 @@ def _collect(
         if missing:
             unscored[label] = missing
         result, why = _evaluated(table, [labels[row.clip_id] for row in rows], truth)
-        tuned = tuned_on_test(recipe, recipe.systems[system])
+        tuned = tuned_on_test(recipe, recipe.systems[system]) and not is_evaluation(label)
         systems.append(SystemScores(system, label, seed, rows, place, result, why, tuned))
     return systems, unscored
 
 
 def _evaluated(table: System, clips: Sequence[Clip], truth: Truth | None) -> tuple[Result | None, str]:
     """Official result, or why there is none: labels are not known, or a class is missing."""
+    known = _known(clips, truth)
+    if known is None:
+        return None, "the labels of its test clips are not known"
+    try:
+        return evaluate_system(table, known, year=_year(clips)), ""
+    except HarkenError as error:
+        return None, error.cause
+
+
+def _known(clips: Sequence[Clip], truth: Truth | None) -> Truth | None:
+    """The labels of test clips; None where one of them has none."""
     known = Truth("the clips table")
     for clip in clips:
         if clip.condition == "unknown":
-            return None, "the labels of its test clips are not known"
+            return None
         label = Label(clip.condition == "anomaly", clip.domain)
         known.add((clip.machine, clip.section), without_ending(clip.path.name), label)
     known.official = truth is not None and truth.official and bool(known.labels.keys() & truth.labels.keys())
-    year = next((clip.year for clip in clips if clip.year in catalog.years()), None)
-    try:
-        return evaluate_system(table, known, year=year), ""
-    except HarkenError as error:
-        return None, error.cause
+    return known
+
+
+def _year(clips: Sequence[Clip]) -> int | None:
+    """Whose rule they are evaluated by; None where no year is known."""
+    return next((clip.year for clip in clips if clip.year in catalog.years()), None)
 
 
 def _quarantined(tasks: Mapping[str, Task], objects: Mapping[str, Object]) -> list[Quarantined]:
@@ -287,7 +326,7 @@ def _run_digest(recipe: Recipe, units: Sequence[Unit]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _write(run: Run) -> None:
+def _write(run: Run, *, report: bool = True) -> None:
     from harken.pipeline.report import report_page
 
     chosen = {clip.clip_id for unit in run.units for clip in unit.clips}
@@ -295,8 +334,9 @@ def _write(run: Run) -> None:
     files = {
         "recipe.yaml": run.recipe.as_yaml(),
         "results.json": json.dumps(run.as_json(), indent=1, sort_keys=True) + "\n",
-        "report.html": report_page(run),
     }
+    if report:
+        files["report.html"] = report_page(run)
     for name, text in files.items():
         write_atomically(run.folder / name, text.encode())
     _write_scores(run)

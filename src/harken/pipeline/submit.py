@@ -27,9 +27,10 @@ def entries_of(
 ) -> tuple[list[Entry], list[Clip]]:
     """Entries and the test clips they must cover, of a run's folder, or of a folder with one system's score files.
 
-    systems: names below the run's `scores`; default all, or all ensembles where there are some. label: the set; default
-    the evaluation set where there is one. data: what plain score files are checked against. about: the submitters' part
-    of meta.yaml; it goes over the recipe's. Raises HarkenError where the run, the system or the set is not there.
+    systems: names below the run's `scores`; default those that the recipe submits, else its ensembles, else all.
+    label: the set; default the evaluation set where there is one. data: what plain score files are checked against.
+    about: the submitters' part of meta.yaml; it goes over the recipe's.
+    Raises HarkenError where the run, the system or the set is not there.
     """
     if (folder / "results.json").is_file():
         return _of_run(folder, systems, label, about)
@@ -40,6 +41,10 @@ def entries_of(
     if data is None:
         raise HarkenError("the test clips are not known", file=folder, next_step="Name the data: --data ROOT")
     clips = [clip for clip in load_clips(data)[0] if clip.split == "test"]
+    sets = sorted({set_of(clip) for clip in clips})
+    if label is not None and label not in sets:
+        raise HarkenError(f"the data have no set {label!r}", file=data, next_step=f"There are: {', '.join(sets)}")
+    clips = [clip for clip in clips if label in (None, set_of(clip))]
     return [Entry(folder.name, folder, about)], clips
 
 
@@ -54,7 +59,7 @@ def _of_run(
         raise HarkenError(f"the run has no set {chosen!r}", file=folder, next_step=f"There are: {', '.join(sets)}")
     clips = [clip for clip in read_table(folder / "clips.parquet") if clip.split == "test" and set_of(clip) == chosen]
     entries = []
-    known = recipe.get("ensembles") or recipe["systems"]
+    known = recipe.get("submission") or recipe.get("ensembles") or recipe["systems"]
     for name in systems or [name for name in known if name in results["sets"][chosen]]:
         system, _, seed = name.partition("/")
         if system not in results["sets"][chosen]:

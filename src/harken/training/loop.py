@@ -276,8 +276,9 @@ class _Training:
         if signals is not None:
             self._log(step, {f"held_out/{name}": value for name, value in asdict(signals).items()})
         self._log(step, {f"dev (tuned on test)/{name}": value for name, value in dev.items()})
-        last = [row.signals for row in self.history[-PATIENCE:]]
-        if len(last) == PATIENCE and all(one is not None and one.collapsed for one in last):
+        last = [row.signals for row in self.history[-PATIENCE:] if row.signals is not None]
+        # What has not learned yet may begin there: it is lost if it does not move away.
+        if len(last) == PATIENCE and all(one.collapsed for one in last) and last[-1].similarity >= last[0].similarity:
             raise self._lost(step, "all clips have had the same embedding for a while")
         self.kept.append((self._merit(self.history[-1]), step))
         # Of equal ones the later.

@@ -47,7 +47,8 @@ class Stage(ABC):
     know whether they can read them; `scores` are `scores.parquet` of `Scored` rows. reads: what its inputs are, in
     order; any number of the last where `reads_more`. scope: made for each machine, or once for `all` of them.
     seeded: draws random numbers. spread: uses several processes itself; other stages run beside each other.
-    listens: opens the recordings, and not only its inputs.
+    listens: opens the recordings, and not only its inputs. shards: has `run_shard`.
+    accelerated: uses a GPU where there is one.
     """
 
     version: ClassVar[int] = 1
@@ -58,6 +59,8 @@ class Stage(ABC):
     seeded: ClassVar[bool] = False
     spread: ClassVar[bool] = False
     listens: ClassVar[bool] = False
+    shards: ClassVar[bool] = False
+    accelerated: ClassVar[bool] = False
 
     class Parameters(Settings):
         """What a recipe may set."""
@@ -76,3 +79,11 @@ class Stage(ABC):
     @abstractmethod
     def run(cls, parameters: Any, context: Context) -> None:
         """Make the files of the stage in `context.out`."""
+
+    @classmethod
+    def run_shard(cls, parameters: Any, context: Context, index: int, count: int) -> None:
+        """Do one of `count` parts of the work, from 0, where `run` finds it: in `context.store` or `context.scratch`.
+
+        Other parts run beside it, on other machines; `run` does itself what no part has done.
+        """
+        raise NotImplementedError

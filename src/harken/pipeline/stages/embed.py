@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from harken.audio.cancel import Microphones
+from harken.data.clips import Clip
 from harken.embeddings.embedder import make_spec, weights_digest
-from harken.embeddings.extract import extract, probe
+from harken.embeddings.extract import Extracted, extract, probe
 from harken.encoders import create_encoder, encoder_class
 from harken.encoders.checkpoints import weights_for
+from harken.encoders.weight_files import from_safetensors
+from harken.errors import HarkenError
+from harken.own_code import code_digests, is_own
 from harken.pipeline.stages.base import Context, Settings, Stage
 from harken.pipeline.stages.tables import Quarantined, write_embeddings
 
@@ -24,9 +29,11 @@ class EmbedStage(Stage):
     makes = "embeddings"
     spread = True
     listens = True
+    shards = True
 
     class Parameters(Settings):
         """encoder, config, layer, pooling, level, microphones: see `EmbeddingSpec`; None is the encoder's own choice.
+        An encoder of one's own is `file.py:Class` or `package.module:Class`; its weights are a file of safetensors.
 
         weights: a name of `harken weights list` or a file; None is the catalogue's first. size: `tiny` is a small
         network of the same architecture with random weights, which shows that everything runs, and nothing else.
@@ -44,34 +51,46 @@ class EmbedStage(Stage):
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
         _, weights = _network(parameters)
-        return {} if weights is None else {"weights_sha256": weights_digest(weights)}
+        found: dict[str, Any] = {} if weights is None else {"weights_sha256": weights_digest(weights)}
+        code = code_digests(parameters.encoder)
+        return {**found, "code_sha256": code} if code else found
+
+    @classmethod
+    def run_shard(cls, parameters: Any, context: Context, index: int, count: int) -> None:
+        own = context.clips[index::count]
+        for row, _ in enumerate(_features(parameters, context, own)):
+            context.progress(row + 1, len(own))
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
-        config, weights = _network(parameters)
-        paths = [clip.path for clip in context.clips]
-        rate, channels = recording_form(context)
-        spec = make_spec(
-            parameters.encoder,
-            sample_rate=rate,
-            channels=channels,
-            config=config,
-            layer=parameters.layer,
-            pooling=parameters.pooling,
-            level=parameters.level,
-            microphones=parameters.microphones,
-            weights=weights,
-        )
         kept, vectors, aside = [], [], []
-        found = extract(paths, spec, weights, store=context.store, workers=context.workers)
+        found = _features(parameters, context, context.clips)
         for row, (clip, result) in enumerate(zip(context.clips, found, strict=True)):
             if result.features is None:
                 aside.append(Quarantined(clip.clip_id, str(result.error)))
             else:
                 kept.append(clip.clip_id)
                 vectors.append(result.features.embedding)
-            context.progress(row + 1, len(paths))
+            context.progress(row + 1, len(context.clips))
         write_embeddings(context.out, context.clips[0].machine, kept, vectors, aside)
+
+
+def _features(parameters: Any, context: Context, clips: Sequence[Clip]) -> Iterator[Extracted]:
+    """Of some of the machine's clips; they are kept in the store."""
+    config, weights = _network(parameters)
+    rate, channels = recording_form(context)
+    spec = make_spec(
+        parameters.encoder,
+        sample_rate=rate,
+        channels=channels,
+        config=config,
+        layer=parameters.layer,
+        pooling=parameters.pooling,
+        level=parameters.level,
+        microphones=parameters.microphones,
+        weights=weights,
+    )
+    return extract([clip.path for clip in clips], spec, weights, store=context.store, workers=context.workers)
 
 
 def _network(parameters: Any) -> tuple[dict[str, Any], Mapping[str, np.ndarray] | None]:
@@ -84,8 +103,21 @@ def _network(parameters: Any) -> tuple[dict[str, Any], Mapping[str, np.ndarray] 
         tiny = getattr(sys.modules[cls.__module__], "TINY", {})
         built = create_encoder(parameters.encoder, {**tiny, **parameters.config, "seed": 0})
         return built.config(), built.weights()
+    if is_own(parameters.encoder):
+        return dict(parameters.config), _own_weights(parameters)
     told, weights = weights_for(parameters.encoder, parameters.weights)
     return {**told, **parameters.config}, weights
+
+
+def _own_weights(parameters: Any) -> Mapping[str, np.ndarray]:
+    """Of an encoder that the catalogue does not know. Raises HarkenError where the file is missing or damaged."""
+    if parameters.weights is None:
+        raise HarkenError(f"{parameters.encoder} needs weights", next_step="Name a file of safetensors under weights")
+    file = Path(parameters.weights)
+    try:
+        return from_safetensors(file.read_bytes(), file)
+    except OSError as error:
+        raise HarkenError(f"cannot be read ({error.strerror})", file=file, next_step="Check the path") from None
 
 
 def recording_form(context: Context) -> tuple[int, int]:

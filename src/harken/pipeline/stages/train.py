@@ -41,6 +41,7 @@ class TrainStage(Stage):
     seeded = True
     spread = True
     listens = True
+    accelerated = True
 
     class Parameters(Settings):
         """model, training: see `ModelSpec` and `TrainingSpec`, whose seeds are the run's. threads: of the processor;
