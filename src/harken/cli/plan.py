@@ -1,14 +1,19 @@
-"""harken plan: what a run would do."""
+"""harken plan: what a run would do and cost."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from harken.cli.console import emit, key_values, say
 from harken.cli.recipe_options import Json, Machines, Profile, Recipe, Set, machine_names
+
+GIB = 2**30
+#: of more stages than these, those of one kind that are alike share a line
+MANY = 40
 
 
 def plan(
@@ -20,7 +25,7 @@ def plan(
     set_: Set = None,
     json: Json = False,
 ) -> None:
-    """What a run would do: stages, clips, what is there already, what is missing."""
+    """What a run would do and cost: stages, clips, classes, steps, time, memory; what is there, what is missing."""
     from harken.pipeline.plan import make_plan
     from harken.pipeline.recipe import load_recipe
 
@@ -30,12 +35,161 @@ def plan(
         emit(told)
         return
     print(f"{chosen.name}: {chosen.title}")
-    print(f"{'stage':<16}{'kind':<14}{'reads':<26}{'tasks':>6}{'there':>7}  parameters")
-    for row in told["stages"]:
-        shown = " ".join(f"{key}={value}" for key, value in row["parameters"].items())
-        there = "-" if row["cached"] is None else str(row["cached"])
-        print(f"{row['stage']:<16}{row['kind']:<14}{', '.join(row['reads']):<26}{row['tasks']:>6}{there:>7}  {shown}")
-    for unit in told["units"]:
-        print(f"{unit['set']}: {unit['machine']:<20} {unit['train']:>6} training clips, {unit['test']:>5} test clips")
+    for line in (*_stages(told), "", *_units(told), "", *_total(told)):
+        print(line)
     for text in told["missing"]:
         say(f"missing: {text}")
+
+
+def _stages(told: Mapping[str, Any]) -> Iterator[str]:
+    rows = _grouped(told["stages"])
+    name = max(len("stage"), *(len(row["stage"]) for row in rows))
+    kind = max(len("kind"), *(len(row["kind"]) for row in rows))
+    yield (f"{'stage':<{name}} {'kind':<{kind}} {'tasks':>6} {'there':>6} {'this machine':>13} {'memory':>9} "
+           f"{'H200':>11} {'memory':>9}  what")  # fmt: skip
+    for row in rows:
+        there = "-" if row["cached"] is None else str(row["cached"])
+        h200 = None if row["h200_seconds"] is None else row["h200_seconds"]["recipe"]
+        costs = (duration(row["seconds"]), _gib(row["memory"]), duration(h200), _gib(row["h200_memory"]))
+        told_costs = "{:>13} {:>9} {:>11} {:>9}".format(*costs)
+        begin = f"{row['stage']:<{name}} {row['kind']:<{kind}} {row['tasks']:>6} {there:>6}"
+        yield f"{begin} {told_costs}  {_what(row, told['nominal'])}".rstrip()
+
+
+def _grouped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Where there are many, those without a model of their own and with the same settings as one, times added up."""
+    if len(rows) <= MANY:
+        return rows
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        alone = row["kind"] in ("labels", "train", "autoencoder")
+        key = row["stage"] if alone else f"{row['kind']} {row['tasks']} {sorted(row['parameters'].items())}"
+        groups.setdefault(key, []).append(row)
+    return [group[0] if len(group) == 1 else _together(group) for group in groups.values()]
+
+
+def _together(group: list[dict[str, Any]]) -> dict[str, Any]:
+    def total(key: str) -> Any:
+        values = [row[key] for row in group if row.get(key) is not None]
+        return sum(values) if values else None
+
+    memory = {key: max((row[key] for row in group if row[key] is not None), default=None)
+              for key in ("memory", "h200_memory")}  # fmt: skip
+    h200 = [row["h200_seconds"]["recipe"] for row in group if row["h200_seconds"] is not None]
+    return {
+        **group[0],
+        **memory,
+        "stage": f"{len(group)} x {group[0]['stage']} ...",
+        "reads": [],
+        "h200_seconds": {"recipe": sum(h200)} if h200 else None,
+        **{key: total(key) for key in ("tasks", "cached", "seconds", "clips")},
+    }
+
+
+def _what(row: Mapping[str, Any], nominal: bool) -> str:
+    """The few parameters that tell a stage, and what they come to."""
+    parameters = row["parameters"]
+    words: list[str] = []
+    if row["kind"] == "labels":
+        years = parameters.get("years")
+        words = [parameters.get("policy", "thuee"), _years(years)]
+        if "classes" in row:
+            least = ">= " if row.get("at_least") else ""
+            words += [f"{least}{row['classes']:,} classes", f"{row['clips']:,}{' nominal' * nominal} clips"]
+    elif row["kind"] == "train":
+        words = [_network(branch) for branch in parameters["model"]["branches"]]
+        training = parameters["training"]
+        if "steps" in row:
+            words.append(f"{row['steps']:,} steps of {row['batch']} x {row['accumulation']}")
+            words.append(f"{row['clips']:,}{' nominal' * nominal} clips, {row['held_out']:,} held out")
+        words.append(f"rate {training.get('learning_rate', 1e-4):g}")
+        if "learned_parameters" in row:
+            words.append(f"{row['learned_parameters'] / 1e6:.1f} M of {row['network_parameters'] / 1e6:.1f} M learn")
+    else:
+        words = [
+            str(parameters[key]) for key in ("encoder", "weights", "layers", "detector", "mode") if parameters.get(key)
+        ]
+        if row["kind"] == "autoencoder" and "steps" in row:
+            words.append(f"{row['steps']:,} steps of {row['batch']}")
+        elif row.get("clips"):
+            words.append(f"{row['clips']:,}{' nominal' * nominal} clips")
+    read = f"from {', '.join(row['reads'])}: " if row["reads"] else ""
+    return read + ", ".join(words) if words else read.rstrip(": ")
+
+
+def _years(years: Sequence[int] | None) -> str:
+    if not years:
+        return "all years"
+    return str(years[0]) if len(years) == 1 else f"{min(years)}-{max(years)}"
+
+
+def _network(branch: Mapping[str, Any]) -> str:
+    how = "LoRA" if branch.get("adapter") else "frozen" if branch.get("frozen") else ""
+    size = branch.get("weights") or branch.get("size", "full")
+    return " ".join(filter(None, (branch["encoder"], how, f"({size})")))
+
+
+def _units(told: Mapping[str, Any]) -> Iterator[str]:
+    sets: dict[str, list[Mapping[str, Any]]] = {}
+    for unit in told["units"]:
+        sets.setdefault(unit["set"], []).append(unit)
+    nominal = " (nominal)" if told["nominal"] else ""
+    for name, units in sets.items():
+        sums = {key: sum(unit[key] for unit in units) for key in ("train", "supplemental", "test")}
+        clips = f"{sums['train']:,} training, {sums['supplemental']:,} supplemental, {sums['test']:,} test clips"
+        yield f"{name or 'clips'}{nominal}: {len(units)} machines, {clips}"
+        alike: dict[tuple[int, int, int], list[str]] = {}
+        for unit in units:
+            alike.setdefault((unit["train"], unit["supplemental"], unit["test"]), []).append(unit["machine"])
+        for (train, more, test), machines in alike.items():
+            each = " each" if len(machines) > 1 else ""
+            supplemental = f" + {more:,}" if more else ""
+            yield f"  {', '.join(machines)}: {train:,}{supplemental} training clips, {test:,} test clips{each}"
+
+
+def _total(told: Mapping[str, Any]) -> Iterator[str]:
+    total = told["total"]
+    if total["seconds"] is None:
+        yield "time and memory: not estimated"
+        return
+    left = (
+        ""
+        if total["remaining_seconds"] == total["seconds"]
+        else f", of which {duration(total['remaining_seconds'])} remain"
+    )
+    fits = {True: "fits", False: "does not fit", None: "?"}
+    yield f"in all: {duration(total['seconds'])} on this machine{left}"
+    if total["memory"] is not None:
+        yield (f"        {_gib(total['memory'])} at the peak of {_gib(total['machine_memory'])}: "
+               f"{fits[total['fits']]}")  # fmt: skip
+    if total["h200_seconds"] is None:
+        yield "        no stage uses a GPU"
+    h200, remaining = total["h200_seconds"], total["h200_remaining_seconds"]
+    if h200 is not None:
+        left = "" if remaining == h200 else f", of which {duration(remaining['recipe'])} remain"
+        yield (f"        {duration(h200['recipe'])} on one H200{left} (with tf32 {duration(h200['tf32'])}, "
+               f"with bf16 {duration(h200['bf16'])})")  # fmt: skip
+    if total["h200_memory"] is not None:
+        yield f"        {_gib(total['h200_memory'])} of its 141 GB: {fits[total['h200_fits']]}"
+    for text in told["assumptions"]:
+        yield f"        {text}"
+
+
+def duration(seconds: float | None) -> str:
+    """`3 h 20 min`; `-` for None."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 1 or seconds == 0 else "< 1 s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    days, hours = divmod(round(seconds / 3600), 24)
+    return f"{days:,} d {hours} h"
+
+
+def _gib(size: float | None) -> str:
+    return "-" if size is None else f"{size / GIB:.1f} GiB"

@@ -1,0 +1,238 @@
+"""What `harken plan` tells: complete without data and weights, and what a run then does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harken.cli.main import app
+from harken.cli.plan import duration
+from harken.data.clips import Clip
+from harken.data.labels import label_clips
+from harken.data.plant.simulate import simulate
+from harken.encoders.checkpoints import catalog
+from harken.errors import HarkenError
+from harken.pipeline import estimate
+from harken.pipeline.nominal import nominal_clips
+from harken.pipeline.plan import make_plan, passed
+from harken.pipeline.recipe import list_recipes, load_recipe
+from harken.training.model_spec import ModelSpec
+from harken.training.settings import TrainingSpec
+from harken.training.signals import hold_out
+from test_pipeline import SIZES, run
+
+SMALL = {"encoder": "dasheng", "policy": "thuee"}
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("plant")
+    simulate(root, machines=["fan", "valve"], **{**SIZES, "train_source": 24})  # type: ignore[arg-type]
+    return root
+
+
+def stages(plan: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [row for row in plan["stages"] if row["kind"] == kind]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts networks as if they were small: which recipes tell what is another question than how much."""
+    real = estimate.without_weights
+
+    def small(model: ModelSpec) -> ModelSpec:
+        plain = real(model)
+        changes = {"size": "tiny", "config": {}}
+        branches = tuple(branch.model_copy(update=changes) for branch in plain.branches)
+        return plain.model_copy(update={"branches": branches})
+
+    monkeypatch.setattr(estimate, "without_weights", small)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("name", list_recipes())
+def test_plans_are_complete_without_data_and_weights(name: str) -> None:
+    # One year of recipes that leave it open, to be quick.
+    years = "stages.labels.years" if name == "finetune" else "score_years"
+    recipe = load_recipe(name, changes={years: [2025]})
+    plan = make_plan(recipe, None, None)
+    assert plan["nominal"]
+    assert plan["missing"][0].startswith("data: name it with --data")
+    assert any("harken data download 2025" in text for text in plan["missing"])
+    for row in stages(plan, "train"):
+        assert row["classes"] > 1
+        assert row["steps"] >= 1
+        assert row["tasks"] == len(recipe.seeds)
+        assert min(row["seconds"], row["memory"], row["h200_memory"], *row["h200_seconds"].values()) > 0
+    assert all(row["steps"] > 1 and row["seconds"] > 0 for row in stages(plan, "autoencoder"))
+    assert all(row["clips"] > 0 and row["seconds"] > 0 for row in stages(plan, "embed_trained"))
+    assert plan["total"]["remaining_seconds"] == plan["total"]["seconds"] > 0
+    named = {
+        branch["weights"]
+        for row in stages(plan, "train")
+        for branch in row["parameters"]["model"]["branches"]
+        if branch.get("weights")
+    }
+    assert named <= {entry.name for entry in catalog()}
+    for weights in named:
+        assert sum(f"harken weights fetch {weights} " in text for text in plan["missing"]) == 1
+    json.dumps(plan)
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    app(args=["plan", "nwpu_fusion"], standalone_mode=False)
+    shown = capsys.readouterr()
+    assert "nwpu, 2025, 187 classes, 16,500 nominal clips" in shown.out
+    assert "from labels: beats LoRA (beats-iter3-plus-as2m), eat LoRA (eat-large-epoch20-pretrain)" in shown.out
+    assert "dcase2025 eval (nominal): 8 machines" in shown.out
+    assert "on one H200" in shown.out
+    assert "none was measured" in shown.out
+    assert "harken data download 2025" in shown.err
+    assert "harken weights fetch eat-large-epoch20-pretrain" in shown.err
+
+
+def test_classes_and_steps_are_those_of_the_run(plant: Path, tmp_path: Path) -> None:
+    changes = {
+        **SMALL, "stages.train.training.steps": None, "stages.train.training.epochs": 2,
+        "stages.train.training.accumulation": 2, "stages.train.training.held_out": 0.3,
+        "stages.train.training.evaluate_every": 1000,
+    }  # fmt: skip
+    recipe = load_recipe("finetune", profile="tiny", changes=changes)
+    plan = make_plan(recipe, plant, tmp_path)
+    assert not plan["nominal"]
+    assert plan["missing"] == []
+    assert plan["total"]["remaining_seconds"] == plan["total"]["seconds"]
+    run(plant, tmp_path, "finetune", changes=changes)
+    (labels,) = tmp_path.glob("objects/*/*/classes.json")
+    (history,) = tmp_path.glob("objects/*/*/history.json")
+    (row,) = stages(plan, "labels")
+    assert row["classes"] == len(json.loads(labels.read_text())["classes"])
+    (row,) = stages(plan, "train")
+    assert row["steps"] == json.loads(history.read_text())["evaluations"][-1]["step"]
+    # What is there costs nothing more; two of the three checkpoints there are not.
+    after = make_plan(recipe, plant, tmp_path)
+    rows = {row["stage"]: row for row in after["stages"]}
+    assert rows["train"]["remaining_seconds"] == rows["embed_1"]["remaining_seconds"] == 0
+    assert rows["train"]["seconds"] > 0
+    assert after["total"]["remaining_seconds"] < after["total"]["seconds"]
+
+
+def test_nothing_remains_of_what_is_there(plant: Path, tmp_path: Path) -> None:
+    run(plant, tmp_path, "spectral_knn", profile="full")
+    plan = make_plan(load_recipe("spectral_knn"), plant, tmp_path)
+    assert plan["total"]["seconds"] > 0
+    assert plan["total"]["remaining_seconds"] == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5])
+def test_clips_held_out_are_those_of_the_loop(share: float) -> None:
+    clips = [
+        Clip(f"{section} {number}", Path("x"), year=2025, split="train", machine="fan", section=section)
+        for section, count in (("00", 9), ("01", 10), ("02", 33), ("03", 250))
+        for number in range(count)
+    ]
+    table = label_clips(clips, "thuee")
+    training = TrainingSpec(epochs=3, batch=16, accumulation=2, held_out=share, choose="last")
+    told = passed(training, clips, table)
+    trained, held = hold_out(table.indices(clips), share, np.random.default_rng(0))
+    assert (told.trained, told.held_out) == (len(trained), len(held))
+    assert told.steps == 3 * (len(trained) // 16 // 2)
+
+
+def test_years_that_the_data_lack_are_told(plant: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = load_recipe("thuee_system1", profile="tiny", changes={"stages.labels.years": [2023, 2025]})
+    missing = make_plan(recipe, plant, None)["missing"]
+    assert any("harken data download 2023" in text for text in missing)
+    arguments = ["plan", "spectral_knn", "--data", str(plant / "nowhere"), "--set", "score_years=[2025]"]
+    app(args=arguments, standalone_mode=False)
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_nominal_clips_are_those_of_the_catalogue() -> None:
+    clips = nominal_clips([2025])
+    assert sum(clip.split == "train" for clip in clips) == 15 * 1000
+    assert sum(clip.split == "test" for clip in clips) == 15 * 200
+    assert sum(clip.kind == "noise" for clip in clips) == 15 * 100
+    assert len(label_clips(clips, "thuee")) == 26 + 5 + 9 + 5 + 6 + 12 + 5 + 97 + 7
+
+
+# --- counting
+
+
+def spec(encoder: str, **more: Any) -> ModelSpec:
+    return ModelSpec.model_validate({"branches": [{"encoder": encoder, **more}]})
+
+
+def test_operations_of_beats_are_those_of_its_layers() -> None:
+    tokens, width, depth = 496, 768, 12
+    dense = 2 * tokens * width * (4 * width + 2 * 3072)
+    attention = 2 * 2 * tokens * tokens * width
+    front = 2 * tokens * (256 * 512 + 512 * width) + 2 * tokens * width * 48 * 128 + 2 * 998 * 257 * 128
+    counts = estimate.count_training(spec("beats"), TrainingSpec(steps=1, batch=2), 10, ())
+    assert counts.forward.flops == pytest.approx(depth * (dense + attention) + front, rel=0.05)
+    # The way back costs twice as much, for each of two clips.
+    assert counts.batch.flops == pytest.approx(2 * 3 * counts.forward.flops, rel=0.05)
+    adapted = estimate.count_training(spec("beats", adapter={"rank": 64}), TrainingSpec(steps=1, batch=2), 10, ())
+    assert adapted.trainable < 0.1 * adapted.parameters
+    assert adapted.batch.flops < 0.8 * counts.batch.flops
+
+
+def test_memory_grows_with_the_batch_and_shrinks_by_recomputing() -> None:
+    def live(batch: int, **more: Any) -> float:
+        training = TrainingSpec(steps=1, batch=batch, seconds=2.0, **more)
+        return estimate.count_training(spec("eat", size="tiny"), training, 10, ()).live
+
+    assert live(4) < live(8) < live(16)
+    assert live(64, recompute=True) < 0.8 * live(64)
+
+
+@pytest.mark.parametrize("encoder", ["beats", "dasheng", "dual_branch", "eat", "efficientat", "fisher"])
+def test_every_encoder_is_counted(encoder: str) -> None:
+    from harken.training.models import build_model
+
+    plain = spec(encoder, size="tiny")
+    counts = estimate.count_training(plain, TrainingSpec(steps=1, batch=4), 10, (0,))
+    built = build_model(plain).parameter_counts()
+    assert 0 < counts.parameters - built.total == counts.trainable - built.trainable
+    assert counts.batch.flops > counts.forward.flops > 0
+
+
+def test_published_sizes_need_no_weights() -> None:
+    assert estimate.published_config("eat", "eat-large-epoch20-pretrain")["width"] == 1024
+    assert estimate.published_config("fisher", "fisher-small")["width"] == 384
+    for entry in catalog():
+        if entry.encoder == "fisher":
+            assert estimate.published_config("fisher", entry.name)
+
+
+def test_a_model_that_cannot_be_built_is_told() -> None:
+    losses = [{"name": "arcface"}]
+    training = TrainingSpec.model_validate({"steps": 1, "losses": losses, "augmentation": {"mixup": {}}})
+    with pytest.raises(HarkenError, match="mixup"):
+        estimate.count_training(spec("eat", size="tiny"), training, 10, ())
+
+
+def test_without_torch_a_plan_has_no_times() -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import importlib.util as u; real = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'torch' else real(name, *a)\n"
+        "from harken.cli.main import app; app(args=['plan', 'nwpu_fusion'], standalone_mode=False)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "19,520 steps" in done.stdout
+    assert "not estimated" in done.stdout
+    assert "harken[torch]" in done.stderr
+
+
+def test_durations_are_readable() -> None:
+    told = [duration(seconds) for seconds in (None, 0.2, 12, 150, 12_000, 400_000)]
+    assert told == ["-", "< 1 s", "12 s", "2 min", "3 h 20 min", "4 d 15 h"]
