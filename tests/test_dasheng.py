@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+import encoder_suite as suite
+from encoder_suite import noise, official
 from harken.encoders.dasheng import TINY, Dasheng, DashengNet, mel_filters, read_checkpoint, token_count
 from harken.errors import WeightsError
 
@@ -21,35 +21,13 @@ COUNT = "init_bn.1.num_batches_tracked"
 #: samples whose tokens fill one chunk
 CHUNK = 252 * 640
 
-Arrays = dict[str, np.ndarray]
-
-
-def noise(clips: int, samples: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(scale=0.1, size=(clips, samples)).astype(np.float32)
-
-
-def official(path: Path) -> tuple[Arrays, dict[str, Any]]:
-    """Tensors and the rest of a file."""
-    found = torch.load(path, weights_only=True)
-    return {name: tensor.numpy() for name, tensor in found.pop("model").items()}, found
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+_one_thread = suite.one_thread
+folder = suite.folder
 
 
 @pytest.fixture(scope="module")
 def tiny() -> Dasheng:
     return Dasheng(**TINY, seed=0)
-
-
-@pytest.fixture(scope="module")
-def folder(shared: Path) -> Path:
-    return shared / "golden" / "encoders"
 
 
 @pytest.fixture(scope="module")
@@ -109,22 +87,15 @@ def test_reads_every_kind_of_official_file(folder: Path, trained: Dasheng) -> No
     classifier = tensors | {"outputlayer.weight": np.ones((5, 96))}
     half = {name: array.astype(np.float16) for name, array in tensors.items()}
     front = {"n_fft": 512, "hop_size": 160, "win_size": 512, "n_mels": 64, "f_max": 8000, "center": True}
-    for names, rest in (
+    files = (
         (tensors, about),
         (hub, {"encoder_kwargs": {"num_heads": 4, "target_length": 1012}}),
         (classifier, {"config": {"num_heads": 4, **front}}),
         (weights, {"num_heads": 4}),
         (half, about),
-    ):
-        found = read_checkpoint(names, rest)
-        assert found is not None
-        assert found[0] == TINY
-        assert found[1].keys() == weights.keys()
-        for name, array in found[1].items():
-            assert array.dtype == (np.int64 if name == COUNT else np.float32)
-            np.testing.assert_allclose(
-                array, weights[name], rtol=2e-3 if names is half else 0, atol=1e-5 * (names is half)
-            )
+    )
+    assert weights[COUNT].dtype == np.int64
+    suite.check_reads(read_checkpoint, files, TINY, weights)
 
 
 @pytest.mark.parametrize(("width", "heads"), [(128, 2), (1280, 16)])
@@ -149,28 +120,13 @@ def test_positions_of_another_length(folder: Path) -> None:
     np.testing.assert_allclose(shorter[1]["time_pos_embed"][0, 5, 0], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("other", ["eat_tiny", "fisher_tiny", "beats_tiny"])
-def test_other_architectures_are_not_read(folder: Path, other: str) -> None:
-    tensors, about = official(folder / f"{other}.pt")
-    assert read_checkpoint(tensors, about) is None
-    assert read_checkpoint(tensors, {}) is None
-
-
 def test_damaged_files_are_refused(folder: Path) -> None:
     tensors, about = official(folder / "dasheng_tiny.pt")
-    for name in ("time_pos_embed", "freq_pos_embed", "init_bn.1.running_var", "patch_embed.proj.weight", "norm.bias"):
-        with pytest.raises(WeightsError, match=r"lacks 1 of 47"):
-            read_checkpoint({key: array for key, array in tensors.items() if key != name}, about)
-        with pytest.raises(WeightsError):
-            read_checkpoint(tensors | {name: tensors[name][None]}, about)
-        with pytest.raises(WeightsError):
-            read_checkpoint(tensors | {name: tensors[name][..., :0]}, about)
-    # A part that computes something else is not left out.
-    for extra in ("cls_token", "token_pos_embed", "blocks.0.ls1.gamma"):
-        with pytest.raises(WeightsError, match="does not know"):
-            read_checkpoint(tensors | {extra: np.ones(96)}, about)
-    with pytest.raises(WeightsError, match="not finite"):
-        read_checkpoint(tensors | {"norm.weight": np.full(96, np.nan)}, about)
+    positions = ("time_pos_embed", "freq_pos_embed")
+    needed = ("norm.weight", "norm.bias", *positions, "init_bn.1.running_var", "patch_embed.proj.weight")
+    unknown = ("cls_token", "token_pos_embed", "blocks.0.ls1.gamma")
+    # Shorter tables of positions are stretched, but not those of nothing.
+    suite.check_damage_is_refused(read_checkpoint, tensors, about, needed=needed, count=47, unknown=unknown, narrow=0)
     for config in ({}, {"num_heads": 5}, {"num_heads": 4.0}):
         with pytest.raises(WeightsError, match="do not fit"):
             read_checkpoint(tensors, {"config": config})
@@ -181,20 +137,12 @@ def test_damaged_files_are_refused(folder: Path) -> None:
 
 
 def test_layers(tiny: Dasheng) -> None:
-    found = tiny.encode(noise(2, RATE), layers=tiny.layers)
-    assert found.layers == ("patches", "block_1", "block_2", "block_3", "norm")
+    assert tiny.layers == ("patches", "block_1", "block_2", "block_3", "norm")
     assert tiny.default_layer == "norm"
-    assert found.features_BLTD.dtype == np.float32
-    assert found.features_BLTD.shape == (2, 5, 25, 96)
-    assert np.isfinite(found.features_BLTD).all()
-    for index, layer in enumerate(tiny.layers):
-        alone = tiny.encode(noise(2, RATE), layers=(layer,))
-        assert np.array_equal(found.features_BLTD[:, index], alone.features_BLTD[:, 0])
+    features_BLTD = suite.check_layers(tiny, RATE, (25, 96))
     with torch.inference_mode():
-        (default,) = tiny.module(torch.from_numpy(noise(2, RATE)))
-        normed = tiny.module.norm(torch.from_numpy(found.features_BLTD[:, 3]))
-    np.testing.assert_allclose(default, found.features_BLTD[:, 4], atol=1e-5)
-    np.testing.assert_allclose(normed, found.features_BLTD[:, 4], atol=1e-5)
+        normed = tiny.module.norm(torch.from_numpy(features_BLTD[:, 3]))
+    np.testing.assert_allclose(normed, features_BLTD[:, 4], atol=1e-5)
 
 
 def test_the_range_is_of_each_clip(tiny: Dasheng) -> None:
@@ -252,67 +200,19 @@ def test_chunks_follow_each_other(tiny: Dasheng, samples: int) -> None:
     np.testing.assert_allclose(found, torch.cat(chunks, dim=1), atol=1e-5)
 
 
-def test_batch_and_padding_change_nothing(tiny: Dasheng) -> None:
-    lengths = np.array([10_000, 24_000, 16_333])
-    wave = noise(3, 24_000)
-    found = tiny.encode(wave, lengths)
-    for index, length in enumerate(lengths):
-        alone = tiny.encode(wave[index : index + 1, :length])
-        frames = int(alone.lengths_B[0])
-        assert found.lengths_B[index] == frames
-        assert np.array_equal(found.features_BLTD[index, :, :frames], alone.features_BLTD[0])
-        assert not found.features_BLTD[index, :, frames:].any()
-
-
 def test_module_can_be_trained(trained: Dasheng) -> None:
-    net = Dasheng(trained.weights(), **trained.config()).module.train()
-    wave = torch.from_numpy(noise(2, CHUNK + RATE)).requires_grad_()
-    (features,) = net(wave, ("norm",), torch.tensor([CHUNK + RATE, 9_000]))
-    (features * torch.linspace(0, 1, features[0].numel()).view_as(features[0])).mean().backward()
-    assert wave.grad is not None
-    assert wave.grad.isfinite().all()
-    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in net.parameters())
-    net.eval()
-    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
-        halved = net.spectrogram(wave)
-        assert net(wave)[0].isfinite().all()
-    assert torch.equal(halved, net.spectrogram(wave))
-
-
-def test_silence_is_finite(tiny: Dasheng) -> None:
-    assert np.isfinite(tiny.encode(np.zeros((1, RATE), dtype=np.float32)).features_BLTD).all()
-
-
-def test_repeatable_and_seeded() -> None:
-    wave = noise(1, RATE)
-    state = torch.random.get_rng_state()
-    one, same, other = Dasheng(**TINY, seed=1), Dasheng(**TINY, seed=1), Dasheng(**TINY, seed=2)
-    assert torch.equal(state, torch.random.get_rng_state())
-    features = one.encode(wave).features_BLTD
-    assert np.array_equal(features, same.encode(wave).features_BLTD)
-    assert not np.array_equal(features, other.encode(wave).features_BLTD)
-
-
-def test_rebuilds_from_config_and_weights(trained: Dasheng) -> None:
-    rebuilt = Dasheng(trained.weights(), **trained.config())
-    shapes = {name: array.shape for name, array in trained.weights().items()}
-    assert shapes == Dasheng.tensor_shapes(**trained.config())
-    assert np.array_equal(rebuilt.encode(noise(1, RATE)).features_BLTD, trained.encode(noise(1, RATE)).features_BLTD)
+    net = Dasheng(trained.weights(), **trained.config()).module
+    suite.check_everything_learns(net, CHUNK + RATE, ("norm",))
+    # In training the front end's batch norm moves with every call.
+    suite.check_front_end_keeps_precision(net.eval(), net.spectrogram)
 
 
 def test_refusals(tiny: Dasheng) -> None:
     with pytest.raises(ValueError, match="no layer block_9"):
-        tiny.encode(noise(1, RATE), layers=("block_9",))
-    with pytest.raises(ValueError, match="no layer block_9"):
         tiny.module(torch.zeros(1, RATE), ("block_9",))
-    with pytest.raises(ValueError, match="480 samples or more"):
-        tiny.encode(noise(1, 479))
+    assert tiny.min_samples == 480
     with pytest.raises(ValueError, match="too short"):
         tiny.module(torch.zeros(1, 479))
     for wrong in ({"heads": 5}, {"depth": 0}, {"width": 0}):
         with pytest.raises(ValueError):
             Dasheng(**{**TINY, **wrong})
-    weights = dict(tiny.weights())
-    weights.pop("norm.weight")
-    with pytest.raises(WeightsError, match=r"lacks 1 of 47 .*norm\.weight"):
-        Dasheng(weights, **TINY)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+import encoder_suite as suite
+from encoder_suite import noise, official
 from harken.encoders.eat import BANDS, EAT, FRAMES, HOP, PATCH, TINY, positions, read_checkpoint, suppress_spikes
 from harken.errors import WeightsError
 
@@ -22,35 +22,13 @@ IMAGE = "modality_encoders.IMAGE."
 #: samples of one window of the tiny network
 WINDOW = TINY["target_frames"] * HOP
 
-Arrays = dict[str, np.ndarray]
-
-
-def noise(clips: int, samples: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(scale=0.1, size=(clips, samples)).astype(np.float32)
-
-
-def official(path: Path) -> tuple[Arrays, dict[str, Any]]:
-    """Tensors and the rest of a file."""
-    found = torch.load(path, weights_only=True)
-    return {name: tensor.numpy() for name, tensor in found.pop("model").items()}, found
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+_one_thread = suite.one_thread
+folder = suite.folder
 
 
 @pytest.fixture(scope="module")
 def tiny() -> EAT:
     return EAT(**TINY, seed=0)
-
-
-@pytest.fixture(scope="module")
-def folder(shared: Path) -> Path:
-    return shared / "golden" / "encoders"
 
 
 @pytest.fixture(scope="module")
@@ -114,20 +92,14 @@ def test_reads_every_kind_of_official_file(folder: Path, trained: EAT) -> None:
     half = {name: array.astype(np.float16) for name, array in tensors.items()}
     cfg = about["cfg"]
     nested = {"cfg": {"task": {"target_length": 256}, "model": {"pretrained_model_args": {"model": {"num_heads": 4}}}}}
-    for names, rest in (
+    files = (
         (tensors | teacher, about),
         (tuned | classifier, nested),
         (hub, {"num_heads": 4, "img_size": [256, 128]}),
         (dict(weights), {"cfg": cfg}),
         (half, about),
-    ):
-        found = read_checkpoint(names, rest)
-        assert found is not None
-        assert found[0] == TINY
-        assert found[1].keys() == weights.keys()
-        for name, array in found[1].items():
-            assert array.dtype == np.float32
-            np.testing.assert_allclose(array, weights[name], atol=1e-3 if names is half else 0)
+    )
+    suite.check_reads(read_checkpoint, files, TINY, weights)
 
 
 def test_sizes_without_a_configuration() -> None:
@@ -137,27 +109,12 @@ def test_sizes_without_a_configuration() -> None:
     assert found[0] == {"width": 128, "depth": 1, "heads": 2, "target_frames": FRAMES}
 
 
-@pytest.mark.parametrize("other", ["fisher_tiny", "dasheng_tiny", "beats_tiny"])
-def test_other_architectures_are_not_read(folder: Path, other: str) -> None:
-    tensors, about = official(folder / f"{other}.pt")
-    assert read_checkpoint(tensors, about) is None
-    assert read_checkpoint(tensors, {}) is None
-
-
 def test_damaged_files_are_refused(folder: Path) -> None:
     tensors, about = official(folder / "eat_tiny.pt")
     norm, proj = IMAGE + "context_encoder.norm.weight", IMAGE + "local_encoder.proj.weight"
-    for name in (norm, proj, IMAGE + "extra_tokens", "blocks.1.attn.qkv.weight", "blocks.2.mlp.fc2.bias"):
-        with pytest.raises(WeightsError, match=r"lacks 1 of 41"):
-            read_checkpoint({key: array for key, array in tensors.items() if key != name}, about)
-        with pytest.raises(WeightsError):
-            read_checkpoint(tensors | {name: tensors[name][..., :7]}, about)
-    # A part that computes something else is not left out.
-    for extra in (IMAGE + "context_encoder.blocks.0.norm1.weight", "norm.weight", IMAGE + "alibi_scale"):
-        with pytest.raises(WeightsError, match="does not know"):
-            read_checkpoint(tensors | {extra: np.ones(96)}, about)
-    with pytest.raises(WeightsError, match="not finite"):
-        read_checkpoint(tensors | {norm: np.full(96, np.nan)}, about)
+    needed = (norm, proj, IMAGE + "extra_tokens", "blocks.1.attn.qkv.weight", "blocks.2.mlp.fc2.bias")
+    unknown = (IMAGE + "context_encoder.blocks.0.norm1.weight", "norm.weight", IMAGE + "alibi_scale")
+    suite.check_damage_is_refused(read_checkpoint, tensors, about, needed=needed, count=41, unknown=unknown)
     for cfg in ({}, {"num_heads": 5}, {"num_heads": 4.0}, {"num_heads": 4, "target_length": 100}):
         with pytest.raises(WeightsError, match="do not fit"):
             read_checkpoint(tensors, {"cfg": cfg})
@@ -167,20 +124,9 @@ def test_damaged_files_are_refused(folder: Path) -> None:
 
 
 def test_layers(tiny: EAT) -> None:
-    found = tiny.encode(noise(2, RATE), layers=tiny.layers)
-    assert found.layers == ("patches", "block_1", "target_1", "block_2", "target_2", "block_3", "target_3")
+    assert tiny.layers == ("patches", "block_1", "target_1", "block_2", "target_2", "block_3", "target_3")
     assert tiny.default_layer == LAST
-    assert found.features_BLTD.dtype == np.float32
-    assert found.features_BLTD.shape == (2, 7, 1 + BANDS * 7, 96)
-    assert np.isfinite(found.features_BLTD).all()
-    for index, layer in enumerate(tiny.layers):
-        assert np.array_equal(
-            found.features_BLTD[:, index], tiny.encode(noise(2, RATE), None, (layer,)).features_BLTD[:, 0]
-        )
-    # A block's output is the norm of its MLP's input and output.
-    with torch.inference_mode():
-        (default,) = tiny.module(torch.from_numpy(noise(2, RATE)))
-    np.testing.assert_allclose(default[:, :57], found.features_BLTD[:, 5], atol=1e-5)
+    suite.check_layers(tiny, RATE, (1 + BANDS * 7, 96))
 
 
 def test_padding_is_what_the_reference_pads(tiny: EAT) -> None:
@@ -253,18 +199,6 @@ def test_one_cls_for_several_windows(tiny: EAT) -> None:
     np.testing.assert_allclose(found.features_BLTD[0, 0, 0], cls, rtol=1e-6)
 
 
-def test_batch_and_padding_change_nothing(tiny: EAT) -> None:
-    lengths = np.array([20_000, 48_000, 33_333])
-    wave = noise(3, 48_000)
-    found = tiny.encode(wave, lengths)
-    for index, length in enumerate(lengths):
-        alone = tiny.encode(wave[index : index + 1, :length])
-        frames = int(alone.lengths_B[0])
-        assert found.lengths_B[index] == frames
-        assert np.array_equal(found.features_BLTD[index, :, :frames], alone.features_BLTD[0])
-        assert not found.features_BLTD[index, :, frames:].any()
-
-
 def test_split_projections_give_the_same(trained: EAT, golden: dict[str, torch.Tensor]) -> None:
     encoder = EAT(trained.weights(), **trained.config())
     encoder.module.split_qkv()
@@ -297,50 +231,19 @@ def test_spikes() -> None:
 
 def test_module_can_be_trained(trained: EAT) -> None:
     encoder = EAT(trained.weights(), **trained.config())
-    net = encoder.module.train()
-    wave = torch.from_numpy(noise(2, RATE)).requires_grad_()
-    features, target = net(wave, (LAST, "target_3"), torch.tensor([RATE, 9_000]))
-    (features.square().mean() + target.square().mean()).backward()
-    assert wave.grad is not None
-    assert all(parameter.grad is not None for parameter in net.parameters())
-    assert all(parameter.grad.abs().sum() > 0 for parameter in net.parameters() if parameter.grad is not None)
+    net = encoder.module
+    suite.check_everything_learns(net, RATE, (LAST, "target_3"))
     # Only some patches, as pre-training shows the student.
-    patches = net.embed(net.spectrogram(wave.detach()))[:, ::5]
+    patches = net.embed(net.spectrogram(torch.from_numpy(noise(2, RATE))))[:, ::5]
     (seen,) = net.encode_patches(patches)
     assert seen.shape == (2, 1 + 26, 96)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        halved = net.spectrogram(wave.detach())
-    assert torch.equal(halved, net.spectrogram(wave.detach()))
-
-
-def test_repeatable_and_seeded() -> None:
-    wave = noise(1, RATE)
-    state = torch.random.get_rng_state()
-    one, same, other = EAT(**TINY, seed=1), EAT(**TINY, seed=1), EAT(**TINY, seed=2)
-    assert torch.equal(state, torch.random.get_rng_state())
-    features = one.encode(wave).features_BLTD
-    assert np.array_equal(features, same.encode(wave).features_BLTD)
-    assert not np.array_equal(features, other.encode(wave).features_BLTD)
-
-
-def test_rebuilds_from_config_and_weights(tiny: EAT) -> None:
-    rebuilt = EAT(tiny.weights(), **tiny.config())
-    assert {name: array.shape for name, array in tiny.weights().items()} == EAT.tensor_shapes(**tiny.config())
-    wave = noise(1, RATE)
-    assert np.array_equal(rebuilt.encode(wave).features_BLTD, tiny.encode(wave).features_BLTD)
+    suite.check_front_end_keeps_precision(net, net.spectrogram)
 
 
 def test_refusals(tiny: EAT) -> None:
     with pytest.raises(ValueError, match="no layer block_9"):
-        tiny.encode(noise(1, RATE), layers=("block_9",))
-    with pytest.raises(ValueError, match="no layer block_9"):
         tiny.module(torch.zeros(1, RATE), ("block_9",))
-    with pytest.raises(ValueError, match="2800 samples or more"):
-        tiny.encode(noise(1, 2_799))
+    assert tiny.min_samples == 2_800
     for wrong in ({"heads": 5}, {"depth": 0}, {"width": 6, "heads": 3}, {"target_frames": 250}, {"target_frames": 0}):
         with pytest.raises(ValueError):
             EAT(**{**TINY, **wrong})
-    weights = dict(tiny.weights())
-    weights.pop("extra_tokens")
-    with pytest.raises(WeightsError, match=r"lacks 1 of 41 .*extra_tokens"):
-        EAT(weights, **TINY)

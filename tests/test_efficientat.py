@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,26 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import encoder_suite as suite
+from encoder_suite import noise
 from harken.audio.resample import resample
-from harken.encoders import create_encoder
 from harken.encoders.checkpoints import load
-from harken.encoders.efficientat import LAYERS, LONGEST, UNIT, EfficientAT, frame_count
+from harken.encoders.efficientat import LONGEST, UNIT, EfficientAT, frame_count
 from harken.errors import WeightsError
 
 RATE = 32_000
 
-
-def noise(clips: int, samples: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(scale=0.1, size=(clips, samples)).astype(np.float32)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """As the embedder does: with several threads on a busy machine, most time goes into waiting."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+_one_thread = suite.one_thread
 
 
 @pytest.fixture(scope="module")
@@ -149,14 +138,6 @@ def test_best_layer_of_a_10_second_clip(encoder: EfficientAT) -> None:
     assert found.features_BLTD[0, 0, 7, 5 * 4 + 2] == map_BCFT[0, 5, 2, 7]
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_every_layer(encoder: EfficientAT, layer: str) -> None:
-    found = encoder.encode(noise(2, RATE), layers=(layer,))
-    assert found.features_BLTD.dtype == np.float32
-    assert found.features_BLTD.shape[:3] == (2, 1, frame_count(RATE, layer))
-    assert np.isfinite(found.features_BLTD).all()
-
-
 @settings(max_examples=15, deadline=None)
 @given(samples=st.integers(UNIT, 3 * RATE), layer=st.sampled_from(["block_0", "block_5", "block_13"]))
 def test_any_length(samples: int, layer: str) -> None:
@@ -179,18 +160,6 @@ def test_long_clips_pass_in_windows(samples: int) -> None:
     assert small.encode(wave, layers=("pooled",)).features_BLTD.shape[2] == windows
 
 
-def test_batch_and_padding_change_nothing(encoder: EfficientAT) -> None:
-    lengths = np.array([20_000, 48_000, 33_333])
-    wave = noise(3, 48_000)
-    found = encoder.encode(wave, lengths)
-    for index, length in enumerate(lengths):
-        alone = encoder.encode(wave[index : index + 1, :length])
-        frames = int(alone.lengths_B[0])
-        assert found.lengths_B[index] == frames
-        assert np.array_equal(found.features_BLTD[index, :, :frames], alone.features_BLTD[0])
-        assert not found.features_BLTD[index, :, frames:].any()
-
-
 def test_several_layers_in_one_pass(encoder: EfficientAT) -> None:
     wave = noise(1, RATE)
     layers = ("block_13", "block_15")
@@ -201,22 +170,6 @@ def test_several_layers_in_one_pass(encoder: EfficientAT) -> None:
         encoder.encode(wave, layers=("block_13", "pooled"))
 
 
-def test_repeatable_and_seeded() -> None:
-    wave = noise(1, RATE)
-    state = torch.random.get_rng_state()
-    one, same, other = EfficientAT(seed=1), EfficientAT(seed=1), EfficientAT(seed=2)
-    assert torch.equal(state, torch.random.get_rng_state())
-    features = one.encode(wave).features_BLTD
-    assert np.array_equal(features, same.encode(wave).features_BLTD)
-    assert not np.array_equal(features, other.encode(wave).features_BLTD)
-
-
-def test_rebuilds_from_config_and_weights(encoder: EfficientAT) -> None:
-    rebuilt = create_encoder("efficientat", encoder.config(), encoder.weights())
-    wave = noise(1, RATE)
-    assert np.array_equal(rebuilt.encode(wave).features_BLTD, encoder.encode(wave).features_BLTD)
-
-
 def test_module_can_be_trained() -> None:
     net = EfficientAT(width=0.1).module.train()
     (features,) = net(torch.from_numpy(noise(2, RATE)), layers=("block_13",))
@@ -225,13 +178,6 @@ def test_module_can_be_trained() -> None:
 
 
 def test_refusals(encoder: EfficientAT) -> None:
-    with pytest.raises(ValueError, match="no layer block_99"):
-        encoder.encode(noise(1, RATE), layers=("block_99",))
-    with pytest.raises(ValueError, match="10240 samples or more"):
-        encoder.encode(noise(1, UNIT - 1))
-    weights = dict(encoder.weights())
-    weights.pop("features.0.0.weight")
-    with pytest.raises(WeightsError, match=r"lacks 1 of 312 .*features\.0\.0\.weight"):
-        EfficientAT(weights)
+    assert encoder.min_samples == UNIT == 10_240
     with pytest.raises(WeightsError, match="of shape"):
         EfficientAT(encoder.weights(), width=1.0)

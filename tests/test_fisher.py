@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+import encoder_suite as suite
+from encoder_suite import Arrays, noise, official
 from harken.encoders import eat
 from harken.encoders.fisher import FISHER, TINY, FISHERNet, positions, read_checkpoint
 from harken.errors import WeightsError
@@ -25,35 +26,13 @@ ROWS = 6
 #: samples of one window at 16 kHz, and of the part of it that the next one does not share
 WINDOW, STEP = 1023 * 160 + 400, 1024 * 160
 
-Arrays = dict[str, np.ndarray]
-
-
-def noise(clips: int, samples: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(scale=0.1, size=(clips, samples)).astype(np.float32)
-
-
-def official(path: Path) -> tuple[Arrays, dict[str, Any]]:
-    """Tensors and the rest of a file."""
-    found = torch.load(path, weights_only=True)
-    return {name: tensor.numpy() for name, tensor in found.pop("model").items()}, found
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+_one_thread = suite.one_thread
+folder = suite.folder
 
 
 @pytest.fixture(scope="module")
 def tiny() -> FISHER:
     return FISHER(**TINY, seed=0)
-
-
-@pytest.fixture(scope="module")
-def folder(shared: Path) -> Path:
-    return shared / "golden" / "encoders"
 
 
 @pytest.fixture(scope="module")
@@ -114,19 +93,13 @@ def test_reads_every_kind_of_official_file(folder: Path, learned: tuple[dict[str
     _, weights = learned
     hub = {f"model.{name}": array for name, array in tensors.items()}
     half = {name: array.astype(np.float16) for name, array in tensors.items()}
-    for names, rest in (
+    files = (
         (tensors, about),
         (hub, {"num_heads": 4, "band_width": 100}),
         (weights, {"num_heads": 4}),
         (half, {"cfg": {"model": {"num_heads": 4, "modalities": {"image": {"flatten": "freq"}}}}}),
-    ):
-        found = read_checkpoint(names, rest)
-        assert found is not None
-        assert found[0] == TINY
-        assert found[1].keys() == weights.keys()
-        for name, array in found[1].items():
-            assert array.dtype == np.float32
-            np.testing.assert_allclose(array, weights[name], atol=1e-3 if names is half else 0)
+    )
+    suite.check_reads(read_checkpoint, files, TINY, weights)
     # Converted weights tell themselves from EAT's, which have the same names but for the table.
     assert eat.read_checkpoint(weights, {}) is None
     encoder = FISHER(width=128, depth=1, heads=2)
@@ -135,34 +108,13 @@ def test_reads_every_kind_of_official_file(folder: Path, learned: tuple[dict[str
     assert found[0] == {"width": 128, "depth": 1, "heads": 2}
 
 
-@pytest.mark.parametrize("other", ["eat_tiny", "dasheng_tiny", "beats_tiny"])
-def test_other_architectures_are_not_read(folder: Path, other: str) -> None:
-    tensors, about = official(folder / f"{other}.pt")
-    assert read_checkpoint(tensors, about) is None
-    assert read_checkpoint(tensors, {}) is None
-
-
 def test_damaged_files_are_refused(folder: Path) -> None:
     tensors, about = official(folder / "fisher_tiny.pt")
     norm, proj = IMAGE + "context_encoder.norm.weight", IMAGE + "local_encoder.proj.weight"
-    for name in (
-        norm,
-        proj,
-        IMAGE + TABLE,
-        IMAGE + "extra_tokens",
-        "blocks.1.attn.qkv.weight",
-        "blocks.2.mlp.fc2.bias",
-    ):
-        with pytest.raises(WeightsError, match=r"lacks 1 of 42"):
-            read_checkpoint({key: array for key, array in tensors.items() if key != name}, about)
-        with pytest.raises(WeightsError):
-            read_checkpoint(tensors | {name: tensors[name][..., :7]}, about)
-    # A part that computes something else is not left out.
-    for extra in (IMAGE + "context_encoder.blocks.0.norm1.weight", "norm.weight", IMAGE + "alibi_scale"):
-        with pytest.raises(WeightsError, match="does not know"):
-            read_checkpoint(tensors | {extra: np.ones(96)}, about)
-    with pytest.raises(WeightsError, match="not finite"):
-        read_checkpoint(tensors | {norm: np.full(96, np.nan)}, about)
+    blocks = ("blocks.1.attn.qkv.weight", "blocks.2.mlp.fc2.bias")
+    needed = (norm, proj, IMAGE + TABLE, IMAGE + "extra_tokens", *blocks)
+    unknown = (IMAGE + "context_encoder.blocks.0.norm1.weight", "norm.weight", IMAGE + "alibi_scale")
+    suite.check_damage_is_refused(read_checkpoint, tensors, about, needed=needed, count=42, unknown=unknown)
     with pytest.raises(WeightsError, match="128 times by 50"):
         read_checkpoint(tensors | {IMAGE + TABLE: tensors[IMAGE + TABLE] + 0.01}, about)
     for wrong in ({"band_width": 50}, {"flatten": "time"}):
@@ -174,18 +126,9 @@ def test_damaged_files_are_refused(folder: Path) -> None:
 
 
 def test_layers(tiny: FISHER) -> None:
-    found = tiny.encode(noise(2, RATE), layers=tiny.layers)
-    assert found.layers == ("patches", "block_1", "block_2", "block_3")
+    assert tiny.layers == ("patches", "block_1", "block_2", "block_3")
     assert tiny.default_layer == LAST
-    assert found.features_BLTD.dtype == np.float32
-    assert found.features_BLTD.shape == (2, 4, 1 + ROWS * 6, 2 * 96)
-    assert np.isfinite(found.features_BLTD).all()
-    for index, layer in enumerate(tiny.layers):
-        alone = tiny.encode(noise(2, RATE), layers=(layer,))
-        assert np.array_equal(found.features_BLTD[:, index], alone.features_BLTD[:, 0])
-    with torch.inference_mode():
-        (default,) = tiny.module(torch.from_numpy(noise(2, RATE)))
-    np.testing.assert_allclose(default, found.features_BLTD[:, 3], atol=1e-5)
+    suite.check_layers(tiny, RATE, (1 + ROWS * 6, 2 * 96))
 
 
 def test_tokens_run_by_time_then_frequency(tiny: FISHER) -> None:
@@ -276,67 +219,25 @@ def test_one_cls_for_several_windows(tiny: FISHER) -> None:
     assert spectrogram.shape[1] == 1024
 
 
-def test_batch_and_padding_change_nothing(tiny: FISHER) -> None:
-    lengths = np.array([10_000, 24_000, 16_333])
-    wave = noise(3, 24_000)
-    found = tiny.encode(wave, lengths)
-    for index, length in enumerate(lengths):
-        alone = tiny.encode(wave[index : index + 1, :length])
-        frames = int(alone.lengths_B[0])
-        assert found.lengths_B[index] == frames
-        assert np.array_equal(found.features_BLTD[index, :, :frames], alone.features_BLTD[0])
-        assert not found.features_BLTD[index, :, frames:].any()
-
-
 def test_module_can_be_trained(tiny: FISHER) -> None:
-    net = FISHER(tiny.weights(), **tiny.config()).module.train()
-    wave = torch.from_numpy(noise(2, RATE)).requires_grad_()
-    (features,) = net(wave, (LAST,), torch.tensor([RATE, 9_000]))
-    (features * torch.linspace(0, 1, features[0].numel()).view_as(features[0])).mean().backward()
-    assert wave.grad is not None
-    assert wave.grad.isfinite().all()
-    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in net.parameters())
-    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
-        assert torch.equal(net.spectrogram(wave), net.spectrogram(wave.float()))
-        (halved,) = net(wave)
-    assert halved.isfinite().all()
+    net = FISHER(tiny.weights(), **tiny.config()).module
+    suite.check_everything_learns(net, RATE, (LAST,))
+    suite.check_front_end_keeps_precision(net, net.spectrogram)
 
 
-def test_silence_is_finite(tiny: FISHER) -> None:
-    assert np.isfinite(tiny.encode(np.zeros((1, RATE), dtype=np.float32)).features_BLTD).all()
-
-
-def test_repeatable_and_seeded() -> None:
-    wave = noise(1, RATE)
-    state = torch.random.get_rng_state()
-    one, same, other = FISHER(**TINY, seed=1), FISHER(**TINY, seed=1), FISHER(**TINY, seed=2)
-    assert torch.equal(state, torch.random.get_rng_state())
-    features = one.encode(wave).features_BLTD
-    assert np.array_equal(features, same.encode(wave).features_BLTD)
-    assert not np.array_equal(features, other.encode(wave).features_BLTD)
-
-
-def test_rebuilds_from_config_and_weights() -> None:
+def test_rebuilds_with_its_sampling_rate() -> None:
     encoder = FISHER(**TINY, sample_rate=8_000, seed=4)
     rebuilt = FISHER(encoder.weights(), **encoder.config())
-    shapes = {name: array.shape for name, array in encoder.weights().items()}
-    assert shapes == FISHER.tensor_shapes(**encoder.config())
+    assert rebuilt.sample_rate == 8_000
     assert np.array_equal(rebuilt.encode(noise(1, RATE)).features_BLTD, encoder.encode(noise(1, RATE)).features_BLTD)
 
 
 def test_refusals(tiny: FISHER) -> None:
     with pytest.raises(ValueError, match="no layer block_9"):
-        tiny.encode(noise(1, RATE), layers=("block_9",))
-    with pytest.raises(ValueError, match="no layer block_9"):
         tiny.module(torch.zeros(1, RATE), ("block_9",))
-    with pytest.raises(ValueError, match="2800 samples or more"):
-        tiny.encode(noise(1, 2_799))
+    assert tiny.min_samples == 2_800
     with pytest.raises(ValueError, match="too short"):
         tiny.module(torch.zeros(1, 2_799))
     for wrong in ({"heads": 5}, {"depth": 0}, {"width": 6, "heads": 3}, {"sample_rate": 99}):
         with pytest.raises(ValueError):
             FISHER(**{**TINY, **wrong})
-    weights = dict(tiny.weights())
-    weights.pop("extra_tokens")
-    with pytest.raises(WeightsError, match=r"lacks 1 of 42 .*extra_tokens"):
-        FISHER(weights, **TINY)

@@ -12,6 +12,7 @@ from harken.data.plant.machine import Machine, Run, conditions
 from harken.data.plant.signals import (
     Float,
     Rng,
+    add_blade_passes,
     at_level,
     bump,
     harmonics,
@@ -45,11 +46,7 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     order_K = np.arange(6 * BLADES + 2)
     # Spacing of the blades is never perfect: weak lines at every order.
     amplitude_K = 0.02 * unit.uniform(0.3, 1.0, len(order_K)) + chip * 0.35 / np.sqrt(1.0 + order_K)
-    passes = np.arange(1, 7)
-    amplitude_K[passes * BLADES] += unit.uniform(0.7, 1.2, len(passes)) / passes
-    amplitude_K[passes * BLADES] *= 1.0 + 0.1 * rng.standard_normal(len(passes))
-    for side in (-1, 1):
-        amplitude_K[passes * BLADES + side] += 0.5 * unbalance * amplitude_K[passes * BLADES]
+    add_blade_passes(amplitude_K, BLADES, passes=6, weakest=0.7, modulation=unbalance, unit=unit, rng=rng)
     amplitude_K[1] += 0.15 + 1.5 * unbalance
     tones_T = at_level(periodic(angle_T, harmonics(amplitude_K, unit)), rng.normal(-3.0, 1.0))
 

@@ -8,6 +8,7 @@ from harken.data.plant.machine import Machine, Run, conditions
 from harken.data.plant.signals import (
     Float,
     Rng,
+    add_blade_passes,
     at_level,
     band,
     harmonics,
@@ -41,11 +42,7 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     clog = run.fault_gain("clogging", -18.0, 12.0)
 
     amplitude_K = np.append(0.0, 0.06 * unit.uniform(0.3, 1.0, 5 * VANES + 1))
-    passes = np.arange(1, 6)
-    amplitude_K[passes * VANES] += unit.uniform(0.6, 1.2, len(passes)) / passes
-    amplitude_K[passes * VANES] *= 1.0 + 0.1 * rng.standard_normal(len(passes))
-    for side in (-1, 1):
-        amplitude_K[passes * VANES + side] += 0.5 * clog * amplitude_K[passes * VANES]
+    add_blade_passes(amplitude_K, VANES, passes=5, weakest=0.6, modulation=clog, unit=unit, rng=rng)
     amplitude_K[1] += 0.3 + 0.8 * clog
     tones_T = at_level(periodic(angle_T, harmonics(amplitude_K, unit)), rng.normal(-1.0, 0.8))
     flow_T = noise(run.samples, run.rate, rng, slope(4.0 + 0.3 * rng.standard_normal(), low_hz=120.0))

@@ -96,6 +96,23 @@ def harmonics(amplitude_K: Float, rng: Rng) -> Float:
     return np.asarray(scipy.fft.irfft(spectrum_K, points))
 
 
+def add_blade_passes(
+    amplitude_K: Float, blades: int, *, passes: int, weakest: float, modulation: float, unit: Rng, rng: Rng
+) -> None:
+    """Add the tones of a rotor's blades, or vanes, to the amplitudes of its shaft's orders.
+
+    They stand at multiples 1 to `passes` of blades x shaft speed, each drawn from `weakest` to 1.2 for the rotor
+    (`unit`) and divided by its multiple; from clip to clip (`rng`) they vary by a tenth. modulation: depth of what is
+    uneven on the rotor, once per revolution, which gives each of them side-bands.
+    """
+    pass_M = np.arange(1, passes + 1)
+    order_M = pass_M * blades
+    amplitude_K[order_M] += unit.uniform(weakest, 1.2, passes) / pass_M
+    amplitude_K[order_M] *= 1.0 + 0.1 * rng.standard_normal(passes)
+    for side in (-1, 1):
+        amplitude_K[order_M + side] += 0.5 * modulation * amplitude_K[order_M]
+
+
 def bump(angle_P: Float, at: float, width: float) -> Float:
     """Gaussian bump of height 1 once a revolution; `at` and `width` (1 sigma) in revolutions."""
     distance_P = (angle_P - at + 0.5) % 1.0 - 0.5

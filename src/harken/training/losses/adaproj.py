@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harken.training.losses.adaptive_scale import angles, first_scale, next_scale
-from harken.training.losses.base import ClassLoss, centres_of, cross_entropy, precise, shares, unit
+from harken.training.losses.adaptive_scale import AdaptiveScaleLoss, angles, next_scale
+from harken.training.losses.base import cross_entropy, precise, shares, unit
 
 
-class AdaProj(ClassLoss):
+class AdaProj(AdaptiveScaleLoss):
     """Adaptively scaled angular margin subspace projections (Wilkinghoff, arXiv 2403.14179).
 
         p_c(x) = sum_k <x, w_ck> w_ck,    cos theta_c = <x, p_c(x) / |p_c(x)|>,    logit_c = s cos theta_c
@@ -27,9 +27,6 @@ class AdaProj(ClassLoss):
     is. scale: to begin with, instead of that above. trainable: learn the w_ck (else they stay as drawn). seed: of them.
     """
 
-    soft_targets = True
-    scale: Tensor
-
     def __init__(
         self,
         dim: int,
@@ -40,14 +37,13 @@ class AdaProj(ClassLoss):
         trainable: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__(dim, classes)
         if subspace < 1:
             raise ValueError("subspace >= 1")
+        centres = classes * subspace
+        super().__init__(
+            dim, classes, centres, logits=classes, dynamic=dynamic, scale=scale, trainable=trainable, seed=seed
+        )
         self.subspace = subspace
-        self.dynamic = dynamic
-        #: (C * K, D), class by class
-        self.centres = centres_of(classes * subspace, dim, seed, trainable=trainable)
-        self.register_buffer("scale", first_scale(classes, scale))
 
     def _cosines(self, x_BD: Tensor) -> Tensor:
         """(B, C) cosines of unit vectors to their projections"""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harken.training.losses.arcface import check_scale_and_margin, margin_cross_entropy
-from harken.training.losses.base import ClassLoss, centres_of, cosines, precise, unit
-from harken.training.losses.subcentre_arcface import check_classes
+from harken.training.losses.arcface import MarginLoss, margin_cross_entropy
+from harken.training.losses.base import centres_of, cosines, precise, unit
+from harken.training.losses.subcentre_arcface import free_classes
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PrototypeUse:
     similarity: float
 
 
-class AdaptivePrototype(ClassLoss):
+class AdaptivePrototype(MarginLoss):
     """Adaptive prototype learning (THUEE, sec. 2.2: "the network embedding is mapped to the nearest sub-center and the
     corresponding sub-center rather than the original embedding is utilized for loss computation").
 
@@ -58,15 +58,12 @@ class AdaptivePrototype(ClassLoss):
         margin: float = 0.2,
         seed: int = 0,
     ) -> None:
-        super().__init__(dim, classes)
-        check_scale_and_margin(scale, margin)
+        super().__init__(dim, classes, scale, margin)
         if prototypes < 1 or not commitment >= 0:
             raise ValueError("prototypes >= 1 and commitment >= 0")
-        self.attribute_free = check_classes(range(classes) if attribute_free is None else attribute_free, classes)
+        self.attribute_free = free_classes(attribute_free, classes)
         self.per_class = prototypes
         self.commitment = commitment
-        self.scale = scale
-        self.margin = margin
         # Drawn together, so that no prototype begins as a centre.
         drawn = centres_of(classes + len(self.attribute_free) * prototypes, dim, seed).detach()
         self.centres = torch.nn.Parameter(drawn[:classes].clone())

@@ -7,9 +7,39 @@ import math
 import torch
 from torch import Tensor
 
+from harken.training.losses.base import ClassLoss, centres_of
+
 #: The published rule may leave these bounds: two classes begin with a scale of zero, and where centres of the own class
 #: count as well, embeddings that lie on their centres raise it by sqrt(2) in every step, without end.
 SCALE_RANGE = (0.5, 1000.0)
+
+
+class AdaptiveScaleLoss(ClassLoss):
+    """A softmax without margin, whose scale may follow the training.
+
+    centres: how many are drawn. logits: N, which the scale begins for. The other arguments are the subclasses' own.
+    """
+
+    soft_targets = True
+    scale: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        centres: int,
+        *,
+        logits: int,
+        dynamic: bool,
+        scale: float | None,
+        trainable: bool,
+        seed: int,
+    ) -> None:
+        super().__init__(dim, classes)
+        self.dynamic = dynamic
+        #: (centres, D), class by class
+        self.centres = centres_of(centres, dim, seed, trainable=trainable)
+        self.register_buffer("scale", first_scale(logits, scale))
 
 
 def first_scale(logits: int, given: float | None = None) -> Tensor:

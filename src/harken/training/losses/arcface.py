@@ -10,7 +10,19 @@ from torch import Tensor
 from harken.training.losses.base import ClassLoss, centres_of, cosines, cross_entropy
 
 
-class ArcFace(ClassLoss):
+class MarginLoss(ClassLoss):
+    """A softmax of cosines with a scale s, that of the own class with an angular margin m."""
+
+    def __init__(self, dim: int, classes: int, scale: float, margin: float) -> None:
+        """Raises ValueError for values that make no loss."""
+        super().__init__(dim, classes)
+        if not (0 < scale < math.inf and 0 <= margin < math.pi):
+            raise ValueError("scale > 0 and 0 <= margin < pi")
+        self.scale = scale
+        self.margin = margin
+
+
+class ArcFace(MarginLoss):
     """Additive angular margin loss (Deng et al., CVPR 2019, eq. 3).
 
         L = -log( exp(s cos(theta_y + m)) / (exp(s cos(theta_y + m)) + sum_{j != y} exp(s cos theta_j)) )
@@ -23,10 +35,7 @@ class ArcFace(ClassLoss):
     """
 
     def __init__(self, dim: int, classes: int, scale: float = 30.0, margin: float = 0.2, seed: int = 0) -> None:
-        super().__init__(dim, classes)
-        check_scale_and_margin(scale, margin)
-        self.scale = scale
-        self.margin = margin
+        super().__init__(dim, classes, scale, margin)
         self.centres = centres_of(classes, dim, seed)
 
     def _logits(self, x_BD: Tensor) -> Tensor:
@@ -34,12 +43,6 @@ class ArcFace(ClassLoss):
 
     def _loss(self, x_BD: Tensor, target: Tensor) -> Tensor:
         return margin_cross_entropy(cosines(x_BD, self.centres), target, self.scale, self.margin)
-
-
-def check_scale_and_margin(scale: float, margin: float) -> None:
-    """Raise ValueError for values that make no loss."""
-    if not (0 < scale < math.inf and 0 <= margin < math.pi):
-        raise ValueError("scale > 0 and 0 <= margin < pi")
 
 
 def with_margin(cosine: Tensor, margin: float) -> Tensor:

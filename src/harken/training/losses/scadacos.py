@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harken.training.losses.adaptive_scale import angles, first_scale, next_scale
-from harken.training.losses.base import ClassLoss, centres_of, cosines, cross_entropy, shares
+from harken.training.losses.adaptive_scale import AdaptiveScaleLoss, angles, next_scale
+from harken.training.losses.base import cosines, cross_entropy, shares
 
 
-class SCAdaCos(ClassLoss):
+class SCAdaCos(AdaptiveScaleLoss):
     """Sub-cluster AdaCos (Wilkinghoff, IJCNN 2021).
 
         P(c | x) = sum_k exp(s cos theta_ck) / sum_jk exp(s cos theta_jk),    L = - sum_c y_c log P(c | x)
@@ -26,9 +26,6 @@ class SCAdaCos(ClassLoss):
     begin with, instead of that above. trainable: learn the centres (else they stay as drawn). seed: of the centres.
     """
 
-    soft_targets = True
-    scale: Tensor
-
     def __init__(
         self,
         dim: int,
@@ -39,14 +36,13 @@ class SCAdaCos(ClassLoss):
         trainable: bool = True,
         seed: int = 0,
     ) -> None:
-        super().__init__(dim, classes)
         if subclusters < 1:
             raise ValueError("subclusters >= 1")
+        centres = classes * subclusters
+        super().__init__(
+            dim, classes, centres, logits=centres, dynamic=dynamic, scale=scale, trainable=trainable, seed=seed
+        )
         self.subclusters = subclusters
-        self.dynamic = dynamic
-        #: (C * K, D), class by class
-        self.centres = centres_of(classes * subclusters, dim, seed, trainable=trainable)
-        self.register_buffer("scale", first_scale(classes * subclusters, scale))
 
     def _loss(self, x_BD: Tensor, target: Tensor) -> Tensor:
         cosines_BM = cosines(x_BD, self.centres)

@@ -7,19 +7,19 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from harken.training.losses.arcface import check_scale_and_margin, margin_cross_entropy
-from harken.training.losses.base import ClassLoss, centres_of, cosines, precise, unit
+from harken.training.losses.arcface import MarginLoss, margin_cross_entropy
+from harken.training.losses.base import centres_of, cosines, precise, unit
 
 
-def check_classes(chosen: Iterable[int], classes: int) -> list[int]:
-    """Class indices in order. Raises ValueError for one that does not exist."""
-    found = sorted({int(index) for index in chosen})
+def free_classes(chosen: Iterable[int] | None, classes: int) -> list[int]:
+    """The attribute-free classes in order; None is all. Raises ValueError for one that does not exist."""
+    found = sorted({int(index) for index in (range(classes) if chosen is None else chosen)})
     if found and not 0 <= found[0] <= found[-1] < classes:
         raise ValueError(f"attribute-free classes are 0 to {classes - 1}")
     return found
 
 
-class SubcentreArcFace(ClassLoss):
+class SubcentreArcFace(MarginLoss):
     """ArcFace (see there) with theta_j the angle to the nearest of the centres of class j (Deng et al., ECCV 2020,
     sec. 3.2), which only classes that do not tell their conditions have several of (SJTU-AITHU, sec. 2.4, eq. 1).
 
@@ -41,15 +41,11 @@ class SubcentreArcFace(ClassLoss):
         margin: float = 0.2,
         seed: int = 0,
     ) -> None:
-        super().__init__(dim, classes)
-        check_scale_and_margin(scale, margin)
+        super().__init__(dim, classes, scale, margin)
         if subcentres < 1:
             raise ValueError("subcentres >= 1")
-        several = check_classes(range(classes) if attribute_free is None else attribute_free, classes)
-        self.scale = scale
-        self.margin = margin
         number_C = torch.ones(classes, dtype=torch.int64)
-        number_C[several] = subcentres
+        number_C[free_classes(attribute_free, classes)] = subcentres
         first_C = number_C.cumsum(0) - number_C
         within_K = torch.arange(int(number_C.max()))
         self.register_buffer("first_centre", first_C, persistent=False)
