@@ -124,7 +124,8 @@ def kills(recipes: list[str], plant: Path, here: Path, count: int, seed: int) ->
         seconds, _ = finished(recipe, plant, here / "whole")
         moments = []
         for _ in range(count):
-            wait = drawn.uniform(2.0, max(3.0, 1.6 * seconds / count))
+            # Starting takes some seconds, each time.
+            wait = 2.5 + drawn.uniform(0.0, 1.6 * seconds / count)
             process = subprocess.Popen(
                 command(recipe, plant, here / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 start_new_session=True, env=environment(),
