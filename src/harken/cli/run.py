@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,7 +42,7 @@ def run(
     if meta is not None:
         read_about(meta)  # what is wrong with it is told before hours of work
     chosen = load_recipe(recipe, profile=profile, changes=key_values(set_ or []))
-    started: dict[str, float] = {}
+    started: list[str] = []
 
     def watch(event: Event) -> None:
         if event.what == "under way":
@@ -51,9 +50,9 @@ def run(
             return
         count = f"[{event.done}/{event.total}]"
         if event.what == "started":
-            started[event.task.name] = time.monotonic()
+            started.append(event.task.name)
         elif event.what == "done":
-            say(f"{count} {event.task.name}: {time.monotonic() - started[event.task.name]:.1f} s")
+            say(f"{count} {event.task.name}: {event.seconds:.1f} s")
         elif event.what == "failed":
             say(f"{count} {event.task.name}: failed")
 

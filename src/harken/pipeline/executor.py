@@ -21,7 +21,8 @@ SHARD_CLIPS = 64
 
 @dataclass(frozen=True)
 class Event:
-    """Something to show: a task is `cached`, `started`, `done` or `failed`; done, total count tasks.
+    """Something to show: a task is `cached`, `started`, `done` (which took `seconds`) or `failed`; done, total count
+    tasks. A task that has started may have to wait for a worker.
 
     Or it is `under way`, of which only tasks tell that run in this process: done, total then count its own parts.
     """
@@ -30,6 +31,7 @@ class Event:
     what: str
     done: int
     total: int
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class _Run:
 
     def _finish(self, task: Task, made: Object, what: str) -> None:
         self.objects[task.name] = made
-        self._tell(task, what)
+        self._tell(task, what, made.seconds)
 
     def _fail(self, task: Task, error: HarkenError) -> None:
         self._failed.add(task.name)
@@ -144,5 +146,5 @@ class _Run:
     def _under_way(self, task: Task, done: int, total: int) -> None:
         self.watch(Event(task, "under way", done, total))
 
-    def _tell(self, task: Task, what: str) -> None:
-        self.watch(Event(task, what, len(self.objects), len(self.tasks)))
+    def _tell(self, task: Task, what: str, seconds: float = 0.0) -> None:
+        self.watch(Event(task, what, len(self.objects), len(self.tasks), seconds))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -70,7 +71,7 @@ def perform(
         if here is not None:
             return here
     cls = stage_class(task.kind)
-    made = workspace.new(key)
+    made, begun = workspace.new(key), time.monotonic()
     try:
         context = Context(
             clips=list(task.unit.clips),
@@ -88,7 +89,8 @@ def perform(
             cls.run_shard(parameters, context, *job.shard)
             return None
         cls.run(parameters, context)
-        return workspace.get(key) or workspace.keep(key, made, describe(task))
+        whole = workspace.get(key) or workspace.keep(key, made, describe(task))
+        return replace(whole, seconds=time.monotonic() - begun)
     except Exception as error:
         # Whoever was faster has cleared the scratch folder under our feet.
         here = workspace.get(key)

@@ -8,7 +8,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ _ABOUT = "stage.json"
 
 @dataclass(frozen=True)
 class Object:
-    """What one stage made. digest: of all its files, which is what later stages depend on."""
+    """What one stage made. digest: of all its files, which is what later stages depend on. seconds: that making it
+    took just now; 0 of one that was there."""
 
     key: str
     folder: Path
     digest: str
+    seconds: float = field(default=0.0, compare=False)
 
 
 def object_key(stage: str, version: int, parameters: Mapping[str, Any], inputs: Sequence[str]) -> str:
