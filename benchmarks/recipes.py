@@ -164,7 +164,7 @@ def real(recipes: list[str], data: Path, here: Path) -> None:
         kept = ("note: ", "left out: ", "set aside: ")
         notes = [line for line in told.splitlines() if line.startswith(kept) and "attributes_" not in line]
         kinds = dict.fromkeys(
-            "machines that cannot be learned" if "too few to learn" in line else line for line in notes
+            "left out: machines with too few training clips" if "too few to learn" in line else line for line in notes
         )
         for line in kinds:
             print(f"    {line[:200]}")

@@ -320,6 +320,18 @@ def test_one_bad_recording_is_set_aside_and_one_bad_machine_too(
         run(root, tmp_path / "w")
 
 
+def test_a_machine_without_training_clips_is_left_out(tmp_path: Path) -> None:
+    """Of the official baseline, too, and by its whole graph."""
+    root = tmp_path / "plant"
+    simulate(root, machines=["fan", "valve"], **SIZES)  # type: ignore[arg-type]
+    for clip in (root / "valve" / "train").iterdir():
+        clip.unlink()
+    done, _ = run(root, tmp_path / "w", "baseline_ae")
+    assert not done.failures
+    assert [note for note in done.notes if note.startswith("valve: there are no training clips")]
+    assert all(one.result is not None and {row.machine for row in one.rows} == {"fan"} for one in done.systems)
+
+
 def test_a_section_without_training_clips_does_not_cost_the_others(plant: Path, tmp_path: Path) -> None:
     """A tree of 2022 with two sections, one of them with test clips only."""
     for section in ("00", "01"):

@@ -38,6 +38,10 @@ class AudioError(HarkenError):
     """A recording that cannot be used: unreadable, empty, too long, not finite, wrong rate or channels."""
 
 
+class TooFewError(HarkenError):
+    """Normal recordings that are too few to learn from: a machine that is left out, while others go on."""
+
+
 class BundleError(HarkenError):
     """A model on disk that is missing, damaged or of another schema."""
 

@@ -42,19 +42,18 @@ def run(
     if meta is not None:
         read_about(meta)  # what is wrong with it is told before hours of work
     chosen = load_recipe(recipe, profile=profile, changes=key_values(set_ or []))
-    started: list[str] = []
+    made: list[str] = []
 
     def watch(event: Event) -> None:
         if event.what == "under way":
             bar(event.done, event.total)
             return
         count = f"[{event.done}/{event.total}]"
-        if event.what == "started":
-            started.append(event.task.name)
-        elif event.what == "done":
+        if event.what == "done":
+            made.append(event.task.name)
             say(f"{count} {event.task.name}: {event.seconds:.1f} s")
-        elif event.what == "failed":
-            say(f"{count} {event.task.name}: failed")
+        elif event.what in ("failed", "left out"):
+            say(f"{count} {event.task.name}: {event.what}")
 
     with progress("running") as bar:
         done = run_recipe(
@@ -81,7 +80,7 @@ def run(
         _print_ensembles(done)
     if done.caution:
         say(f"note: {done.caution}")
-    say(f"{len(started)} stages run, {done.folder / 'report.html'}")
+    say(f"{len(made)} stages run, {done.folder / 'report.html'}")
     if label:
         submit(done.folder, done.folder / "submission.zip", label=label, meta=meta)
     for failure in done.failures:

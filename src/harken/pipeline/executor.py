@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
-from harken.errors import HarkenError
+from harken.errors import HarkenError, TooFewError
 from harken.pipeline.graph import Task
 from harken.pipeline.jobs import Executor, Job, Pool
 from harken.pipeline.local import LocalProcesses
@@ -21,8 +21,8 @@ SHARD_CLIPS = 64
 
 @dataclass(frozen=True)
 class Event:
-    """Something to show: a task is `cached`, `started`, `done` (which took `seconds`) or `failed`; done, total count
-    tasks. A task that has started may have to wait for a worker.
+    """Something to show: a task is `cached`, `started`, `done` (which took `seconds`), `left out` or `failed`; done,
+    total count tasks. A task that has started may have to wait for a worker.
 
     Or it is `under way`, of which only tasks tell that run in this process: done, total then count its own parts.
     """
@@ -141,7 +141,7 @@ class _Run:
     def _fail(self, task: Task, error: HarkenError) -> None:
         self._failed.add(task.name)
         self.failures.append(Failure(task, error))
-        self._tell(task, "failed")
+        self._tell(task, "left out" if isinstance(error, TooFewError) else "failed")
 
     def _under_way(self, task: Task, done: int, total: int) -> None:
         self.watch(Event(task, "under way", done, total))

@@ -18,7 +18,7 @@ from harken.data.index import Finding, index
 from harken.data.names import without_ending
 from harken.data.table import read_table, write_table
 from harken.data.truth import Label, Truth
-from harken.errors import HarkenError
+from harken.errors import HarkenError, TooFewError
 from harken.evaluation.evaluate import Result, evaluate_system
 from harken.evaluation.score_files import System, official_name, write_rows
 from harken.files import write_atomically
@@ -164,10 +164,13 @@ def run_recipe(
     tasks = make_tasks(recipe, units, common)
     objects, failures = run_tasks(tasks, workspace, workers=workers, executor=executor, watch=watch)
     scored = _scored(recipe, units, objects)
+    left_out = [str(failure.error) for failure in failures if isinstance(failure.error, TooFewError)]
+    failures = [failure for failure in failures if not isinstance(failure.error, TooFewError)]
+    notes = list(dict.fromkeys([*_notes(objects), *left_out]))
     if not any(rows for machines in scored.values() for rows in machines.values()):
         if failures:
             raise failures[0].error
-        raise HarkenError("no test clip could be scored", file=data, next_step=_notes(objects)[0].removesuffix("."))
+        raise HarkenError("no test clip could be scored", file=data, next_step=notes[0].removesuffix("."))
     folder = workspace.root / "runs" / f"{recipe.name}-{_run_digest(recipe, [*units, common[False]])}"
     folder.mkdir(parents=True, exist_ok=True)
     systems, unscored = _collect(recipe, units, clips, scored, folder, truth)
@@ -181,7 +184,7 @@ def run_recipe(
         unscored,
         tuple(failures),
         tuple(findings),
-        tuple(_notes(objects)),
+        tuple(notes),
     )
     if recipe.ensembles:
         _write(run, report=False)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harken.errors import HarkenError
+from harken.errors import HarkenError, TooFewError
 from harken.pipeline.stages.base import Context, Settings, Stage
 from harken.pipeline.stages.tables import by_section, read_arrays, read_ids, write_arrays
 
@@ -48,7 +48,7 @@ class AutoencoderStage(Stage):
             if clip.clip_id in row_of
         ]
         if not rows:
-            raise HarkenError(
+            raise TooFewError(
                 "there are no training clips", file=context.clips[0].machine, next_step="Download its training data"
             )
         model = Reconstruction(seed=context.seed, **parameters.model_dump())
