@@ -140,6 +140,10 @@ def test_weights_that_labels_found_are_named_so(plant: Path, tmp_path: Path) -> 
     scores = {name: one.result.official_score for name, one in shown.items() if one.result is not None}
     assert scores["found"] >= scores["uniform"]
     assert found.left_out is not None
+    assert shown["found"].left_out == found.left_out
+    # Where no labels had a part, a machine left out changes nothing.
+    assert shown["uniform"].left_out == scores["uniform"]
+    assert shown["given"].left_out is None
     results = json.loads((done.folder / "results.json").read_text())["sets"][found.tuned_on]
     assert results["found"]["marks"] == ["tuned on test"]
     assert results["found"]["mix"]["left_out"] == found.left_out

@@ -129,8 +129,8 @@ def _print_ensembles(done: Any) -> None:
     for one in mixed:
         name = f"{one.set}, {one.shown}" if several else one.shown
         here = "-" if one.result is None else f"{one.result.official_score:.4f}"
-        apart = one.mix.left_out if one.mix.tuned_on == one.set else None
-        print(f"{name:<48}{here:<18}{'-' if apart is None else f'{apart:.4f}':<20}{one.mix.source}")
+        apart = "-" if one.left_out is None else f"{one.left_out:.4f}"
+        print(f"{name:<48}{here:<18}{apart:<20}{one.mix.source}")
 
 
 def _spread(values: list[float], *, exact: bool = False) -> str:

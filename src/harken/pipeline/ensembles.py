@@ -40,13 +40,15 @@ class Mix:
     """How an ensemble was mixed.
 
     weights: system -> weight, of sum one. source: where they come from. tuned_on: the set whose labels found them.
-    left_out: the official score on that set with each machine scored by weights found on the others.
+    left_out: the official score on that set with each machine scored by weights found on the others. label_free: no
+    labels had a part in the weights.
     """
 
     weights: dict[str, float]
     source: str
     tuned_on: str | None = None
     left_out: float | None = None
+    label_free: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,11 @@ def _weighed(
         source = f"{entry.search.method} search on the labels of {tuned_on}"
         return bag, Mix(_shares(recipe, bag), source, tuned_on, left_out)
     bag = _given(recipe, name, entry, members[first])
-    source = f"published; chosen by {entry.tuned}" if entry.tuned else "given"
-    if len(set(entry.members.values())) == 1:
-        source = "equal"
-        if entry.search is not None:
-            source += ": there is no development set with labels to find others on"
-    return bag, Mix(_shares(recipe, bag), source)
+    equal = len(set(entry.members.values())) == 1
+    source = "equal" if equal else f"published; chosen by {entry.tuned}" if entry.tuned else "given"
+    if equal and entry.search is not None:
+        source += ": there is no development set with labels to find others on"
+    return bag, Mix(_shares(recipe, bag), source, label_free=equal)
 
 
 def _given(recipe: Recipe, name: str, entry: EnsembleEntry, members: Mapping[str, Member]) -> Bag:

@@ -94,7 +94,7 @@ def _mixes(systems: Sequence[SystemScores]) -> str:
         if one.mix is None:
             continue
         here = "-" if one.result is None else f"{one.result.official_score:.4f}"
-        left_out = "-" if one.mix.left_out is None or one.mix.tuned_on != one.set else f"{one.mix.left_out:.4f}"
+        left_out = "-" if one.left_out is None else f"{one.left_out:.4f}"
         weights = ", ".join(f"{name} {weight:.3f}" for name, weight in one.mix.weights.items() if weight > 0)
         lines.append(
             f'<tr><td>{escape(one.shown)}</td><td class="n">{here}</td><td class="n">{left_out}</td>'

@@ -69,6 +69,16 @@ class SystemScores:
         return self.system + (" (tuned on test)" if self.tuned else "")
 
     @property
+    def left_out(self) -> float | None:
+        """Of an ensemble: its official score with each machine scored by weights found on the others; None where
+        that is not known."""
+        if self.mix is None or self.result is None:
+            return None
+        if self.mix.label_free:
+            return self.result.official_score
+        return self.mix.left_out if self.mix.tuned_on == self.set else None
+
+    @property
     def label(self) -> str:
         return self.shown + (f", seed {self.seed}" if self.seed is not None else "")
 
