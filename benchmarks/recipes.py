@@ -93,6 +93,11 @@ def results_of(workspace: Path) -> dict[str, dict[str, dict[str, object]]]:
     return json.loads(file.read_text())["sets"]
 
 
+def named(system: str, entry: dict[str, object]) -> str:
+    """With its marks, such as "tuned on test"."""
+    return system + "".join(f" ({mark})" for mark in entry.get("marks", []))
+
+
 def runs(recipes: list[str], plant: Path, here: Path) -> None:
     meta = here / "meta.yaml"
     meta.write_text(yaml.safe_dump(META))
@@ -112,10 +117,9 @@ def runs(recipes: list[str], plant: Path, here: Path) -> None:
         )
         for systems in results_of(workspace).values():
             for system, entry in systems.items():
-                marks = "".join(f" ({mark})" for mark in entry.get("marks", []))
                 left_out = (entry.get("mix") or {}).get("left_out")
                 apart = f", machines left out {left_out:.4f}" if left_out is not None else ""
-                print(f"    {system}{marks}: {entry.get('official_score', float('nan')):.4f}{apart}")
+                print(f"    {named(system, entry)}: {entry.get('official_score', float('nan')):.4f}{apart}")
 
 
 def kills(recipes: list[str], plant: Path, here: Path, count: int, seed: int) -> None:
@@ -160,7 +164,10 @@ def real(recipes: list[str], data: Path, here: Path) -> None:
         for label, systems in results_of(here / recipe).items():
             for system, entry in systems.items():
                 score = entry.get("official_score")
-                print(f"    {label}, {system}: " + ("no official score" if score is None else f"{score:.4f}"))
+                print(
+                    f"    {label}, {named(system, entry)}: "
+                    + ("no official score" if score is None else f"{score:.4f}")
+                )
         kept = ("note: ", "left out: ", "set aside: ")
         notes = [line for line in told.splitlines() if line.startswith(kept) and "attributes_" not in line]
         kinds = dict.fromkeys(
