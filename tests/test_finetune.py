@@ -135,6 +135,29 @@ def test_only_a_stage_that_says_so_sees_labels_of_test_clips(plant: Path, tmp_pa
     assert done.systems[0].result.official_score == pytest.approx(max(scores.values()), abs=0.02)
 
 
+def test_checkpoints_are_chosen_by_the_rule_of_each_year(plant: Path, tmp_path: Path) -> None:
+    """2020 knows no domains; a section without anomalies is not looked at."""
+    old = tmp_path / "tree" / "dcase2020" / "fan"
+    for split in ("train", "test"):
+        (old / split).mkdir(parents=True)
+        for number, clip in enumerate(sorted((plant / "fan" / split).iterdir())):
+            condition = "anomaly" if "_anomaly_" in clip.name else "normal"
+            (old / split / f"{condition}_id_00_{number:08d}.wav").symlink_to(clip)
+    for number, clip in enumerate(sorted((plant / "fan" / "test").glob("*normal*"))[:3]):
+        (old / "test" / f"normal_id_02_{number:08d}.wav").symlink_to(clip)
+    (tmp_path / "tree" / "dcase2025").mkdir()
+    (tmp_path / "tree" / "dcase2025" / "valve").symlink_to(plant / "valve")
+    changes = {**SHORT, "encoder": "dasheng", "stages.train.training.choose": "dev"}
+    done, _ = run(tmp_path / "tree", tmp_path / "w", "finetune", changes=changes)
+    assert not done.failures
+    (trained,) = objects(tmp_path / "w", "train")
+    history = json.loads((trained / "history.json").read_text())
+    best = next(row for row in history["evaluations"] if f"{row['step']:08d}" in history["checkpoints"][0])
+    scores = [one.result.official_score for one in done.systems if one.system == "best" and one.result is not None]
+    assert len(scores) == 2
+    assert best["dev"]["official_score"] == pytest.approx(np.mean(scores), abs=0.02)
+
+
 def test_bad_recordings_are_set_aside(tmp_path: Path) -> None:
     simulate(tmp_path / "plant", machines=["fan", "valve"], **SIZES)  # type: ignore[arg-type]
     next((tmp_path / "plant" / "fan" / "train").iterdir()).write_bytes(b"no sound")

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.data import catalog
+from harken.data.catalog import Metric
 from harken.data.clips import Clip
 from harken.data.labels import ClassTable
 from harken.detection import create_detector
 from harken.embeddings.embedder import weights_digest
 from harken.encoders.checkpoints import weights_for
 from harken.errors import AudioError, HarkenError
-from harken.evaluation.metrics import official_score, section_result
+from harken.evaluation.rules import SectionScores, section_numbers, summary
 from harken.pipeline.stages.base import Context, Settings, Stage
 from harken.pipeline.stages.tables import Quarantined, by_section, write_ids
 from harken.training.model_spec import ModelSpec
@@ -103,22 +105,25 @@ class TrainStage(Stage):
 
 
 class _DevScore:
-    """Official score of a model on the test clips whose labels are known: 1-NN, by cosine, of each section."""
+    """Official score of a model on the test clips whose labels are known, by the rule of their year; the mean over sets
+    of several years. 1-NN, by cosine, of each section."""
 
     def __init__(self, clips: Sequence[Clip], training: TrainingSpec) -> None:
         self.training = training
-        groups: dict[tuple[str, int | None, str], list[Clip]] = defaultdict(list)
+        machines: dict[tuple[str, int | None, str], list[Clip]] = defaultdict(list)
         for clip in clips:
-            groups[clip.corpus, clip.year, clip.machine].append(clip)
-        self.sections: list[tuple[list[Clip], list[Clip]]] = []
-        for machine in groups.values():
+            machines[clip.corpus, clip.year, clip.machine].append(clip)
+        #: by rule and set: normal clips and labelled test clips of each section
+        self.sets: dict[tuple[Metric, str], list[tuple[list[Clip], list[Clip]]]] = defaultdict(list)
+        for (corpus, year, _), machine in machines.items():
             train, test = by_section(machine, split="train"), by_section(machine, split="test")
             for section, rows in test.items():
                 known = [machine[row] for row in rows if machine[row].condition != "unknown"]
                 normal = [machine[row] for row in train.get(section, [])]
-                if len(normal) >= 3 and len({clip.condition for clip in known}) == 2:
-                    self.sections.append((normal, known))
-        if not self.sections:
+                rule = _rule(year, known)
+                if len(normal) >= 3 and _can_be_scored(rule, known):
+                    self.sets[rule, f"{corpus} {year}"].append((normal, known))
+        if not self.sets:
             raise HarkenError(
                 "no test clips with labels to choose by", next_step="Choose checkpoints by loss or accuracy"
             )
@@ -127,15 +132,47 @@ class _DevScore:
         from harken.embeddings.trained import TrainedEmbedder
 
         embed = TrainedEmbedder(model, self.training)
-        results = []
-        for normal, known in self.sections:
-            bank = [vector for _, vector in _embedded(embed, normal)]
-            detector = create_detector("knn", {"space": "raw", "metric": "cosine"}).fit(bank)
-            tested = _embedded(embed, known)
-            anomaly = np.array([clip.condition == "anomaly" for clip, _ in tested])
-            target = np.array([clip.domain == "target" for clip, _ in tested])
-            results.append(section_result(anomaly, target, detector.score([vector for _, vector in tested])))
-        return {"official_score": official_score(results)}
+        scores = []
+        for (rule, _), sections in self.sets.items():
+            numbers = []
+            for normal, known in sections:
+                bank = [vector for _, vector in _embedded(embed, normal)]
+                detector = create_detector("knn", {"space": "raw", "metric": "cosine"}).fit(bank)
+                tested = _embedded(embed, known)
+                scored = _joined([clip for clip, _ in tested], detector.score([vector for _, vector in tested]))
+                numbers.append((scored.key, section_numbers(rule, scored)))
+            scores.append(summary(rule, numbers)["official_score"])
+        return {"official_score": float(np.mean(scores))}
+
+
+def _rule(year: int | None, clips: Sequence[Clip]) -> Metric:
+    """That of the year; of other corpora the one of today where domains are told."""
+    if year in catalog.years():
+        return catalog.year(year).metric
+    return "domain_generalization" if all(clip.domain != "unknown" for clip in clips) else "machine_id"
+
+
+def _can_be_scored(rule: Metric, clips: Sequence[Clip]) -> bool:
+    """Whether there are clips of every kind that the rule asks for."""
+    if not clips:
+        return False
+    try:
+        section_numbers(rule, _joined(clips, np.arange(len(clips), dtype=np.float64)))
+    except ValueError:
+        return False
+    return True
+
+
+def _joined(clips: Sequence[Clip], scores_N: NDArray[np.float64]) -> SectionScores:
+    domains = {"source": 0, "target": 1, "unknown": -1}
+    return SectionScores(
+        clips[0].machine,
+        clips[0].section,
+        tuple(clip.path.name for clip in clips),
+        scores_N,
+        np.array([clip.condition == "anomaly" for clip in clips]),
+        np.array([domains[clip.domain] for clip in clips]),
+    )
 
 
 def _embedded(embed: Callable[[Clip], Float32], clips: Sequence[Clip]) -> list[tuple[Clip, Float32]]:
