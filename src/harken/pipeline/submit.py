@@ -13,7 +13,7 @@ from harken.data.clips import Clip
 from harken.data.table import read_table
 from harken.errors import HarkenError
 from harken.evaluation.submission import Entry
-from harken.pipeline.graph import set_of
+from harken.pipeline.graph import is_evaluation, set_of
 from harken.pipeline.run import load_clips
 
 
@@ -54,7 +54,7 @@ def _of_run(
     results = json.loads((folder / "results.json").read_text())
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
     sets = list(results["sets"])
-    chosen = label or next((name for name in sets if name.endswith(" eval")), sets[0])
+    chosen = label or next((name for name in sets if is_evaluation(name)), sets[0])
     if chosen not in sets:
         raise HarkenError(f"the run has no set {chosen!r}", file=folder, next_step=f"There are: {', '.join(sets)}")
     clips = [clip for clip in read_table(folder / "clips.parquet") if clip.split == "test" and set_of(clip) == chosen]
@@ -83,7 +83,7 @@ def _of_run(
 def _development(results: Mapping[str, Any], system: str) -> dict[str, dict[str, float]] | None:
     """Development results of a system, machine -> numbers, of its first seed; None where there are none."""
     for label, systems in results["sets"].items():
-        if label.endswith(" eval") or system not in systems:
+        if is_evaluation(label) or system not in systems:
             continue
         first = next(iter(systems[system]["seeds"].values()))
         if first is not None:
