@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
+import encoder_suite as suite
 from harken.encoders.beats import BEATsNet
 from harken.encoders.dual_branch import (
     HOP,
@@ -38,13 +38,7 @@ ENCODERS = (*TRANSFORMERS, "dual_branch")
 LORA = {"rank": 4}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """With several threads on a busy machine, most time goes into waiting."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+_one_thread = suite.one_thread
 
 
 def noise(clips: int, samples: int, seed: int = 0) -> Tensor:

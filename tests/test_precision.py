@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import encoder_suite as suite
 from harken.encoders import create_encoder, precision
 from harken.encoders.beats import TINY as TINY_BEATS
 from harken.encoders.dasheng import TINY as TINY_DASHENG
@@ -23,12 +24,7 @@ TINY = {"beats": TINY_BEATS, "dasheng": TINY_DASHENG, "eat": TINY_EAT, "fisher":
 TRANSFORMERS = sorted(TINY)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+_one_thread = suite.one_thread
 
 
 @pytest.fixture

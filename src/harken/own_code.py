@@ -91,6 +91,12 @@ def code_digests(name: str, parameters: Any = None) -> dict[str, str]:
     return found
 
 
+def code_identity(name: str, parameters: Any = None) -> dict[str, Any]:
+    """`code_digests` as part of what a stage's files depend on; empty for what comes with the package."""
+    code = code_digests(name, parameters)
+    return {"code_sha256": code} if code else {}
+
+
 @contextmanager
 def blamed(name: str, doing: str = "") -> Iterator[None]:
     """Errors within it become HarkenErrors that tell the line of the file that `name` names, if it `is_own`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -13,7 +14,7 @@ from harken.encoders.frame_encoder import FrameEncoder
 from harken.errors import HarkenError, did_you_mean
 from harken.own_code import blamed, is_own, load_class
 
-__all__ = ["Embedding", "Encoder", "FrameEncoder", "create_encoder", "encoder_class", "list_encoders"]
+__all__ = ["Embedding", "Encoder", "FrameEncoder", "create_encoder", "encoder_class", "list_encoders", "tiny_config"]
 
 # Module and class, imported on use: only the neural encoders need torch.
 _ENCODERS = {
@@ -56,6 +57,11 @@ def encoder_class(name: str) -> type[Encoder]:
             next_step="Install it with: pip install 'harken[torch]'",
         ) from None
     return found  # type: ignore[no-any-return]
+
+
+def tiny_config(name: str) -> dict[str, Any]:
+    """Arguments of a small network of an architecture, for tests; empty where it has no small variant."""
+    return dict(getattr(sys.modules[encoder_class(name).__module__], "TINY", {}))
 
 
 def create_encoder(

@@ -7,7 +7,7 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,8 @@ from harken.pipeline.run import load_clips
 from harken.pipeline.stages import stage_class
 from harken.pipeline.stages.train import TrainStage
 from harken.pipeline.workspace import Object, Workspace
-from harken.training.settings import TrainingSpec
+from harken.training.settings import TrainingSpec, held_out_clips
 
-#: classes of fewer clips hold none out, as in `training.signals`, which needs torch
-_FEWEST = 10
 _PRECISIONS = ("fp32", "tf32", "bf16")
 
 
@@ -240,15 +238,11 @@ def passed(training: TrainingSpec, clips: Sequence[Clip], table: ClassTable) -> 
             continue
         if label != UNUSED or (second and (table.mixture_of or {})[clip.clip_id] != UNUSED):
             counts[label] += 1
-    held = sum(
-        max(1, round(training.held_out * count))
-        for label, count in counts.items()
-        if label != UNUSED and count >= _FEWEST and training.held_out > 0
-    )
+    held = sum(held_out_clips(count, training.held_out) for label, count in counts.items() if label != UNUSED)
     usable = sum(counts.values())
     trained = usable - held
     size = max(1, min(training.batch, trained))
-    steps = training.steps or max(1, trained // size // training.accumulation) * (training.epochs or 1)
+    steps = training.steps_of(trained // size)
     return Passed(usable, trained, held, steps, math.ceil(steps / training.evaluate_every))
 
 
@@ -345,7 +339,7 @@ def _embed_trained_cost(
 
 
 def _embed_cost(entry: StageEntry, tasks: Sequence[Task], nominal: bool, cost: _Cost) -> None:
-    from harken.encoders import encoder_class
+    from harken.encoders import encoder_class, tiny_config
     from harken.encoders.checkpoints import catalog as checkpoints
 
     settings: Any = stage_class("embed").Parameters.model_validate(entry.parameters)
@@ -356,7 +350,7 @@ def _embed_cost(entry: StageEntry, tasks: Sequence[Task], nominal: bool, cost: _
         each = estimate.front_end_seconds(settings.encoder, json.dumps(settings.config))
         _front_end(tasks, each, nominal, cost)
         return
-    config = {**_tiny(settings.encoder)} if settings.size == "tiny" else {}
+    config = tiny_config(settings.encoder) if settings.size == "tiny" else {}
     if settings.size == "full":
         known = [one.name for one in checkpoints() if one.encoder == settings.encoder]
         name = settings.weights or (known[0] if known else "")
@@ -365,15 +359,6 @@ def _embed_cost(entry: StageEntry, tasks: Sequence[Task], nominal: bool, cost: _
     # Of several microphones, each passes.
     counts = estimate.count_encoder(settings.encoder, {**config, **settings.config})
     _embedding(tasks, counts, "fp32", nominal, cost, lambda seconds: seconds / 10.0, settings.microphones == "all")
-
-
-def _tiny(encoder: str) -> dict[str, Any]:
-    import sys
-
-    from harken.encoders import encoder_class
-
-    found: dict[str, Any] = getattr(sys.modules[encoder_class(encoder).__module__], "TINY", {})
-    return found
 
 
 def _embedding(
@@ -494,7 +479,7 @@ def _row(
         **cost.about,
         "seconds": sum(cost.seconds.values()) / beside if cost.seconds else None,
         "remaining_seconds": sum(cost.seconds[one] for one in left) / beside if cost.seconds else None,
-        "memory": None if cost.memory is None else cost.memory * (beside if entry.use != "train" else 1),
+        "memory": None if cost.memory is None else cost.memory * beside,
         "h200_seconds": on_h200([task.name for task in tasks]),
         "h200_remaining_seconds": on_h200(left),
         "h200_memory": cost.h200_memory,
@@ -538,13 +523,12 @@ def _assumptions(stages: Sequence[Mapping[str, Any]], nominal: bool) -> list[str
     told = [
         f"this machine: {speed.flops / 1e9:.0f} GFLOP/s in fp32 on {speed.threads} thread"
         f"{'s' * (speed.threads > 1)}, as a recipe trains, measured just now; products at "
-        f"{estimate.CPU_UTILISATION:.0%} of it; {json.dumps(asdict(speed))}",
+        f"{estimate.CPU_UTILISATION:.0%} of it",
         f"H200: assumed, none was measured: {estimate.H200_UTILISATION:.0%} of the published {used['fp32']} (fp32, "
         f"which torch takes unless told otherwise), {used['tf32']} (tf32), {used['bf16']} (bf16) TFLOP/s and 4.8 TB/s; "
         f"embedding {estimate.H200_CLIP_SECONDS * 1000:.0f} ms a clip at least; reading clips fast enough is left out",
         "detectors, combinations and labels take seconds a machine and are left out",
     ]
-    told[0] = told[0].rsplit("; ", 1)[0]
     if nominal:
         told.append("nominal clips: numbers and lengths as published, not of data; classes at least, where marked >=")
     return told

@@ -55,11 +55,6 @@ class EnsembleEntry(BaseModel):
     tuned: str = ""
     search: SearchEntry | None = None
 
-    @field_validator("members", mode="before")
-    @classmethod
-    def _equal_weights(cls, members: Any) -> Any:
-        return dict.fromkeys(members, 1.0) if isinstance(members, list) else members
-
 
 class Recipe(BaseModel):
     """A resolved recipe.

@@ -147,8 +147,7 @@ class _Training:
         self.mixture_N = None if mixture_N is None else mixture_N[train_N]
         size = min(spec.batch * world, len(self.train_clips) // world * world)
         self.order = Order(len(self.train_clips), size, spec.seed)
-        per_epoch = max(1, self.order.batches // spec.accumulation)
-        self.steps = spec.steps or per_epoch * (spec.epochs or 1)
+        self.steps = spec.steps_of(self.order.batches)
         try:
             built = build_model(model)
             self.step = TrainingStep(

@@ -14,6 +14,15 @@ _Count = Annotated[int, Field(ge=1)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+#: classes of fewer clips hold none out
+FEWEST = 10
+
+
+def held_out_clips(clips: int, share: float) -> int:
+    """How many of a class's clips are held out: the share of at least `FEWEST` clips, one at least."""
+    return max(1, round(share * clips)) if clips >= FEWEST and share > 0 else 0
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -76,6 +85,10 @@ class TrainingSpec(_Frozen):
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     recompute: bool = False
+
+    def steps_of(self, batches: int) -> int:
+        """Steps of the optimiser; batches: in an epoch."""
+        return self.steps or max(1, batches // self.accumulation) * (self.epochs or 1)
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harken.training.settings import held_out_clips
+
 Ints = NDArray[np.int64]
 
-#: classes of fewer clips hold none out
-FEWEST = 10
 #: mean cosine between clips of different classes from which on all clips are the same to a network
 SAME = 0.9999
 
@@ -43,10 +43,11 @@ def hold_out(class_N: Ints, share: float, rng: np.random.Generator) -> tuple[Int
     Clips without class (-1) are trained on.
     """
     held: list[int] = []
-    for label in np.unique(class_N):
+    for label in np.unique(class_N[class_N >= 0]):
         rows = np.flatnonzero(class_N == label)
-        if label >= 0 and len(rows) >= FEWEST and share > 0:
-            held += rng.permutation(rows)[: max(1, round(share * len(rows)))].tolist()
+        count = held_out_clips(len(rows), share)
+        if count:
+            held += rng.permutation(rows)[:count].tolist()
     held_N = np.array(sorted(held), dtype=np.int64)
     return np.setdiff1d(np.arange(len(class_N)), held_N), held_N
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from harken.detection import create_detector
 from harken.detection.calibration import Calibration, parse_rate
 from harken.errors import HarkenError
-from harken.own_code import blamed, code_digests
+from harken.own_code import blamed, code_identity
 from harken.pipeline.stages.base import Context, Settings, Stage
 from harken.pipeline.stages.tables import Scored, by_section, read_arrays, read_ids, write_arrays, write_scores
 from harken.threads import one_thread
@@ -37,8 +37,7 @@ class DetectStage(Stage):
 
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
-        code = code_digests(parameters.detector, parameters.parameters)
-        return {"code_sha256": code} if code else {}
+        return code_identity(parameters.detector, parameters.parameters)
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +13,11 @@ from harken.audio.cancel import Microphones
 from harken.data.clips import Clip
 from harken.embeddings.embedder import make_spec, weights_digest
 from harken.embeddings.extract import Extracted, extract, probe
-from harken.encoders import create_encoder, encoder_class
+from harken.encoders import create_encoder, encoder_class, tiny_config
 from harken.encoders.checkpoints import weights_for
 from harken.encoders.weight_files import from_safetensors
 from harken.errors import HarkenError
-from harken.own_code import code_digests, is_own
+from harken.own_code import code_identity, is_own
 from harken.pipeline.stages.base import Context, Settings, Stage
 from harken.pipeline.stages.tables import Quarantined, write_embeddings
 
@@ -51,9 +50,8 @@ class EmbedStage(Stage):
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
         _, weights = _network(parameters)
-        found: dict[str, Any] = {} if weights is None else {"weights_sha256": weights_digest(weights)}
-        code = code_digests(parameters.encoder)
-        return {**found, "code_sha256": code} if code else found
+        found = {} if weights is None else {"weights_sha256": weights_digest(weights)}
+        return {**found, **code_identity(parameters.encoder)}
 
     @classmethod
     def run_shard(cls, parameters: Any, context: Context, index: int, count: int) -> None:
@@ -100,8 +98,8 @@ def _network(parameters: Any) -> tuple[dict[str, Any], Mapping[str, np.ndarray] 
         return dict(parameters.config), None
     if parameters.size == "tiny":
         # Architectures without a small variant are small themselves.
-        tiny = getattr(sys.modules[cls.__module__], "TINY", {})
-        built = create_encoder(parameters.encoder, {**tiny, **parameters.config, "seed": 0})
+        small = {**tiny_config(parameters.encoder), **parameters.config, "seed": 0}
+        built = create_encoder(parameters.encoder, small)
         return built.config(), built.weights()
     if is_own(parameters.encoder):
         return dict(parameters.config), _own_weights(parameters)

@@ -10,7 +10,7 @@ from pydantic import Field
 from harken.audio.decode import decode
 from harken.encoders import create_encoder
 from harken.errors import AudioError, HarkenError
-from harken.own_code import blamed, code_digests
+from harken.own_code import blamed, code_identity
 from harken.pipeline.stages.base import Context, Settings, Stage
 from harken.pipeline.stages.embed import recording_form
 from harken.pipeline.stages.tables import Quarantined, write_arrays, write_ids
@@ -33,8 +33,7 @@ class FramesStage(Stage):
 
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
-        code = code_digests(parameters.encoder)
-        return {"code_sha256": code} if code else {}
+        return code_identity(parameters.encoder)
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
