@@ -128,7 +128,7 @@ def torch_task(options: argparse.Namespace) -> Callable[[], np.ndarray]:
 
 
 def onnx_task(options: argparse.Namespace) -> Callable[[], np.ndarray]:
-    from harken.deploy.runtime import OnnxEncoder
+    from harken.encoders.onnx import OnnxEncoder
 
     encoder = OnnxEncoder(options.folder / f"{options.case}.onnx", threads=options.threads)
     wave_BT = clips(options.batch, encoder.sample_rate)
@@ -142,7 +142,7 @@ def onnx_task(options: argparse.Namespace) -> Callable[[], np.ndarray]:
 
 def serve(options: argparse.Namespace) -> None:
     """Answer every line of input with the time of one run; at the end of input, with memory and embeddings."""
-    from harken.errors import HarkenError
+    from harken.core.errors import HarkenError
 
     try:
         task = (onnx_task if options.case.startswith("onnx") else torch_task)(options)
@@ -168,9 +168,9 @@ def serve(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Write the files that ONNX cases run; here, since exporting takes memory that running does not."""
-    from harken.deploy.onnx import export_onnx
+    from harken.core.errors import HarkenError
     from harken.encoders import create_encoder
-    from harken.errors import HarkenError
+    from harken.export.onnx import export_onnx
 
     encoder = create_encoder(options.encoder, options.config)
     for case in ("onnx", "onnx-int8"):

@@ -14,15 +14,16 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.core.threads import one_thread
 from harken.ensemble.bayes import bayes
 from harken.ensemble.fit import Row, fit
-from harken.ensemble.members import Member, Scored, read_members
+from harken.ensemble.member import Member, Scored
+from harken.ensemble.members import read_members
 from harken.ensemble.objective import Objective
 from harken.ensemble.problem import Method, Problem
 from harken.ensemble.search import Settings, greedy, uniform
 from harken.evaluation.evaluate import evaluate_system
 from harken.evaluation.score_files import System
-from harken.threads import one_thread
 from shared_folder import shared_folder
 
 Float64 = NDArray[np.float64]

@@ -32,13 +32,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from harken.bench.run import load_clips
 from harken.data.clips import Clip
 from harken.data.labels import agreement, label_clips, pseudo_attributes
-from harken.data.plant.simulate import simulate
 from harken.detection import create_detector
 from harken.embeddings.trained import TrainedEmbedder
 from harken.evaluation.metrics import SectionResult, official_score, section_result
-from harken.pipeline.run import load_clips
+from harken.plant.simulate import simulate
 from harken.training.checkpoints import read_checkpoint
 from harken.training.loop import Trained, train
 from harken.training.model_spec import ModelSpec

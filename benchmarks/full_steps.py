@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 
+from harken.bench import estimate
+from harken.bench.recipe import list_recipes, load_recipe
+from harken.bench.run import load_clips
+from harken.bench.stages.train import TrainStage
 from harken.data.labels import label_clips
-from harken.data.plant.simulate import simulate
-from harken.pipeline import estimate
-from harken.pipeline.recipe import list_recipes, load_recipe
-from harken.pipeline.run import load_clips
-from harken.pipeline.stages.train import TrainStage
+from harken.plant.simulate import simulate
 from harken.training.loop import train
 from harken.training.model_spec import ModelSpec
 from harken.training.settings import TrainingSpec

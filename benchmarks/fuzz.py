@@ -17,10 +17,10 @@ import numpy as np
 import soundfile as sf
 
 import harken
-from harken.deploy.bundle import read_bundle
+from harken.core.errors import BundleError
 from harken.embeddings.embedder import make_spec
 from harken.embeddings.extract import extract
-from harken.errors import BundleError
+from harken.monitor.bundle import read_bundle
 
 BATCH = 2_000
 

@@ -12,13 +12,13 @@ from collections import Counter
 
 import numpy as np
 
+from harken.core.errors import HarkenError
 from harken.detection.neighbours import nearest
 from harken.detection.space import standardisation
 from harken.embeddings.embedder import make_spec
 from harken.embeddings.extract import extract
 from harken.encoders import create_encoder
 from harken.encoders.checkpoints import load
-from harken.errors import HarkenError
 from shared_folder import shared_folder
 
 

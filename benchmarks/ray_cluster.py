@@ -20,16 +20,16 @@ from typing import Any
 
 from safetensors.numpy import save_file
 
-from harken.data.plant.simulate import simulate
+from harken.bench.executor import _Run
+from harken.bench.graph import make_tasks, make_units
+from harken.bench.jobs import Executor
+from harken.bench.local import LocalProcesses
+from harken.bench.ray_cluster import RayCluster
+from harken.bench.recipe import load_recipe
+from harken.bench.run import load_clips
+from harken.bench.workspace import Workspace
 from harken.encoders import create_encoder
-from harken.pipeline.executor import _Run
-from harken.pipeline.graph import make_tasks, make_units
-from harken.pipeline.jobs import Executor
-from harken.pipeline.local import LocalProcesses
-from harken.pipeline.ray_cluster import RayCluster
-from harken.pipeline.recipe import load_recipe
-from harken.pipeline.run import load_clips
-from harken.pipeline.workspace import Workspace
+from harken.plant.simulate import simulate
 
 
 def main() -> None:

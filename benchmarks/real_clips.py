@@ -17,8 +17,8 @@ from pathlib import Path
 from sklearn.metrics import roc_auc_score
 
 import harken
-from harken.deploy.verdict import Verdict
-from harken.errors import HarkenError
+from harken.core.errors import HarkenError
+from harken.monitor.verdict import Verdict
 from shared_folder import shared_folder
 
 RIVAL = """

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import yaml
 
-from harken.data.plant.simulate import simulate
+from harken.plant.simulate import simulate
 from shared_folder import shared_folder
 
 RECIPES = ("sjtu_aithu", "nwpu_fusion", "unisound", "thuee_system1", "training_free", "baseline_ae")

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from harken.audio.cancel import cancel, subtract
 from harken.audio.decode import decode
+from harken.core.threads import one_thread
 from harken.data.clips import Clip, clips_from_files
-from harken.data.plant.simulate import MACHINES, simulate
 from harken.detection import DEFAULT_DETECTOR, create_detector
 from harken.embeddings.embedder import Embedder, make_spec
 from harken.evaluation.metrics import SectionResult, official_score, section_result
-from harken.threads import one_thread
+from harken.plant.simulate import MACHINES, simulate
 
 RATE = 16_000
 SNRS_DB = (-5.0, 0.0, 5.0)

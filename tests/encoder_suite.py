@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
+from harken.core.errors import WeightsError
 from harken.encoders.torch_encoder import TorchEncoder
-from harken.errors import WeightsError
 
 Arrays = dict[str, np.ndarray]
 #: a `read_checkpoint`: tensors and the rest of a file -> configuration and weights

@@ -18,7 +18,7 @@ from harken.audio.mix import mix_at_snr, power
 from harken.audio.resample import resample
 from harken.audio.shape import fit_length, windows
 from harken.audio.stft import frame_count, mel_bands, power_spectrogram
-from harken.errors import AudioError
+from harken.core.errors import AudioError
 
 
 def write(path: Path, samples: np.ndarray, rate: int = 16_000, **options: str) -> Path:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from scipy import stats
 
+from harken.core.errors import HarkenError
 from harken.detection.reconstruction import Reconstruction, gamma_threshold
 from harken.encoders.autoencoder import Autoencoder
-from harken.errors import HarkenError
 from harken.training.autoencoder import Settings, StackedFrames, batches, shuffled, train
 
 BANDS = 12

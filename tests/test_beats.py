@@ -15,9 +15,9 @@ from safetensors.numpy import load_file
 
 import encoder_suite as suite
 from encoder_suite import noise
+from harken.core.errors import WeightsError
 from harken.encoders.beats import LONGEST, STEP, TAIL, TINY, BEATs, _buckets, read_checkpoint, token_count
 from harken.encoders.checkpoints import load
-from harken.errors import WeightsError
 
 RATE = 16_000
 SHORTEST = STEP + TAIL

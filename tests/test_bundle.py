@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harken.deploy.bundle import SCHEMA, read_bundle, write_bundle
-from harken.errors import BundleError
+from harken.core.errors import BundleError
+from harken.monitor.bundle import SCHEMA, read_bundle, write_bundle
 
 ABOUT = {"name": "pump", "rate": 0.001, "names": ["ä.wav", "b.wav"]}
 PARTS = {

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.signal import lfilter
 from scipy.stats import binom
 
+from harken.core.errors import HarkenError
 from harken.detection.calibration import Calibration, autocorrelation_time, parse_rate
-from harken.errors import HarkenError
 
 
 def autoregressive(count: int, rho: float, rng: np.random.Generator) -> np.ndarray:

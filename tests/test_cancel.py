@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from conftest import hum
 from harken.audio.cancel import LEAST_WINDOWS, SHORTEST, cancel, listen, subtract
 from harken.audio.stft import overlap_add, overlapped_stft
-from harken.data.plant import room
-from harken.deploy.detector import Detector
+from harken.core.errors import AudioError, HarkenError
+from harken.core.threads import one_thread
 from harken.embeddings.embedder import Embedder, EmbeddingSpec, make_spec
 from harken.embeddings.sketch import make_sketch
-from harken.errors import AudioError, HarkenError
-from harken.threads import one_thread
+from harken.monitor.detector import Detector
+from harken.plant import room
 
 RATE = 16_000
 

@@ -23,12 +23,12 @@ from safetensors.numpy import save
 from typer.testing import CliRunner
 
 from harken.cli.main import app
+from harken.core.errors import WeightsError
 from harken.encoders import checkpoints, create_encoder, encoder_class
 from harken.encoders.beats import TINY, BEATs
 from harken.encoders.checkpoints import Checkpoint, SourceFile, UrlMirror
 from harken.encoders.efficientat import EfficientAT
-from harken.encoders.tf_checkpoint import read_tf_checkpoint
-from harken.errors import WeightsError
+from harken.weights.tf_checkpoint import read_tf_checkpoint
 
 NAME = "tiny"
 WIDTH = {"width": 0.1}

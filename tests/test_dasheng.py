@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 import encoder_suite as suite
 from encoder_suite import noise, official
+from harken.core.errors import WeightsError
 from harken.encoders.dasheng import TINY, Dasheng, DashengNet, mel_filters, read_checkpoint, token_count
-from harken.errors import WeightsError
 
 RATE = 16_000
 COUNT = "init_bn.1.num_batches_tracked"

@@ -18,9 +18,9 @@ from sklearn.metrics import roc_auc_score
 
 import harken
 from conftest import hum
-from harken.deploy.explain import explain
-from harken.deploy.verdict import shifted
-from harken.errors import AudioError, HarkenError
+from harken.core.errors import AudioError, HarkenError
+from harken.monitor.explain import explain
+from harken.monitor.verdict import shifted
 
 
 @pytest.fixture
@@ -301,7 +301,7 @@ def test_test_clips_are_not_learned_from(plant: tuple[Path, Path]) -> None:
 
 
 def test_names_that_would_break_a_picture_or_an_order_do_not(plant: tuple[Path, Path], tmp_path: Path) -> None:
-    from harken.deploy.plot import save_png, why_figure
+    from harken.monitor.plot import save_png, why_figure
 
     sf.write(plant[0] / "m1\u00b23 a$_^$.wav", hum(3), 16_000)
     sf.write(tmp_path / "b$_^$.wav", hum(3, fault=True), 16_000)

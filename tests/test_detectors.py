@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import LocalOutlierFactor
 
+from harken.core.errors import HarkenError
 from harken.detection import AnomalyDetector, create_detector, list_detectors
 from harken.detection.checks import CHECKS, Make, check_detector, clips, domains, twin_scores
 from harken.detection.density import exit_sizes
@@ -19,7 +20,6 @@ from harken.detection.memory_bank import memory_bank, smote
 from harken.detection.neighbours import nearest
 from harken.detection.space import fit_space, ledoit_wolf_shrinkage
 from harken.detection.states import find_states
-from harken.errors import HarkenError
 
 EVERY = pytest.mark.parametrize("name", list_detectors())
 

@@ -21,10 +21,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from harken.core.errors import HarkenError
 from harken.data.catalog import PARTS, Part, year
 from harken.data.download import Downloaded, Retry, download
 from harken.data.unpack import Limits, unpack
-from harken.errors import HarkenError
 from record_server import RecordServer, Trick
 
 QUICK = Retry(attempts=4, first=0.01, longest=0.02, patience=5)

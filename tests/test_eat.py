@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 import encoder_suite as suite
 from encoder_suite import noise, official
+from harken.core.errors import WeightsError
 from harken.encoders.eat import BANDS, EAT, FRAMES, HOP, PATCH, TINY, positions, read_checkpoint, suppress_spikes
-from harken.errors import WeightsError
 
 RATE = 16_000
 LAST = "block_3"

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 import encoder_suite as suite
 from encoder_suite import noise
 from harken.audio.resample import resample
+from harken.core.errors import WeightsError
 from harken.encoders.checkpoints import load
 from harken.encoders.efficientat import LONGEST, UNIT, EfficientAT, frame_count
-from harken.errors import WeightsError
 
 RATE = 32_000
 

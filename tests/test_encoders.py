@@ -19,10 +19,10 @@ import torch
 
 import encoder_suite as suite
 from encoder_suite import noise, official
+from harken.core.errors import WeightsError
 from harken.encoders import Embedding, Encoder, create_encoder, encoder_class, list_encoders
 from harken.encoders.checks import CHECKS, Make, check_encoder
 from harken.encoders.torch_encoder import TorchEncoder
-from harken.errors import WeightsError
 
 #: the neural encoders, and how many tensors the small network of each has
 TENSORS = {"beats": 68, "dasheng": 47, "dual_branch": 166, "eat": 41, "efficientat": 312, "fisher": 42, "yamnet": 110}

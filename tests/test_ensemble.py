@@ -18,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from conftest import hum
 from harken.cli.main import app
+from harken.core.errors import HarkenError
 from harken.data.names import parse_name
 from harken.data.truth import read_truth
 from harken.ensemble.bag import Bag, Entry, load_bag, merged, save_bag
@@ -25,13 +26,13 @@ from harken.ensemble.bayes import bayes
 from harken.ensemble.fit import LOOKED, TUNED, Proof, fit
 from harken.ensemble.groups import grouped
 from harken.ensemble.label_free import agreement, correlation, least_variance
-from harken.ensemble.members import Member, Scored, Train, read_members
+from harken.ensemble.member import Member, Scored, Train
+from harken.ensemble.members import read_members
 from harken.ensemble.normalise import normalised
 from harken.ensemble.objective import Objective, make_boards
 from harken.ensemble.problem import METHODS, Problem
 from harken.ensemble.score import apply, write_scores
 from harken.ensemble.search import Settings, greedy, grid, singles, top
-from harken.errors import HarkenError
 from harken.evaluation.evaluate import evaluate
 from harken.evaluation.rules import SectionScores, section_numbers, summary
 
@@ -722,10 +723,10 @@ def test_names(systems: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_brings_its_training_clips(tmp_path: Path) -> None:
-    from harken.data.plant.simulate import simulate
-    from harken.pipeline.recipe import load_recipe
-    from harken.pipeline.run import run_recipe
-    from harken.pipeline.workspace import Workspace
+    from harken.bench.recipe import load_recipe
+    from harken.bench.run import run_recipe
+    from harken.bench.workspace import Workspace
+    from harken.plant.simulate import simulate
 
     sizes = {"train_source": 8, "train_target": 2, "test_per_condition": 2, "supplemental": 1, "seconds": 1.0}
     simulate(tmp_path / "plant", machines=["fan", "valve"], **sizes)  # type: ignore[arg-type]

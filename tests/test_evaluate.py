@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from harken.cli.main import app
+from harken.core.errors import HarkenError
 from harken.data.truth import read_truth
-from harken.errors import HarkenError
 from harken.evaluation.bootstrap import bootstrap
 from harken.evaluation.evaluate import Evaluation, average_ranks, evaluate
 from harken.evaluation.evaluator import evaluator_numbers

@@ -16,23 +16,24 @@ import pytest
 
 import harken
 from conftest import hum
+from harken.bench.executor import Event
+from harken.bench.graph import make_units
+from harken.bench.plan import make_plan
+from harken.bench.recipe import load_recipe
+from harken.bench.result import Run
+from harken.bench.run import load_clips, run_recipe
+from harken.bench.stages import Context, stage_class
+from harken.bench.stages.tables import read_arrays
+from harken.bench.workspace import Workspace
 from harken.cli.main import app
-from harken.data.plant.simulate import simulate
-from harken.deploy.detector import Detector
+from harken.core.errors import BundleError, HarkenError
+from harken.core.plugins import code_digests, is_own
 from harken.detection import AnomalyDetector, create_detector, list_detectors
 from harken.embeddings.embedder import Embedder, make_spec
 from harken.embeddings.extract import extract
 from harken.encoders import create_encoder, encoder_class
-from harken.errors import BundleError, HarkenError
-from harken.own_code import code_digests, is_own
-from harken.pipeline.executor import Event
-from harken.pipeline.graph import make_units
-from harken.pipeline.plan import make_plan
-from harken.pipeline.recipe import load_recipe
-from harken.pipeline.run import Run, load_clips, run_recipe
-from harken.pipeline.stages import Context, stage_class
-from harken.pipeline.stages.tables import read_arrays
-from harken.pipeline.workspace import Workspace
+from harken.monitor.detector import Detector
+from harken.plant.simulate import simulate
 
 PAGE = (Path(__file__).parents[1] / "docs" / "extend.md").read_text()
 BIN = Path(sys.executable).parent

@@ -11,18 +11,18 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
+from harken.bench.graph import make_common
+from harken.bench.plan import make_plan
+from harken.bench.recipe import list_recipes, load_recipe, recipe_text
+from harken.bench.run import load_clips
+from harken.bench.workspace import Workspace
 from harken.cli.main import app
+from harken.core.errors import HarkenError
 from harken.data.labels import ClassTable
-from harken.data.plant.simulate import simulate
 from harken.encoders.checkpoints import catalog
 from harken.ensemble.runs import members_of_run
-from harken.errors import HarkenError
 from harken.evaluation.evaluate import evaluate
-from harken.pipeline.graph import make_common
-from harken.pipeline.plan import make_plan
-from harken.pipeline.recipe import list_recipes, load_recipe, recipe_text
-from harken.pipeline.run import load_clips
-from harken.pipeline.workspace import Workspace
+from harken.plant.simulate import simulate
 from harken.training.model_spec import ModelSpec
 from harken.training.models import build_model
 from test_pipeline import SIZES, contents, run

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 import encoder_suite as suite
 from encoder_suite import Arrays, noise, official
+from harken.core.errors import WeightsError
 from harken.encoders import eat
 from harken.encoders.fisher import FISHER, TINY, FISHERNet, positions, read_checkpoint
-from harken.errors import WeightsError
 
 RATE = 16_000
 LAST = "block_3"

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harken.cli.main import app
+from harken.core.errors import HarkenError
 from harken.data import catalog
 from harken.data.attributes import read_attributes
 from harken.data.check import check, check_year
@@ -21,10 +22,9 @@ from harken.data.clips import Clip
 from harken.data.index import index
 from harken.data.layout import place_of
 from harken.data.names import attribute_pairs, parse_name, without_ending
-from harken.data.plant.simulate import simulate
 from harken.data.table import read_table, write_table
 from harken.data.truth import read_truth
-from harken.errors import HarkenError
+from harken.plant.simulate import simulate
 
 
 def touch(root: Path, *names: str) -> Path:

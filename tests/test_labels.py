@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harken.core.errors import HarkenError
 from harken.data.clips import Clip
 from harken.data.index import index
 from harken.data.labels import (
@@ -27,8 +28,7 @@ from harken.data.labels import (
     pseudo_attributes,
 )
 from harken.data.names import attribute_pairs, parse_name, without_ending
-from harken.data.plant.simulate import simulate
-from harken.errors import HarkenError
+from harken.plant.simulate import simulate
 
 HIDDEN = {
     2025: {"bearing", "slider", "ToyTrain", "AutoTrash", "Polisher", "ScrewFeeder", "ToyPet"},

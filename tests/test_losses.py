@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harken.errors import HarkenError
+from harken.core.errors import HarkenError
 from harken.training.losses import create_loss, list_losses
 
 torch = pytest.importorskip("torch")

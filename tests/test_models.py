@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 import encoder_suite as suite
+from harken.core.errors import WeightsError
 from harken.encoders.beats import BEATsNet
 from harken.encoders.dual_branch import (
     HOP,
@@ -26,7 +27,6 @@ from harken.encoders.dual_branch import (
     full_spectrum,
 )
 from harken.encoders.eat import EATNet
-from harken.errors import WeightsError
 from harken.training.adapters import AdaptationModule, FreezeSchedule, add_lora, has_lora, merge_lora
 from harken.training.frames import masked_max, masked_mean
 from harken.training.heads import PoolingHead

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harken.audio.decode import DEFAULT_SUFFIXES
+from harken.core.errors import HarkenError
 from harken.data.clips import clips_from_files, find_recordings, natural_key
 from harken.data.names import Name, parse_name
-from harken.errors import HarkenError
 
 
 @pytest.mark.parametrize(

@@ -20,16 +20,16 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 from harken.cli.export import export
-from harken.deploy import onnx as exporter
-from harken.deploy.onnx import export_onnx
-from harken.deploy.runtime import CARD, OnnxEncoder
+from harken.core.errors import HarkenError, WeightsError
 from harken.encoders import create_encoder
 from harken.encoders.beats import TINY as TINY_BEATS
 from harken.encoders.dasheng import TINY as TINY_DASHENG
 from harken.encoders.eat import TINY as TINY_EAT
 from harken.encoders.fisher import TINY as TINY_FISHER
+from harken.encoders.onnx import CARD, OnnxEncoder
 from harken.encoders.torch_encoder import TorchEncoder
-from harken.errors import HarkenError, WeightsError
+from harken.export import onnx as exporter
+from harken.export.onnx import export_onnx
 
 #: shallow, since every block is exported alike
 TINY: dict[str, dict[str, Any]] = {
@@ -151,7 +151,7 @@ import sys
 for name in ("torch", "onnx", "onnxscript"):
     sys.modules[name] = None
 import numpy as np
-from harken.deploy.runtime import OnnxEncoder
+from harken.encoders.onnx import OnnxEncoder
 wave = np.random.default_rng(1).normal(scale=0.1, size=(1, 16000)).astype(np.float32)
 found = OnnxEncoder({str(eat)!r}, threads=1).encode(wave)
 print(found.features_BLTD.shape, found.features_BLTD.sum(dtype=float))

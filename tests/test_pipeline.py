@@ -16,18 +16,19 @@ import pytest
 import soundfile as sf
 import yaml
 
+from harken.bench.executor import Event
+from harken.bench.graph import make_tasks, make_units
+from harken.bench.plan import make_plan
+from harken.bench.recipe import list_recipes, load_recipe
+from harken.bench.result import Run
+from harken.bench.run import load_clips, run_recipe
+from harken.bench.stages import list_stages, stage_class
+from harken.bench.workspace import Workspace
 from harken.cli.main import app
-from harken.data.plant.simulate import simulate
+from harken.core.errors import HarkenError
 from harken.data.truth import read_truth
-from harken.errors import HarkenError
 from harken.evaluation.evaluate import evaluate
-from harken.pipeline.executor import Event
-from harken.pipeline.graph import make_tasks, make_units
-from harken.pipeline.plan import make_plan
-from harken.pipeline.recipe import list_recipes, load_recipe
-from harken.pipeline.run import Run, load_clips, run_recipe
-from harken.pipeline.stages import list_stages, stage_class
-from harken.pipeline.workspace import Workspace
+from harken.plant.simulate import simulate
 
 SIZES = {"train_source": 10, "train_target": 3, "test_per_condition": 3, "supplemental": 1, "seconds": 1.0}
 

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harken.bench import estimate
+from harken.bench.nominal import nominal_clips
+from harken.bench.plan import make_plan, passed
+from harken.bench.recipe import list_recipes, load_recipe
 from harken.cli.main import app
 from harken.cli.plan import duration
+from harken.core.errors import HarkenError
 from harken.data.clips import Clip
 from harken.data.labels import label_clips
-from harken.data.plant.simulate import simulate
 from harken.encoders.checkpoints import catalog
-from harken.errors import HarkenError
-from harken.pipeline import estimate
-from harken.pipeline.nominal import nominal_clips
-from harken.pipeline.plan import make_plan, passed
-from harken.pipeline.recipe import list_recipes, load_recipe
+from harken.plant.simulate import simulate
 from harken.training.model_spec import ModelSpec
 from harken.training.settings import TrainingSpec
 from harken.training.signals import hold_out

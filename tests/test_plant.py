@@ -17,19 +17,19 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import roc_auc_score
 
 from harken.audio.stft import mel_bands, power_spectrogram
+from harken.core.errors import HarkenError
 from harken.data.names import parse_name
-from harken.data.plant import list_machines, simulate
-from harken.data.plant.bearing import BPFI, BPFO
-from harken.data.plant.fan import BLADES, HZ_PER_VOLT
-from harken.data.plant.gearbox import HZ_PER_VOLT as GEARBOX_HZ_PER_VOLT
-from harken.data.plant.gearbox import PINION_TEETH, mesh_table
-from harken.data.plant.machine import Run
-from harken.data.plant.room import FAR_LOSS_DB
-from harken.data.plant.signals import modes, noise, rms, slope
-from harken.data.plant.simulate import CONDITIONS, DOMAINS, MACHINES, Item, operation, render
 from harken.detection import DEFAULT_DETECTOR, create_detector
 from harken.embeddings.embedder import Embedder, make_spec
-from harken.errors import HarkenError
+from harken.plant import list_machines, simulate
+from harken.plant.bearing import BPFI, BPFO
+from harken.plant.fan import BLADES, HZ_PER_VOLT
+from harken.plant.gearbox import HZ_PER_VOLT as GEARBOX_HZ_PER_VOLT
+from harken.plant.gearbox import PINION_TEETH, mesh_table
+from harken.plant.machine import Run
+from harken.plant.room import FAR_LOSS_DB
+from harken.plant.signals import modes, noise, rms, slope
+from harken.plant.simulate import CONDITIONS, DOMAINS, MACHINES, Item, operation, render
 
 RATE = 16_000
 SMALL = {"train_source": 4, "train_target": 2, "test_per_condition": 3, "supplemental": 2, "seconds": 0.5}

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import encoder_suite as suite
+from harken.core.errors import HarkenError
 from harken.encoders import create_encoder, precision
 from harken.encoders.beats import TINY as TINY_BEATS
 from harken.encoders.dasheng import TINY as TINY_DASHENG
@@ -18,7 +19,6 @@ from harken.encoders.eat import TINY as TINY_EAT
 from harken.encoders.fisher import TINY as TINY_FISHER
 from harken.encoders.precision import apply_precision
 from harken.encoders.torch_encoder import TorchEncoder
-from harken.errors import HarkenError
 
 TINY = {"beats": TINY_BEATS, "dasheng": TINY_DASHENG, "eat": TINY_EAT, "fisher": TINY_FISHER}
 TRANSFORMERS = sorted(TINY)

@@ -20,18 +20,18 @@ from typing import Any
 
 import pytest
 
+from harken.bench import executor, ray_cluster
+from harken.bench.graph import Task, Unit
+from harken.bench.jobs import Job, perform
+from harken.bench.ray_cluster import RayCluster
+from harken.bench.recipe import load_recipe
+from harken.bench.stages import stage_class
+from harken.bench.stages.base import Context, Stage
+from harken.bench.workspace import Workspace
 from harken.cli import main
+from harken.core.errors import HarkenError
 from harken.data.clips import Clip
-from harken.data.plant.simulate import simulate
-from harken.errors import HarkenError
-from harken.pipeline import executor, ray_cluster
-from harken.pipeline.graph import Task, Unit
-from harken.pipeline.jobs import Job, perform
-from harken.pipeline.ray_cluster import RayCluster
-from harken.pipeline.recipe import load_recipe
-from harken.pipeline.stages import stage_class
-from harken.pipeline.stages.base import Context, Stage
-from harken.pipeline.workspace import Workspace
+from harken.plant.simulate import simulate
 from test_finetune import SHORT
 from test_pipeline import SIZES, contents, run
 
@@ -282,9 +282,9 @@ def test_shards_of_a_killed_embedding_are_not_done_again(plant: Path, tmp_path: 
         if json.loads(file.read_text())["kind"] == "embed_trained"
     ]
     (model,) = [file.parent for file in (tmp_path / "w" / "objects").rglob("training.json")]
-    from harken.pipeline.graph import make_units
-    from harken.pipeline.run import load_clips
-    from harken.pipeline.stages import embed_trained
+    from harken.bench.graph import make_units
+    from harken.bench.run import load_clips
+    from harken.bench.stages import embed_trained
 
     (unit,) = make_units(load_clips(plant)[0], ["fan"])
     (tmp_path / "out").mkdir()
@@ -327,7 +327,7 @@ class _Slower(Stage):
 
 
 def test_the_first_of_two_that_make_the_same_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harken.pipeline.jobs.stage_class", lambda kind: _Slower)
+    monkeypatch.setattr("harken.bench.jobs.stage_class", lambda kind: _Slower)
     task = Task("slow", "slow", "slow", Unit("", "m", ()), None, {}, ())
     workspace = Workspace(tmp_path)
     made = perform(Job(task, "a" * 40, ()), tmp_path, 1)
@@ -392,9 +392,7 @@ def test_without_ray(
 
 
 def test_nothing_imports_ray_but_its_executor() -> None:
-    program = (
-        "import sys, harken.cli.run, harken.pipeline.run, harken.pipeline.ray_cluster; print('ray' in sys.modules)"
-    )
+    program = "import sys, harken.cli.run, harken.bench.run, harken.bench.ray_cluster; print('ray' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "False"
 
 

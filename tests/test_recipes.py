@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
+from harken.bench.graph import make_common, make_units
+from harken.bench.recipe import load_recipe, recipe_text
+from harken.bench.repeat import expand
+from harken.bench.result import Run
+from harken.bench.run import load_clips, run_recipe
+from harken.bench.workspace import Workspace
 from harken.cli.main import app
-from harken.data.plant.simulate import simulate
-from harken.errors import HarkenError
+from harken.core.errors import HarkenError
 from harken.evaluation.evaluate import evaluate
-from harken.pipeline.graph import make_common, make_units
-from harken.pipeline.recipe import load_recipe, recipe_text
-from harken.pipeline.repeat import expand
-from harken.pipeline.run import Run, load_clips, run_recipe
-from harken.pipeline.workspace import Workspace
+from harken.plant.simulate import simulate
 from test_pipeline import SIZES, contents
 
 META = {
@@ -158,7 +159,7 @@ def test_weights_that_labels_found_are_named_so(plant: Path, tmp_path: Path) -> 
 
 
 def test_a_search_is_not_made_twice(plant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harken.pipeline import ensembles
+    from harken.bench import ensembles
 
     searches: list[str] = []
     fit = ensembles.fit

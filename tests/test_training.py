@@ -20,9 +20,9 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file
 
 from conftest import hum
+from harken.core.errors import AudioError, HarkenError
 from harken.data.clips import Clip
 from harken.data.labels import ClassTable, label_clips
-from harken.errors import AudioError, HarkenError
 from harken.training.checkpoints import read_checkpoint
 from harken.training.loop import STATE, Trained, train
 from harken.training.model_spec import ModelSpec

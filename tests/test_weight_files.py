@@ -22,8 +22,8 @@ import pytest
 import torch
 
 from harken.cli.main import run
-from harken.encoders.weight_files import read_contents
-from harken.errors import WeightsError
+from harken.core.errors import WeightsError
+from harken.weights.formats import read_contents
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 MARK = "harken_was_here"

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from harken.core.version import __version__
 
-__all__ = ["Detector", "HarkenError", "Verdict", "list_detectors", "list_encoders", "load"]
+__all__ = ["Detector", "HarkenError", "Verdict", "__version__", "list_detectors", "list_encoders", "load"]
 
 if TYPE_CHECKING:
-    from harken.deploy.detector import Detector, load
-    from harken.deploy.verdict import Verdict
+    from harken.core.errors import HarkenError
     from harken.detection import list_detectors
     from harken.encoders import list_encoders
-    from harken.errors import HarkenError
+    from harken.monitor.detector import Detector, load
+    from harken.monitor.verdict import Verdict
 
 _HOMES = {
-    "Detector": "harken.deploy.detector",
-    "HarkenError": "harken.errors",
-    "Verdict": "harken.deploy.verdict",
+    "Detector": "harken.monitor.detector",
+    "HarkenError": "harken.core.errors",
+    "Verdict": "harken.monitor.verdict",
     "list_detectors": "harken.detection",
     "list_encoders": "harken.encoders",
-    "load": "harken.deploy.detector",
+    "load": "harken.monitor.detector",
 }
 
 

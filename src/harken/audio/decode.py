@@ -12,7 +12,7 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from harken.errors import AudioError
+from harken.core.errors import AudioError
 
 Float32 = NDArray[np.float32]
 

@@ -36,7 +36,7 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
 
 def key_values(pairs: list[str]) -> dict[str, Any]:
     """`name=value` words as a mapping; values are JSON where they can be, text otherwise."""
-    from harken.errors import HarkenError
+    from harken.core.errors import HarkenError
 
     found: dict[str, Any] = {}
     for pair in pairs:

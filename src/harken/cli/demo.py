@@ -19,10 +19,10 @@ def demo(
 ) -> None:
     """Listen to a simulated plant: needs no data, no network, and about a minute."""
     from harken.data.clips import clips_from_files, find_recordings
-    from harken.data.plant import list_machines, simulate
-    from harken.deploy.detector import Detector
-    from harken.deploy.report import Part, write_report
     from harken.evaluation.metrics import official_score, section_result
+    from harken.monitor.detector import Detector
+    from harken.monitor.report import Part, write_report
+    from harken.plant import list_machines, simulate
 
     begun = time.monotonic()
     plant = directory / f"plant-seed{seed}"

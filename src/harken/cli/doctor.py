@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
-from harken import __version__
 from harken.cli.console import emit
+from harken.core.version import __version__
 
 _EXTRAS = {"torch": "neural encoders and training"}
 

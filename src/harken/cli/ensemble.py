@@ -207,8 +207,8 @@ def _bundles(recordings: list[Path] | None) -> Bundles | None:
         return None
     from harken.audio.decode import DEFAULT_SUFFIXES
     from harken.data.clips import find_recordings
-    from harken.deploy.detector import load
     from harken.ensemble.bundles import Bundles
+    from harken.monitor.detector import load
 
     return Bundles(find_recordings(recordings, DEFAULT_SUFFIXES), load)
 

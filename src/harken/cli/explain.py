@@ -17,8 +17,8 @@ def explain(
     json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> None:
     """Draw a recording, its nearest normal one, and what differs."""
-    from harken.deploy.detector import Detector
-    from harken.deploy.plot import save_png, why_figure
+    from harken.monitor.detector import Detector
+    from harken.monitor.plot import save_png, why_figure
 
     detector = Detector.load(model)
     verdict = next(detector.score_many([clip], workers=1))

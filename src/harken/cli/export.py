@@ -31,14 +31,14 @@ def export(
     json: Annotated[bool, typer.Option("--json", help="Print what the file says about itself as JSON.")] = False,
 ) -> None:
     """Write an encoder, waveform in and features out, for ONNX Runtime; compared with torch before it is kept."""
+    from harken.core.errors import HarkenError
     from harken.embeddings.embedder import weights_digest
     from harken.encoders import create_encoder, encoder_class
     from harken.encoders.checkpoints import weights_for
-    from harken.errors import HarkenError
 
     if not encoder_class(encoder).needs_weights:
         raise HarkenError(f"{encoder} has no network to export", next_step="It needs no torch: use it as it is")
-    from harken.deploy.onnx import export_onnx
+    from harken.export.onnx import export_onnx
 
     if random and weights is not None:
         raise HarkenError("--random and --weights exclude each other", next_step="Leave one out")

@@ -54,7 +54,7 @@ def fit(
     json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Learn a machine's normal sound from recordings of it. No labels are needed."""
-    from harken.deploy.detector import Detector
+    from harken.monitor.detector import Detector
 
     with progress("listening") as bar:
         found = Detector.fit(

@@ -8,7 +8,6 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from harken import __version__
 from harken.cli import (
     data,
     demo,
@@ -26,7 +25,8 @@ from harken.cli import (
     weights,
 )
 from harken.cli import run as run_verb
-from harken.errors import HarkenError
+from harken.core.errors import HarkenError
+from harken.core.version import __version__
 
 app = typer.Typer(
     name="harken",

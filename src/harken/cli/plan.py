@@ -26,8 +26,8 @@ def plan(
     json: Json = False,
 ) -> None:
     """What a run would do and cost: stages, clips, classes, steps, time, memory; what is there, what is missing."""
-    from harken.pipeline.plan import make_plan
-    from harken.pipeline.recipe import load_recipe
+    from harken.bench.plan import make_plan
+    from harken.bench.recipe import load_recipe
 
     chosen = load_recipe(recipe, profile=profile, changes=key_values(set_ or []))
     told = make_plan(chosen, data, workspace, machines=machine_names(machines))

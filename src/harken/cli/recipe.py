@@ -15,7 +15,7 @@ app = typer.Typer(help="Recipes: list, show, copy.", no_args_is_help=True)
 @app.command("list")
 def list_(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """The recipes that come with Harken."""
-    from harken.pipeline.recipe import list_recipes, load_recipe
+    from harken.bench.recipe import list_recipes, load_recipe
 
     recipes = [load_recipe(name) for name in list_recipes()]
     if json:
@@ -32,7 +32,7 @@ def show(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Show it resolved with key=value.")] = None,
 ) -> None:
     """The YAML of a recipe, comments and all; with --profile or --set as it would run."""
-    from harken.pipeline.recipe import DEFAULT_PROFILE, load_recipe, recipe_text
+    from harken.bench.recipe import DEFAULT_PROFILE, load_recipe, recipe_text
 
     resolved = load_recipe(recipe, profile=profile or DEFAULT_PROFILE, changes=key_values(set_ or []))
     print(recipe_text(recipe) if profile is None and not set_ else resolved.as_yaml(), end="")
@@ -44,9 +44,9 @@ def copy(
     file: Annotated[Path, typer.Argument(help="Where to write it.", show_default=False)],
 ) -> None:
     """Copy a recipe to change it; it runs by the name of its file."""
-    from harken.errors import HarkenError
-    from harken.files import write_atomically
-    from harken.pipeline.recipe import recipe_text
+    from harken.bench.recipe import recipe_text
+    from harken.core.errors import HarkenError
+    from harken.core.files import write_atomically
 
     text = recipe_text(recipe)
     if file.exists():

@@ -31,13 +31,13 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a recipe: what is there is not made again, what was killed goes on. Ends with scores, results, report."""
+    from harken.bench.executor import Event
+    from harken.bench.recipe import load_recipe
+    from harken.bench.run import run_recipe
+    from harken.bench.workspace import Workspace
     from harken.cli.submit import submit
     from harken.data.truth import read_truth
     from harken.evaluation.submission import read_about
-    from harken.pipeline.executor import Event
-    from harken.pipeline.recipe import load_recipe
-    from harken.pipeline.run import run_recipe
-    from harken.pipeline.workspace import Workspace
 
     if meta is not None:
         read_about(meta)  # what is wrong with it is told before hours of work
@@ -90,9 +90,9 @@ def run(
 
 
 def _executor(kind: str, workers: int | None, address: str | None, task_cpus: float, task_gpus: float) -> Any:
-    from harken.errors import HarkenError
-    from harken.pipeline.local import LocalProcesses
-    from harken.pipeline.ray_cluster import RayCluster
+    from harken.bench.local import LocalProcesses
+    from harken.bench.ray_cluster import RayCluster
+    from harken.core.errors import HarkenError
 
     if kind == "local":
         if address is not None or task_cpus != 1 or task_gpus:
@@ -106,7 +106,7 @@ def _executor(kind: str, workers: int | None, address: str | None, task_cpus: fl
 
 
 def _print_results(done: Any) -> None:
-    from harken.pipeline.run import grouped
+    from harken.bench.result import grouped
 
     for (label, system), seeds in grouped(done.systems).items():
         results = [one.result for one in seeds if one.result is not None]

@@ -27,10 +27,10 @@ def score(
 ) -> None:
     """Score recordings: one line each, in order. Higher scores are more anomalous."""
     from harken.audio.decode import ALL_SUFFIXES, DEFAULT_SUFFIXES
+    from harken.core.errors import HarkenError
     from harken.data.clips import find_recordings
-    from harken.deploy.detector import Detector
-    from harken.deploy.verdict import shifted
-    from harken.errors import HarkenError
+    from harken.monitor.detector import Detector
+    from harken.monitor.verdict import shifted
 
     every = formats is Formats.all
     files = find_recordings(paths, ALL_SUFFIXES if every else DEFAULT_SUFFIXES)
@@ -72,7 +72,7 @@ def score(
     if changed:
         say(f"note: {changed}")
     if report is not None:
-        from harken.deploy.report import Part, write_report
+        from harken.monitor.report import Part, write_report
 
         write_report(report, f"Harken: {model.name}", [Part(model.name, detector, kept)])
         say(f"report: {report}")

@@ -25,7 +25,7 @@ def simulate(
     json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Simulate machines in a plant: normal and faulty, source and target domain, with noise."""
-    from harken.data.plant import simulate as make
+    from harken.plant import simulate as make
 
     with progress("simulating") as bar:
         files = make(

@@ -25,9 +25,9 @@ def submit(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Write score files, decisions and meta.yaml in the official layout, checked against the rules, as a zip."""
-    from harken.errors import HarkenError
+    from harken.bench.submit import entries_of
+    from harken.core.errors import HarkenError
     from harken.evaluation.submission import TEMPLATE, read_about, write_submission
-    from harken.pipeline.submit import entries_of
 
     if template:
         print(TEMPLATE, end="")

@@ -82,9 +82,9 @@ def verify(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Compare cached checkpoints with their sha256."""
+    from harken.core.errors import HarkenError
     from harken.encoders.checkpoints import cached
     from harken.encoders.checkpoints import verify as check
-    from harken.errors import HarkenError
 
     wanted = names or [record.name for record in cached()]
     if not wanted:

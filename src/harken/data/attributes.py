@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path, PurePosixPath
 
+from harken.core.errors import HarkenError
 from harken.data.names import without_ending
-from harken.errors import HarkenError
 
 
 def read_attributes(file: Path) -> list[tuple[str, dict[str, str]]]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from harken.core.errors import HarkenError
 from harken.data.names import attribute_pairs, parse_name, without_ending
-from harken.errors import HarkenError
 
 Split = Literal["train", "test", "supplemental"]
 Domain = Literal["source", "target", "unknown"]

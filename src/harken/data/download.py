@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harken import __version__
+from harken.core.errors import HarkenError
+from harken.core.files import write_atomically
+from harken.core.version import __version__
 from harken.data import catalog
 from harken.data.catalog import PARTS, Archive, Part
 from harken.data.unpack import unpack
-from harken.errors import HarkenError
-from harken.files import write_atomically
 
 if TYPE_CHECKING:
     from requests import Response

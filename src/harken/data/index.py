@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
+from harken.core.errors import HarkenError
 from harken.data.attributes import read_attributes
 from harken.data.clips import Clip
 from harken.data.layout import Place, place_of
 from harken.data.names import Name, attribute_pairs, parse_name, without_ending
 from harken.data.truth import Truth
-from harken.errors import HarkenError
 
 AUDIO = frozenset({".wav", ".wave", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".rf64", ".au", ".caf"})
 

@@ -27,10 +27,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harken.core.errors import HarkenError
+from harken.core.files import write_atomically
+from harken.core.threads import one_thread
 from harken.data.clips import Clip
-from harken.errors import HarkenError
-from harken.files import write_atomically
-from harken.threads import one_thread
 
 Ints = NDArray[np.int64]
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
 
+from harken.core.errors import HarkenError
+from harken.core.files import write_atomically
 from harken.data.clips import Clip
-from harken.errors import HarkenError
-from harken.files import write_atomically
 
 SCHEMA = 1
 _STRINGS = ("clip_id", "path", "corpus", "split", "machine", "section", "domain", "condition", "kind")

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from harken.core.errors import HarkenError
 from harken.data import catalog
 from harken.data.clips import Clip
 from harken.data.names import Name, parse_name, without_ending
-from harken.errors import HarkenError
 
 #: machine, section
 Section = tuple[str, str]

@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from harken.errors import HarkenError
+from harken.core.errors import HarkenError
 
 #: what zipfile raises for an archive that is not whole; RuntimeError is its word for encryption
 _DAMAGE = (

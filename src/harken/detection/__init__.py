@@ -7,9 +7,9 @@ from importlib import import_module
 from inspect import Parameter, signature
 from typing import Any
 
+from harken.core.errors import HarkenError, did_you_mean
+from harken.core.plugins import blamed, is_own, load_class
 from harken.detection.base import AnomalyDetector
-from harken.errors import HarkenError, did_you_mean
-from harken.own_code import blamed, is_own, load_class
 
 __all__ = ["DEFAULT_DETECTOR", "AnomalyDetector", "create_detector", "detector_class", "list_detectors"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harken.errors import HarkenError
+from harken.core.errors import HarkenError
 
 Float64 = NDArray[np.float64]
 

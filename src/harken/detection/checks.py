@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from harken.core.conformance import check_all, require, require_refusal
 from harken.detection import create_detector
 from harken.detection.base import AnomalyDetector
-from harken.promises import check_all, require, require_refusal
 
 Make = Callable[[], AnomalyDetector]
 

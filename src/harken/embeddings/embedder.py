@@ -18,14 +18,14 @@ from harken.audio.decode import DEFAULT_FORMATS, Audio, Limits, decode
 from harken.audio.quality import Finding, inspect, level_dbfs
 from harken.audio.resample import resample
 from harken.audio.shape import fit_length
+from harken.core.errors import AudioError, HarkenError
+from harken.core.plugins import blamed, code_sha256
+from harken.core.threads import one_thread
 from harken.embeddings.sketch import Sketch, make_sketch
 from harken.encoders import create_encoder, encoder_class
 from harken.encoders.base import Encoder
 from harken.encoders.pooling import check_pooling, pool
 from harken.encoders.spectral import Spectral
-from harken.errors import AudioError, HarkenError
-from harken.own_code import blamed, code_sha256
-from harken.threads import one_thread
 
 Float32 = NDArray[np.float32]
 

@@ -19,10 +19,10 @@ import numpy as np
 from pebble import ProcessExpired, ProcessPool
 
 from harken.audio.decode import DEFAULT_FORMATS, Limits, decode, read_file
+from harken.core.errors import AudioError, HarkenError
+from harken.core.threads import one_thread_for_good
 from harken.embeddings.embedder import ClipFeatures, Embedder, EmbeddingSpec
 from harken.embeddings.store import EmbeddingStore
-from harken.errors import AudioError, HarkenError
-from harken.threads import one_thread_for_good
 
 
 @dataclass(frozen=True)

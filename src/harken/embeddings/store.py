@@ -12,9 +12,9 @@ import safetensors
 import safetensors.numpy
 
 from harken.audio.quality import Finding
+from harken.core.errors import HarkenError
+from harken.core.files import write_atomically
 from harken.embeddings.embedder import ClipFeatures, EmbeddingSpec
-from harken.errors import HarkenError
-from harken.files import write_atomically
 
 SCHEMA = 1
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from harken.core.errors import HarkenError, did_you_mean
+from harken.core.plugins import blamed, is_own, load_class
 from harken.encoders.base import Embedding, Encoder
 from harken.encoders.frame_encoder import FrameEncoder
-from harken.errors import HarkenError, did_you_mean
-from harken.own_code import blamed, is_own, load_class
 
 __all__ = ["Embedding", "Encoder", "FrameEncoder", "create_encoder", "encoder_class", "list_encoders", "tiny_config"]
 

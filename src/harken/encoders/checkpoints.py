@@ -31,12 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harken.core.errors import WeightsError, did_you_mean
+from harken.core.files import write_atomically
 from harken.encoders import encoder_class
-from harken.encoders.weight_files import Contents, Format, first_line, from_safetensors, read_contents
-from harken.errors import WeightsError, did_you_mean
-from harken.files import write_atomically
+from harken.weights.formats import Contents, Format, first_line, from_safetensors, read_contents
+from harken.weights.tensors import Weights, check_tensors
 
-Weights = Mapping[str, NDArray[Any]]
 #: called with the address, bytes so far and bytes in all (0: unknown)
 Progress = Callable[[str, int, int], None]
 Status = Literal["cached", "local", "missing"]
@@ -136,7 +136,7 @@ class Loaded(NamedTuple):
 
 @lru_cache(maxsize=1)
 def _catalog() -> tuple[Checkpoint, ...]:
-    text = (files("harken.encoders") / "catalog.toml").read_text(encoding="utf-8")
+    text = (files("harken.weights") / "catalog.toml").read_text(encoding="utf-8")
     return tuple(Checkpoint.model_validate(entry) for entry in tomllib.loads(text)["checkpoint"])
 
 
@@ -289,37 +289,6 @@ def verify(name: str) -> Record:
         _find(name)
         raise WeightsError(f"the weights {name} are not in the cache", next_step=_again(name))
     return _read_checked(name)[0]
-
-
-def check_tensors(
-    weights: Weights,
-    shapes: Mapping[str, tuple[int, ...]],
-    *,
-    architecture: str,
-    file: str | Path | None = None,
-) -> None:
-    """Raise WeightsError unless `weights` has exactly the tensors in `shapes`, all of them finite numbers."""
-    next_step = f"Use weights made for {architecture}"
-    missing = [name for name in shapes if name not in weights]
-    if missing:
-        cause = f"lacks {len(missing)} of {len(shapes)} tensors of {architecture}, first {missing[0]}"
-        raise WeightsError(cause, file=file, next_step=next_step)
-    unknown = [name for name in weights if name not in shapes]
-    if unknown:
-        cause = f"has {len(unknown)} tensors that {architecture} does not know, first {unknown[0]}"
-        raise WeightsError(cause, file=file, next_step=next_step)
-    for name, shape in shapes.items():
-        array = weights[name]
-        if tuple(array.shape) != shape:
-            cause = f"has {name} of shape {tuple(array.shape)}, {architecture} needs {shape}"
-            raise WeightsError(cause, file=file, next_step=next_step)
-        if array.dtype.kind not in "fiu":
-            cause = f"has {name} of type {array.dtype}, not numbers"
-            raise WeightsError(cause, file=file, next_step=next_step)
-        if not np.isfinite(array).all():
-            raise WeightsError(
-                f"has values in {name} that are not finite", file=file, next_step="Train or download it again"
-            )
 
 
 # ---------------------------------------------------------------- the cache

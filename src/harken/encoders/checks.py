@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.core.conformance import check_all, require, require_refusal
 from harken.encoders import create_encoder
 from harken.encoders.base import Encoder
 from harken.encoders.pooling import pool
-from harken.promises import check_all, require, require_refusal
 
 Make = Callable[[], Encoder]
 Float32 = NDArray[np.float32]

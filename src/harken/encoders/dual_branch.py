@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harken.encoders.checkpoints import check_tensors
 from harken.encoders.torch_encoder import TorchEncoder
+from harken.weights.tensors import check_tensors
 
 SAMPLE_RATE = 16_000
 N_FFT, HOP = 1024, 512

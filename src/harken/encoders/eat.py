@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harken.audio.kaldi_fbank import eat_fbank, kaldi_frame_count
-from harken.encoders.checkpoints import check_tensors
+from harken.core.errors import WeightsError
 from harken.encoders.torch_encoder import TorchEncoder
-from harken.errors import WeightsError
+from harken.weights.tensors import check_tensors
 
 Float32 = NDArray[np.float32]
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from harken.audio.kaldi_fbank import kaldi_mel_filters
-from harken.encoders.checkpoints import check_tensors
 from harken.encoders.torch_encoder import TorchEncoder
+from harken.weights.tensors import check_tensors
 
 SAMPLE_RATE = 32_000
 N_FFT, WINDOW, HOP, MELS = 1024, 800, 320, 128

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from harken.errors import HarkenError
+from harken.core.errors import HarkenError
 
 Precision = Literal["fp32", "bf16", "int8"]
 

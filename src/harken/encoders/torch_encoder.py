@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from harken.core.errors import HarkenError
 from harken.encoders.base import Embedding, Encoder, valid_lengths
 from harken.encoders.precision import Precision, apply_precision
-from harken.errors import HarkenError
 
 Float32 = NDArray[np.float32]
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harken.audio.kaldi_fbank import kaldi_mel_filters
-from harken.encoders.checkpoints import check_tensors
 from harken.encoders.torch_encoder import TorchEncoder
+from harken.weights.tensors import check_tensors
 
 SAMPLE_RATE = 16_000
 FRAME, SHIFT, N_FFT, MELS = 400, 160, 512, 64

@@ -11,11 +11,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harken.core.errors import HarkenError, did_you_mean
+from harken.core.files import write_atomically
 from harken.ensemble.bundles import Bundles
-from harken.ensemble.members import Member, read_members
+from harken.ensemble.member import Member
+from harken.ensemble.members import read_members
 from harken.ensemble.normalise import Normalise
-from harken.errors import HarkenError, did_you_mean
-from harken.files import write_atomically
 
 #: bags within bags
 _DEEPEST = 8

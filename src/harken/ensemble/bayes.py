@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.core.errors import HarkenError
 from harken.ensemble.objective import Objective
 from harken.ensemble.search import Settings, greedy_path, singles, uniform
-from harken.errors import HarkenError
 
 Float64 = NDArray[np.float64]
 

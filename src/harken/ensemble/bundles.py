@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from harken.core.errors import HarkenError
 from harken.data.clips import clips_from_files
 from harken.data.names import without_ending
 from harken.data.truth import Section
-from harken.ensemble.members import Member, Source, Train, member_of
-from harken.errors import HarkenError
+from harken.ensemble.member import Member, Source, Train, member_of
 from harken.evaluation.score_files import System
 
 #: machine and section of recordings whose names tell none

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from harken.core.errors import HarkenError
+from harken.core.threads import one_thread
 from harken.data.names import parse_name
 from harken.data.truth import Truth, label_of_name
 from harken.ensemble.bag import Bag, Members, Origin
 from harken.ensemble.groups import as_bag, grouped, mixed_groups
 from harken.ensemble.label_free import compared
-from harken.ensemble.members import Member
+from harken.ensemble.member import Member
 from harken.ensemble.mix import check_same_clips, mix
 from harken.ensemble.normalise import Normalise
 from harken.ensemble.problem import (
@@ -29,9 +31,7 @@ from harken.ensemble.problem import (
 )
 from harken.ensemble.report import Report, report
 from harken.ensemble.search import Settings
-from harken.errors import HarkenError
 from harken.evaluation.evaluate import evaluate_system
-from harken.threads import one_thread
 
 TUNED, LOOKED = "tuned on test", "transductive"
 #: methods whose search is too long to be repeated dozens of times unasked

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.core.errors import HarkenError
 from harken.ensemble.bag import Bag, Entry, entry_of
-from harken.ensemble.members import Member
+from harken.ensemble.member import Member
 from harken.ensemble.mix import mix
 from harken.ensemble.normalise import Normalise
-from harken.errors import HarkenError
 
 Float64 = NDArray[np.float64]
 #: name -> the members (numbers) that are mixed evenly before groups are weighed

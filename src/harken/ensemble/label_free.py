@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.data.truth import Section
-from harken.ensemble.members import Member
+from harken.ensemble.member import Member
 
 Float64 = NDArray[np.float64]
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.core.errors import HarkenError
 from harken.ensemble.bag import Bag, Entry
-from harken.ensemble.members import Member, Scored, Train
+from harken.ensemble.member import Member, Scored, Train
 from harken.ensemble.normalise import Normalise, normalised
-from harken.errors import HarkenError
 
 Float64 = NDArray[np.float64]
 

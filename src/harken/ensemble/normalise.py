@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from harken.ensemble.members import Scored
+from harken.ensemble.member import Scored
 
 Float64 = NDArray[np.float64]
 Normalise = Literal["train", "gamma", "rank", "none", "transductive", "transductive-rank"]

@@ -9,18 +9,18 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.core.errors import HarkenError
 from harken.data.catalog import Metric
 from harken.data.truth import Truth
 from harken.ensemble.bag import Bag
 from harken.ensemble.bayes import bayes
 from harken.ensemble.groups import Groups, as_bag, grouped, mixed_groups, singly
 from harken.ensemble.label_free import agreement, compared, least_variance
-from harken.ensemble.members import Member, Scored
+from harken.ensemble.member import Member, Scored
 from harken.ensemble.mix import check_same_clips, normalised_section
 from harken.ensemble.normalise import Normalise
 from harken.ensemble.objective import Objective, make_boards
 from harken.ensemble.search import Settings, greedy, grid, top, uniform
-from harken.errors import HarkenError
 from harken.evaluation.evaluate import evaluate_system, join
 from harken.evaluation.rules import SectionScores
 

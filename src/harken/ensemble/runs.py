@@ -12,13 +12,13 @@ import safetensors
 import safetensors.numpy
 import yaml
 
+from harken.core.errors import HarkenError
 from harken.data import catalog
 from harken.data.clips import Clip
 from harken.data.names import without_ending
 from harken.data.table import read_table
 from harken.data.truth import Section
-from harken.ensemble.members import Member, Source, Train, member_of
-from harken.errors import HarkenError
+from harken.ensemble.member import Member, Source, Train, member_of
 from harken.evaluation.score_files import System, read_system_folder
 
 #: key of scores of training clips of a model that was fitted on all sections of its machine

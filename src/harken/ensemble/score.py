@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from harken.core.errors import HarkenError
+from harken.core.threads import one_thread
 from harken.data.names import parse_name
 from harken.data.truth import Section
 from harken.detection.calibration import Calibration, parse_rate
 from harken.ensemble.bag import Bag, Members, leaf_names
 from harken.ensemble.bundles import Bundles
-from harken.ensemble.members import Member
+from harken.ensemble.member import Member
 from harken.ensemble.mix import mix
-from harken.errors import HarkenError
 from harken.evaluation.score_files import official_name, write_rows
-from harken.threads import one_thread
 
 
 def apply(

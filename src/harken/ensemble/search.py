@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.core.errors import HarkenError
 from harken.ensemble.objective import Objective
-from harken.errors import HarkenError
 
 Float64 = NDArray[np.float64]
 

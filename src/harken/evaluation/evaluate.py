@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from harken.core.errors import HarkenError
 from harken.data import catalog
 from harken.data.catalog import Metric
 from harken.data.names import is_id_name, parse_name
 from harken.data.truth import Label, Section, Truth, label_of_name, read_truth
-from harken.errors import HarkenError
 from harken.evaluation.metrics import decisions, f1_best, f1_expected
 from harken.evaluation.rules import Numbers, SectionScores, machine_means, section_numbers, summary, within_domain
 from harken.evaluation.score_files import Broken, System, read_systems

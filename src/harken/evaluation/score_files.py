@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from harken.core.errors import HarkenError
+from harken.core.files import write_atomically
 from harken.data.names import parse_name, without_ending
 from harken.data.truth import Label, Section, Truth
 from harken.data.unpack import unpack
-from harken.errors import HarkenError
-from harken.files import write_atomically
 
 _FILE = re.compile(
     r"(?P<what>anomaly_score|decision_result)_(?:DCASE\d{4}T2)?(?P<machine>.+?)_(?P<word>section|id)_(?P<section>\d+)"

@@ -14,12 +14,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from harken.core.errors import HarkenError
+from harken.core.files import write_atomically
 from harken.data.clips import Clip
 from harken.data.names import without_ending
 from harken.data.truth import Section
-from harken.errors import HarkenError
 from harken.evaluation.score_files import System, official_name, read_system_folder
-from harken.files import write_atomically
 
 MOST_SYSTEMS = 4
 #: Lastname_ABBREVIATION_task2

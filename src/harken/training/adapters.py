@@ -9,11 +9,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from harken.core.errors import HarkenError
 from harken.encoders.beats import BEATsNet
 from harken.encoders.dasheng import DashengNet
 from harken.encoders.eat import EATNet
 from harken.encoders.fisher import FISHERNet
-from harken.errors import HarkenError
 from harken.training.frames import masked_max, masked_mean, valid_frames
 from harken.training.heads import dense_layers
 

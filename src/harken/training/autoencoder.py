@@ -19,9 +19,9 @@ from safetensors.numpy import save
 from torch import Tensor
 from torch.nn import functional as F
 
+from harken.core.errors import HarkenError
+from harken.core.files import write_atomically
 from harken.encoders.autoencoder import Autoencoder
-from harken.errors import HarkenError
-from harken.files import write_atomically
 from harken.training.arrays import load_module, load_optimiser, module_arrays, optimiser_arrays, over, under
 from harken.training.threads import torch_threads
 

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import nn
 
-from harken.errors import HarkenError
-from harken.files import write_atomically
+from harken.core.errors import HarkenError
+from harken.core.files import write_atomically
 from harken.training.arrays import Arrays, module_arrays, over, under
 from harken.training.model_spec import ModelSpec
 from harken.training.models import ASDModel, build_model

@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-import harken
+from harken.core.errors import HarkenError
+from harken.core.files import write_atomically
+from harken.core.version import __version__
 from harken.data.clips import Clip
 from harken.data.labels import UNUSED, ClassTable
-from harken.errors import HarkenError
-from harken.files import write_atomically
 from harken.training.adapters import FreezeSchedule
 from harken.training.arrays import load_module, load_optimiser, module_arrays, optimiser_arrays, over, under
 from harken.training.augment.random_state import rng_for
@@ -444,7 +444,7 @@ def _about(
             "devices": world,
         },
         "made with": {
-            "harken": harken.__version__,
+            "harken": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,

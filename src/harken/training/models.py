@@ -26,6 +26,7 @@ from harken.encoders.torch_encoder import TorchEncoder
 from harken.training.adapters import AdaptationModule, add_lora, merge_lora
 from harken.training.heads import PoolingHead, dense_layers
 from harken.training.model_spec import BranchSpec, HeadSpec, ModelSpec
+from harken.weights.tensors import check_tensors
 
 #: (clips, frames, bins) normalised spectrograms -> the same, changed; see `ASDModel.spectrogram_augment`
 SpectrogramAugment = Callable[[Tensor], Tensor]
@@ -161,7 +162,7 @@ class ASDModel(nn.Module):
         if set(arrays) - kept:
             kept = set(own)
         shapes = {name: tuple(tensor.shape) for name, tensor in own.items() if name in kept}
-        checkpoints.check_tensors(arrays, shapes, architecture="a model of this spec")
+        check_tensors(arrays, shapes, architecture="a model of this spec")
         state = {name: torch.tensor(array).to(own[name].dtype) for name, array in arrays.items()}
         self.load_state_dict(state, strict=False)
         return self

@@ -17,8 +17,8 @@ from harken.audio.decode import decode
 from harken.audio.quality import inspect
 from harken.audio.resample import resample
 from harken.audio.shape import fit_length
+from harken.core.errors import AudioError, HarkenError
 from harken.data.clips import Clip
-from harken.errors import AudioError, HarkenError
 from harken.training.augment.random_state import rng_for
 
 Float32 = NDArray[np.float32]

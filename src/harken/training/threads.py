@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from harken.threads import one_thread
+from harken.core.threads import one_thread
 
 
 @contextmanager

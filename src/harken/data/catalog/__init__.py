@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harken.errors import HarkenError
+from harken.core.errors import HarkenError
 
 Part = Literal["dev", "train", "eval"]
 PARTS: tuple[Part, ...] = ("dev", "train", "eval")

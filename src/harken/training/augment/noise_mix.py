@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harken.audio.mix import mix_at_snr
 from harken.audio.quality import SILENCE_DBFS, level_dbfs
+from harken.core.errors import AudioError
 from harken.data.clips import Clip
-from harken.errors import AudioError
 
 Float32 = NDArray[np.float32]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from harken.errors import HarkenError, did_you_mean
+from harken.core.errors import HarkenError, did_you_mean
 
 if TYPE_CHECKING:
     from harken.training.losses.base import ClassLoss

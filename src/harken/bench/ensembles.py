@@ -1,0 +1,210 @@
+"""Ensembles of a recipe: systems of a run mixed with given weights, or with weights found on its development set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+
+from harken.bench.recipe import EnsembleEntry, Recipe
+from harken.bench.workspace import Workspace, object_key
+from harken.core.errors import HarkenError
+from harken.core.files import write_atomically
+from harken.data.truth import Truth
+from harken.ensemble.bag import Bag, Entry
+from harken.ensemble.fit import fit
+from harken.ensemble.member import Member
+from harken.ensemble.runs import members_of_run
+from harken.ensemble.score import apply, write_scores
+from harken.ensemble.search import Settings
+
+#: what the seeds of one system differ in: they are mixed evenly first
+_SEEDS = r"/seed_\d+$"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Of a set's test clips. year: whose rule they are evaluated by."""
+
+    truth: Truth
+    year: int | None
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How an ensemble was mixed.
+
+    weights: system -> weight, of sum one. source: where they come from. tuned_on: the set whose labels found them.
+    left_out: the official score on that set with each machine scored by weights found on the others. label_free: no
+    labels had a part in the weights.
+    """
+
+    weights: dict[str, float]
+    source: str
+    tuned_on: str | None = None
+    left_out: float | None = None
+    label_free: bool = False
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """An ensemble on one set: its scores and where they were written; or why there is none."""
+
+    name: str
+    set: str
+    member: Member | None
+    folder: Path
+    mix: Mix | None = None
+    why: str = ""
+
+
+def mix_systems(
+    recipe: Recipe, folder: Path, sets: Sequence[str], labels: Mapping[str, Labels], workspace: Workspace
+) -> list[Mixed]:
+    """Every ensemble of the recipe on every set of a run that has been written to `folder`.
+
+    labels: of the sets on which weights may be found; evaluation sets are not among them. What a search found is kept
+    in the workspace. Bags are written to `ensembles/<name>.yaml`, for `harken ensemble score` to apply them elsewhere.
+    """
+    members = {label: {member.name: member for member in members_of_run(folder, label)} for label in sets}
+    found = []
+    for name, entry in recipe.ensembles.items():
+        place = folder / "scores" / name
+        try:
+            bag, how = _weighed(recipe, name, entry, members, labels, workspace)
+        except HarkenError as error:
+            found.append(Mixed(name, sets[0], None, place, why=f"ensemble {name}: {error}"))
+            continue
+        (folder / "ensembles").mkdir(exist_ok=True)
+        write_atomically(folder / "ensembles" / f"{name}.yaml", bag.as_yaml().encode())
+        for label in sets:
+            into = place / label.replace(" ", "_") if len(sets) > 1 else place
+            try:
+                made = apply(bag, list(members[label].values()))
+                write_scores(made, into)
+                found.append(Mixed(name, label, made, into, how))
+            except HarkenError as error:
+                found.append(Mixed(name, label, None, into, why=f"ensemble {name} of {label}: {error}"))
+    return found
+
+
+def _weighed(
+    recipe: Recipe,
+    name: str,
+    entry: EnsembleEntry,
+    members: Mapping[str, Mapping[str, Member]],
+    labels: Mapping[str, Labels],
+    workspace: Workspace,
+) -> tuple[Bag, Mix]:
+    first = next(iter(members))
+    tuned_on = next((label for label in labels if label in members), None)
+    if entry.search is not None and tuned_on is not None:
+        chosen = [member for system in entry.members for member in _seeds(recipe, name, system, members[tuned_on])]
+        bag, left_out = _searched(name, entry, chosen, labels[tuned_on], workspace)
+        source = f"{entry.search.method} search on the labels of {tuned_on}"
+        return bag, Mix(_shares(recipe, bag), source, tuned_on, left_out)
+    bag = _given(recipe, name, entry, members[first])
+    equal = len(set(entry.members.values())) == 1
+    source = "equal" if equal else f"published; chosen by {entry.tuned}" if entry.tuned else "given"
+    if equal and entry.search is not None:
+        source += ": there is no development set with labels to find others on"
+    return bag, Mix(_shares(recipe, bag), source, label_free=equal)
+
+
+def _given(recipe: Recipe, name: str, entry: EnsembleEntry, members: Mapping[str, Member]) -> Bag:
+    parts = []
+    for system, weight in entry.members.items():
+        seeds = [member.name for member in _seeds(recipe, name, system, members)]
+        if len(seeds) == 1:
+            parts.append(Entry(name=seeds[0], weight=weight))
+        else:
+            plain = f"{recipe.name}/{system}"
+            inner = Bag(name=plain, normalise=entry.normalise, members=tuple(Entry(name=seed) for seed in seeds))
+            parts.append(Entry(name=plain, weight=weight, bag=inner))
+    return Bag(name=name, normalise=entry.normalise, members=tuple(parts))
+
+
+def _seeds(recipe: Recipe, name: str, system: str, members: Mapping[str, Member]) -> list[Member]:
+    """A system of the run, or each of its seeds."""
+    plain = f"{recipe.name}/{system}"
+    found = [known for known in sorted(members) if known == plain or known.startswith(f"{plain}/seed_")]
+    if not found:
+        raise HarkenError(
+            f"its member {system} has no scores", file=name, next_step="See why among the failed tasks, and run again"
+        )
+    return [members[known] for known in found]
+
+
+def _searched(
+    name: str, entry: EnsembleEntry, members: Sequence[Member], labels: Labels, workspace: Workspace
+) -> tuple[Bag, float | None]:
+    """A bag with the weights that the labels ask for, and its official score on machines left out."""
+    assert entry.search is not None
+    known = {"name": name, "entry": entry.model_dump(mode="json"), "year": labels.year}
+    key = object_key("ensemble", _VERSION, known, [_digest(members, labels.truth)])
+    here = workspace.get(key)
+    if here is None:
+        asked = entry.search
+        proof = fit(
+            members,
+            labels.truth,
+            method=asked.method,
+            normalise=entry.normalise,
+            year=labels.year,
+            groups=_SEEDS,
+            keep_fitted=True,
+            settings=Settings(
+                steps=asked.steps, best=asked.best, step=asked.step, trials=asked.trials, seed=asked.seed
+            ),
+            draws=0,
+            name=name,
+        )
+        row = next(row for row in proof.rows if row.name == asked.method)
+        made = workspace.new(key)
+        try:
+            (made / "bag.yaml").write_text(_by_name(proof.bag).as_yaml(), encoding="utf-8")
+            left_out = None if row.held_out is None else row.held_out.value
+            (made / "numbers.json").write_text(json.dumps({"left_out": left_out}))
+            here = workspace.keep(key, made, {"stage": name, "kind": "ensemble", "parameters": known["entry"]})
+        except BaseException:
+            workspace.drop(made)
+            raise
+    bag = Bag.model_validate(yaml.safe_load((here.folder / "bag.yaml").read_text(encoding="utf-8")))
+    return bag, json.loads((here.folder / "numbers.json").read_text())["left_out"]
+
+
+def _by_name(bag: Bag) -> Bag:
+    """The same without the paths of its members: what is kept does not depend on where the workspace lies."""
+    members = [
+        Entry(name=one.name, weight=one.weight, bag=None if one.inner is None else _by_name(one.inner))
+        for one in bag.members
+    ]
+    return bag.model_copy(update={"members": tuple(members)})
+
+
+def _shares(recipe: Recipe, bag: Bag) -> dict[str, float]:
+    """Weight of each system, in all one."""
+    found: dict[str, float] = {}
+    whole = sum(entry.weight for entry in bag.members)
+    for entry in bag.members:
+        system = entry.name.removeprefix(f"{recipe.name}/").split("/seed_")[0]
+        found[system] = found.get(system, 0.0) + entry.weight / whole
+    return found
+
+
+def _digest(members: Sequence[Member], truth: Truth) -> str:
+    """Of all scores, those of training clips too, and labels."""
+    digest = hashlib.sha256()
+    for member in members:
+        for key, part in sorted(member.sections.items()):
+            digest.update(json.dumps([member.name, key, list(part.clips)]).encode())
+            digest.update(part.scores_N.tobytes())
+            digest.update(b"" if part.train is None else part.train.scores_T.tobytes())
+    labels = [[key, sorted((clip, asdict(label)) for clip, label in of.items())] for key, of in truth.labels.items()]
+    digest.update(json.dumps(sorted(labels, key=lambda row: row[0]), default=str).encode())
+    return digest.hexdigest()

@@ -1,0 +1,150 @@
+"""Running tasks: what is there already is not made again, what does not depend on each other runs side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+
+from harken.bench.graph import Task
+from harken.bench.jobs import Executor, Job, Pool
+from harken.bench.local import LocalProcesses
+from harken.bench.stages import stage_class
+from harken.bench.workspace import Object, Workspace
+from harken.core.errors import HarkenError, TooFewError
+
+#: fewer recordings are not worth the time in which a worker gets ready
+SHARD_CLIPS = 64
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something to show: a task is `cached`, `started`, `done` (which took `seconds`), `left out` or `failed`; done,
+    total count tasks. A task that has started may have to wait for a worker.
+
+    Or it is `under way`, of which only tasks tell that run in this process: done, total then count its own parts.
+    """
+
+    task: Task
+    what: str
+    done: int
+    total: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that could not be done, and why."""
+
+    task: Task
+    error: HarkenError
+
+
+Watch = Callable[[Event], None]
+
+
+def run_tasks(
+    tasks: Mapping[str, Task],
+    workspace: Workspace,
+    *,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    watch: Watch = lambda event: None,
+) -> tuple[dict[str, Object], list[Failure]]:
+    """Objects of the tasks by name, and the tasks that failed; those that need a failed one are left out.
+
+    executor: where they run; None is in `workers` processes of this machine. The files made are the same wherever they
+    run, and however many side by side. A kill loses the tasks under way only.
+    """
+    with closing((executor or LocalProcesses(workers)).open(tasks, workspace)) as pool:
+        run = _Run(tasks, workspace, pool, watch)
+        run.loop()
+    return run.objects, run.failures
+
+
+class _Run:
+    def __init__(self, tasks: Mapping[str, Task], workspace: Workspace, pool: Pool, watch: Watch) -> None:
+        self.tasks, self.workspace, self.pool, self.watch = tasks, workspace, pool, watch
+        self.objects: dict[str, Object] = {}
+        self.failures: list[Failure] = []
+        self._waiting = list(tasks)
+        self._failed: set[str] = set()
+        # By key: the task at work and those that wait for the same object; shards that have not ended.
+        self._running: dict[str, list[Task]] = {}
+        self._shards: Counter[str] = Counter()
+
+    def loop(self) -> None:
+        while self._waiting or self._running:
+            ready = next((name for name in self._waiting if self._ready(name)), None)
+            if ready is None:
+                self._collect()
+                continue
+            self._waiting.remove(ready)
+            self._begin(self.tasks[ready])
+
+    def _begin(self, task: Task) -> None:
+        if self._failed & set(task.needs):
+            self._failed.add(task.name)
+            return
+        try:
+            key = task.key([self.objects[need].digest for need in task.needs])
+        except HarkenError as error:
+            self._fail(task, error)
+            return
+        if key in self._running:
+            self._running[key].append(task)
+            return
+        here = self.workspace.get(key)
+        if here is not None:
+            self._finish(task, here, "cached")
+            return
+        self._tell(task, "started")
+        self._running[key] = [task]
+        job = Job(task, key, tuple(self.objects[need].folder for need in task.needs))
+        count = 1
+        if stage_class(task.kind).shards:
+            count = min(self.pool.shards(task), len(task.unit.clips) // SHARD_CLIPS)
+        if count > 1:
+            self._shards[key] = count
+            for index in range(count):
+                self._submit(replace(job, shard=(index, count)))
+        elif self._submit(job):
+            self._collect()  # others become ready, or have ended meanwhile
+
+    def _submit(self, job: Job) -> bool:
+        return self.pool.submit(job, partial(self._under_way, job.task))
+
+    def _collect(self) -> None:
+        for job, made in self.pool.wait():
+            if job.shard is not None:
+                # What a shard could not do the task does, or says why not.
+                self._shards[job.key] -= 1
+                if not self._shards[job.key]:
+                    self._submit(replace(job, shard=None))
+                continue
+            for number, task in enumerate(self._running.pop(job.key)):
+                if isinstance(made, HarkenError):
+                    self._fail(task, made)
+                else:
+                    assert made is not None
+                    self._finish(task, made, "cached" if number else "done")
+
+    def _ready(self, name: str) -> bool:
+        return all(need in self.objects or need in self._failed for need in self.tasks[name].needs)
+
+    def _finish(self, task: Task, made: Object, what: str) -> None:
+        self.objects[task.name] = made
+        self._tell(task, what, made.seconds)
+
+    def _fail(self, task: Task, error: HarkenError) -> None:
+        self._failed.add(task.name)
+        self.failures.append(Failure(task, error))
+        self._tell(task, "left out" if isinstance(error, TooFewError) else "failed")
+
+    def _under_way(self, task: Task, done: int, total: int) -> None:
+        self.watch(Event(task, "under way", done, total))
+
+    def _tell(self, task: Task, what: str, seconds: float = 0.0) -> None:
+        self.watch(Event(task, what, len(self.objects), len(self.tasks), seconds))

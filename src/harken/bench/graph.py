@@ -1,0 +1,222 @@
+"""From a recipe and a clips table to tasks: each stage once a machine (and seed), with what it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from harken.bench.recipe import Recipe
+from harken.bench.stages import stage_class
+from harken.bench.workspace import object_key
+from harken.core.errors import HarkenError
+from harken.data import catalog
+from harken.data.clips import Clip
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The clips of one machine of one set, such as fan of the 2025 development set; what a detector is made for. Or
+    those of all machines of all sets (which then is ""), for what is made once.
+
+    clips: in table order, test clips without their labels: no stage may look at them, but for stages that say so.
+    """
+
+    set: str
+    machine: str
+    clips: tuple[Clip, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.set}/{self.machine}" if self.set else self.machine
+
+    def labels_digest(self) -> str:
+        """Of which clips there are and what stages may know of them."""
+        rows = [
+            [c.clip_id, c.split, c.machine, c.section, c.domain, c.condition, c.kind, sorted(c.attributes.items())]
+            for c in self.clips
+        ]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    def recordings_digest(self) -> str:
+        """Of where the recordings are, their sizes and when they were last changed."""
+        rows: list[tuple[str, int, int]] = []
+        for clip in self.clips:
+            try:
+                found = os.stat(clip.path)
+            except OSError:
+                rows.append((str(clip.path), -1, -1))
+                continue
+            rows.append((str(clip.path), found.st_size, found.st_mtime_ns))
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One stage for one unit and seed. needs: names of the tasks whose files it reads, in order."""
+
+    name: str
+    stage: str
+    kind: str
+    unit: Unit
+    seed: int | None
+    parameters: dict[str, Any]
+    needs: tuple[str, ...]
+
+    def key(self, digests: Sequence[str]) -> str:
+        """Name of its object, given the digests of what it reads. Raises HarkenError where weights are missing."""
+        cls = stage_class(self.kind)
+        known: dict[str, Any] = {
+            "parameters": self.parameters,
+            "clips": self.unit.labels_digest(),
+            **cls.identity(cls.Parameters.model_validate(self.parameters)),
+        }
+        if cls.listens:
+            known["recordings"] = self.unit.recordings_digest()
+        if cls.seeded:
+            known["seed"] = self.seed
+        return object_key(self.kind, cls.version, known, digests)
+
+
+def make_units(
+    clips: Sequence[Clip], machines: Collection[str] | None = None, years: Collection[int] | None = None
+) -> list[Unit]:
+    """Units with test clips, by set and machine, of these machines and years only. A set is a corpus, and a half
+    (`dev`, `eval`) of it where the catalogue tells them apart.
+
+    Raises HarkenError for a machine that is not there, and when nothing is left.
+    """
+    if years is not None and not any(clip.year in years for clip in clips):
+        there = sorted({str(clip.year) for clip in clips if clip.year is not None})
+        raise HarkenError(
+            f"there are no clips of {', '.join(map(str, sorted(years)))}, whose machines are to be scored",
+            next_step=f"Add them, or choose others (--set score_years=[...]); there are {', '.join(there) or 'none'}",
+        )
+    found: dict[tuple[str, str], list[Clip]] = defaultdict(list)
+    for clip in clips:
+        if not clip.machine or clip.split is None or (years is not None and clip.year not in years):
+            continue
+        found[set_of(clip), clip.machine].append(clip)
+    _share_supplements(found)
+    known = {machine for _, machine in found}
+    for machine in machines or ():
+        if machine not in known:
+            raise HarkenError(f"there is no machine {machine!r}", next_step=f"There are: {', '.join(sorted(known))}")
+    units = []
+    for (label, machine), rows in sorted(found.items()):
+        if (machines is None or machine in machines) and any(clip.split == "test" for clip in rows):
+            units.append(Unit(label, machine, tuple(map(_without_label, rows))))
+    if not units:
+        raise HarkenError("there are no machines with test clips", next_step="Check the data: harken data index ROOT")
+    return units
+
+
+def make_common(
+    clips: Sequence[Clip], machines: Collection[str] | None = None, years: Collection[int] | None = None
+) -> dict[bool, Unit]:
+    """The unit of what is made once: training and supplemental clips of all machines; and, under True, the same with
+    test clips (of these years) and their labels, for stages that peek. Nobody peeks at evaluation sets."""
+    chosen = [clip for clip in clips if clip.split is not None and (machines is None or clip.machine in machines)]
+    trained = tuple(clip for clip in chosen if clip.split != "test")
+    known = [
+        _without_label(clip) if is_evaluation(set_of(clip)) else clip
+        for clip in chosen
+        if clip.split != "test" or years is None or clip.year in years
+    ]
+    return {False: Unit("", "all machines", trained), True: Unit("", "all machines, tests known", tuple(known))}
+
+
+def is_evaluation(label: str) -> bool:
+    """Whether a set, as of `set_of`, is an evaluation set."""
+    return label.endswith(" eval")
+
+
+def set_of(clip: Clip) -> str:
+    """Corpus, and half where the catalogue knows it: `dcase2025 dev`."""
+    half = catalog.half_of(clip.year, clip.machine, clip.section)
+    return " ".join(filter(None, (clip.corpus, half)))
+
+
+def _share_supplements(found: dict[tuple[str, str], list[Clip]]) -> None:
+    """Clips whose section the catalogue does not know stay with their machine where it has one half only."""
+    for (label, machine), rows in list(found.items()):
+        owners = [key for key in found if key[1] == machine and key[0].startswith(f"{label} ")]
+        if len(owners) == 1:
+            found[owners[0]] += rows
+            del found[label, machine]
+
+
+def _without_label(clip: Clip) -> Clip:
+    if clip.split != "test":
+        return clip
+    return replace(clip, condition="unknown", domain="unknown", attributes={})
+
+
+def make_tasks(recipe: Recipe, units: Sequence[Unit], common: Mapping[bool, Unit] | None = None) -> dict[str, Task]:
+    """Every task by name, each after those it needs.
+
+    common: see `make_common`; without it there are no tasks of stages that are made once, nor of those that read them.
+    Raises HarkenError for stages that read each other in a circle.
+    """
+    order = _in_order(recipe)
+    seeded = {name: stage_class(recipe.stages[name].use).seeded for name in order}
+    once: dict[str, Unit] = {}
+    for name in order:
+        entry = recipe.stages[name]
+        seeded[name] |= any(seeded[source] for source in entry.inputs)
+        cls = stage_class(entry.use)
+        if cls.scope == "all" and common is not None:
+            once[name] = common[cls.peeks(cls.Parameters.model_validate(entry.parameters))]
+    tasks: dict[str, Task] = {}
+    for unit in (None, *units):
+        for name in order:
+            entry = recipe.stages[name]
+            if (unit is None) != (stage_class(entry.use).scope == "all"):
+                continue
+            own = once.get(name) if unit is None else unit
+            for seed in recipe.seeds if seeded[name] else (None,):
+                sources = [(source, once.get(source, own), seed if seeded[source] else None) for source in entry.inputs]
+                needs = tuple(task_name(source, of, its) for source, of, its in sources if of is not None)
+                if own is None or not tasks.keys() >= set(needs):
+                    continue
+                task = Task(task_name(name, own, seed), name, entry.use, own, seed, entry.parameters, needs)
+                tasks[task.name] = task
+    return tasks
+
+
+def tuned_on_test(recipe: Recipe, stage: str) -> bool:
+    """Whether a stage, or one that it depends on, has been given the labels of test clips."""
+    entry = recipe.stages[stage]
+    cls = stage_class(entry.use)
+    return cls.peeks(cls.Parameters.model_validate(entry.parameters)) or any(
+        tuned_on_test(recipe, source) for source in entry.inputs
+    )
+
+
+def task_name(stage: str, unit: Unit, seed: int | None) -> str:
+    """`autoencoder/dcase2025 dev/fan/seed 0`"""
+    return f"{stage}/{unit.name}" + (f"/seed {seed}" if seed is not None else "")
+
+
+def _in_order(recipe: Recipe) -> list[str]:
+    order: list[str] = []
+    waiting = list(recipe.stages)
+    while waiting:
+        ready = [name for name in waiting if all(source in order for source in recipe.stages[name].inputs)]
+        if not ready:
+            raise HarkenError(
+                f"stages {', '.join(waiting)} read each other in a circle", file=recipe.name, next_step="Mend from"
+            )
+        order += ready
+        waiting = [name for name in waiting if name not in ready]
+    return order
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """What is kept beside its object: readable, and the same wherever the data lie."""
+    about = {key: value for key, value in asdict(task).items() if key in ("stage", "kind", "seed", "parameters")}
+    return {**about, "set": task.unit.set, "machine": task.unit.machine, "clips": len(task.unit.clips)}

@@ -1,0 +1,337 @@
+"""Tasks on the machines of a Ray cluster, which share the folder of the workspace and nothing else."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harken.bench.graph import Task, Unit
+from harken.bench.jobs import Ended, Job, Progress, perform
+from harken.bench.stages import stage_class
+from harken.bench.workspace import Object, Workspace
+from harken.core.errors import HarkenError
+from harken.core.threads import one_thread_for_good
+from harken.core.version import __version__
+
+#: seconds for a node to answer, and for a folder made elsewhere to be seen
+PATIENCE = 120.0
+_PDEATHSIG = 1
+#: the empty frame with which either side of HTTP/2 begins
+_SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """address: `host:port`, `ray://host:port` or `auto`, the cluster that this machine is part of; None starts one on
+    this machine for the time of the run, with `workers` cores (None: all). A program that has joined one already stays
+    with that.
+
+    task_cpus, task_gpus: what a task takes of a node, GPUs where it runs a neural network; fractions share one.
+    """
+
+    address: str | None = None
+    task_cpus: float = 1.0
+    task_gpus: float = 0.0
+    workers: int | None = None
+
+    def open(self, tasks: Mapping[str, Task], workspace: Workspace) -> RayPool:
+        """Raises HarkenError without ray, without a cluster there, and for nodes that cannot do the tasks."""
+        if self.task_cpus <= 0 or self.task_gpus < 0 or (self.task_gpus > 1 and self.task_gpus % 1):
+            raise HarkenError(
+                f"a task cannot take {self.task_cpus:g} CPUs and {self.task_gpus:g} GPUs",
+                next_step="Give more than 0 CPUs, and a fraction or a whole number of GPUs",
+            )
+        ray = _import_ray()
+        if self.address is not None:
+            _check_address(self.address)
+        mine = not ray.is_initialized()
+        if mine:
+            self._connect(ray)
+        pool = RayPool(ray, self, tasks, workspace, mine)
+        try:
+            pool.check()
+        except BaseException:
+            pool.close()
+            raise
+        return pool
+
+    def _connect(self, ray: Any) -> None:
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if self.address is None:
+            cores = self.workers or len(os.sched_getaffinity(0))
+            quiet |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
+            # Nobody else joins it: a token of its own keeps Ray from leaving one in the user's home for good.
+            if not any(name.startswith("RAY_AUTH_") for name in os.environ):
+                os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex
+        else:
+            quiet |= {"address": self.address}
+        try:
+            ray.init(**quiet)
+        except Exception as error:
+            what = f"no Ray cluster can be joined at {self.address}" if self.address else "Ray does not start"
+            raise HarkenError(
+                f"{what} ({_first_line(error)})",
+                next_step="Start one with: ray start --head" if self.address else "Try: ray start --head",
+            ) from error
+
+
+class RayPool:
+    """See `Pool`. Tasks whose worker or node dies are begun again by Ray, elsewhere if need be."""
+
+    def __init__(
+        self, ray: Any, cluster: RayCluster, tasks: Mapping[str, Task], workspace: Workspace, mine: bool
+    ) -> None:
+        self.ray, self.cluster, self.mine = ray, cluster, mine
+        sample = next((str(clip.path) for task in tasks.values() for clip in task.unit.clips), None)
+        self.place = Place(
+            root=workspace.root,
+            token=_leave_token(workspace),
+            folder=os.getcwd(),
+            sample=sample if sample is not None and os.path.exists(sample) else None,
+            environment={name: value for name, value in os.environ.items() if name.startswith("HARKEN_")},
+            version=__version__,
+            workers=max(1, int(cluster.task_cpus)),
+        )
+        self._running: dict[Any, Job] = {}
+        self._units: dict[int, Any] = {}
+        self._do = ray.remote(max_retries=-1, scheduling_strategy="SPREAD", num_cpus=cluster.task_cpus)(_do)
+
+    def check(self) -> None:
+        """Raises HarkenError where no node is large enough, and for one that does not see what it needs."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        nodes = [node for node in self._nodes() if _fits(node, self.cluster.task_cpus, 0) > 0]
+        for gpus in (0.0, self.cluster.task_gpus):
+            if not any(_fits(node, self.cluster.task_cpus, gpus) for node in nodes):
+                raise HarkenError(
+                    f"no node of the cluster has {self.cluster.task_cpus:g} CPUs and {gpus:g} GPUs for a task",
+                    next_step="Give smaller --task-cpus and --task-gpus, or add nodes",
+                )
+        look = self.ray.remote(num_cpus=0, max_retries=1)(_look)
+        asked = {}
+        for node in nodes:
+            where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked[look.options(scheduling_strategy=where).remote(self.place)] = node["NodeManagerHostname"]
+        answered, silent = self.ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE)
+        for one in answered:
+            try:
+                wrong = self.ray.get(one)
+            except self.ray.exceptions.RayTaskError as error:
+                cause = f"node {asked[one]} cannot run harken ({_first_line(error.cause)})"
+                raise HarkenError(cause, next_step=f"Install harken {__version__} there") from error
+            except self.ray.exceptions.RayError:
+                continue  # the node has gone meanwhile
+            if wrong is not None:
+                raise wrong
+        if silent and not answered:
+            raise HarkenError(
+                f"node {asked[silent[0]]} did not answer in {PATIENCE:g} s", next_step="Check it with: ray status"
+            )
+
+    def shards(self, task: Task) -> int:
+        gpus = self._gpus(task)
+        return max(1, sum(_fits(node, self.cluster.task_cpus, gpus) for node in self._nodes()))
+
+    def submit(self, job: Job, progress: Progress) -> bool:
+        # Clips can be many: each node gets those of a unit once, and not with every task.
+        unit = job.task.unit
+        if id(unit) not in self._units:
+            self._units[id(unit)] = self.ray.put(unit)
+        light = replace(job, task=replace(job.task, unit=replace(unit, clips=())))
+        do = self._do.options(name=job.task.name, num_gpus=self._gpus(job.task))
+        self._running[do.remote(self.place, light, self._units[id(unit)])] = job
+        return False
+
+    def wait(self) -> list[Ended]:
+        errors = self.ray.exceptions
+        try:
+            self.ray.wait(list(self._running), num_returns=1)
+            done, _ = self.ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+            ended = [(self._running.pop(one), self.ray.get(one)) for one in done]
+        except errors.RayTaskError as error:
+            raise error.cause from error
+        except errors.RayError as error:
+            raise HarkenError(
+                f"the Ray cluster was lost ({_first_line(error)})", next_step="Start it, and run again (it goes on)"
+            ) from error
+        for _, made in ended:
+            if isinstance(made, UnfitNode):
+                raise made
+            if isinstance(made, Object):
+                await_folder(made.folder)
+        return ended
+
+    def close(self) -> None:
+        Path(self.place.token).unlink(missing_ok=True)
+        if self.mine:
+            # Which ends the workers. To cancel before it makes Ray abort, now and then, when a task ends meanwhile.
+            self.ray.shutdown()
+        elif self._running:
+            for one in self._running:
+                with suppress(Exception):
+                    self.ray.cancel(one, force=True)
+            self.ray.wait(list(self._running), num_returns=len(self._running), timeout=10)
+        self._running.clear()
+        self._units.clear()
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [node for node in self.ray.nodes() if node["Alive"]]
+
+    def _gpus(self, task: Task) -> float:
+        return self.cluster.task_gpus if stage_class(task.kind).accelerated else 0.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where tasks find themselves: what the program that started them sees.
+
+    token: a file of the workspace. folder: which relative paths start from. sample: one of the recordings, if it is
+    there. workers: processes that a task may use.
+    """
+
+    root: Path
+    token: str
+    folder: str
+    sample: str | None
+    environment: dict[str, str]
+    version: str
+    workers: int
+
+    def enter(self) -> UnfitNode | None:
+        """Make this process fit for tasks, or tell why it is not."""
+        node = socket.gethostname()
+        if self.version != __version__:
+            return UnfitNode(
+                f"node {node} has harken {__version__}, and not {self.version}",
+                next_step="Install the same version everywhere",
+            )
+        if not os.path.exists(self.token):
+            return UnfitNode(
+                f"the workspace is not visible on node {node}",
+                file=self.root,
+                next_step="Put it on a shared file system, under the same path everywhere",
+            )
+        with suppress(OSError):
+            os.chdir(self.folder)
+        if self.sample is not None and not os.path.exists(self.sample):
+            return UnfitNode(
+                f"the recordings are not visible on node {node}",
+                file=self.sample,
+                next_step="Put them on a shared file system, under the same path everywhere",
+            )
+        os.environ.update(self.environment)
+        one_thread_for_good()
+        _children_die_with_us()
+        return None
+
+
+class UnfitNode(HarkenError):
+    """A node that cannot do any task."""
+
+
+def await_folder(folder: Path) -> None:
+    """Until a folder that another node made is seen here: shared file systems may be late.
+
+    Raises HarkenError when it takes longer than two minutes.
+    """
+    end = time.monotonic() + PATIENCE
+    while not folder.is_dir():
+        if time.monotonic() > end:
+            raise HarkenError("was made on another node, but is not seen here", file=folder, next_step="Run again")
+        # Reading the folders above makes NFS forget that there was nothing.
+        for above in (folder.parent.parent, folder.parent):
+            with suppress(OSError):
+                os.listdir(above)
+        time.sleep(0.1)
+
+
+def _look(place: Place) -> UnfitNode | None:
+    return place.enter()
+
+
+def _do(place: Place, job: Job, unit: Unit) -> Object | HarkenError | None:
+    unfit = place.enter()
+    if unfit is not None:
+        return unfit
+    try:
+        for folder in job.inputs:
+            await_folder(folder)
+    except HarkenError as error:
+        return error
+    return perform(replace(job, task=replace(job.task, unit=unit)), place.root, place.workers)
+
+
+@cache
+def _children_die_with_us() -> None:
+    # Recordings are decoded in forked children. They inherit the connection by whose end Ray knows that this process
+    # has died: one that outlives it would keep its task from being begun again.
+    if sys.platform != "linux":
+        return
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def begin() -> None:
+        libc.prctl(_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    os.register_at_fork(after_in_child=begin)
+
+
+def _leave_token(workspace: Workspace) -> str:
+    token = workspace.root / "scratch" / f"visible.{uuid.uuid4().hex}"
+    token.touch()
+    return str(token)
+
+
+def _fits(node: Mapping[str, Any], cpus: float, gpus: float) -> int:
+    """Tasks that a node can do side by side."""
+    has = node["Resources"]
+    return int(min(has.get(name, 0) / each + 1e-9 for name, each in (("CPU", cpus), ("GPU", gpus)) if each))
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # As Ray does it now: tasks without a share of a GPU see none. Told, it does not warn of a change to come.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    try:
+        import ray
+    except ImportError:
+        raise HarkenError("ray is not installed", next_step="Install it with: pip install 'harken[ray]'") from None
+    return ray
+
+
+def _check_address(address: str) -> None:
+    """Raises HarkenError where no gRPC server answers: Ray itself would try for minutes, and then end the program."""
+    if address == "auto":
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        raise HarkenError(
+            f"{address!r} is no address of a Ray cluster", next_step="Give host:port, ray://host:port, or auto"
+        )
+    try:
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":
+                connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS)
+                if connection.recv(4)[3:] != _SETTINGS[3:4]:
+                    raise OSError("it is no port of Ray's")
+    except (OSError, OverflowError) as error:
+        raise HarkenError(
+            f"no Ray cluster answers at {address} ({error})", next_step="Start one with: ray start --head"
+        ) from None
+
+
+def _first_line(error: object) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

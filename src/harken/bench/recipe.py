@@ -1,0 +1,287 @@
+"""Recipes: a system as a named graph of stages in YAML, checked to the last key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from harken.bench.repeat import expand, matching, set_key
+from harken.core.errors import HarkenError, did_you_mean
+
+DEFAULT_PROFILE = "full"
+
+
+class StageEntry(BaseModel):
+    """One stage: which kind (`use`), the stages it reads (`from`), and its parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    use: str
+    inputs: tuple[str, ...] = ()
+    parameters: dict[str, Any] = {}
+
+
+class SearchEntry(BaseModel):
+    """How an ensemble's weights are found by the labels of a development set: see `harken ensemble fit`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Literal["greedy", "bayes", "grid", "top", "single"] = "bayes"
+    steps: Annotated[int, Field(ge=1)] = 15
+    best: Annotated[int, Field(ge=1)] = 5
+    step: Annotated[float, Field(gt=0, le=1)] = 0.1
+    trials: Annotated[int, Field(ge=1)] = 100
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class EnsembleEntry(BaseModel):
+    """Systems of the recipe mixed into one: sum of their scores, in units that `normalise` makes alike, times weights.
+
+    members: system -> weight, or a list for equal ones; a name with `*` is every system that it matches.
+    tuned: whose labels of test clips chose the weights, if any did; its numbers are then named tuned on test.
+    search: find the weights anew, by the labels of the run's development set, on which its numbers are tuned on test.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    members: dict[str, Annotated[float, Field(ge=0)]] = Field(min_length=1)
+    normalise: Literal["train", "gamma", "rank", "none"] = "train"
+    tuned: str = ""
+    search: SearchEntry | None = None
+
+
+class Recipe(BaseModel):
+    """A resolved recipe.
+
+    parameters: what stages refer to as `$name`, filled in already. seeds: each stage that draws random numbers, and all
+    that follow it, run once a seed. score_years: whose machines are scored, if not those of all years; the others are
+    learned from only. stages: by name, in any order. systems: system -> the stage that yields its scores and decisions.
+    ensembles: by name, of systems, each the mean of its seeds. submission: the systems and ensembles that are
+    submitted, unless others are named. about: what a submission says of it (meta.yaml).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    title: str
+    summary: str = ""
+    reference: str = ""
+    parameters: dict[str, str | int | float | bool | None] = {}
+    seeds: tuple[int, ...] = (0,)
+    score_years: tuple[int, ...] | None = None
+    stages: dict[str, StageEntry]
+    systems: dict[str, str]
+    ensembles: dict[str, EnsembleEntry] = {}
+    submission: tuple[str, ...] = ()
+    about: dict[str, Any] = {}
+
+    @field_validator("seeds")
+    @classmethod
+    def _some_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+            raise ValueError("seeds are different whole numbers from 0 on, at least one")
+        return seeds
+
+    def as_yaml(self) -> str:
+        """Itself as a recipe file without profiles; reading it gives an equal recipe."""
+        data = self.model_dump(mode="json", exclude={"stages"})
+        data["stages"] = {
+            name: {"use": entry.use, **({"from": list(entry.inputs)} if entry.inputs else {}), **entry.parameters}
+            for name, entry in self.stages.items()
+        }
+        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+
+
+def list_recipes() -> tuple[str, ...]:
+    """Names of the recipes that come with the package."""
+    files = resources.files("harken.bench.recipes").iterdir()
+    return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
+
+
+def recipe_text(name_or_file: str) -> str:
+    """The YAML of a recipe that comes with the package, or of a file. Raises HarkenError when there is neither."""
+    if name_or_file in list_recipes():
+        return resources.files("harken.bench.recipes").joinpath(f"{name_or_file}.yaml").read_text(encoding="utf-8")
+    file = Path(name_or_file)
+    if file.suffix in (".yaml", ".yml") or file.is_file():
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise HarkenError(f"cannot be read ({error})", file=file, next_step="Check the path") from error
+    raise HarkenError(f"there is no recipe {name_or_file!r}", next_step=_nearest(name_or_file, list_recipes()))
+
+
+def load_recipe(
+    name_or_file: str, *, profile: str = DEFAULT_PROFILE, changes: Mapping[str, Any] | None = None
+) -> Recipe:
+    """A recipe with a profile and then `changes` applied, checked.
+
+    A profile is a mapping of dotted keys to values (`stages.autoencoder.epochs: 2`), as are changes; `*` in them stands
+    for every name (`stages.*.training.steps`), and a parameter is set by its bare name. What is written under `repeat`
+    means many stages, see `expand`. Under `when`, a recipe may say what follows from a parameter's value, in dotted
+    keys again: `when: {encoder: {beats: {stages.embed.pooling: rdp:19}}}`; profile and changes go over it.
+    Raises HarkenError, naming the nearest, for an unknown recipe, profile, key, stage or system.
+    """
+    from harken.bench.stages import stage_class
+
+    text = recipe_text(name_or_file)
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise HarkenError(f"is no YAML ({_one_line(error)})", file=name_or_file, next_step="Mend the file") from error
+    if not isinstance(data, dict) or not isinstance(data.get("stages", {} if data.get("repeat") else None), dict):
+        raise HarkenError(
+            "is no recipe: it has no stages", file=name_or_file, next_step="Start from one: harken recipe copy"
+        )
+    data = expand(data, name_or_file)
+    profiles = data.pop("profiles", None) or {}
+    profiles.setdefault(DEFAULT_PROFILE, {})
+    if profile not in profiles:
+        raise HarkenError(f"{name_or_file} has no profile {profile!r}", next_step=_nearest(profile, profiles))
+    when = data.pop("when", None) or {}
+    wanted = {**(profiles[profile] or {}), **(changes or {})}
+    parameters = data.setdefault("parameters", {})
+    given = [key for key in wanted if key in parameters]
+    for key in given:
+        parameters[key] = wanted.pop(key)
+    for name, cases in when.items():
+        for key, value in (cases.get(str(parameters.get(name))) or {}).items():
+            if key not in [f"parameters.{one}" for one in given]:
+                set_key(data, key, value, name_or_file)
+    for key, value in wanted.items():
+        set_key(data, key, value, name_or_file)
+    for part in ("stages", "about"):
+        data[part] = _filled(data.get(part) or {}, parameters, name_or_file)
+    _known_keys(data, Recipe.model_fields, name_or_file, "")
+    stages = {}
+    for name, entry in data["stages"].items():
+        stages[name] = _stage_entry(name, entry, name_or_file)
+    data["stages"] = stages
+    _written_out(data, name_or_file)
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise _explained(error, name_or_file) from error
+    for name, stage in recipe.stages.items():
+        for source in stage.inputs:
+            if source not in recipe.stages:
+                raise HarkenError(
+                    f"stage {name} reads {source!r}, which is not there", file=name_or_file,
+                    next_step=_nearest(source, recipe.stages),
+                )  # fmt: skip
+        cls = stage_class(stage.use)
+        sources = [stage_class(recipe.stages[source].use) for source in stage.inputs]
+        found, expected = tuple(source.makes for source in sources), cls.reads
+        if cls.reads_more:
+            expected += expected[-1:] * max(0, len(found) - len(expected))
+        if found != expected:
+            raise HarkenError(
+                f"stage {name} reads {', '.join(found) or 'nothing'}, a {stage.use} stage needs "
+                f"{', '.join(expected) or 'nothing'}",
+                file=name_or_file,
+                next_step="Name stages that make them under from, in this order",
+            )
+    for system, name in recipe.systems.items():
+        if name not in recipe.stages:
+            raise HarkenError(
+                f"system {system} takes its scores from {name!r}, which is not there", file=name_or_file,
+                next_step=_nearest(name, recipe.stages),
+            )  # fmt: skip
+        if stage_class(recipe.stages[name].use).makes != "scores":
+            raise HarkenError(
+                f"system {system} takes its scores from {name}, a stage without scores", file=name_or_file,
+                next_step="Name a stage that scores, such as detect",
+            )  # fmt: skip
+    for name in recipe.ensembles:
+        if name in recipe.systems:
+            raise HarkenError(
+                f"{name} is a system and an ensemble", file=name_or_file, next_step="Name the ensemble otherwise"
+            )
+    known = {**recipe.systems, **recipe.ensembles}
+    for name in recipe.submission:
+        if name not in known:
+            raise HarkenError(
+                f"submission names {name!r}, which is no system and no ensemble", file=name_or_file,
+                next_step=_nearest(name, known),
+            )  # fmt: skip
+    if not recipe.systems:
+        raise HarkenError("names no system", file=name_or_file, next_step="Say under systems which stage scores")
+    return recipe
+
+
+def _written_out(data: dict[str, Any], file: str) -> None:
+    """Names of members with `*` become those of the systems that they match."""
+    systems = list(data.get("systems") or {})
+    for name, entry in (data.get("ensembles") or {}).items():
+        members = entry.get("members") if isinstance(entry, dict) else None
+        members = dict.fromkeys(members, 1.0) if isinstance(members, list) else members
+        if not isinstance(members, dict):
+            continue  # told by the check that follows
+        found: dict[str, Any] = {}
+        for member, weight in members.items():
+            named = matching(str(member), systems)
+            if not named:
+                raise HarkenError(
+                    f"ensemble {name} has a member {member!r}, which is no system", file=file,
+                    next_step=_nearest(str(member), systems),
+                )  # fmt: skip
+            found |= dict.fromkeys(named, weight)
+        entry["members"] = found
+
+
+def _stage_entry(name: str, entry: Any, file: str) -> dict[str, Any]:
+    """use, inputs and parameters of one stage, the latter with their defaults filled in."""
+    from harken.bench.stages import stage_class
+
+    if not isinstance(entry, dict) or not isinstance(entry.get("use"), str):
+        raise HarkenError(f"stage {name} does not say its kind", file=file, next_step="Write use: embed, or another")
+    given = {key: value for key, value in entry.items() if key not in ("use", "from")}
+    inputs = entry.get("from", [])
+    inputs = [inputs] if isinstance(inputs, str) else inputs
+    kind = stage_class(entry["use"])
+    _known_keys(given, kind.Parameters.model_fields, file, f"stages.{name}.")
+    try:
+        parameters = kind.Parameters.model_validate(given).model_dump(mode="json")
+    except ValidationError as error:
+        raise _explained(error, file, f"stages.{name}.") from error
+    return {"use": entry["use"], "inputs": inputs, "parameters": parameters}
+
+
+def _filled(value: Any, parameters: Mapping[str, Any], file: str) -> Any:
+    """`$name` replaced by the parameter of that name, at any depth."""
+    if isinstance(value, dict):
+        return {key: _filled(inside, parameters, file) for key, inside in value.items()}
+    if isinstance(value, list):
+        return [_filled(inside, parameters, file) for inside in value]
+    if isinstance(value, str) and value.startswith("$"):
+        if value[1:] not in parameters:
+            raise HarkenError(f"there is no parameter {value!r}", file=file, next_step=_nearest(value[1:], parameters))
+        return parameters[value[1:]]
+    return value
+
+
+def _known_keys(given: Mapping[str, Any], known: Mapping[str, Any], file: str, prefix: str) -> None:
+    for key in given:
+        if key not in known:
+            raise HarkenError(f"unknown key {prefix}{key}", file=file, next_step=_nearest(str(key), known))
+
+
+def _explained(error: ValidationError, file: str, prefix: str = "") -> HarkenError:
+    first = error.errors()[0]
+    where = prefix + ".".join(map(str, first["loc"]))
+    given = json.dumps(first["input"], default=str)[:60]
+    return HarkenError(f"{where or 'recipe'}: {first['msg']} (given {given})", file=file, next_step="Correct it")
+
+
+def _nearest(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    return did_you_mean(word, known, f"There are: {', '.join(sorted(known)) or 'none'}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,124 @@
+"""What a run left: scores and results of every system, and what had to be left out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harken.bench.ensembles import Mix
+from harken.bench.executor import Failure
+from harken.bench.graph import Unit
+from harken.bench.recipe import Recipe
+from harken.bench.stages.tables import Quarantined, Scored
+from harken.data.clips import Clip
+from harken.data.index import Finding
+from harken.evaluation.evaluate import Result
+
+SCHEMA = 1
+#: with fewer test clips a machine's AUC has a standard error of more than 0.08
+FEW_CLIPS = 50
+
+
+@dataclass(frozen=True)
+class SystemScores:
+    """Scores of one system on one set with one seed (None: it draws no random numbers).
+
+    why: the reason for which there is no official result. tuned: labels of test clips had a part in making them.
+    mix: of an ensemble, how it was mixed.
+    """
+
+    system: str
+    set: str
+    seed: int | None
+    rows: tuple[Scored, ...]
+    folder: Path
+    result: Result | None
+    why: str = ""
+    tuned: bool = False
+    mix: Mix | None = None
+
+    @property
+    def shown(self) -> str:
+        """Its name wherever its numbers are."""
+        return self.system + (" (tuned on test)" if self.tuned else "")
+
+    @property
+    def left_out(self) -> float | None:
+        """Of an ensemble: its official score with each machine scored by weights found on the others; None where
+        that is not known."""
+        if self.mix is None or self.result is None:
+            return None
+        if self.mix.label_free:
+            return self.result.official_score
+        return self.mix.left_out if self.mix.tuned_on == self.set else None
+
+    @property
+    def label(self) -> str:
+        return self.shown + (f", seed {self.seed}" if self.seed is not None else "")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run left: folder, scores and results of each system, recordings that could not be used, failed tasks,
+    what else was left out.
+
+    unscored: test clips without a score, by set; official numbers of that set are then about the others only.
+    """
+
+    folder: Path
+    recipe: Recipe
+    units: tuple[Unit, ...]
+    clips: tuple[Clip, ...]
+    systems: tuple[SystemScores, ...]
+    quarantined: tuple[Quarantined, ...]
+    unscored: dict[str, tuple[str, ...]]
+    failures: tuple[Failure, ...]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def caution(self) -> str:
+        """What to think of results from few clips; empty for sets of the usual size."""
+        smallest = min(sum(clip.split == "test" for clip in unit.clips) for unit in self.units)
+        if smallest >= FEW_CLIPS:
+            return ""
+        return f"some machines have as few as {smallest} test clips: their numbers mean little"
+
+    def as_json(self) -> dict[str, Any]:
+        """Official numbers by set and system: each seed, mean and standard deviation."""
+        sets: dict[str, dict[str, Any]] = defaultdict(dict)
+        for (label, _), group in grouped(self.systems).items():
+            results = {str(one.seed if one.seed is not None else "-"): one.result for one in group}
+            entry: dict[str, Any] = {
+                "seeds": {seed: result.as_json() if result else None for seed, result in results.items()}
+            }
+            scores = [result.official_score for result in results.values() if result is not None]
+            if scores:
+                entry |= {"official_score": float(np.mean(scores)), "official_score_std": float(np.std(scores))}
+            if group[0].tuned:
+                entry["marks"] = ["tuned on test"]
+            if group[0].mix is not None:
+                entry["mix"] = asdict(group[0].mix)
+            sets[label][group[0].system] = entry
+        return {
+            "schema": SCHEMA,
+            "recipe": self.recipe.name,
+            "sets": sets,
+            "quarantined": [asdict(row) for row in self.quarantined],
+            "unscored": {label: list(clips) for label, clips in self.unscored.items()},
+            "notes": list(self.notes),
+            "failed": [{"task": failure.task.name, "error": str(failure.error)} for failure in self.failures],
+        }
+
+
+def grouped(systems: Sequence[SystemScores]) -> dict[tuple[str, str], list[SystemScores]]:
+    """Seeds of each (set, system as it is shown)."""
+    found: dict[tuple[str, str], list[SystemScores]] = defaultdict(list)
+    for one in systems:
+        found[one.set, one.shown].append(one)
+    return dict(found)

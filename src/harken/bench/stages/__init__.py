@@ -1,0 +1,39 @@
+"""Kinds of stages, registered here by explicit name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from harken.bench.stages.base import Context, Stage
+from harken.core.errors import HarkenError, did_you_mean
+
+__all__ = ["Context", "Stage", "list_stages", "stage_class"]
+
+# Module and class, imported on use.
+_STAGES = {
+    "autoencoder": ("harken.bench.stages.autoencoder", "AutoencoderStage"),
+    "combine": ("harken.bench.stages.combine", "CombineStage"),
+    "concatenate": ("harken.bench.stages.concatenate", "ConcatenateStage"),
+    "detect": ("harken.bench.stages.detect", "DetectStage"),
+    "embed": ("harken.bench.stages.embed", "EmbedStage"),
+    "embed_trained": ("harken.bench.stages.embed_trained", "EmbedTrainedStage"),
+    "frames": ("harken.bench.stages.frames", "FramesStage"),
+    "labels": ("harken.bench.stages.labels", "LabelsStage"),
+    "reconstruct": ("harken.bench.stages.reconstruct", "ReconstructStage"),
+    "train": ("harken.bench.stages.train", "TrainStage"),
+}
+
+
+def list_stages() -> tuple[str, ...]:
+    """Names of all kinds of stages."""
+    return tuple(sorted(_STAGES))
+
+
+def stage_class(name: str) -> type[Stage]:
+    """The class of a kind; HarkenError, naming the nearest, for an unknown one."""
+    if name not in _STAGES:
+        hint = did_you_mean(name, _STAGES, f"There are: {', '.join(list_stages())}")
+        raise HarkenError(f"there is no kind of stage {name!r}", next_step=hint)
+    module, attribute = _STAGES[name]
+    found: type[Stage] = getattr(import_module(module), attribute)
+    return found

@@ -1,0 +1,71 @@
+"""autoencoder: the official baseline's network, trained on the frames of one machine."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import numpy as np
+
+from harken.bench.stages.base import Context, Settings, Stage
+from harken.bench.stages.tables import by_section, read_arrays, read_ids, write_arrays
+from harken.core.errors import HarkenError, TooFewError
+
+
+class AutoencoderStage(Stage):
+    """`model.safetensors`: the state of a fitted `Reconstruction`."""
+
+    makes = "autoencoder"
+    reads = ("frames",)
+    seeded = True
+
+    class Parameters(Settings):
+        """See `Reconstruction`; epochs, batch and learning_rate are the published ones."""
+
+        variant: Literal["published", "paper"] = "published"
+        epochs: int = 100
+        batch: int = 256
+        learning_rate: float = 1e-3
+        quantile: float = 0.9
+
+    @classmethod
+    def identity(cls, parameters: Any) -> dict[str, Any]:
+        if find_spec("torch") is None:
+            raise HarkenError("training needs torch", next_step="Install it with: pip install 'harken[torch]'")
+        return {}
+
+    @classmethod
+    def run(cls, parameters: Any, context: Context) -> None:
+        from harken.detection.reconstruction import Reconstruction
+
+        kept, _ = read_ids(context.inputs[0])
+        arrays = read_arrays(context.inputs[0] / "frames.safetensors")
+        row_of = {clip_id: row for row, clip_id in enumerate(kept)}
+        rows = [
+            (row_of[clip.clip_id], clip.domain)
+            for section in by_section(context.clips, split="train").values()
+            for clip in (context.clips[row] for row in section)
+            if clip.clip_id in row_of
+        ]
+        if not rows:
+            raise TooFewError(
+                "there are no training clips", file=context.clips[0].machine, next_step="Download its training data"
+            )
+        model = Reconstruction(seed=context.seed, **parameters.model_dump())
+        try:
+            model.fit(
+                [frames_of(arrays, row) for row, _ in rows],
+                [domain for _, domain in rows],
+                progress=lambda epoch, epochs, *_: context.progress(epoch, epochs),
+                checkpoint=context.scratch / "training.safetensors",
+            )
+        except ValueError as error:
+            raise HarkenError(
+                str(error), file=context.clips[0].machine, next_step="Check its training clips"
+            ) from error
+        write_arrays(context.out / "model.safetensors", **model.state())
+
+
+def frames_of(arrays: dict[str, Any], row: int) -> np.ndarray:
+    """(frames, D) of one clip of `frames.safetensors`."""
+    return arrays["frames"][int(arrays["bounds"][row]) : int(arrays["bounds"][row + 1])]

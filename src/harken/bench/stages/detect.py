@@ -1,0 +1,95 @@
+"""detect: a detector learns a machine's (or section's) normal embeddings and scores the test clips."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from harken.bench.stages.base import Context, Settings, Stage
+from harken.bench.stages.tables import Scored, by_section, read_arrays, read_ids, write_arrays, write_scores
+from harken.core.errors import HarkenError
+from harken.core.plugins import blamed, code_identity
+from harken.core.threads import one_thread
+from harken.detection import create_detector
+from harken.detection.calibration import Calibration, parse_rate
+
+
+class DetectStage(Stage):
+    """`scores.parquet` of the test clips; `train_scores.safetensors`: held-out scores of the training clips, a
+    section; `thresholds.json`; `notes.json`: sections that could not be learned. Learns from training clips only."""
+
+    makes = "scores"
+    reads = ("embeddings",)
+
+    class Parameters(Settings):
+        """detector, parameters: of `harken.list_detectors()`, or one's own, `file.py:Class` or `package.module:Class`.
+        model: one for each section, or one for the machine.
+        false_alarms: share of normal clips that may be decided anomalous; the threshold comes from held-out scores.
+        """
+
+        detector: str = "local_density"
+        parameters: dict[str, Any] = Field(default_factory=dict)
+        model: Literal["section", "machine"] = "section"
+        false_alarms: str = "10%"
+
+    @classmethod
+    def identity(cls, parameters: Any) -> dict[str, Any]:
+        return code_identity(parameters.detector, parameters.parameters)
+
+    @classmethod
+    def run(cls, parameters: Any, context: Context) -> None:
+        kept, _ = read_ids(context.inputs[0])
+        embeddings = read_arrays(context.inputs[0] / "embeddings.safetensors")["embeddings"]
+        row_of = {clip_id: row for row, clip_id in enumerate(kept)}
+        rate = parse_rate(parameters.false_alarms, clip_seconds=10.0)
+        groups = {
+            split: {
+                section: [row for row in rows if context.clips[row].clip_id in row_of]
+                for section, rows in by_section(context.clips, split=split).items()
+            }
+            for split in ("train", "test")
+        }
+        if parameters.model == "machine":
+            groups = {
+                split: {"all sections": [row for rows in sections.values() for row in rows]}
+                for split, sections in groups.items()
+            }
+        scored: list[Scored] = []
+        held_out: dict[str, np.ndarray] = {}
+        thresholds: dict[str, float] = {}
+        left_out: list[HarkenError] = []
+        for section, test in sorted(groups["test"].items()):
+            train = groups["train"].get(section, [])
+            where = f"{context.clips[0].machine} section {section}"
+            if len(train) < 3:
+                cause = f"{len(train)} training clips are too few to learn from"
+                step = "Download the training data too, or leave the machine out with --machines"
+                left_out.append(HarkenError(cause, file=where, next_step=step))
+                continue
+            vectors = {
+                split: embeddings[[row_of[context.clips[row].clip_id] for row in rows]]
+                for split, rows in (("train", train), ("test", test))
+            }
+            detector = create_detector(parameters.detector, parameters.parameters)
+            try:
+                with one_thread(), blamed(parameters.detector):
+                    detector.fit(vectors["train"], [context.clips[row].domain for row in train])
+                    values = detector.score(vectors["test"])
+                    for found, rows in ((detector.train_scores_, train), (values, test)):
+                        if np.shape(found) != (len(rows),) or not np.isfinite(found).all():
+                            raise ValueError("its scores are not one finite number a clip")
+            except ValueError as error:
+                raise HarkenError(str(error), file=where, next_step="Check its training clips") from error
+            held_out[section] = detector.train_scores_
+            thresholds[section] = Calibration.fit(detector.train_scores_).threshold(rate)
+            for row, score in zip(test, values, strict=True):
+                clip = context.clips[row]
+                decision = int(score > thresholds[section])
+                scored.append(Scored(clip.clip_id, clip.machine, clip.section, clip.path.name, float(score), decision))
+        write_scores(context.out, scored)
+        (context.out / "notes.json").write_text(json.dumps([str(error) for error in left_out]))
+        write_arrays(context.out / "train_scores.safetensors", **held_out)
+        (context.out / "thresholds.json").write_text(json.dumps(thresholds))

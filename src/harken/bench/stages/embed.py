@@ -1,0 +1,126 @@
+"""embed: one vector a recording, from a frozen encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from harken.audio.cancel import Microphones
+from harken.bench.stages.base import Context, Settings, Stage
+from harken.bench.stages.tables import Quarantined, write_embeddings
+from harken.core.errors import HarkenError
+from harken.core.plugins import code_identity, is_own
+from harken.data.clips import Clip
+from harken.embeddings.embedder import make_spec, weights_digest
+from harken.embeddings.extract import Extracted, extract, probe
+from harken.encoders import create_encoder, encoder_class, tiny_config
+from harken.encoders.checkpoints import weights_for
+from harken.weights.formats import from_safetensors
+
+
+class EmbedStage(Stage):
+    """`embeddings.safetensors`: (clips, dimensions) float32; `clips.json`: which clips, and those set aside."""
+
+    makes = "embeddings"
+    spread = True
+    listens = True
+    shards = True
+
+    class Parameters(Settings):
+        """encoder, config, layer, pooling, level, microphones: see `EmbeddingSpec`; None is the encoder's own choice.
+        An encoder of one's own is `file.py:Class` or `package.module:Class`; its weights are a file of safetensors.
+
+        weights: a name of `harken weights list` or a file; None is the catalogue's first. size: `tiny` is a small
+        network of the same architecture with random weights, which shows that everything runs, and nothing else.
+        """
+
+        encoder: str = "spectral"
+        config: dict[str, Any] = Field(default_factory=dict)
+        weights: str | None = None
+        size: Literal["full", "tiny"] = "full"
+        layer: str | None = None
+        pooling: str | None = None
+        level: Literal["normalised", "recorded"] = "normalised"
+        microphones: Microphones = "all"
+
+    @classmethod
+    def identity(cls, parameters: Any) -> dict[str, Any]:
+        _, weights = _network(parameters)
+        found = {} if weights is None else {"weights_sha256": weights_digest(weights)}
+        return {**found, **code_identity(parameters.encoder)}
+
+    @classmethod
+    def run_shard(cls, parameters: Any, context: Context, index: int, count: int) -> None:
+        own = context.clips[index::count]
+        for row, _ in enumerate(_features(parameters, context, own)):
+            context.progress(row + 1, len(own))
+
+    @classmethod
+    def run(cls, parameters: Any, context: Context) -> None:
+        kept, vectors, aside = [], [], []
+        found = _features(parameters, context, context.clips)
+        for row, (clip, result) in enumerate(zip(context.clips, found, strict=True)):
+            if result.features is None:
+                aside.append(Quarantined(clip.clip_id, str(result.error)))
+            else:
+                kept.append(clip.clip_id)
+                vectors.append(result.features.embedding)
+            context.progress(row + 1, len(context.clips))
+        write_embeddings(context.out, context.clips[0].machine, kept, vectors, aside)
+
+
+def _features(parameters: Any, context: Context, clips: Sequence[Clip]) -> Iterator[Extracted]:
+    """Of some of the machine's clips; they are kept in the store."""
+    config, weights = _network(parameters)
+    rate, channels = recording_form(context)
+    spec = make_spec(
+        parameters.encoder,
+        sample_rate=rate,
+        channels=channels,
+        config=config,
+        layer=parameters.layer,
+        pooling=parameters.pooling,
+        level=parameters.level,
+        microphones=parameters.microphones,
+        weights=weights,
+    )
+    return extract([clip.path for clip in clips], spec, weights, store=context.store, workers=context.workers)
+
+
+def _network(parameters: Any) -> tuple[dict[str, Any], Mapping[str, np.ndarray] | None]:
+    """Configuration and weights of the encoder; no weights where it needs none."""
+    cls = encoder_class(parameters.encoder)
+    if not cls.needs_weights:
+        return dict(parameters.config), None
+    if parameters.size == "tiny":
+        # Architectures without a small variant are small themselves.
+        small = {**tiny_config(parameters.encoder), **parameters.config, "seed": 0}
+        built = create_encoder(parameters.encoder, small)
+        return built.config(), built.weights()
+    if is_own(parameters.encoder):
+        return dict(parameters.config), _own_weights(parameters)
+    told, weights = weights_for(parameters.encoder, parameters.weights)
+    return {**told, **parameters.config}, weights
+
+
+def _own_weights(parameters: Any) -> Mapping[str, np.ndarray]:
+    """Of an encoder that the catalogue does not know. Raises HarkenError where the file is missing or damaged."""
+    if parameters.weights is None:
+        raise HarkenError(f"{parameters.encoder} needs weights", next_step="Name a file of safetensors under weights")
+    file = Path(parameters.weights)
+    try:
+        return from_safetensors(file.read_bytes(), file)
+    except OSError as error:
+        raise HarkenError(f"cannot be read ({error.strerror})", file=file, next_step="Check the path") from None
+
+
+def recording_form(context: Context) -> tuple[int, int]:
+    """Most frequent sampling rate and channel count among recordings spread over all."""
+    count = len(context.clips)
+    chosen = np.unique(np.linspace(0, count - 1, min(25, count)).astype(int))
+    forms = [form for form in probe([context.clips[i].path for i in chosen], workers=context.workers) if form]
+    return max(sorted(set(forms)), key=forms.count) if forms else (16_000, 1)

@@ -1,0 +1,113 @@
+"""embed_trained: one vector a recording, from a network that a train stage made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from harken.bench.stages.base import Context, Settings, Stage
+from harken.bench.stages.tables import Quarantined, write_embeddings
+from harken.core.errors import AudioError, HarkenError
+
+if TYPE_CHECKING:
+    from harken.embeddings.trained import TrainedEmbedder
+
+#: clips whose vectors are written to scratch together
+PART = 32
+
+
+class EmbedTrainedStage(Stage):
+    """`embeddings.safetensors` and `clips.json`, as of embed."""
+
+    makes = "embeddings"
+    reads = ("model",)
+    listens = True
+    accelerated = True
+    shards = True
+
+    class Parameters(Settings):
+        """checkpoint: which of those that were kept, 0 being the best. layers, pooling: see `TrainedEmbedder`.
+        device: cpu, cuda, or `auto`, a GPU if there is one."""
+
+        checkpoint: int = Field(0, ge=0)
+        layers: str | None = None
+        pooling: str = "mean"
+        device: str = "auto"
+
+    @classmethod
+    def run_shard(cls, parameters: Any, context: Context, index: int, count: int) -> None:
+        load = cache(partial(_load, parameters, context))
+        for start in range(index * PART, len(context.clips), count * PART):
+            _part(context, start, load)
+
+    @classmethod
+    def run(cls, parameters: Any, context: Context) -> None:
+        load = cache(partial(_load, parameters, context))
+        kept, vectors, aside = [], [], []
+        for start in range(0, len(context.clips), PART):
+            found, errors = _part(context, start, load)
+            clips = context.clips[start : start + PART]
+            kept += [clip.clip_id for row, clip in enumerate(clips) if row not in errors]
+            vectors += list(found)
+            aside += [Quarantined(clips[row].clip_id, text) for row, text in errors.items()]
+            context.progress(start + len(clips), len(context.clips))
+        write_embeddings(context.out, context.clips[0].machine, kept, vectors, aside)
+
+
+def _part(
+    context: Context, start: int, load: Callable[[], TrainedEmbedder]
+) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """Vectors of the clips from `start`, and why others have none, by their row in the part; kept in scratch."""
+    from harken.training.checkpoints import read_arrays, write_arrays
+    from harken.training.threads import torch_threads
+
+    file = context.scratch / f"clips-{start:06d}.safetensors"
+    try:
+        arrays, about = read_arrays(file)
+        return arrays["vectors"], {int(row): text for row, text in about["errors"].items()}
+    except (HarkenError, KeyError):
+        pass  # not there, or not whole
+    vectors: list[NDArray[np.float32]] = []
+    errors: dict[int, str] = {}
+    with torch_threads(1):
+        embed = load()
+        for row, clip in enumerate(context.clips[start : start + PART]):
+            try:
+                vectors.append(embed(clip))
+            except AudioError as error:
+                errors[row] = str(error)
+    found = np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
+    write_arrays(file, {"vectors": found}, {"errors": errors})
+    return found, errors
+
+
+def _load(parameters: Any, context: Context) -> TrainedEmbedder:
+    import torch
+
+    from harken.embeddings.trained import TrainedEmbedder
+    from harken.training.settings import TrainingSpec
+
+    about = json.loads((context.inputs[0] / "training.json").read_text())
+    files = json.loads((context.inputs[0] / "history.json").read_text())["checkpoints"]
+    if parameters.checkpoint >= len(files):
+        raise HarkenError(
+            f"there is no checkpoint {parameters.checkpoint}: the training kept {len(files)}",
+            next_step="Evaluate more often (evaluate_every), or use fewer checkpoints",
+        )
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if parameters.device == "auto" else parameters.device
+    try:
+        return TrainedEmbedder.load(
+            context.inputs[0] / files[parameters.checkpoint],
+            TrainingSpec.model_validate(about["training"]["settings"]),
+            layers=parameters.layers,
+            pooling=parameters.pooling,
+            device=device,
+        )
+    except ValueError as error:
+        raise HarkenError(str(error), next_step="Correct the recipe") from error

@@ -1,0 +1,36 @@
+"""labels: the classes that an encoder is trained to tell apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harken.bench.stages.base import Context, Settings, Stage
+from harken.core.errors import HarkenError
+from harken.data.labels import label_clips
+
+
+class LabelsStage(Stage):
+    """`classes.json`: a `ClassTable` of the training clips of all machines; `classes.txt`: the same to be read."""
+
+    makes = "labels"
+    scope = "all"
+
+    class Parameters(Settings):
+        """policy, pool_years: see `label_clips`. years: which to train on; None is all there are."""
+
+        policy: str = "thuee"
+        pool_years: bool = False
+        years: tuple[int, ...] | None = None
+
+    @classmethod
+    def run(cls, parameters: Any, context: Context) -> None:
+        clips = [clip for clip in context.clips if parameters.years is None or clip.year in parameters.years]
+        table = label_clips(clips, parameters.policy, pool_years=parameters.pool_years)
+        if len(table) < 2:
+            raise HarkenError(
+                f"there is nothing to tell apart: {len(table)} classes among {len(clips)} clips by the policy "
+                f"{parameters.policy}",
+                next_step="Add machines or years, or choose another policy",
+            )
+        table.write(context.out / "classes.json")
+        (context.out / "classes.txt").write_text(table.to_text())

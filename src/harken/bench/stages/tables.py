@@ -1,0 +1,97 @@
+"""Files that stages hand to each other."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from harken.core.errors import HarkenError
+from harken.data.clips import Clip
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A recording that could not be used, and why."""
+
+    clip_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One test clip. decision: 1 = anomalous."""
+
+    clip_id: str
+    machine: str
+    section: str
+    file: str
+    score: float
+    decision: int
+
+
+def write_arrays(file: Path, **arrays: NDArray[np.generic]) -> None:
+    file.write_bytes(safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+
+
+def read_arrays(file: Path) -> dict[str, NDArray[np.generic]]:
+    return safetensors.numpy.load_file(file)
+
+
+def write_ids(folder: Path, kept: Sequence[str], aside: Sequence[Quarantined]) -> None:
+    """Which clips the rows of a stage's arrays are, and which could not be used."""
+    text = json.dumps({"clips": list(kept), "quarantined": [asdict(row) for row in aside]}, indent=0)
+    (folder / "clips.json").write_text(text)
+
+
+def read_ids(folder: Path) -> tuple[list[str], list[Quarantined]]:
+    data = json.loads((folder / "clips.json").read_text())
+    return data["clips"], [Quarantined(**row) for row in data["quarantined"]]
+
+
+def write_embeddings(
+    folder: Path,
+    machine: str,
+    kept: Sequence[str],
+    vectors: Sequence[NDArray[np.float32]],
+    aside: Sequence[Quarantined],
+) -> None:
+    """One vector a clip, and which could not be used. Raises HarkenError where none could."""
+    if not vectors:
+        raise HarkenError("none of its recordings can be used", file=machine, next_step=aside[0].reason)
+    write_arrays(folder / "embeddings.safetensors", embeddings=np.stack(vectors))
+    write_ids(folder, kept, aside)
+
+
+def write_scores(folder: Path, rows: Sequence[Scored]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        name: [getattr(row, name) for row in rows]
+        for name in ("clip_id", "machine", "section", "file", "score", "decision")
+    }
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    (folder / "scores.parquet").write_bytes(sink.getvalue())
+
+
+def read_scores(folder: Path) -> list[Scored]:
+    import pyarrow.parquet as pq
+
+    return [Scored(**row) for row in pq.read_table(folder / "scores.parquet").to_pylist()]
+
+
+def by_section(clips: Sequence[Clip], *, split: str) -> dict[str, list[int]]:
+    """Rows of the usable clips of a split, by section. Training clips are normal clips of the machine itself."""
+    found: dict[str, list[int]] = {}
+    for row, clip in enumerate(clips):
+        if clip.split == split and (split != "train" or (clip.condition == "normal" and clip.kind == "machine")):
+            found.setdefault(clip.section, []).append(row)
+    return found

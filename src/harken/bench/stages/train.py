@@ -1,0 +1,185 @@
+"""train: a network learns to tell the classes of all machines' normal clips apart."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harken.bench.stages.base import Context, Settings, Stage
+from harken.bench.stages.tables import Quarantined, by_section, write_ids
+from harken.core.errors import AudioError, HarkenError
+from harken.data import catalog
+from harken.data.catalog import Metric
+from harken.data.clips import Clip
+from harken.data.labels import ClassTable
+from harken.detection import create_detector
+from harken.embeddings.embedder import weights_digest
+from harken.encoders.checkpoints import weights_for
+from harken.evaluation.rules import SectionScores, section_numbers, summary
+from harken.training.model_spec import ModelSpec
+from harken.training.settings import TrainingSpec
+
+if TYPE_CHECKING:
+    from harken.training.models import ASDModel
+
+Float32 = NDArray[np.float32]
+
+
+class TrainStage(Stage):
+    """`checkpoint-<step>.safetensors`; `history.json`: their names, the best first, loss and signals over the steps;
+    `training.json`: all that shaped the training."""
+
+    makes = "model"
+    reads = ("labels",)
+    scope = "all"
+    seeded = True
+    spread = True
+    listens = True
+    accelerated = True
+
+    class Parameters(Settings):
+        """model, training: see `ModelSpec` and `TrainingSpec`, whose seeds are the run's. threads: of the processor;
+        another number gives other rounding."""
+
+        model: ModelSpec
+        training: TrainingSpec
+        threads: int = 1
+        save_every: int = 500
+
+    @classmethod
+    def identity(cls, parameters: Any) -> dict[str, Any]:
+        for package in ("torch", "accelerate"):
+            if find_spec(package) is None:
+                raise HarkenError(
+                    f"training needs {package}", next_step="Install it with: pip install 'harken[torch,train]'"
+                )
+        named = [branch for branch in parameters.model.branches if branch.weights is not None]
+        return {"weights_sha256": [weights_digest(weights_for(branch.encoder, branch.weights)[1]) for branch in named]}
+
+    @classmethod
+    def peeks(cls, parameters: Any) -> bool:
+        return bool(parameters.training.choose == "dev")
+
+    @classmethod
+    def run(cls, parameters: Any, context: Context) -> None:
+        from harken.training.loop import train
+        from harken.training.threads import torch_threads
+
+        table = ClassTable.read(context.inputs[0] / "classes.json")
+        known = [clip for clip in context.clips if clip.clip_id in table.class_of and clip.split != "test"]
+        training = parameters.training.model_copy(update={"seed": context.seed})
+        dev = None
+        if cls.peeks(parameters):
+            dev = _DevScore(context.clips, training)
+        with torch_threads(parameters.threads):
+            done = train(
+                parameters.model.model_copy(update={"seed": context.seed}),
+                training,
+                known,
+                table,
+                context.scratch,
+                dev=dev,
+                save_every=parameters.save_every,
+                workers=context.workers - 1,
+                logs=context.logs,
+                progress=lambda step, steps, loss: context.progress(step, steps),
+            )
+        for file in (*done.checkpoints, context.scratch / "training.json"):
+            shutil.copyfile(file, context.out / file.name)
+        history = {
+            "checkpoints": [file.name for file in done.checkpoints],
+            "tuned_on_test": done.tuned_on_test,
+            "evaluations": [asdict(row) for row in done.history],
+        }
+        (context.out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+        aside = [Quarantined(clip_id, reason) for clip_id, reason in done.quarantined.items()]
+        write_ids(context.out, [clip.clip_id for clip in known if clip.clip_id not in done.quarantined], aside)
+
+
+class _DevScore:
+    """Official score of a model on the test clips whose labels are known, by the rule of their year; the mean over sets
+    of several years. 1-NN, by cosine, of each section."""
+
+    def __init__(self, clips: Sequence[Clip], training: TrainingSpec) -> None:
+        self.training = training
+        machines: dict[tuple[str, int | None, str], list[Clip]] = defaultdict(list)
+        for clip in clips:
+            machines[clip.corpus, clip.year, clip.machine].append(clip)
+        #: by rule and set: normal clips and labelled test clips of each section
+        self.sets: dict[tuple[Metric, str], list[tuple[list[Clip], list[Clip]]]] = defaultdict(list)
+        for (corpus, year, _), machine in machines.items():
+            train, test = by_section(machine, split="train"), by_section(machine, split="test")
+            for section, rows in test.items():
+                known = [machine[row] for row in rows if machine[row].condition != "unknown"]
+                normal = [machine[row] for row in train.get(section, [])]
+                rule = _rule(year, known)
+                if len(normal) >= 3 and _can_be_scored(rule, known):
+                    self.sets[rule, f"{corpus} {year}"].append((normal, known))
+        if not self.sets:
+            raise HarkenError(
+                "no test clips with labels to choose by", next_step="Choose checkpoints by loss or accuracy"
+            )
+
+    def __call__(self, model: ASDModel) -> Mapping[str, float]:
+        from harken.embeddings.trained import TrainedEmbedder
+
+        embed = TrainedEmbedder(model, self.training)
+        scores = []
+        for (rule, _), sections in self.sets.items():
+            numbers = []
+            for normal, known in sections:
+                bank = [vector for _, vector in _embedded(embed, normal)]
+                detector = create_detector("knn", {"space": "raw", "metric": "cosine"}).fit(bank)
+                tested = _embedded(embed, known)
+                scored = _joined([clip for clip, _ in tested], detector.score([vector for _, vector in tested]))
+                numbers.append((scored.key, section_numbers(rule, scored)))
+            scores.append(summary(rule, numbers)["official_score"])
+        return {"official_score": float(np.mean(scores))}
+
+
+def _rule(year: int | None, clips: Sequence[Clip]) -> Metric:
+    """That of the year; of other corpora the one of today where domains are told."""
+    if year in catalog.years():
+        return catalog.year(year).metric
+    return "domain_generalization" if all(clip.domain != "unknown" for clip in clips) else "machine_id"
+
+
+def _can_be_scored(rule: Metric, clips: Sequence[Clip]) -> bool:
+    """Whether there are clips of every kind that the rule asks for."""
+    if not clips:
+        return False
+    try:
+        section_numbers(rule, _joined(clips, np.arange(len(clips), dtype=np.float64)))
+    except ValueError:
+        return False
+    return True
+
+
+def _joined(clips: Sequence[Clip], scores_N: NDArray[np.float64]) -> SectionScores:
+    domains = {"source": 0, "target": 1, "unknown": -1}
+    return SectionScores(
+        clips[0].machine,
+        clips[0].section,
+        tuple(clip.path.name for clip in clips),
+        scores_N,
+        np.array([clip.condition == "anomaly" for clip in clips]),
+        np.array([domains[clip.domain] for clip in clips]),
+    )
+
+
+def _embedded(embed: Callable[[Clip], Float32], clips: Sequence[Clip]) -> list[tuple[Clip, Float32]]:
+    found = []
+    for clip in clips:
+        try:
+            found.append((clip, embed(clip)))
+        except AudioError:
+            continue
+    return found

@@ -1,0 +1,269 @@
+"""Neural encoders as ONNX files: waveform in, features out, front end included.
+
+The exported graph is the trained network itself: framing becomes slices or convolutions, the Fourier transform
+stays one node (`DFT` or `STFT`), and fused attention is written out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from harken.core.errors import HarkenError
+from harken.encoders.base import Encoder
+from harken.encoders.onnx import Card, OnnxEncoder, require, write_card
+from harken.encoders.precision import SMALLEST
+from harken.encoders.torch_encoder import TorchEncoder
+
+Float32 = NDArray[np.float32]
+
+OPSET = 20
+#: largest difference of a feature to torch that is rounding
+TOLERANCE = 1e-3
+#: lowest cosine similarity of mean features to torch that 8 bits may cost
+LOWEST_SIMILARITY = 0.99
+#: most bytes of one protocol buffer
+_LARGEST = 2**31 - 2**24
+
+
+def export_onnx(
+    encoder: Encoder,
+    file: str | Path,
+    *,
+    seconds: float | None = 10.0,
+    layer: str | None = None,
+    int8: bool = False,
+    weights_sha256: str | None = None,
+) -> Card:
+    """Write an encoder to `file`: (clips, samples) `waveform` -> (clips, frames, dimensions) `features` of `layer`.
+
+    seconds: length of the clips that the file takes; None for any length, which only some architectures allow.
+    layer: default is the encoder's own. int8: round the weights of linear layers to 8 bits.
+    Returns what the file says about itself. `OnnxEncoder` runs it.
+    Raises HarkenError if the encoder has no network, torch cannot export it, its file would exceed 2 GiB, or the
+    result differs from torch; ValueError for an unknown layer.
+    """
+    onnx, _ = require("onnx"), require("onnxscript")
+    require("onnxruntime")
+    if not isinstance(encoder, TorchEncoder):
+        raise HarkenError(f"{encoder.name} has no network to export", next_step="It needs no torch: use it as it is")
+    layer = layer or encoder.default_layer
+    if layer not in encoder.layers:
+        raise ValueError(f"{encoder.name} has no layer {layer!r}; there are {', '.join(encoder.layers)}")
+    if encoder.precision != "fp32" or next(encoder.module.parameters()).device.type != "cpu":
+        raise HarkenError("only float32 on a CPU can be exported", next_step="Call set_precision and to before")
+    samples, longest = _lengths(encoder, seconds)
+    if sum(tensor.nbytes for tensor in encoder.module.state_dict().values()) > _LARGEST:
+        raise HarkenError("its ONNX file would exceed 2 GiB", next_step="Export a smaller network")
+    about: dict[str, Any] = {
+        "encoder": encoder.name, "config": encoder.config(), "layer": layer, "sample_rate": encoder.sample_rate,
+        "samples": None if seconds is None else samples, "min_samples": encoder.min_samples, "max_samples": longest,
+        "pooling": encoder.default_pooling, "cls_tokens": encoder.cls_tokens, "patch_bands": encoder.patch_bands,
+        "weights_sha256": weights_sha256,
+    }  # fmt: skip
+    frames = None if seconds is None else encoder.frame_count(samples, layer)
+    module = _OneLayer(encoder.module, layer, frames, clamp=bool(encoder.config().get("clamp"))).eval()
+    with tempfile.TemporaryDirectory(prefix="harken-onnx-") as folder:
+        model, clips = _to_onnx(module, samples, any_length=seconds is None)
+        about["clips"] = clips
+        whole = Path(folder) / "whole.onnx"
+        lengths = [samples] if seconds is not None else sorted({encoder.min_samples, samples + 777, longest})
+        card = _save(onnx, model, whole, about, int8=False)
+        difference, similarity = _compare(encoder, OnnxEncoder(whole), lengths)
+        if not difference <= TOLERANCE:
+            gap = f"differs from torch by {difference:.2g}" if difference < np.inf else "does not run as torch does"
+            hint = "Try another layer, or a newer torch" if seconds is not None else "Export it for clips of one length"
+            raise HarkenError(f"the exported {encoder.name} {gap}", next_step=hint)
+        about.update(max_abs_diff=difference, similarity=similarity)
+        if int8:
+            model = _rounded(onnx, model, whole, Path(folder))
+            card = _save(onnx, model, whole, about, int8=True)
+            _, similarity = _compare(encoder, OnnxEncoder(whole), lengths)
+            if not similarity >= LOWEST_SIMILARITY:
+                raise HarkenError(
+                    f"in 8 bits, the features of {encoder.name} have a cosine similarity of only {similarity:.4f}",
+                    next_step="Export without int8",
+                )
+            about.update(similarity=similarity)
+        # The card tells what was measured on the graph that it is written into.
+        partial = Path(file).with_name(f".{Path(file).name}.{os.getpid()}")
+        try:
+            card = _save(onnx, model, partial, about, int8=int8)
+            partial.replace(file)
+        except OSError as error:
+            raise HarkenError(f"cannot be written ({error.strerror})", file=file, next_step="Choose another") from None
+        finally:
+            partial.unlink(missing_ok=True)
+    return card
+
+
+def _lengths(encoder: TorchEncoder, seconds: float | None) -> tuple[int, int]:
+    """Samples of the example to export with, and the most that pass through the network at once."""
+    shortest, rate = encoder.min_samples, encoder.sample_rate
+    # Some networks cut long clips themselves; half a minute is enough for one pass.
+    longest = max(stop - start for start, stop in encoder.passes(30 * rate))
+    if seconds is None:
+        return min(2 * shortest + rate, longest), longest
+    samples = round(seconds * rate)
+    if samples < shortest or len(encoder.passes(samples)) > 1:
+        raise HarkenError(
+            f"{encoder.name} takes {shortest / rate:g} to {longest / rate:.4g} s at once, not {seconds:g} s",
+            next_step="Choose --seconds within; longer recordings pass in windows of that length",
+        )
+    return samples, samples
+
+
+class _OneLayer(nn.Module):
+    """What `encode` makes of clips that pass at once: frames that are all padding left out, spikes suppressed."""
+
+    def __init__(self, module: nn.Module, layer: str, frames: int | None, *, clamp: bool) -> None:
+        super().__init__()
+        self.module, self.layer, self.frames, self.clamp = module, layer, frames, clamp
+
+    def forward(self, waveform_BT: Tensor) -> Tensor:
+        features_BTD: Tensor = self.module(waveform_BT, (self.layer,))[0][:, : self.frames]
+        if self.clamp:
+            # As `harken.encoders.eat.suppress_spikes` with its own bounds.
+            size_BTD = features_BTD.abs()
+            bounded_BTD = torch.where(size_BTD > 0.5, 0.5 * (1 + torch.tanh(size_BTD / 0.5 - 1)), size_BTD)
+            features_BTD = torch.where(size_BTD < 0.1, 0.0, features_BTD.sign() * bounded_BTD)
+        return features_BTD
+
+
+class _Exportable(TorchFunctionMode):
+    """Writes fused attention out: what the exporter makes of it has another memory layout than it expects."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return _attention(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _attention(q_BHLE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+    logits_BHLL = (q_BHLE * q_BHLE.shape[-1] ** -0.5) @ k_BHLE.transpose(-2, -1)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        logits_BHLL = logits_BHLL.masked_fill(~attn_mask, -torch.inf)
+    elif attn_mask is not None:
+        logits_BHLL = logits_BHLL + attn_mask
+    return (logits_BHLL.softmax(dim=-1) @ v_BHLE).clone(memory_format=torch.contiguous_format)
+
+
+def _to_onnx(module: nn.Module, samples: int, *, any_length: bool) -> tuple[Any, int | None]:
+    """The graph, and how many clips it takes: None for any number, 1 where the network's code fixes it."""
+    example_BT = torch.zeros(2, samples)
+    any_size = torch.export.Dim.DYNAMIC
+    clips = None
+    try:
+        with _Exportable(), torch.no_grad(), _quiet():
+            sizes = {1: any_size} if any_length else {}
+            try:
+                program = torch.export.export(
+                    module, (example_BT,), dynamic_shapes=({0: any_size, **sizes},), strict=False
+                )
+            except RuntimeError:
+                # Networks that count clips with len() fix their number.
+                clips = 1
+                program = torch.export.export(module, (example_BT[:1],), dynamic_shapes=(sizes,), strict=False)
+            exported = torch.onnx.export(
+                program,
+                (example_BT[:1],),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["waveform"],
+                output_names=["features"],
+                verbose=False,
+            )
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        # Torch's errors run to pages, of which the first line says what was not supported.
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise HarkenError(
+            f"torch cannot export it: {reason[:200]}", next_step="Try another layer, or a newer torch"
+        ) from error
+    assert exported is not None
+    return exported.model_proto, clips
+
+
+def _rounded(onnx: Any, model: Any, whole: Path, folder: Path) -> Any:
+    """The graph with weights of linear layers in 8 bits, one scale a channel; activations are rounded as it runs."""
+    quantization = require("onnxruntime.quantization")
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    # Fourier transforms and mel filters are matrices too, but need all their bits.
+    nodes = [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "MatMul"
+        and any("torch.nn.modules.linear.Linear" in prop.value for prop in node.metadata_props)
+        and min(shapes.get(node.input[1], (0,))) >= SMALLEST
+    ]
+    if not nodes:
+        raise HarkenError("it has no linear layers that 8 bits could make smaller", next_step="Export without int8")
+    small = folder / "small.onnx"
+    with _quiet():
+        quantization.quantize_dynamic(
+            whole,
+            small,
+            nodes_to_quantize=nodes,
+            per_channel=True,
+            # Without newer instructions, sums of products of full 8 bits do not fit.
+            reduce_range=True,
+            weight_type=quantization.QuantType.QInt8,
+        )
+    return onnx.load(small)
+
+
+def _save(onnx: Any, model: Any, file: Path, about: dict[str, Any], *, int8: bool) -> Card:
+    card = Card(**{"max_abs_diff": np.inf, "similarity": -1.0, **about, "int8": int8})
+    write_card(model, card)
+    onnx.save_model(model, file)
+    return card
+
+
+def _compare(encoder: TorchEncoder, runtime: OnnxEncoder, lengths: list[int]) -> tuple[float, float]:
+    """Largest difference to torch of a feature, and lowest cosine similarity of mean features; for noise."""
+    rng = np.random.default_rng(0)
+    differences, similarities = [], []
+    for samples in lengths:
+        # Levels 40 dB apart tell errors of scale.
+        clips = runtime.card.clips or 3
+        level_B1 = np.geomspace(0.001, 0.1, 3)[-clips:, None]
+        wave_BT = (level_B1 * rng.normal(size=(clips, samples))).astype(np.float32)
+        theirs_BTD = encoder.encode(wave_BT, layers=runtime.layers).features_BLTD[:, 0]
+        try:
+            ours_BTD = runtime.run(wave_BT)
+        except Exception:
+            # ONNX Runtime has no common class of exception; a graph that cannot run is no better than a wrong one.
+            return np.inf, -1.0
+        if ours_BTD.shape != theirs_BTD.shape:
+            return np.inf, -1.0
+        differences.append(float(np.abs(ours_BTD - theirs_BTD).max()))
+        ours_BD, theirs_BD = ours_BTD.mean(axis=1, dtype=np.float64), theirs_BTD.mean(axis=1, dtype=np.float64)
+        norms_B = np.linalg.norm(ours_BD, axis=1) * np.linalg.norm(theirs_BD, axis=1)
+        similarities.append(float(((ours_BD * theirs_BD).sum(axis=1) / np.maximum(norms_B, 1e-300)).min()))
+    return max(differences), min(similarities)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' warnings, which are about optional packages and their own code."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

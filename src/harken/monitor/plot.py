@@ -1,0 +1,162 @@
+"""Pictures for people: why a recording was judged as it was, and how scores lie."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from numpy.typing import NDArray
+
+from harken.core.errors import HarkenError
+from harken.core.files import write_atomically
+from harken.embeddings.sketch import sketch_db
+from harken.monitor.detector import Detector
+from harken.monitor.explain import Explanation
+from harken.monitor.verdict import Verdict
+
+Float32 = NDArray[np.float32]
+
+mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+
+_NORMAL, _ANOMALY, _THRESHOLD = "#3b6ea5", "#c8442f", "#222222"
+
+
+def why_figure(detector: Detector, verdict: Verdict, clip_BC: Float32) -> Figure:
+    """Three panels: the clip, its nearest normal recording, and what differs; the sentence above.
+
+    clip_BC: (bands, columns) in dB, the sketch of the clip that was judged.
+    """
+    found = verdict.explanation
+    assert found is not None
+    row = detector.training.names.index(found.nearest)
+    normal_BC = sketch_db(detector.training.sketches_NBC[row])
+    normal_seconds = float(detector.training.seconds_N[row])
+    seconds = verdict.seconds or normal_seconds
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    left, middle, right = figure.subplots(1, 3, sharey=True)
+    lowest, highest = np.percentile(np.concatenate([clip_BC, normal_BC], axis=1), [2, 99.8])
+    hz = detector.band_centres_hz
+    image = _spectrogram(left, clip_BC, seconds, hz, "magma", lowest, highest)
+    _spectrogram(middle, normal_BC, normal_seconds, hz, "magma", lowest, highest)
+    left.set_title(f"this recording\n{_short(Path(verdict.path).name)}", fontsize=9, parse_math=False)
+    middle.set_title(f"nearest normal recording\n{_short(Path(found.nearest).name)}", fontsize=9, parse_math=False)
+    figure.colorbar(image, ax=middle, label="level (dB)", shrink=0.9)
+    most = max(6.0, float(np.abs(found.heatmap_BC).max()))
+    difference = _spectrogram(right, found.heatmap_BC, seconds, hz, "RdBu_r", -most, most)
+    right.set_title("what differs\nred: more energy, blue: less", fontsize=9)
+    figure.colorbar(difference, ax=right, label="against like moments (dB)", shrink=0.9)
+    _mark_region(right, found, seconds, hz)
+    left.set_ylabel("frequency")
+    word = "ANOMALY" if verdict.is_anomaly else "normal"
+    chance = f"p = {verdict.p_value:.2g}" + (" (extrapolated)" if verdict.extrapolated else "")
+    figure.suptitle(
+        f"{word}   score {verdict.score:.3g}, alarm above {detector.threshold:.3g}, {chance}\n{found.sentence}",
+        fontsize=10,
+        color=_ANOMALY if verdict.is_anomaly else _THRESHOLD,
+        wrap=True,
+        parse_math=False,
+    )
+    return figure
+
+
+def _short(name: str, most: int = 38) -> str:
+    """A file name that fits over its panel: its middle gives way."""
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}...{name[-(most // 2 - 2) :]}"
+
+
+def _spectrogram(
+    axes: Axes,
+    values_BC: Float32,
+    seconds: float,
+    centres_hz_B: Float32,
+    colours: str,
+    low: float,
+    high: float,
+) -> AxesImage:
+    bands = len(values_BC)
+    image = axes.imshow(
+        values_BC,
+        origin="lower",
+        aspect="auto",
+        extent=(0, seconds, 0, bands),
+        cmap=colours,
+        vmin=low,
+        vmax=high,
+    )
+    ticks = [t for t in (100, 250, 500, 1000, 2000, 4000, 8000, 16000, 32000) if t < centres_hz_B[-1]]
+    axes.set_yticks(np.interp(ticks, centres_hz_B, np.arange(bands) + 0.5))
+    axes.set_yticklabels([f"{t} Hz" if t < 1000 else f"{t // 1000} kHz" for t in ticks])
+    axes.set_xlabel("time (s)")
+    return image
+
+
+def _mark_region(axes: Axes, found: Explanation, seconds: float, centres_hz_B: Float32) -> None:
+    if found.low_hz is None or found.high_hz is None or found.start_s is None or found.end_s is None:
+        return
+    low, high = np.interp([found.low_hz, found.high_hz], centres_hz_B, np.arange(len(centres_hz_B)) + 0.5)
+    xs = [found.start_s, found.end_s, found.end_s, found.start_s, found.start_s]
+    axes.plot(np.clip(xs, 0, seconds), [low, low, high, high, low], color="black", linewidth=1.2)
+
+
+def scores_figure(detector: Detector, scores_by_group: Mapping[str, Sequence[float]]) -> Figure:
+    """Histogram of the held-out scores of each training domain above that of scored recordings, and the threshold.
+
+    scores_by_group: scores of scored recordings under the names that the legend shows.
+    """
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    training = detector.training
+    everything = np.concatenate([training.scores_N, *[np.asarray(v) for v in scores_by_group.values() if len(v)]])
+    everything = np.maximum(everything, 1e-9)
+    top = max(float(everything.max()), detector.threshold) * 1.05
+    bins = np.geomspace(max(float(everything.min()) * 0.95, top / 1e4), top, 50)
+    domains = sorted(set(training.domains))
+    of = np.asarray(training.domains)
+    upper.hist([training.scores_N[of == name] for name in domains], bins=bins, stacked=True, label=domains)
+    upper.set_title("normal recordings, each scored by the others", fontsize=9, loc="left")
+    names = list(scores_by_group)
+    colours = [_ANOMALY if "anomal" in name or "alarm" in name else _NORMAL for name in names]
+    if names:
+        lower.hist(
+            [np.asarray(scores_by_group[name]) for name in names],
+            bins=bins,
+            stacked=True,
+            label=names,
+            color=colours,
+        )
+    lower.set_title("scored recordings", fontsize=9, loc="left")
+    for axes in (upper, lower):
+        axes.axvline(detector.threshold, color=_THRESHOLD, linestyle="--", linewidth=1)
+        axes.set_ylabel("recordings")
+        axes.set_xscale("log")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=8)
+    lower.set_xlabel(f"anomaly score (alarm above {detector.threshold:.3g}, {detector.false_alarms})")
+    return figure
+
+
+def png_bytes(figure: Figure, dpi: int = 110) -> bytes:
+    """The figure as PNG; without a date, so that the same picture has the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def save_png(figure: Figure, path: str | Path) -> None:
+    """Write the figure, whole or not at all. Raises HarkenError where that cannot be."""
+    path = Path(path)
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise HarkenError("is no name for a picture", file=path, next_step="Give a name that ends in .png")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, png_bytes(figure))
+    except OSError as error:
+        raise HarkenError(
+            f"cannot be written ({error.strerror})", file=path, next_step="Choose another place"
+        ) from None

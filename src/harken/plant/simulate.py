@@ -1,0 +1,304 @@
+"""Writing a plant: which clips there are, how each is rendered, names, attributes and files."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import math
+import os
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.io import wavfile
+
+from harken.core.errors import HarkenError
+from harken.plant import room
+from harken.plant.bearing import BEARING
+from harken.plant.fan import FAN
+from harken.plant.gearbox import GEARBOX
+from harken.plant.machine import Machine, Run
+from harken.plant.noise import BACKGROUNDS, DEFAULT_BACKGROUND, factory_noise
+from harken.plant.pump import PUMP
+from harken.plant.signals import Float, Rng, at_level, decibels
+from harken.plant.slider import SLIDER
+from harken.plant.valve import VALVE
+
+MACHINES = {machine.name: machine for machine in (BEARING, FAN, GEARBOX, PUMP, SLIDER, VALVE)}
+SECONDS = (0.5, 60.0)
+SAMPLE_RATES = (8_000, 96_000)
+NOISE_DB = (-60.0, 60.0)
+
+#: recording level varies by this much, evenly, for every clip alike: loudness tells nothing
+GAIN_RANGE_DB = 6.0
+#: standard deviation of a clip's signal-to-noise ratio about the machine's own
+SNR_SPREAD_DB = 1.0
+#: self-noise of the microphones relative to full scale; also the dither of the 16-bit samples
+SELF_NOISE_DB = -84.0
+#: peaks stay below
+CEILING = 0.98
+
+Split = Literal["train", "test", "supplemental"]
+Domain = Literal["source", "target"]
+Condition = Literal["normal", "anomaly"]
+DOMAINS: tuple[Domain, ...] = ("source", "target")
+CONDITIONS: tuple[Condition, ...] = ("normal", "anomaly")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One clip to be rendered: all that its sound depends on but the seed and the recording set-up."""
+
+    machine: str
+    split: Split
+    domain: Domain
+    condition: Condition
+    index: int
+
+    @property
+    def series(self) -> str:
+        """The run of consecutive indices this clip belongs to."""
+        return f"{self.machine}/{self.split}/{self.domain}/{self.condition}"
+
+
+def list_machines() -> tuple[str, ...]:
+    """Names of the machine types that can be simulated."""
+    return tuple(MACHINES)
+
+
+def simulate(
+    root: Path,
+    *,
+    machines: Sequence[str] | None = None,
+    train_source: int = 990,
+    train_target: int = 10,
+    test_per_condition: int = 50,
+    supplemental: int = 100,
+    seconds: float = 10.0,
+    sample_rate: int = 16_000,
+    far_microphone: bool = False,
+    noise_db: float = 0.0,
+    hide_attributes: Sequence[str] = (),
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Write a plant below `root` in the layout of the DCASE 2025 Task 2 development set; 16-bit PCM.
+
+    machines: types, all of `list_machines()` by default.
+    train_source, train_target, supplemental: clips a machine; test_per_condition: clips a machine, domain and
+        condition. A clip sounds the same in a smaller and in a larger plant of one seed.
+    far_microphone: two channels as in 2026, near and far; the near one is the single channel of other plants.
+    noise_db: level of the factory noise relative to each machine's usual one.
+    hide_attributes: machines whose operating conditions are not told, as `noAttribute`.
+    progress: called with (files written, files in all).
+
+    Returns the recordings, in the order written. Raises HarkenError for unknown machines, sizes that make no
+    plant, and machine folders that already hold something.
+    """
+    root = Path(root)
+    chosen = _known(machines if machines is not None else list_machines())
+    if not chosen:
+        raise HarkenError("no machine is named", next_step=f"Name some of {', '.join(MACHINES)}")
+    hidden = frozenset(_known(hide_attributes))
+    sizes = (train_source, train_target, test_per_condition, supplemental)
+    _check(sizes, seconds, sample_rate, noise_db, seed)
+    if root.exists() and not root.is_dir():
+        raise HarkenError("this is a file", file=root, next_step="Name a folder")
+    for name in chosen:
+        folder = root / name
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+            raise HarkenError(
+                "there is something here already",
+                file=folder,
+                next_step="Name another folder or remove this one",
+            )
+    plan = {name: _items(MACHINES[name], *sizes) for name in chosen}
+    total = sum(len(items) for items in plan.values())
+    written: list[Path] = []
+    for name, items in plan.items():
+        rows = []
+        for item in items:
+            attributes = {} if name in hidden else operation(item)
+            path = root / relative_path(item, attributes)
+            pcm_TC = render(
+                item,
+                samples=round(seconds * sample_rate),
+                rate=sample_rate,
+                far_microphone=far_microphone,
+                noise_db=noise_db,
+                seed=seed,
+            )
+            buffer = io.BytesIO()
+            wavfile.write(buffer, sample_rate, pcm_TC)
+            _write(path, buffer.getvalue())
+            written.append(path)
+            if item.split != "supplemental":
+                rows.append((path.relative_to(root).as_posix(), attributes))
+            if progress is not None:
+                progress(len(written), total)
+        # Last, so that a machine whose attributes are there is whole.
+        _write(root / name / "attributes_00.csv", _attributes_csv(rows).encode())
+    return written
+
+
+def operation(item: Item) -> dict[str, str]:
+    """Operating condition of a clip, attribute -> value. They take turns, so that few clips cover all."""
+    machine = MACHINES[item.machine]
+    choices = machine.source if item.domain == "source" else machine.target
+    return dict(choices[item.index % len(choices)])
+
+
+def relative_path(item: Item, attributes: Mapping[str, str]) -> Path:
+    """Path below the root in the official grammar; no attributes are written as `noAttribute`."""
+    folder = Path(item.machine) / item.split
+    if item.split == "supplemental":
+        # As published: counted from 1, and with an underscore before the ending.
+        return folder / f"section_00_{MACHINES[item.machine].supplemental}_{item.index + 1:04d}_.wav"
+    text = "_".join(f"{key}_{value}" for key, value in attributes.items()) or "noAttribute"
+    return folder / f"section_00_{item.domain}_{item.split}_{item.condition}_{item.index:04d}_{text}.wav"
+
+
+def render(
+    item: Item, *, samples: int, rate: int, far_microphone: bool = False, noise_db: float = 0.0, seed: int = 0
+) -> NDArray[np.int16]:
+    """The recording of a clip, (T,) or (T, 2) int16. Depends on nothing but its arguments."""
+    machine = MACHINES[item.machine]
+    conditions = operation(item)
+    draw_severity, draw_gain = _even_draws(item, seed)
+    with_machine = item.split != "supplemental" or machine.supplemental == "machine"
+    with_noise = item.split != "supplemental" or machine.supplemental == "noise"
+    rng = _rng(seed, item.series, item.index)
+    # Rooms need a run-up: their first samples lack the echo of what came before.
+    extended = samples + int(room.RESPONSE_S * rate)
+    run = Run(conditions, _fault(item, machine), draw_severity, extended, rate)
+
+    near_CT = np.zeros((1, samples), dtype=np.float32)
+    far_CT = np.zeros_like(near_CT)
+    to_near_R, to_far_R = _paths(item.machine, conditions.get("mic", "1"), rate, seed)
+    if with_machine:
+        # Faulty or not, a machine has the same power: what tells is how it sounds, not how loud it is.
+        sound_T = at_level(machine.sound(run, _rng(seed, f"unit/{machine.name}"), rng), 0.0)
+        near_CT += room.convolve(sound_T, to_near_R[None])
+        if far_microphone:
+            far_CT += decibels(-room.FAR_LOSS_DB) * room.convolve(sound_T, to_far_R[None])
+    if with_noise:
+        background = BACKGROUNDS[conditions.get("bkg", DEFAULT_BACKGROUND)]
+        level = decibels(noise_db - machine.snr_db + SNR_SPREAD_DB * rng.standard_normal())
+        noise_T = level * factory_noise(background, extended, rate, rng)
+        pair_CR = room.diffuse_pair(rate, _rng(seed, "hall"))
+        near_CT += room.convolve(noise_T, pair_CR[:1])
+        if far_microphone:
+            far_CT += room.convolve(noise_T, pair_CR[1:])
+    sound_CT = np.concatenate([near_CT, far_CT]) if far_microphone else near_CT
+
+    gain = decibels(machine.level_db + GAIN_RANGE_DB * (draw_gain - 0.5))
+    # A clip that would not fit is recorded more softly as a whole: clipping would be a fault of our making.
+    gain = min(gain, CEILING / float(np.max(np.abs(sound_CT))))
+    sound_CT *= gain
+    hiss = _rng(seed, f"{item.series}/self-noise", item.index)
+    sound_CT += decibels(SELF_NOISE_DB) * hiss.standard_normal(sound_CT.shape, dtype=np.float32)
+    pcm_TC = np.round(sound_CT.T * 32767.0).astype(np.int16)
+    return pcm_TC if far_microphone else pcm_TC[:, 0]
+
+
+def _fault(item: Item, machine: Machine) -> str | None:
+    """Faults take turns such that in time each meets each operating condition."""
+    if item.condition == "normal":
+        return None
+    count = len(machine.faults)
+    cycle = math.lcm(count, len(machine.source if item.domain == "source" else machine.target))
+    return machine.faults[(item.index + item.index // cycle) % count]
+
+
+def _rng(seed: int, purpose: str, index: int = 0) -> Rng:
+    """A generator of its own for each purpose: clips can be rendered in any order and number."""
+    return np.random.default_rng([seed, zlib.crc32(purpose.encode()), index])
+
+
+def _even_draws(item: Item, seed: int) -> tuple[float, float]:
+    """Severity and gain, each in 0..1, evenly spread over the clips of a series however many there are.
+
+    The R2 sequence (Roberts 2018), a Kronecker sequence on the plastic number, at a random rotation: small
+    test sets then hold slight and severe faults, soft and loud recordings, in the same shares as large ones.
+    """
+    plastic = 1.324717957244746
+    start = _rng(seed, f"{item.series}/even").uniform(size=2)
+    severity, gain = (start + item.index * np.array([plastic**-1, plastic**-2])) % 1.0
+    return float(severity), float(gain)
+
+
+def _paths(machine: str, microphone: str, rate: int, seed: int) -> tuple[Float, Float]:
+    """Responses (R,) from a machine to its near and its far microphone; fixed for a microphone position."""
+    rng = _rng(seed, f"microphone/{machine}/{microphone}")
+    near_R = room.response(room.NEAR_M, room.NEAR_DRR_DB, rate, rng)
+    return near_R, room.response(room.FAR_M, room.FAR_DRR_DB, rate, rng)
+
+
+def _items(
+    machine: Machine, train_source: int, train_target: int, test_per_condition: int, supplemental: int
+) -> list[Item]:
+    """Every clip of a machine, in the order of the official listing."""
+    items = [Item(machine.name, "train", "source", "normal", n) for n in range(train_source)]
+    items += [Item(machine.name, "train", "target", "normal", n) for n in range(train_target)]
+    for domain in DOMAINS:
+        for condition in CONDITIONS:
+            items += [Item(machine.name, "test", domain, condition, n) for n in range(test_per_condition)]
+    return items + [Item(machine.name, "supplemental", "source", "normal", n) for n in range(supplemental)]
+
+
+def _attributes_csv(rows: Sequence[tuple[str, Mapping[str, str]]]) -> str:
+    """`file_name,d1p,d1v,d2p,d2v...`: name and value of each attribute; only `file_name` if hidden."""
+    count = max((len(attributes) for _, attributes in rows), default=0)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["file_name", *(f"d{n}{part}" for n in range(1, count + 1) for part in "pv")])
+    for name, attributes in rows:
+        table.writerow([name, *(cell for pair in attributes.items() for cell in pair)])
+    return text.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """All of the file or nothing of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _known(names: Sequence[str]) -> list[str]:
+    """The names, each once; HarkenError for one that is no machine here."""
+    if isinstance(names, str):
+        names = [names]
+    for name in names:
+        if name not in MACHINES:
+            near = difflib.get_close_matches(name, MACHINES, n=1, cutoff=0.0)
+            raise HarkenError(
+                f"there is no machine {name!r} to simulate",
+                next_step=f"Did you mean {near[0]!r}? The machines are {', '.join(MACHINES)}",
+            )
+    return list(dict.fromkeys(names))
+
+
+def _check(sizes: tuple[int, int, int, int], seconds: float, rate: int, noise_db: float, seed: int) -> None:
+    """HarkenError for a plant that cannot be made; comparisons are such that NaN is refused too."""
+    names = ("train_source", "train_target", "test_per_condition", "supplemental")
+    for name, size, least in zip(names, sizes, (1, 0, 1, 0), strict=True):
+        if size < least:
+            raise HarkenError(f"{name} is {size}", next_step=f"Give at least {least}")
+    for name, value, low, high in (
+        ("a length in seconds", seconds, *SECONDS),
+        ("a sampling rate in Hz", rate, *SAMPLE_RATES),
+        ("a noise level in dB", noise_db, *NOISE_DB),
+    ):
+        if not low <= value <= high:
+            raise HarkenError(f"{value} is not {name} to simulate", next_step=f"Give {low} to {high}")
+    if seed < 0:
+        raise HarkenError(f"the seed is {seed}", next_step="Give a whole number from 0 on")

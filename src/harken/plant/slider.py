@@ -1,0 +1,101 @@
+"""Linear slider: a carriage that goes to and fro on a screw-driven rail.
+
+Friction noise follows the carriage's speed, its spectrum reaching higher when faster; the lead screw sings at
+speed / lead; the carriage knocks when it reverses.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harken.plant.machine import Machine, Run, conditions
+from harken.plant.signals import (
+    Float,
+    Rng,
+    at_level,
+    band,
+    harmonics,
+    impulses,
+    modes,
+    noise,
+    periodic,
+    ring,
+    slope,
+)
+
+STROKE_MM, LEAD_MM, DWELL_S = 120.0, 2.0, 0.04
+#: stick-slip: releases per second at a speed of 100 mm/s
+RELEASES = 12.0
+
+
+def stroke_times(speed_mm_s: float, acceleration_m_s2: float) -> tuple[float, float]:
+    """Seconds of one stroke (ramp, travel, ramp, dwell) and of its ramp; a trapezoidal speed profile."""
+    ramp_s = speed_mm_s / (1000.0 * acceleration_m_s2)
+    return STROKE_MM / speed_mm_s + ramp_s + DWELL_S, ramp_s
+
+
+def sound(run: Run, unit: Rng, rng: Rng) -> Float:
+    """See `Machine.sound`.
+
+    dry rail: more friction, and at higher frequency.
+    stick-slip: the carriage sticks and lets go: trains of shocks while it moves (Bowden & Leben 1939).
+    rail damage: a knock where the carriage passes the dent, each way.
+    """
+    speed_mm_s = run.value("vel") * (1.0 + 0.005 * rng.standard_normal())
+    stroke_s, ramp_s = stroke_times(speed_mm_s, run.value("ac"))
+    dry = run.fault_gain("dry rail", -20.0, 10.0)
+    stick = run.fault_gain("stick-slip", -18.0, 12.0)
+    dent = run.fault_gain("rail damage", -14.0, 16.0)
+
+    # One turn of `phase` is one stroke.
+    phase_T = run.shaft(1.0 / stroke_s, rng, slack=0.002)
+    within_T = phase_T % 1.0 * stroke_s
+    travel_s = stroke_s - DWELL_S
+    # Speed of the carriage relative to the set one.
+    motion_T = np.clip(np.minimum(within_T, travel_s - within_T) / ramp_s, 0.0, 1.0).astype(np.float32)
+    frame = modes((700.0, 1500.0, 2900.0), 0.03, unit)
+
+    tilt = 5.0 + 0.3 * rng.standard_normal()
+    # Asperities of a given size sound at a pitch that goes with speed.
+    friction_T = noise(run.samples, run.rate, rng, slope(tilt, low_hz=speed_mm_s)) * motion_T
+    turns_T = np.cumsum(motion_T, dtype=np.float64) * speed_mm_s / LEAD_MM / run.rate
+    amplitude_K = np.append(0.0, unit.uniform(0.5, 1.0, 6) / np.arange(1, 7))
+    amplitude_K[1:] *= 1.0 + 0.1 * rng.standard_normal(6)
+    screw_T = motion_T * periodic(turns_T, harmonics(amplitude_K, unit))
+    sum_T = at_level(friction_T, 0.0) + at_level(screw_T, rng.normal(-4.0, 0.8))
+    sum_T += 0.25 * noise(run.samples, run.rate, rng, slope(6.0, low_hz=100.0))  # the idling drive
+
+    def knocks(at: float, deviation: float) -> Float:
+        """Impulses once per stroke at a phase of it."""
+        turn_N = np.arange(np.ceil(phase_T[0] - at), np.floor(phase_T[-1] - at) + 1) + at
+        time_N = np.interp(turn_N, phase_T, np.arange(run.samples) / run.rate)
+        return impulses(time_N, 1.0 + deviation * rng.standard_normal(len(time_N)), run.samples, run.rate)
+
+    # Shocks have a fixed strength each: a clip with fewer of them is not louder at each.
+    strength = np.sqrt(run.rate * stroke_s)
+    sum_T += 0.6 * strength * ring(knocks(travel_s / stroke_s, 0.15), frame, run.rate)
+    if dry:
+        squeal_T = noise(run.samples, run.rate, rng, band(3000.0 * speed_mm_s / 400.0, 0.6))
+        sum_T += dry * squeal_T * motion_T
+    if stick:
+        slip_T = np.cumsum(motion_T, dtype=np.float64) / run.rate * RELEASES * speed_mm_s / 100.0
+        releases = int(slip_T[-1])
+        release_N = np.arange(releases) + 0.5 + 0.25 * rng.standard_normal(releases)
+        time_N = np.interp(release_N, slip_T, np.arange(run.samples) / run.rate)
+        force_T = impulses(time_N, 1.0 + 0.4 * rng.standard_normal(len(time_N)), run.samples, run.rate)
+        sum_T += stick * at_level(ring(force_T, frame, run.rate), 0.0)
+    if dent:
+        sum_T += 0.5 * dent * strength * ring(knocks(0.35 * travel_s / stroke_s, 0.2), frame, run.rate)
+    return sum_T
+
+
+SLIDER = Machine(
+    name="slider",
+    source=conditions(vel="400 500", ac="4 6"),
+    target=conditions(vel="380 520", ac="5"),
+    faults=("dry rail", "stick-slip", "rail damage"),
+    sound=sound,
+    snr_db=8.0,
+    level_db=-30.0,
+    supplemental="noise",
+)
