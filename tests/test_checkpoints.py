@@ -26,8 +26,10 @@ from harken.cli.main import app
 from harken.core.errors import WeightsError
 from harken.encoders import checkpoints, create_encoder, encoder_class
 from harken.encoders.beats import TINY, BEATs
-from harken.encoders.checkpoints import Checkpoint, SourceFile, UrlMirror
 from harken.encoders.efficientat import EfficientAT
+from harken.weights import cache as cache_room
+from harken.weights import catalog
+from harken.weights.catalog import Checkpoint, SourceFile, UrlMirror
 from harken.weights.tf_checkpoint import read_tf_checkpoint
 
 NAME = "tiny"
@@ -79,7 +81,7 @@ def publish(path: Path, weights: dict[str, np.ndarray], monkeypatch: pytest.Monk
         size=len(converted),
         files=(source,),
     )
-    monkeypatch.setattr(checkpoints, "_catalog", lambda: (entry,))
+    monkeypatch.setattr(catalog, "_catalog", lambda: (entry,))
 
 
 @pytest.fixture
@@ -104,7 +106,7 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 
 def test_catalogue_is_complete() -> None:
-    for entry in checkpoints.catalog():
+    for entry in catalog.catalog():
         assert entry.licence
         assert entry.citation
         assert entry.files
@@ -117,17 +119,17 @@ def test_catalogue_is_complete() -> None:
 
 
 def test_unknown_key_is_refused() -> None:
-    fields = checkpoints.catalog()[0].model_dump()
+    fields = catalog.catalog()[0].model_dump()
     with pytest.raises(ValidationError, match="license"):
         Checkpoint.model_validate({**fields, "license": "MIT"})
 
 
 def test_real_weights_in_both_forms(shared: Path) -> None:
     for name, file in (("efficientat-mn04-as", "mn04_as_mAP_432.pt"), ("yamnet", "yamnet_f32.npz")):
-        entry = next(entry for entry in checkpoints.catalog() if entry.name == name)
+        entry = next(entry for entry in catalog.catalog() if entry.name == name)
         record = checkpoints.add(shared / "weights" / file)
         assert (record.name, record.sha256, record.licence) == (name, entry.sha256, entry.licence)
-        assert checkpoints.verify(name) == record
+        assert cache_room.verify(name) == record
         found = checkpoints.load(name)
         create_encoder(found.encoder, found.config, found.weights)
 
@@ -136,13 +138,13 @@ def test_real_weights_in_both_forms(shared: Path) -> None:
 
 
 def test_add_load_verify(tiny: Path, cache: Path, weights: dict[str, np.ndarray]) -> None:
-    assert checkpoints.status(checkpoints.catalog()[0]) == "missing"
+    assert cache_room.status(catalog.catalog()[0]) == "missing"
     record = checkpoints.add(tiny)
     assert (record.name, record.encoder, record.config) == (NAME, "efficientat", WIDTH)
     assert record.source_file == "tiny.pt"
-    assert checkpoints.status(checkpoints.catalog()[0]) == "cached"
-    assert checkpoints.cached() == [record]
-    assert checkpoints.verify(NAME) == record
+    assert cache_room.status(catalog.catalog()[0]) == "cached"
+    assert cache_room.cached() == [record]
+    assert cache_room.verify(NAME) == record
     found = checkpoints.load(NAME)
     assert (found.encoder, found.config) == ("efficientat", WIDTH)
     assert set(found.weights) == set(weights)
@@ -190,10 +192,10 @@ def test_load_of_a_path_leaves_the_cache_alone(tiny: Path, cache: Path) -> None:
 
 def test_local_folder(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARKEN_WEIGHTS", str(tiny.parent))
-    entry = checkpoints.catalog()[0]
-    assert checkpoints.status(entry) == "local"
+    entry = catalog.catalog()[0]
+    assert cache_room.status(entry) == "local"
     assert checkpoints.load(NAME).encoder == "efficientat"
-    assert checkpoints.status(entry) == "cached"
+    assert cache_room.status(entry) == "cached"
     monkeypatch.delenv("HARKEN_WEIGHTS")
     tiny.unlink()
     assert checkpoints.load(NAME).encoder == "efficientat"
@@ -203,7 +205,7 @@ def test_missing_says_how_to_get_it(tiny: Path) -> None:
     with pytest.raises(WeightsError, match=r"harken weights fetch tiny .*harken weights add FILE"):
         checkpoints.load(NAME)
     with pytest.raises(WeightsError, match="not in the cache"):
-        checkpoints.verify(NAME)
+        cache_room.verify(NAME)
     with pytest.raises(WeightsError, match="Did you mean tiny"):
         checkpoints.load("tinny")
     with pytest.raises(WeightsError, match="no checkpoint or file"):
@@ -218,13 +220,13 @@ def test_a_changed_byte_is_noticed(tiny: Path, cache: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    for function in (checkpoints.verify, checkpoints.load):
+    for function in (cache_room.verify, checkpoints.load):
         with pytest.raises(WeightsError, match=r"has changed .* harken weights fetch tiny"):
             function(NAME)
     (cache / f"{NAME}.json").write_text("{")
     with pytest.raises(WeightsError, match="damaged"):
-        checkpoints.verify(NAME)
-    assert checkpoints.cached() == []
+        cache_room.verify(NAME)
+    assert cache_room.cached() == []
 
 
 def test_cache_that_cannot_be_written(tiny: Path, tmp_path: Path) -> None:
@@ -245,7 +247,7 @@ def unpinned(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> Pa
     source = SourceFile(name=path.name, format="torch", mirrors=(UrlMirror(url=f"{server}/small.pt"),))
     fields = {"summary": "", "licence": "MIT", "citation": "", "source": "", "files": (source,)}
     entry = Checkpoint(name="small", encoder="beats", config=TINY, **fields)  # type: ignore[arg-type]
-    monkeypatch.setattr(checkpoints, "_catalog", lambda: (entry,))
+    monkeypatch.setattr(catalog, "_catalog", lambda: (entry,))
     return path
 
 
@@ -257,7 +259,7 @@ def test_first_download_is_recorded(unpinned: Path, cache: Path) -> None:
     record = checkpoints.fetch("small")
     assert record.source_sha256 == hashlib.sha256(unpinned.read_bytes()).hexdigest()
     assert record.config["max_distance"] == 800
-    assert checkpoints.verify("small") == record
+    assert cache_room.verify("small") == record
     path = cache / "small.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(WeightsError, match="has changed since"):
@@ -265,14 +267,14 @@ def test_first_download_is_recorded(unpinned: Path, cache: Path) -> None:
 
 
 def test_an_excuse_is_no_checkpoint(unpinned: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = checkpoints.catalog()[0]
+    entry = catalog.catalog()[0]
     unpinned.with_name("sorry.html").write_text("<html>come back later</html>")
     mirrors = tuple(UrlMirror(url=f"{server}/{name}") for name in ("sorry.html", "small.pt"))
     files = (entry.files[0].model_copy(update={"mirrors": mirrors}),)
-    monkeypatch.setattr(checkpoints, "_catalog", lambda: (entry.model_copy(update={"files": files}),))
+    monkeypatch.setattr(catalog, "_catalog", lambda: (entry.model_copy(update={"files": files}),))
     assert checkpoints.fetch("small").name == "small"
     files = (entry.files[0].model_copy(update={"mirrors": mirrors[:1]}),)
-    monkeypatch.setattr(checkpoints, "_catalog", lambda: (entry.model_copy(update={"name": "no", "files": files}),))
+    monkeypatch.setattr(catalog, "_catalog", lambda: (entry.model_copy(update={"name": "no", "files": files}),))
     with pytest.raises(WeightsError, match=r"sorry\.html: is not a checkpoint .* Get small\.pt by other means"):
         checkpoints.fetch("no")
 
@@ -291,10 +293,10 @@ def test_a_file_without_known_sha256_goes_by_name_and_configuration(unpinned: Pa
 
 
 def test_a_file_that_the_catalogue_knows_is_that_file(unpinned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = checkpoints.catalog()[0]
+    entry = catalog.catalog()[0]
     known = entry.files[0].model_copy(update={"sha256": hashlib.sha256(unpinned.read_bytes()).hexdigest()})
     entry = entry.model_copy(update={"files": (known,)})
-    monkeypatch.setattr(checkpoints, "_catalog", lambda: (entry,))
+    monkeypatch.setattr(catalog, "_catalog", lambda: (entry,))
     assert checkpoints.add(unpinned).name == "small"
     save_torch(unpinned, BEATs(**TINY, seed=2).weights())
     with pytest.raises(WeightsError, match="does not hold the weights small"):
@@ -418,7 +420,7 @@ def test_fetch_twice_asks_the_network_once(
 ) -> None:
     publish(tiny, weights, monkeypatch, f"{server}/tiny.pt")
     record = checkpoints.fetch(NAME)
-    monkeypatch.setattr(checkpoints, "_download", None)
+    monkeypatch.setattr(checkpoints, "download", None)
     assert checkpoints.fetch(NAME) == record
 
 
@@ -429,7 +431,7 @@ def test_fetch_repairs_a_damaged_cache(
     checkpoints.fetch(NAME)
     (cache / f"{NAME}.safetensors").write_bytes(b"")
     checkpoints.fetch(NAME)
-    assert checkpoints.verify(NAME).name == NAME
+    assert cache_room.verify(NAME).name == NAME
 
 
 def test_fetch_without_a_network(
@@ -522,7 +524,7 @@ def test_damaged_tensorflow_checkpoint() -> None:
 
 def test_wheel(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A wheel as the package index has it, made from the plain arrays.
-    entry = next(entry for entry in checkpoints.catalog() if entry.name == "yamnet")
+    entry = next(entry for entry in catalog.catalog() if entry.name == "yamnet")
     with np.load(shared / "weights" / "yamnet_f32.npz") as plain:
         arrays = {name: plain[name] for name in plain.files}
     prefix, suffix = "layer-1/_yamnet/layer_with_weights-", "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -542,5 +544,5 @@ def test_wheel(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) ->
         member="model/variables",
     )
     known = entry.model_copy(update={"files": (source,)})
-    monkeypatch.setattr(checkpoints, "_catalog", lambda: (known,))
+    monkeypatch.setattr(catalog, "_catalog", lambda: (known,))
     assert checkpoints.add(path).sha256 == entry.sha256

@@ -19,12 +19,12 @@ from harken.bench.workspace import Workspace
 from harken.cli.main import app
 from harken.core.errors import HarkenError
 from harken.data.labels import ClassTable
-from harken.encoders.checkpoints import catalog
 from harken.ensemble.runs import members_of_run
 from harken.evaluation.evaluate import evaluate
 from harken.plant.simulate import simulate
 from harken.training.model_spec import ModelSpec
 from harken.training.models import build_model
+from harken.weights.catalog import catalog
 from test_pipeline import SIZES, contents, run
 
 SHORT = {

@@ -20,11 +20,11 @@ from harken.cli.plan import duration
 from harken.core.errors import HarkenError
 from harken.data.clips import Clip
 from harken.data.labels import label_clips
-from harken.encoders.checkpoints import catalog
 from harken.plant.simulate import simulate
 from harken.training.model_spec import ModelSpec
 from harken.training.settings import TrainingSpec
 from harken.training.signals import hold_out
+from harken.weights.catalog import catalog
 from test_pipeline import SIZES, run
 
 SMALL = {"encoder": "dasheng", "policy": "thuee"}

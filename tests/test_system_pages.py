@@ -24,7 +24,7 @@ from harken.bench.recipe import list_recipes, load_recipe, recipe_text
 from harken.bench.repeat import expand, matching
 from harken.cli.main import app
 from harken.data.labels import list_policies
-from harken.encoders.checkpoints import catalog
+from harken.weights.catalog import catalog
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = DOCS / "systems"

@@ -152,11 +152,13 @@ def published_config(encoder: str, weights: str) -> dict[str, Any]:
     """Arguments of the architecture that named weights are of, whether they are here or not; those of the encoder's
     class where nothing is known of them."""
     from harken.encoders import checkpoints
+    from harken.weights.cache import cached
+    from harken.weights.catalog import catalog
 
-    for record in checkpoints.cached():
+    for record in cached():
         if record.name == weights and record.encoder == encoder:
             return dict(record.config)
-    for entry in checkpoints.catalog():
+    for entry in catalog():
         if entry.name == weights:
             return dict(entry.config or _SIZES.get(weights, {}))
     try:

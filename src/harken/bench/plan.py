@@ -154,7 +154,8 @@ def _missing_years(recipe: Recipe, clips: Sequence[Clip]) -> list[str]:
 
 def _missing_parts(recipe: Recipe) -> list[str]:
     """What stages need besides data: weights, each once, and packages."""
-    from harken.encoders.checkpoints import cached, catalog, status
+    from harken.weights.cache import cached, status
+    from harken.weights.catalog import catalog
 
     ready = {record.name for record in cached()} | {entry.name for entry in catalog() if status(entry) != "missing"}
     known = {entry.name for entry in catalog()}
@@ -340,7 +341,7 @@ def _embed_trained_cost(
 
 def _embed_cost(entry: StageEntry, tasks: Sequence[Task], nominal: bool, cost: _Cost) -> None:
     from harken.encoders import encoder_class, tiny_config
-    from harken.encoders.checkpoints import catalog as checkpoints
+    from harken.weights.catalog import catalog as checkpoints
 
     settings: Any = stage_class("embed").Parameters.model_validate(entry.parameters)
     cost.about = {"clips": sum(len(task.unit.clips) for task in tasks)}

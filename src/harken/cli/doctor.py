@@ -23,7 +23,8 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings
     import soundfile
 
     from harken.encoders import list_encoders
-    from harken.encoders.checkpoints import cache_dir, catalog, status
+    from harken.weights.cache import cache_dir, status
+    from harken.weights.catalog import catalog
 
     packages = {name: _version(name) for name in _required()}
     extras = {name: _version(name) for name in _EXTRAS}

@@ -15,7 +15,8 @@ app = typer.Typer(help="Encoder checkpoints: list, fetch, add, verify.", no_args
 @app.command("list")
 def list_(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """Every checkpoint of the catalogue, its licence and whether it is here."""
-    from harken.encoders.checkpoints import cached, catalog, status
+    from harken.weights.cache import cached, status
+    from harken.weights.catalog import catalog
 
     known = {entry.name for entry in catalog()}
     added = [record for record in cached() if record.name not in known]
@@ -83,8 +84,8 @@ def verify(
 ) -> None:
     """Compare cached checkpoints with their sha256."""
     from harken.core.errors import HarkenError
-    from harken.encoders.checkpoints import cached
-    from harken.encoders.checkpoints import verify as check
+    from harken.weights.cache import cached
+    from harken.weights.cache import verify as check
 
     wanted = names or [record.name for record in cached()]
     if not wanted:

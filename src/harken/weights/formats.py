@@ -7,6 +7,7 @@ list of such classes. A file that names anything else is refused before it is re
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
 import warnings
@@ -261,3 +262,14 @@ def _from_wheel(path: Path, member: str | None) -> dict[str, NDArray[Any]]:
 def first_line(error: BaseException) -> str:
     """First line of an error's message, shortened."""
     return (str(error) or type(error).__name__).splitlines()[0][:200]
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file. Raises WeightsError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(
+            f"cannot be read: {error.strerror}", file=path, next_step="Give the file of a checkpoint"
+        ) from None

@@ -1,0 +1,111 @@
+"""Files of weights -> encoder, configuration and tensors by their names here."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harken.core.errors import WeightsError
+from harken.encoders import encoder_class
+from harken.weights.catalog import Checkpoint, catalog
+from harken.weights.formats import Contents, file_sha256, read_contents
+from harken.weights.tensors import Weights, check_tensors
+
+#: encoders whose published files come in many sizes or forms: their module's
+#: `read_checkpoint(tensors, about) -> (config, weights) | None` knows them, and raises WeightsError for a bad one
+_READERS = ("beats", "eat", "fisher", "dasheng")
+
+
+class Loaded(NamedTuple):
+    """Everything `create_encoder` takes."""
+
+    encoder: str
+    config: dict[str, Any]
+    weights: dict[str, NDArray[Any]]
+
+
+def is_alike(entry: Checkpoint, loaded: Loaded) -> bool:
+    """Whether what was read is of the catalogue entry's architecture and sizes, as far as the catalogue knows them."""
+    if loaded.encoder != entry.encoder:
+        return False
+    if entry.config is None:
+        return True
+    arguments = signature(encoder_class(entry.encoder)).parameters.values()
+    defaults = {argument.name: argument.default for argument in arguments}
+    return {**defaults, **entry.config} == {**defaults, **loaded.config}
+
+
+def recognise(path: Path, entry: Checkpoint | None) -> Loaded:
+    """Read a file of any format, find its architecture, and bring its tensors to the converted form.
+
+    entry: the checkpoint that the file holds, where that is known.
+    """
+    member = None
+    if entry is not None and any(source.member for source in entry.files):
+        member = {source.sha256: source.member for source in entry.files}.get(file_sha256(path))
+    contents = read_contents(path, member)
+    found = _from_reader(path, contents, _READERS if entry is None else (entry.encoder,))
+    found = found or _from_catalog(path, contents.tensors, entry)
+    return found._replace(weights={name: _plain(found.weights[name]) for name in sorted(found.weights)})
+
+
+def _from_reader(path: Path, contents: Contents, encoders: tuple[str, ...]) -> Loaded | None:
+    """By the first of `encoders` whose module can read the file, None if none knows it."""
+    refusal: WeightsError | None = None
+    for encoder in encoders:
+        if encoder not in _READERS:
+            continue
+        module: Any = import_module(encoder_class(encoder).__module__)
+        try:
+            read = module.read_checkpoint(contents.tensors, contents.about)
+        except WeightsError as error:
+            # Architectures resemble each other; another may still know the file.
+            refusal = refusal or WeightsError(error.cause, file=path, next_step=error.next_step)
+            continue
+        if read is not None:
+            return Loaded(encoder, *read)
+    if refusal is not None:
+        raise refusal
+    return None
+
+
+def _from_catalog(path: Path, tensors: Weights, entry: Checkpoint | None) -> Loaded:
+    """By likeness to the entries of the catalogue whose files hold the converted names already."""
+    architectures = _architectures() if entry is None else [(entry.encoder, entry.config or {})]
+    best: tuple[int, str, dict[str, Any], dict[str, tuple[int, ...]]] | None = None
+    for encoder, config in architectures:
+        if encoder in _READERS:
+            continue
+        expected: Any = encoder_class(encoder)
+        shapes = expected.tensor_shapes(**config)
+        alike = sum(name in tensors and tuple(tensors[name].shape) == shape for name, shape in shapes.items())
+        if alike and (best is None or alike > best[0]):
+            best = (alike, encoder, config, shapes)
+    if best is None:
+        raise WeightsError(
+            "holds tensors of no architecture that is known here",
+            file=path,
+            next_step="See what is known: harken weights list",
+        )
+    _, encoder, config, shapes = best
+    check_tensors(tensors, shapes, architecture=encoder, file=path)
+    return Loaded(encoder, dict(config), dict(tensors))
+
+
+def _architectures() -> list[tuple[str, dict[str, Any]]]:
+    """Encoder and configuration of every entry, each once."""
+    unique = {json.dumps([e.encoder, e.config], sort_keys=True): (e.encoder, e.config or {}) for e in catalog()}
+    return list(unique.values())
+
+
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
+    # Contiguous, as safetensors stores memory as it lies; `np.ascontiguousarray` would make scalars vectors. No copy
+    # unless needed: the largest networks take gigabytes.
+    kind = np.float32 if array.dtype.kind == "f" else array.dtype
+    return np.asarray(array, dtype=kind, order="C")
