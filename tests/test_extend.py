@@ -257,7 +257,7 @@ def test_frames_are_of_ones_own_too(here: Path, plant: Path) -> None:
     stage = stage_class("frames")
     parameters = stage.Parameters.model_validate({"encoder": "bands.py:Bands", "config": {"n_mels": 16}})
     clips = list(make_units(load_clips(plant)[0])[0].clips)
-    stage.run(parameters, Context(clips, (), here, here, here, here, seed=0, workers=0))
+    stage.run(parameters, Context(clips, {}, here, here, here, here, seed=0, workers=0))
     assert read_arrays(here / "frames.safetensors")["frames"].shape[1] == 16
     before = stage.identity(parameters)
     (here / "bands.py").write_text((here / "bands.py").read_text() + "\n")

@@ -93,7 +93,7 @@ def test_every_kind_of_stage_is_there() -> None:
         ({"seeds": ["x"]}, "seeds.0"),
         ({"stages.nearest.model": "clip"}, "stages.nearest.model"),
         ({"stages.nearest.from": "embeddings"}, "reads 'embeddings', which is not there"),
-        ({"stages.nearest.from": []}, "reads nothing, a detect stage needs embed"),
+        ({"stages.nearest.from": []}, "stage nearest: a detect stage needs embeddings, it reads nothing"),
         ({"systems": {"x": "embed"}}, "a stage without scores"),
         ({"systems": {"x": "nothing"}}, "takes its scores from 'nothing'"),
         ({"systems": {}}, "names no system"),

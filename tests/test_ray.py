@@ -290,7 +290,7 @@ def test_shards_of_a_killed_embedding_are_not_done_again(plant: Path, tmp_path: 
     (tmp_path / "out").mkdir()
     (tmp_path / "scratch").mkdir()
     context = Context(
-        clips=list(unit.clips), inputs=(model,), out=tmp_path / "out", scratch=tmp_path / "scratch",
+        clips=list(unit.clips), inputs={"model": (model,)}, out=tmp_path / "out", scratch=tmp_path / "scratch",
         store=tmp_path, logs=tmp_path, seed=0, workers=1,
     )  # fmt: skip
     cls = stage_class("embed_trained")

@@ -187,8 +187,8 @@ def test_only_some_years_are_scored(plant: Path, tmp_path: Path) -> None:
     assert {unit.set for unit in make_units(clips)} == {"dcase2024 dev", "dcase2025 dev", "dcase2025"}
     assert {unit.machine for unit in make_units(clips, years=[2025])} == {"valve", "pump"}
     common = make_common(clips, years=[2025])
-    assert {clip.machine for clip in common[False].clips} == {"fan", "valve", "pump"}
-    assert {clip.machine for clip in common[True].clips if clip.split == "test"} == {"valve", "pump"}
+    assert {clip.machine for clip in common["none"].clips} == {"fan", "valve", "pump"}
+    assert {clip.machine for clip in common["labelled"].clips if clip.split == "test"} == {"valve", "pump"}
     with pytest.raises(HarkenError, match=r"no clips of 2021.*there are 2024, 2025"):
         make_units(clips, years=[2021])
 

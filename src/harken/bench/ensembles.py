@@ -146,7 +146,7 @@ def _searched(
     """A bag with the weights that the labels ask for, and its official score on machines left out."""
     assert entry.search is not None
     known = {"name": name, "entry": entry.model_dump(mode="json"), "year": labels.year}
-    key = object_key("ensemble", _VERSION, known, [_digest(members, labels.truth)])
+    key = object_key("ensemble", _VERSION, known, {"scores": [_digest(members, labels.truth)]})
     here = workspace.get(key)
     if here is None:
         asked = entry.search

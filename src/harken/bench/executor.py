@@ -89,7 +89,7 @@ class _Run:
             self._failed.add(task.name)
             return
         try:
-            key = task.key([self.objects[need].digest for need in task.needs])
+            key = task.key({need: self.objects[need].digest for need in task.needs})
         except HarkenError as error:
             self._fail(task, error)
             return
@@ -102,7 +102,8 @@ class _Run:
             return
         self._tell(task, "started")
         self._running[key] = [task]
-        job = Job(task, key, tuple(self.objects[need].folder for need in task.needs))
+        folders = {name: tuple(self.objects[need].folder for need in needs) for name, needs in task.inputs.items()}
+        job = Job(task, key, folders)
         count = 1
         if stage_class(task.kind).shards:
             count = min(self.pool.shards(task), len(task.unit.clips) // SHARD_CLIPS)

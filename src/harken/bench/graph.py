@@ -8,7 +8,7 @@ import os
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from harken.bench.recipe import Recipe
 from harken.bench.stages import stage_class
@@ -16,6 +16,9 @@ from harken.bench.workspace import object_key
 from harken.core.errors import HarkenError
 from harken.data import catalog
 from harken.data.clips import Clip
+
+#: what a stage that is made once sees of test clips
+Tests = Literal["none", "unlabelled", "labelled"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Task:
-    """One stage for one unit and seed. needs: names of the tasks whose files it reads, in order."""
+    """One stage for one unit and seed. inputs: names of the tasks whose files it reads, by the name of the input."""
 
     name: str
     stage: str
@@ -65,10 +68,15 @@ class Task:
     unit: Unit
     seed: int | None
     parameters: dict[str, Any]
-    needs: tuple[str, ...]
+    inputs: Mapping[str, tuple[str, ...]]
 
-    def key(self, digests: Sequence[str]) -> str:
-        """Name of its object, given the digests of what it reads. Raises HarkenError where weights are missing."""
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of all tasks whose files it reads."""
+        return tuple(name for names in self.inputs.values() for name in names)
+
+    def key(self, digests: Mapping[str, str]) -> str:
+        """Name of its object, given the digests of what it reads, by task. HarkenError where weights are missing."""
         cls = stage_class(self.kind)
         known: dict[str, Any] = {
             "parameters": self.parameters,
@@ -79,7 +87,8 @@ class Task:
             known["recordings"] = self.unit.recordings_digest()
         if cls.seeded:
             known["seed"] = self.seed
-        return object_key(self.kind, cls.version, known, digests)
+        inputs = {name: [digests[need] for need in needs] for name, needs in self.inputs.items()}
+        return object_key(self.kind, cls.version, known, inputs)
 
 
 def make_units(
@@ -96,12 +105,7 @@ def make_units(
             f"there are no clips of {', '.join(map(str, sorted(years)))}, whose machines are to be scored",
             next_step=f"Add them, or choose others (--set score_years=[...]); there are {', '.join(there) or 'none'}",
         )
-    found: dict[tuple[str, str], list[Clip]] = defaultdict(list)
-    for clip in clips:
-        if not clip.machine or clip.split is None or (years is not None and clip.year not in years):
-            continue
-        found[set_of(clip), clip.machine].append(clip)
-    _share_supplements(found)
+    found = _by_machine([clip for clip in clips if years is None or clip.year in years])
     known = {machine for _, machine in found}
     for machine in machines or ():
         if machine not in known:
@@ -117,17 +121,17 @@ def make_units(
 
 def make_common(
     clips: Sequence[Clip], machines: Collection[str] | None = None, years: Collection[int] | None = None
-) -> dict[bool, Unit]:
-    """The unit of what is made once: training and supplemental clips of all machines; and, under True, the same with
-    test clips (of these years) and their labels, for stages that peek. Nobody peeks at evaluation sets."""
+) -> dict[Tests, Unit]:
+    """The units of what is made once: training and supplemental clips of all machines (`none`); the same with test
+    clips of these years (`unlabelled`), and with their labels too (`labelled`), but for those of evaluation sets."""
     chosen = [clip for clip in clips if clip.split is not None and (machines is None or clip.machine in machines)]
-    trained = tuple(clip for clip in chosen if clip.split != "test")
-    known = [
-        _without_label(clip) if is_evaluation(set_of(clip)) else clip
-        for clip in chosen
-        if clip.split != "test" or years is None or clip.year in years
-    ]
-    return {False: Unit("", "all machines", trained), True: Unit("", "all machines, tests known", tuple(known))}
+    tested = [clip for clip in chosen if clip.split != "test" or years is None or clip.year in years]
+    labelled = tuple(_without_label(clip) if is_evaluation(set_of(clip)) else clip for clip in tested)
+    return {
+        "none": Unit("", "all machines", tuple(clip for clip in chosen if clip.split != "test")),
+        "unlabelled": Unit("", "all machines, tests without labels", tuple(map(_without_label, tested))),
+        "labelled": Unit("", "all machines, tests known", labelled),
+    }
 
 
 def is_evaluation(label: str) -> bool:
@@ -139,6 +143,16 @@ def set_of(clip: Clip) -> str:
     """Corpus, and half where the catalogue knows it: `dcase2025 dev`."""
     half = catalog.half_of(clip.year, clip.machine, clip.section)
     return " ".join(filter(None, (clip.corpus, half)))
+
+
+def _by_machine(clips: Sequence[Clip]) -> dict[tuple[str, str], list[Clip]]:
+    """Rows by set and machine; those of no machine or split are left out."""
+    found: dict[tuple[str, str], list[Clip]] = defaultdict(list)
+    for clip in clips:
+        if clip.machine and clip.split is not None:
+            found[set_of(clip), clip.machine].append(clip)
+    _share_supplements(found)
+    return found
 
 
 def _share_supplements(found: dict[tuple[str, str], list[Clip]]) -> None:
@@ -156,44 +170,82 @@ def _without_label(clip: Clip) -> Clip:
     return replace(clip, condition="unknown", domain="unknown", attributes={})
 
 
-def make_tasks(recipe: Recipe, units: Sequence[Unit], common: Mapping[bool, Unit] | None = None) -> dict[str, Task]:
+def make_tasks(recipe: Recipe, units: Sequence[Unit], common: Mapping[Tests, Unit] | None = None) -> dict[str, Task]:
     """Every task by name, each after those it needs.
 
-    common: see `make_common`; without it there are no tasks of stages that are made once, nor of those that read them.
-    Raises HarkenError for stages that read each other in a circle.
+    A stage that is made once and reads one that is made for each machine reads it of all machines, those without test
+    clips too. common: see `make_common`; without it there are no tasks of stages that are made once, nor of those that
+    read them. Raises HarkenError for stages that read each other in a circle.
     """
     order = _in_order(recipe)
     seeded = {name: stage_class(recipe.stages[name].use).seeded for name in order}
-    once: dict[str, Unit] = {}
     for name in order:
-        entry = recipe.stages[name]
-        seeded[name] |= any(seeded[source] for source in entry.inputs)
-        cls = stage_class(entry.use)
-        if cls.scope == "all" and common is not None:
-            once[name] = common[cls.peeks(cls.Parameters.model_validate(entry.parameters))]
+        seeded[name] |= any(seeded[source] for source in recipe.stages[name].inputs)
+    once = {} if common is None else {name: common[tests] for name in order if (tests := _tests(recipe, name))}
+    first = _before_once(recipe, order)
+    untested = [] if common is None else _without_tests(common["none"], units)
     tasks: dict[str, Task] = {}
-    for unit in (None, *units):
-        for name in order:
-            entry = recipe.stages[name]
-            if (unit is None) != (stage_class(entry.use).scope == "all"):
-                continue
-            own = once.get(name) if unit is None else unit
-            for seed in recipe.seeds if seeded[name] else (None,):
-                sources = [(source, once.get(source, own), seed if seeded[source] else None) for source in entry.inputs]
-                needs = tuple(task_name(source, of, its) for source, of, its in sources if of is not None)
-                if own is None or not tasks.keys() >= set(needs):
-                    continue
-                task = Task(task_name(name, own, seed), name, entry.use, own, seed, entry.parameters, needs)
+
+    def add(name: str, unit: Unit) -> None:
+        entry = recipe.stages[name]
+        for seed in recipe.seeds if seeded[name] else (None,):
+            inputs = {}
+            for input_name, sources in recipe.inputs_of(name).items():
+                needs: list[str] = []
+                for source in sources:
+                    of = [once[source]] if source in once else [unit]
+                    if source not in once and name in once:
+                        of = [*units, *untested]
+                    needs += [task_name(source, one, seed if seeded[source] else None) for one in of]
+                inputs[input_name] = tuple(needs)
+            task = Task(task_name(name, unit, seed), name, entry.use, unit, seed, entry.parameters, inputs)
+            if tasks.keys() >= set(task.needs):
                 tasks[task.name] = task
+
+    for name in first:
+        for unit in [once[name]] if name in once else [*units, *untested] if _tests(recipe, name) is None else []:
+            add(name, unit)
+    for unit in units:
+        for name in order:
+            if name not in first:
+                add(name, unit)
     return tasks
+
+
+def _tests(recipe: Recipe, stage: str) -> Tests | None:
+    """What a stage that is made once sees of test clips; None of one for each machine."""
+    entry = recipe.stages[stage]
+    cls = stage_class(entry.use)
+    if cls.scope == "machine":
+        return None
+    if cls.uses_test_labels(cls.Parameters.model_validate(entry.parameters)):
+        return "labelled"
+    return "unlabelled" if cls.from_tests else "none"
+
+
+def _before_once(recipe: Recipe, order: Sequence[str]) -> list[str]:
+    """Stages that are made once, and all that they depend on, in order."""
+    chosen: set[str] = set()
+    for name in reversed(order):
+        if name in chosen or _tests(recipe, name) is not None:
+            chosen |= {name, *recipe.stages[name].inputs}
+    return [name for name in order if name in chosen]
+
+
+def _without_tests(common: Unit, units: Sequence[Unit]) -> list[Unit]:
+    """Units of the machines that are learned from only."""
+    there = {(unit.set, unit.machine) for unit in units}
+    return [
+        Unit(label, machine, tuple(rows))
+        for (label, machine), rows in sorted(_by_machine(common.clips).items())
+        if (label, machine) not in there
+    ]
 
 
 def tuned_on_test(recipe: Recipe, stage: str) -> bool:
     """Whether a stage, or one that it depends on, has been given the labels of test clips."""
-    entry = recipe.stages[stage]
-    cls = stage_class(entry.use)
-    return cls.peeks(cls.Parameters.model_validate(entry.parameters)) or any(
-        tuned_on_test(recipe, source) for source in entry.inputs
+    return _tests(recipe, stage) == "labelled" or any(
+        tuned_on_test(recipe, source) for source in recipe.stages[stage].inputs
     )
 
 

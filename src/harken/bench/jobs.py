@@ -21,12 +21,13 @@ Progress = Callable[[int, int], None]
 class Job:
     """A task whose inputs are there, or a part of its recordings.
 
-    key: name of the task's object. inputs: folders that it reads. shard: (index, count); None is the task itself.
+    key: name of the task's object. inputs: folders that it reads, by the name of the input. shard: (index, count);
+    None is the task itself.
     """
 
     task: Task
     key: str
-    inputs: tuple[Path, ...]
+    inputs: Mapping[str, tuple[Path, ...]]
     shard: tuple[int, int] | None = None
 
 

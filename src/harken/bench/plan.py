@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harken.bench import estimate
-from harken.bench.graph import Task, Unit, make_common, make_tasks, make_units
+from harken.bench.graph import Task, Tests, Unit, make_common, make_tasks, make_units
 from harken.bench.nominal import classes_are_whole, nominal_clips, nominal_seconds
 from harken.bench.recipe import Recipe, StageEntry
 from harken.bench.run import load_clips
@@ -64,7 +64,7 @@ def make_plan(
     missing: list[str] = []
     clips, nominal = _clips(recipe, data, missing)
     units: list[Unit] = []
-    common: dict[bool, Unit] | None = None
+    common: dict[Tests, Unit] | None = None
     try:
         units = make_units(clips, machines, recipe.score_years)
         common = make_common(clips, machines, recipe.score_years)
@@ -195,7 +195,7 @@ def _there(tasks: Mapping[str, Task], workspace: Path | None) -> dict[str, Objec
     for task in tasks.values():
         try:
             if all(need in there for need in task.needs):
-                found = here.get(task.key([there[need].digest for need in task.needs]))
+                found = here.get(task.key({need: there[need].digest for need in task.needs}))
                 if found is not None:
                     there[task.name] = found
         except HarkenError:
@@ -206,7 +206,7 @@ def _there(tasks: Mapping[str, Task], workspace: Path | None) -> dict[str, Objec
 # ------------------------------------------------------------ trainings
 
 
-def _tables(recipe: Recipe, common: Mapping[bool, Unit] | None, missing: list[str]) -> dict[str, ClassTable]:
+def _tables(recipe: Recipe, common: Mapping[Tests, Unit] | None, missing: list[str]) -> dict[str, ClassTable]:
     """What each stage of labels would make."""
     found: dict[str, ClassTable] = {}
     if common is None:
@@ -216,7 +216,7 @@ def _tables(recipe: Recipe, common: Mapping[bool, Unit] | None, missing: list[st
             continue
         settings: Any = stage_class("labels").Parameters.model_validate(entry.parameters)
         years = settings.years
-        clips = [clip for clip in common[False].clips if years is None or clip.year in years]
+        clips = [clip for clip in common["none"].clips if years is None or clip.year in years]
         try:
             table = label_clips(clips, settings.policy, pool_years=settings.pool_years)
         except HarkenError as error:
@@ -270,15 +270,15 @@ def _cost(
             if nominal and not classes_are_whole(named or years):
                 cost.about["at_least"] = True
         elif entry.use == "train":
-            _train_cost(entry, tasks, tables.get(entry.inputs[0]), cost)
+            _train_cost(entry, tasks, tables.get(recipe.inputs_of(name)["labels"][0]), cost)
         elif entry.use == "embed_trained":
-            _embed_trained_cost(recipe.stages[entry.inputs[0]], tables, recipe, tasks, nominal, cost)
+            _embed_trained_cost(recipe.inputs_of(name)["model"][0], tables, recipe, tasks, nominal, cost)
         elif entry.use == "embed":
             _embed_cost(entry, tasks, nominal, cost)
         elif entry.use == "frames":
             _frames_cost(entry, tasks, nominal, cost)
         elif entry.use == "autoencoder":
-            _autoencoder_cost(recipe, entry, tasks, nominal, cost)
+            _autoencoder_cost(recipe, name, tasks, nominal, cost)
     except HarkenError as error:
         text = f"stage {name}: {error}"
         if text not in missing:
@@ -322,16 +322,16 @@ def _h200(work: estimate.Work, precision: str) -> dict[str, float]:
 
 
 def _embed_trained_cost(
-    source: StageEntry,
+    source: str,
     tables: Mapping[str, ClassTable],
     recipe: Recipe,
     tasks: Sequence[Task],
     nominal: bool,
     cost: _Cost,
 ) -> None:
-    settings: Any = TrainStage.Parameters.model_validate(source.parameters)
+    settings: Any = TrainStage.Parameters.model_validate(recipe.stages[source].parameters)
     cost.about = {"clips": sum(len(task.unit.clips) for task in tasks)}
-    table = tables.get(source.inputs[0])
+    table = tables.get(recipe.inputs_of(source)["labels"][0])
     if estimate.why_not() is not None or table is None:
         return
     training = settings.training
@@ -398,9 +398,9 @@ def _front_end(tasks: Sequence[Task], each: float, nominal: bool, cost: _Cost) -
         cost.seconds[task.name] = seconds
 
 
-def _autoencoder_cost(recipe: Recipe, entry: StageEntry, tasks: Sequence[Task], nominal: bool, cost: _Cost) -> None:
-    settings: Any = stage_class("autoencoder").Parameters.model_validate(entry.parameters)
-    frames = recipe.stages[entry.inputs[0]].parameters.get("config", {})
+def _autoencoder_cost(recipe: Recipe, name: str, tasks: Sequence[Task], nominal: bool, cost: _Cost) -> None:
+    settings: Any = stage_class("autoencoder").Parameters.model_validate(recipe.stages[name].parameters)
+    frames = recipe.stages[recipe.inputs_of(name)["frames"][0]].parameters.get("config", {})
     hop, bands = int(frames.get("hop", 512)), int(frames.get("mels", 128))
     each = None if estimate.why_not() is not None else estimate.autoencoder_step_seconds(5 * bands, settings.batch)
     total = 0

@@ -266,7 +266,7 @@ def _do(place: Place, job: Job, unit: Unit) -> Object | HarkenError | None:
     if unfit is not None:
         return unfit
     try:
-        for folder in job.inputs:
+        for folder in (folder for folders in job.inputs.values() for folder in folders):
             await_folder(folder)
     except HarkenError as error:
         return error

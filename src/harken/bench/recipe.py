@@ -88,6 +88,14 @@ class Recipe(BaseModel):
             raise ValueError("seeds are different whole numbers from 0 on, at least one")
         return seeds
 
+    def inputs_of(self, stage: str) -> dict[str, tuple[str, ...]]:
+        """Names of the stages that a stage reads, by the input that each is. HarkenError where they do not match."""
+        from harken.bench.stages import match_inputs, stage_class
+
+        entry = self.stages[stage]
+        sources = [(source, stage_class(self.stages[source].use)) for source in entry.inputs]
+        return match_inputs(entry.use, stage_class(entry.use), sources)
+
     def as_yaml(self) -> str:
         """Itself as a recipe file without profiles; reading it gives an equal recipe."""
         data = self.model_dump(mode="json", exclude={"stages"})
@@ -175,18 +183,10 @@ def load_recipe(
                     f"stage {name} reads {source!r}, which is not there", file=name_or_file,
                     next_step=_nearest(source, recipe.stages),
                 )  # fmt: skip
-        cls = stage_class(stage.use)
-        sources = [stage_class(recipe.stages[source].use) for source in stage.inputs]
-        found, expected = tuple(source.makes for source in sources), cls.reads
-        if cls.reads_more:
-            expected += expected[-1:] * max(0, len(found) - len(expected))
-        if found != expected:
-            raise HarkenError(
-                f"stage {name} reads {', '.join(found) or 'nothing'}, a {stage.use} stage needs "
-                f"{', '.join(expected) or 'nothing'}",
-                file=name_or_file,
-                next_step="Name stages that make them under from, in this order",
-            )
+        try:
+            recipe.inputs_of(name)
+        except HarkenError as error:
+            raise HarkenError(f"stage {name}: {error.cause}", file=name_or_file, next_step=error.next_step) from None
     for system, name in recipe.systems.items():
         if name not in recipe.stages:
             raise HarkenError(

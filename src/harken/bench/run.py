@@ -75,7 +75,7 @@ def run_recipe(
         if failures:
             raise failures[0].error
         raise HarkenError("no test clip could be scored", file=data, next_step=notes[0].removesuffix("."))
-    folder = workspace.root / "runs" / f"{recipe.name}-{_run_digest(recipe, [*units, common[False]])}"
+    folder = workspace.root / "runs" / f"{recipe.name}-{_run_digest(recipe, [*units, common['none']])}"
     folder.mkdir(parents=True, exist_ok=True)
     systems, unscored = _collect(recipe, units, clips, scored, folder, truth)
     run = Run(

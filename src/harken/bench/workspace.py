@@ -30,10 +30,16 @@ class Object:
     seconds: float = field(default=0.0, compare=False)
 
 
-def object_key(stage: str, version: int, parameters: Mapping[str, Any], inputs: Sequence[str]) -> str:
-    """Name of what a stage makes of inputs with these digests."""
+def object_key(stage: str, version: int, parameters: Mapping[str, Any], inputs: Mapping[str, Sequence[str]]) -> str:
+    """Name of what a stage makes of inputs, by name, with these digests."""
     text = json.dumps(
-        {"schema": SCHEMA, "stage": stage, "version": version, "parameters": parameters, "inputs": list(inputs)},
+        {
+            "schema": SCHEMA,
+            "stage": stage,
+            "version": version,
+            "parameters": parameters,
+            "inputs": {name: list(digests) for name, digests in inputs.items()},
+        },
         sort_keys=True,
     )
     return hashlib.sha256(text.encode()).hexdigest()[:40]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from harken.bench.stages.base import Context, Stage
+from harken.bench.stages.base import Context, Input, Stage, match_inputs
 from harken.core.errors import HarkenError, did_you_mean
 
-__all__ = ["Context", "Stage", "list_stages", "stage_class"]
+__all__ = ["Context", "Input", "Stage", "list_stages", "match_inputs", "stage_class"]
 
 # Module and class, imported on use.
 _STAGES = {

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from harken.bench.stages.base import Context, Settings, Stage
+from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import by_section, read_arrays, read_ids, write_arrays
 from harken.core.errors import HarkenError, TooFewError
 
@@ -16,7 +16,7 @@ class AutoencoderStage(Stage):
     """`model.safetensors`: the state of a fitted `Reconstruction`."""
 
     makes = "autoencoder"
-    reads = ("frames",)
+    inputs: ClassVar = {"frames": Input("frames")}
     seeded = True
 
     class Parameters(Settings):
@@ -38,8 +38,9 @@ class AutoencoderStage(Stage):
     def run(cls, parameters: Any, context: Context) -> None:
         from harken.detection.reconstruction import Reconstruction
 
-        kept, _ = read_ids(context.inputs[0])
-        arrays = read_arrays(context.inputs[0] / "frames.safetensors")
+        folder = context.folder("frames")
+        kept, _ = read_ids(folder)
+        arrays = read_arrays(folder / "frames.safetensors")
         row_of = {clip_id: row for row, clip_id in enumerate(kept)}
         rows = [
             (row_of[clip.clip_id], clip.domain)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from harken.core.errors import HarkenError
 from harken.data.clips import Clip
+
+#: kinds of files that a stage makes and others read
+Artefact = Literal["clips", "labels", "model", "embeddings", "frames", "autoencoder", "scores"]
 
 
 class Settings(BaseModel):
@@ -20,17 +24,34 @@ class Settings(BaseModel):
 
 
 @dataclass(frozen=True)
+class Input:
+    """An input of a kind of stage: files that another stage has made.
+
+    makes: what they are. optional: the stage also runs without it. many: any number of stages, at least one unless
+    optional.
+    """
+
+    makes: Artefact
+    optional: bool = False
+    many: bool = False
+
+    def __str__(self) -> str:
+        return ("any number of " if self.many else "") + self.makes + (" (optional)" if self.optional else "")
+
+
+@dataclass(frozen=True)
 class Context:
     """What a stage is given besides its parameters.
 
     clips: those of its machine, in table order, test clips without their labels; of a stage for all machines, their
-    training clips. inputs: folders of the stages it reads, in their order. out: empty folder for what it makes.
-    scratch: kept when the stage is killed. store: embeddings of single recordings. logs: for people; kept, but no part
-    of what it makes. workers: processes that it may use. progress: (done, all).
+    training clips. inputs: by name, the folders of the stages it reads, in the recipe's order; see `folder` and
+    `folders`. out: empty folder for what it makes. scratch: kept when the stage is killed. store: embeddings of single
+    recordings. logs: for people; kept, but no part of what it makes. workers: processes that it may use. progress:
+    (done, all).
     """
 
     clips: list[Clip]
-    inputs: tuple[Path, ...]
+    inputs: Mapping[str, tuple[Path, ...]]
     out: Path
     scratch: Path
     store: Path
@@ -39,28 +60,38 @@ class Context:
     workers: int
     progress: Callable[[int, int], None] = field(default=lambda done, total: None)
 
+    def folder(self, name: str) -> Path:
+        """Folder of a single input that is always there."""
+        (folder,) = self.inputs[name]
+        return folder
+
+    def folders(self, name: str) -> tuple[Path, ...]:
+        """Folders of an input that may be there not at all, once or several times."""
+        return self.inputs.get(name, ())
+
 
 class Stage(ABC):
     """A kind of stage. Its files depend on parameters, inputs, clips and seed alone, to the last bit.
 
     version: raised whenever the same input would give other files. makes: what its files are, by which other stages
-    know whether they can read them; `scores` are `scores.parquet` of `Scored` rows. reads: what its inputs are, in
-    order; any number of the last where `reads_more`. scope: made for each machine, or once for `all` of them.
+    know whether they can read them; `scores` are `scores.parquet` of `Scored` rows. inputs: what it reads, by the names
+    that `Context.inputs` has. scope: made for each machine, or once for `all` of them.
     seeded: draws random numbers. spread: uses several processes itself; other stages run beside each other.
     listens: opens the recordings, and not only its inputs. shards: has `run_shard`.
-    accelerated: uses a GPU where there is one.
+    accelerated: uses a GPU where there is one. from_tests: of a stage that makes clips, that it makes some of test
+    clips too; made once for all machines, it is then given them, without labels.
     """
 
     version: ClassVar[int] = 1
-    makes: ClassVar[str]
-    reads: ClassVar[tuple[str, ...]] = ()
-    reads_more: ClassVar[bool] = False
+    makes: ClassVar[Artefact]
+    inputs: ClassVar[Mapping[str, Input]] = {}
     scope: ClassVar[Literal["machine", "all"]] = "machine"
     seeded: ClassVar[bool] = False
     spread: ClassVar[bool] = False
     listens: ClassVar[bool] = False
     shards: ClassVar[bool] = False
     accelerated: ClassVar[bool] = False
+    from_tests: ClassVar[bool] = False
 
     class Parameters(Settings):
         """What a recipe may set."""
@@ -71,7 +102,7 @@ class Stage(ABC):
         return {}
 
     @classmethod
-    def peeks(cls, parameters: Any) -> bool:
+    def uses_test_labels(cls, parameters: Any) -> bool:
         """Whether it is given test clips with their labels: what depends on it is named `tuned on test`."""
         return False
 
@@ -87,3 +118,41 @@ class Stage(ABC):
         Other parts run beside it, on other machines; `run` does itself what no part has done.
         """
         raise NotImplementedError
+
+
+def match_inputs(kind: str, cls: type[Stage], sources: Sequence[tuple[str, type[Stage]]]) -> dict[str, tuple[str, ...]]:
+    """Names of stages by the input of `cls` that each is, by what it makes; the order counts among equals only.
+
+    kind: what a recipe calls `cls`. sources: stages that it is to read, by name. Raises HarkenError, naming them, for
+    inputs that are missing, for stages that it has no input for, and where one stage for all machines would have to
+    read many for one machine each.
+    """
+    matched: dict[str, list[str]] = {name: [] for name in cls.inputs}
+    for source, made_by in sources:
+        free = [
+            name
+            for name, declared in cls.inputs.items()
+            if declared.makes == made_by.makes and (declared.many or not matched[name])
+        ]
+        if not free:
+            raise HarkenError(
+                f"{source} ({made_by.makes}) is no input of a {kind} stage", next_step=f"It reads {_listed(cls)}"
+            )
+        if cls.scope == "all" and made_by.scope == "machine" and not cls.inputs[free[0]].many:
+            raise HarkenError(
+                f"{source} is made for each machine, but a {kind} stage is made once for all and reads it once",
+                next_step=f"Name a stage that makes {made_by.makes} once",
+            )
+        matched[free[0]].append(source)
+    missing = [str(declared) for name, declared in cls.inputs.items() if not (declared.optional or matched[name])]
+    if missing:
+        given = ", ".join(source for source, _ in sources) or "nothing"
+        raise HarkenError(
+            f"a {kind} stage needs {', '.join(missing)}, it reads {given}",
+            next_step="Name stages that make them under from",
+        )
+    return {name: tuple(names) for name, names in matched.items() if names}
+
+
+def _listed(cls: type[Stage]) -> str:
+    return ", ".join(map(str, cls.inputs.values())) or "no other stage"

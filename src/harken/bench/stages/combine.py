@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from harken.bench.stages.base import Context, Settings, Stage
+from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Scored, read_arrays, read_scores, write_arrays, write_scores
 from harken.core.errors import HarkenError
 from harken.detection.calibration import Calibration, parse_rate
@@ -21,8 +21,7 @@ class CombineStage(Stage):
     """
 
     makes = "scores"
-    reads = ("scores",)
-    reads_more = True
+    inputs: ClassVar = {"scores": Input("scores", many=True)}
 
     class Parameters(Settings):
         """weights: of the members, in their order; None is as much of each. false_alarms: as of detect."""
@@ -32,7 +31,8 @@ class CombineStage(Stage):
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
-        count = len(context.inputs)
+        folders = context.folders("scores")
+        count = len(folders)
         weights = np.array(parameters.weights if parameters.weights is not None else [1.0] * count)
         if len(weights) != count or not (weights >= 0).all() or weights.sum() == 0:
             raise HarkenError(
@@ -40,8 +40,8 @@ class CombineStage(Stage):
             )
         weights = weights / weights.sum()
         rate = parse_rate(parameters.false_alarms, clip_seconds=10.0)
-        members = [read_arrays(folder / "train_scores.safetensors") for folder in context.inputs]
-        scored = [{row.clip_id: row for row in read_scores(folder)} for folder in context.inputs]
+        members = [read_arrays(folder / "train_scores.safetensors") for folder in folders]
+        scored = [{row.clip_id: row for row in read_scores(folder)} for folder in folders]
         sections = [section for section in members[0] if all(section in member for member in members)]
         held_out: dict[str, np.ndarray] = {}
         spread: dict[str, list[tuple[float, float]]] = {}

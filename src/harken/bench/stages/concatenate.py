@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from harken.bench.stages.base import Context, Settings, Stage
+from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Quarantined, read_arrays, read_ids, write_arrays, write_ids
 from harken.core.errors import HarkenError
 
@@ -15,8 +15,7 @@ class ConcatenateStage(Stage):
     """`embeddings.safetensors` and `clips.json`, as of embed; of clips that all of its inputs have."""
 
     makes = "embeddings"
-    reads = ("embeddings",)
-    reads_more = True
+    inputs: ClassVar = {"embeddings": Input("embeddings", many=True)}
 
     class Parameters(Settings):
         """weights: of the parts, each of unit length before; None is as much of each."""
@@ -25,17 +24,18 @@ class ConcatenateStage(Stage):
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
-        count = len(context.inputs)
+        folders = context.folders("embeddings")
+        count = len(folders)
         weights = parameters.weights if parameters.weights is not None else (1.0,) * count
         if len(weights) != count:
             raise HarkenError(f"{count} parts need as many weights, not {len(weights)}", next_step="Correct weights")
-        ids = [read_ids(folder)[0] for folder in context.inputs]
+        ids = [read_ids(folder)[0] for folder in folders]
         aside: dict[str, Quarantined] = {}
-        for folder in context.inputs:
+        for folder in folders:
             aside |= {row.clip_id: row for row in read_ids(folder)[1]}
         kept = [clip_id for clip_id in ids[0] if all(clip_id in known for known in map(set, ids))]
         parts = []
-        for folder, known, weight in zip(context.inputs, ids, weights, strict=True):
+        for folder, known, weight in zip(folders, ids, weights, strict=True):
             row_of = {clip_id: row for row, clip_id in enumerate(known)}
             rows_ND = read_arrays(folder / "embeddings.safetensors")["embeddings"][[row_of[one] for one in kept]]
             length_N1 = np.linalg.norm(rows_ND, axis=1, keepdims=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from harken.bench.stages.base import Context, Settings, Stage
+from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Scored, by_section, read_arrays, read_ids, write_arrays, write_scores
 from harken.core.errors import HarkenError
 from harken.core.plugins import blamed, code_identity
@@ -22,7 +22,7 @@ class DetectStage(Stage):
     section; `thresholds.json`; `notes.json`: sections that could not be learned. Learns from training clips only."""
 
     makes = "scores"
-    reads = ("embeddings",)
+    inputs: ClassVar = {"embeddings": Input("embeddings")}
 
     class Parameters(Settings):
         """detector, parameters: of `harken.list_detectors()`, or one's own, `file.py:Class` or `package.module:Class`.
@@ -41,8 +41,9 @@ class DetectStage(Stage):
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
-        kept, _ = read_ids(context.inputs[0])
-        embeddings = read_arrays(context.inputs[0] / "embeddings.safetensors")["embeddings"]
+        folder = context.folder("embeddings")
+        kept, _ = read_ids(folder)
+        embeddings = read_arrays(folder / "embeddings.safetensors")["embeddings"]
         row_of = {clip_id: row for row, clip_id in enumerate(kept)}
         rate = parse_rate(parameters.false_alarms, clip_seconds=10.0)
         groups = {

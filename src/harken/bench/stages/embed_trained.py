@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harken.bench.stages.base import Context, Settings, Stage
+from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Quarantined, write_embeddings
 from harken.core.errors import AudioError, HarkenError
 
@@ -26,7 +26,7 @@ class EmbedTrainedStage(Stage):
     """`embeddings.safetensors` and `clips.json`, as of embed."""
 
     makes = "embeddings"
-    reads = ("model",)
+    inputs: ClassVar = {"model": Input("model")}
     listens = True
     accelerated = True
     shards = True
@@ -93,8 +93,9 @@ def _load(parameters: Any, context: Context) -> TrainedEmbedder:
     from harken.embeddings.trained import TrainedEmbedder
     from harken.training.settings import TrainingSpec
 
-    about = json.loads((context.inputs[0] / "training.json").read_text())
-    files = json.loads((context.inputs[0] / "history.json").read_text())["checkpoints"]
+    folder = context.folder("model")
+    about = json.loads((folder / "training.json").read_text())
+    files = json.loads((folder / "history.json").read_text())["checkpoints"]
     if parameters.checkpoint >= len(files):
         raise HarkenError(
             f"there is no checkpoint {parameters.checkpoint}: the training kept {len(files)}",
@@ -103,7 +104,7 @@ def _load(parameters: Any, context: Context) -> TrainedEmbedder:
     device = ("cuda" if torch.cuda.is_available() else "cpu") if parameters.device == "auto" else parameters.device
     try:
         return TrainedEmbedder.load(
-            context.inputs[0] / files[parameters.checkpoint],
+            folder / files[parameters.checkpoint],
             TrainingSpec.model_validate(about["training"]["settings"]),
             layers=parameters.layers,
             pooling=parameters.pooling,

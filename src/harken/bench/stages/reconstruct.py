@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from harken.bench.stages.autoencoder import frames_of
-from harken.bench.stages.base import Context, Settings, Stage
+from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Scored, by_section, read_arrays, read_ids, write_scores
 
 
@@ -14,7 +14,7 @@ class ReconstructStage(Stage):
     """`scores.parquet` of the test clips, decided at the gamma threshold that the training left."""
 
     makes = "scores"
-    reads = ("autoencoder", "frames")
+    inputs: ClassVar = {"autoencoder": Input("autoencoder"), "frames": Input("frames")}
 
     class Parameters(Settings):
         """mode, variant: see `Reconstruction`."""
@@ -26,10 +26,11 @@ class ReconstructStage(Stage):
     def run(cls, parameters: Any, context: Context) -> None:
         from harken.detection.reconstruction import Reconstruction
 
-        kept, _ = read_ids(context.inputs[1])
-        arrays = read_arrays(context.inputs[1] / "frames.safetensors")
+        folder = context.folder("frames")
+        kept, _ = read_ids(folder)
+        arrays = read_arrays(folder / "frames.safetensors")
         row_of = {clip_id: row for row, clip_id in enumerate(kept)}
-        state = read_arrays(context.inputs[0] / "model.safetensors")
+        state = read_arrays(context.folder("autoencoder") / "model.safetensors")
         model = Reconstruction(mode=parameters.mode, variant=parameters.variant).restored(state)
         test = by_section(context.clips, split="test")
         clips = [context.clips[row] for rows in test.values() for row in rows if context.clips[row].clip_id in row_of]

@@ -8,12 +8,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harken.bench.stages.base import Context, Settings, Stage
+from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Quarantined, by_section, write_ids
 from harken.core.errors import AudioError, HarkenError
 from harken.data import catalog
@@ -38,7 +38,7 @@ class TrainStage(Stage):
     `training.json`: all that shaped the training."""
 
     makes = "model"
-    reads = ("labels",)
+    inputs: ClassVar = {"labels": Input("labels")}
     scope = "all"
     seeded = True
     spread = True
@@ -65,7 +65,7 @@ class TrainStage(Stage):
         return {"weights_sha256": [weights_digest(weights_for(branch.encoder, branch.weights)[1]) for branch in named]}
 
     @classmethod
-    def peeks(cls, parameters: Any) -> bool:
+    def uses_test_labels(cls, parameters: Any) -> bool:
         return bool(parameters.training.choose == "dev")
 
     @classmethod
@@ -73,11 +73,11 @@ class TrainStage(Stage):
         from harken.training.loop import train
         from harken.training.threads import torch_threads
 
-        table = ClassTable.read(context.inputs[0] / "classes.json")
+        table = ClassTable.read(context.folder("labels") / "classes.json")
         known = [clip for clip in context.clips if clip.clip_id in table.class_of and clip.split != "test"]
         training = parameters.training.model_copy(update={"seed": context.seed})
         dev = None
-        if cls.peeks(parameters):
+        if cls.uses_test_labels(parameters):
             dev = _DevScore(context.clips, training)
         with torch_threads(parameters.threads):
             done = train(
