@@ -21,7 +21,7 @@ def demo(
     from harken.data.clips import clips_from_files, find_recordings
     from harken.evaluation.metrics import official_score, section_result
     from harken.monitor.detector import Detector
-    from harken.monitor.report import Part, write_report
+    from harken.monitor.report import ReportSection, write_report
     from harken.plant import list_machines, simulate
 
     begun = time.monotonic()
@@ -58,7 +58,7 @@ def demo(
         truth = [clip.condition == "anomaly" for clip in clips]
         target = [clip.domain == "target" for clip in clips]
         result = section_result(truth, target, [float(verdict.score or 0.0) for verdict in verdicts])
-        parts.append(Part(machine, detector, verdicts, truth, result))
+        parts.append(ReportSection(machine, detector, verdicts, truth, result))
         alarms = [
             (bool(verdict.is_anomaly), bad, shifted)
             for verdict, bad, shifted in zip(verdicts, truth, target, strict=True)
@@ -78,9 +78,9 @@ def demo(
     score = official_score([part.result for part in parts if part.result is not None])
     report = directory / "report.html"
     lead = (
-        f"<p>Official score (harmonic mean of AUC source, AUC target and pAUC over all machines): "
-        f"<b>{score:.4f}</b>. The plant is simulated: the numbers show that the tool works, not how well it would on "
-        "your machine.</p>"
+        f"Official score (harmonic mean of AUC source, AUC target and pAUC over all machines): "
+        f"{score:.4f}. The plant is simulated: the numbers show that the tool works, not how well it would on "
+        "your machine."
     )
     write_report(report, "Harken demo: a simulated plant", parts, worst=3, lead=lead)
     if json:

@@ -72,9 +72,9 @@ def score(
     if changed:
         say(f"note: {changed}")
     if report is not None:
-        from harken.monitor.report import Part, write_report
+        from harken.monitor.report import ReportSection, write_report
 
-        write_report(report, f"Harken: {model.name}", [Part(model.name, detector, kept)])
+        write_report(report, f"Harken: {model.name}", [ReportSection(model.name, detector, kept)])
         say(f"report: {report}")
     if not p_values:
         raise HarkenError("no recording could be scored", next_step="See the messages above")

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from harken.core.errors import HarkenError
@@ -25,6 +26,10 @@ Float32 = NDArray[np.float32]
 mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 
 _NORMAL, _ANOMALY, _THRESHOLD = "#3b6ea5", "#c8442f", "#222222"
+#: of training domains, the first being the source
+_DOMAINS = ("#3b6ea5", "#8fbbe3", "#1d3557", "#a8a29e")
+#: groups of scored recordings that are drawn in the colour of an anomaly
+_BAD = frozenset({"alarm", "anomaly"})
 
 
 def why_figure(detector: Detector, verdict: Verdict, clip_BC: Float32) -> Figure:
@@ -118,10 +123,16 @@ def scores_figure(detector: Detector, scores_by_group: Mapping[str, Sequence[flo
     bins = np.geomspace(max(float(everything.min()) * 0.95, top / 1e4), top, 50)
     domains = sorted(set(training.domains))
     of = np.asarray(training.domains)
-    upper.hist([training.scores_N[of == name] for name in domains], bins=bins, stacked=True, label=domains)
+    upper.hist(
+        [training.scores_N[of == name] for name in domains],
+        bins=bins,
+        stacked=True,
+        label=domains,
+        color=[_DOMAINS[number % len(_DOMAINS)] for number in range(len(domains))],
+    )
     upper.set_title("normal recordings, each scored by the others", fontsize=9, loc="left")
     names = list(scores_by_group)
-    colours = [_ANOMALY if "anomal" in name or "alarm" in name else _NORMAL for name in names]
+    colours = [_ANOMALY if name in _BAD else _NORMAL for name in names]
     if names:
         lower.hist(
             [np.asarray(scores_by_group[name]) for name in names],
@@ -135,6 +146,11 @@ def scores_figure(detector: Detector, scores_by_group: Mapping[str, Sequence[flo
         axes.axvline(detector.threshold, color=_THRESHOLD, linestyle="--", linewidth=1)
         axes.set_ylabel("recordings")
         axes.set_xscale("log")
+        # Scores rarely span more than two decades: a few plain numbers instead of powers of ten.
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=8)
     lower.set_xlabel(f"anomaly score (alarm above {detector.threshold:.3g}, {detector.false_alarms})")

@@ -1,0 +1,33 @@
+"""HTML pages from Jinja2 templates on one shared shell: every value is escaped, nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+from harken.core.version import __version__
+
+
+def render(package: str, template: str, **values: Any) -> str:
+    """The page that `templates/<template>` of a package makes of these values; it may extend the shell `page.html`."""
+    return _environment(package).get_template(template).render(version=__version__, **values)
+
+
+def data_url(data: bytes, media_type: str) -> str:
+    """An address that holds the data itself, such as `data:image/png;base64,...`."""
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+@lru_cache(maxsize=8)
+def _environment(package: str) -> Environment:
+    return Environment(
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("harken.core")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
