@@ -1,4 +1,4 @@
-"""The simulated plant: layout, determinism, physics of the faults, neither trivial nor hopeless."""
+"""Simulated plant: layout, determinism, physics of the faults, difficulty."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from harken.plant.bearing import BPFI, BPFO
 from harken.plant.fan import BLADES, HZ_PER_VOLT
 from harken.plant.gearbox import HZ_PER_VOLT as GEARBOX_HZ_PER_VOLT
 from harken.plant.gearbox import PINION_TEETH, mesh_table
-from harken.plant.machine import Run
+from harken.plant.machine import OperatingRun
 from harken.plant.room import FAR_LOSS_DB
 from harken.plant.signals import modes, noise, rms, slope
 from harken.plant.simulate import CONDITIONS, DOMAINS, MACHINES, Item, operation, render
@@ -34,7 +34,7 @@ from harken.plant.simulate import CONDITIONS, DOMAINS, MACHINES, Item, operation
 RATE = 16_000
 SMALL = {"train_source": 4, "train_target": 2, "test_per_condition": 3, "supplemental": 2, "seconds": 0.5}
 
-# The official grammar, written out here apart from the code under test.
+# The official naming scheme, written independently of the code under test.
 RECORDING = re.compile(
     r"section_00_(source|target)_(?:train_normal|test_(?:normal|anomaly))_\d{4}_"
     r"(?:noAttribute|[a-zA-Z]+_[^_]+(?:_[a-zA-Z]+_[^_]+)*)\.wav"
@@ -57,7 +57,7 @@ def relative_files(root: Path) -> dict[str, bytes]:
 # Layout
 
 
-def test_layout_and_names_are_the_official_ones(plant: Path) -> None:
+def test_layout_and_names_are_official(plant: Path) -> None:
     assert len(list_machines()) >= 5
     assert {path.name for path in plant.iterdir()} == set(list_machines())
     kinds = set()
@@ -72,8 +72,8 @@ def test_layout_and_names_are_the_official_ones(plant: Path) -> None:
         assert sum("_source_train_normal_" in name for name in train) == 4
         for domain in DOMAINS:
             for condition in CONDITIONS:
-                found = (folder / "test").glob(f"section_00_{domain}_test_{condition}_*.wav")
-                assert sorted(path.name.split("_")[5] for path in found) == ["0000", "0001", "0002"]
+                wavs = (folder / "test").glob(f"section_00_{domain}_test_{condition}_*.wav")
+                assert sorted(path.name.split("_")[5] for path in wavs) == ["0000", "0001", "0002"]
         extra = {SUPPLEMENTAL.fullmatch(path.name) for path in (folder / "supplemental").iterdir()}
         assert len(extra) == 2
         assert None not in extra
@@ -81,13 +81,13 @@ def test_layout_and_names_are_the_official_ones(plant: Path) -> None:
     assert kinds == {"machine", "noise"}
 
 
-def test_names_are_read_back_by_the_grammar(plant: Path) -> None:
+def test_names_can_be_parsed(plant: Path) -> None:
     for path in plant.rglob("*.wav"):
         name = parse_name(path.stem)
         assert name is not None
         assert name.split == path.parent.name
-        silent = path.parent.name == "supplemental" or path.parent.parent.name == "slider"
-        assert (name.attributes == "") == silent
+        hidden = path.parent.name == "supplemental" or path.parent.parent.name == "slider"
+        assert (name.attributes == "") == hidden
 
 
 def test_attributes_match_files_and_names(plant: Path) -> None:
@@ -101,11 +101,11 @@ def test_attributes_match_files_and_names(plant: Path) -> None:
             assert all(row[0].endswith("_noAttribute.wav") for row in rows)
             continue
         pairs = (len(header) - 1) // 2
-        assert header == ["file_name", *(f"d{n}{part}" for n in range(1, pairs + 1) for part in "pv")]
+        assert header == ["file_name", *(f"d{n}{suffix}" for n in range(1, pairs + 1) for suffix in "pv")]
         assert all(Path(row[0]).stem.endswith("_" + "_".join(row[1:])) for row in rows)
 
 
-def test_target_operates_otherwise_than_source() -> None:
+def test_target_conditions_differ_from_source() -> None:
     for machine in MACHINES.values():
         assert len(machine.source) > 1
         assert not [condition for condition in machine.target if condition in machine.source]
@@ -129,17 +129,17 @@ def test_a_very_loud_factory_does_not_clip() -> None:
 # Determinism
 
 
-def test_same_seed_same_bytes_other_seed_other_sound(tmp_path: Path) -> None:
-    one, same, other = (tmp_path / name for name in ("one", "same", "other"))
-    for root, seed in ((one, 3), (same, 3), (other, 4)):
+def test_bytes_depend_on_the_seed_only(tmp_path: Path) -> None:
+    first, same, different = (tmp_path / name for name in ("first", "same", "different"))
+    for root, seed in ((first, 3), (same, 3), (different, 4)):
         simulate(root, machines=["valve", "fan"], seed=seed, **SMALL)
-    assert relative_files(one) == relative_files(same)
-    before, after = relative_files(one), relative_files(other)
+    assert relative_files(first) == relative_files(same)
+    before, after = relative_files(first), relative_files(different)
     assert before.keys() == after.keys()
     assert all(before[name] != after[name] for name in before if name.endswith(".wav"))
 
 
-def test_a_clip_is_the_same_in_any_plant(plant: Path, tmp_path: Path) -> None:
+def test_a_clip_does_not_depend_on_the_size_of_the_plant(plant: Path, tmp_path: Path) -> None:
     less = {**SMALL, "train_source": 2, "train_target": 1, "test_per_condition": 1, "supplemental": 1}
     files = simulate(tmp_path, machines=["slider", "bearing"], hide_attributes=["slider"], **less)
     assert len(files) == 2 * (2 + 1 + 4 + 1)
@@ -148,16 +148,16 @@ def test_a_clip_is_the_same_in_any_plant(plant: Path, tmp_path: Path) -> None:
 
 
 def test_hiding_attributes_changes_names_only(plant: Path, tmp_path: Path) -> None:
-    told = simulate(tmp_path, machines=["slider"], **SMALL)
+    visible = simulate(tmp_path, machines=["slider"], **SMALL)
     hidden = sorted((plant / "slider" / "train").iterdir())
-    assert [path.read_bytes() for path in sorted(told) if path.parent.name == "train"] == [
+    assert [path.read_bytes() for path in sorted(visible) if path.parent.name == "train"] == [
         path.read_bytes() for path in hidden
     ]
 
 
 def test_progress_and_no_unfinished_files(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    files = simulate(tmp_path, machines=["pump"], progress=lambda *at: seen.append(at), **SMALL)
+    files = simulate(tmp_path, machines=["pump"], progress=lambda *counts: seen.append(counts), **SMALL)
     assert seen == [(n, len(files)) for n in range(1, len(files) + 1)]
     assert not [path for path in tmp_path.rglob(".*")]
 
@@ -166,32 +166,32 @@ def test_progress_and_no_unfinished_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("machine", ["fan", "valve"])
-def test_the_far_microphone_hears_less_of_the_machine(machine: str) -> None:
+def test_the_far_microphone_records_less_of_the_machine(machine: str) -> None:
     clean = Item(machine, "supplemental", "source", "normal", 0)
     assert MACHINES[machine].supplemental == "machine"
     near_T, far_T = render(clean, samples=2 * RATE, rate=RATE, far_microphone=True).T / 32768
     assert 20 * np.log10(rms(near_T) / rms(far_T)) == pytest.approx(FAR_LOSS_DB, abs=2.0)
-    # Noise is everywhere alike: the far microphone has the lower ratio of signal to noise.
+    # The noise field is diffuse: the far microphone has the lower signal-to-noise ratio.
     noisy = Item(machine, "test", "source", "normal", 0)
     near_T, far_T = render(noisy, samples=2 * RATE, rate=RATE, far_microphone=True, noise_db=40).T / 32768
     assert 20 * np.log10(rms(near_T) / rms(far_T)) == pytest.approx(0.0, abs=2.0)
 
 
-def test_the_near_channel_is_the_clip_without_a_far_one() -> None:
+def test_the_near_channel_equals_the_mono_clip() -> None:
     item = Item("gearbox", "test", "target", "anomaly", 2)
     both = render(item, samples=RATE, rate=RATE, far_microphone=True)
     alone = render(item, samples=RATE, rate=RATE)
     np.testing.assert_array_equal(both[:, 0], alone)
 
 
-def test_noise_level_moves_the_signal_to_noise_ratio() -> None:
+def test_noise_level_changes_the_signal_to_noise_ratio() -> None:
     item = Item("pump", "supplemental", "source", "normal", 0)
     assert MACHINES["pump"].supplemental == "noise"
     usual, louder = (rms(render(item, samples=RATE, rate=RATE, noise_db=db) / 1.0) for db in (0.0, 6.0))
     assert 20 * np.log10(louder / usual) == pytest.approx(6.0, abs=0.2)
 
 
-def test_noise_has_unit_power_and_the_wanted_slope() -> None:
+def test_noise_has_unit_power_and_the_given_slope() -> None:
     noise_T = noise(20 * RATE, RATE, np.random.default_rng(0), slope(6.0, low_hz=200.0))
     assert rms(noise_T) == pytest.approx(1.0, abs=0.03)
     frequency, power = periodogram(noise_T, RATE)
@@ -203,9 +203,9 @@ def test_noise_has_unit_power_and_the_wanted_slope() -> None:
 
 
 def machine_sound(name: str, fault: str | None, *, seconds: float = 4.0, severity: float = 0.9) -> np.ndarray:
-    """(T,) the bare machine in its first condition of the source domain, always with the same draws."""
+    """(T,) the machine alone in its first source condition, with fixed seeds."""
     machine = MACHINES[name]
-    run = Run(machine.source[0], fault, severity, int(seconds * RATE), RATE)
+    run = OperatingRun(machine.source[0], fault, severity, int(seconds * RATE), RATE)
     return machine.sound(run, np.random.default_rng(1), np.random.default_rng(2))
 
 
@@ -217,7 +217,7 @@ def tone_db(signal_T: np.ndarray, frequency_hz: float) -> float:
 
 
 def envelope(signal_T: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray:
-    """(T,) envelope of a band, without its mean: the first step of every bearing diagnosis."""
+    """(T,) envelope of a band, without its mean, as in bearing diagnosis."""
     band = butter(4, (low_hz, high_hz), "bandpass", fs=RATE, output="sos")
     envelope_T = np.abs(hilbert(sosfiltfilt(band, signal_T)))
     return np.asarray(envelope_T - envelope_T.mean())
@@ -230,7 +230,7 @@ def test_a_race_defect_shows_in_the_envelope_spectrum(fault: str, order: float) 
     band = (0.7 * housing.frequency_hz, 1.3 * housing.frequency_hz)
     sound, faulty = (envelope(machine_sound("bearing", f), *band) for f in (None, fault))
     assert tone_db(faulty, order * speed_hz) > tone_db(sound, order * speed_hz) + 15
-    # The line is the defect's own: it stands out of what lies between it and multiples of the shaft speed.
+    # The line belongs to the defect: it exceeds the spectrum between it and multiples of the shaft speed.
     assert tone_db(faulty, order * speed_hz) > tone_db(faulty, (order - 0.25) * speed_hz) + 6
 
 
@@ -242,16 +242,16 @@ def test_an_inner_race_defect_is_modulated_by_the_shaft() -> None:
     )
 
 
-def test_a_cracked_tooth_gives_side_bands_about_the_mesh() -> None:
-    def side_bands_db(crack: float) -> float:
-        """Energy of the second to tenth side-bands about the first mesh tone, relative to it."""
+def test_a_cracked_tooth_causes_sidebands_around_the_mesh() -> None:
+    def sidebands_db(crack: float) -> float:
+        """Energy in dB of the second to tenth sidebands around the first mesh tone, relative to it."""
         order_K = np.abs(np.fft.rfft(mesh_table(PINION_TEETH, np.ones(1), np.zeros(1), 0.1, crack))) ** 2
         sides = [PINION_TEETH + sign * side for sign in (-1, 1) for side in range(2, 11)]
         return float(10 * np.log10(order_K[sides].sum() / order_K[PINION_TEETH] + 1e-12))
 
-    assert side_bands_db(0.0) < -100  # run-out alone has but the first
-    assert side_bands_db(0.1) > -40
-    assert side_bands_db(1.0) > side_bands_db(0.3) + 3 > side_bands_db(0.1) + 6
+    assert sidebands_db(0.0) < -100  # run-out causes the first only
+    assert sidebands_db(0.1) > -40
+    assert sidebands_db(1.0) > sidebands_db(0.3) + 3 > sidebands_db(0.1) + 6
 
 
 def test_a_cracked_tooth_knocks_once_per_revolution() -> None:
@@ -283,7 +283,7 @@ def test_a_leaking_valve_hisses_while_closed() -> None:
 
 @pytest.mark.parametrize("name", list_machines())
 def test_every_fault_grows_with_its_severity(name: str) -> None:
-    """Where it shows most the spectrum departs from the healthy one: hardly at first, plainly at last."""
+    """Largest spectral deviations from the healthy machine: small for an incipient fault, large for a severe one."""
 
     def spectrum_db(fault: str | None, severity: float) -> np.ndarray:
         sound_T = machine_sound(name, fault, severity=severity, seconds=3.0)
@@ -297,7 +297,7 @@ def test_every_fault_grows_with_its_severity(name: str) -> None:
         assert slight < 0.5 * severe, fault
 
 
-# Neither trivial nor hopeless
+# Difficulty
 
 
 @cache
@@ -306,7 +306,7 @@ def _bands() -> np.ndarray:
 
 
 def log_mel(signal_T: np.ndarray) -> np.ndarray:
-    """(256,) mean and deviation over time of each log-mel band: the plainest embedding."""
+    """(256,) mean and deviation over time of each log-mel band: a minimal embedding."""
     bands_TM = power_spectrogram(signal_T.astype(np.float32), 1024, 512) @ _bands()
     level_TM = 10 * np.log10(np.maximum(bands_TM, 1e-10))
     return np.concatenate([level_TM.mean(axis=0), level_TM.std(axis=0)])
@@ -324,7 +324,7 @@ def clips(machine: str, split: str, count: int, domains: Iterable[str] = DOMAINS
 
 
 @pytest.mark.parametrize("machine", list_machines())
-def test_a_plain_detector_finds_some_anomalies_and_loudness_none(machine: str) -> None:
+def test_a_simple_detector_finds_some_anomalies_and_loudness_none(machine: str) -> None:
     train = clips(machine, "train", 60, ["source"]) + clips(machine, "train", 6, ["target"])
     test = clips(machine, "test", 15)
     sound = {item: render(item, samples=2 * RATE, rate=RATE) / 32768 for item in train + test}
@@ -333,7 +333,7 @@ def test_a_plain_detector_finds_some_anomalies_and_loudness_none(machine: str) -
     score_N = cdist(test_ND / scale_D, train_ND / scale_D).min(axis=1)
     truth_N = [item.condition == "anomaly" for item in test]
     assert 0.65 < roc_auc_score(truth_N, score_N) < 0.95
-    # The same for what `harken fit` does by default.
+    # The same with the defaults of `harken fit`.
     embedder = Embedder(make_spec("spectral", sample_rate=RATE, channels=1))
     train_ND, test_ND = (
         np.stack([embedder.embed(embedder.levelled(sound[item].astype(np.float32)[None])) for item in items])
@@ -345,7 +345,7 @@ def test_a_plain_detector_finds_some_anomalies_and_loudness_none(machine: str) -
     assert max(by_level, 1 - by_level) < 0.65
 
 
-def test_conditions_and_faults_take_turns() -> None:
+def test_conditions_rotate() -> None:
     for name, machine in MACHINES.items():
         items = clips(name, "test", 12, ["source"])
         seen = {tuple(operation(item).values()) for item in items}
@@ -355,12 +355,12 @@ def test_conditions_and_faults_take_turns() -> None:
 # Errors
 
 
-def test_unknown_machines_are_answered_by_the_nearest(tmp_path: Path) -> None:
+def test_unknown_machines_suggest_the_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(HarkenError, match="Did you mean 'gearbox'"):
         simulate(tmp_path, machines=["gear box"])
     with pytest.raises(HarkenError, match="Did you mean 'valve'"):
         simulate(tmp_path, hide_attributes=["valves"])
-    with pytest.raises(HarkenError, match="no machine is named"):
+    with pytest.raises(HarkenError, match="no machine is given"):
         simulate(tmp_path, machines=[])
     assert not list(tmp_path.iterdir())
 
@@ -380,7 +380,7 @@ def test_unknown_machines_are_answered_by_the_nearest(tmp_path: Path) -> None:
         ("seed", -1),
     ],
 )
-def test_sizes_that_make_no_plant_are_refused(tmp_path: Path, option: str, value: float) -> None:
+def test_invalid_sizes_are_refused(tmp_path: Path, option: str, value: float) -> None:
     with pytest.raises(HarkenError) as caught:
         simulate(tmp_path, **{option: value})  # type: ignore[arg-type]
     assert str(value) in str(caught.value)
@@ -392,7 +392,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "fan").mkdir()
     simulate(tmp_path, machines=["fan"], **SMALL)  # an empty folder is fine
     before = relative_files(tmp_path)
-    with pytest.raises(HarkenError, match="something here already") as caught:
+    with pytest.raises(HarkenError, match="not empty") as caught:
         simulate(tmp_path, machines=["bearing", "fan"], seed=1, **SMALL)
     assert caught.value.file == str(tmp_path / "fan")
     assert relative_files(tmp_path) == before

@@ -1,7 +1,7 @@
-"""A simulated plant: machines with physically meant faults, in the layout of DCASE 2025 Task 2.
+"""A simulated plant: machines with physical fault models, in the layout of DCASE 2025 Task 2.
 
-`simulate` writes it. One file a machine family (`fan`, `gearbox`, `bearing`, `slider`, `valve`, `pump`), the
-place they stand in (`room`, `noise`), the pieces their sound is made of (`signals`).
+`simulate` writes it. One file per machine type (`fan`, `gearbox`, `bearing`, `slider`, `valve`, `pump`), room
+acoustics and factory noise (`room`, `noise`), signal building blocks (`signals`).
 """
 
 from harken.plant.simulate import list_machines, simulate

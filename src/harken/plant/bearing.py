@@ -1,15 +1,16 @@
 """Rolling-element bearing on a loaded shaft.
 
-A spall gives a shock whenever a rolling element passes it; each shock rings the housing. Elements slip, so
-that the intervals are random by a per cent or two and the sound is only nearly periodic: its envelope tells
-more than its spectrum (Randall & Antoni, "Rolling element bearing diagnostics - a tutorial", MSSP 25, 2011).
+A spall causes an impulse whenever a rolling element passes it; each impulse excites the resonances of the housing.
+Elements slip, which makes the intervals random by one or two per cent and the sound only pseudo-periodic: its envelope
+is more informative than its spectrum (Randall & Antoni, "Rolling element bearing diagnostics - a tutorial", MSSP 25,
+2011).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from harken.plant.machine import Machine, Run, conditions
+from harken.plant.machine import Machine, OperatingRun, conditions
 from harken.plant.signals import (
     Float,
     Rng,
@@ -28,29 +29,29 @@ from harken.plant.signals import (
 
 #: geometry: rolling elements, ratio of their diameter to the pitch diameter; contact angle 0
 ELEMENTS, DIAMETER_RATIO = 9, 0.22
-#: fault orders: shocks per shaft revolution of a spall on the outer (fixed) and inner (turning) race
+#: fault orders: impulses per shaft revolution from a spall on the outer (fixed) and inner (rotating) race
 BPFO = ELEMENTS / 2 * (1 - DIAMETER_RATIO)
 BPFI = ELEMENTS / 2 * (1 + DIAMETER_RATIO)
-#: standard deviation of the interval between two shocks, relative
+#: relative standard deviation of the interval between two impulses
 SLIP = 0.01
 
 
 def spall_shocks(angle_T: Float, order: float, rate: int, rng: Rng) -> tuple[Float, Float]:
-    """Times in s (N,) and shaft angles in revolutions (N,) of a spall that is passed `order` times a turn."""
+    """Times in s (N,) and shaft angles in revolutions (N,) of a spall that is passed `order` times per revolution."""
     count = int(1.1 * (angle_T[-1] - angle_T[0]) * order) + 2
-    # Each slip shifts all later shocks: independent increments (Antoni & Randall, J. Vib. Acoust. 125, 2003).
+    # Each slip shifts all later impulses: independent increments (Antoni & Randall, J. Vib. Acoust. 125, 2003).
     interval_N = (1.0 + SLIP * rng.standard_normal(count)) / order
     shock_N = angle_T[0] - rng.uniform() / order + np.cumsum(interval_N)
     shock_N = shock_N[(shock_N > angle_T[0]) & (shock_N < angle_T[-1])]
     return np.interp(shock_N, angle_T, np.arange(len(angle_T)) / rate), shock_N
 
 
-def sound(run: Run, unit: Rng, rng: Rng) -> Float:
+def sound(run: OperatingRun, unit: Rng, rng: Rng) -> Float:
     """See `Machine.sound`.
 
-    outer race: shocks at BPFO, all alike, as the spall stays in the load zone.
-    inner race: shocks at BPFI, modulated once per revolution as the spall turns through the load zone.
-    dirty grease: hard particles: many small shocks at random times.
+    outer race: impulses at BPFO of equal strength, as the spall stays in the load zone.
+    inner race: impulses at BPFI, modulated once per revolution as the spall passes through the load zone.
+    dirty grease: hard particles cause many small impulses at random times.
     """
     speed_hz = run.value("vel") * (1.0 + 0.004 * rng.standard_normal())
     angle_T = run.shaft(speed_hz, rng, slack=0.002)
@@ -66,7 +67,7 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     rolling_T = noise(run.samples, run.rate, rng, slope(4.0 + 0.3 * rng.standard_normal(), low_hz=150.0))
     contact_T = noise(run.samples, run.rate, rng, band(2600.0, 0.8))
     contact_T *= swell(0.1, run.samples, run.rate, rng)
-    # Healthy rolling contacts rub and tick a little too.
+    # Healthy rolling contacts produce some friction and ticking too.
     tick_N = poisson_times(60.0, run.seconds, rng)
     ticks_T = impulses(tick_N, rng.exponential(1.0, len(tick_N)), run.samples, run.rate)
     sum_T: Float = shaft_T + 0.8 * rolling_T + 0.15 * contact_T
@@ -76,7 +77,7 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
         time_N, at_N = spall_shocks(angle_T, BPFO if outer else BPFI, run.rate, rng)
         strength_N = 1.0 + 0.2 * rng.standard_normal(len(time_N))
         if inner:
-            # Load zone of about a third of a turn (Stribeck), never wholly unloaded.
+            # Load zone of about a third of a revolution (Stribeck), never fully unloaded.
             strength_N *= 0.15 + np.maximum(np.cos(2 * np.pi * at_N), 0.0) ** 1.5
         shocks_T = impulses(time_N, strength_N, run.samples, run.rate)
         sum_T += (outer + inner) * at_level(ring(shocks_T, housing, run.rate), 0.0)

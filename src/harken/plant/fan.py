@@ -1,14 +1,14 @@
-"""Axial fan: blade-pass tones over turbulence.
+"""Axial fan: blade-pass tones and turbulence noise.
 
-Tones stand at multiples of blades x shaft speed; the broadband part falls with frequency from a corner that
-goes with the speed, at a constant Strouhal number (Neise, "Review of fan noise generation mechanisms", 1992).
+Tones are at multiples of blades x shaft speed; the broadband component falls off above a corner frequency that is
+proportional to the speed, at a constant Strouhal number (Neise, "Review of fan noise generation mechanisms", 1992).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from harken.plant.machine import Machine, Run, conditions
+from harken.plant.machine import Machine, OperatingRun, conditions
 from harken.plant.signals import (
     Float,
     Rng,
@@ -24,17 +24,17 @@ from harken.plant.signals import (
 )
 
 BLADES = 7
-#: shaft speed in Hz for one volt of supply
+#: shaft speed in Hz per volt of supply
 HZ_PER_VOLT = 1.05
 
 
-def sound(run: Run, unit: Rng, rng: Rng) -> Float:
+def sound(run: OperatingRun, unit: Rng, rng: Rng) -> Float:
     """See `Machine.sound`.
 
-    unbalance: the rotor's mass centre is off its axis: the 1x order rises, blade-pass tones get side-bands at
-        1x, the swirl is modulated once per revolution.
-    chipped blade: one blade differs: every shaft order sounds, and turbulence bursts once per revolution.
-    blocked inlet: rotating stall: a rumble below the blade pass, modulated at 0.45 shaft speed; less flow.
+    unbalance: the rotor's centre of mass is off its axis: the 1x order rises, blade-pass tones get sidebands at
+        1x, the turbulence is modulated once per revolution.
+    chipped blade: one blade differs: all shaft orders appear, and turbulence bursts once per revolution.
+    blocked inlet: rotating stall: a rumble below the blade-pass frequency, modulated at 0.45 x shaft speed; less flow.
     """
     volts = run.value("spd")
     speed_hz = HZ_PER_VOLT * volts * (1.0 + 0.004 * rng.standard_normal())
@@ -44,7 +44,7 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     stall = run.fault_gain("blocked inlet", -16.0, 10.0)
 
     order_K = np.arange(6 * BLADES + 2)
-    # Spacing of the blades is never perfect: weak lines at every order.
+    # Blade spacing is never perfectly even: weak lines at every order.
     amplitude_K = 0.02 * unit.uniform(0.3, 1.0, len(order_K)) + chip * 0.35 / np.sqrt(1.0 + order_K)
     add_blade_passes(amplitude_K, BLADES, passes=6, weakest=0.7, modulation=unbalance, unit=unit, rng=rng)
     amplitude_K[1] += 0.15 + 1.5 * unbalance

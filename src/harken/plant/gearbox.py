@@ -1,9 +1,9 @@
-"""One-stage gearbox: tooth-mesh tones with side-bands of both shafts.
+"""One-stage gearbox: gear-mesh tones with sidebands of both shafts.
 
-The mesh frequency is teeth x shaft speed. Load bends the teeth and raises the mesh tones; run-out of either
-wheel modulates them, which gives side-bands at multiples of the shaft speed (Randall, "A new method of
-modeling gear faults", 1982). A cracked tooth is softer: once per revolution the mesh tone dips and lags, and
-the shock rings the casing (McFadden, "Detecting fatigue cracks in gears by amplitude and phase demodulation
+The mesh frequency is teeth x shaft speed. Load deflects the teeth and raises the mesh tones; run-out of either
+wheel modulates them, which causes sidebands at multiples of the shaft speed (Randall, "A new method of
+modeling gear faults", 1982). A cracked tooth is less stiff: once per revolution the mesh tone dips and lags, and
+the impulse excites the casing (McFadden, "Detecting fatigue cracks in gears by amplitude and phase demodulation
 of the meshing vibration", 1986).
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harken.plant.machine import Machine, Run, conditions
+from harken.plant.machine import Machine, OperatingRun, conditions
 from harken.plant.signals import (
     Float,
     Rng,
@@ -33,16 +33,16 @@ HZ_PER_VOLT = 0.9
 
 
 def mesh_table(teeth: int, amplitude_M: Float, phase_M: Float, run_out: float, crack: float) -> Float:
-    """One revolution (P,) of the mesh tones seen from one wheel.
+    """One revolution (P,) of the mesh tones, relative to one wheel.
 
     run_out: depth of the amplitude modulation by an eccentric wheel. crack: depth of the dip while the weak
-    tooth carries the load; the first mesh tone then lags by twice as much in radians.
+    tooth carries the load; the first mesh tone then lags by twice that value in radians.
     """
     angle_P = table_angles(teeth * len(amplitude_M))
     weak_P = bump(angle_P, 0.5, 0.7 / teeth)
     lag_P = 2.0 * crack * weak_P
     mesh_P = 2 * np.pi * teeth * angle_P - lag_P
-    # Harmonics of the mesh as powers of its first one.
+    # Mesh harmonics as powers of the fundamental.
     polynomial_M = np.append(0.0, amplitude_M * np.exp(1j * phase_M))
     wave_P = np.polynomial.polynomial.polyval(np.exp(1j * mesh_P), polynomial_M).real
     wave_P *= 1.0 + run_out * np.cos(2 * np.pi * angle_P)
@@ -50,12 +50,12 @@ def mesh_table(teeth: int, amplitude_M: Float, phase_M: Float, run_out: float, c
     return np.asarray(wave_P)
 
 
-def sound(run: Run, unit: Rng, rng: Rng) -> Float:
+def sound(run: OperatingRun, unit: Rng, rng: Rng) -> Float:
     """See `Machine.sound`.
 
-    cracked tooth: side-bands of the pinion about every mesh tone and a shock once per revolution.
+    cracked tooth: pinion sidebands around every mesh tone and an impulse once per revolution.
     worn teeth: the profile is no longer an involute: higher mesh harmonics, more friction noise.
-    dry gears: no oil film: scuffing noise at high frequency, modulated by the mesh.
+    dry gears: no oil film: scuffing noise at high frequencies, modulated by the mesh.
     """
     speed_hz = HZ_PER_VOLT * run.value("volt") * (1.0 + 0.004 * rng.standard_normal())
     load = run.value("wt") / 100.0
@@ -80,7 +80,7 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     rolling_T = noise(run.samples, run.rate, rng, slope(4.0 + 0.3 * rng.standard_normal(), low_hz=300.0))
     sum_T += (0.5 + 0.8 * wear) * rolling_T * swell(0.08, run.samples, run.rate, rng)
     if crack:
-        # The shock is short in angle, so that it is sharper at higher speed.
+        # The impulse has a fixed width in angle: it is sharper at higher speed.
         shock_T = periodic(angle_T, bump(table_angles(256), 0.5, 0.002)) * speed_hz
         sum_T += at_level(ring(np.diff(shock_T, prepend=shock_T[0]), casing, run.rate), -6.0) * 2.0 * crack
     if scuff:

@@ -1,4 +1,4 @@
-"""What a simulated machine is: its operating conditions, its faults and the sound it makes in a run."""
+"""Simulated machines: operating conditions, faults and sound."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from harken.plant.signals import Float, Rng, decibels, revolutions
 
 
 @dataclass(frozen=True)
-class Run:
-    """One clip's worth of a machine at work.
+class OperatingRun:
+    """State of a machine during one clip.
 
-    operation: attribute -> value, as they stand in the file name (`spd` -> `28V`).
-    fault, severity: what is broken, None when nothing is, and how far it has gone, 0 to 1.
+    operation: attribute -> value, as in the file name (`spd` -> `28V`).
+    fault: name of the fault, None for a healthy machine. severity: 0 (incipient) to 1 (severe).
+    samples, rate: length of the clip in samples, sampling rate in Hz.
     """
 
     operation: Mapping[str, str]
@@ -26,19 +27,20 @@ class Run:
 
     @property
     def seconds(self) -> float:
+        """Length of the clip in seconds."""
         return self.samples / self.rate
 
     def value(self, attribute: str) -> float:
-        """The number in an attribute's value: 28 for `28V`."""
+        """Numeric part of an attribute's value: 28 for `28V`. Raises ValueError where there is none."""
         match = re.search(r"\d+(\.\d+)?", self.operation[attribute])
         if match is None:
             raise ValueError(f"{attribute} {self.operation[attribute]} has no number")
         return float(match[0])
 
     def fault_gain(self, fault: str, slight_db: float, severe_db: float) -> float:
-        """Amplitude of a fault's sign: from `slight_db` to `severe_db` over its severity; 0 in other runs.
+        """Linear gain of a fault's sound: `slight_db` at severity 0 to `severe_db` at 1; 0.0 without that fault.
 
-        In dB, because symptoms grow exponentially over a machine's life and are heard on a log scale.
+        Interpolated in dB, because symptoms grow exponentially over a machine's life.
         """
         if self.fault != fault:
             return 0.0
@@ -53,20 +55,20 @@ class Run:
 class Machine:
     """A machine type.
 
-    source, target: operating conditions of the two domains. They take turns from clip to clip.
-    faults: names that `sound` knows.
-    sound: (run, unit, rng) -> (T,) sound pressure in any unit. `unit` starts from the same seed for every
-        clip and draws what was fixed when the machine was built; `rng` belongs to the clip.
-    snr_db: machine to factory noise at the near microphone.
-    level_db: usual recording level in dB of full scale; impulsive machines need more headroom.
-    supplemental: what the supplemental recordings hold, the clean machine or the factory alone.
+    source, target: operating conditions of the two domains, used in rotation from clip to clip.
+    faults: names of the faults that `sound` models.
+    sound: (run, unit, rng) -> (T,) sound pressure in arbitrary units. `unit` has the same seed for every clip
+        and draws the properties of this unit of the machine; `rng` is specific to the clip.
+    snr_db: machine sound to factory noise at the near microphone.
+    level_db: mean recording level in dBFS; impulsive machines need more headroom.
+    supplemental: content of the supplemental recordings, the clean machine or factory noise only.
     """
 
     name: str
     source: tuple[Mapping[str, str], ...]
     target: tuple[Mapping[str, str], ...]
     faults: tuple[str, ...]
-    sound: Callable[[Run, Rng, Rng], Float]
+    sound: Callable[[OperatingRun, Rng, Rng], Float]
     snr_db: float
     level_db: float = -28.0
     supplemental: Literal["machine", "noise"] = "machine"
@@ -76,5 +78,7 @@ def conditions(**values: str) -> tuple[dict[str, str], ...]:
     """All combinations of space-separated attribute values: conditions(spd="24V 28V", mic="1")."""
     combinations: list[dict[str, str]] = [{}]
     for attribute, choices in values.items():
-        combinations = [{**known, attribute: choice} for known in combinations for choice in choices.split()]
+        combinations = [
+            {**combination, attribute: choice} for combination in combinations for choice in choices.split()
+        ]
     return tuple(combinations)

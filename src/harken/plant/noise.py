@@ -1,4 +1,4 @@
-"""The factory around a machine: a coloured background, distant machines, now and then a clank."""
+"""Factory noise: coloured background noise, distant machines, occasional clanks."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from harken.plant.signals import (
 
 @dataclass(frozen=True)
 class Background:
-    """A place in the factory.
+    """Noise conditions at one location in the factory.
 
-    slope_db: fall of its spectrum in dB per octave above `low_hz`. hums_hz: shaft speeds of machines far off.
-    hum_db: their level relative to the background. clanks: per second.
+    slope_db: spectral roll-off in dB per octave above `low_hz`. hums_hz: shaft speeds of distant machines.
+    hum_db: their level relative to the background noise. clanks: mean number per second.
     """
 
     slope_db: float
@@ -43,13 +43,13 @@ BACKGROUNDS = {
     "A": Background(slope_db=4.5, low_hz=120.0, hums_hz=(24.7, 49.3), hum_db=-6.0, clanks=0.08),
     "B": Background(slope_db=4.0, low_hz=180.0, hums_hz=(16.4, 49.6), hum_db=-5.0, clanks=0.12),
 }
-#: where clips are recorded whose attributes name no background
+#: background of clips whose attributes name none
 DEFAULT_BACKGROUND = "A"
 _STEEL = (Mode(1270.0, 0.004), Mode(2140.0, 0.004, 0.7), Mode(3480.0, 0.005, 0.5))
 
 
 def factory_noise(background: Background, samples: int, rate: int, rng: Rng) -> Float:
-    """(T,) noise of about unit power; the slope and the levels of the hums differ a little in every clip."""
+    """(T,) noise of about unit power; slope and hum levels vary slightly from clip to clip."""
     tilt = background.slope_db + 0.25 * rng.standard_normal()
     sum_T = noise(samples, rate, rng, slope(tilt, low_hz=background.low_hz))
     sum_T *= swell(0.08, samples, rate, rng)

@@ -1,10 +1,10 @@
-"""Centrifugal pump: vane-pass tones, flow noise, cavitation when its inlet pressure falls."""
+"""Centrifugal pump: vane-pass tones, flow noise, cavitation at low inlet pressure."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from harken.plant.machine import Machine, Run, conditions
+from harken.plant.machine import Machine, OperatingRun, conditions
 from harken.plant.signals import (
     Float,
     Rng,
@@ -23,17 +23,17 @@ from harken.plant.signals import (
 )
 
 VANES = 6
-#: shaft speed in Hz at 0 and for each litre per second of flow: the drive follows the demand
+#: shaft speed in Hz at zero flow, and increase per litre per second: the drive follows the demand
 IDLE_HZ, HZ_PER_LITRE = 22.0, 0.6
 
 
-def sound(run: Run, unit: Rng, rng: Rng) -> Float:
+def sound(run: OperatingRun, unit: Rng, rng: Rng) -> Float:
     """See `Machine.sound`.
 
-    cavitation: vapour bubbles collapse in the impeller: dense broadband crackle, denser under each vane
+    cavitation: vapour bubbles collapse in the impeller: dense broadband crackle, densest at each vane passage
         (Brennen, Hydrodynamics of Pumps, 1994).
-    leak: a jet through the shaft seal: a steady hiss.
-    clogging: debris on one vane: 1x and side-bands of the vane pass, recirculation rumble.
+    leak: a jet through the shaft seal causes a steady hiss.
+    clogging: debris on one vane: 1x, sidebands of the vane-pass tones, recirculation rumble.
     """
     speed_hz = (IDLE_HZ + HZ_PER_LITRE * run.value("flow")) * (1.0 + 0.004 * rng.standard_normal())
     angle_T = run.shaft(speed_hz, rng)

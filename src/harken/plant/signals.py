@@ -1,7 +1,7 @@
-"""Building blocks of machine sound: shafts that wander, periodic waves, shaped noise, impulses, resonances.
+"""Building blocks of machine sound: shafts with speed fluctuation, periodic waves, shaped noise, impulses, resonances.
 
-Signals are float32 (T,) at `rate` Hz; times and angles, which grow over a clip, are float64. Randomness comes
-from the generator that is handed in, nowhere else.
+Signals are float32 (T,) at `rate` Hz; times and angles, which grow over a clip, are float64. All randomness comes
+from the generator passed in.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from scipy.signal import oaconvolve
 Float = NDArray[np.floating[Any]]
 Rng = np.random.Generator
 
-#: points of a wave table for its highest harmonic: linear interpolation then errs by less than -55 dB
+#: points per period of the highest harmonic in a wave table: linear interpolation errors stay below -55 dB
 POINTS_PER_WAVE = 48
-#: seconds between the knots of a slowly wandering quantity
+#: seconds between the knots of a slow random fluctuation
 KNOT_S = 0.5
 #: impulse responses end where they have decayed by 80 dB
 DECAY_NEPERS = 4.0 * math.log(10.0)
@@ -38,24 +38,24 @@ def rms(signal_T: Float) -> float:
 
 
 def at_level(signal_T: Float, db: float) -> Float:
-    """The signal scaled to a root mean square of `db` relative to 1; silence stays silent."""
+    """The signal (T,) scaled to an RMS of `db` dB relative to 1; silence stays silent."""
     loudness = rms(signal_T)
     return signal_T * (decibels(db) / loudness) if loudness > 0 else signal_T
 
 
 def wander(samples: int, rate: int, rng: Rng) -> Float:
-    """A slow random course of unit variance at its knots, 0.5 s apart, linear between them."""
+    """(T,) slow random fluctuation: unit-variance knots 0.5 s apart, linearly interpolated."""
     knots = int(np.ceil(samples / rate / KNOT_S)) + 1
     return np.interp(np.arange(samples) / (rate * KNOT_S), np.arange(knots), rng.standard_normal(knots))
 
 
 def swell(depth: float, samples: int, rate: int, rng: Rng) -> Float:
-    """1 + depth x `wander`: slow changes of strength within a clip."""
+    """(T,) 1 + depth x `wander`: slow amplitude changes within a clip."""
     return (1.0 + depth * wander(samples, rate, rng)).astype(np.float32)
 
 
 def revolutions(speed_hz: float, samples: int, rate: int, rng: Rng, *, slack: float = 0.003) -> Float:
-    """Angle of a shaft in revolutions from a random start; its speed wanders by `slack` (relative, sigma)."""
+    """(T,) shaft angle in revolutions from a random start; `slack` is the relative std of the speed fluctuation."""
     start = rng.uniform()
     angle_T = 1.0 + slack * wander(samples, rate, rng)
     np.cumsum(angle_T, out=angle_T)
@@ -65,9 +65,9 @@ def revolutions(speed_hz: float, samples: int, rate: int, rng: Rng, *, slack: fl
 
 
 def periodic(angle_T: Float, table_P: Float) -> Float:
-    """A wave that repeats with every revolution: `table_P` holds one period, a power of two of points.
+    """(T,) wave with a period of one revolution; `table_P` holds one period, P a power of two.
 
-    A table costs one interpolation, however many harmonics it holds.
+    The cost is one interpolation, independent of the number of harmonics.
     """
     position_T = angle_T * len(table_P)
     index_T = position_T.astype(np.int64)
@@ -82,13 +82,13 @@ def periodic(angle_T: Float, table_P: Float) -> Float:
 
 
 def table_angles(harmonics: int) -> Float:
-    """The angles (P,), in revolutions, of a table fine enough for that many harmonics."""
+    """(P,) angles in revolutions of a wave table fine enough for `harmonics` harmonics."""
     points = 1 << int(np.ceil(np.log2(max(harmonics, 4) * POINTS_PER_WAVE)))
     return np.asarray(np.arange(points) / points)
 
 
 def harmonics(amplitude_K: Float, rng: Rng) -> Float:
-    """Table (P,) of sum over k of amplitude_K[k] cos(2 pi k angle + random phase); there is no order 0."""
+    """(P,) wave table: sum over k >= 1 of amplitude_K[k] cos(2 pi k angle + random phase)."""
     points = len(table_angles(len(amplitude_K)))
     phase_K = np.exp(2j * np.pi * rng.uniform(size=len(amplitude_K)))
     spectrum_K = amplitude_K * phase_K * (points / 2)
@@ -99,11 +99,11 @@ def harmonics(amplitude_K: Float, rng: Rng) -> Float:
 def add_blade_passes(
     amplitude_K: Float, blades: int, *, passes: int, weakest: float, modulation: float, unit: Rng, rng: Rng
 ) -> None:
-    """Add the tones of a rotor's blades, or vanes, to the amplitudes of its shaft's orders.
+    """Add blade-pass (or vane-pass) tones in place to the amplitudes (K,) of the shaft orders.
 
-    They stand at multiples 1 to `passes` of blades x shaft speed, each drawn from `weakest` to 1.2 for the rotor
-    (`unit`) and divided by its multiple; from clip to clip (`rng`) they vary by a tenth. modulation: depth of what is
-    uneven on the rotor, once per revolution, which gives each of them side-bands.
+    The tones are at multiples 1 to `passes` of blades x shaft speed. Each amplitude is drawn from `weakest` to 1.2 per
+    rotor (`unit`) and divided by its multiple; it varies by a tenth from clip to clip (`rng`). modulation: depth of
+    the once-per-revolution modulation, which gives each tone sidebands.
     """
     pass_M = np.arange(1, passes + 1)
     order_M = pass_M * blades
@@ -113,27 +113,27 @@ def add_blade_passes(
         amplitude_K[order_M + side] += 0.5 * modulation * amplitude_K[order_M]
 
 
-def bump(angle_P: Float, at: float, width: float) -> Float:
-    """Gaussian bump of height 1 once a revolution; `at` and `width` (1 sigma) in revolutions."""
-    distance_P = (angle_P - at + 0.5) % 1.0 - 0.5
+def bump(angle_P: Float, centre: float, width: float) -> Float:
+    """(P,) Gaussian bump of height 1, once per revolution; `centre` and `width` (1 sigma) in revolutions."""
+    distance_P = (angle_P - centre + 0.5) % 1.0 - 0.5
     return np.asarray(np.exp(-0.5 * (distance_P / width) ** 2))
 
 
 def noise(samples: int, rate: int, rng: Rng, shape: Callable[[Float], Float]) -> Float:
-    """Gaussian noise of unit expected power whose amplitude spectrum follows shape(frequency in Hz)."""
+    """(T,) Gaussian noise of unit expected power with amplitude spectrum shape(frequency in Hz)."""
     length = scipy.fft.next_fast_len(samples, real=True)
     gain_F = shape(scipy.fft.rfftfreq(length, 1.0 / rate).astype(np.float32))
-    gain_F[0] = 0.0  # microphones do not carry DC
+    gain_F[0] = 0.0  # microphones have no DC response
     # Unit power, by Parseval: real and imaginary part of each of length / 2 bins have a variance of 1.
     gain_F *= np.float32(math.sqrt(length / 2.0) / rms(gain_F))
-    # The transform of white noise is white noise: no need to draw it in time.
+    # The transform of white noise is white noise: it can be drawn in the frequency domain.
     spectrum_F = rng.standard_normal(2 * len(gain_F), dtype=np.float32).view(np.complex64)
     spectrum_F *= gain_F
     return np.asarray(scipy.fft.irfft(spectrum_F, length)[:samples])
 
 
 def slope(db_per_octave: float, *, low_hz: float) -> Callable[[Float], Float]:
-    """Spectrum that falls by `db_per_octave` above `low_hz` and is flat below."""
+    """Amplitude spectrum that falls by `db_per_octave` above `low_hz` and is flat below."""
     exponent = -db_per_octave / (20.0 * math.log10(2.0))
 
     def shape(frequency_F: Float) -> Float:
@@ -143,7 +143,7 @@ def slope(db_per_octave: float, *, low_hz: float) -> Callable[[Float], Float]:
 
 
 def band(centre_hz: float, octaves: float) -> Callable[[Float], Float]:
-    """Spectrum that is a Gaussian hump over log frequency; `octaves` is its standard deviation."""
+    """Amplitude spectrum that is Gaussian over log frequency; `octaves` is its standard deviation."""
 
     def shape(frequency_F: Float) -> Float:
         distance_F = np.log2(np.maximum(frequency_F, 1.0) / centre_hz)
@@ -153,7 +153,7 @@ def band(centre_hz: float, octaves: float) -> Callable[[Float], Float]:
 
 
 def impulses(time_N: Float, amplitude_N: Float, samples: int, rate: int) -> Float:
-    """Impulses at any times in s, each shared by the two samples it lies between; none outside the signal."""
+    """(T,) impulses at fractional times in s, split linearly between adjacent samples; those outside are dropped."""
     position_N = time_N * rate
     inside_N = (position_N >= 0) & (position_N < samples - 1)
     position_N, amplitude_N = position_N[inside_N], amplitude_N[inside_N]
@@ -165,13 +165,13 @@ def impulses(time_N: Float, amplitude_N: Float, samples: int, rate: int) -> Floa
 
 
 def poisson_times(per_second: float, seconds: float, rng: Rng) -> Float:
-    """Times in s of events that come independently of each other."""
+    """Times in s of a Poisson process, unordered."""
     return np.asarray(rng.uniform(0.0, seconds, rng.poisson(per_second * seconds)))
 
 
 @dataclass(frozen=True)
 class Mode:
-    """A resonance of a structure: natural frequency in Hz, damping ratio, relative amplitude."""
+    """Resonance of a structure: natural frequency in Hz, damping ratio, relative amplitude."""
 
     frequency_hz: float
     damping: float
@@ -179,7 +179,7 @@ class Mode:
 
 
 def modes(centres_hz: tuple[float, ...], damping: float, unit: Rng) -> tuple[Mode, ...]:
-    """Modes about the given frequencies: no two castings are alike."""
+    """Modes near the given frequencies, randomised per unit."""
     return tuple(
         Mode(centre * unit.uniform(0.94, 1.06), damping * unit.uniform(0.8, 1.25), unit.uniform(0.6, 1.0))
         for centre in centres_hz
@@ -187,14 +187,14 @@ def modes(centres_hz: tuple[float, ...], damping: float, unit: Rng) -> tuple[Mod
 
 
 def ring(force_T: Float, structure: tuple[Mode, ...], rate: int) -> Float:
-    """Response of damped modes, h(t) = exp(-d w t) sin(w t), to a force; without modes above 0.45 rate."""
-    heard = [mode for mode in structure if mode.frequency_hz <= 0.45 * rate]
-    if not heard:
+    """(T,) response of damped modes, h(t) = exp(-d w t) sin(w t), to a force; modes above 0.45 x rate are dropped."""
+    active = [mode for mode in structure if mode.frequency_hz <= 0.45 * rate]
+    if not active:
         return np.zeros_like(force_T)
-    omega_M = 2.0 * np.pi * np.array([mode.frequency_hz for mode in heard])
-    decay_M = omega_M * np.array([mode.damping for mode in heard])
-    # Gain for about equal energy of a mode whatever its damping.
-    gain_M = np.array([mode.amplitude for mode in heard]) * np.sqrt(decay_M / rate)
+    omega_M = 2.0 * np.pi * np.array([mode.frequency_hz for mode in active])
+    decay_M = omega_M * np.array([mode.damping for mode in active])
+    # Scaled so that the energy of a mode hardly depends on its damping.
+    gain_M = np.array([mode.amplitude for mode in active]) * np.sqrt(decay_M / rate)
     time_R = np.arange(int(DECAY_NEPERS / decay_M.min() * rate) + 1) / rate
     response_R = (np.exp(np.outer(time_R, -decay_M)) * np.sin(np.outer(time_R, omega_M))) @ gain_M
     return np.asarray(oaconvolve(force_T, response_R.astype(np.float32))[: len(force_T)])

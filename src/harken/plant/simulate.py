@@ -1,4 +1,4 @@
-"""Writing a plant: which clips there are, how each is rendered, names, attributes and files."""
+"""Writes a simulated plant: list of clips, rendering, file names and attribute tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harken.plant import room
 from harken.plant.bearing import BEARING
 from harken.plant.fan import FAN
 from harken.plant.gearbox import GEARBOX
-from harken.plant.machine import Machine, Run
+from harken.plant.machine import Machine, OperatingRun
 from harken.plant.noise import BACKGROUNDS, DEFAULT_BACKGROUND, factory_noise
 from harken.plant.pump import PUMP
 from harken.plant.signals import Float, Rng, at_level, decibels
@@ -34,13 +34,13 @@ SECONDS = (0.5, 60.0)
 SAMPLE_RATES = (8_000, 96_000)
 NOISE_DB = (-60.0, 60.0)
 
-#: recording level varies by this much, evenly, for every clip alike: loudness tells nothing
+#: width in dB of the uniform distribution of recording levels, the same for all clips: loudness is uninformative
 GAIN_RANGE_DB = 6.0
-#: standard deviation of a clip's signal-to-noise ratio about the machine's own
+#: standard deviation in dB of a clip's signal-to-noise ratio around the machine's `snr_db`
 SNR_SPREAD_DB = 1.0
 #: self-noise of the microphones relative to full scale; also the dither of the 16-bit samples
 SELF_NOISE_DB = -84.0
-#: peaks stay below
+#: largest peak, relative to full scale
 CEILING = 0.98
 
 Split = Literal["train", "test", "supplemental"]
@@ -52,7 +52,7 @@ CONDITIONS: tuple[Condition, ...] = ("normal", "anomaly")
 
 @dataclass(frozen=True)
 class Item:
-    """One clip to be rendered: all that its sound depends on but the seed and the recording set-up."""
+    """A clip to be rendered: everything its sound depends on except the seed and the recording set-up."""
 
     machine: str
     split: Split
@@ -62,7 +62,7 @@ class Item:
 
     @property
     def series(self) -> str:
-        """The run of consecutive indices this clip belongs to."""
+        """Name of the sequence of consecutive indices this clip belongs to."""
         return f"{self.machine}/{self.split}/{self.domain}/{self.condition}"
 
 
@@ -89,31 +89,32 @@ def simulate(
 ) -> list[Path]:
     """Write a plant below `root` in the layout of the DCASE 2025 Task 2 development set; 16-bit PCM.
 
-    machines: types, all of `list_machines()` by default.
-    train_source, train_target, supplemental: clips a machine; test_per_condition: clips a machine, domain and
-        condition. A clip sounds the same in a smaller and in a larger plant of one seed.
-    far_microphone: two channels as in 2026, near and far; the near one is the single channel of other plants.
-    noise_db: level of the factory noise relative to each machine's usual one.
-    hide_attributes: machines whose operating conditions are not told, as `noAttribute`.
-    progress: called with (files written, files in all).
+    machines: types, default: all of `list_machines()`.
+    train_source, train_target, supplemental: clips per machine; test_per_condition: clips per machine, domain and
+        condition. With the same seed, a clip does not depend on the number of clips.
+    seconds, sample_rate: length of each clip in s, sampling rate in Hz.
+    far_microphone: two channels as in 2026, near and far; the near channel equals the only channel without this option.
+    noise_db: level in dB of the factory noise relative to each machine's default.
+    hide_attributes: machines whose operating conditions are written as `noAttribute`.
+    progress: called with (files written, total number of files).
 
-    Returns the recordings, in the order written. Raises HarkenError for unknown machines, sizes that make no
-    plant, and machine folders that already hold something.
+    Returns the recordings, in the order written. Raises HarkenError for unknown machines, invalid
+    sizes, and machine folders that are not empty.
     """
     root = Path(root)
-    chosen = _known(machines if machines is not None else list_machines())
+    chosen = _machine_names(machines if machines is not None else list_machines())
     if not chosen:
-        raise HarkenError("no machine is named", next_step=f"Name some of {', '.join(MACHINES)}")
-    hidden = frozenset(_known(hide_attributes))
+        raise HarkenError("no machine is given", next_step=f"Name some of {', '.join(MACHINES)}")
+    hidden = frozenset(_machine_names(hide_attributes))
     sizes = (train_source, train_target, test_per_condition, supplemental)
     _check(sizes, seconds, sample_rate, noise_db, seed)
     if root.exists() and not root.is_dir():
-        raise HarkenError("this is a file", file=root, next_step="Name a folder")
+        raise HarkenError("this is a file, not a folder", file=root, next_step="Name a folder")
     for name in chosen:
         folder = root / name
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
             raise HarkenError(
-                "there is something here already",
+                "the folder is not empty",
                 file=folder,
                 next_step="Name another folder or remove this one",
             )
@@ -141,23 +142,23 @@ def simulate(
                 rows.append((path.relative_to(root).as_posix(), attributes))
             if progress is not None:
                 progress(len(written), total)
-        # Last, so that a machine whose attributes are there is whole.
+        # Written last: a machine with this table is complete.
         _write(root / name / "attributes_00.csv", _attributes_csv(rows).encode())
     return written
 
 
 def operation(item: Item) -> dict[str, str]:
-    """Operating condition of a clip, attribute -> value. They take turns, so that few clips cover all."""
+    """Operating condition of a clip, attribute -> value; used in rotation, so that few clips cover all of them."""
     machine = MACHINES[item.machine]
     choices = machine.source if item.domain == "source" else machine.target
     return dict(choices[item.index % len(choices)])
 
 
 def relative_path(item: Item, attributes: Mapping[str, str]) -> Path:
-    """Path below the root in the official grammar; no attributes are written as `noAttribute`."""
+    """Path below the root by the official naming scheme; empty attributes are written as `noAttribute`."""
     folder = Path(item.machine) / item.split
     if item.split == "supplemental":
-        # As published: counted from 1, and with an underscore before the ending.
+        # As published: numbered from 1, with an underscore before the suffix.
         return folder / f"section_00_{MACHINES[item.machine].supplemental}_{item.index + 1:04d}_.wav"
     text = "_".join(f"{key}_{value}" for key, value in attributes.items()) or "noAttribute"
     return folder / f"section_00_{item.domain}_{item.split}_{item.condition}_{item.index:04d}_{text}.wav"
@@ -166,7 +167,7 @@ def relative_path(item: Item, attributes: Mapping[str, str]) -> Path:
 def render(
     item: Item, *, samples: int, rate: int, far_microphone: bool = False, noise_db: float = 0.0, seed: int = 0
 ) -> NDArray[np.int16]:
-    """The recording of a clip, (T,) or (T, 2) int16. Depends on nothing but its arguments."""
+    """Recording of a clip, (T,) or (T, 2) int16; a function of its arguments only."""
     machine = MACHINES[item.machine]
     conditions = operation(item)
     draw_severity, draw_gain = _even_draws(item, seed)
@@ -175,7 +176,7 @@ def render(
     rng = _rng(seed, item.series, item.index)
     # Rooms need a run-up: their first samples lack the echo of what came before.
     extended = samples + int(room.RESPONSE_S * rate)
-    run = Run(conditions, _fault(item, machine), draw_severity, extended, rate)
+    run = OperatingRun(conditions, _fault(item, machine), draw_severity, extended, rate)
 
     near_CT = np.zeros((1, samples), dtype=np.float32)
     far_CT = np.zeros_like(near_CT)
@@ -197,7 +198,7 @@ def render(
     sound_CT = np.concatenate([near_CT, far_CT]) if far_microphone else near_CT
 
     gain = decibels(machine.level_db + GAIN_RANGE_DB * (draw_gain - 0.5))
-    # A clip that would not fit is recorded more softly as a whole: clipping would be a fault of our making.
+    # A clip that would exceed full scale gets a lower gain: clipping would be an artefact of the simulation.
     gain = min(gain, CEILING / float(np.max(np.abs(sound_CT))))
     sound_CT *= gain
     hiss = _rng(seed, f"{item.series}/self-noise", item.index)
@@ -207,7 +208,7 @@ def render(
 
 
 def _fault(item: Item, machine: Machine) -> str | None:
-    """Faults take turns such that in time each meets each operating condition."""
+    """Faults in rotation such that each occurs with each operating condition."""
     if item.condition == "normal":
         return None
     count = len(machine.faults)
@@ -216,15 +217,15 @@ def _fault(item: Item, machine: Machine) -> str | None:
 
 
 def _rng(seed: int, purpose: str, index: int = 0) -> Rng:
-    """A generator of its own for each purpose: clips can be rendered in any order and number."""
+    """A separate generator per purpose: clips can be rendered in any order and number."""
     return np.random.default_rng([seed, zlib.crc32(purpose.encode()), index])
 
 
 def _even_draws(item: Item, seed: int) -> tuple[float, float]:
-    """Severity and gain, each in 0..1, evenly spread over the clips of a series however many there are.
+    """Severity and gain, each in 0..1, evenly spread over the clips of a series of any length.
 
-    The R2 sequence (Roberts 2018), a Kronecker sequence on the plastic number, at a random rotation: small
-    test sets then hold slight and severe faults, soft and loud recordings, in the same shares as large ones.
+    The R2 sequence (Roberts 2018), a Kronecker sequence on the plastic number, with a random shift: small
+    test sets have the same proportions of slight and severe faults, soft and loud recordings, as large ones.
     """
     plastic = 1.324717957244746
     start = _rng(seed, f"{item.series}/even").uniform(size=2)
@@ -233,7 +234,7 @@ def _even_draws(item: Item, seed: int) -> tuple[float, float]:
 
 
 def _paths(machine: str, microphone: str, rate: int, seed: int) -> tuple[Float, Float]:
-    """Responses (R,) from a machine to its near and its far microphone; fixed for a microphone position."""
+    """Responses (R,) from a machine to its near and far microphone; fixed per microphone position."""
     rng = _rng(seed, f"microphone/{machine}/{microphone}")
     near_R = room.response(room.NEAR_M, room.NEAR_DRR_DB, rate, rng)
     return near_R, room.response(room.FAR_M, room.FAR_DRR_DB, rate, rng)
@@ -242,7 +243,7 @@ def _paths(machine: str, microphone: str, rate: int, seed: int) -> tuple[Float, 
 def _items(
     machine: Machine, train_source: int, train_target: int, test_per_condition: int, supplemental: int
 ) -> list[Item]:
-    """Every clip of a machine, in the order of the official listing."""
+    """All clips of a machine, in the order of the official listing."""
     items = [Item(machine.name, "train", "source", "normal", n) for n in range(train_source)]
     items += [Item(machine.name, "train", "target", "normal", n) for n in range(train_target)]
     for domain in DOMAINS:
@@ -256,14 +257,14 @@ def _attributes_csv(rows: Sequence[tuple[str, Mapping[str, str]]]) -> str:
     count = max((len(attributes) for _, attributes in rows), default=0)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["file_name", *(f"d{n}{part}" for n in range(1, count + 1) for part in "pv")])
+    table.writerow(["file_name", *(f"d{n}{suffix}" for n in range(1, count + 1) for suffix in "pv")])
     for name, attributes in rows:
         table.writerow([name, *(cell for pair in attributes.items() for cell in pair)])
     return text.getvalue()
 
 
 def _write(path: Path, content: bytes) -> None:
-    """All of the file or nothing of it."""
+    """Write atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -273,32 +274,32 @@ def _write(path: Path, content: bytes) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _known(names: Sequence[str]) -> list[str]:
-    """The names, each once; HarkenError for one that is no machine here."""
+def _machine_names(names: Sequence[str]) -> list[str]:
+    """The names without duplicates; HarkenError for an unknown machine."""
     if isinstance(names, str):
         names = [names]
     for name in names:
         if name not in MACHINES:
             near = difflib.get_close_matches(name, MACHINES, n=1, cutoff=0.0)
             raise HarkenError(
-                f"there is no machine {name!r} to simulate",
+                f"unknown machine {name!r}",
                 next_step=f"Did you mean {near[0]!r}? The machines are {', '.join(MACHINES)}",
             )
     return list(dict.fromkeys(names))
 
 
 def _check(sizes: tuple[int, int, int, int], seconds: float, rate: int, noise_db: float, seed: int) -> None:
-    """HarkenError for a plant that cannot be made; comparisons are such that NaN is refused too."""
+    """HarkenError for invalid sizes; the comparisons refuse NaN too."""
     names = ("train_source", "train_target", "test_per_condition", "supplemental")
     for name, size, least in zip(names, sizes, (1, 0, 1, 0), strict=True):
         if size < least:
             raise HarkenError(f"{name} is {size}", next_step=f"Give at least {least}")
     for name, value, low, high in (
-        ("a length in seconds", seconds, *SECONDS),
-        ("a sampling rate in Hz", rate, *SAMPLE_RATES),
-        ("a noise level in dB", noise_db, *NOISE_DB),
+        ("clip length in seconds", seconds, *SECONDS),
+        ("sampling rate in Hz", rate, *SAMPLE_RATES),
+        ("noise level in dB", noise_db, *NOISE_DB),
     ):
         if not low <= value <= high:
-            raise HarkenError(f"{value} is not {name} to simulate", next_step=f"Give {low} to {high}")
+            raise HarkenError(f"{value} is not a valid {name}", next_step=f"Give {low} to {high}")
     if seed < 0:
-        raise HarkenError(f"the seed is {seed}", next_step="Give a whole number from 0 on")
+        raise HarkenError(f"the seed is {seed}", next_step="Give a whole number >= 0")

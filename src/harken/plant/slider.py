@@ -1,6 +1,6 @@
-"""Linear slider: a carriage that goes to and fro on a screw-driven rail.
+"""Linear slider: a carriage that reciprocates on a screw-driven rail.
 
-Friction noise follows the carriage's speed, its spectrum reaching higher when faster; the lead screw sings at
+Friction noise follows the carriage speed, with higher frequencies at higher speed; the lead screw produces a tone at
 speed / lead; the carriage knocks when it reverses.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harken.plant.machine import Machine, Run, conditions
+from harken.plant.machine import Machine, OperatingRun, conditions
 from harken.plant.signals import (
     Float,
     Rng,
@@ -29,17 +29,17 @@ RELEASES = 12.0
 
 
 def stroke_times(speed_mm_s: float, acceleration_m_s2: float) -> tuple[float, float]:
-    """Seconds of one stroke (ramp, travel, ramp, dwell) and of its ramp; a trapezoidal speed profile."""
+    """Duration in s of one stroke (ramp, travel, ramp, dwell) and of its ramp; trapezoidal speed profile."""
     ramp_s = speed_mm_s / (1000.0 * acceleration_m_s2)
     return STROKE_MM / speed_mm_s + ramp_s + DWELL_S, ramp_s
 
 
-def sound(run: Run, unit: Rng, rng: Rng) -> Float:
+def sound(run: OperatingRun, unit: Rng, rng: Rng) -> Float:
     """See `Machine.sound`.
 
-    dry rail: more friction, and at higher frequency.
-    stick-slip: the carriage sticks and lets go: trains of shocks while it moves (Bowden & Leben 1939).
-    rail damage: a knock where the carriage passes the dent, each way.
+    dry rail: more friction noise, at higher frequencies.
+    stick-slip: the carriage sticks and releases: trains of impulses while it moves (Bowden & Leben 1939).
+    rail damage: a knock whenever the carriage passes the dent, in both directions.
     """
     speed_mm_s = run.value("vel") * (1.0 + 0.005 * rng.standard_normal())
     stroke_s, ramp_s = stroke_times(speed_mm_s, run.value("ac"))
@@ -47,31 +47,31 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
     stick = run.fault_gain("stick-slip", -18.0, 12.0)
     dent = run.fault_gain("rail damage", -14.0, 16.0)
 
-    # One turn of `phase` is one stroke.
+    # One revolution of `phase` is one stroke.
     phase_T = run.shaft(1.0 / stroke_s, rng, slack=0.002)
     within_T = phase_T % 1.0 * stroke_s
     travel_s = stroke_s - DWELL_S
-    # Speed of the carriage relative to the set one.
+    # Carriage speed relative to the setpoint.
     motion_T = np.clip(np.minimum(within_T, travel_s - within_T) / ramp_s, 0.0, 1.0).astype(np.float32)
     frame = modes((700.0, 1500.0, 2900.0), 0.03, unit)
 
     tilt = 5.0 + 0.3 * rng.standard_normal()
-    # Asperities of a given size sound at a pitch that goes with speed.
+    # Asperities of a given size sound at a frequency proportional to the speed.
     friction_T = noise(run.samples, run.rate, rng, slope(tilt, low_hz=speed_mm_s)) * motion_T
     turns_T = np.cumsum(motion_T, dtype=np.float64) * speed_mm_s / LEAD_MM / run.rate
     amplitude_K = np.append(0.0, unit.uniform(0.5, 1.0, 6) / np.arange(1, 7))
     amplitude_K[1:] *= 1.0 + 0.1 * rng.standard_normal(6)
     screw_T = motion_T * periodic(turns_T, harmonics(amplitude_K, unit))
     sum_T = at_level(friction_T, 0.0) + at_level(screw_T, rng.normal(-4.0, 0.8))
-    sum_T += 0.25 * noise(run.samples, run.rate, rng, slope(6.0, low_hz=100.0))  # the idling drive
+    sum_T += 0.25 * noise(run.samples, run.rate, rng, slope(6.0, low_hz=100.0))  # idle noise of the drive
 
-    def knocks(at: float, deviation: float) -> Float:
-        """Impulses once per stroke at a phase of it."""
-        turn_N = np.arange(np.ceil(phase_T[0] - at), np.floor(phase_T[-1] - at) + 1) + at
+    def knocks(position: float, deviation: float) -> Float:
+        """(T,) impulses once per stroke at a phase in 0..1."""
+        turn_N = np.arange(np.ceil(phase_T[0] - position), np.floor(phase_T[-1] - position) + 1) + position
         time_N = np.interp(turn_N, phase_T, np.arange(run.samples) / run.rate)
         return impulses(time_N, 1.0 + deviation * rng.standard_normal(len(time_N)), run.samples, run.rate)
 
-    # Shocks have a fixed strength each: a clip with fewer of them is not louder at each.
+    # Knocks have a fixed strength: with fewer per clip, each is not louder.
     strength = np.sqrt(run.rate * stroke_s)
     sum_T += 0.6 * strength * ring(knocks(travel_s / stroke_s, 0.15), frame, run.rate)
     if dry:

@@ -1,7 +1,7 @@
 """Solenoid valve of a compressed-air line, switched in a pattern.
 
-Opening: the plunger hits its stop, air hisses while the valve is open, the coil hums at twice the mains.
-Closing: the plunger falls on its seat, softer.
+Opening: the plunger hits its stop, air hisses while the valve is open, the coil hums at twice the mains frequency.
+Closing: the plunger hits its seat, at a lower level.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.signal import lfilter
 
-from harken.plant.machine import Machine, Run, conditions
+from harken.plant.machine import Machine, OperatingRun, conditions
 from harken.plant.signals import (
     Float,
     Rng,
@@ -35,12 +35,12 @@ PATTERNS = {
 }
 #: time constant in s of the air flow after a stroke
 FLOW_S = 0.012
-#: delay in s of the hit of a plunger that hardly moves any more
+#: delay in s of the impact of the plunger at full severity of a slow stroke
 LATEST_S = 0.03
 
 
 def strokes(pattern: str, seconds: float, rng: Rng) -> tuple[Float, Float]:
-    """Times in s of the openings and closings that cover a clip, from a random point of the pattern on."""
+    """Times in s of the openings and closings that cover a clip, starting at a random point of the pattern."""
     steps_S = np.tile(PATTERNS[pattern], int(np.ceil((seconds + 2.0) / sum(PATTERNS[pattern]))))
     steps_S = steps_S + 0.002 * rng.standard_normal(len(steps_S))  # the controller's cycle time
     edge_S = np.append(0.0, np.cumsum(steps_S)) - rng.uniform(0.0, sum(PATTERNS[pattern]))
@@ -48,7 +48,7 @@ def strokes(pattern: str, seconds: float, rng: Rng) -> tuple[Float, Float]:
 
 
 def flow(open_N: Float, close_N: Float, samples: int, rate: int) -> Float:
-    """Share of the full air flow (T,), 0 to 1: first-order rise and fall after each stroke."""
+    """(T,) air flow relative to full flow, 0 to 1: first-order rise and fall after each stroke."""
     counts = []
     for edge_N in (open_N, close_N):
         index_N = np.clip(np.ceil(edge_N * rate), 0, samples).astype(np.intp)
@@ -59,12 +59,12 @@ def flow(open_N: Float, close_N: Float, samples: int, rate: int) -> Float:
     return np.asarray(flow_T.astype(np.float32))
 
 
-def sound(run: Run, unit: Rng, rng: Rng) -> Float:
+def sound(run: OperatingRun, unit: Rng, rng: Rng) -> Float:
     """See `Machine.sound`.
 
-    slow stroke: a sticking plunger arrives late and softly and bounces.
-    leak: air passes the closed seat: a hiss that never stops.
-    loose coil: the core rattles against its yoke at twice the mains while the coil is on.
+    slow stroke: a sticking plunger hits late and with less force, and bounces.
+    leak: air passes the closed seat: a continuous hiss.
+    loose coil: the core rattles against its yoke at twice the mains frequency while the coil is energised.
     """
     open_N, close_N = strokes(run.operation["pat"], run.seconds, rng)
     slow = run.fault_gain("slow stroke", -14.0, 0.0)
@@ -78,10 +78,10 @@ def sound(run: Run, unit: Rng, rng: Rng) -> Float:
 
     time_T = np.arange(run.samples) / run.rate
     amplitude_K = np.append(0.0, unit.uniform(0.4, 1.0, 5) / np.arange(1, 6))
-    # The coil's force goes with the square of its current, hence twice the mains.
+    # The coil's force is proportional to the square of the current, hence twice the mains frequency.
     buzz_T = periodic(rng.uniform() + 2.0 * MAINS_HZ * time_T, harmonics(amplitude_K, unit))
     sum_T += 0.3 * flow_T * buzz_T * decibels(rng.normal(0.0, 0.8))
-    sum_T += 0.12 * noise(run.samples, run.rate, rng, slope(4.0, low_hz=100.0))  # the supply line
+    sum_T += 0.12 * noise(run.samples, run.rate, rng, slope(4.0, low_hz=100.0))  # flow noise of the supply line
 
     hit_N = np.concatenate([open_N, close_N]) + LATEST_S * slow
     strength_N = np.concatenate([np.full(len(open_N), 1.0), np.full(len(close_N), 0.6)])
