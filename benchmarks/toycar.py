@@ -21,11 +21,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from beds import toycar
+from harken.core.threads import torch_threads
 from harken.detection import create_detector, list_detectors
 from harken.detection.reconstruction import Reconstruction
 from harken.encoders.autoencoder import Autoencoder
 from harken.training.autoencoder import STACK, Settings, StackedFrames, train
-from harken.training.threads import torch_threads
 from shared_folder import shared_folder
 
 

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from beds import toycar
+from harken.core.threads import torch_threads
 from harken.detection import create_detector
 from harken.training.augment.mixup import Mixup, mixed, one_hot
 from harken.training.augment.random_state import rng_for
 from harken.training.augment.spec_augment import SpecAugment
 from harken.training.losses import create_loss
-from harken.training.threads import torch_threads
 from shared_folder import shared_folder
 
 TRAINING = 233

@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import hum
-from harken.audio.cancel import LEAST_WINDOWS, SHORTEST, cancel, listen, subtract
+from harken.audio.cancel import LEAST_WINDOWS, SHORTEST, cancel, subtract
+from harken.audio.channels import choose_channels
+from harken.audio.decode import decode
+from harken.audio.listen import normalised
 from harken.audio.stft import overlap_add, overlapped_stft
 from harken.core.errors import AudioError, HarkenError
 from harken.core.threads import one_thread
@@ -241,9 +244,9 @@ def test_embedding_and_sketch_are_of_the_same_sound(tmp_path: Path) -> None:
     for kind in ("all", "near", "far", "cancelled", "subtracted"):
         embedder = Embedder(make_spec("spectral", sample_rate=RATE, channels=2, microphones=kind))  # type: ignore[arg-type]
         found[kind] = embedder.analyse(data, "a.wav")
-        raw_CT = embedder.decode(data, "a.wav").samples_CT
+        raw_CT = decode(data).samples_CT
         with one_thread():
-            heard_CT = embedder.levelled(listen(raw_CT, RATE, kind))  # type: ignore[arg-type]
+            heard_CT = normalised(choose_channels(raw_CT, RATE, kind))  # type: ignore[arg-type]
             np.testing.assert_array_equal(found[kind].embedding, embedder.embed(heard_CT))
             sketch = make_sketch(embedder.log_mel(heard_CT))
         np.testing.assert_array_equal(found[kind].sketch_BC, sketch)

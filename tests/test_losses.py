@@ -17,6 +17,7 @@ from harken.training.losses import create_loss, list_losses
 
 torch = pytest.importorskip("torch")
 
+from harken.core.threads import torch_threads  # noqa: E402
 from harken.training.losses.adaproj import AdaProj  # noqa: E402
 from harken.training.losses.adaptive_prototype import AdaptivePrototype  # noqa: E402
 from harken.training.losses.adaptive_scale import SCALE_RANGE  # noqa: E402
@@ -24,7 +25,6 @@ from harken.training.losses.arcface import ArcFace, with_margin  # noqa: E402
 from harken.training.losses.base import ClassLoss  # noqa: E402
 from harken.training.losses.scadacos import SCAdaCos  # noqa: E402
 from harken.training.losses.subcentre_arcface import SubcentreArcFace  # noqa: E402
-from harken.training.threads import torch_threads  # noqa: E402
 
 SOFT = ("adaproj", "scadacos")
 SMALL: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harken.audio.decode import DEFAULT_SUFFIXES
+from harken.audio.suffixes import DEFAULT_SUFFIXES
 from harken.core.errors import HarkenError
 from harken.data.clips import clips_from_files, find_recordings, natural_key
 from harken.data.names import Name, parse_name

@@ -16,6 +16,7 @@ from scipy.signal import butter, hilbert, periodogram, sosfiltfilt
 from scipy.spatial.distance import cdist
 from sklearn.metrics import roc_auc_score
 
+from harken.audio.listen import normalised
 from harken.audio.stft import mel_bands, power_spectrogram
 from harken.core.errors import HarkenError
 from harken.data.names import parse_name
@@ -336,7 +337,7 @@ def test_a_simple_detector_finds_some_anomalies_and_loudness_none(machine: str) 
     # The same with the defaults of `harken fit`.
     embedder = Embedder(make_spec("spectral", sample_rate=RATE, channels=1))
     train_ND, test_ND = (
-        np.stack([embedder.embed(embedder.levelled(sound[item].astype(np.float32)[None])) for item in items])
+        np.stack([embedder.embed(normalised(sound[item].astype(np.float32)[None])) for item in items])
         for items in (train, test)
     )
     detector = create_detector(DEFAULT_DETECTOR).fit(train_ND, [item.domain for item in train])

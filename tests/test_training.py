@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 
 from conftest import hum
 from harken.core.errors import AudioError, HarkenError
+from harken.core.threads import torch_threads
 from harken.data.clips import Clip
 from harken.data.labels import ClassTable, label_clips
 from harken.training.checkpoints import read_checkpoint
@@ -32,7 +33,6 @@ from harken.training.recompute import recompute_blocks
 from harken.training.recordings import Order, Reader, batches
 from harken.training.settings import TrainingSpec
 from harken.training.signals import hold_out, signals_of
-from harken.training.threads import torch_threads
 
 SPEEDS = (30, 50, 80)
 

@@ -12,8 +12,6 @@ microphone, which takes the same part of the machine away.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import scipy.fft
 from numpy.lib.stride_tricks import sliding_window_view
@@ -25,30 +23,12 @@ Float32 = NDArray[np.float32]
 Complex64 = NDArray[np.complex64]
 Complex128 = NDArray[np.complex128]
 
-#: what is listened to: every channel, one of two, or the near one less what the far one tells of the noise
-Microphones = Literal["all", "near", "far", "cancelled", "subtracted"]
-
 #: whole windows that a recording holds at least: k windows determine a gain, and with it 1/k of the near sound goes
 LEAST_WINDOWS = 4
 #: shortest window in samples; recordings too short even for it are left as they are
 SHORTEST = 16
 #: far power in a bin, relative to the strongest bin, below which there is nothing to subtract but rounding
 NOTHING = 1e-12
-
-
-def listen(samples_CT: Float32, sample_rate: int, microphones: Microphones) -> Float32:
-    """(channels, samples) -> the channels that are listened to, (all or 1, samples) float32.
-
-    Raises ValueError where `far`, `cancelled` and `subtracted` are not given two channels, near and far.
-    """
-    if microphones == "all":
-        return samples_CT
-    if microphones == "near":
-        return samples_CT[:1]
-    _two_channels(samples_CT)
-    if microphones == "far":
-        return samples_CT[1:]
-    return cancel(samples_CT, sample_rate) if microphones == "cancelled" else subtract(samples_CT, sample_rate)
 
 
 def cancel(

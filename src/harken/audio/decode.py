@@ -20,20 +20,6 @@ Float32 = NDArray[np.float32]
 DEFAULT_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC"})
 #: everything libsndfile reads, but for headerless data, which would turn any file into noise
 ALL_FORMATS = frozenset(sf.available_formats()) - {"RAW"}
-#: file-name endings under which audio is looked for in folders
-DEFAULT_SUFFIXES = frozenset({".wav", ".flac", ".w64", ".rf64"})
-ALL_SUFFIXES = DEFAULT_SUFFIXES | {
-    ".aif",
-    ".aiff",
-    ".au",
-    ".caf",
-    ".mp3",
-    ".oga",
-    ".ogg",
-    ".opus",
-    ".snd",
-    ".voc",
-}
 
 _BLOCK_FRAMES = 1 << 16
 
@@ -54,7 +40,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Audio:
-    """One recording: samples_CT float32, (channels, samples), nominally within [-1, 1]."""
+    """One recording: samples_CT float32, (channels, samples), full scale being [-1, 1]."""
 
     samples_CT: Float32
     sample_rate: int
@@ -139,10 +125,53 @@ def decode(
         ) from None
 
 
-def _riff_frames(data: bytes) -> int:
-    """Frames that the header of a plain PCM or float WAV promises; 0 for other files and for streams of unknown length.
+def audio_of_array(
+    samples: NDArray[np.floating], sample_rate: int, name: str | Path, limits: Limits = Limits()
+) -> Audio:
+    """Samples that are in memory already, (samples,) or (channels, samples) floats in [-1, 1], as a recording.
 
-    libsndfile trims the promise to what the file holds, so a recording that was cut off looks whole to it.
+    Raises AudioError for another form or type, no samples, or what is over a limit.
+    """
+    if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating):
+        raise AudioError(
+            f"is an array of shape {samples.shape} and type {samples.dtype}",
+            file=name,
+            next_step="Give floats within [-1, 1], (samples,) or (channels, samples)",
+        )
+    samples_CT = np.atleast_2d(np.asarray(samples, dtype=np.float32))
+    channels, frames = samples_CT.shape
+    if channels > limits.channels:
+        raise AudioError(
+            f"has {channels} channels, over the limit of {limits.channels}",
+            file=name,
+            next_step="Give (channels, samples), and of the channels those that belong to this machine",
+        )
+    _check_rate(sample_rate, name, limits)
+    if frames == 0 or channels == 0:
+        raise AudioError("holds no samples", file=name, next_step="Record it again or remove it")
+    if frames > limits.seconds * sample_rate or samples_CT.nbytes > limits.decoded_bytes:
+        raise AudioError(
+            f"is longer than {limits.seconds:g} s or over {limits.decoded_bytes / 2**20:.0f} MiB",
+            file=name,
+            next_step="Cut it into shorter recordings",
+        )
+    return Audio(samples_CT, int(sample_rate), channel_roles(channels))
+
+
+def _check_rate(sample_rate: int, name: str | Path, limits: Limits) -> None:
+    lowest, highest = limits.sample_rate
+    if not lowest <= sample_rate <= highest:
+        raise AudioError(
+            f"claims a sampling rate of {sample_rate} Hz, outside {lowest}-{highest} Hz",
+            file=name,
+            next_step="Check the recorder's settings",
+        )
+
+
+def _riff_frames(data: bytes) -> int:
+    """Frames that the header of a plain PCM or float WAV claims; 0 for other files and for streams of unknown length.
+
+    libsndfile trims the claim to what the file holds, so a recording that was cut off looks whole to it.
     """
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         return 0
@@ -160,7 +189,7 @@ def _riff_frames(data: bytes) -> int:
 
 
 def _decode(
-    sound: sf.SoundFile, label: str | Path, limits: Limits, formats: frozenset[str], promised_by_riff: int
+    sound: sf.SoundFile, label: str | Path, limits: Limits, formats: frozenset[str], claimed_by_riff: int
 ) -> Audio:
     if sound.format not in formats:
         hint = "Allow every format (--formats all)" if sound.format in ALL_FORMATS else "Convert it to WAV or FLAC"
@@ -171,15 +200,9 @@ def _decode(
             file=label,
             next_step="Select the channels that belong to this machine",
         )
-    lowest, highest = limits.sample_rate
-    if not lowest <= sound.samplerate <= highest:
-        raise AudioError(
-            f"claims a sampling rate of {sound.samplerate} Hz, outside {lowest}-{highest} Hz",
-            file=label,
-            next_step="Check the recorder's settings",
-        )
+    _check_rate(sound.samplerate, label, limits)
     most = min(int(limits.seconds * sound.samplerate), limits.decoded_bytes // (4 * sound.channels))
-    promised = sound.frames
+    claimed = sound.frames
     # The header is only a claim: blocks are read until the data end or the limit is passed.
     blocks: list[Float32] = []
     frames = 0
@@ -198,11 +221,11 @@ def _decode(
         raise AudioError(f"is {length}", file=label, next_step="Cut it into shorter recordings")
     if frames == 0:
         raise AudioError("holds no samples", file=label, next_step="Record it again or remove it")
-    promised = max(promised, promised_by_riff)
-    if 0 < promised < 2**31 - 1 and frames < promised:
+    claimed = max(claimed, claimed_by_riff)
+    if 0 < claimed < 2**31 - 1 and frames < claimed:
         raise AudioError(
-            f"is cut off: {frames / sound.samplerate:.2f} s of the {promised / sound.samplerate:.2f} s "
-            "that its header promises",
+            f"is cut off: {frames / sound.samplerate:.2f} s of the {claimed / sound.samplerate:.2f} s "
+            "that its header claims",
             file=label,
             next_step="Copy or record it again",
         )

@@ -122,7 +122,7 @@ def measured_speed(threads: int) -> Speed:
 def _measured_speed(threads: int) -> Speed:
     import torch
 
-    from harken.training.threads import torch_threads
+    from harken.core.threads import torch_threads
 
     with torch_threads(threads), torch.inference_mode():
         a, b = torch.ones(768, 768), torch.ones(768, 768)
@@ -479,8 +479,8 @@ def autoencoder_step_seconds(inputs: int, batch: int) -> float:
     """Seconds that a step of the baseline's network takes on one thread, measured."""
     import torch
 
+    from harken.core.threads import torch_threads
     from harken.encoders.autoencoder import Autoencoder
-    from harken.training.threads import torch_threads
 
     with torch_threads(1):
         network = Autoencoder(inputs)

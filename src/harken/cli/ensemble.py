@@ -205,7 +205,7 @@ def merge(
 def _bundles(recordings: list[Path] | None) -> Bundles | None:
     if not recordings:
         return None
-    from harken.audio.decode import DEFAULT_SUFFIXES
+    from harken.audio.suffixes import DEFAULT_SUFFIXES
     from harken.data.clips import find_recordings
     from harken.ensemble.bundles import Bundles
     from harken.monitor.detector import load

@@ -26,7 +26,7 @@ def score(
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Score recordings: one line each, in order. Higher scores are more anomalous."""
-    from harken.audio.decode import ALL_SUFFIXES, DEFAULT_SUFFIXES
+    from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
     from harken.core.errors import HarkenError
     from harken.data.clips import find_recordings
     from harken.monitor.detector import Detector

@@ -8,14 +8,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
+from harken.audio.suffixes import ALL_SUFFIXES
 from harken.core.errors import HarkenError
 from harken.data.attributes import read_attributes
 from harken.data.clips import Clip
 from harken.data.layout import Place, place_of
 from harken.data.names import Name, attribute_pairs, parse_name, without_ending
 from harken.data.truth import Truth
-
-AUDIO = frozenset({".wav", ".wave", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".rf64", ".au", ".caf"})
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def index(root: Path, *, truth: Truth | None = None, year: int | None = None) ->
     clips: list[Clip] = []
     machines: dict[Path, list[int]] = defaultdict(list)
     for folder, files, tables in _folders(root):
-        audio = [file for file in files if os.path.splitext(file)[1].lower() in AUDIO]
+        audio = [file for file in files if os.path.splitext(file)[1].lower() in ALL_SUFFIXES]
         if tables and folder not in machines:
             machines[folder] = []
         if not audio:

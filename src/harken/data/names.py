@@ -6,6 +6,8 @@ import re
 from functools import cache
 from typing import NamedTuple
 
+from harken.audio.suffixes import ALL_SUFFIXES
+
 _WORDS = {
     "source": ("domain", "source"),
     "target": ("domain", "target"),
@@ -19,7 +21,7 @@ _WORDS = {
 }
 _ID_NAME = re.compile(r"(?:(normal|anomaly)_)?id_(\d+)_(\d+)$")
 _SECTION_NAME = re.compile(rf"section_(\d+)_((?:(?:{'|'.join(_WORDS)})_)*)(\d+)(?:_(.*))?$", re.ASCII)
-_ENDING = re.compile(r"\.(wav|wave|flac|ogg|opus|mp3|aif|aiff|w64|rf64|au|caf)$", re.IGNORECASE)
+_ENDING = re.compile(rf"(?:{'|'.join(re.escape(suffix) for suffix in sorted(ALL_SUFFIXES))})$", re.IGNORECASE)
 _KEY = re.compile(r"[A-Za-z][A-Za-z-]*$")
 
 

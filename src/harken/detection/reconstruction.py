@@ -29,6 +29,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from harken.core.threads import torch_threads
 from harken.encoders.autoencoder import Autoencoder
 from harken.training.autoencoder import (
     STACK,
@@ -41,7 +42,6 @@ from harken.training.autoencoder import (
     shuffled,
     train,
 )
-from harken.training.threads import torch_threads
 
 Float64 = NDArray[np.float64]
 Frames = Sequence[NDArray[np.floating]] | NDArray[np.floating]

@@ -4,51 +4,46 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
-from harken.audio.cancel import Microphones, listen
-from harken.audio.decode import DEFAULT_FORMATS, Audio, Limits, decode
-from harken.audio.quality import Finding, inspect, level_dbfs
+from harken.audio.channels import Microphones
+from harken.audio.decode import DEFAULT_FORMATS, Limits
+from harken.audio.listen import Level, Listening, Sound, Source, listen
+from harken.audio.quality import Finding
 from harken.audio.resample import resample
 from harken.audio.shape import fit_length
 from harken.core.errors import AudioError, HarkenError
 from harken.core.plugins import blamed, code_sha256
 from harken.core.threads import one_thread
 from harken.embeddings.sketch import Sketch, make_sketch
-from harken.encoders import create_encoder, encoder_class
+from harken.encoders import create_encoder
 from harken.encoders.base import Encoder
 from harken.encoders.pooling import check_pooling, pool
 from harken.encoders.spectral import Spectral
 
 Float32 = NDArray[np.float32]
 
-#: RMS level that `normalised` recordings are brought to, in dBFS
-NORMAL_LEVEL_DBFS = -20.0
 #: raised whenever the same recording and spec would give other numbers
 EMBEDDING_VERSION = 1
-#: residual of a cancellation relative to the near microphone, in dB, below which nothing of a machine is in it
-SAME_SOUND_DB = -50.0
 
 
 class EmbeddingSpec(BaseModel):
     """Everything that decides an embedding, but for the recording and the weights' values.
 
     layer: of the encoder; several are joined by `+`, and their vectors stand one after the other.
-    level: `normalised` brings each recording to one RMS level first, since loudness follows the microphone's
-    distance and gain more than the machine's health; `recorded` keeps it.
+    level, microphones: see `audio.listen.Listening`; vectors of several channels stand one after the other.
     sample_rate, channels: what recordings must have; a recording of another rate has other bands, not other
     machine sounds.
-    microphones: which of the channels are listened to: `all`, one after the other; `near`, the first, or `far`, the
-    second of two; `cancelled` and `subtracted`, the near one less the noise that the far one hears (`audio.cancel`).
     Sketches are made of the same sound, so that explanations show what was judged.
-    code_sha256: of the file of an encoder of one's own.
+    code_sha256: of the file of a custom encoder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,7 +52,7 @@ class EmbeddingSpec(BaseModel):
     config: dict[str, Any] = {}
     layer: str
     pooling: str
-    level: Literal["normalised", "recorded"] = "normalised"
+    level: Level = "normalised"
     sample_rate: int
     channels: int
     weights_sha256: str | None = None
@@ -88,7 +83,7 @@ def make_spec(
     config: Mapping[str, Any] | None = None,
     layer: str | None = None,
     pooling: str | None = None,
-    level: Literal["normalised", "recorded"] = "normalised",
+    level: Level = "normalised",
     microphones: Microphones = "all",
     weights: Mapping[str, np.ndarray] | None = None,
 ) -> EmbeddingSpec:
@@ -151,13 +146,13 @@ class ClipFeatures:
 
 def sketch_bands(spec: EmbeddingSpec) -> Spectral:
     """The bands of sketches, at the recordings' own rate; those of the encoder where it listens at that rate too."""
-    if spec.encoder == Spectral.name and spec.config.get("sample_rate") == spec.sample_rate:
+    if _encodes_sketch(spec):
         return Spectral(**spec.config)
     return Spectral(spec.sample_rate)
 
 
 class Embedder:
-    """A spec brought to life. Not thread-safe: one a worker."""
+    """A spec brought to life: `listen`, then `features` or `embed`. Not thread-safe: one per worker."""
 
     def __init__(
         self,
@@ -167,123 +162,112 @@ class Embedder:
         limits: Limits = Limits(),
         formats: frozenset[str] = DEFAULT_FORMATS,
     ) -> None:
-        self.spec = spec
-        self.limits = limits
-        self.formats = formats
         if spec.code_sha256 != code_sha256(spec.encoder):
             raise HarkenError(
                 "is not what it was when the spec was made", file=spec.encoder, next_step="Begin again with the new one"
             )
-        if encoder_class(spec.encoder).needs_weights:
-            _one_torch_thread()
+        self.spec = spec
+        self.listening = Listening(
+            recorded_rate=spec.sample_rate,
+            recorded_channels=spec.channels,
+            microphones=spec.microphones,
+            level=spec.level,
+            limits=limits,
+            formats=formats,
+        )
+        self.layers = tuple(spec.layer.split("+"))
         self.encoder: Encoder = create_encoder(spec.encoder, spec.config, weights)
-        self.bands = sketch_bands(spec)
+        #: whether the encoder's frames are the log-mel that sketches are made of
+        self.encodes_sketch = _encodes_sketch(spec)
+        self.bands = self.encoder if isinstance(self.encoder, Spectral) and self.encodes_sketch else sketch_bands(spec)
 
-    def decode(self, data: bytes, name: str | Path) -> Audio:
-        """Decode a recording and check that it is of the rate and channel count that the spec expects."""
-        audio = decode(data, name=name, limits=self.limits, formats=self.formats)
-        if audio.sample_rate != self.spec.sample_rate:
-            raise AudioError(
-                f"was recorded at {audio.sample_rate} Hz, the model listens at {self.spec.sample_rate} Hz",
-                file=name,
-                next_step=f"Record at {self.spec.sample_rate} Hz, or fit a model on recordings of this rate",
-            )
-        channels = len(audio.samples_CT)
-        if channels != self.spec.channels:
-            raise AudioError(
-                f"has {channels} channel{'s' * (channels != 1)}, the model listens to {self.spec.channels}",
-                file=name,
-                next_step="Use the same microphones as for the normal recordings",
-            )
-        return audio
+    def limited(self, limits: Limits, formats: frozenset[str]) -> Embedder:
+        """This embedder for recordings of other limits and formats; it shares the encoder."""
+        other = copy(self)
+        other.listening = self.listening.model_copy(update={"limits": limits, "formats": formats})
+        return other
 
-    def heard(self, samples_CT: Float32, name: str | Path) -> Float32:
-        """The channels that the spec listens to, (channels, samples) float32, before levelling.
+    def listen(self, source: Source, *, sample_rate: int | None = None, name: str | Path | None = None) -> Sound:
+        """A recording as the spec wants it, at the spec's rate. Raises AudioError for what cannot be used."""
+        return listen(source, self.listening, sample_rate=sample_rate, name=name)
 
-        Raises AudioError where a second microphone is needed and missing, or has recorded what the first has.
-        """
-        microphones = self.spec.microphones
-        try:
-            heard_CT = listen(samples_CT, self.spec.sample_rate, microphones)
-        except ValueError:
-            channels = len(samples_CT)
-            raise AudioError(
-                f"has {channels} channel{'s' * (channels != 1)}; {microphones!r} needs two, near and far",
-                file=name,
-                next_step="Record with two microphones, or listen to all or the near one",
-            ) from None
-        if microphones in ("cancelled", "subtracted"):
-            left_db = level_dbfs(heard_CT) - level_dbfs(samples_CT[:1])
-            if left_db < SAME_SOUND_DB:
-                raise AudioError(
-                    "has the same sound in both channels: nothing is left when one is taken from the other",
-                    file=name,
-                    next_step="Check that the far microphone is connected, or listen to the near one",
-                )
-        return heard_CT
-
-    def levelled(self, samples_CT: Float32) -> Float32:
-        """Samples as the encoder gets them: at one level if the spec says so; one gain for all channels."""
-        if self.spec.level == "recorded":
-            return samples_CT
-        gain = 10 ** ((NORMAL_LEVEL_DBFS - level_dbfs(samples_CT)) / 20)
-        return samples_CT * np.float32(gain)
-
-    def embed(self, samples_CT: Float32) -> Float32:
-        """(channels, samples) at the spec's rate, already levelled -> (D,) float32."""
+    def waveform(self, samples_CT: Float32) -> Float32:
+        """(channels, samples) at the spec's rate -> at the encoder's rate, repeated to its shortest waveform."""
         wave_CT = resample(samples_CT, self.spec.sample_rate, self.encoder.sample_rate)
         if wave_CT.shape[1] < self.encoder.min_samples:
             wave_CT = fit_length(wave_CT, self.encoder.min_samples, short="tile")
-        vectors = []
-        # One channel and one clip a call: matrix kernels depend on the batch's shape, and the same
+        return wave_CT
+
+    def encode(self, wave_CT: Float32) -> list[Float32]:
+        """What `waveform` gives -> frames (T, D) of each layer of each channel, channel by channel."""
+        frames = []
+        # One channel and one clip per call: matrix kernels depend on the batch's shape, and the same
         # recording must give the same bits whatever it is scored together with.
-        kind = type(self.encoder)
         with blamed(self.spec.encoder):
             for channel in range(len(wave_CT)):
-                found = self.encoder.encode(wave_CT[channel : channel + 1], layers=tuple(self.spec.layer.split("+")))
-                for frames_TD in found.features_BLTD[0, :, : int(found.lengths_B[0])]:
-                    vectors.append(
-                        pool(frames_TD, self.spec.pooling, cls_tokens=kind.cls_tokens, patch_bands=kind.patch_bands)
-                    )
-        return np.concatenate(vectors)
+                encoded = self.encoder.encode(wave_CT[channel : channel + 1], layers=self.layers)
+                frames += list(encoded.features_BLTD[0, :, : int(encoded.lengths_B[0])])
+        return frames
+
+    def pool(self, frames: Sequence[Float32]) -> Float32:
+        """What `encode` gives -> (D,) float32, the pooled vectors one after the other."""
+        kind = type(self.encoder)
+        with blamed(self.spec.encoder):
+            return np.concatenate(
+                [
+                    pool(frames_TD, self.spec.pooling, cls_tokens=kind.cls_tokens, patch_bands=kind.patch_bands)
+                    for frames_TD in frames
+                ]
+            )
+
+    def embed(self, samples_CT: Float32) -> Float32:
+        """(channels, samples) of a `Sound` at the spec's rate -> (D,) float32."""
+        return self.pool(self.encode(self.waveform(samples_CT)))
+
+    def embed_waveforms(self, waves: Sequence[Float32]) -> list[Float32]:
+        """`embed` of several recordings."""
+        return [self.embed(samples_CT) for samples_CT in waves]
 
     def log_mel(self, samples_CT: Float32) -> Float32:
-        """(frames, bands) in dB of levelled samples, averaged over channels."""
+        """(frames, bands) in dB of the sound that is listened to, averaged over channels."""
         if samples_CT.shape[1] < self.bands.min_samples:
             samples_CT = fit_length(samples_CT, self.bands.min_samples, short="tile")
-        return np.mean([self.bands.log_mel(channel) for channel in samples_CT], axis=0, dtype=np.float32)
+        return _mean_over_channels([self.bands.log_mel(channel_T) for channel_T in samples_CT])
 
-    def analyse(self, data: bytes, name: str | Path) -> ClipFeatures:
-        """Bytes of a file -> `ClipFeatures`. Raises AudioError for what cannot be used."""
-        audio = self.decode(data, name)
-        # A microphone that is not listened to may be broken.
-        alone = {"near": slice(0, 1), "far": slice(1, 2)}.get(self.spec.microphones, slice(None))
-        findings = inspect(audio.samples_CT[alone], audio.sample_rate)
-        for finding in findings:
-            if finding.unusable:
-                raise AudioError(finding.detail, file=name, next_step=finding.next_step)
+    def features(self, sound: Sound) -> ClipFeatures:
+        """What is kept of a recording. Raises AudioError for an embedding that is not finite."""
         with one_thread():
-            samples_CT = self.levelled(self.heard(audio.samples_CT, name))
-            embedding = self.embed(samples_CT)
-            log_mel_TM = self.log_mel(samples_CT)
+            frames = self.encode(self.waveform(sound.wave_CT))
+            embedding = self.pool(frames)
+            log_mel_TM = _mean_over_channels(frames) if self.encodes_sketch else self.log_mel(sound.wave_CT)
         if not np.isfinite(embedding).all():
             raise AudioError(
                 "gives an embedding that is not finite",
-                file=name,
+                file=sound.name,
                 next_step="Remove it, and verify the weights",
             )
         return ClipFeatures(
             embedding=embedding,
             sketch_BC=make_sketch(log_mel_TM),
-            level_db=level_dbfs(audio.samples_CT),
-            seconds=audio.seconds,
-            sha256=hashlib.sha256(data).hexdigest(),
-            findings=tuple(findings),
+            level_db=sound.level_db,
+            seconds=sound.seconds,
+            sha256=sound.sha256,
+            findings=sound.findings,
         )
 
+    def analyse(
+        self, source: Source, name: str | Path | None = None, *, sample_rate: int | None = None
+    ) -> ClipFeatures:
+        """A path, the bytes of a file or samples -> `ClipFeatures`. Raises AudioError for what cannot be used."""
+        # Cancellation, too, is linear algebra.
+        with one_thread():
+            sound = self.listen(source, sample_rate=sample_rate, name=name)
+        return self.features(sound)
 
-def _one_torch_thread() -> None:
-    """Sums split over threads differ in their last bit; workers are the parallelism."""
-    import torch
 
-    torch.set_num_threads(1)
+def _encodes_sketch(spec: EmbeddingSpec) -> bool:
+    return spec.encoder == Spectral.name and spec.config.get("sample_rate") == spec.sample_rate
+
+
+def _mean_over_channels(frames: Sequence[Float32]) -> Float32:
+    return np.mean(frames, axis=0, dtype=np.float32)

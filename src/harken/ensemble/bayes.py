@@ -182,7 +182,7 @@ def _quietly() -> Iterator[None]:
     """One thread, since the processes are small: threads cost more than they give; and without Optuna's warnings."""
     import warnings
 
-    from harken.training.threads import torch_threads
+    from harken.core.threads import torch_threads
 
     with torch_threads(1), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="optuna")

@@ -10,8 +10,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from harken.audio.cancel import Microphones
-from harken.audio.decode import ALL_FORMATS, ALL_SUFFIXES, DEFAULT_FORMATS, DEFAULT_SUFFIXES, Limits
+from harken.audio.channels import Microphones
+from harken.audio.decode import ALL_FORMATS, DEFAULT_FORMATS, Limits
+from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
 from harken.core.errors import BundleError, HarkenError
 from harken.core.plugins import own_names
 from harken.core.threads import one_thread

@@ -21,9 +21,9 @@ from torch.nn import functional as F
 
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
+from harken.core.threads import torch_threads
 from harken.encoders.autoencoder import Autoencoder
 from harken.training.arrays import load_module, load_optimiser, module_arrays, optimiser_arrays, over, under
-from harken.training.threads import torch_threads
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from harken.audio.cancel import Microphones, listen
-from harken.audio.decode import decode
-from harken.audio.quality import inspect
-from harken.audio.resample import resample
+from harken.audio.channels import Microphones
+from harken.audio.listen import Listening, listen
 from harken.audio.shape import fit_length
 from harken.core.errors import AudioError, HarkenError
 from harken.data.clips import Clip
@@ -35,7 +33,8 @@ class Reader:
     """Recordings as they are trained on: mono, at one rate, of one length.
 
     sample_rate in Hz. seconds: longer ones are cropped, shorter ones repeated; None leaves the length.
-    microphones: which channel is listened to, or what is left of the near one; of `all`, their mean.
+    microphones: which channel is listened to, or what is left of the near one; of `all`, their mean. A recording with
+    one channel is taken for the near microphone.
     """
 
     sample_rate: int
@@ -47,18 +46,8 @@ class Reader:
 
         Raises AudioError for a recording that cannot be used.
         """
-        audio = decode(clip.path)
-        for finding in inspect(audio.samples_CT, audio.sample_rate):
-            if finding.unusable:
-                raise AudioError(finding.detail, file=clip.path, next_step=finding.next_step)
-        # A lone microphone is the near one.
-        heard = self.microphones if len(audio.samples_CT) > 1 else "all"
-        try:
-            samples_CT = listen(audio.samples_CT, audio.sample_rate, heard)
-        except ValueError as error:
-            raise AudioError(str(error), file=clip.path, next_step="Listen to all or the near microphone") from None
-        mono_CT = samples_CT.mean(axis=0, keepdims=True, dtype=np.float32)
-        wave_CT = resample(mono_CT, audio.sample_rate, self.sample_rate)
+        settings = Listening(microphones=self.microphones, single_as_near=True, mono=True, sample_rate=self.sample_rate)
+        wave_CT = listen(clip.path, settings).wave_CT
         if self.seconds is not None:
             length = round(self.seconds * self.sample_rate)
             spare = wave_CT.shape[1] - length

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from harken.audio.cancel import Microphones
+from harken.audio.channels import Microphones
 from harken.training.augment.compose import Augmentation
 
 _Share = Annotated[float, Field(ge=0, le=1)]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from harken.audio.cancel import Microphones
+from harken.audio.channels import Microphones
 from harken.bench.stages.base import Context, Settings, Stage
 from harken.bench.stages.tables import Quarantined, write_embeddings
 from harken.core.errors import HarkenError

@@ -64,8 +64,8 @@ def _part(
     context: Context, start: int, load: Callable[[], TrainedEmbedder]
 ) -> tuple[NDArray[np.float32], dict[int, str]]:
     """Vectors of the clips from `start`, and why others have none, by their row in the part; kept in scratch."""
+    from harken.core.threads import torch_threads
     from harken.training.checkpoints import read_arrays, write_arrays
-    from harken.training.threads import torch_threads
 
     file = context.scratch / f"clips-{start:06d}.safetensors"
     try:

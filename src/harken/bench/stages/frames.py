@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from harken.audio.decode import decode
+from harken.audio.channels import Microphones
+from harken.audio.listen import Listening, listen
 from harken.bench.stages.base import Context, Settings, Stage
 from harken.bench.stages.embed import recording_form
 from harken.bench.stages.tables import Quarantined, write_arrays, write_ids
@@ -15,21 +17,22 @@ from harken.core.errors import AudioError, HarkenError
 from harken.core.plugins import blamed, code_identity
 from harken.core.threads import one_thread
 from harken.encoders import create_encoder
+from harken.encoders.base import Encoder
 
 
 class FramesStage(Stage):
     """`frames.safetensors`: frames (all frames, D) float32 of one clip after the other, bounds (clips + 1,);
-    `clips.json`: which clips, and those set aside. Two-channel recordings give the frames of the first one."""
+    `clips.json`: which clips, and those set aside. Several channels are mixed to one."""
 
     makes = "frames"
     listens = True
 
     class Parameters(Settings):
-        """encoder: one without weights; config: its arguments. channel: which microphone is listened to."""
+        """encoder: one without weights; config: its arguments. microphones: which channels are listened to."""
 
         encoder: str = "log_mel"
         config: dict[str, Any] = Field(default_factory=dict)
-        channel: int = 0
+        microphones: Microphones = "near"
 
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
@@ -39,11 +42,12 @@ class FramesStage(Stage):
     def run(cls, parameters: Any, context: Context) -> None:
         rate, _ = recording_form(context)
         encoder = create_encoder(parameters.encoder, {"sample_rate": rate, **parameters.config})
+        listening = Listening(recorded_rate=rate, microphones=parameters.microphones, mono=True)
         kept, features, aside = [], [], []
         for row, clip in enumerate(context.clips):
             try:
                 with blamed(parameters.encoder):
-                    features.append(_frames(clip.path, encoder, rate, parameters.channel))
+                    features.append(_frames(clip.path, encoder, listening))
                 kept.append(clip.clip_id)
             except AudioError as error:
                 aside.append(Quarantined(clip.clip_id, str(error)))
@@ -57,16 +61,8 @@ class FramesStage(Stage):
         write_ids(context.out, kept, aside)
 
 
-def _frames(path: Any, encoder: Any, rate: int, channel: int) -> np.ndarray:
-    audio = decode(path)
-    if audio.sample_rate != rate:
-        raise AudioError(
-            f"was recorded at {audio.sample_rate} Hz, most of its machine at {rate} Hz",
-            file=path,
-            next_step="Resample it",
-        )
-    if channel >= len(audio.samples_CT):
-        raise AudioError(f"has no channel {channel}", file=path, next_step="Choose another channel")
+def _frames(path: Path, encoder: Encoder, listening: Listening) -> np.ndarray:
+    """(frames, D) float32 of one recording. Raises AudioError for what cannot be used."""
     with one_thread():
-        found = encoder.encode(audio.samples_CT[channel : channel + 1])
-    return np.asarray(found.features_BLTD[0, 0, : int(found.lengths_B[0])], dtype=np.float32)
+        encoded = encoder.encode(listen(path, listening).wave_CT)
+    return np.asarray(encoded.features_BLTD[0, 0, : int(encoded.lengths_B[0])], dtype=np.float32)

@@ -70,8 +70,8 @@ class TrainStage(Stage):
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
+        from harken.core.threads import torch_threads
         from harken.training.loop import train
-        from harken.training.threads import torch_threads
 
         table = ClassTable.read(context.folder("labels") / "classes.json")
         known = [clip for clip in context.clips if clip.clip_id in table.class_of and clip.split != "test"]

@@ -1,0 +1,162 @@
+"""The one door for sound: a file, its bytes or an array in; a checked waveform of the wanted form out.
+
+Fitting and scoring, training, feature stages and the baseline listen through it, so that what one of them refuses, the
+others refuse too. In this order: decoded (under limits), form compared with the expected one, checked for defects,
+channels chosen, mixed to one where wanted, levelled, resampled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from harken.audio.channels import Microphones, choose_channels
+from harken.audio.decode import DEFAULT_FORMATS, Audio, Limits, audio_of_array, decode, read_file
+from harken.audio.quality import Finding, inspect, level_dbfs
+from harken.audio.resample import resample
+from harken.core.errors import AudioError
+
+Float32 = NDArray[np.float32]
+Level = Literal["normalised", "recorded"]
+#: what can be listened to: a path, a file's bytes, or samples: (samples,) or (channels, samples) floats in [-1, 1]
+Source = str | Path | bytes | NDArray[np.floating]
+
+#: RMS level that `normalised` recordings are brought to, in dBFS
+NORMAL_LEVEL_DBFS = -20.0
+
+
+class Listening(BaseModel):
+    """How recordings are listened to.
+
+    recorded_rate, recorded_channels: what recordings must have; None: whatever they have.
+    microphones: which channels are chosen, see `choose_channels`. single_as_near: a recording with one channel is taken
+    for the near microphone, whatever is chosen; else it is refused where two are needed.
+    mono: the mean of the chosen channels is taken.
+    level: `normalised` brings the waveform to one RMS level, with one gain for all channels, since loudness follows the
+    microphone's distance and gain more than the machine's health; `recorded` keeps it.
+    sample_rate: of the waveform in Hz; None: as recorded.
+    limits, formats: see `decode`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    recorded_rate: int | None = None
+    recorded_channels: int | None = None
+    microphones: Microphones = "all"
+    single_as_near: bool = False
+    mono: bool = False
+    level: Level = "recorded"
+    sample_rate: int | None = None
+    limits: Limits = Limits()
+    formats: frozenset[str] = DEFAULT_FORMATS
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """What was heard in one recording.
+
+    name: what messages call it. wave_CT: (channels, samples) float32 at `sample_rate` Hz, as the settings want it.
+    findings: defects that leave it usable. sha256: of the file's bytes; of an array, of its samples and rate.
+    recorded: the whole recording.
+    """
+
+    name: str | Path
+    wave_CT: Float32
+    sample_rate: int
+    findings: tuple[Finding, ...]
+    sha256: str
+    recorded: Audio = field(repr=False)
+
+    @property
+    def seconds(self) -> float:
+        """Length of the recording."""
+        return self.recorded.seconds
+
+    @cached_property
+    def level_db(self) -> float:
+        """RMS level as recorded, over all channels, dBFS."""
+        return level_dbfs(self.recorded.samples_CT)
+
+    def at(self, sample_rate: int) -> Float32:
+        """(channels, samples) at another rate in Hz."""
+        return resample(self.wave_CT, self.sample_rate, sample_rate)
+
+
+def listen(
+    source: Source,
+    settings: Listening = Listening(),
+    *,
+    sample_rate: int | None = None,
+    name: str | Path | None = None,
+) -> Sound:
+    """Listen to one recording.
+
+    sample_rate: of an array, in Hz. name: what messages call the recording (default: its path).
+    Raises AudioError for what cannot be decoded, has another form than the expected one, or is unusable (see
+    `audio.quality`); ValueError for an array without a rate.
+    """
+    if isinstance(source, np.ndarray):
+        label = name if name is not None else "<array>"
+        if sample_rate is None:
+            raise ValueError("samples need their sample_rate in Hz")
+        audio = audio_of_array(source, sample_rate, label, settings.limits)
+        digest = hashlib.sha256(f"{audio.sample_rate} {audio.samples_CT.shape}".encode())
+        digest.update(np.ascontiguousarray(audio.samples_CT).data)
+    else:
+        label = name if name is not None else ("<bytes>" if isinstance(source, bytes) else source)
+        data = source if isinstance(source, bytes) else read_file(source, settings.limits)
+        audio = decode(data, name=label, limits=settings.limits, formats=settings.formats)
+        digest = hashlib.sha256(data)
+    _check_form(audio, settings, label)
+    microphones = settings.microphones
+    if settings.single_as_near and len(audio.samples_CT) == 1:
+        microphones = "all"
+    findings = _check_quality(audio, microphones, label)
+    wave_CT = choose_channels(audio.samples_CT, audio.sample_rate, microphones, label)
+    if settings.mono:
+        wave_CT = wave_CT.mean(axis=0, keepdims=True, dtype=np.float32)
+    if settings.level == "normalised":
+        wave_CT = normalised(wave_CT)
+    rate = audio.sample_rate if settings.sample_rate is None else settings.sample_rate
+    return Sound(label, resample(wave_CT, audio.sample_rate, rate), rate, findings, digest.hexdigest(), audio)
+
+
+def normalised(samples_CT: Float32) -> Float32:
+    """(channels, samples) at an RMS level of `NORMAL_LEVEL_DBFS`; one gain for all channels; not for silence."""
+    gain = 10 ** ((NORMAL_LEVEL_DBFS - level_dbfs(samples_CT)) / 20)
+    return samples_CT * np.float32(gain)
+
+
+def _check_form(audio: Audio, settings: Listening, name: str | Path) -> None:
+    rate, channels = settings.recorded_rate, settings.recorded_channels
+    if rate is not None and audio.sample_rate != rate:
+        raise AudioError(
+            f"was recorded at {audio.sample_rate} Hz, not at the expected {rate} Hz",
+            file=name,
+            next_step=f"Record or resample it at {rate} Hz, or learn from recordings of its rate",
+        )
+    count = len(audio.samples_CT)
+    if channels is not None and count != channels:
+        raise AudioError(
+            f"has {count} channel{'s' * (count != 1)}, not the expected {channels}",
+            file=name,
+            next_step="Use the same microphones as for the normal recordings",
+        )
+
+
+def _check_quality(audio: Audio, microphones: Microphones, name: str | Path) -> tuple[Finding, ...]:
+    # A microphone that is not listened to may be broken.
+    listened = {"near": slice(0, 1), "far": slice(1, 2)}.get(microphones, slice(None))
+    samples_CT = audio.samples_CT[listened]
+    findings = inspect(samples_CT if len(samples_CT) else audio.samples_CT, audio.sample_rate)
+    for finding in findings:
+        if finding.unusable:
+            raise AudioError(finding.detail, file=name, next_step=finding.next_step)
+    return tuple(findings)

@@ -1,0 +1,129 @@
+"""The one door for sound: files, bytes and arrays give one waveform; what is unusable is refused for everyone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from conftest import hum
+from harken.audio.listen import NORMAL_LEVEL_DBFS, Listening, listen
+from harken.audio.quality import level_dbfs
+from harken.audio.resample import resample
+from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
+from harken.core.errors import AudioError
+from harken.core.threads import one_thread, torch_threads
+from harken.data.clips import find_recordings
+from harken.data.index import index
+from harken.data.names import without_ending
+
+RATE = 16_000
+
+
+def write(path: Path, samples_CT: np.ndarray) -> Path:
+    sf.write(path, samples_CT.T, RATE, subtype="FLOAT")
+    return path
+
+
+def test_a_file_its_bytes_and_its_samples_sound_the_same(tmp_path: Path) -> None:
+    stereo_CT = np.stack([hum(1), hum(2)])
+    file = write(tmp_path / "a.wav", stereo_CT)
+    settings = Listening(microphones="near", level="normalised", sample_rate=8_000)
+    sounds = [
+        listen(file, settings),
+        listen(file.read_bytes(), settings),
+        listen(stereo_CT, settings, sample_rate=RATE),
+        listen(stereo_CT.astype(np.float64), settings, sample_rate=RATE),
+    ]
+    for sound in sounds:
+        np.testing.assert_array_equal(sound.wave_CT, sounds[0].wave_CT)
+        assert sound.wave_CT.shape == (1, 8_000)
+        assert sound.sample_rate == 8_000
+        assert sound.seconds == 1.0
+        assert sound.level_db == level_dbfs(stereo_CT)
+        assert sound.recorded.roles == ("near", "far")
+    assert sounds[0].sha256 == sounds[1].sha256
+    assert sounds[2].sha256 == sounds[3].sha256 != listen(stereo_CT, settings, sample_rate=22_050).sha256
+
+
+def test_channels_then_mean_then_level_then_rate() -> None:
+    stereo_CT = np.stack([hum(1), hum(2)])
+    settings = Listening(mono=True, level="normalised", sample_rate=8_000)
+    sound = listen(stereo_CT, settings, sample_rate=RATE)
+    mean_CT = stereo_CT.mean(axis=0, keepdims=True, dtype=np.float32)
+    levelled_CT = mean_CT * np.float32(10 ** ((NORMAL_LEVEL_DBFS - level_dbfs(mean_CT)) / 20))
+    np.testing.assert_array_equal(sound.wave_CT, resample(levelled_CT, RATE, 8_000))
+    as_recorded = listen(stereo_CT, sample_rate=RATE)
+    np.testing.assert_array_equal(as_recorded.wave_CT, stereo_CT)
+    np.testing.assert_array_equal(as_recorded.at(8_000), resample(stereo_CT, RATE, 8_000))
+
+
+def test_a_single_microphone_is_the_near_one_only_where_that_is_wanted() -> None:
+    mono_T = hum(1)
+    sound = listen(mono_T, Listening(microphones="cancelled", single_as_near=True), sample_rate=RATE)
+    np.testing.assert_array_equal(sound.wave_CT, mono_T[None])
+    with pytest.raises(AudioError, match="'cancelled' needs two, near and far"):
+        listen(mono_T, Listening(microphones="cancelled"), sample_rate=RATE)
+
+
+def test_defects_count_in_the_channels_that_are_listened_to() -> None:
+    broken_CT = np.stack([hum(1), np.zeros(RATE, np.float32)])
+    clipped_T = np.clip(hum(1) * 20, -0.5, 0.5).astype(np.float32)
+    assert listen(broken_CT, Listening(microphones="near"), sample_rate=RATE).findings == ()
+    with pytest.raises(AudioError, match="is silent in channel 1"):
+        listen(broken_CT, sample_rate=RATE)
+    assert [finding.kind for finding in listen(clipped_T, sample_rate=RATE).findings] == ["clipped"]
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "message"),
+    [
+        (hum(1), 8_000, "was recorded at 8000 Hz, not at the expected 16000 Hz"),
+        (np.stack([hum(1)] * 2), RATE, "has 2 channels, not the expected 1"),
+        (hum(1)[:, None], RATE, "has 16000 channels, over the limit of 8"),
+        ((hum(1) * 32767).astype(np.int16), RATE, "Give floats"),
+        (np.empty(0, np.float32), RATE, "holds no samples"),
+        (np.full(RATE, np.nan, np.float32), RATE, "NaN or infinite"),
+        (np.zeros(RATE * 601, np.float32), RATE, "longer than 600 s"),
+        (hum(1), 3, "claims a sampling rate of 3 Hz"),
+    ],
+)
+def test_arrays_of_another_form_are_refused(samples: np.ndarray, rate: int, message: str) -> None:
+    with pytest.raises(AudioError, match=message) as caught:
+        listen(samples, Listening(recorded_rate=RATE, recorded_channels=1), sample_rate=rate, name="microphone")
+    assert str(caught.value).startswith("microphone: ")
+
+
+def test_samples_need_their_rate() -> None:
+    with pytest.raises(ValueError, match="sample_rate"):
+        listen(hum(1))
+
+
+def test_there_is_one_list_of_audio_endings(tmp_path: Path) -> None:
+    folder = tmp_path / "fan" / "train"
+    folder.mkdir(parents=True)
+    for number, suffix in enumerate(sorted(ALL_SUFFIXES)):
+        (folder / f"section_00_source_train_normal_{number:04d}_v_1{suffix}").touch()
+        assert without_ending(f"a.b{suffix}") == without_ending(f"a.b{suffix.upper()}") == "a.b"
+    assert len(index(tmp_path)[0]) == len(find_recordings([tmp_path], ALL_SUFFIXES)) == len(ALL_SUFFIXES)
+    assert len(find_recordings([tmp_path], DEFAULT_SUFFIXES)) == len(DEFAULT_SUFFIXES) == 5
+
+
+def test_the_callers_threads_are_restored() -> None:
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        with torch_threads(3):
+            assert torch.get_num_threads() == 3
+            with one_thread():
+                assert torch.get_num_threads() == 1
+            assert torch.get_num_threads() == 3
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
