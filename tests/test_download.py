@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from harken.core.errors import HarkenError
 from harken.data.catalog import PARTS, Part, year
 from harken.data.download import Downloaded, Retry, download
-from harken.data.unpack import Limits, unpack
+from harken.data.unpack import UnpackLimits, unpack
 from record_server import RecordServer, Trick
 
 QUICK = Retry(attempts=4, first=0.01, longest=0.02, patience=5)
@@ -323,7 +323,7 @@ def test_a_zip_published_cut_short_and_then_mended(server: RecordServer, tmp_pat
     server.publish(DEV, FAN, whole[: len(whole) // 2])
     text = fails(tmp_path)
     assert str(store(tmp_path) / FAN) in text
-    assert "is not a whole zip archive" in text
+    assert "is not a complete zip archive" in text
     assert below(raw(tmp_path)) == {}
     fails(tmp_path)
     assert len(server.requests(FAN)) == 1  # the same again is not downloaded again
@@ -454,7 +454,7 @@ def test_killed_in_the_middle_of_unpacking(tmp_path: Path, moment: str) -> None:
 # ----------------------------------------------------------------- bad zips
 
 
-def refused(tmp_path: Path, data: bytes, limits: Limits = Limits()) -> str:
+def refused(tmp_path: Path, data: bytes, limits: UnpackLimits = UnpackLimits()) -> str:
     """The message of the refusal; nothing was written anywhere."""
     path = tmp_path / "inner" / "dev_fan.zip"
     path.parent.mkdir(parents=True)
@@ -478,7 +478,7 @@ def test_names_that_lead_outside(tmp_path: Path, name: str) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(entry, b"ok")
         archive.writestr(other, b"bad")
-    assert "leads outside" in refused(tmp_path, file.getvalue())
+    assert "outside its folder" in refused(tmp_path, file.getvalue())
     assert not Path("/tmp/harken_x").exists()
 
 
@@ -494,8 +494,8 @@ def test_links_and_devices(tmp_path: Path, kind: int) -> None:
 
 def test_limits(tmp_path: Path) -> None:
     clips = zipped({f"fan/train/{index}.wav": wav(index, 0.1) for index in range(5)})
-    assert "holds 5 entries, more than 4" in refused(tmp_path / "a", clips, Limits(entries=4))
-    assert "would unpack to" in refused(tmp_path / "b", clips, Limits(size=15_000))
+    assert "contains 5 entries, more than 4" in refused(tmp_path / "a", clips, UnpackLimits(entries=4))
+    assert "would unpack to" in refused(tmp_path / "b", clips, UnpackLimits(size=15_000))
     bomb = zipped({"fan/train/zeros.wav": bytes(20_000_000)})
     assert "more than 100 times its size" in refused(tmp_path / "c", bomb)
 
@@ -505,7 +505,7 @@ def test_a_header_that_lies_about_the_size(tmp_path: Path) -> None:
     true = (20_000_000).to_bytes(4, "little")
     assert bomb.count(true) == 2  # the local and the central header
     data = bytes(bomb).replace(true, (1000).to_bytes(4, "little"))
-    assert "is not a whole zip archive" in refused(tmp_path, data)
+    assert "is not a complete zip archive" in refused(tmp_path, data)
 
 
 @pytest.mark.parametrize("names", [("fan/a.wav", "fan/a.wav"), ("fan/a.wav", "fan/A.wav"), ("fan/a.wav", "a.wav")])
@@ -539,8 +539,8 @@ def test_damage_anywhere_is_seen(tmp_path: Path) -> None:
 
 
 def test_not_a_zip_and_an_empty_zip(tmp_path: Path) -> None:
-    assert "is not a whole zip archive" in refused(tmp_path / "a", b"<html>sorry</html>")
-    assert "holds no files" in refused(tmp_path / "b", zipped({}))
+    assert "is not a complete zip archive" in refused(tmp_path / "a", b"<html>sorry</html>")
+    assert "contains no files" in refused(tmp_path / "b", zipped({}))
 
 
 def test_what_archivers_add_is_left_out(tmp_path: Path) -> None:
@@ -555,7 +555,7 @@ def test_files_that_are_there(tmp_path: Path) -> None:
     path.write_bytes(zipped({"fan/a.wav": b"new", "fan/b.wav": b"more"}))
     folder.mkdir(parents=True)
     (folder / "b.wav").write_bytes(b"mine")
-    with pytest.raises(HarkenError, match=r"b\.wav: is there already with other content, and was not replaced"):
+    with pytest.raises(HarkenError, match=r"b\.wav: exists with different content and was not replaced"):
         unpack(path, folder)
     assert below(tmp_path / "raw") == {"fan/b.wav": b"mine"}
     (folder / "b.wav").write_bytes(b"more")

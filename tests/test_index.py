@@ -1,4 +1,4 @@
-"""The catalogue, and trees of every year as one clips table."""
+"""The catalogue; indexing trees of every year as one clips table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harken.data.attributes import read_attributes
 from harken.data.check import check, check_year
 from harken.data.clips import Clip
 from harken.data.index import index
-from harken.data.layout import place_of
+from harken.data.layout import parse_folder
 from harken.data.names import attribute_pairs, parse_name, without_ending
 from harken.data.table import read_table, write_table
 from harken.data.truth import read_truth
@@ -60,7 +60,7 @@ def test_every_year_names_its_zips() -> None:
             assert machine.test.keys() <= set(machine.sections)
 
 
-def test_the_catalogue_holds_the_counts_of_the_published_lists(shared: Path) -> None:
+def test_the_catalogue_agrees_with_the_published_lists(shared: Path) -> None:
     """Machines, sections and hidden attributes of 2025 and 2026 against 29,800 real names."""
     with gzip.open(shared / "golden" / "names" / "dcase_2025_2026.csv.gz", "rt", newline="") as handle:
         rows = [(int(row["year"]), *row["path"].split("/")) for row in csv.DictReader(handle)]
@@ -68,14 +68,14 @@ def test_the_catalogue_holds_the_counts_of_the_published_lists(shared: Path) -> 
         entry = catalog.year(number)
         for machine in {row[1] for row in rows if row[0] == number}:
             names = [parse_name(without_ending(row[3])) for row in rows if row[:2] == (number, machine)]
-            told = next(m for m in entry.machines if m.name == machine)
-            assert {name.section for name in names if name} == set(told.sections)
+            listed = next(m for m in entry.machines if m.name == machine)
+            assert {name.section for name in names if name} == set(listed.sections)
             train = [name for name in names if name and name.split == "train"]
             assert sum(name.domain == "source" for name in train) == entry.train["source"]
-            assert told.hidden_attributes == all(not name.attributes for name in train)
+            assert listed.hidden_attributes == all(not name.attributes for name in train)
 
 
-def test_machines_that_a_year_lacks_are_refused() -> None:
+def test_machines_not_in_a_year_are_refused() -> None:
     with pytest.raises(HarkenError, match="2025 has no machine 'pump'"):
         catalog.year(2025).archives(machines=("pump",))
     with pytest.raises(HarkenError, match="Did you mean ToyCar"):
@@ -84,7 +84,7 @@ def test_machines_that_a_year_lacks_are_refused() -> None:
         catalog.year(2019)
 
 
-# --- names, places, attribute tables
+# --- names, folders, attribute tables
 
 
 @pytest.mark.parametrize(
@@ -109,26 +109,26 @@ VALUES = st.from_regex(r"[A-Za-z0-9.-]{1,6}", fullmatch=True)
 
 
 @given(st.dictionaries(KEYS, VALUES, max_size=5))
-def test_attributes_survive_being_written_into_a_name(pairs: dict[str, str]) -> None:
+def test_attributes_round_trip_through_a_name(pairs: dict[str, str]) -> None:
     text = "_".join(f"{key}_{value}" for key, value in pairs.items()) or "noAttribute"
     name = parse_name(without_ending(f"section_00_source_train_normal_0007_{text}.wav"))
     assert name is not None
     assert attribute_pairs(name.attributes) == pairs
 
 
-def test_only_audio_endings_are_cut() -> None:
+def test_only_audio_suffixes_are_removed() -> None:
     stem = "section_00_source_train_normal_0000_volt_1.5_wt_150"
     assert without_ending(stem) == stem
     assert without_ending(f"{stem}.WAV") == without_ending(f"{stem}.flac") == stem
 
 
-def test_places() -> None:
-    place = place_of(Path("data/dcase2025t2/dev_data/raw/fan/train"))
-    assert (place.machine, place.split, place.year) == ("fan", "train", 2025)
-    assert place_of(Path("2021/gearbox/source_test")).domain == "source"
-    assert place_of(Path("DCASE2023/eval/Vacuum/supplemental")).split == "supplemental"
-    assert place_of(Path("recordings/pump 3")).machine == "pump 3"
-    assert place_of(Path("backup-20251103/fan/train")).year is None
+def test_folders() -> None:
+    info = parse_folder(Path("data/dcase2025t2/dev_data/raw/fan/train"))
+    assert (info.machine, info.split, info.year) == ("fan", "train", 2025)
+    assert parse_folder(Path("2021/gearbox/source_test")).domain == "source"
+    assert parse_folder(Path("DCASE2023/eval/Vacuum/supplemental")).split == "supplemental"
+    assert parse_folder(Path("recordings/pump 3")).machine == "pump 3"
+    assert parse_folder(Path("backup-20251103/fan/train")).year is None
 
 
 def test_attribute_tables_in_three_variants(tmp_path: Path) -> None:
@@ -167,15 +167,15 @@ def test_real_trees_of_three_years_as_one(shared: Path) -> None:
     assert {clip.domain for clip in by_year[2020]} == {"unknown"}
 
 
-def test_traps_of_the_real_attribute_tables_are_reported(shared: Path) -> None:
-    found = texts(shared / "corpus" / "dcase2023")
-    assert any("ToyNscale: attributes_*.csv calls spd of the name speed" in text for text in found)
-    assert any("ToyTank: attributes_*.csv lacks mic of the name" in text for text in found)
-    assert any("Vacuum: attributes_*.csv lacks spd of the name" in text for text in found)
-    assert not any("gearbox: attributes_*.csv says" in text for text in found)
+def test_inconsistencies_of_the_published_attribute_tables_are_reported(shared: Path) -> None:
+    findings = texts(shared / "corpus" / "dcase2023")
+    assert any("ToyNscale: attributes_*.csv calls spd of the name speed" in text for text in findings)
+    assert any("ToyTank: attributes_*.csv lacks mic of the name" in text for text in findings)
+    assert any("Vacuum: attributes_*.csv lacks spd of the name" in text for text in findings)
+    assert not any("gearbox: attributes_*.csv says" in text for text in findings)
 
 
-def test_a_simulated_plant_has_nothing_odd(tmp_path: Path) -> None:
+def test_a_simulated_plant_is_consistent(tmp_path: Path) -> None:
     simulate(
         tmp_path / "dcase2025t2" / "dev_data" / "raw",
         machines=["fan", "pump"],
@@ -207,10 +207,10 @@ def test_a_key_of_two_words_is_learned_from_the_table(tmp_path: Path) -> None:
     table.write_text(f"file_name,d1p,d1v\nCoffeeGrinder/train/{name}.wav,mic,b7\n")
     (clip,), (finding,) = index(tmp_path)
     assert clip.attributes == {"text": "mic_a1_mic_pos_A_grind_0"}
-    assert "says mic_b7, the name something else" in str(finding)
+    assert "says mic_b7, the name differs" in str(finding)
 
 
-def test_contradictions_are_reported_and_not_guessed_away(tmp_path: Path) -> None:
+def test_contradictions_are_reported_and_not_resolved(tmp_path: Path) -> None:
     touch(
         tmp_path,
         "fan/train/section_00_source_test_normal_0000_m-n_X.wav",
@@ -225,17 +225,17 @@ def test_contradictions_are_reported_and_not_guessed_away(tmp_path: Path) -> Non
         "fan/train/section_00_source_train_normal_0002_m-n_X.wav,m-n,Y\n"
         "fan/train/section_00_source_train_normal_0009_m-n_X.wav,m-n,X\n"
     )
-    found = "\n".join(texts(tmp_path))
+    findings = "\n".join(texts(tmp_path))
     for expected in (
         "the name says test, the folder train",
         "an anomaly among the training clips",
         "the name says source, the folder target",
-        "no DCASE name, its labels are unknown: what is this.wav",
+        "not a DCASE file name, labels unknown: what is this.wav",
         "attributes_*.csv says m-n Y, the name X",
-        "lists a recording that is not here: section_00_source_train_normal_0009",
+        "lists a missing recording: section_00_source_train_normal_0009",
         "a recording is not in attributes_*.csv",
     ):
-        assert expected in found
+        assert expected in findings
     clips, _ = index(tmp_path)
     (clip,) = [clip for clip in clips if "0002" in clip.clip_id]
     assert clip.attributes == {"m-n": "X"}
@@ -243,8 +243,8 @@ def test_contradictions_are_reported_and_not_guessed_away(tmp_path: Path) -> Non
 
 def test_evaluation_clips_get_their_labels_from_the_truth(tmp_path: Path) -> None:
     touch(tmp_path / "dcase2025t2" / "eval_data" / "raw", *(f"ToyPet/test/section_00_{n:04d}.wav" for n in range(4)))
-    for what, column in (("data", "0101"), ("domain", "0011")):
-        folder = tmp_path / "truth" / f"ground_truth_{what}"
+    for kind, column in (("data", "0101"), ("domain", "0011")):
+        folder = tmp_path / "truth" / f"ground_truth_{kind}"
         folder.mkdir(parents=True)
         rows = "".join(f"section_00_{n:04d}.wav,{value}\n" for n, value in enumerate(column))
         (folder / "ground_truth_ToyPet_section_00_test.csv").write_text(rows)
@@ -255,7 +255,7 @@ def test_evaluation_clips_get_their_labels_from_the_truth(tmp_path: Path) -> Non
     assert [clip.domain for clip in clips] == ["source", "source", "target", "target"]
     assert not findings
     (tmp_path / "dcase2025t2/eval_data/raw/ToyPet/test/section_00_0003.wav").unlink()
-    assert "a clip of the truth is not here: section_00_0003" in "\n".join(
+    assert "a clip of the ground truth is missing: section_00_0003" in "\n".join(
         texts(tmp_path, truth=read_truth(tmp_path / "truth"))
     )
 
@@ -264,7 +264,7 @@ def test_labelled_copies_are_not_counted_twice(tmp_path: Path) -> None:
     touch(tmp_path, "fan/test/section_00_0000.wav", "fan/test_rename/section_00_source_test_normal_0000_x_1.wav")
     clips, findings = index(tmp_path)
     assert len(clips) == 1
-    assert "left out" in str(findings[0])
+    assert "ignored" in str(findings[0])
     (tmp_path / "fan/test/section_00_0000.wav").unlink()
     (tmp_path / "fan/test").rmdir()
     (clip,), _ = index(tmp_path)
@@ -280,7 +280,7 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     assert clip.year == 2025
 
 
-def test_the_table_survives_the_disk(tmp_path: Path) -> None:
+def test_the_table_round_trips_through_a_file(tmp_path: Path) -> None:
     clips = [
         Clip(
             "a",
@@ -313,24 +313,24 @@ def test_check_counts_and_opens(tmp_path: Path, capsys: pytest.CaptureFixture[st
         name = f"section_00_source_train_normal_{n:04d}_m-n_X.wav"
         sf.write(raw / "fan" / "train" / name, np.zeros(16_000 * (10 if n else 1)), 16_000)
     (raw / "fan" / "train" / "section_00_target_train_normal_0000_m-n_Y.wav").write_bytes(b"RIFF....")
-    found = "\n".join(check(tmp_path))
-    assert "cannot be read" in found
-    assert "training clips {'source': 3, 'target': 1}, the catalogue says {'source': 990, 'target': 10}" in found
-    assert "1 clips are not 6-12 s long" in found
+    findings = "\n".join(check(tmp_path))
+    assert "cannot be read" in findings
+    assert "training clips {'source': 3, 'target': 1}, the catalogue says {'source': 990, 'target': 10}" in findings
+    assert "1 clips are not 6-12 s long" in findings
     missing = check_year(tmp_path, 2025, ("dev",), ("fan", "valve"))
     assert "2025 fan: no test clips of section 00" in missing
     assert "2025 valve: no train clips of section 00" in missing
     app(args=["data", "check", str(tmp_path), "--json"], standalone_mode=False)
-    assert len(json.loads(capsys.readouterr().out)["findings"]) == len(found.splitlines())
+    assert len(json.loads(capsys.readouterr().out)["findings"]) == len(findings.splitlines())
 
 
 def test_index_and_list_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     touch(tmp_path, "dcase2025/fan/train/section_00_source_train_normal_0000_m-n_X.wav")
     app(args=["data", "index", str(tmp_path), "--json"], standalone_mode=False)
-    told = json.loads(capsys.readouterr().out)
-    assert told["clips"] == 1
-    assert told["years"] == [2025]
-    assert read_table(Path(told["table"]))[0].machine == "fan"
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["clips"] == 1
+    assert summary["years"] == [2025]
+    assert read_table(Path(summary["table"]))[0].machine == "fan"
     app(args=["data", "list"], standalone_mode=False)
     assert "2026" in capsys.readouterr().out
     app(args=["data", "list", "2022"], standalone_mode=False)

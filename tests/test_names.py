@@ -1,4 +1,4 @@
-"""The file-name grammar of all years."""
+"""Parsing file names of all years."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_names_of_each_year(stem: str, expected: Name) -> None:
 @pytest.mark.parametrize(
     "stem", ["pump 3", "section_x_0001", "section_00", "section_00_source_source_0001", "id_1", ""]
 )
-def test_other_names_are_not_guessed(stem: str) -> None:
+def test_other_names_are_not_parsed(stem: str) -> None:
     assert parse_name(stem) is None
 
 
@@ -54,7 +54,7 @@ def test_no_name_breaks_the_parser(stem: str) -> None:
     parse_name(stem)
 
 
-def test_every_official_name_is_read(shared: Path) -> None:
+def test_every_official_name_is_parsed(shared: Path) -> None:
     with gzip.open(shared / "golden" / "names" / "dcase_2025_2026.csv.gz", "rt", newline="") as handle:
         names = [parse_name(Path(row["path"]).stem) for row in csv.DictReader(handle)]
     assert None not in names
@@ -69,14 +69,14 @@ def test_recordings_are_found_once_and_in_the_order_of_their_numbers(tmp_path: P
     for name in ("clip_10.wav", "clip_9.WAV", "sub/clip_1.flac", "notes.txt", ".hidden.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = find_recordings([tmp_path, tmp_path / "clip_10.wav"], DEFAULT_SUFFIXES)
-    assert [path.name for path in found] == ["clip_9.WAV", "clip_10.wav", "clip_1.flac"]
+    recordings = find_recordings([tmp_path, tmp_path / "clip_10.wav"], DEFAULT_SUFFIXES)
+    assert [path.name for path in recordings] == ["clip_9.WAV", "clip_10.wav", "clip_1.flac"]
     assert natural_key(Path("a2")) < natural_key(Path("a10"))
     with pytest.raises(HarkenError, match="no such file or folder"):
         find_recordings([tmp_path / "none"], DEFAULT_SUFFIXES)
 
 
-def test_a_table_row_says_what_the_name_says() -> None:
+def test_a_table_row_has_the_fields_of_the_name() -> None:
     (clip, other) = clips_from_files(
         [Path("fan/section_00_target_train_normal_0007_spd_28V.wav"), Path("my pump/0001.wav")]
     )

@@ -16,7 +16,7 @@ from harken.bench.graph import Unit
 from harken.bench.recipe import Recipe
 from harken.bench.stages.tables import Quarantined, Scored
 from harken.data.clips import Clip
-from harken.data.index import Finding
+from harken.data.index import DataFinding
 from harken.evaluation.evaluate import Result
 
 SCHEMA = 1
@@ -78,7 +78,7 @@ class Run:
     quarantined: tuple[Quarantined, ...]
     unscored: dict[str, tuple[str, ...]]
     failures: tuple[Failure, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[DataFinding, ...]
     notes: tuple[str, ...]
 
     @property

@@ -31,7 +31,7 @@ from harken.core.errors import HarkenError, TooFewError
 from harken.core.files import write_atomically
 from harken.data import catalog
 from harken.data.clips import Clip
-from harken.data.index import Finding, index
+from harken.data.index import DataFinding, index
 from harken.data.names import without_ending
 from harken.data.table import read_table, write_table
 from harken.data.truth import Label, Truth
@@ -39,7 +39,7 @@ from harken.evaluation.evaluate import Result, evaluate_system
 from harken.evaluation.score_files import System, official_name, write_rows
 
 
-def load_clips(data: Path, truth: Truth | None = None) -> tuple[list[Clip], list[Finding]]:
+def load_clips(data: Path, truth: Truth | None = None) -> tuple[list[Clip], list[DataFinding]]:
     """Clips of a table made by `harken data index`, or of a folder. Raises HarkenError when there are none."""
     return (read_table(data), []) if data.is_file() else index(data, truth=truth)
 

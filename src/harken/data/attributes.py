@@ -1,4 +1,4 @@
-"""`attributes_NN.csv`: the operating conditions of a machine's clips, in all published variants."""
+"""Reader of `attributes_NN.csv`, the operating conditions of a machine's clips, in all published variants."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from harken.data.names import without_ending
 
 
 def read_attributes(file: Path) -> list[tuple[str, dict[str, str]]]:
-    """Rows of a table `file_name[,d1p,d1v,d2p,d2v...]` as (name without folder and ending, attribute -> value).
+    """Rows of a table `file_name[,d1p,d1v,d2p,d2v...]` as (name without folder and suffix, attribute -> value).
 
-    Names come with their folder and ending (`fan/train/section_00_....wav`) or bare; machines whose conditions are
-    hidden have the first column only. Columns that are no pair (`file_name_with_attributes`) are passed over.
-    Raises HarkenError when the file is no such table.
+    Names are given with folder and suffix (`fan/train/section_00_....wav`) or without; machines with hidden attributes
+    have the first column only. Other columns (`file_name_with_attributes`) are ignored.
+    Raises HarkenError when the file cannot be read as such a table.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as handle:
@@ -22,9 +22,9 @@ def read_attributes(file: Path) -> list[tuple[str, dict[str, str]]]:
             head = [cell.strip() for cell in next(table, [])]
             if not head or head[0] != "file_name":
                 raise HarkenError(
-                    "is no table of attributes: its first column is not file_name",
+                    "is not an attribute table: its first column is not file_name",
                     file=file,
-                    next_step="Fetch it again or remove it",
+                    next_step="Download it again or remove it",
                 )
             pairs = [(head.index(f"d{n}p"), head.index(f"d{n}v")) for n in range(1, len(head)) if f"d{n}v" in head]
             return [
@@ -36,4 +36,4 @@ def read_attributes(file: Path) -> list[tuple[str, dict[str, str]]]:
                 if row and row[0].strip()
             ]
     except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
-        raise HarkenError(f"cannot be read ({error})", file=file, next_step="Fetch it again or remove it") from error
+        raise HarkenError(f"cannot be read ({error})", file=file, next_step="Download it again or remove it") from error

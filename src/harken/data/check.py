@@ -1,4 +1,4 @@
-"""Is a tree of DCASE data whole? Counts against the catalogue, headers of every recording."""
+"""Checks a tree of DCASE data for completeness: counts against the catalogue, header of every recording."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Progress = Callable[[int, int], None]
 
 
 def check(root: Path, progress: Progress | None = None) -> list[str]:
-    """Findings about everything below `root`; years are those that the folders tell."""
-    clips, odd = index(root)
-    findings = [str(finding) for finding in odd]
+    """Findings on all recordings below `root`, years taken from folder names. Raises HarkenError for an empty tree."""
+    clips, inconsistencies = index(root)
+    findings = [str(finding) for finding in inconsistencies]
     clips, broken = read_headers(clips, progress)
     findings += broken
     by_year: dict[int, list[Clip]] = defaultdict(list)
@@ -37,26 +37,26 @@ def check_year(
     machines: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Findings about these parts and machines (default: all) of one year below `root`."""
+    """Findings on the given parts and machines (default: all) of one year below `root`. Raises as `index` does."""
     entry = catalog.year(year)
-    clips, odd = index(root)
+    clips, inconsistencies = index(root)
     rows = [clip for clip in clips if clip.year == year and (machines is None or clip.machine in machines)]
     rows, broken = read_headers(rows, progress)
-    findings = [str(finding) for finding in odd] + broken + _against_catalogue(entry, rows)
-    here = {(clip.machine, clip.split, clip.section) for clip in rows}
+    findings = [str(finding) for finding in inconsistencies] + broken + _against_catalogue(entry, rows)
+    present = {(clip.machine, clip.split, clip.section) for clip in rows}
     for archive in entry.archives(tuple(parts), None if machines is None else tuple(machines)):
-        half = entry.machine(archive.machine, "dev" if archive.part == "dev" else "eval")
-        assert half is not None  # archives come from the machines
+        machine = entry.machine(archive.machine, "dev" if archive.part == "dev" else "eval")
+        assert machine is not None  # archives are built from the machines
         splits = {"dev": ("train", "test"), "train": ("train",), "eval": ("test",)}[archive.part]
         for split in splits:
-            lacking = [s for s in half.sections if (archive.machine, split, s) not in here]
-            if lacking:
-                findings.append(f"{year} {archive.machine}: no {split} clips of section {', '.join(lacking)}")
+            missing = [s for s in machine.sections if (archive.machine, split, s) not in present]
+            if missing:
+                findings.append(f"{year} {archive.machine}: no {split} clips of section {', '.join(missing)}")
     return findings
 
 
 def read_headers(clips: Iterable[Clip], progress: Progress | None = None) -> tuple[list[Clip], list[str]]:
-    """The clips with rate, channels and length from their headers, and what cannot be read or is empty."""
+    """Clips with rate, channels and length from their headers, and findings on unreadable and empty files."""
     import soundfile
 
     rows = list(clips)
@@ -76,7 +76,7 @@ def read_headers(clips: Iterable[Clip], progress: Progress | None = None) -> tup
 
 
 def _against_catalogue(year: Year, clips: Sequence[Clip]) -> list[str]:
-    """What differs from the catalogue: rate, channels, lengths, counts of clips of the sections that are here."""
+    """Differences from the catalogue: rate, channels, lengths, number of clips in the sections that are present."""
     findings = []
     names = {entry.name for entry in year.machines}
     for machine in sorted({clip.machine for clip in clips}):
@@ -84,19 +84,19 @@ def _against_catalogue(year: Year, clips: Sequence[Clip]) -> list[str]:
         if machine not in names:
             findings.append(f"{year.year} has no machine {machine} ({len(rows)} clips)")
             continue
-        for what, found, expected in (
+        for unit, actual, expected in (
             ("Hz", {clip.sample_rate for clip in rows}, year.sample_rate),
             ("channels", {clip.channels for clip in rows}, len(year.channels)),
         ):
-            if odd := found - {expected, None}:
-                findings.append(f"{year.year} {machine}: {sorted(map(str, odd))} {what}, the catalogue says {expected}")
+            if odd := actual - {expected, None}:
+                findings.append(f"{year.year} {machine}: {sorted(map(str, odd))} {unit}, the catalogue says {expected}")
         for entry in (entry for entry in year.machines if entry.name == machine):
-            mine = [clip for clip in rows if clip.section in entry.sections]
-            findings += _counts(year, entry, mine)
+            entry_clips = [clip for clip in rows if clip.section in entry.sections]
+            findings += _counts(year, entry, entry_clips)
             shortest, longest = entry.seconds or year.seconds
             outside = [
                 clip
-                for clip in mine
+                for clip in entry_clips
                 if clip.frames
                 and clip.sample_rate
                 and clip.split != "supplemental"

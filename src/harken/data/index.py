@@ -1,4 +1,4 @@
-"""A tree of DCASE data of any years as one clips table; what contradicts itself is reported."""
+"""Indexes a tree of DCASE data of any years as one clips table; reports inconsistencies."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from harken.audio.suffixes import ALL_SUFFIXES
 from harken.core.errors import HarkenError
 from harken.data.attributes import read_attributes
 from harken.data.clips import Clip
-from harken.data.layout import Place, place_of
+from harken.data.layout import FolderInfo, parse_folder
 from harken.data.names import Name, attribute_pairs, parse_name, without_ending
 from harken.data.truth import Truth
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something a reader should know: of which folder, what, how often, an example."""
+class DataFinding:
+    """An inconsistency in the data: folder, description, number of occurrences, example file or clip."""
 
     folder: str
     text: str
@@ -27,8 +27,8 @@ class Finding:
     example: str
 
     def __str__(self) -> str:
-        more = f" ({self.count} times)" if self.count > 1 else ""
-        return f"{self.folder}: {self.text}{more}: {self.example}"
+        times = f" ({self.count} times)" if self.count > 1 else ""
+        return f"{self.folder}: {self.text}{times}: {self.example}"
 
 
 class _Findings:
@@ -38,21 +38,21 @@ class _Findings:
     def add(self, folder: PurePath | str, text: str, example: str) -> None:
         self._examples[str(folder), text].append(example)
 
-    def listed(self) -> list[Finding]:
+    def listed(self) -> list[DataFinding]:
         return [
-            Finding(folder, text, len(examples), examples[0]) for (folder, text), examples in self._examples.items()
+            DataFinding(folder, text, len(examples), examples[0]) for (folder, text), examples in self._examples.items()
         ]
 
 
-def index(root: Path, *, truth: Truth | None = None, year: int | None = None) -> tuple[list[Clip], list[Finding]]:
-    """Every recording below `root`, in order of folder and name, and what was found odd.
+def index(root: Path, *, truth: Truth | None = None, year: int | None = None) -> tuple[list[Clip], list[DataFinding]]:
+    """All recordings below `root`, sorted by folder and name, and the inconsistencies found.
 
-    truth: labels of evaluation clips, joined on machine, section and name. year: for trees whose folders do not tell.
-    A field on which name, folder, `attributes_NN.csv` and truth disagree keeps what the name says, and is reported.
-    Raises HarkenError when there is no recording.
+    truth: labels of evaluation clips, joined on machine, section and name. year: overrides the year in folder names.
+    Where file name, folder, `attributes_NN.csv` and ground truth disagree, the value in the file name is kept and the
+    inconsistency is reported. Raises HarkenError when there is no recording.
     """
     if not root.is_dir():
-        raise HarkenError("there is no such folder", file=root, next_step="Check the path")
+        raise HarkenError("no such folder", file=root, next_step="Check the path")
     root = root.absolute()
     findings = _Findings()
     clips: list[Clip] = []
@@ -64,17 +64,17 @@ def index(root: Path, *, truth: Truth | None = None, year: int | None = None) ->
         if not audio:
             continue
         if folder.name == "test_rename" and (folder.parent / "test").is_dir():
-            findings.add(folder, "labelled copies of the clips in test, left out", audio[0])
+            findings.add(folder, "labelled copies of the clips in test, ignored", audio[0])
             continue
-        place = place_of(folder)
-        place = replace(place, year=year or place.year)
+        info = parse_folder(folder)
+        info = replace(info, year=year or info.year)
         start = len(clips)
-        clips += _rows(root, folder, place, audio, findings)
-        owner = folder.parent if place.split else folder
-        machines[owner] += range(start, len(clips))
+        clips += _rows(root, folder, info, audio, findings)
+        machine_folder = folder.parent if info.split else folder
+        machines[machine_folder] += range(start, len(clips))
     if not clips:
         raise HarkenError(
-            "no recordings below this folder", file=root, next_step="Name the folder that holds the machines"
+            "no recordings below this folder", file=root, next_step="Give the folder that contains the machines"
         )
     for folder, rows in machines.items():
         _join_attributes(folder, clips, rows, findings)
@@ -84,7 +84,7 @@ def index(root: Path, *, truth: Truth | None = None, year: int | None = None) ->
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, list[str], bool]]:
-    """Folder, its files in order, whether it holds attributes; links are followed, each folder is seen once."""
+    """(folder, sorted file names, whether it has attribute tables); follows links, visits each folder once."""
     seen: set[str] = set()
     for name, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(name)
@@ -97,28 +97,28 @@ def _folders(root: Path) -> Iterator[tuple[Path, list[str], bool]]:
         yield Path(name), files, any(file.startswith("attributes_") for file in files)
 
 
-def _rows(root: Path, folder: Path, place: Place, files: Iterable[str], findings: _Findings) -> Iterator[Clip]:
-    inside = folder.relative_to(root).as_posix()
-    prefix = "" if inside == "." else f"{inside}/"
-    corpus = f"dcase{place.year}" if place.year else root.name
+def _rows(root: Path, folder: Path, info: FolderInfo, files: Iterable[str], findings: _Findings) -> Iterator[Clip]:
+    relative = folder.relative_to(root).as_posix()
+    prefix = "" if relative == "." else f"{relative}/"
+    corpus = f"dcase{info.year}" if info.year else root.name
     for file in files:
         name = parse_name(without_ending(file))
         if name is None:
-            findings.add(folder, "no DCASE name, its labels are unknown", file)
+            findings.add(folder, "not a DCASE file name, labels unknown", file)
             name = Name(section="", number="")
-        _compare(folder, place, name, file, findings)
-        split = name.split if name.split == "supplemental" else place.split or name.split
-        domain = name.domain if name.domain != "unknown" else place.domain
+        _compare(folder, info, name, file, findings)
+        split = name.split if name.split == "supplemental" else info.split or name.split
+        domain = name.domain if name.domain != "unknown" else info.domain
         condition = name.condition
         if condition == "unknown" and split == "train" and name.section:
-            condition = "normal"  # training data hold nothing else
+            condition = "normal"  # training data contain normal clips only
         yield Clip(
             clip_id=prefix + file,
             path=folder / file,
             corpus=corpus,
-            year=place.year,
+            year=info.year,
             split=split,  # type: ignore[arg-type]
-            machine=place.machine,
+            machine=info.machine,
             section=name.section,
             domain=domain,  # type: ignore[arg-type]
             condition=condition,  # type: ignore[arg-type]
@@ -127,55 +127,55 @@ def _rows(root: Path, folder: Path, place: Place, files: Iterable[str], findings
         )
 
 
-def _compare(folder: Path, place: Place, name: Name, file: str, findings: _Findings) -> None:
-    """Report what the name and the folder say differently."""
-    if name.split and place.split and name.split != place.split:
-        findings.add(folder, f"the name says {name.split}, the folder {place.split}", file)
-    if "unknown" not in (name.domain, place.domain) and name.domain != place.domain:
-        findings.add(folder, f"the name says {name.domain}, the folder {place.domain}", file)
-    if name.condition == "anomaly" and place.split == "train":
+def _compare(folder: Path, info: FolderInfo, name: Name, file: str, findings: _Findings) -> None:
+    """Report fields on which file name and folder disagree."""
+    if name.split and info.split and name.split != info.split:
+        findings.add(folder, f"the name says {name.split}, the folder {info.split}", file)
+    if "unknown" not in (name.domain, info.domain) and name.domain != info.domain:
+        findings.add(folder, f"the name says {name.domain}, the folder {info.domain}", file)
+    if name.condition == "anomaly" and info.split == "train":
         findings.add(folder, "an anomaly among the training clips", file)
 
 
 def _join_attributes(folder: Path, clips: list[Clip], rows: list[int], findings: _Findings) -> None:
-    """Compare the attributes in the names of a machine's clips with its `attributes_NN.csv`, and take from the latter
-    what the names do not tell."""
+    """Compare the attributes in file names of a machine with its `attributes_NN.csv`, and take from the latter what
+    the names lack."""
     tables = sorted(folder.glob("attributes_*.csv"))
     if not tables:
         return
     by_name = {without_ending(clips[row].path.name): row for row in rows}
-    told: dict[str, dict[str, str]] = {}
+    listed_attributes: dict[str, dict[str, str]] = {}
     for table in tables:
         try:
             listed = read_attributes(table)
         except HarkenError as error:
-            findings.add(folder, f"{error.cause}, passed over", table.name)
+            findings.add(folder, f"{error.cause}, ignored", table.name)
             continue
         for name, attributes in listed:
-            if told.setdefault(name, attributes) != attributes:
-                findings.add(folder, f"{table.name} lists a recording twice, differently", name)
+            if listed_attributes.setdefault(name, attributes) != attributes:
+                findings.add(folder, f"{table.name} lists a recording twice with different attributes", name)
             elif name not in by_name:
-                findings.add(folder, f"{table.name} lists a recording that is not here", name)
-    agreed = {name for name, attributes in told.items() if _agrees(folder, name, attributes, findings)}
+                findings.add(folder, f"{table.name} lists a missing recording", name)
+    agreed = {name for name, attributes in listed_attributes.items() if _agrees(folder, name, attributes, findings)}
     for name, row in by_name.items():
         clip = clips[row]
         if clip.split == "supplemental" or (clip.split == "test" and clip.condition == "unknown"):
             continue
-        if name not in told:
+        if name not in listed_attributes:
             findings.add(folder, "a recording is not in attributes_*.csv", name)
         elif name in agreed and (not clip.attributes or "text" in clip.attributes):
-            clips[row] = replace(clip, attributes=told[name] or clip.attributes)
+            clips[row] = replace(clip, attributes=listed_attributes[name] or clip.attributes)
 
 
 def _agrees(folder: Path, name: str, listed: dict[str, str], findings: _Findings) -> bool:
-    """Whether the attributes listed for a recording are those in its name; reports where not."""
+    """Whether the attributes listed for a recording equal those in its name; reports differences."""
     parsed = parse_name(name)
     named = attribute_pairs(parsed.attributes if parsed else "")
     if not listed or not named:
         return True
     if "text" in named:
-        if not (same := _tells(named["text"], listed)):
-            findings.add(folder, f"attributes_*.csv says {_text(listed)}, the name something else", name)
+        if not (same := _holds_values(named["text"], listed)):
+            findings.add(folder, f"attributes_*.csv says {_text(listed)}, the name differs", name)
         return same
     _compare_attributes(folder, named, listed, name, findings)
     return True
@@ -184,21 +184,21 @@ def _agrees(folder: Path, name: str, listed: dict[str, str], findings: _Findings
 def _compare_attributes(
     folder: Path, named: dict[str, str], listed: dict[str, str], file: str, findings: _Findings
 ) -> None:
-    """Report what the name and the table say differently; the name's attributes stay."""
+    """Report attributes on which name and table disagree; those in the name are kept."""
     for key, value in listed.items():
         if key in named and named[key] != value:
             findings.add(folder, f"attributes_*.csv says {key} {value}, the name {named[key]}", file)
         elif key not in named:
-            twin = next((k for k, v in named.items() if v == value and k not in listed), None)
-            what = f"calls {twin} of the name {key}" if twin else f"has {key} {value}, which the name lacks"
-            findings.add(folder, f"attributes_*.csv {what}", file)
+            alias = next((k for k, v in named.items() if v == value and k not in listed), None)
+            difference = f"calls {alias} of the name {key}" if alias else f"has {key} {value}, which the name lacks"
+            findings.add(folder, f"attributes_*.csv {difference}", file)
     renamed = [key for key, value in named.items() if key not in listed and value not in listed.values()]
     if renamed:
         findings.add(folder, f"attributes_*.csv lacks {', '.join(renamed)} of the name", file)
 
 
-def _tells(text: str, attributes: dict[str, str]) -> bool:
-    """Whether a name's text holds every listed value, in order."""
+def _holds_values(text: str, attributes: dict[str, str]) -> bool:
+    """Whether `text` contains every listed value, in order."""
     position = 0
     for value in attributes.values():
         position = text.find(value, position)
@@ -213,7 +213,7 @@ def _text(attributes: dict[str, str]) -> str:
 
 
 def _join_truth(truth: Truth, clips: list[Clip], findings: _Findings) -> None:
-    """Labels of test clips; every label of the truth whose section is here must find its clip, and the other way."""
+    """Label test clips; in the sections present, report labels without a clip and clips without a label."""
     sections: dict[tuple[str, str], set[str]] = defaultdict(set)
     for row, clip in enumerate(clips):
         if clip.split != "test" or (clip.machine, clip.section) not in truth.labels:
@@ -225,18 +225,18 @@ def _join_truth(truth: Truth, clips: list[Clip], findings: _Findings) -> None:
         name = truth.published_name(section, without_ending(clip.path.name))
         label = truth.labels[section].get(name)
         if label is None:
-            findings.add(clip.machine, "the truth does not know a test clip", clip.clip_id)
+            findings.add(clip.machine, "a test clip is not in the ground truth", clip.clip_id)
             continue
         sections[section].add(name)
         condition = "anomaly" if label.anomaly else "normal"
         if clip.condition not in ("unknown", condition):
-            findings.add(clip.machine, f"the name says {clip.condition}, the truth {condition}", clip.clip_id)
+            findings.add(clip.machine, f"the name says {clip.condition}, the ground truth {condition}", clip.clip_id)
             continue
         if "unknown" not in (clip.domain, label.domain) and clip.domain != label.domain:
-            findings.add(clip.machine, f"the name says {clip.domain}, the truth {label.domain}", clip.clip_id)
+            findings.add(clip.machine, f"the name says {clip.domain}, the ground truth {label.domain}", clip.clip_id)
             continue
         domain = clip.domain if label.domain == "unknown" else label.domain
         clips[row] = replace(clip, condition=condition, domain=domain)  # type: ignore[arg-type]
-    for section, found in sections.items():
-        for name in truth.labels[section].keys() - found:
-            findings.add(section[0], "a clip of the truth is not here", name)
+    for section, labelled_names in sections.items():
+        for name in truth.labels[section].keys() - labelled_names:
+            findings.add(section[0], "a clip of the ground truth is missing", name)

@@ -1,4 +1,4 @@
-"""Where a recording lies tells its year, machine and split."""
+"""Year, machine and split of a recording from its folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 Split = Literal["train", "test", "supplemental"]
 
-#: folder of clips -> split, and domain where the folder tells it
+#: folder of clips -> split, and domain where the folder name gives it
 _FOLDERS: dict[str, tuple[Split, str]] = {
     "train": ("train", "unknown"),
     "test": ("test", "unknown"),
@@ -23,8 +23,8 @@ _YEAR = re.compile(r"(?:^|dcase[-_ ]?)(20\d\d)(?:$|[^0-9])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Place:
-    """What the folder of a clip says; "" or None where it is silent."""
+class FolderInfo:
+    """Fields given by the folder of a clip; "", None or `unknown` where it does not give them."""
 
     machine: str = ""
     split: Split | None = None
@@ -32,13 +32,13 @@ class Place:
     year: int | None = None
 
 
-def place_of(folder: PurePath) -> Place:
-    """Read a folder of clips: `<machine>/train`, as published or below `dcase2025t2/dev_data/raw`.
+def parse_folder(folder: PurePath) -> FolderInfo:
+    """Parse a folder of clips: `<machine>/train`, as published or below `dcase2025t2/dev_data/raw`.
 
-    The year is the nearest folder above named `2025` or `dcase2025...`.
+    The year is that of the nearest parent folder named `2025` or `dcase2025...`.
     """
-    year = next((int(match[1]) for part in reversed(folder.parts) if (match := _YEAR.search(part))), None)
+    year = next((int(match[1]) for name in reversed(folder.parts) if (match := _YEAR.search(name))), None)
     if folder.name in _FOLDERS:
         split, domain = _FOLDERS[folder.name]
-        return Place(machine=folder.parent.name, split=split, domain=domain, year=year)
-    return Place(machine=folder.name, year=year)
+        return FolderInfo(machine=folder.parent.name, split=split, domain=domain, year=year)
+    return FolderInfo(machine=folder.name, year=year)

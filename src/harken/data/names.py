@@ -1,4 +1,4 @@
-"""The DCASE Task 2 file-name grammar, 2020-2026: what a recording's name says about it."""
+"""Parser of DCASE Task 2 file names, 2020-2026."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _KEY = re.compile(r"[A-Za-z][A-Za-z-]*$")
 
 
 class Name(NamedTuple):
-    """Fields that stand in a DCASE file name; `unknown` or None where the name is silent.
+    """Fields of a DCASE file name; `unknown` or None where the name does not give them.
 
-    attributes: the text after the running number, as it stands (its keys are told apart by `attributes_NN.csv`).
+    attributes: the text after the running number, verbatim (`attributes_NN.csv` separates keys from values).
     """
 
     section: str
@@ -41,20 +41,20 @@ class Name(NamedTuple):
 
 
 def parse_name(stem: str) -> Name | None:
-    """Read a file name without its ending; None when it follows no DCASE grammar.
+    """Parse a file name without its suffix; None when it is not a DCASE name.
 
     2020: `[normal_|anomaly_]id_NN_NNNNNNNN`. Since 2021: `section_NN`, then any of domain, split and condition in
-    any order and number, the running number, then attributes. Words are searched for, not counted: evaluation
+    any order and number, the running number, then attributes. Each word is optional: evaluation
     clips lack all of them and one 2024 machine lacks `test`.
     """
     match = _SECTION_NAME.match(stem)
     if match:
-        section, words, number, rest = match.groups()
+        section, words, number, attributes = match.groups()
         fields = _fields(words)
         if fields is None:
             return None
-        rest = (rest or "").strip("_")
-        return Name(section, number, *fields, "" if rest == "noAttribute" else rest)
+        attributes = (attributes or "").strip("_")
+        return Name(section, number, *fields, "" if attributes == "noAttribute" else attributes)
     match = _ID_NAME.match(stem)
     if match:
         return Name(section=match[2], number=match[3], condition=match[1] or "unknown")
@@ -63,31 +63,31 @@ def parse_name(stem: str) -> Name | None:
 
 @cache
 def _fields(words: str) -> tuple[str, str | None, str, str] | None:
-    """domain, split, condition and kind that the words of a name tell; None when one of them is told twice."""
-    told: dict[str, str] = {}
+    """domain, split, condition and kind from the words of a name; None when one of them is given twice."""
+    values: dict[str, str] = {}
     for word in words.split("_")[:-1]:
         field, value = _WORDS[word]
-        if told.setdefault(field, value) is not value or words.count(f"{word}_") > 1:
+        if values.setdefault(field, value) is not value or words.count(f"{word}_") > 1:
             return None
-    split = "supplemental" if "kind" in told else told.get("split")
-    return told.get("domain", "unknown"), split, told.get("condition", "unknown"), told.get("kind", "machine")
+    split = "supplemental" if "kind" in values else values.get("split")
+    return values.get("domain", "unknown"), split, values.get("condition", "unknown"), values.get("kind", "machine")
 
 
 def is_id_name(stem: str) -> bool:
-    """Whether a name is of the 2020 form, by machine ID."""
+    """Whether a name is of the 2020 form, with a machine ID."""
     return _ID_NAME.match(stem) is not None
 
 
 def without_ending(file_name: str) -> str:
-    """The name without an audio ending. Other dots stay: attribute values hold some (`volt_1.5_wt_150`)."""
+    """The name without an audio suffix. Other dots are kept: attribute values contain some (`volt_1.5_wt_150`)."""
     return _ENDING.sub("", file_name)
 
 
 def attribute_pairs(text: str) -> dict[str, str]:
     """Attributes of a name, key -> value: `spd_28V_mic_1` -> {"spd": "28V", "mic": "1"}.
 
-    Text in which keys and values cannot be told apart (glued as `weight15_BckgF`, keys of two words, a key twice)
-    is kept whole under "text".
+    Text in which keys and values cannot be separated (joined as in `weight15_BckgF`, keys of two words, repeated keys)
+    is kept unsplit under "text".
     """
     tokens = text.split("_")
     keys = tokens[::2]

@@ -1,4 +1,4 @@
-"""Ground truth of test clips: the evaluators' folders, the published lists, or the names themselves."""
+"""Ground truth of test clips: folders of the official evaluators, published lists, or file names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GROUND_TRUTH = re.compile(
 
 @dataclass(frozen=True)
 class Label:
-    """domain is `unknown` where a year knows no domains or the truth is silent."""
+    """Label of a test clip; domain is `unknown` where a year has no domains or the ground truth does not give it."""
 
     anomaly: bool
     domain: str = "unknown"
@@ -31,10 +31,10 @@ class Label:
 
 @dataclass
 class Truth:
-    """Labels by section and clip name (without ending).
+    """Labels by section and clip name (without suffix).
 
-    aliases: labelled name -> the name under which the clip was published. errata: machine -> why its labels in this
-    source must not be used. official: it is the ground truth of an official evaluator.
+    aliases: labelled name -> name under which the clip was published. errata: machine -> reason why its labels in this
+    source must not be used. official: whether this is the ground truth of an official evaluator.
     """
 
     source: str
@@ -44,16 +44,16 @@ class Truth:
     official: bool = False
 
     def add(self, section: Section, name: str, label: Label) -> None:
-        """Raises HarkenError for a clip that is there with another label."""
-        known = self.labels.setdefault(section, {}).setdefault(name, label)
-        if known != label:
+        """Add a label. Raises HarkenError when the clip already has a different one."""
+        existing = self.labels.setdefault(section, {}).setdefault(name, label)
+        if existing != label:
             raise HarkenError(
                 f"{section[0]} section {section[1]}: {name} has two different labels", file=self.source,
-                next_step="Mend the truth",
+                next_step="Correct the ground truth",
             )  # fmt: skip
 
     def published_name(self, section: Section, name: str) -> str:
-        """The name under which a clip was published; labelled names are mapped back where the truth knows them."""
+        """The name under which a clip was published; labelled names are mapped back by `aliases`."""
         if name in self.labels.get(section, {}):
             return name
         return self.aliases.get(section, {}).get(name, name)
@@ -63,7 +63,7 @@ def read_truth(path: Path) -> Truth:
     """Labels below `path`: a folder with `ground_truth_data/` (and `ground_truth_domain/`,
     `ground_truth_attributes/`) of the official evaluators, an `eval_data_list*.csv`, or a clips table.
 
-    Raises HarkenError when there is nothing of the kind, or it contradicts itself.
+    Raises HarkenError when there is no ground truth, or it is inconsistent.
     """
     if path.is_dir():
         data = path / "ground_truth_data"
@@ -75,12 +75,12 @@ def read_truth(path: Path) -> Truth:
         if len(lists) == 1:
             return _read_list(lists[0])
         raise HarkenError(
-            "no ground truth here",
+            "no ground truth in this folder",
             file=path,
-            next_step="Name the folder that holds ground_truth_data, or one eval_data_list.csv",
+            next_step="Give the folder that contains ground_truth_data, or one eval_data_list.csv",
         )
     if not path.exists():
-        raise HarkenError("there is no such file or folder", file=path, next_step="Check the path")
+        raise HarkenError("no such file or folder", file=path, next_step="Check the path")
     if path.suffix == ".parquet":
         from harken.data.table import read_table
 
@@ -89,7 +89,7 @@ def read_truth(path: Path) -> Truth:
 
 
 def truth_of_clips(clips: Iterable[Clip], source: str) -> Truth:
-    """Labels of the test clips of a table, as far as it knows them."""
+    """Labels of the test clips of a table whose condition is known. Raises HarkenError for conflicting labels."""
     truth = Truth(source)
     for clip in clips:
         if clip.split == "test" and clip.condition != "unknown":
@@ -99,7 +99,7 @@ def truth_of_clips(clips: Iterable[Clip], source: str) -> Truth:
 
 
 def label_of_name(name: Name | None) -> Label | None:
-    """What a labelled name says; None when it does not say whether the clip is normal."""
+    """Label given by a file name; None when it does not give the condition."""
     if name is None or name.condition == "unknown":
         return None
     return Label(name.condition == "anomaly", name.domain)
@@ -112,16 +112,16 @@ def _read_folders(root: Path) -> Truth:
     names = dict(_tables(root / "ground_truth_attributes"))
     if not anomalies:
         raise HarkenError(
-            "holds no ground_truth_*.csv", file=root / "ground_truth_data", next_step="Fetch the evaluator again"
+            "contains no ground_truth_*.csv", file=root / "ground_truth_data", next_step="Download the evaluator again"
         )
     for file, rows in anomalies.items():
         match = _match(file)
         section = (match["machine"], match["section"])
-        of_domain = {clip: value for clip, (value, *_) in domains.get(file, {}).items()}
-        if of_domain and of_domain.keys() != rows.keys():
+        domain_values = {clip: value for clip, (value, *_) in domains.get(file, {}).items()}
+        if domain_values and domain_values.keys() != rows.keys():
             raise HarkenError(
                 "lists other clips than ground_truth_data", file=root / "ground_truth_domain" / file,
-                next_step="Fetch the evaluator again",
+                next_step="Download the evaluator again",
             )  # fmt: skip
         for clip, (value, *_) in rows.items():
             if value not in ("0", "1", "0.0", "1.0"):
@@ -131,8 +131,8 @@ def _read_folders(root: Path) -> Truth:
                 )  # fmt: skip
             name = parse_name(clip)
             domain = match["domain"] or (name.domain if name else "unknown")
-            if clip in of_domain:
-                domain = {"0": "source", "1": "target"}.get(of_domain[clip][:1], "unknown")
+            if clip in domain_values:
+                domain = {"0": "source", "1": "target"}.get(domain_values[clip][:1], "unknown")
             truth.add(section, clip, Label(value[0] == "1", domain))
         for clip, labelled in names.get(file, {}).items():
             for alias in labelled:
@@ -141,7 +141,7 @@ def _read_folders(root: Path) -> Truth:
 
 
 def _tables(folder: Path) -> Iterator[tuple[str, dict[str, list[str]]]]:
-    """File name -> (clip name without ending -> the other cells) of each table in a folder."""
+    """(file name, {clip name without suffix: remaining cells}) of each table in a folder."""
     for file in sorted(folder.glob("ground_truth_*.csv")) if folder.is_dir() else ():
         if _GROUND_TRUTH.match(file.name):
             yield file.name, {without_ending(row[0]): row[1:] for row in _rows(file) if len(row) > 1}
@@ -149,7 +149,7 @@ def _tables(folder: Path) -> Iterator[tuple[str, dict[str, list[str]]]]:
 
 def _match(file_name: str) -> re.Match[str]:
     match = _GROUND_TRUTH.match(file_name)
-    assert match is not None  # the names come from `_tables`
+    assert match is not None  # `_tables` yields matching names only
     return match
 
 
@@ -163,22 +163,21 @@ def _read_list(file: Path) -> Truth:
             machine = cells[0]
             continue
         clip, labelled = without_ending(PurePosixPath(cells[0]).name), without_ending(PurePosixPath(cells[1]).name)
-        name, told = parse_name(clip), parse_name(labelled)
-        label = label_of_name(told)
+        name, label = parse_name(clip), label_of_name(parse_name(labelled))
         if not machine or name is None or label is None:
             raise HarkenError(
                 f"the line {','.join(row)!r} is not of the form published name,labelled name below a machine",
                 file=file,
-                next_step="Name ground_truth_data of the official evaluator, or an eval_data_list.csv",
+                next_step="Give ground_truth_data of the official evaluator, or an eval_data_list.csv",
             )
         if len(cells) > 2 and cells[2][:1] != str(int(label.anomaly)):
             raise HarkenError(
-                f"{clip}: the name {labelled} and the label {cells[2]} differ", file=file, next_step="Mend the list"
+                f"{clip}: the name {labelled} and the label {cells[2]} differ", file=file, next_step="Correct the list"
             )
         truth.add((machine, name.section), clip, label)
         truth.aliases.setdefault((machine, name.section), {})[labelled] = clip
     if not truth.labels:
-        raise HarkenError("lists no clips", file=file, next_step="Name an eval_data_list.csv")
+        raise HarkenError("lists no clips", file=file, next_step="Give an eval_data_list.csv")
     for number in catalog.years():
         for erratum in catalog.year(number).errata:
             if erratum.subject.startswith("eval_data_list") and _is_of_year(truth, number):
@@ -187,12 +186,12 @@ def _read_list(file: Path) -> Truth:
 
 
 def _is_of_year(truth: Truth, number: int) -> bool:
-    """Whether a list is that year's: its sections, and names that hide the domain where the year's do."""
+    """Whether a list belongs to a year: by its sections, and by whether names hide the domain."""
     year = catalog.year(number)
-    known = {(entry.name, section) for entry in year.machines if entry.part == "eval" for section in entry.sections}
+    sections = {(entry.name, section) for entry in year.machines if entry.part == "eval" for section in entry.sections}
     hides = year.metric == "domain_generalization"
     names = (parse_name(clip) for clips in truth.labels.values() for clip in clips)
-    return truth.labels.keys() <= known and all(
+    return truth.labels.keys() <= sections and all(
         (name is not None and name.domain == "unknown") == hides for name in names
     )
 

@@ -1,4 +1,4 @@
-"""A published zip -> the folder of its machine: nothing outside it, nothing half written, nothing replaced."""
+"""Unpacks a published zip into the folder of its machine: nothing outside it, no partial files, nothing replaced."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from pathlib import Path
 
 from harken.core.errors import HarkenError
 
-#: what zipfile raises for an archive that is not whole; RuntimeError is its word for encryption
+#: raised by zipfile for damaged archives; RuntimeError means encryption
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError,
     ValueError,
 )  # fmt: skip
-#: what archivers of some systems add
+#: files that archivers of some systems add
 _JUNK = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db"})
-#: the training and the test zip of a machine go into one folder, perhaps at the same time
+#: training and test zip of a machine go into one folder, possibly at the same time
 _moving = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a zip may hold: entries, bytes once unpacked, and bytes for each byte of the zip.
+class UnpackLimits:
+    """UnpackLimits of a zip: number of entries, unpacked bytes, and unpacked bytes per byte of the zip.
 
-    The largest published zips hold some thousands of recordings, a few GiB, and shrink to no less than a tenth.
+    The largest published zips have some thousands of recordings, a few GiB, at compression ratios below 10.
     """
 
     entries: int = 100_000
@@ -39,60 +39,60 @@ class Limits:
     ratio: float = 100.0
 
 
-def unpack(zip_path: Path, folder: Path, *, limits: Limits = Limits()) -> dict[str, int]:
-    """Unpack into `folder`, the machine's; returns name below it (with /) -> bytes of every file of the zip.
+def unpack(zip_path: Path, folder: Path, *, limits: UnpackLimits = UnpackLimits()) -> dict[str, int]:
+    """Unpack into the machine's `folder`; returns {name below it (with /): size in bytes} of all files of the zip.
 
-    A top folder in the zip of the same name as `folder` is `folder` itself. Everything is unpacked into a hidden
-    folder beside it, checked, and then moved, file by file: a file is whole under its name or not there, and a run
-    that was stopped is completed by another. A file that is there with the same bytes stays. One with other bytes
-    is never replaced: since whole files are moved, an unpacking that was stopped cannot have left it.
+    A top-level folder in the zip with the name of `folder` stands for `folder`. Files are unpacked into a hidden
+    folder beside it, checked, and then moved one by one: a file is complete or absent, and an interrupted run is
+    completed by the next. An existing file with the same bytes is kept. One with different bytes is never
+    replaced: since complete files are moved, an interrupted run cannot have left it.
 
-    Raises HarkenError, with nothing moved, for a zip that is damaged, leads outside, holds anything but files and
-    folders, or exceeds `limits`, and for a file that is in the way.
+    Raises HarkenError, with nothing moved, for a zip that is damaged, has paths outside the folder, contains anything
+    but files and folders, or exceeds `limits`, and for existing files with different content.
     """
     staging = folder.parent / f".unpack-{zip_path.stem}"
     try:
-        shutil.rmtree(staging, ignore_errors=True)  # of a run that was stopped
+        shutil.rmtree(staging, ignore_errors=True)  # of an interrupted run
         staging.mkdir(parents=True)
         with zipfile.ZipFile(zip_path) as archive:
             files = _checked(archive, zip_path, folder.name, limits)
             for name, entry in files.items():
                 target = staging / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                # Never more bytes than the header says, which is what the limits were compared with; and the last
-                # read compares the CRC.
+                # Reads at most the size in the header, which was checked against the limits; the last read checks
+                # the CRC.
                 with archive.open(entry) as packed, target.open("xb") as file:
                     shutil.copyfileobj(packed, file, 1 << 20)
         with _moving:
             _move(files, staging, folder)
     except _DAMAGE as error:
         raise HarkenError(
-            f"is not a whole zip archive ({str(error) or type(error).__name__})",
+            f"is not a complete zip archive ({str(error) or type(error).__name__})",
             file=zip_path,
-            next_step="Run the same command again once the publisher has mended it, or remove it to download it anew",
+            next_step="Run the same command again once the publisher has corrected it, or remove it to fetch it again",
         ) from None
     except OSError as error:
         raise HarkenError(
             f"cannot be unpacked: {error.strerror or error}",
             file=error.filename or zip_path,
-            next_step=f"Make sure that {folder.parent} can be written to and has space, and run the same command again",
+            next_step=f"Make sure that {folder.parent} is writable and has space, and run the same command again",
         ) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return {name: entry.file_size for name, entry in files.items()}
 
 
-def _checked(archive: zipfile.ZipFile, path: Path, machine: str, limits: Limits) -> dict[str, zipfile.ZipInfo]:
-    """Name below the machine's folder -> entry, for every file. Raises HarkenError for what may not be unpacked."""
+def _checked(archive: zipfile.ZipFile, path: Path, machine: str, limits: UnpackLimits) -> dict[str, zipfile.ZipInfo]:
+    """{name below the machine's folder: entry} of all files. Raises HarkenError for entries that are refused."""
     entries = archive.infolist()
     size = sum(entry.file_size for entry in entries)
     if len(entries) > limits.entries:
-        raise _refused(path, f"holds {len(entries)} entries, more than {limits.entries}")
+        raise _refused(path, f"contains {len(entries)} entries, more than {limits.entries}")
     if size > limits.size:
         raise _refused(path, f"would unpack to {size / 2**30:.3g} GiB, more than {limits.size / 2**30:.3g}")
     if size > limits.ratio * max(path.stat().st_size, 1):
         raise _refused(path, f"would unpack to more than {limits.ratio:g} times its size")
-    found: dict[str, zipfile.ZipInfo] = {}
+    files: dict[str, zipfile.ZipInfo] = {}
     taken: set[str] = set()
     for entry in entries:
         parts = _parts(entry, path)
@@ -101,37 +101,37 @@ def _checked(archive: zipfile.ZipFile, path: Path, machine: str, limits: Limits)
         if not parts or entry.is_dir() or _JUNK.intersection(parts):
             continue
         name = "/".join(parts)
-        if name.casefold() in taken:  # where case does not count, one would replace the other
-            raise _refused(path, f"holds {entry.filename!r} twice")
+        if name.casefold() in taken:  # on case-insensitive file systems, one would replace the other
+            raise _refused(path, f"contains {entry.filename!r} twice")
         taken.add(name.casefold())
-        found[name] = entry
-    if not found:
-        raise _refused(path, "holds no files")
-    return found
+        files[name] = entry
+    if not files:
+        raise _refused(path, "contains no files")
+    return files
 
 
 def _parts(entry: zipfile.ZipInfo, path: Path) -> list[str]:
-    """Folders and name of an entry that is a plain file or folder at a place below the top."""
-    name = entry.orig_filename  # `filename` is cut at a NUL and, on some systems, has its backslashes turned
+    """Path components of an entry; HarkenError unless it is a plain file or folder below the top folder."""
+    name = entry.orig_filename  # `filename` is cut at a NUL and, on some systems, has its backslashes replaced
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or any(sign in name for sign in ("\\", ":", "\0")):
-        raise _refused(path, f"holds an entry that leads outside: {name!r}")
+        raise _refused(path, f"contains an entry outside its folder: {name!r}")
     if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise _refused(path, f"holds a link or device: {name!r}")
+        raise _refused(path, f"contains a link or device: {name!r}")
     if entry.flag_bits & 1:
         raise _refused(path, f"is encrypted: {name!r}")
     return parts
 
 
 def _move(names: dict[str, zipfile.ZipInfo], staging: Path, folder: Path) -> None:
-    """Move every file to its place, after a look that none is in the way."""
+    """Move all files into place, after checking that none would replace a different one."""
     for name in names:
         target = folder / name
         if os.path.lexists(target) and not (target.is_file() and filecmp.cmp(staging / name, target, shallow=False)):
             raise HarkenError(
-                "is there already with other content, and was not replaced",
+                "exists with different content and was not replaced",
                 file=target,
-                next_step="Move it away if it is not yours to keep, and run the same command again",
+                next_step="Move it away, and run the same command again",
             )
     for name in names:
         target = folder / name
@@ -141,5 +141,5 @@ def _move(names: dict[str, zipfile.ZipInfo], staging: Path, folder: Path) -> Non
 
 def _refused(path: Path, cause: str) -> HarkenError:
     return HarkenError(
-        f"{cause}; it was not unpacked", file=path, next_step="Compare it with the publisher's, and remove it"
+        f"{cause}; it was not unpacked", file=path, next_step="Compare it with the published file, and remove it"
     )
