@@ -112,7 +112,7 @@ def make_units(
             raise HarkenError(f"there is no machine {machine!r}", next_step=f"There are: {', '.join(sorted(known))}")
     units = []
     for (label, machine), rows in sorted(found.items()):
-        if (machines is None or machine in machines) and any(clip.split == "test" for clip in rows):
+        if (machines is None or machine in machines) and any(clip.split == "test" and clip.recorded for clip in rows):
             units.append(Unit(label, machine, tuple(map(_without_label, rows))))
     if not units:
         raise HarkenError("there are no machines with test clips", next_step="Check the data: harken data index ROOT")

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from harken.bench.derived import check_derived, with_derived
 from harken.bench.graph import Task, describe
 from harken.bench.stages import Context, stage_class
+from harken.bench.stages.tables import read_clips
 from harken.bench.workspace import Object, Workspace
 from harken.core.errors import HarkenError
 
@@ -74,8 +76,11 @@ def perform(
     cls = stage_class(task.kind)
     made, begun = workspace.new(key), time.monotonic()
     try:
+        folders = [
+            folder for name, made_by in job.inputs.items() if cls.inputs[name].makes == "clips" for folder in made_by
+        ]
         context = Context(
-            clips=list(task.unit.clips),
+            clips=with_derived(task.unit, cls, folders) if folders else list(task.unit.clips),
             inputs=job.inputs,
             out=made,
             scratch=workspace.scratch(key),
@@ -90,6 +95,8 @@ def perform(
             cls.run_shard(parameters, context, *job.shard)
             return None
         cls.run(parameters, context)
+        if cls.makes == "clips":
+            check_derived(read_clips(made), context.clips, cls, made)
         whole = workspace.get(key) or workspace.keep(key, made, describe(task))
         return replace(whole, seconds=time.monotonic() - begun)
     except Exception as error:

@@ -171,7 +171,8 @@ def _collect(
             write_rows(place / official_name("anomaly_score", key), table.scores[key])
             decisions = {name: int(value) for name, value in table.decisions[key].items()}
             write_rows(place / official_name("decision_result", key), decisions)
-        expected = {c.clip_id for unit in units if unit.set == label for c in unit.clips if c.split == "test"}
+        asked = [clip for unit in units if unit.set == label for clip in unit.clips if clip.recorded]
+        expected = {clip.clip_id for clip in asked if clip.split == "test"}
         missing = tuple(sorted(expected - {row.clip_id for row in rows}))
         if missing:
             unscored[label] = missing

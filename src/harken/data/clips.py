@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from harken.core.errors import HarkenError
 from harken.data.names import attribute_pairs, parse_name, without_ending
@@ -14,14 +14,21 @@ from harken.data.names import attribute_pairs, parse_name, without_ending
 Split = Literal["train", "test", "supplemental"]
 Domain = Literal["source", "target", "unknown"]
 Condition = Literal["normal", "anomaly", "unknown"]
-Kind = Literal["machine", "clean", "noise", "generated", "separated"]
+Kind = Literal["machine", "clean", "noise", "generated", "separated", "mixed"]
+Payload = Literal["sound", "spectrogram"]
+
+#: kinds of clips that were made of others, and not recorded
+DERIVED: frozenset[Kind] = frozenset({"generated", "separated", "mixed"})
 
 
 @dataclass(frozen=True)
 class Clip:
     """One recording.
 
-    clip_id: unique within a table. sample_rate in Hz, channels, frames: None until the file was opened.
+    clip_id: unique within a table. kind: what is to be heard; a `mixed` clip is a recording with sound added.
+    sample_rate in Hz, channels, frames: None until the file was opened. parents: ids of the clips that it was made of;
+    first the one whose machine, section, domain and attributes it has. payload: what its file holds, a sound or the
+    array of a spectrogram.
     """
 
     clip_id: str
@@ -38,6 +45,39 @@ class Clip:
     sample_rate: int | None = None
     channels: int | None = None
     frames: int | None = None
+    parents: tuple[str, ...] = ()
+    payload: Payload = "sound"
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it is a recording, and not made of others. Official scores are of recorded clips only."""
+        return self.kind not in DERIVED
+
+
+def derive(parent: Clip, clip_id: str, path: Path, kind: Kind, *, others: Sequence[str] = (), **more: Any) -> Clip:
+    """A clip made of `parent`, of the same machine, section, domain, condition, attributes and split.
+
+    others: ids of further parents. more: other fields, such as sample_rate. ValueError for a kind that is recorded.
+    """
+    if kind not in DERIVED:
+        raise ValueError(f"a clip made of others is {', '.join(sorted(DERIVED))}, not {kind}")
+    form = {"sample_rate": None, "channels": None, "frames": None, "payload": "sound"}
+    return replace(parent, clip_id=clip_id, path=path, kind=kind, parents=(parent.clip_id, *others), **{**form, **more})
+
+
+def origins(clips: Sequence[Clip]) -> dict[str, str]:
+    """clip id -> id of the recording that it was made of, over its first parents; of a recording, its own id. What has
+    one origin tells of one recording, and is held out together."""
+    parent_of = {clip.clip_id: clip.parents[0] for clip in clips if clip.parents}
+    ids = {clip.clip_id for clip in clips}
+    found: dict[str, str] = {}
+    for clip_id in ids:
+        origin, seen = clip_id, {clip_id}
+        while origin in parent_of and parent_of[origin] not in seen:
+            origin = parent_of[origin]
+            seen.add(origin)
+        found[clip_id] = origin
+    return found
 
 
 def natural_key(path: Path) -> list[tuple[int, int | str]]:

@@ -39,7 +39,7 @@ UNUSED = -1
 #: second label of `unisound`
 MIXTURE_LABELS = ("clean", "noise", "mixture")
 # What a separator leaves is neither clean nor a mixture.
-_MIXTURE = {"clean": "clean", "noise": "noise", "machine": "mixture", "generated": "mixture"}
+_MIXTURE = {"clean": "clean", "noise": "noise", "machine": "mixture", "generated": "mixture", "mixed": "mixture"}
 # Their names carry conditions too, but the report falls back to sections for them.
 _SECTION_YEARS = frozenset({2020, 2021})
 

@@ -11,26 +11,33 @@ from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
 from harken.data.clips import Clip
 
-SCHEMA = 1
-_STRINGS = ("clip_id", "path", "corpus", "split", "machine", "section", "domain", "condition", "kind")
+#: raised when columns change; tables of SCHEMA 1 have no parents and payload, and are still read
+SCHEMA = 2
+_STRINGS = ("clip_id", "path", "corpus", "split", "machine", "section", "domain", "condition", "kind", "payload")
 _NUMBERS = ("year", "sample_rate", "channels", "frames")
 
 
-def write_table(clips: Sequence[Clip], file: Path) -> None:
-    """Write the clips; whole or not at all. Paths are made absolute."""
+def write_table(clips: Sequence[Clip], file: Path, *, beside: bool = False) -> None:
+    """Write the clips; whole or not at all. Paths are made absolute.
+
+    beside: their files lie below the table's folder and are found there wherever it is moved.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = map(attrgetter(*_STRINGS, *_NUMBERS, "attributes"), clips)
-    cells = dict(zip((*_STRINGS, *_NUMBERS, "attributes"), zip(*rows, strict=True), strict=True)) if clips else {}
+    fields = (*_STRINGS, *_NUMBERS, "attributes", "parents")
+    rows = map(attrgetter(*fields), clips)
+    cells = dict(zip(fields, zip(*rows, strict=True), strict=True)) if clips else {}
     columns = {name: pa.array(cells.get(name, ()), pa.string()) for name in _STRINGS if name != "path"}
-    columns["path"] = pa.array(
-        [str(path if path.is_absolute() else path.absolute()) for path in cells.get("path", ())], pa.string()
-    )
+    paths = [path if path.is_absolute() else path.absolute() for path in cells.get("path", ())]
+    if beside:
+        paths = [path.relative_to(file.parent.absolute()) for path in paths]
+    columns["path"] = pa.array(list(map(str, paths)), pa.string())
     columns |= {name: pa.array(cells.get(name, ()), pa.int64()) for name in _NUMBERS}
     pairs = [list(attributes.items()) for attributes in cells.get("attributes", ())]
     columns["attributes"] = pa.array(pairs, pa.map_(pa.string(), pa.string()))
-    order = [*_STRINGS, "attributes", *_NUMBERS]
+    columns["parents"] = pa.array(list(map(list, cells.get("parents", ()))), pa.list_(pa.string()))
+    order = [*_STRINGS, "attributes", *_NUMBERS, "parents"]
     table = pa.table({name: columns[name] for name in order}).replace_schema_metadata({"harken_clips": str(SCHEMA)})
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
@@ -39,7 +46,7 @@ def write_table(clips: Sequence[Clip], file: Path) -> None:
 
 
 def read_table(file: Path) -> list[Clip]:
-    """Clips of a table written by `write_table`. Raises HarkenError for anything else."""
+    """Clips of a table written by `write_table`, of this version or the one before. HarkenError for anything else."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -52,12 +59,13 @@ def read_table(file: Path) -> list[Clip]:
             f"is no clips table ({error})", file=file, next_step="Make it again: harken data index"
         ) from error
     version = (table.schema.metadata or {}).get(b"harken_clips")
-    if version != str(SCHEMA).encode():
+    if version not in (b"1", str(SCHEMA).encode()):
         raise HarkenError(
             "is no clips table of this version", file=file, next_step="Make it again: harken data index ROOT"
         )
     rows = table.to_pylist()
     for row in rows:
-        row["path"] = Path(row["path"])
+        row["path"] = file.parent.absolute() / row["path"]
         row["attributes"] = dict(row["attributes"])
+        row["parents"] = tuple(row.get("parents", ()))
     return [Clip(**row) for row in rows]

@@ -24,7 +24,7 @@ from torch import nn
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
 from harken.core.version import __version__
-from harken.data.clips import Clip
+from harken.data.clips import Clip, origins
 from harken.data.labels import UNUSED, ClassTable
 from harken.training.adapters import FreezeSchedule
 from harken.training.arrays import load_module, load_optimiser, module_arrays, optimiser_arrays, over, under
@@ -135,7 +135,7 @@ class _Training:
                 f"mixup and FeatEx need a class for every clip, which {unlabelled} have not",
                 next_step="Leave them out, or choose a policy that classes supplemental clips too, such as nwpu",
             )
-        train_N, held_N = hold_out(class_N, spec.held_out, rng_for(spec.seed, 0, "held out"))
+        train_N, held_N = _held_out(self.clips, class_N, spec)
         if len(train_N) < 2 * world or len(table) < 2:
             raise HarkenError(
                 f"{len(train_N)} clips of {len(table)} classes are too little to train on",
@@ -425,6 +425,21 @@ def _usable(
     labelled_N = class_N != UNUSED if mixture_N is None else (class_N != UNUSED) | (mixture_N != UNUSED)
     rows = np.flatnonzero(labelled_N)
     return [ordered[row] for row in rows], class_N[rows], None if mixture_N is None else mixture_N[rows]
+
+
+def _held_out(
+    clips: Sequence[Clip], class_N: NDArray[np.int64], spec: TrainingSpec
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to train on and rows held out: recordings only, and nothing made of them is trained on."""
+    recorded_N = np.array([clip.recorded for clip in clips], dtype=bool)
+    rng = rng_for(spec.seed, 0, "held out")
+    if recorded_N.all():
+        return hold_out(class_N, spec.held_out, rng)
+    rows_N = np.flatnonzero(recorded_N)
+    train_N, held_N = (rows_N[chosen] for chosen in hold_out(class_N[rows_N], spec.held_out, rng))
+    origin_of, held = origins(clips), {clips[row].clip_id for row in held_N}
+    made = [int(row) for row in np.flatnonzero(~recorded_N) if origin_of[clips[int(row)].clip_id] not in held]
+    return np.sort(np.concatenate([train_N, np.array(made, dtype=np.int64)])), held_N
 
 
 def _about(

@@ -18,7 +18,9 @@ _STAGES = {
     "embed": ("harken.bench.stages.embed", "EmbedStage"),
     "embed_trained": ("harken.bench.stages.embed_trained", "EmbedTrainedStage"),
     "frames": ("harken.bench.stages.frames", "FramesStage"),
+    "import_clips": ("harken.bench.stages.import_clips", "ImportClipsStage"),
     "labels": ("harken.bench.stages.labels", "LabelsStage"),
+    "mix": ("harken.bench.stages.mix", "MixStage"),
     "reconstruct": ("harken.bench.stages.reconstruct", "ReconstructStage"),
     "train": ("harken.bench.stages.train", "TrainStage"),
 }

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from harken.core.errors import HarkenError
-from harken.data.clips import Clip
+from harken.data.clips import Clip, Payload
 
 #: kinds of files that a stage makes and others read
 Artefact = Literal["clips", "labels", "model", "embeddings", "frames", "autoencoder", "scores"]
@@ -44,10 +44,10 @@ class Context:
     """What a stage is given besides its parameters.
 
     clips: those of its machine, in table order, test clips without their labels; of a stage for all machines, their
-    training clips. inputs: by name, the folders of the stages it reads, in the recipe's order; see `folder` and
-    `folders`. out: empty folder for what it makes. scratch: kept when the stage is killed. store: embeddings of single
-    recordings. logs: for people; kept, but no part of what it makes. workers: processes that it may use. progress:
-    (done, all).
+    training clips. After them, those of its inputs that are clips (`Clip.recorded` tells which is which). inputs: by
+    name, the folders of the stages it reads, in the recipe's order; see `folder` and `folders`. out: empty folder for
+    what it makes. scratch: kept when the stage is killed. store: embeddings of single recordings. logs: for people;
+    kept, but no part of what it makes. workers: processes that it may use. progress: (done, all).
     """
 
     clips: list[Clip]
@@ -79,7 +79,8 @@ class Stage(ABC):
     seeded: draws random numbers. spread: uses several processes itself; other stages run beside each other.
     listens: opens the recordings, and not only its inputs. shards: has `run_shard`.
     accelerated: uses a GPU where there is one. from_tests: of a stage that makes clips, that it makes some of test
-    clips too; made once for all machines, it is then given them, without labels.
+    clips too; made once for all machines, it is then given them, without labels. payloads: of the clips that its input
+    of clips may hold.
     """
 
     version: ClassVar[int] = 1
@@ -92,6 +93,7 @@ class Stage(ABC):
     shards: ClassVar[bool] = False
     accelerated: ClassVar[bool] = False
     from_tests: ClassVar[bool] = False
+    payloads: ClassVar[tuple[Payload, ...]] = ("sound",)
 
     class Parameters(Settings):
         """What a recipe may set."""

@@ -13,16 +13,19 @@ from harken.bench.stages.tables import Scored, by_section, read_arrays, read_ids
 from harken.core.errors import HarkenError
 from harken.core.plugins import blamed, code_identity
 from harken.core.threads import one_thread
+from harken.data.clips import origins
 from harken.detection import create_detector
 from harken.detection.calibration import Calibration, parse_rate
 
 
 class DetectStage(Stage):
     """`scores.parquet` of the test clips; `train_scores.safetensors`: held-out scores of the training clips, a
-    section; `thresholds.json`; `notes.json`: sections that could not be learned. Learns from training clips only."""
+    section; `thresholds.json`; `notes.json`: sections that could not be learned. Learns from training clips only; those
+    of its input `clips` are some of them, but have no part in thresholds and held-out scores."""
 
     makes = "scores"
-    inputs: ClassVar = {"embeddings": Input("embeddings")}
+    inputs: ClassVar = {"embeddings": Input("embeddings"), "clips": Input("clips", optional=True, many=True)}
+    payloads: ClassVar = ("sound", "spectrogram")
 
     class Parameters(Settings):
         """detector, parameters: of `harken.list_detectors()`, or one's own, `file.py:Class` or `package.module:Class`.
@@ -49,7 +52,7 @@ class DetectStage(Stage):
         groups = {
             split: {
                 section: [row for row in rows if context.clips[row].clip_id in row_of]
-                for section, rows in by_section(context.clips, split=split).items()
+                for section, rows in by_section(context.clips, split=split, derived=True).items()
             }
             for split in ("train", "test")
         }
@@ -58,6 +61,7 @@ class DetectStage(Stage):
                 split: {"all sections": [row for rows in sections.values() for row in rows]}
                 for split, sections in groups.items()
             }
+        origin_of = origins(context.clips)
         scored: list[Scored] = []
         held_out: dict[str, np.ndarray] = {}
         thresholds: dict[str, float] = {}
@@ -74,18 +78,25 @@ class DetectStage(Stage):
                 split: embeddings[[row_of[context.clips[row].clip_id] for row in rows]]
                 for split, rows in (("train", train), ("test", test))
             }
+            recorded_N = np.array([context.clips[row].recorded for row in train])
+            blocks_N = None
+            if not recorded_N.all():
+                # What was made of one recording does not vouch for it, nor it for that.
+                names = sorted({origin_of[context.clips[row].clip_id] for row in train})
+                blocks_N = [2 * names.index(origin_of[context.clips[row].clip_id]) for row in train]
             detector = create_detector(parameters.detector, parameters.parameters)
             try:
                 with one_thread(), blamed(parameters.detector):
-                    detector.fit(vectors["train"], [context.clips[row].domain for row in train])
+                    detector.fit(vectors["train"], [context.clips[row].domain for row in train], blocks_N)
                     values = detector.score(vectors["test"])
                     for found, rows in ((detector.train_scores_, train), (values, test)):
                         if np.shape(found) != (len(rows),) or not np.isfinite(found).all():
                             raise ValueError("its scores are not one finite number a clip")
             except ValueError as error:
                 raise HarkenError(str(error), file=where, next_step="Check its training clips") from error
-            held_out[section] = detector.train_scores_
-            thresholds[section] = Calibration.fit(detector.train_scores_).threshold(rate)
+            # Test clips are recordings: what was made of others says nothing of their scores.
+            held_out[section] = detector.train_scores_[recorded_N] if recorded_N.any() else detector.train_scores_
+            thresholds[section] = Calibration.fit(held_out[section]).threshold(rate)
             for row, score in zip(test, values, strict=True):
                 clip = context.clips[row]
                 decision = int(score > thresholds[section])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from harken.audio.channels import Microphones
-from harken.bench.stages.base import Context, Settings, Stage
+from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Quarantined, write_embeddings
 from harken.core.errors import HarkenError
 from harken.core.plugins import code_identity, is_own
@@ -26,6 +26,7 @@ class EmbedStage(Stage):
     """`embeddings.safetensors`: (clips, dimensions) float32; `clips.json`: which clips, and those set aside."""
 
     makes = "embeddings"
+    inputs: ClassVar = {"clips": Input("clips", optional=True, many=True)}
     spread = True
     listens = True
     shards = True

@@ -26,7 +26,7 @@ class EmbedTrainedStage(Stage):
     """`embeddings.safetensors` and `clips.json`, as of embed."""
 
     makes = "embeddings"
-    inputs: ClassVar = {"model": Input("model")}
+    inputs: ClassVar = {"model": Input("model"), "clips": Input("clips", optional=True, many=True)}
     listens = True
     accelerated = True
     shards = True

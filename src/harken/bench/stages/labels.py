@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from harken.bench.stages.base import Context, Settings, Stage
+from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.core.errors import HarkenError
 from harken.data.labels import label_clips
 
@@ -13,6 +13,8 @@ class LabelsStage(Stage):
     """`classes.json`: a `ClassTable` of the training clips of all machines; `classes.txt`: the same to be read."""
 
     makes = "labels"
+    inputs: ClassVar = {"clips": Input("clips", optional=True, many=True)}
+    payloads: ClassVar = ("sound", "spectrogram")
     scope = "all"
 
     class Parameters(Settings):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from harken.core.errors import HarkenError
 from harken.data.clips import Clip
+from harken.data.table import read_table, write_table
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,17 @@ def read_ids(folder: Path) -> tuple[list[str], list[Quarantined]]:
     return data["clips"], [Quarantined(**row) for row in data["quarantined"]]
 
 
+def write_clips(folder: Path, clips: Sequence[Clip], aside: Sequence[Quarantined] = ()) -> None:
+    """Clips that a stage has made, whose files lie in `folder`; and the clips that it could not use."""
+    write_table(clips, folder / "clips.parquet", beside=True)
+    write_ids(folder, [clip.clip_id for clip in clips], aside)
+
+
+def read_clips(folder: Path) -> list[Clip]:
+    """Clips that a stage has made."""
+    return read_table(folder / "clips.parquet")
+
+
 def write_embeddings(
     folder: Path,
     machine: str,
@@ -88,10 +100,16 @@ def read_scores(folder: Path) -> list[Scored]:
     return [Scored(**row) for row in pq.read_table(folder / "scores.parquet").to_pylist()]
 
 
-def by_section(clips: Sequence[Clip], *, split: str) -> dict[str, list[int]]:
-    """Rows of the usable clips of a split, by section. Training clips are normal clips of the machine itself."""
+def by_section(clips: Sequence[Clip], *, split: str, derived: bool = False) -> dict[str, list[int]]:
+    """Rows of the usable clips of a split, by section. Training clips are normal clips of the machine itself.
+
+    derived: training clips that were made of others too; test clips are recordings always.
+    """
     found: dict[str, list[int]] = {}
     for row, clip in enumerate(clips):
-        if clip.split == split and (split != "train" or (clip.condition == "normal" and clip.kind == "machine")):
+        usable = clip.recorded or (derived and split == "train")
+        if split == "train":
+            usable &= clip.condition == "normal" and (clip.kind == "machine" or not clip.recorded)
+        if usable and clip.split == split:
             found.setdefault(clip.section, []).append(row)
     return found

@@ -38,7 +38,7 @@ class TrainStage(Stage):
     `training.json`: all that shaped the training."""
 
     makes = "model"
-    inputs: ClassVar = {"labels": Input("labels")}
+    inputs: ClassVar = {"labels": Input("labels"), "clips": Input("clips", optional=True, many=True)}
     scope = "all"
     seeded = True
     spread = True
@@ -74,11 +74,12 @@ class TrainStage(Stage):
         from harken.training.loop import train
 
         table = ClassTable.read(context.folder("labels") / "classes.json")
+        _check_same_clips(context.clips, table)
         known = [clip for clip in context.clips if clip.clip_id in table.class_of and clip.split != "test"]
         training = parameters.training.model_copy(update={"seed": context.seed})
         dev = None
         if cls.uses_test_labels(parameters):
-            dev = _DevScore(context.clips, training)
+            dev = _DevScore([clip for clip in context.clips if clip.recorded], training)
         with torch_threads(parameters.threads):
             done = train(
                 parameters.model.model_copy(update={"seed": context.seed}),
@@ -102,6 +103,24 @@ class TrainStage(Stage):
         (context.out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
         aside = [Quarantined(clip_id, reason) for clip_id, reason in done.quarantined.items()]
         write_ids(context.out, [clip.clip_id for clip in known if clip.clip_id not in done.quarantined], aside)
+
+
+def _check_same_clips(clips: Sequence[Clip], table: ClassTable) -> None:
+    """HarkenError where the labels and the training were not given the same stages that make clips."""
+    # Labels may be of some years only, and of these with all that was made of them.
+    made = [clip for clip in clips if not clip.recorded and set(clip.parents[:1]) <= table.class_of.keys()]
+    lacking = next((clip for clip in made if clip.parents and clip.clip_id not in table.class_of), None)
+    if lacking is not None:
+        raise HarkenError(
+            f"the labels know no clip {lacking.clip_id}", next_step="Name the stage that makes it under from of labels"
+        )
+    ids = {clip.clip_id for clip in clips}
+    unknown = next((clip_id for clip_id in table.class_of if clip_id not in ids), None)
+    if unknown is not None:
+        raise HarkenError(
+            f"the labels know a clip {unknown} that is not trained on",
+            next_step="Name the stage that makes it under from of the training too",
+        )
 
 
 class _DevScore:
