@@ -337,9 +337,23 @@ def test_what_is_made_once_reads_the_clips_of_every_machine(
     Path("r.yaml").write_text(yaml.safe_dump(data))
     clips = [clip for clip in load_clips(plant)[0] if clip.machine == "fan" or clip.split != "test"]
     recipe = load_recipe("r.yaml")
-    tasks = make_tasks(recipe, make_units(clips), make_common(clips))
+    (unit,) = make_units(clips)
+    tasks = make_tasks(recipe, [unit], make_common(clips))
     # pump has no test clips left: it is learned from, and not scored.
     assert tasks["labels/all machines"].inputs == {
-        "clips": ("copies/dcase2025 dev/fan", "copies/dcase2025 dev/pump"),
+        "clips": (f"copies/{unit.set}/fan", f"copies/{unit.set}/pump"),
     }
     assert {task.unit.machine for task in tasks.values() if task.stage == "embed"} == {"fan"}
+    write_table(clips, Path("clips.parquet"))
+    done, started = run(Path("clips.parquet"), tmp_path / "w", "r.yaml")
+    assert not done.failures
+    assert f"copies/{unit.set}/pump" in started
+    (labels,) = objects(tmp_path / "w", "labels")
+    known = ClassTable.read(labels / "classes.json").class_of
+    assert {clip_id.split("/")[0] for clip_id in known if clip_id.endswith("#copy")} == {"fan", "pump"}
+    # A changed file is another stage.
+    Path("each.py").write_text(EACH + "\n")
+    assert f"copies/{unit.set}/fan" in run(Path("clips.parquet"), tmp_path / "w", "r.yaml")[1]
+    Path("each.py").write_text(EACH.replace('"separated"', "nothing"))
+    with pytest.raises(HarkenError, match=r"each.py: line 15: NameError"):
+        run(Path("clips.parquet"), tmp_path / "w", "r.yaml")

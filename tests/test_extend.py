@@ -27,7 +27,7 @@ from harken.bench.stages.tables import read_arrays
 from harken.bench.workspace import Workspace
 from harken.cli.main import app
 from harken.core.errors import BundleError, HarkenError
-from harken.core.plugins import code_digests, is_own
+from harken.core.plugins import code_digests, is_custom
 from harken.detection import AnomalyDetector, create_detector, list_detectors
 from harken.embeddings.embedder import Embedder, make_spec
 from harken.embeddings.extract import extract
@@ -187,9 +187,9 @@ def test_a_second_run_does_nothing_and_a_changed_file_is_run_again(page: Path) -
 
 def test_what_is_a_name_of_ones_own() -> None:
     for name in ("far.py:Far", "/a b/far.py:Far", "../far.py:Far", "package.module:Far", "module:Far"):
-        assert is_own(name)
+        assert is_custom(name)
     for name in ("knn", "far.py", "far.py:", ":Far", "a-b:Far", "rdp:19", "package..module:Far"):
-        assert not is_own(name)
+        assert not is_custom(name)
 
 
 def test_a_file_is_one_module_until_it_changes(here: Path) -> None:

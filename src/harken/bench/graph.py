@@ -14,6 +14,7 @@ from harken.bench.recipe import Recipe
 from harken.bench.stages import stage_class
 from harken.bench.workspace import object_key
 from harken.core.errors import HarkenError
+from harken.core.plugins import code_sha256, is_custom
 from harken.data import catalog
 from harken.data.clips import Clip
 
@@ -82,6 +83,7 @@ class Task:
             "parameters": self.parameters,
             "clips": self.unit.labels_digest(),
             **cls.identity(cls.Parameters.model_validate(self.parameters)),
+            **({"stage_sha256": code_sha256(self.kind)} if is_custom(self.kind) else {}),
         }
         if cls.listens:
             known["recordings"] = self.unit.recordings_digest()

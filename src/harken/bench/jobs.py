@@ -14,6 +14,7 @@ from harken.bench.stages import Context, stage_class
 from harken.bench.stages.tables import read_clips
 from harken.bench.workspace import Object, Workspace
 from harken.core.errors import HarkenError
+from harken.core.plugins import blamed
 
 #: (done, all)
 Progress = Callable[[int, int], None]
@@ -94,7 +95,8 @@ def perform(
         if job.shard is not None:
             cls.run_shard(parameters, context, *job.shard)
             return None
-        cls.run(parameters, context)
+        with blamed(task.kind):
+            cls.run(parameters, context)
         if cls.makes == "clips":
             check_derived(read_clips(made), context.clips, cls, made)
         whole = workspace.get(key) or workspace.keep(key, made, describe(task))

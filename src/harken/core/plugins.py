@@ -1,4 +1,4 @@
-"""Detectors and encoders of one's own: `path/to/file.py:Class` or, installed, `package.module:Class`.
+"""Custom classes: `path/to/file.py:Class` or, installed, `package.module:Class`.
 
 A file is known by its content: the same content is loaded once a process, a changed one anew, and what is loaded is
 what was hashed. Relative paths start at the current folder.
@@ -27,7 +27,7 @@ T = TypeVar("T")
 _files: dict[tuple[Path, str], ModuleType] = {}
 
 
-def is_own(name: str) -> bool:
+def is_custom(name: str) -> bool:
     """Whether a name is of the form `file.py:Class` or `package.module:Class`, be there such a class or not."""
     place, _, attribute = name.rpartition(":")
     if not attribute.isidentifier():
@@ -35,17 +35,17 @@ def is_own(name: str) -> bool:
     return place.endswith(".py") or all(part.isidentifier() for part in place.split("."))
 
 
-def own_names(value: Any) -> list[str]:
+def custom_names(value: Any) -> list[str]:
     """Every such name in a nest of sequences and mappings."""
     if isinstance(value, str):
-        return [value] if is_own(value) else []
+        return [value] if is_custom(value) else []
     if isinstance(value, Mapping):
         value = [*value.keys(), *value.values()]
-    return [name for inside in value for name in own_names(inside)] if isinstance(value, (list, tuple)) else []
+    return [name for inside in value for name in custom_names(inside)] if isinstance(value, (list, tuple)) else []
 
 
 def load_class(name: str, base: type[T]) -> type[T]:
-    """The class of a name that `is_own`, a subclass of `base` with nothing left to implement.
+    """The class of a name that `is_custom`, a subclass of `base` with nothing left to implement.
 
     Raises HarkenError where there is no such file, module or class, where loading it fails (with the error and its
     line), and where the class is of another kind.
@@ -77,14 +77,14 @@ def code_sha256(name: str) -> str | None:
 
     Raises HarkenError where there is no such file or module.
     """
-    return hashlib.sha256(_read(_source(name))).hexdigest() if is_own(name) else None
+    return hashlib.sha256(_read(_source(name))).hexdigest() if is_custom(name) else None
 
 
 def code_digests(name: str, parameters: Any = None) -> dict[str, str]:
     """`code_sha256` of a name, and of those anywhere in its parameters, that are of this kind, by name."""
     own = code_sha256(name)
     found = {} if own is None else {name: own}
-    for inside in own_names(parameters):
+    for inside in custom_names(parameters):
         # A parameter may only look like one; if it is one, its user says what is wrong with it.
         with suppress(HarkenError):
             found[inside] = str(code_sha256(inside))
@@ -99,13 +99,13 @@ def code_identity(name: str, parameters: Any = None) -> dict[str, Any]:
 
 @contextmanager
 def blamed(name: str, doing: str = "") -> Iterator[None]:
-    """Errors within it become HarkenErrors that tell the line of the file that `name` names, if it `is_own`."""
+    """Errors within it become HarkenErrors that tell the line of the file that `name` names, if it `is_custom`."""
     try:
         yield
     except HarkenError:
         raise
     except (Exception, SystemExit) as error:
-        if not is_own(name):
+        if not is_custom(name):
             raise
         # Text, since the frames of an error in another process come as text only.
         trace = "".join(traceback.format_exception(error))
@@ -114,13 +114,13 @@ def blamed(name: str, doing: str = "") -> Iterator[None]:
         where = f"line {lines[-1]}: " if lines else "" if doing else f"{attribute}: "
         said = " ".join(str(error).split())
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        step = "Mend the file" if lines or doing else "Check the class: check_detector and check_encoder tell more"
+        step = "Mend the file" if lines or doing else "Check the class: check_detector and the like tell more"
         step = f"Install {missing}, or mend the file" if missing else step
         raise HarkenError(f"{doing}{where}{type(error).__name__}: {said}", file=place, next_step=step) from error
 
 
 def _source(name: str) -> Path:
-    """The source file of a name that `is_own`."""
+    """The source file of a name that `is_custom`."""
     place = name.rpartition(":")[0]
     if place.endswith(".py"):
         return Path(place).absolute()

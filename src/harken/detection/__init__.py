@@ -8,7 +8,7 @@ from inspect import Parameter, signature
 from typing import Any
 
 from harken.core.errors import HarkenError, did_you_mean
-from harken.core.plugins import blamed, is_own, load_class
+from harken.core.plugins import blamed, is_custom, load_class
 from harken.detection.base import AnomalyDetector
 
 __all__ = ["DEFAULT_DETECTOR", "AnomalyDetector", "create_detector", "detector_class", "list_detectors"]
@@ -40,7 +40,7 @@ def detector_class(name: str) -> type[AnomalyDetector]:
 
     Raises HarkenError, naming the nearest, where there is none; see `load_class`.
     """
-    if is_own(name):
+    if is_custom(name):
         return load_class(name, AnomalyDetector)  # type: ignore[type-abstract]
     if name not in _DETECTORS:
         hint = f"Write it as {name}:Class" if name.endswith(".py") else _nearest(name, _DETECTORS)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from harken.core.errors import HarkenError, did_you_mean
-from harken.core.plugins import blamed, is_own, load_class
+from harken.core.plugins import blamed, is_custom, load_class
 from harken.encoders.base import Embedding, Encoder
 from harken.encoders.frame_encoder import FrameEncoder
 
@@ -40,7 +40,7 @@ def encoder_class(name: str) -> type[Encoder]:
 
     Raises HarkenError, naming the nearest, if there is none or torch is missing; see `load_class`.
     """
-    if is_own(name):
+    if is_custom(name):
         return load_class(name, Encoder)  # type: ignore[type-abstract]
     if name not in _ENCODERS:
         file = f"Write it as {name}:Class" if name.endswith(".py") else None

@@ -14,7 +14,7 @@ from harken.audio.channels import Microphones
 from harken.audio.decode import ALL_FORMATS, DEFAULT_FORMATS, Limits
 from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
 from harken.core.errors import BundleError, HarkenError
-from harken.core.plugins import own_names
+from harken.core.plugins import custom_names
 from harken.core.threads import one_thread
 from harken.core.version import __version__
 from harken.data.clips import Clip, clips_from_files, find_recordings
@@ -114,7 +114,7 @@ class Detector:
         Raises HarkenError when fewer than three recordings can be used.
         """
         given = [paths] if isinstance(paths, (str, Path)) else list(paths)
-        for own in own_names([encoder, detector, parameters]):
+        for own in custom_names([encoder, detector, parameters]):
             raise HarkenError(
                 f"{own} cannot be part of a model, which runs no code that it names",
                 next_step="Take a detector and encoder that Harken has; use your own in the bench (harken run)",
@@ -379,7 +379,7 @@ class Detector:
         about, parts = read_bundle(path)
         try:
             spec = EmbeddingSpec(**about["spec"])
-            for own in own_names([spec.encoder, about["detector"], about["parameters"]]):
+            for own in custom_names([spec.encoder, about["detector"], about["parameters"]]):
                 raise BundleError(
                     f"names code of someone's own, {own}, which a model never runs",
                     file=path,

@@ -6,6 +6,7 @@ from importlib import import_module
 
 from harken.bench.stages.base import Context, Input, Stage, match_inputs
 from harken.core.errors import HarkenError, did_you_mean
+from harken.core.plugins import is_custom, load_class
 
 __all__ = ["Context", "Input", "Stage", "list_stages", "match_inputs", "stage_class"]
 
@@ -32,7 +33,9 @@ def list_stages() -> tuple[str, ...]:
 
 
 def stage_class(name: str) -> type[Stage]:
-    """The class of a kind; HarkenError, naming the nearest, for an unknown one."""
+    """The class of a kind, or of a custom one, `file.py:Class`; HarkenError, naming the nearest, for an unknown one."""
+    if is_custom(name):
+        return load_class(name, Stage)  # type: ignore[type-abstract]
     if name not in _STAGES:
         hint = did_you_mean(name, _STAGES, f"There are: {', '.join(list_stages())}")
         raise HarkenError(f"there is no kind of stage {name!r}", next_step=hint)

@@ -13,7 +13,7 @@ from harken.audio.channels import Microphones
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Quarantined, write_embeddings
 from harken.core.errors import HarkenError
-from harken.core.plugins import code_identity, is_own
+from harken.core.plugins import code_identity, is_custom
 from harken.data.clips import Clip
 from harken.embeddings.embedder import make_spec, weights_digest
 from harken.embeddings.extract import Extracted, extract, probe
@@ -102,7 +102,7 @@ def _network(parameters: Any) -> tuple[dict[str, Any], Mapping[str, np.ndarray] 
         small = {**tiny_config(parameters.encoder), **parameters.config, "seed": 0}
         built = create_encoder(parameters.encoder, small)
         return built.config(), built.weights()
-    if is_own(parameters.encoder):
+    if is_custom(parameters.encoder):
         return dict(parameters.config), _own_weights(parameters)
     told, weights = weights_for(parameters.encoder, parameters.weights)
     return {**told, **parameters.config}, weights
