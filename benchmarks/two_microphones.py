@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from harken.audio.cancel import cancel, subtract
 from harken.audio.decode import decode
+from harken.audio.listen import normalised
 from harken.core.threads import one_thread
 from harken.data.clips import Clip, clips_from_files
 from harken.detection import DEFAULT_DETECTOR, create_detector
@@ -83,7 +84,7 @@ def main() -> None:
                         begun = time.perf_counter()
                         kept = [step(samples_CT) for samples_CT in recordings]
                         between = time.perf_counter()
-                        vectors_ND = np.stack([embedder.embed(embedder.levelled(one)) for one in kept])
+                        vectors_ND = np.stack([embedder.embed(normalised(one)) for one in kept])
                         step_seconds[system] += between - begun
                         embed_seconds[system] += time.perf_counter() - between
                         found = judged(clips, vectors_ND)

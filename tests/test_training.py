@@ -115,7 +115,9 @@ def test_what_shaped_it_is_kept(clips: list[Clip], table: ClassTable, tmp_path: 
     about = json.loads((tmp_path / "training.json").read_text())
     assert TrainingSpec.model_validate(about["training"]["settings"]) == settings(steps=2)
     assert ModelSpec.model_validate(about["training"]["model"]) == model()
-    assert about["made with"]["torch"] == torch.__version__
+    # What differs between machines stands apart.
+    assert set(about) == {"training"}
+    assert json.loads((tmp_path / "made_with.json").read_text())["torch"] == torch.__version__
     assert list((tmp_path / "logs").glob("events*"))
     assert not done.tuned_on_test
     wave = torch.from_numpy(np.stack([hum(1, 0.5)]))

@@ -14,7 +14,7 @@ from harken.bench.jobs import Ended, Job, Progress, perform
 from harken.bench.stages import stage_class
 from harken.bench.workspace import Object, Workspace
 from harken.core.errors import HarkenError
-from harken.core.threads import one_thread_for_good
+from harken.core.workers import begin_worker
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,7 @@ class LocalPool:
         self._running: dict[Future[Object | HarkenError | None], Job] = {}
         # Fresh interpreters: forking one with threads (BLAS, torch) may hang.
         self._processes = (
-            ProcessPoolExecutor(
-                workers, mp_context=multiprocessing.get_context("spawn"), initializer=one_thread_for_good
-            )
+            ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker)
             if workers > 1
             else None
         )
@@ -72,5 +70,10 @@ class LocalPool:
         return ended
 
     def close(self) -> None:
-        if self._processes is not None:
-            self._processes.shutdown(wait=True, cancel_futures=True)
+        if self._processes is None:
+            return
+        if self._running:
+            # The run was stopped: what they are at goes on from scratch next time.
+            for process in list((self._processes._processes or {}).values()):
+                process.terminate()
+        self._processes.shutdown(wait=True, cancel_futures=True)

@@ -74,7 +74,7 @@ def run_recipe(
     if not any(rows for machines in scored.values() for rows in machines.values()):
         if failures:
             raise failures[0].error
-        raise HarkenError("no test clip could be scored", file=data, next_step=notes[0].removesuffix("."))
+        raise HarkenError("no test clip could be scored", file=data, next_step=notes[0])
     folder = workspace.root / "runs" / f"{recipe.name}-{_run_digest(recipe, [*units, common['none']])}"
     folder.mkdir(parents=True, exist_ok=True)
     systems, unscored = _collect(recipe, units, clips, scored, folder, truth)

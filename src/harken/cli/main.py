@@ -28,6 +28,9 @@ from harken.cli import run as run_verb
 from harken.core.errors import HarkenError
 from harken.core.version import __version__
 
+#: exit code of the shell for a program that Ctrl-C has stopped
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="harken",
     help="Learn a machine's normal sound; tell when it changes.",
@@ -73,6 +76,8 @@ def run() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         code = app(args=arguments, standalone_mode=False)
+        if code == INTERRUPTED:  # typer has turned a KeyboardInterrupt into this
+            raise KeyboardInterrupt
     except typer.Exit as stop:
         code = stop.exit_code
     except TyperException as error:
@@ -80,7 +85,7 @@ def run() -> None:
         code = 2
     except (typer.Abort, KeyboardInterrupt):
         print("harken: stopped; nothing that was already written is lost", file=sys.stderr)
-        code = 130
+        code = INTERRUPTED
     except HarkenError as error:
         if debug:
             raise

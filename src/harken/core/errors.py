@@ -12,18 +12,19 @@ class HarkenError(Exception):
 
     Parameters
     ----------
-    cause: what is wrong, as a plain sentence without a final full stop.
+    cause: what is wrong, as a plain sentence.
     file: the file or folder it is about, if any.
     next_step: what to do now, as an imperative.
+    Of both, final full stops are taken away, so that the text of another error can stand there.
 
     The command line prints it and exits with code 2; Python callers catch it.
     """
 
     def __init__(self, cause: str, *, file: str | Path | None = None, next_step: str | None = None) -> None:
-        self.cause = cause
+        self.cause = cause.rstrip(". ")
         self.file = None if file is None else str(file)
-        self.next_step = next_step
-        super().__init__(cause, self.file, next_step)
+        self.next_step = None if next_step is None else next_step.rstrip(". ")
+        super().__init__(self.cause, self.file, self.next_step)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders by pickling; keyword arguments need this help.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -20,7 +19,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from harken.audio.decode import DEFAULT_FORMATS, Limits, decode, read_file
 from harken.core.errors import AudioError, HarkenError
-from harken.core.threads import one_thread_for_good
+from harken.core.workers import begin_worker
 from harken.embeddings.embedder import ClipFeatures, Embedder, EmbeddingSpec
 from harken.embeddings.store import EmbeddingStore
 
@@ -134,10 +133,7 @@ def _isolated(
 
 
 def _worker_begins(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
-    # Ctrl-C is the parent's to handle; workers are stopped by it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Workers are the parallelism: threads of their own would only wait for each other's cores.
-    one_thread_for_good()
+    begin_worker()
     if initializer is not None:
         initializer(*initargs)
 

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import safetensors
 import safetensors.numpy
 
 from harken.core.errors import BundleError
-from harken.core.files import write_atomically
+from harken.core.files import temporary_beside, write_atomically
 
 SCHEMA = 1
 _MANIFEST = "manifest.json"
@@ -70,11 +69,11 @@ def write_bundle(path: str | Path, about: Mapping[str, Any], parts: Mapping[str,
 
 def _create(path: Path, files: Mapping[str, bytes], manifest: bytes) -> None:
     _remove_leftovers(path)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    temporary = temporary_beside(path)
+    temporary.mkdir()
     try:
         for name, data in [*files.items(), (_MANIFEST, manifest)]:
             write_atomically(temporary / name, data, sync=True)
-        os.chmod(temporary, 0o755)
         os.rename(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

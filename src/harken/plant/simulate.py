@@ -6,7 +6,6 @@ import csv
 import difflib
 import io
 import math
-import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.io import wavfile
 
 from harken.core.errors import HarkenError
+from harken.core.files import write_atomically
 from harken.plant import room
 from harken.plant.bearing import BEARING
 from harken.plant.fan import FAN
@@ -264,14 +264,8 @@ def _attributes_csv(rows: Sequence[tuple[str, Mapping[str, str]]]) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_atomically(path, content)
 
 
 def _machine_names(names: Sequence[str]) -> list[str]:

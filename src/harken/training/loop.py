@@ -96,7 +96,8 @@ def train(
     """Train a model to tell the classes of clips apart.
 
     clips: of which those are trained on that have a class in `table` (or a second label, where a loss is on that).
-    folder: gets `checkpoint-<step>.safetensors`, `training.json` with all that shaped the training, and
+    folder: gets `checkpoint-<step>.safetensors`, `training.json` with all that shaped the training, `made_with.json`
+    with versions and machine, on which no content may depend, and
     `state.safetensors` every `save_every` steps and at the end; what is there of the same training is gone on from,
     to the same bits as if it had never stopped. Neither `save_every` nor `workers` changes them.
     dev: called at every evaluation. transform: of waveforms, beside those of `spec`. logs: folder for TensorBoard.
@@ -362,8 +363,9 @@ class _Training:
         """Steps that are done."""
         file = self.folder / STATE
         if self.accelerator.is_main_process:
-            text = json.dumps(self.about, indent=1, sort_keys=True) + "\n"
-            write_atomically(self.folder / "training.json", text.encode())
+            for name, content in (("training.json", self.about), ("made_with.json", _made_with())):
+                text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+                write_atomically(self.folder / name, text.encode())
         if not file.is_file():
             return 0
         arrays, about = read_arrays(file)
@@ -458,14 +460,18 @@ def _about(
             "clips_sha256": listed,
             "devices": world,
         },
-        "made with": {
-            "harken": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "machine": platform.machine(),
-            "threads": torch.get_num_threads(),
-        },
+    }
+
+
+def _made_with() -> dict[str, Any]:
+    """Where a training runs; for people."""
+    return {
+        "harken": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
     }
 
 

@@ -17,7 +17,9 @@ _NETWORK = re.compile(r"parts\.(\d+)\.net\.")
 def learning_rate_factor(step: int, *, steps: int, warmup: int, schedule: Literal["constant", "cosine"]) -> float:
     """Part of the full learning rate at a step, 1 .. steps.
 
-    step / warmup while it rises; then 1, or (1 + cos(pi (step - warmup) / (steps - warmup))) / 2.
+    step / warmup while it rises; then 1, or (1 + cos(pi (step - 1 - warmup) / (steps - warmup))) / 2 (Loshchilov and
+    Hutter, ICLR 2017, eq. 5, steps counted from 0 after the warm-up, as in torch's CosineAnnealingLR): the first step
+    after the warm-up has the full rate, and the last one still learns, as the rate would reach zero only after it.
     """
     if step <= warmup:
         return step / warmup

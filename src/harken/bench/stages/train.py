@@ -35,7 +35,9 @@ Float32 = NDArray[np.float32]
 
 class TrainStage(Stage):
     """`checkpoint-<step>.safetensors`; `history.json`: their names, the best first, loss and signals over the steps;
-    `training.json`: all that shaped the training."""
+    `training.json`: all that shaped the training. Its logs have `made_with.json`: versions and machine."""
+
+    version = 2
 
     makes = "model"
     inputs: ClassVar = {"labels": Input("labels"), "clips": Input("clips", optional=True, many=True)}
@@ -95,6 +97,8 @@ class TrainStage(Stage):
             )
         for file in (*done.checkpoints, context.scratch / "training.json"):
             shutil.copyfile(file, context.out / file.name)
+        context.logs.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(context.scratch / "made_with.json", context.logs / "made_with.json")
         history = {
             "checkpoints": [file.name for file in done.checkpoints],
             "tuned_on_test": done.tuned_on_test,
