@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,11 +20,12 @@ import yaml
 from harken.bench.executor import Event
 from harken.bench.graph import make_tasks, make_units
 from harken.bench.plan import make_plan
-from harken.bench.recipe import list_recipes, load_recipe
+from harken.bench.recipe import list_recipes, load_recipe, recipe_text
 from harken.bench.result import Run
 from harken.bench.run import load_clips, run_recipe
 from harken.bench.stages import list_stages, stage_class
 from harken.bench.workspace import Workspace
+from harken.cli.console import key_values
 from harken.cli.main import app
 from harken.core.errors import HarkenError
 from harken.data.truth import read_truth
@@ -409,3 +411,67 @@ def test_recipes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert yaml.safe_load(capsys.readouterr().out)["stages"]["embed"]["level"] == "normalised"
     app(args=["plan", "baseline_ae", "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["recipe"] == "baseline_ae"
+
+
+# --- --set
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("a=[{name: scadacos}]", [{"name": "scadacos"}]),
+        ('a={"directions": 3}', {"directions": 3}),
+        ("a=1e-4", 1e-4),
+        ("a=2.5E+3", 2500.0),
+        ("a=3", 3),
+        ("a=null", None),
+        ("a=", None),
+        ("a=true", True),
+        ("a=residual.py:Residual", "residual.py:Residual"),
+        ("a=10%", "10%"),
+        ("a=rdp:19", "rdp:19"),
+        ("a=2025-09-01", "2025-09-01"),
+        ("a=x=y", "x=y"),
+        ("a='*'", "*"),
+        ("a=e5", "e5"),
+    ],
+)
+def test_what_is_set_is_yaml(word: str, value: object) -> None:
+    (found,) = key_values([word]).values()
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize("word", ["a=[1,", "a=*", "a=@x", "a={b", "a=!!python/name:os.system ''", "a=!!binary eA=="])
+def test_odd_yaml_is_refused_with_the_pair(word: str) -> None:
+    with pytest.raises(HarkenError, match=f"the value of {re.escape(repr(word))} is no YAML"):
+        key_values([word])
+
+
+def test_mappings_on_the_way_are_made(tmp_path: Path) -> None:
+    def nearest(*pairs: str) -> dict[str, object]:
+        return load_recipe("spectral_knn", changes=key_values(list(pairs))).stages["nearest"].parameters
+
+    assert nearest("stages.nearest.parameters.neighbours=2")["parameters"] == {"neighbours": 2}
+    both = nearest("stages.nearest.parameters.neighbours=2", "stages.nearest.parameters.metric=cosine")
+    assert both["parameters"] == {"neighbours": 2, "metric": "cosine"}
+    with pytest.raises(HarkenError, match=r"unknown key stages.nearest.paramters. Did you mean parameters"):
+        nearest("stages.nearest.paramters.neighbours=2")
+    with pytest.raises(HarkenError, match=r"there is no 'stages.neerest' to set. Did you mean nearest"):
+        nearest("stages.neerest.parameters.neighbours=2")
+    noisy = "stages.train.training.augmentation.noise_mix.probability=1"
+    recipe = load_recipe("finetune", changes=key_values(["stages.*.training.losses=[{name: scadacos}]", noisy]))
+    training = recipe.stages["train"].parameters["training"]
+    assert [loss["name"] for loss in training["losses"]] == ["scadacos"]
+    assert training["augmentation"]["noise_mix"]["probability"] == 1
+
+
+def test_numbers_in_recipes_need_no_point(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(recipe_text("finetune") + "\n")
+    changed = re.sub(r"learning_rate: \S+", "learning_rate: 1e-3", file.read_text())
+    file.write_text(changed)
+    assert load_recipe(str(file)).stages["train"].parameters["training"]["learning_rate"] == 1e-3
+    file.write_text("name: x\nparameters: {rate: 1e-4}\n" + "stages: {e: {use: embed}, d: {use: detect, from: e}}\n"
+                    "systems: {s: d}\ntitle: T\n")  # fmt: skip
+    assert load_recipe(str(file)).parameters == {"rate": 1e-4}

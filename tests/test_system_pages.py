@@ -22,6 +22,7 @@ import yaml
 
 from harken.bench.recipe import list_recipes, load_recipe, recipe_text
 from harken.bench.repeat import expand, matching
+from harken.cli.console import key_values
 from harken.cli.main import app
 from harken.data.labels import list_policies
 from harken.weights.catalog import catalog
@@ -275,8 +276,7 @@ def check_command(words: list[str]) -> None:
         context = command.make_context(name, rest, parent=context)
     if words[0] in ("plan", "run") or words[:2] == ["recipe", "show"]:
         named = words[2 if words[0] == "recipe" else 1]
-        changes = [word.split("=", 1) for flag, word in pairwise(words) if flag == "--set"]
-        resolved(named, tuple((key, value) for key, value in changes))
+        load_recipe(named, changes=key_values([word for flag, word in pairwise(words) if flag == "--set"]))
 
 
 @pytest.mark.parametrize("page", [*RECIPES, "ustc", "README"])
@@ -308,5 +308,5 @@ def test_commands_are_ones_that_there_are(page: str) -> None:
     ],
 )
 def test_wrong_commands_are_found(line: str) -> None:
-    with pytest.raises(Exception, match=r"(?i)no such|missing|unexpected|there is no"):
+    with pytest.raises(Exception, match=r"(?i)no such|missing|unexpected|there is no|unknown key"):
         check_command(line.split())

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from harken.bench.repeat import expand, matching, set_key
 from harken.core.errors import HarkenError, did_you_mean
+from harken.core.plain_yaml import read_yaml
 
 DEFAULT_PROFILE = "full"
 
@@ -140,9 +141,9 @@ def load_recipe(
 
     text = recipe_text(name_or_file)
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise HarkenError(f"is no YAML ({_one_line(error)})", file=name_or_file, next_step="Mend the file") from error
+        data = read_yaml(text)
+    except ValueError as error:
+        raise HarkenError(f"is no YAML ({error})", file=name_or_file, next_step="Mend the file") from error
     if not isinstance(data, dict) or not isinstance(data.get("stages", {} if data.get("repeat") else None), dict):
         raise HarkenError(
             "is no recipe: it has no stages", file=name_or_file, next_step="Start from one: harken recipe copy"
@@ -281,7 +282,3 @@ def _explained(error: ValidationError, file: str, prefix: str = "") -> HarkenErr
 
 def _nearest(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     return did_you_mean(word, known, f"There are: {', '.join(sorted(known)) or 'none'}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -57,10 +57,16 @@ def expand(data: Mapping[str, Any], file: str) -> dict[str, Any]:
 
 def set_key(data: dict[str, Any], key: str, value: Any, file: str) -> None:
     """Set a dotted key, in every place that it matches: `stages.*.training.steps` is that of all stages with a
-    training. Raises HarkenError, naming the nearest, where there is none."""
+    training. Mappings below a stage that are not there yet are made. HarkenError, naming the nearest, where there is
+    no such place."""
     *path, last = key.split(".")
     places: list[Any] = [data]
     for step, part in enumerate(path):
+        if step >= 2 and "*" not in part:
+            # Below a stage, what a key is in may be left to its defaults: the check of the whole knows its name.
+            for place in places:
+                if isinstance(place, dict) and place.get(part) is None and "*" not in key:
+                    place[part] = {}
         found = [
             place[name]
             for place in places

@@ -35,8 +35,9 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def key_values(pairs: list[str]) -> dict[str, Any]:
-    """`name=value` words as a mapping; values are JSON where they can be, text otherwise."""
+    """`name=value` words as a mapping; values are YAML, as in recipes. HarkenError, naming the word, for others."""
     from harken.core.errors import HarkenError
+    from harken.core.plain_yaml import read_yaml
 
     found: dict[str, Any] = {}
     for pair in pairs:
@@ -44,7 +45,10 @@ def key_values(pairs: list[str]) -> dict[str, Any]:
         if not equals or not name:
             raise HarkenError(f"{pair!r} is not of the form name=value", next_step="Write it as name=value")
         try:
-            found[name] = json.loads(value)
-        except json.JSONDecodeError:
-            found[name] = value
+            found[name] = read_yaml(value)
+        except ValueError as error:
+            raise HarkenError(
+                f"the value of {pair!r} is no YAML ({error})",
+                next_step=f"Write it as in a recipe, a text with special characters in quotes: {name}='\"...\"'",
+            ) from None
     return found

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from harken.audio.decode import decode
+from harken.audio.listen import listen
 from harken.bench.stages.base import Context, Settings, Stage
 from harken.bench.stages.tables import write_clips
 from harken.core.errors import AudioError, HarkenError, did_you_mean
@@ -61,14 +61,14 @@ class ImportClipsStage(Stage):
                 raise _wrong(where, f"there is a clip {row['id']!r} already", "Give it another id")
             source = folder / row["file"]
             try:
-                audio = decode(source)
+                sound = listen(source)
             except AudioError as error:
                 raise _wrong(where, f"{row['file']} {error.cause}", error.next_step or "Check the file") from error
             name = hashlib.sha256(row["id"].encode()).hexdigest()[:24]
             file = context.out / "audio" / f"{name}{source.suffix.lower()}"
             shutil.copyfile(source, file)
-            form = {"sample_rate": audio.sample_rate, "channels": len(audio.samples_CT),
-                    "frames": audio.samples_CT.shape[1]}  # fmt: skip
+            form = {"sample_rate": sound.sample_rate, "channels": len(sound.wave_CT),
+                    "frames": sound.wave_CT.shape[1]}  # fmt: skip
             if row["parent"]:
                 clip = _of_parent(where, row, file, known, parameters.kind, form)
             else:

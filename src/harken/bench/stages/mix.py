@@ -14,10 +14,9 @@ import soundfile as sf
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from harken.audio.decode import decode
+from harken.audio.listen import listen
 from harken.audio.mix import mix_at_snr
 from harken.audio.quality import SILENCE_DBFS, level_dbfs
-from harken.audio.resample import resample
 from harken.bench.stages.base import Context, Settings, Stage
 from harken.bench.stages.tables import Quarantined, write_clips
 from harken.core.errors import AudioError, HarkenError
@@ -77,23 +76,23 @@ class MixStage(Stage):
         aside: dict[str, Quarantined] = {}
         for number, clip in enumerate(chosen):
             try:
-                audio = decode(clip.path)
+                sound = listen(clip.path)
                 for copy in range(parameters.copies):
                     rng = rng_for(context.seed, copy, clip.clip_id, "mix")
                     snr_db = float(rng.uniform(*parameters.snr_db))
-                    noise, noise_CT = noises.draw(clip, audio.samples_CT.shape, audio.sample_rate, rng)
-                    if min(level_dbfs(audio.samples_CT), level_dbfs(noise_CT)) < SILENCE_DBFS:
+                    noise, noise_CT = noises.draw(clip, sound.wave_CT.shape, sound.sample_rate, rng)
+                    if min(level_dbfs(sound.wave_CT), level_dbfs(noise_CT)) < SILENCE_DBFS:
                         raise AudioError(
                             f"cannot be mixed: it, or the noise {noise.clip_id}, is silent",
                             file=clip.path,
                             next_step="Remove the silent recording",
                         )
-                    mixed_CT = mix_at_snr(audio.samples_CT, noise_CT, snr_db)
+                    mixed_CT = mix_at_snr(sound.wave_CT, noise_CT, snr_db)
                     clip_id = f"{clip.clip_id}#mixed-{mark}-{copy}"
-                    file = _write(context.out / "audio", clip_id, mixed_CT, audio.sample_rate, parameters.format)
+                    file = _write(context.out / "audio", clip_id, mixed_CT, sound.sample_rate, parameters.format)
                     channels, frames = mixed_CT.shape
                     copies.append(
-                        derive(clip, clip_id, file, "mixed", others=(noise.clip_id,), sample_rate=audio.sample_rate,
+                        derive(clip, clip_id, file, "mixed", others=(noise.clip_id,), sample_rate=sound.sample_rate,
                                channels=channels, frames=frames)
                     )  # fmt: skip
                     mixes[clip_id] = {"noise": noise.clip_id, "snr_db": snr_db}
@@ -135,8 +134,7 @@ class _Noises:
     def _read(self, noise: Clip, rate: int) -> Float32:
         key = (noise.clip_id, rate)
         if key not in self._kept:
-            audio = decode(noise.path)
-            self._kept[key] = resample(audio.samples_CT, audio.sample_rate, rate)
+            self._kept[key] = listen(noise.path).at(rate)
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
