@@ -407,6 +407,6 @@ def test_a_model_neither_takes_nor_runs_code(
     model.spec = model.spec.model_copy(update={"encoder": "evil.py:Far"})
     model.save("encoder.harken")
     for name in ("members", "encoder"):
-        with pytest.raises(BundleError, match=r"names code of someone's own, evil.py:Far, which a model never runs"):
+        with pytest.raises(BundleError, match=r"names custom code, evil.py:Far, which a model never runs"):
             harken.load(f"{name}.harken")
     assert not (here / "ran").exists()

@@ -36,7 +36,7 @@ def score(
     files = find_recordings(paths, ALL_SUFFIXES if every else DEFAULT_SUFFIXES)
     detector = Detector.load(model)
     if false_alarms is not None:
-        detector.promise(false_alarms)
+        detector.set_false_alarms(false_alarms)
     p_values: list[float] = []
     alarms = failed = 0
     kept = []

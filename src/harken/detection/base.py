@@ -49,7 +49,7 @@ class AnomalyDetector(ABC):
         """
         bank_ND, domains, blocks = self._checked(embeddings_ND, domains_N, blocks_N)
         # One canonical order: sums and initial guesses then do not depend on the order of files.
-        order = np.array(sorted(range(len(bank_ND)), key=lambda i: bank_ND[i].tobytes()), dtype=np.int64)
+        order = canonical_order(bank_ND)
         bank_ND, domains, blocks = bank_ND[order], domains[order], blocks[order]
         self._fit(bank_ND, domains)
         held_out_N = self._held_out(bank_ND, domains, blocks)
@@ -59,6 +59,19 @@ class AnomalyDetector(ABC):
 
     def score(self, embeddings_ND: ArrayLike) -> Float64:
         """(clips, dimensions) -> (clips,) float64, higher = more anomalous."""
+        queries_ND = self._checked_queries(embeddings_ND)
+        return self._score(queries_ND) if len(queries_ND) else np.empty(0)
+
+    def score_with_nearest(self, embeddings_ND: ArrayLike) -> tuple[Float64, Ints | None]:
+        """Scores as of `score`, and the training clip that each clip was judged by, both (clips,), from one search.
+
+        A training clip is named by its row in the order of `canonical_order`. None for a detector that does not judge
+        a clip by a single training clip.
+        """
+        queries_ND = self._checked_queries(embeddings_ND)
+        return self._score_with_nearest(queries_ND) if len(queries_ND) else (np.empty(0), None)
+
+    def _checked_queries(self, embeddings_ND: ArrayLike) -> Float64:
         if not hasattr(self, "train_scores_"):
             raise ValueError(f"{type(self).__name__} is not fitted")
         queries_ND = np.asarray(embeddings_ND, dtype=np.float64)
@@ -66,7 +79,7 @@ class AnomalyDetector(ABC):
             raise ValueError(f"expected (clips, {self.dimensions}), got {queries_ND.shape}")
         if not np.isfinite(queries_ND).all():
             raise ValueError("embeddings are not finite")
-        return self._score(queries_ND) if len(queries_ND) else np.empty(0)
+        return queries_ND
 
     @property
     def dimensions(self) -> int:
@@ -78,6 +91,9 @@ class AnomalyDetector(ABC):
 
     @abstractmethod
     def _score(self, queries_ND: Float64) -> Float64: ...
+
+    def _score_with_nearest(self, queries_ND: Float64) -> tuple[Float64, Ints | None]:
+        return self._score(queries_ND), None
 
     def _held_out(self, bank_ND: Float64, domains_N: NDArray[np.str_], blocks_N: Ints) -> Float64:
         """Cross-conformal scores (Vovk 2015): each fold of whole blocks is scored by a refit on what is not near it."""
@@ -139,6 +155,12 @@ class AnomalyDetector(ABC):
 
     def _rebuild(self) -> None:
         """Make again what `_fit` derives from the state but does not keep in it."""
+
+
+def canonical_order(embeddings_ND: ArrayLike) -> Ints:
+    """(clips,) rows in the one order in which a detector learns, however they come: that of their bytes."""
+    rows_ND = np.asarray(embeddings_ND, dtype=np.float64)
+    return np.array(sorted(range(len(rows_ND)), key=lambda row: rows_ND[row].tobytes()), dtype=np.int64)
 
 
 def fold_of_block(blocks_N: Ints, domains_N: NDArray[np.str_], folds: int = FOLDS) -> Ints:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harken.detection.base import Float64
+from harken.detection.base import Float64, Ints
 from harken.detection.density import density_power, floored, neighbour_distances
 from harken.detection.in_space import InSpace
 from harken.detection.neighbours import Metric, nearest
@@ -61,5 +61,9 @@ class LocalDensity(InSpace):
         self._placed = self._space.apply(self.bank_)
 
     def _score(self, queries_ND: Float64) -> Float64:
+        return self._score_with_nearest(queries_ND)[0]
+
+    def _score_with_nearest(self, queries_ND: Float64) -> tuple[Float64, Ints]:
         placed_ND = self._space.apply(queries_ND)
-        return nearest(placed_ND, self._placed, 1, metric=self.metric, weights_M=self.weights_)[0][:, 0]
+        distance_N1, row_N1 = nearest(placed_ND, self._placed, 1, metric=self.metric, weights_M=self.weights_)
+        return distance_N1[:, 0], row_N1[:, 0]

@@ -53,12 +53,14 @@ def extract(
     timeout: float = 120.0,
     limits: Limits = Limits(),
     formats: frozenset[str] = DEFAULT_FORMATS,
+    embedder: Embedder | None = None,
 ) -> Iterator[Extracted]:
     """Features of each path, in the order given; memory does not grow with their number.
 
     store: folder of an `EmbeddingStore`; what it holds already is not computed again.
     workers: processes (default: one a core); 0 works in this process, without protection from a recording
-        that crashes or hangs the decoder. timeout: seconds after which a recording is given up.
+        that crashes or hangs the decoder. embedder: of this spec and weights, if there is one already; used in this
+        process. timeout: seconds after which a recording is given up.
     A recording that cannot be used comes back with its error; the others are not affected.
     """
     job = _Job(spec, weights, limits, formats, None if store is None else Path(store))
@@ -66,7 +68,7 @@ def extract(
         EmbeddingStore(store, spec)
     names = [Path(path) for path in paths]
     if workers == 0:
-        worker = _Worker(job)
+        worker = _Worker(job, embedder)
         for path in names:
             yield worker(path)
         return
@@ -151,10 +153,10 @@ def _outcome(path: Path, future: Any, timeout: float) -> Any:
 class _Worker:
     """Lives in each worker process. The encoder is built on the first recording that is not in the store."""
 
-    def __init__(self, job: _Job) -> None:
+    def __init__(self, job: _Job, embedder: Embedder | None = None) -> None:
         self.job = job
         self.store = None if job.store is None else EmbeddingStore(job.store, job.spec)
-        self.embedder: Embedder | None = None
+        self.embedder = None if embedder is None else embedder.limited(job.limits, job.formats)
 
     def __call__(self, path: Path) -> Extracted:
         job = self.job

@@ -103,11 +103,11 @@ def unfit(result: Extracted, seen: Mapping[str, Path]) -> str | None:
     assert result.features is not None
     if result.features.findings:
         return result.features.findings[0].detail
-    twin = seen.get(result.features.sha256)
-    return None if twin is None else f"is the same file as {twin.name}"
+    same = seen.get(result.features.sha256)
+    return None if same is None else f"is the same file as {same.name}"
 
 
-def twins(embeddings_ND: Float32) -> dict[int, int]:
+def near_duplicate_rows(embeddings_ND: Float32) -> dict[int, int]:
     """Rows that are the same as an earlier one but for a re-encoding, and that earlier row."""
     mean_D, scale_D = standardisation(embeddings_ND.astype(np.float64))
     z_ND = (embeddings_ND - mean_D) / scale_D

@@ -1,0 +1,96 @@
+"""What was learned, as the settings and arrays of a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from harken.core.errors import BundleError
+from harken.core.plugins import custom_names
+from harken.core.threads import one_thread
+from harken.core.version import __version__
+from harken.detection import create_detector
+from harken.detection.calibration import Calibration
+from harken.embeddings.embedder import EmbeddingSpec
+from harken.monitor.bundle import read_bundle, write_bundle
+from harken.monitor.fitted import Fitted
+from harken.monitor.normal_set import Training
+
+
+def save_fitted(path: str | Path, fitted: Fitted, false_alarms: str) -> None:
+    """Write the bundle: a directory, whole or not at all. The same content gives the same bytes."""
+    training = fitted.training
+    widths = np.array([sketch.shape[1] for sketch in training.sketches_NBC], dtype=np.int64)
+    parts: dict[str, dict[str, np.ndarray]] = {
+        "detector": {name: _compact(array) for name, array in fitted.detector.state().items()},
+        "training": {
+            "embeddings": training.embeddings_ND,
+            "sketches": np.concatenate(training.sketches_NBC, axis=1),
+            "sketch_widths": widths,
+            "scores": training.scores_N,
+            "levels_db": training.levels_db_N,
+            "seconds": training.seconds_N,
+        },
+    }
+    if fitted.weights is not None:
+        parts["encoder"] = dict(fitted.weights)
+    settings = {
+        "harken": __version__,
+        "spec": fitted.spec.model_dump(),
+        "detector": fitted.detector.name,
+        "parameters": fitted.detector.get_params(),
+        "false_alarms": false_alarms,
+        "effective_clips": fitted.calibration.effective,
+        "names": list(training.names),
+        "domains": list(training.domains),
+        "notes": list(fitted.notes),
+    }
+    write_bundle(path, settings, parts)
+
+
+def load_fitted(path: str | Path) -> tuple[Fitted, str]:
+    """What a bundle holds, and the rate of false alarms. Raises BundleError where it is missing, damaged or newer."""
+    settings, parts = read_bundle(path)
+    try:
+        spec = EmbeddingSpec(**settings["spec"])
+        for name in custom_names([spec.encoder, settings["detector"], settings["parameters"]]):
+            raise BundleError(
+                f"names custom code, {name}, which a model never runs",
+                file=path,
+                next_step="Ask who made it; fit the model again",
+            )
+        state = {name: _wide(array) for name, array in parts["detector"].items()}
+        with one_thread():
+            detector = create_detector(settings["detector"], settings["parameters"]).restored(state)
+        kept = parts["training"]
+        edges = np.cumsum(kept["sketch_widths"])[:-1]
+        training = Training(
+            names=tuple(settings["names"]),
+            domains=tuple(settings["domains"]),
+            embeddings_ND=kept["embeddings"],
+            sketches_NBC=np.split(kept["sketches"], edges, axis=1),
+            scores_N=kept["scores"],
+            levels_db_N=kept["levels_db"],
+            seconds_N=kept["seconds"],
+        )
+        calibration = Calibration(np.sort(training.scores_N), float(settings["effective_clips"]))
+        fitted = Fitted(spec, parts.get("encoder"), detector, calibration, training, tuple(settings["notes"]))
+        return fitted, settings["false_alarms"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"lacks something that a model needs ({error})", file=path, next_step="Fit the model again"
+        ) from None
+
+
+def _compact(array: np.ndarray) -> np.ndarray:
+    """float64 that holds float32 values, stored as float32: embeddings come as such."""
+    if array.dtype == np.float64 and array.ndim == 2:
+        single = array.astype(np.float32)
+        if np.array_equal(single.astype(np.float64), array):
+            return single
+    return array
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64) if array.dtype == np.float32 else array

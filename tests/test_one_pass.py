@@ -1,0 +1,136 @@
+"""Scoring does each thing once per clip, keeps its encoder, and leaves the caller's threads as they were."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from conftest import hum
+from harken.core.errors import AudioError
+from harken.detection import create_detector, local_density
+from harken.detection.base import canonical_order
+from harken.embeddings import embedder
+from harken.embeddings.embedder import Embedder, make_spec, sketch_bands
+from harken.embeddings.sketch import make_sketch
+from harken.encoders.spectral import Spectral
+from harken.monitor import detector as monitor
+from harken.monitor.detector import Detector
+
+RATE = 16_000
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often functions are called that the test lets count."""
+    count: Counter[str] = Counter()
+
+    def counted(holder: Any, name: str) -> None:
+        real = getattr(holder, name)
+
+        def wrapper(*values: Any, **more: Any) -> Any:
+            count[name] += 1
+            return real(*values, **more)
+
+        monkeypatch.setattr(holder, name, wrapper)
+
+    counted(Spectral, "log_mel")
+    counted(local_density, "nearest")
+    counted(monitor, "nearest")
+    counted(embedder, "create_encoder")
+    return count
+
+
+def test_one_log_mel_and_one_search_per_clip_and_one_encoder(
+    make_clips: Callable[..., Path], calls: Counter[str]
+) -> None:
+    files = sorted(make_clips("normal", 8).iterdir())
+    detector = Detector.fit(files[:6], workers=0)
+    calls.clear()
+    for file in files:
+        assert detector.score(file).why
+    assert calls == {"log_mel": len(files), "nearest": len(files), "create_encoder": 1}
+    again = [verdict.score for verdict in detector.score_many(files, workers=0)]
+    assert calls["create_encoder"] == 1
+    assert again == [detector.score(file).score for file in files]
+
+
+def test_the_sketch_of_the_shared_log_mel_is_the_sketch() -> None:
+    stereo_CT = np.stack([hum(1), hum(2)])
+    spec = make_spec("spectral", sample_rate=RATE, channels=2)
+    shared = Embedder(spec)
+    assert shared.encodes_sketch
+    log_mel_TM = np.mean([sketch_bands(spec).log_mel(x_T) for x_T in stereo_CT], axis=0, dtype=np.float32)
+    listened = shared.listen(stereo_CT, sample_rate=RATE)
+    recorded = Embedder(spec.model_copy(update={"level": "recorded"})).analyse(stereo_CT, sample_rate=RATE)
+    np.testing.assert_array_equal(recorded.sketch_BC, make_sketch(log_mel_TM))
+    np.testing.assert_array_equal(shared.features(listened).sketch_BC, make_sketch(shared.log_mel(listened.wave_CT)))
+    # Another rate of the encoder has other bands: those of the sketch are computed at the recordings' rate.
+    lower = Embedder(make_spec("spectral", sample_rate=RATE, channels=2, config={"sample_rate": 8_000}))
+    assert not lower.encodes_sketch
+    assert lower.bands.sample_rate == RATE
+
+
+def test_samples_in_memory_are_judged_like_their_file(make_clips: Callable[..., Path], tmp_path: Path) -> None:
+    detector = Detector.fit(make_clips("normal", 8), workers=0)
+    samples = hum(50, fault=True)
+    sf.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+    from_file, from_memory = detector.score(tmp_path / "a.wav"), detector.score(samples, RATE)
+    assert (from_memory.score, from_memory.p_value, from_memory.why) == (
+        from_file.score,
+        from_file.p_value,
+        from_file.why,
+    )
+    with pytest.raises(AudioError, match="not at the expected 16000 Hz"):
+        detector.score(samples, 8_000)
+    with pytest.raises(ValueError, match="sample_rate"):
+        detector.score(samples)
+
+
+def test_a_clip_is_explained_by_the_recording_that_it_was_scored_by(make_clips: Callable[..., Path]) -> None:
+    """A normal recording is its own neighbour, in whatever order recordings were given."""
+    files = sorted(make_clips("normal", 10).iterdir())
+    detector = Detector.fit(files[::-1], workers=0)
+    for name in ("clip_000.wav", "clip_007.wav"):
+        verdict = detector.score(files[0].with_name(name))
+        assert verdict.explanation is not None
+        assert verdict.explanation.nearest == name
+
+
+def test_the_neighbour_that_a_score_comes_from() -> None:
+    rng = np.random.default_rng(0)
+    bank_ND, queries_ND = rng.normal(size=(30, 6)), rng.normal(size=(9, 6))
+    detector = create_detector("local_density", {"space": "raw", "exponent": 0.0}).fit(bank_ND)
+    scores_N, rows_N = detector.score_with_nearest(queries_ND)
+    np.testing.assert_array_equal(scores_N, detector.score(queries_ND))
+    assert rows_N is not None
+    distance_N = np.linalg.norm(queries_ND - bank_ND[canonical_order(bank_ND)[rows_N]], axis=1)
+    np.testing.assert_allclose(scores_N, distance_N)
+    assert create_detector("gmm").fit(bank_ND).score_with_nearest(queries_ND)[1] is None
+
+
+def test_fit_and_score_leave_torchs_threads_alone(make_clips: Callable[..., Path]) -> None:
+    torch = pytest.importorskip("torch")
+    from harken.encoders import create_encoder, tiny_config
+
+    files = sorted(make_clips("normal", 3).iterdir())
+    built = create_encoder("efficientat", {**tiny_config("efficientat"), "seed": 0})
+    spec = make_spec("efficientat", sample_rate=RATE, channels=1, config=built.config(), weights=built.weights())
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        seen = []
+        one = Embedder(spec, built.weights())
+        hook = one.encoder.module.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))  # type: ignore[attr-defined]
+        one.analyse(files[0])
+        hook.remove()
+        assert seen == [1]
+        Detector.fit(files, workers=0).score(files[0])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
