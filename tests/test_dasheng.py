@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import encoder_suite as suite
 from encoder_suite import noise, official
 from harken.core.errors import WeightsError
-from harken.encoders.dasheng import TINY, Dasheng, DashengNet, mel_filters, read_checkpoint, token_count
+from harken.encoders.dasheng import TINY, Dasheng, DashengNet, mel_filters, token_count
 
 RATE = 16_000
 COUNT = "init_bn.1.num_batches_tracked"
@@ -37,7 +37,7 @@ def golden(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> Dasheng:
-    found = read_checkpoint(*official(folder / "dasheng_tiny.pt"))
+    found = Dasheng.read_checkpoint(*official(folder / "dasheng_tiny.pt"))
     assert found is not None
     config, weights = found
     assert config == TINY
@@ -95,13 +95,13 @@ def test_reads_every_kind_of_official_file(folder: Path, trained: Dasheng) -> No
         (half, about),
     )
     assert weights[COUNT].dtype == np.int64
-    suite.check_reads(read_checkpoint, files, TINY, weights)
+    suite.check_reads(Dasheng.read_checkpoint, files, TINY, weights)
 
 
 @pytest.mark.parametrize(("width", "heads"), [(128, 2), (1280, 16)])
 def test_sizes_without_a_configuration(width: int, heads: int) -> None:
     encoder = Dasheng(width=width, depth=1, heads=heads)
-    found = read_checkpoint(encoder.weights(), {})
+    found = Dasheng.read_checkpoint(encoder.weights(), {})
     assert found is not None
     assert found[0] == {"width": width, "depth": 1, "heads": heads}
 
@@ -110,11 +110,13 @@ def test_positions_of_another_length(folder: Path) -> None:
     tensors, about = official(folder / "dasheng_tiny.pt")
     table = tensors["time_pos_embed"]
     # As files for 1012 frames have it.
-    longer = read_checkpoint(tensors | {"time_pos_embed": np.concatenate([table, table[..., :1]], axis=3)}, about)
+    longer = Dasheng.read_checkpoint(
+        tensors | {"time_pos_embed": np.concatenate([table, table[..., :1]], axis=3)}, about
+    )
     assert longer is not None
     assert np.array_equal(longer[1]["time_pos_embed"], table)
     ramp = np.broadcast_to(np.arange(126, dtype=np.float32), (1, 96, 1, 126))
-    shorter = read_checkpoint(tensors | {"time_pos_embed": ramp}, about)
+    shorter = Dasheng.read_checkpoint(tensors | {"time_pos_embed": ramp}, about)
     assert shorter is not None
     expected = np.clip((np.arange(252) + 0.5) / 2 - 0.5, 0, 125)
     np.testing.assert_allclose(shorter[1]["time_pos_embed"][0, 5, 0], expected, atol=1e-5)
@@ -126,14 +128,16 @@ def test_damaged_files_are_refused(folder: Path) -> None:
     needed = ("norm.weight", "norm.bias", *positions, "init_bn.1.running_var", "patch_embed.proj.weight")
     unknown = ("cls_token", "token_pos_embed", "blocks.0.ls1.gamma")
     # Shorter tables of positions are stretched, but not those of nothing.
-    suite.check_damage_is_refused(read_checkpoint, tensors, about, needed=needed, count=47, unknown=unknown, narrow=0)
+    suite.check_damage_is_refused(
+        Dasheng.read_checkpoint, tensors, about, needed=needed, count=47, unknown=unknown, narrow=0
+    )
     for config in ({}, {"num_heads": 5}, {"num_heads": 4.0}):
         with pytest.raises(WeightsError, match="do not fit"):
-            read_checkpoint(tensors, {"config": config})
+            Dasheng.read_checkpoint(tensors, {"config": config})
     with pytest.raises(WeightsError, match="hop_size 320, which no published"):
-        read_checkpoint(tensors, {"config": {"num_heads": 4, "hop_size": 320}})
+        Dasheng.read_checkpoint(tensors, {"config": {"num_heads": 4, "hop_size": 320}})
     # Several patches above one another are another architecture, of the same names.
-    assert read_checkpoint(tensors | {"freq_pos_embed": np.ones((1, 96, 4, 1))}, about) is None
+    assert Dasheng.read_checkpoint(tensors | {"freq_pos_embed": np.ones((1, 96, 4, 1))}, about) is None
 
 
 def test_layers(tiny: Dasheng) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import encoder_suite as suite
 from encoder_suite import noise, official
 from harken.core.errors import WeightsError
-from harken.encoders.eat import BANDS, EAT, FRAMES, HOP, PATCH, TINY, positions, read_checkpoint, suppress_spikes
+from harken.encoders.eat import BANDS, EAT, FRAMES, HOP, PATCH, TINY, positions, suppress_spikes
 
 RATE = 16_000
 LAST = "block_3"
@@ -38,7 +38,7 @@ def golden(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> EAT:
-    found = read_checkpoint(*official(folder / "eat_tiny.pt"))
+    found = EAT.read_checkpoint(*official(folder / "eat_tiny.pt"))
     assert found is not None
     config, weights = found
     assert config == TINY
@@ -99,12 +99,12 @@ def test_reads_every_kind_of_official_file(folder: Path, trained: EAT) -> None:
         (dict(weights), {"cfg": cfg}),
         (half, about),
     )
-    suite.check_reads(read_checkpoint, files, TINY, weights)
+    suite.check_reads(EAT.read_checkpoint, files, TINY, weights)
 
 
 def test_sizes_without_a_configuration() -> None:
     net = EAT(width=128, depth=1, heads=2, target_frames=32)
-    found = read_checkpoint(dict(net.weights()), {})
+    found = EAT.read_checkpoint(dict(net.weights()), {})
     assert found is not None
     assert found[0] == {"width": 128, "depth": 1, "heads": 2, "target_frames": FRAMES}
 
@@ -114,13 +114,13 @@ def test_damaged_files_are_refused(folder: Path) -> None:
     norm, proj = IMAGE + "context_encoder.norm.weight", IMAGE + "local_encoder.proj.weight"
     needed = (norm, proj, IMAGE + "extra_tokens", "blocks.1.attn.qkv.weight", "blocks.2.mlp.fc2.bias")
     unknown = (IMAGE + "context_encoder.blocks.0.norm1.weight", "norm.weight", IMAGE + "alibi_scale")
-    suite.check_damage_is_refused(read_checkpoint, tensors, about, needed=needed, count=41, unknown=unknown)
+    suite.check_damage_is_refused(EAT.read_checkpoint, tensors, about, needed=needed, count=41, unknown=unknown)
     for cfg in ({}, {"num_heads": 5}, {"num_heads": 4.0}, {"num_heads": 4, "target_length": 100}):
         with pytest.raises(WeightsError, match="do not fit"):
-            read_checkpoint(tensors, {"cfg": cfg})
+            EAT.read_checkpoint(tensors, {"cfg": cfg})
     # Learned positions are another architecture.
     table = IMAGE + "fixed_positional_encoder.positions"
-    assert read_checkpoint(tensors | {table: tensors[table] + 0.01}, about) is None
+    assert EAT.read_checkpoint(tensors | {table: tensors[table] + 0.01}, about) is None
 
 
 def test_layers(tiny: EAT) -> None:

@@ -51,7 +51,7 @@ def test_spectrogram_by_definition(encoder: EfficientAT) -> None:
     for start in range(0, len(padded) - 1023, 320):
         power = np.abs(np.fft.rfft(padded[start : start + 1024] * window)) ** 2
         frames.append((np.log(np.array(bands) @ power + 1e-5) + 4.5) / 5)
-    ours = encoder.module.spectrogram(torch.from_numpy(wave))[0, 0].numpy()
+    ours = encoder.module.spectrogram(torch.from_numpy(wave))[0].numpy()
     np.testing.assert_allclose(ours, np.transpose(frames), atol=2e-5)
 
 
@@ -130,7 +130,7 @@ def test_best_layer_of_a_10_second_clip(encoder: EfficientAT) -> None:
     assert found.layers == ("block_13",)
     assert found.features_BLTD.shape == (1, 1, 32, 64 * 4)
     assert found.lengths_B.tolist() == [32]
-    map_BCFT = encoder.module.spectrogram(torch.from_numpy(noise(1, 10 * RATE)))
+    map_BCFT = encoder.module.spectrogram(torch.from_numpy(noise(1, 10 * RATE)))[:, None]
     with torch.inference_mode():
         for stage in encoder.module.features[:14]:
             map_BCFT = stage(map_BCFT)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 import encoder_suite as suite
 from encoder_suite import noise, official
 from harken.core.errors import WeightsError
-from harken.encoders import Embedding, Encoder, create_encoder, encoder_class, list_encoders
+from harken.encoders import Embedding, Encoder, create_encoder, encoder_class, list_encoders, tiny_config
 from harken.encoders.checks import CHECKS, Make, check_encoder
 from harken.encoders.torch_encoder import TorchEncoder
 
@@ -37,8 +36,7 @@ folder = suite.folder
 def small(name: str) -> Encoder:
     if not encoder_class(name).needs_weights:
         return create_encoder(name)
-    tiny: dict[str, Any] = getattr(sys.modules[encoder_class(name).__module__], "TINY", {})
-    return create_encoder(name, {**tiny, "seed": 0})
+    return create_encoder(name, {**tiny_config(name), "seed": 0})
 
 
 @pytest.fixture(scope="module", params=list_encoders())
@@ -157,7 +155,7 @@ def test_refusals(neural: TorchEncoder) -> None:
 @pytest.mark.parametrize("file", OFFICIAL)
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_official_files_are_read_by_their_own_architecture_only(folder: Path, name: str, file: str) -> None:
-    read = sys.modules[encoder_class(name).__module__].read_checkpoint
+    read = encoder_class(name).read_checkpoint
     tensors, about = official(folder / f"{file}_tiny.pt")
     assert (read(tensors, about) is not None) == (file == name)
     assert file == name or read(tensors, {}) is None

@@ -16,7 +16,7 @@ import encoder_suite as suite
 from encoder_suite import Arrays, noise, official
 from harken.core.errors import WeightsError
 from harken.encoders import eat
-from harken.encoders.fisher import FISHER, TINY, FISHERNet, positions, read_checkpoint
+from harken.encoders.fisher import FISHER, TINY, FISHERNet, positions
 
 RATE = 16_000
 LAST = "block_3"
@@ -42,7 +42,7 @@ def golden(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def learned(folder: Path) -> tuple[dict[str, Any], Arrays]:
-    found = read_checkpoint(*official(folder / "fisher_tiny.pt"))
+    found = FISHER.read_checkpoint(*official(folder / "fisher_tiny.pt"))
     assert found is not None
     assert found[0] == TINY
     return found
@@ -99,11 +99,11 @@ def test_reads_every_kind_of_official_file(folder: Path, learned: tuple[dict[str
         (weights, {"num_heads": 4}),
         (half, {"cfg": {"model": {"num_heads": 4, "modalities": {"image": {"flatten": "freq"}}}}}),
     )
-    suite.check_reads(read_checkpoint, files, TINY, weights)
+    suite.check_reads(FISHER.read_checkpoint, files, TINY, weights)
     # Converted weights tell themselves from EAT's, which have the same names but for the table.
-    assert eat.read_checkpoint(weights, {}) is None
+    assert eat.EAT.read_checkpoint(weights, {}) is None
     encoder = FISHER(width=128, depth=1, heads=2)
-    found = read_checkpoint(encoder.weights(), {})
+    found = FISHER.read_checkpoint(encoder.weights(), {})
     assert found is not None
     assert found[0] == {"width": 128, "depth": 1, "heads": 2}
 
@@ -114,15 +114,15 @@ def test_damaged_files_are_refused(folder: Path) -> None:
     blocks = ("blocks.1.attn.qkv.weight", "blocks.2.mlp.fc2.bias")
     needed = (norm, proj, IMAGE + TABLE, IMAGE + "extra_tokens", *blocks)
     unknown = (IMAGE + "context_encoder.blocks.0.norm1.weight", "norm.weight", IMAGE + "alibi_scale")
-    suite.check_damage_is_refused(read_checkpoint, tensors, about, needed=needed, count=42, unknown=unknown)
+    suite.check_damage_is_refused(FISHER.read_checkpoint, tensors, about, needed=needed, count=42, unknown=unknown)
     with pytest.raises(WeightsError, match="128 times by 50"):
-        read_checkpoint(tensors | {IMAGE + TABLE: tensors[IMAGE + TABLE] + 0.01}, about)
+        FISHER.read_checkpoint(tensors | {IMAGE + TABLE: tensors[IMAGE + TABLE] + 0.01}, about)
     for wrong in ({"band_width": 50}, {"flatten": "time"}):
         with pytest.raises(WeightsError, match="no published one"):
-            read_checkpoint(tensors, {"cfg": {"model": {"num_heads": 4, **wrong}}})
+            FISHER.read_checkpoint(tensors, {"cfg": {"model": {"num_heads": 4, **wrong}}})
     for heads in (None, 5, 4.0):
         with pytest.raises(WeightsError, match="do not fit"):
-            read_checkpoint(tensors, {"cfg": {"model": {"num_heads": heads}}})
+            FISHER.read_checkpoint(tensors, {"cfg": {"model": {"num_heads": heads}}})
 
 
 def test_layers(tiny: FISHER) -> None:

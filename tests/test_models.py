@@ -15,18 +15,19 @@ from torch import Tensor, nn
 
 import encoder_suite as suite
 from harken.core.errors import WeightsError
-from harken.encoders.beats import BEATsNet
+from harken.encoders import tiny_config
+from harken.encoders.beats import BEATs, BEATsNet
 from harken.encoders.dual_branch import (
     HOP,
     N_FFT,
     SAMPLE_RATE,
     TINY,
     DualBranch,
-    DualBranchNet,
     MultiDimensionalAttention,
     full_spectrum,
 )
-from harken.encoders.eat import EATNet
+from harken.encoders.eat import EAT, EATNet
+from harken.encoders.torch_encoder import TorchEncoder
 from harken.training.adapters import AdaptationModule, FreezeSchedule, add_lora, has_lora, merge_lora
 from harken.training.frames import masked_max, masked_mean
 from harken.training.heads import PoolingHead
@@ -297,11 +298,12 @@ def _size(model: ASDModel, part: str) -> int:
 # -------------------------------------------------------------------- adapters
 
 
-@pytest.mark.parametrize("net", [BEATsNet, EATNet])
-def test_lora_of_the_published_size(net: type[nn.Module]) -> None:
+@pytest.mark.parametrize("cls", [BEATs, EAT])
+def test_lora_of_the_published_size(cls: type[TorchEncoder]) -> None:
+    encoder = cls(**tiny_config(cls.name))  # type: ignore[call-arg]
     with torch.device("meta"):
-        full = net()
-        add_lora(full)
+        full = encoder.module = {"beats": BEATsNet, "eat": EATNet}[cls.name]()
+        add_lora(encoder)
     learning = {name: parameter.numel() for name, parameter in full.named_parameters() if parameter.requires_grad}
     assert sum(learning.values()) == 3_538_944
     assert len(learning) == 2 * 3 * 12
@@ -353,11 +355,10 @@ def test_lora_by_definition() -> None:
 
 def test_adapters_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="no projections"):
-        add_lora(DualBranchNet(**TINY))
+        add_lora(DualBranch(**TINY))
     model = make({"encoder": "beats", "adapter": LORA})
-    net: Any = model.encoders[0].module
     with pytest.raises(ValueError, match="already"):
-        add_lora(net)
+        add_lora(model.encoders[0])
 
 
 # ----------------------------------------------------------------------- state

@@ -36,7 +36,7 @@ def beats(folder: Path, reference: Reference) -> Rows:
     wave, padding = reference["waveform"], reference["padding_mask"].bool()
     for attention in ("sdpa", "eager"):
         net: Any = trained(folder, "beats", attention=attention).module
-        yield "filter bank", net.fbank(wave), reference["fbank"]
+        yield "filter bank", net.spectrogram(wave), reference["fbank"]
         yield f"features, {attention}", net(wave)[0], reference["features"]
         lengths = (~padding).sum(dim=1)
         valid = ~reference["padding_mask_out"].bool()

@@ -51,13 +51,6 @@ H200_UTILISATION = 0.35
 H200_CLIP_SECONDS = 0.015
 H200_RUNTIME_BYTES = 1.0 * 2**30
 
-#: architectures of published weights that the catalogue tells by name only
-_SIZES: dict[str, dict[str, Any]] = {
-    "fisher-tiny": {"width": 192, "depth": 12, "heads": 3},
-    "fisher-mini": {"width": 256, "depth": 12, "heads": 4},
-    "fisher-small": {"width": 384, "depth": 12, "heads": 6},
-}
-
 
 @dataclass(frozen=True)
 class Speed:
@@ -151,7 +144,7 @@ def _fastest(what: Callable[[], object], seconds: float, threads: int = 1) -> fl
 def published_config(encoder: str, weights: str) -> dict[str, Any]:
     """Arguments of the architecture that named weights are of, whether they are here or not; those of the encoder's
     class where nothing is known of them."""
-    from harken.encoders import checkpoints
+    from harken.encoders import checkpoints, encoder_class
     from harken.weights.cache import cached
     from harken.weights.catalog import catalog
 
@@ -160,7 +153,7 @@ def published_config(encoder: str, weights: str) -> dict[str, Any]:
             return dict(record.config)
     for entry in catalog():
         if entry.name == weights:
-            return dict(entry.config or _SIZES.get(weights, {}))
+            return dict(entry.config or encoder_class(entry.encoder).sizes.get(weights, {}))
     try:
         found = checkpoints.load(weights)
     except HarkenError:
@@ -260,7 +253,7 @@ def _count_network(built: Any, training: TrainingSpec) -> Counts:
         if training.recompute:
             recompute_blocks(built)
             built.train()
-            blocks = max(1, sum("Block" in type(module).__name__ for module in built.modules()))
+            blocks = max(1, sum(len(encoder.module.blocks_in_order) for encoder in built.encoders))
             batch, kept = both_ways()
             # What was computed again is taken to be freed block by block.
             peak = kept + (between - kept) / blocks + (peak - between) + gradients

@@ -89,18 +89,18 @@ def make_spec(
 ) -> EmbeddingSpec:
     """A spec with the encoder's own defaults filled in.
 
-    sample_rate, channels: of the recordings. `spectral` works at that rate; other encoders resample to theirs.
+    sample_rate, channels: of the recordings. encoders of any rate listen at it; others resample to theirs.
     Raises HarkenError for an unknown encoder, ValueError for an unknown layer or pooling.
     """
     arguments = dict(config or {})
-    if encoder == Spectral.name:
+    if encoder_class(encoder).any_rate:
         arguments.setdefault("sample_rate", sample_rate)
     built = create_encoder(encoder, arguments, weights)
     layer = layer or built.default_layer
     for part in layer.split("+"):
         if part not in built.layers:
             raise ValueError(f"{encoder} has no layer {part!r}; there are {', '.join(built.layers)}")
-    pooling = pooling or type(built).default_pooling
+    pooling = pooling or built.default_pooling
     check_pooling(pooling)
     return EmbeddingSpec(
         encoder=encoder,
@@ -211,11 +211,11 @@ class Embedder:
 
     def pool(self, frames: Sequence[Float32]) -> Float32:
         """What `encode` gives -> (D,) float32, the pooled vectors one after the other."""
-        kind = type(self.encoder)
+        encoder = self.encoder
         with blamed(self.spec.encoder):
             return np.concatenate(
                 [
-                    pool(frames_TD, self.spec.pooling, cls_tokens=kind.cls_tokens, patch_bands=kind.patch_bands)
+                    pool(frames_TD, self.spec.pooling, cls_tokens=encoder.cls_tokens, patch_bands=encoder.patch_bands)
                     for frames_TD in frames
                 ]
             )

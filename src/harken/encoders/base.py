@@ -28,6 +28,18 @@ class Embedding:
     layers: tuple[str, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Spectrogram:
+    """What an encoder's front end makes of one clip, or what was made in its place.
+
+    windows: (frames, bins) float32 of each of the windows in which the clip passes through the network, normalised as
+        the network expects it. samples: length of the clip, which decides the windows and how much of them is padding.
+    """
+
+    windows: tuple[Float32, ...]
+    samples: int
+
+
 def valid_lengths(
     who: str, waveform_BT: Float32, lengths_B: NDArray[np.int64] | None, min_samples: int
 ) -> NDArray[np.int64]:
@@ -45,11 +57,16 @@ def valid_lengths(
 
 def padded(clips: Sequence[Float32], layer: str) -> Embedding:
     """Clips of (frames, dimensions) each, of one layer, with zeros after the frames of the shorter ones."""
-    frames_B = np.array([len(frames_TD) for frames_TD in clips], dtype=np.int64)
-    features_BLTD = np.zeros((len(clips), 1, frames_B.max(), clips[0].shape[1]), dtype=np.float32)
-    for row, frames_TD in enumerate(clips):
-        features_BLTD[row, 0, : len(frames_TD)] = frames_TD
-    return Embedding(features_BLTD, frames_B, (layer,))
+    return padded_layers([frames_TD[None] for frames_TD in clips], (layer,))
+
+
+def padded_layers(clips: Sequence[Float32], layers: tuple[str, ...]) -> Embedding:
+    """Clips of (layers, frames, dimensions) each, with zeros after the frames of the shorter ones."""
+    frames_B = np.array([features_LTD.shape[1] for features_LTD in clips], dtype=np.int64)
+    features_BLTD = np.zeros((len(clips), len(layers), frames_B.max(), clips[0].shape[2]), dtype=np.float32)
+    for row, features_LTD in enumerate(clips):
+        features_BLTD[row, :, : features_LTD.shape[1]] = features_LTD
+    return Embedding(features_BLTD, frames_B, layers)
 
 
 class Encoder(ABC):
@@ -62,8 +79,20 @@ class Encoder(ABC):
     features on CPU.
     """
 
-    #: registry name
+    #: registry name; `register_encoder` gives it
     name: ClassVar[str]
+    #: named configurations: `tiny`, a network of a few milliseconds for tests, and published sizes, some of them by the
+    #: names of their weights
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    #: whether it takes a `sample_rate`, of any recording, and listens at that
+    any_rate: ClassVar[bool] = False
+    #: whether the architecture needs trained weights to be of use
+    needs_weights: ClassVar[bool] = False
+    #: whether `spectrogram` and `encode_spectrogram` are there
+    takes_spectrograms: ClassVar[bool] = False
+    #: whether each layer is an embedding for itself, rather than a depth of one network
+    separate_layers: ClassVar[bool] = False
+
     #: sampling rate in Hz that `encode` expects
     sample_rate: int
     #: shortest waveform that `encode` accepts, in samples; callers tile shorter clips
@@ -72,14 +101,13 @@ class Encoder(ABC):
     layers: tuple[str, ...]
     #: the layer that serves anomaly detection best
     default_layer: str
-    #: the pooling (see `pooling`) that serves anomaly detection best
-    default_pooling: ClassVar[str] = "mean"
-    #: whether the architecture needs trained weights to be of use
-    needs_weights: ClassVar[bool] = False
+    #: the pooling (see `pooling`) that serves anomaly detection best; this and what follows are to be read of the
+    #: encoder, not of its class: of an exported network the file decides
+    default_pooling: str = "mean"
     #: frames at the start of every layer that stand for the whole clip, not for a time
-    cls_tokens: ClassVar[int] = 0
+    cls_tokens: int = 0
     #: successive frames, other than those, that share one time step; they run from low to high frequency
-    patch_bands: ClassVar[int] = 1
+    patch_bands: int = 1
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
@@ -101,3 +129,36 @@ class Encoder(ABC):
         lengths_B: valid samples of each clip where clips were padded to one length (default: all).
         Raises ValueError for an unknown layer or a waveform shorter than `min_samples`.
         """
+
+    def spectrogram(self, waveform_BT: Float32, lengths_B: NDArray[np.int64] | None = None) -> list[Spectrogram]:
+        """What the front end makes of each clip. `encode_spectrogram` of it is `encode`, to the last bit on a CPU.
+
+        Raises ValueError as `encode`, and for encoders without a spectrogram (`takes_spectrograms`).
+        """
+        raise ValueError(f"{self.name} has no spectrogram that its features could be made of")
+
+    def encode_spectrogram(self, clips: Sequence[Spectrogram], layers: tuple[str, ...] | None = None) -> Embedding:
+        """Features of spectrograms, from `spectrogram` or generated. Raises ValueError as `spectrogram`."""
+        raise ValueError(f"{self.name} has no spectrogram that its features could be made of")
+
+    @classmethod
+    def read_checkpoint(
+        cls, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
+        """Configuration and weights of a published file of this architecture; None of any other file.
+
+        tensors: by the file's names. settings: what else the file holds at its top level, such as its `cfg`.
+        Architectures whose published files hold the names and shapes of `tensor_shapes` need none of their own.
+        Raises WeightsError for a file of this architecture that is incomplete or misshapen.
+        """
+        return None
+
+    @classmethod
+    def has_own_files(cls) -> bool:
+        """Whether its published files are read by a `read_checkpoint` of its own."""
+        return cls.read_checkpoint.__func__ is not Encoder.read_checkpoint.__func__  # type: ignore[attr-defined]
+
+    @classmethod
+    def tensor_shapes(cls, **config: Any) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every weight of a configuration; empty for encoders without weights."""
+        return {}

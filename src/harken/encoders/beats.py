@@ -22,6 +22,8 @@ from torch.nn import functional as F
 
 from harken.audio.kaldi_fbank import beats_fbank, kaldi_frame_count
 from harken.core.errors import WeightsError
+from harken.encoders.registry import register_encoder
+from harken.encoders.spectrogram_net import SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.weights.tensors import check_tensors
 
@@ -48,7 +50,7 @@ def token_count(samples: int) -> int:
     return kaldi_frame_count(samples, FRAME, HOP) // PATCH * BANDS
 
 
-class BEATsNet(nn.Module):
+class BEATsNet(SpectrogramNet):
     """The trainable network, front end included.
 
     Defaults are those of the published base networks (iterations 3 and 3+). The authors scale the gradient of
@@ -57,6 +59,8 @@ class BEATsNet(nn.Module):
     attention: "sdpa" (fused where torch can) or "eager" (written out); they agree but for rounding, and
     `net.attention` may be set at any time. Raises ValueError for sizes that do not divide.
     """
+
+    block_path = "encoder.layers"
 
     def __init__(
         self,
@@ -83,7 +87,7 @@ class BEATsNet(nn.Module):
         self.post_extract_proj = nn.Linear(patch_width, width)
         self.encoder = _Encoder(depth, width, heads, ffn, buckets, max_distance, conv_kernel, conv_groups)
 
-    def fbank(self, wave_BT: Tensor) -> Tensor:
+    def spectrogram(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """(clips, samples) in [-1, 1] -> (clips, frames, 128), normalised as in training; always float32."""
         with torch.autocast(wave_BT.device.type, enabled=False):
             return (beats_fbank(wave_BT.float()) - FBANK_MEAN) / (2 * FBANK_STD)
@@ -102,30 +106,38 @@ class BEATsNet(nn.Module):
         a remainder being dropped, and a group counts as padding if all of it is. So a clip may end within a
         column: its upper bands are masked earlier than its lower ones.
         """
-        frames, tokens = kaldi_frame_count(samples, FRAME, HOP), token_count(samples)
-        frames_B = _groups_started(lengths_B, samples // frames, frames)
-        return _groups_started(frames_B, frames // tokens, tokens)
+        frames = kaldi_frame_count(samples, FRAME, HOP)
+        return _valid_tokens(self._frames_started(lengths_B, samples), frames)
 
-    def forward(self, wave_BT: Tensor, layers: Sequence[str] = (), lengths_B: Tensor | None = None) -> list[Tensor]:
-        """(clips, samples) -> (clips, tokens, width) of each of `layers` (default: the last block), in one pass.
+    def valid_frames(self, lengths_B: Tensor | None, samples: int) -> Tensor | None:
+        """By the same rule."""
+        return None if lengths_B is None else self._frames_started(lengths_B, samples)
 
-        Differentiable; stops at the deepest layer asked for. lengths_B: valid samples of clips that were padded;
-        tokens beyond `valid_tokens` neither enter the position convolution nor are attended to, but they are
-        returned, so pool without them. Raises ValueError for an unknown layer or less than one column of patches.
-        """
-        layers = layers or self.layers[-1:]
-        if not set(layers) <= set(self.layers):
-            raise ValueError(f"of layers {', '.join(layers)} there are only {', '.join(self.layers)}")
-        samples = wave_BT.shape[1]
+    @staticmethod
+    def _frames_started(lengths_B: Tensor, samples: int) -> Tensor:
+        frames = kaldi_frame_count(samples, FRAME, HOP)
+        return _groups_started(lengths_B, samples // frames, frames)
+
+    def check_samples(self, samples: int) -> None:
         if token_count(samples) == 0:
             raise ValueError(f"{samples} samples are too short for one patch of {STEP + TAIL}")
-        x_BLD = self.patches(self.fbank(wave_BT))
+
+    def encode_spectrogram(
+        self, spectrogram_BFM: Tensor, layers: Sequence[str] = (), frames_B: Tensor | None = None
+    ) -> list[Tensor]:
+        """(clips, frames, 128) -> (clips, tokens, width) of each of `layers` (default: the last block).
+
+        frames_B: valid frames of clips that were padded; tokens beyond them neither enter the position convolution nor
+        are attended to, but they are returned, so pool without them.
+        """
+        layers = self.checked(layers)
+        x_BLD = self.patches(spectrogram_BFM)
         found = {"patches": x_BLD}
         deepest = max(self.layers.index(layer) for layer in layers)
         if deepest > 0:
             padding_BL = None
-            if lengths_B is not None:
-                valid_B1 = self.valid_tokens(lengths_B.to(x_BLD.device), samples)[:, None]
+            if frames_B is not None:
+                valid_B1 = _valid_tokens(frames_B.to(x_BLD.device), spectrogram_BFM.shape[1])[:, None]
                 padding_BL = torch.arange(x_BLD.shape[1], device=x_BLD.device) >= valid_B1
             blocks = self.encoder(x_BLD, padding_BL, deepest, self.attention)
             found.update(zip(self.layers[1:], blocks, strict=False))
@@ -238,6 +250,7 @@ class _Attention(nn.Module):
         return y_BLD
 
 
+@register_encoder("beats")
 class BEATs(TorchEncoder):
     """Tokens of every block; 16 kHz.
 
@@ -253,9 +266,10 @@ class BEATs(TorchEncoder):
     network. The other arguments are those of `BEATsNet`.
     """
 
-    name: ClassVar[str] = "beats"
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"tiny": TINY, "base": {}}
     needs_weights: ClassVar[bool] = True
-    patch_bands: ClassVar[int] = BANDS
+    adapter_targets: ClassVar[str | None] = r"encoder\.layers\.\d+\.self_attn\.(q_proj|v_proj|out_proj)"
+    patch_bands = BANDS
     module: BEATsNet
 
     def __init__(
@@ -297,8 +311,15 @@ class BEATs(TorchEncoder):
         self.layers = self.module.layers
         self.default_layer = self.layers[-1]
 
-    @staticmethod
-    def tensor_shapes(*, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
+    @classmethod
+    def read_checkpoint(
+        cls, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
+        """See `Encoder.read_checkpoint`."""
+        return _read_checkpoint(tensors, settings)
+
+    @classmethod
+    def tensor_shapes(cls, *, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight of the configuration."""
         with torch.device("meta"):
             return _shapes(BEATsNet(**sizes))
@@ -312,6 +333,16 @@ class BEATs(TorchEncoder):
     def frame_count(self, samples: int, layer: str) -> int:
         return token_count(samples)
 
+    def dimensions(self, layer: str) -> int:
+        return int(self._sizes["width"])
+
+    def mask_lengths(self, lengths: list[int], samples: int) -> list[int]:
+        # By the reference's rule (`BEATsNet.valid_tokens`), of the clips' lengths it would also take tokens for valid
+        # that only begin within a clip.
+        frames = kaldi_frame_count(samples, FRAME, HOP)
+        token_samples = samples // frames * (frames // token_count(samples))
+        return [token_count(length) * token_samples for length in lengths]
+
     def passes(self, samples: int) -> list[tuple[int, int]]:
         columns = token_count(samples) // BANDS
         windows = -(-columns // LONGEST)
@@ -319,7 +350,7 @@ class BEATs(TorchEncoder):
         return [(STEP * start, STEP * stop + TAIL) for start, stop in pairwise(bounds)]
 
 
-def read_checkpoint(
+def _read_checkpoint(
     tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
     """Configuration and weights of a published file, fine-tuned or not, or of a converted one; None if of neither.
@@ -394,6 +425,12 @@ _RENAMED = {
     "encoder.pos_conv.0.parametrizations.weight.original0": "encoder.pos_conv.0.weight_g",
     "encoder.pos_conv.0.parametrizations.weight.original1": "encoder.pos_conv.0.weight_v",
 }
+
+
+def _valid_tokens(frames_B: Tensor, frames: int) -> Tensor:
+    """Tokens with any of the valid frames, of `frames` in all."""
+    tokens = frames // PATCH * BANDS
+    return _groups_started(frames_B, frames // tokens, tokens)
 
 
 def _groups_started(count_B: Tensor, size: int, groups: int) -> Tensor:

@@ -108,10 +108,28 @@ def padding_is_not_heard(make: Make) -> None:
 def its_pooling_fits(make: Make) -> None:
     """Frames can be pooled as `default_pooling`, `cls_tokens` and `patch_bands` say."""
     encoder = make()
-    kind = type(encoder)
     frames_TD = encoder.encode(sound(encoder, 1, encoder.min_samples)).features_BLTD[0, 0]
-    vector_P = pool(frames_TD, kind.default_pooling, cls_tokens=kind.cls_tokens, patch_bands=kind.patch_bands)
+    vector_P = _pooled(encoder, frames_TD)
     require(bool(np.isfinite(vector_P).all()), "It is not finite.")
+
+
+def a_spectrogram_is_as_good_as_its_sound(make: Make) -> None:
+    """Where it takes spectrograms: those of its front end give the features of the waveform, to the last bit."""
+    encoder = make()
+    if not encoder.takes_spectrograms:
+        require_refusal(lambda: encoder.spectrogram(sound(encoder, 1, encoder.min_samples)), "It gives a spectrogram.")
+        return
+    lengths_B = encoder.min_samples + encoder.sample_rate * np.array([2, 1]) // 2
+    wave_BT = sound(encoder, 2, int(lengths_B.max()))
+    clips = encoder.spectrogram(wave_BT, lengths_B)
+    require([clip.samples for clip in clips] == lengths_B.tolist(), "Their clips are of other lengths.")
+    for clip in clips:
+        for window_FM in clip.windows:
+            require(window_FM.ndim == 2 and window_FM.dtype == np.float32, f"A window is {window_FM.dtype}.")
+    expected, found = encoder.encode(wave_BT, lengths_B), encoder.encode_spectrogram(clips)
+    require(expected.layers == found.layers, f"They are of {found.layers}.")
+    require(np.array_equal(expected.lengths_B, found.lengths_B), f"They have {found.lengths_B} frames.")
+    require(np.array_equal(expected.features_BLTD, found.features_BLTD), "They give other features.")
 
 
 def what_is_not_there_is_refused(make: Make) -> None:
@@ -131,6 +149,7 @@ CHECKS: tuple[Callable[[Make], None], ...] = (
     the_same_sound_is_the_same,
     padding_is_not_heard,
     its_pooling_fits,
+    a_spectrogram_is_as_good_as_its_sound,
     what_is_not_there_is_refused,
 )
 
@@ -141,6 +160,10 @@ def sound(encoder: Encoder, clips: int, samples: int) -> Float32:
     pitch_B1 = 200.0 * (1 + np.arange(clips)[:, None])
     tone_BT = np.sin(2 * np.pi * pitch_B1 * np.arange(samples) / encoder.sample_rate)
     return np.asarray(0.1 * tone_BT + 0.02 * rng.normal(size=(clips, samples)), dtype=np.float32)
+
+
+def _pooled(encoder: Encoder, frames_TD: Float32) -> Float32:
+    return pool(frames_TD, encoder.default_pooling, cls_tokens=encoder.cls_tokens, patch_bands=encoder.patch_bands)
 
 
 def _built(kind: type[Encoder], config: Mapping[str, Any], weights: Mapping[str, np.ndarray] | None) -> Encoder:

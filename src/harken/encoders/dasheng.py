@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from harken.audio.stft import hz_to_mel, mel_to_hz
 from harken.core.errors import WeightsError
+from harken.encoders.registry import register_encoder
+from harken.encoders.spectrogram_net import SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.weights.tensors import check_tensors
 
@@ -31,13 +33,15 @@ EPSILON = 1e-6
 TINY: dict[str, Any] = {"width": 96, "depth": 3, "heads": 4}
 
 
-class DashengNet(nn.Module):
+class DashengNet(SpectrogramNet):
     """The trainable network, front end included; Sec. 2 of the paper.
 
     width, depth, heads: of the transformer; 768, 12, 12 is base.
     Raises ValueError for sizes that do not fit each other.
     """
 
+    block_path = "blocks"
+    frequency_first = True
     SAMPLE_RATE = 16_000
     N_FFT, HOP, MELS, TOP_HZ = 512, 160, 64, 8000.0
     #: lowest power, and range below a clip's highest in dB
@@ -61,30 +65,33 @@ class DashengNet(nn.Module):
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=EPSILON)
 
-    def forward(self, wave_BT: Tensor, layers: Sequence[str] = (), lengths_B: Tensor | None = None) -> list[Tensor]:
-        """(clips, samples) at 16 kHz -> (clips, tokens, width) of each of `layers`, in one pass.
+    def encode_spectrogram(
+        self, spectrogram_BFM: Tensor, layers: Sequence[str] = (), frames_B: Tensor | None = None
+    ) -> list[Tensor]:
+        """(clips, 64, frames) -> (clips, tokens, width) of each of `layers`.
 
-        See `Dasheng` for the layers (default: `norm`). lengths_B: valid samples of each clip (default: all). Tokens
-        that reach beyond the clip's end are not attended to, but are part of the output. Differentiable; stops at
-        the deepest layer asked for. In training mode the batch norm takes its statistics over padding too.
-        Raises ValueError for an unknown layer or less than one token of 4 frames.
+        See `Dasheng` for the layers (default: `norm`). Tokens that reach beyond the valid frames are not attended to,
+        but are part of the output.
         """
-        layers = tuple(layers) or self.layers[-1:]
-        unknown = [layer for layer in layers if layer not in self.layers]
-        if unknown:
-            raise ValueError(f"there is no layer {', '.join(unknown)}")
-        if token_count(wave_BT.shape[1]) == 0:
-            raise ValueError(f"{wave_BT.shape[1]} samples are too short for one token of {self.PATCH} frames")
-        x_BD1N: Tensor = self.patch_embed["proj"](self.spectrogram(wave_BT, lengths_B)[:, None])
+        layers = self.checked(layers)
+        x_BD1N: Tensor = self.patch_embed["proj"](spectrogram_BFM[:, None])
         visible_BN = None
-        if lengths_B is not None:
-            tokens_B = _frames(lengths_B.to(wave_BT.device)).div(self.PATCH, rounding_mode="floor")
-            visible_BN = torch.arange(x_BD1N.shape[3], device=wave_BT.device) < tokens_B[:, None]
+        if frames_B is not None:
+            tokens_B = frames_B.to(x_BD1N.device).div(self.PATCH, rounding_mode="floor")
+            visible_BN = torch.arange(x_BD1N.shape[3], device=x_BD1N.device) < tokens_B[:, None]
         chunks = []
         for start in range(0, x_BD1N.shape[3], self.CHUNK):
             part = slice(start, start + self.CHUNK)
             chunks.append(self._encode(x_BD1N[..., part], layers, None if visible_BN is None else visible_BN[:, part]))
         return [torch.cat(parts, dim=1) for parts in zip(*chunks, strict=True)]
+
+    def valid_frames(self, lengths_B: Tensor | None, samples: int) -> Tensor | None:
+        """Frames are centred: those whose centre lies within the clip."""
+        return None if lengths_B is None else _frames(lengths_B)
+
+    def check_samples(self, samples: int) -> None:
+        if token_count(samples) == 0:
+            raise ValueError(f"{samples} samples are too short for one token of {self.PATCH} frames")
 
     def spectrogram(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """(clips, samples) -> (clips, 64, frames): mel powers in dB, normalised by the batch norm.
@@ -136,6 +143,7 @@ class DashengNet(nn.Module):
         return [found[layer] for layer in layers]
 
 
+@register_encoder("dasheng")
 class Dasheng(TorchEncoder):
     """Frame-level features of every block; 16 kHz, a token every 40 ms.
 
@@ -150,10 +158,14 @@ class Dasheng(TorchEncoder):
     width, depth, heads: 768, 12, 12 is base; 1280, 32, 16 is 0.6B; 1536, 40, 24 is 1.2B.
     """
 
-    name: ClassVar[str] = "dasheng"
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "tiny": TINY,
+        "base": {},
+        "0.6B": {"width": 1280, "depth": 32, "heads": 16},
+        "1.2B": {"width": 1536, "depth": 40, "heads": 24},
+    }
     needs_weights: ClassVar[bool] = True
-    cls_tokens: ClassVar[int] = 0
-    patch_bands: ClassVar[int] = 1
+    adapter_targets: ClassVar[str | None] = r"blocks\.\d+\.attn\.(qkv|proj)"
 
     module: DashengNet
 
@@ -189,8 +201,15 @@ class Dasheng(TorchEncoder):
         self.layers = self.module.layers
         self.default_layer = self.layers[-1]
 
-    @staticmethod
-    def tensor_shapes(*, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
+    @classmethod
+    def read_checkpoint(
+        cls, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
+        """See `Encoder.read_checkpoint`."""
+        return _read_checkpoint(tensors, settings)
+
+    @classmethod
+    def tensor_shapes(cls, *, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight of the configuration, the batch norm's statistics among them."""
         with torch.device("meta"):
             return _shapes(DashengNet(**sizes))
@@ -203,6 +222,9 @@ class Dasheng(TorchEncoder):
 
     def frame_count(self, samples: int, layer: str) -> int:
         return token_count(samples)
+
+    def dimensions(self, layer: str) -> int:
+        return self.width
 
     def passes(self, samples: int) -> list[tuple[int, int]]:
         # The network cuts a clip itself, where its tokens are.
@@ -313,7 +335,7 @@ def _randomise(net: DashengNet, seed: int) -> None:
 # ------------------------------------------------------------ official files
 
 
-def read_checkpoint(
+def _read_checkpoint(
     tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
     """Configuration and weights of a published file, of its transformers form, or of a converted one; None if of none.

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harken.encoders.registry import register_encoder
+from harken.encoders.spectrogram_net import Augment, SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.weights.tensors import check_tensors
 
@@ -34,7 +36,7 @@ _REDUCTION = 16
 TINY: dict[str, Any] = {"seconds": 1.0, "channels": 4, "spectrum_channels": 8, "embedding": 16}
 
 
-class DualBranchNet(nn.Module):
+class DualBranchNet(SpectrogramNet):
     """The trainable network, front end included.
 
     seconds: to which every clip is repeated or cropped; 10 in Unisound's system, 18 in Wilkinghoff's.
@@ -75,26 +77,39 @@ class DualBranchNet(nn.Module):
         self.stft = _SpectrogramBranch(bins, channels, embedding, attention)
         self.spectrum = _SpectrumBranch(self.samples // 2, spectrum_channels, embedding)
 
-    def forward(self, wave_BT: Tensor, layers: Sequence[str] = (), lengths_B: Tensor | None = None) -> list[Tensor]:
+    def forward(
+        self,
+        wave_BT: Tensor,
+        layers: Sequence[str] = (),
+        lengths_B: Tensor | None = None,
+        augment: Augment | None = None,
+    ) -> list[Tensor]:
         """(clips, samples) at 16 kHz -> (clips, 1, D) of each of `layers`, in one pass.
 
         One frame stands for the clip; D is `embedding` for "stft" and "spectrum", twice that for "both" (the default).
-        lengths_B: valid samples of each clip, at least one (default: all); padding is not heard. Only the branches
-        that are asked for run. Differentiable.
+        lengths_B: valid samples of each clip, at least one (default: all); padding is not heard. augment: changes the
+        spectrogram. Only the branches that are asked for run. Differentiable.
         Raises ValueError for an unknown layer or a waveform without samples.
         """
-        layers = tuple(layers) or LAYERS[-1:]
-        if not set(layers) <= set(LAYERS):
-            raise ValueError(f"of layers {', '.join(layers)} there are only {', '.join(LAYERS)}")
+        layers = self.checked(layers)
         wave_BT = self.fit(wave_BT, lengths_B)
         found = {}
         if {"stft", "both"} & set(layers):
-            found["stft"] = self.stft(self.spectrogram(wave_BT))
+            x_BFK = self.spectrogram(wave_BT)
+            found["stft"] = self.stft(x_BFK if augment is None else augment(x_BFK))
         if {"spectrum", "both"} & set(layers):
             found["spectrum"] = self.spectrum(full_spectrum(wave_BT))
         if "both" in layers:
             found["both"] = torch.cat([found["stft"], found["spectrum"]], dim=1)
         return [found[layer][:, None] for layer in layers]
+
+    def encode_spectrogram(
+        self, spectrogram_BFM: Tensor, layers: Sequence[str] = ("stft",), frames_B: Tensor | None = None
+    ) -> list[Tensor]:
+        """(clips, frames, bins) -> (clips, 1, embedding) of the layer `stft`; the others hear the waveform."""
+        if tuple(layers) != ("stft",):
+            raise ValueError("of a spectrogram, dual_branch has the layer stft")
+        return [self.stft(spectrogram_BFM)[:, None]]
 
     def fit(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """Each clip, without its padding, repeated or cropped to `samples`."""
@@ -105,7 +120,7 @@ class DualBranchNet(nn.Module):
             return wave_BT[:, place_T % wave_BT.shape[1]]
         return wave_BT.gather(1, place_T % lengths_B.to(wave_BT.device)[:, None])
 
-    def spectrogram(self, wave_BT: Tensor) -> Tensor:
+    def spectrogram(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """(clips, samples) -> (clips, frames, bins): magnitudes, centred over time and normalised a bin."""
         with torch.autocast(wave_BT.device.type, enabled=False):
             window = torch.hann_window(N_FFT, device=wave_BT.device)
@@ -260,6 +275,7 @@ def _gate(size: int) -> nn.Sequential:
     )
 
 
+@register_encoder("dual_branch")
 class DualBranch(TorchEncoder):
     """One frame for every `seconds` of a clip; 16 kHz.
 
@@ -273,8 +289,11 @@ class DualBranch(TorchEncoder):
     those of `DualBranchNet`.
     """
 
-    name: ClassVar[str] = "dual_branch"
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"tiny": TINY, "base": {}}
     needs_weights: ClassVar[bool] = True
+    # One of its branches hears the whole spectrum, which no spectrogram has.
+    takes_spectrograms: ClassVar[bool] = False
+    separate_layers: ClassVar[bool] = True
 
     module: DualBranchNet
 
@@ -316,8 +335,8 @@ class DualBranch(TorchEncoder):
         self.layers = LAYERS
         self.default_layer = LAYERS[-1]
 
-    @staticmethod
-    def tensor_shapes(*, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
+    @classmethod
+    def tensor_shapes(cls, *, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight of the configuration, the batch norms' statistics among them."""
         with torch.device("meta"):
             return _shapes(DualBranchNet(**sizes))
@@ -330,6 +349,9 @@ class DualBranch(TorchEncoder):
 
     def frame_count(self, samples: int, layer: str) -> int:
         return len(self.passes(samples))
+
+    def dimensions(self, layer: str) -> int:
+        return int(self._sizes["embedding"]) * (2 if layer == "both" else 1)
 
     def passes(self, samples: int) -> list[tuple[int, int]]:
         length = self.module.samples

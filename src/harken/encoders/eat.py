@@ -19,6 +19,8 @@ from torch.nn import functional as F
 
 from harken.audio.kaldi_fbank import eat_fbank, kaldi_frame_count
 from harken.core.errors import WeightsError
+from harken.encoders.registry import register_encoder
+from harken.encoders.spectrogram_net import SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.weights.tensors import check_tensors
 
@@ -39,7 +41,7 @@ EPSILON = 1e-6
 TINY: dict[str, Any] = {"width": 96, "depth": 3, "heads": 4, "target_frames": 256}
 
 
-class EATNet(nn.Module):
+class EATNet(SpectrogramNet):
     """The trainable network, front end included; Sec. 3 of the paper.
 
     width, depth, heads: of the transformer; 768, 12, 12 is base, 1024, 24, 16 is large.
@@ -48,6 +50,8 @@ class EATNet(nn.Module):
     mask: hide patches that are all padding from attention.
     Raises ValueError for sizes that do not fit each other.
     """
+
+    block_path = "blocks"
 
     def __init__(
         self,
@@ -70,23 +74,30 @@ class EATNet(nn.Module):
         self.pre_norm = nn.LayerNorm(width, eps=EPSILON)
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
 
-    def forward(self, wave_BT: Tensor, layers: Sequence[str] = (), lengths_B: Tensor | None = None) -> list[Tensor]:
-        """(clips, samples) at 16 kHz -> (clips, 1 + tokens, width) of each of `layers`, in one pass.
+    def encode_spectrogram(
+        self, spectrogram_BFM: Tensor, layers: Sequence[str] = (), frames_B: Tensor | None = None
+    ) -> list[Tensor]:
+        """(clips, frames, 128), padded or cropped -> (clips, 1 + tokens, width) of each of `layers`.
 
         The first token is CLS, patches follow by time, then by frequency; see `EAT` for the layers (default: the
-        last block). lengths_B: valid samples of each clip (default: all). Frames beyond the clip's end are zeros
-        before normalisation, as in pre-training, and their patches are part of the output. Differentiable; stops
-        at the deepest layer asked for. Raises ValueError for an unknown layer or less than one frame of 400.
+        last block). frames_B: with `mask`, patches beyond these are not attended to, but are part of the output.
         """
-        spectrogram_BFM = self.spectrogram(wave_BT, lengths_B)
         visible_BN = None
-        if self.mask:
-            if lengths_B is None:
-                lengths_B = torch.full((len(wave_BT),), wave_BT.shape[1], device=wave_BT.device)
-            steps_B = -(-_frames(lengths_B) // PATCH)
-            steps_N = torch.arange(spectrogram_BFM.shape[1] // PATCH * BANDS, device=wave_BT.device) // BANDS
-            visible_BN = steps_N < steps_B[:, None]
+        if self.mask and frames_B is not None:
+            steps_B = -(-frames_B // PATCH)
+            steps_N = torch.arange(spectrogram_BFM.shape[1] // PATCH * BANDS, device=spectrogram_BFM.device) // BANDS
+            visible_BN = steps_N < steps_B.to(spectrogram_BFM.device)[:, None]
         return self.encode_patches(self.embed(spectrogram_BFM), layers, visible_BN)
+
+    def valid_frames(self, lengths_B: Tensor | None, samples: int) -> Tensor | None:
+        if not self.mask:
+            return None
+        # One length for all, where none is given: the spectrogram may have been padded.
+        return _frames(torch.tensor([samples]) if lengths_B is None else lengths_B)
+
+    @property
+    def default_layer(self) -> str:
+        return self.layers[-2]
 
     def spectrogram(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """(clips, samples) -> (clips, frames, 128), padded or cropped, then normalised as in training."""
@@ -119,10 +130,7 @@ class EATNet(nn.Module):
 
         visible_BN: whether a patch may be attended to (default: all). Raises ValueError for an unknown layer.
         """
-        layers = tuple(layers) or self.layers[-2:-1]
-        unknown = [layer for layer in layers if layer not in self.layers]
-        if unknown:
-            raise ValueError(f"there is no layer {', '.join(unknown)}")
+        layers = self.checked(layers)
         # CLS has no position.
         x_BND = self.pre_norm(torch.cat([self.extra_tokens.expand(len(x_BND), -1, -1), x_BND], dim=1))
         mask_B11N = None if visible_BN is None else F.pad(visible_BN, (1, 0), value=True)[:, None, None]
@@ -144,6 +152,7 @@ class EATNet(nn.Module):
             block.attn.split_qkv()  # type: ignore[union-attr,operator]
 
 
+@register_encoder("eat")
 class EAT(TorchEncoder):
     """Frame-level features of every block; 16 kHz.
 
@@ -166,10 +175,15 @@ class EAT(TorchEncoder):
     clamp: pass features through `suppress_spikes`.
     """
 
-    name: ClassVar[str] = "eat"
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "tiny": TINY,
+        "base": {},
+        "large": {"width": 1024, "depth": 24, "heads": 16},
+    }
     needs_weights: ClassVar[bool] = True
-    cls_tokens: ClassVar[int] = 1
-    patch_bands: ClassVar[int] = BANDS
+    adapter_targets: ClassVar[str | None] = r"blocks\.\d+\.attn\.(q_proj|v_proj|proj)"
+    cls_tokens = 1
+    patch_bands = BANDS
 
     module: EATNet
 
@@ -210,9 +224,16 @@ class EAT(TorchEncoder):
             self.module.load_state_dict(state, assign=True)
         self.module.eval()
 
-    @staticmethod
+    @classmethod
+    def read_checkpoint(
+        cls, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
+        """See `Encoder.read_checkpoint`."""
+        return _read_checkpoint(tensors, settings)
+
+    @classmethod
     def tensor_shapes(
-        *, mask: bool = False, clamp: bool = False, seed: int = 0, **sizes: Any
+        cls, *, mask: bool = False, clamp: bool = False, seed: int = 0, **sizes: Any
     ) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight of the configuration."""
         with torch.device("meta"):
@@ -245,6 +266,13 @@ class EAT(TorchEncoder):
             steps += -(-min(frames, self.target_frames or frames) // PATCH)
         return self.cls_tokens + self.patch_bands * steps
 
+    def dimensions(self, layer: str) -> int:
+        return self.width
+
+    def prepare_for_adapters(self) -> None:
+        # Of the fused projection, keys would be adapted too.
+        self.module.split_qkv()
+
     def passes(self, samples: int) -> list[tuple[int, int]]:
         frames = kaldi_frame_count(samples, FRAME, HOP)
         span = self.target_frames or FRAMES
@@ -253,18 +281,13 @@ class EAT(TorchEncoder):
         # Frames overlap: a window ends where its last frame does, a little into the next window.
         return list(zip(starts, [start + FRAME - HOP for start in starts[1:]] + [samples], strict=True))
 
-    def _encode_equal(self, waveform_BT: Float32, layers: tuple[str, ...]) -> Float32:
-        parts = []
-        for start, stop in self.passes(waveform_BT.shape[1]):
-            found_BLTD = super()._encode_equal(waveform_BT[:, start:stop], layers)
-            found_BLTD = found_BLTD[:, :, : self.frame_count(stop - start, layers[0])]
-            parts.append(suppress_spikes(found_BLTD) if self.clamp else found_BLTD)
-        if len(parts) == 1:
-            return parts[0]
-        cls_WBLD = np.stack([part_BLTD[:, :, 0] for part_BLTD in parts])
-        cls_BLD = np.average(cls_WBLD, axis=0, weights=[part_BLTD.shape[2] - 1 for part_BLTD in parts])
-        patches = [part_BLTD[:, :, 1:] for part_BLTD in parts]
-        return np.concatenate([cls_BLD[:, :, None].astype(np.float32), *patches], axis=2)
+    def _joined(self, windows: list[Float32], sizes: list[int], layers: tuple[str, ...]) -> Float32:
+        kept = []
+        for window_BLTD, samples in zip(windows, sizes, strict=True):
+            # Patches that are all padding are left out.
+            valid_BLTD = window_BLTD[:, :, : self.frame_count(samples, layers[0])]
+            kept.append(suppress_spikes(valid_BLTD) if self.clamp else valid_BLTD)
+        return super()._joined(kept, sizes, layers)
 
 
 def suppress_spikes(features: Float32, small: float = 0.1, large: float = 0.5) -> Float32:
@@ -397,7 +420,7 @@ def _randomise(net: EATNet, seed: int) -> None:
 # ------------------------------------------------------------ official files
 
 
-def read_checkpoint(
+def _read_checkpoint(
     tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
     """Configuration and weights of an official file, pre-trained or fine-tuned, or None if it is no EAT.

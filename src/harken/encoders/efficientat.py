@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from harken.audio.kaldi_fbank import kaldi_mel_filters
+from harken.encoders.registry import register_encoder
+from harken.encoders.spectrogram_net import SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.weights.tensors import check_tensors
 
@@ -76,9 +78,11 @@ def frame_count(samples: int, layer: str) -> int:
     return -(-spectrogram_frames // _STRIDES[MAPS.index(layer)])
 
 
-class EfficientATNet(nn.Module):
+class EfficientATNet(SpectrogramNet):
     """The trainable network, front end included."""
 
+    layers = LAYERS
+    frequency_first = True
     window: Tensor
     filters_MF: Tensor
 
@@ -107,23 +111,25 @@ class EfficientATNet(nn.Module):
         self.register_buffer("filters_MF", torch.tensor(filters_FM.T.copy()), persistent=False)
         self.register_buffer("window", torch.hann_window(WINDOW, periodic=False), persistent=False)
 
-    def spectrogram(self, waveform_BT: Tensor) -> Tensor:
-        """(clips, samples) -> (clips, 1, 128, frames), normalised as in training, not augmented."""
-        emphasised_BT = waveform_BT[:, 1:] - 0.97 * waveform_BT[:, :-1]
+    def spectrogram(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """(clips, samples) -> (clips, 128, frames), normalised as in training. Clips are of one length."""
+        if lengths_B is not None:
+            raise ValueError("efficientat takes clips of one length")
+        emphasised_BT = wave_BT[:, 1:] - 0.97 * wave_BT[:, :-1]
         # Centred frames, the edges reflected.
         stft_BFT = torch.stft(emphasised_BT, N_FFT, HOP, WINDOW, self.window, return_complex=True)
         power_BFT = torch.view_as_real(stft_BFT).square().sum(dim=-1)
         log_BMT = torch.log(self.filters_MF @ power_BFT + 1e-5)
-        return ((log_BMT + 4.5) / 5.0)[:, None]
+        return (log_BMT + 4.5) / 5.0
 
-    def forward(self, waveform_BT: Tensor, layers: Sequence[str] = ("logits",)) -> tuple[Tensor, ...]:
-        """(clips, samples) -> (clips, frames, dimensions) of each of `layers`, in one pass.
-
-        Differentiable. Stops at the deepest map asked for.
-        """
+    def encode_spectrogram(
+        self, spectrogram_BFM: Tensor, layers: Sequence[str] = (), frames_B: Tensor | None = None
+    ) -> list[Tensor]:
+        """(clips, 128, frames) -> (clips, frames, dimensions) of each of `layers` (default: `logits`)."""
+        layers = self.checked(layers)
         deepest = max(MAPS.index(layer) if layer in MAPS else len(MAPS) - 1 for layer in layers)
         found = {}
-        x_BCFT = self.spectrogram(waveform_BT)
+        x_BCFT = spectrogram_BFM[:, None]
         for name, stage in zip(MAPS[: deepest + 1], self.features, strict=False):
             x_BCFT = stage(x_BCFT)
             if name in layers:
@@ -133,9 +139,10 @@ class EfficientATNet(nn.Module):
             found["pooled"] = x_BCFT.mean(dim=(2, 3))[:, None]
         if "logits" in layers:
             found["logits"] = self.classifier(x_BCFT)[:, None]
-        return tuple(found[layer] for layer in layers)
+        return [found[layer] for layer in layers]
 
 
+@register_encoder("efficientat")
 class EfficientAT(TorchEncoder):
     """Frame-level features of every block; 32 kHz.
 
@@ -152,8 +159,9 @@ class EfficientAT(TorchEncoder):
     width: channel multiplier, the `04` of mn04 being 0.4.
     """
 
-    name: ClassVar[str] = "efficientat"
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"tiny": {"width": 0.1}, "mn04": {}}
     needs_weights: ClassVar[bool] = True
+    takes_lengths: ClassVar[bool] = False
 
     def __init__(self, weights: Mapping[str, NDArray[Any]] | None = None, *, width: float = 0.4, seed: int = 0) -> None:
         """Raises WeightsError if a tensor is missing, of another shape, or not finite."""
@@ -173,8 +181,8 @@ class EfficientAT(TorchEncoder):
             self.module.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
         self.module.eval()
 
-    @staticmethod
-    def tensor_shapes(*, width: float = 0.4, seed: int = 0) -> dict[str, tuple[int, ...]]:
+    @classmethod
+    def tensor_shapes(cls, *, width: float = 0.4, **config: Any) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight of the configuration."""
         with torch.device("meta"):
             net = EfficientATNet(width)

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from harken.audio.stft import frame_count as stft_frames
 from harken.core.errors import WeightsError
+from harken.encoders.registry import register_encoder
+from harken.encoders.spectrogram_net import SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.weights.tensors import check_tensors
 
@@ -33,13 +35,14 @@ GRID = (50, 128)
 TINY: dict[str, Any] = {"width": 96, "depth": 3, "heads": 4}
 
 
-class FISHERNet(nn.Module):
+class FISHERNet(SpectrogramNet):
     """The trainable network, front end included; Sec. 3 of the paper.
 
     width, depth, heads: of the transformer. sample_rate: of the waveform, in Hz; it changes no weight.
     Raises ValueError for sizes that do not fit each other, or a rate below 100 Hz.
     """
 
+    block_path = "blocks"
     #: length and hop of a frame in ms
     FRAME_MS, HOP_MS = 25, 10
     #: side of a patch, in frames and in frequency bins
@@ -69,28 +72,23 @@ class FISHERNet(nn.Module):
         self.pre_norm = nn.LayerNorm(width, eps=EPSILON)
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
 
-    def forward(self, wave_BT: Tensor, layers: Sequence[str] = (), lengths_B: Tensor | None = None) -> list[Tensor]:
-        """(clips, samples) -> (clips, 1 + tokens, bands * width) of each of `layers`, in one pass.
+    def encode_spectrogram(
+        self, spectrogram_BFM: Tensor, layers: Sequence[str] = (), frames_B: Tensor | None = None
+    ) -> list[Tensor]:
+        """(clips, frames, bins) -> (clips, 1 + tokens, bands * width) of each of `layers`.
 
         The first token is CLS, patches follow by time, then by frequency within their sub-band; see `FISHER` for
-        the layers (default: the last block). lengths_B: valid samples of each clip (default: all). Patches that
-        reach beyond the clip's end are not attended to, but are part of the output. Differentiable; stops at the
-        deepest layer asked for. Raises ValueError for an unknown layer or less than one patch of 16 frames.
+        the layers (default: the last block). Patches that reach beyond the valid frames are not attended to, but are
+        part of the output.
         """
-        layers = tuple(layers) or self.layers[-1:]
-        unknown = [layer for layer in layers if layer not in self.layers]
-        if unknown:
-            raise ValueError(f"there is no layer {', '.join(unknown)}")
-        clips, samples = wave_BT.shape
-        if stft_frames(samples, self.frame, self.hop) < self.PATCH:
-            raise ValueError(f"{samples} samples are too short for one patch of {self.PATCH} frames")
+        layers = self.checked(layers)
         # Sub-bands are sequences of their own; those of one clip follow each other, so G = clip * bands + band.
-        x_GND = self.embed(self.spectrogram(wave_BT, lengths_B))
+        x_GND = self.embed(spectrogram_BFM)
         mask_G11N = None
-        if lengths_B is not None:
-            # Frames are whole, patches too.
-            steps_B = (lengths_B.to(x_GND.device) - self.frame).div(self.hop, rounding_mode="floor") + 1
-            steps_G = steps_B.div(self.PATCH, rounding_mode="floor").repeat_interleave(self.bands)
+        if frames_B is not None:
+            # Patches are whole.
+            steps_B = frames_B.to(x_GND.device).div(self.PATCH, rounding_mode="floor")
+            steps_G = steps_B.repeat_interleave(self.bands)
             steps_N = torch.arange(x_GND.shape[1], device=x_GND.device) // self.ROWS
             mask_G11N = F.pad(steps_N < steps_G[:, None], (1, 0), value=True)[:, None, None]
         # CLS has no position.
@@ -101,8 +99,16 @@ class FISHERNet(nn.Module):
             x_GND = block(x_GND, mask_G11N)
             if name in layers:
                 found[name] = x_GND
-        size = (clips, self.bands, *x_GND.shape[1:])
+        size = (len(spectrogram_BFM), self.bands, *x_GND.shape[1:])
         return [found[layer].view(size).transpose(1, 2).flatten(start_dim=2) for layer in layers]
+
+    def valid_frames(self, lengths_B: Tensor | None, samples: int) -> Tensor | None:
+        """Those that lie within the clip."""
+        return None if lengths_B is None else (lengths_B - self.frame).div(self.hop, rounding_mode="floor") + 1
+
+    def check_samples(self, samples: int) -> None:
+        if stft_frames(samples, self.frame, self.hop) < self.PATCH:
+            raise ValueError(f"{samples} samples are too short for one patch of {self.PATCH} frames")
 
     def spectrogram(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """(clips, samples) -> (clips, at most 1024 frames, bins), normalised as in training."""
@@ -136,6 +142,7 @@ class FISHERNet(nn.Module):
         return x_GND + table_1ND.to(x_GND.dtype)
 
 
+@register_encoder("fisher")
 class FISHER(TorchEncoder):
     """Frame-level features of every block; any sampling rate.
 
@@ -154,11 +161,19 @@ class FISHER(TorchEncoder):
     sample_rate: in Hz, of the waveforms. The same weights serve every rate; dimensions grow with it.
     """
 
-    name: ClassVar[str] = "fisher"
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "tiny": TINY,
+        "fisher-tiny": {"width": 192, "depth": 12, "heads": 3},
+        "fisher-mini": {"width": 256, "depth": 12, "heads": 4},
+        "fisher-small": {"width": 384, "depth": 12, "heads": 6},
+        "base": {},
+    }
+    any_rate: ClassVar[bool] = True
     needs_weights: ClassVar[bool] = True
-    default_pooling: ClassVar[str] = "cls"
-    cls_tokens: ClassVar[int] = 1
-    patch_bands: ClassVar[int] = FISHERNet.ROWS
+    adapter_targets: ClassVar[str | None] = r"blocks\.\d+\.attn\.(qkv|proj)"
+    default_pooling = "cls"
+    cls_tokens = 1
+    patch_bands = FISHERNet.ROWS
 
     module: FISHERNet
 
@@ -194,8 +209,15 @@ class FISHER(TorchEncoder):
         self.layers = self.module.layers
         self.default_layer = self.layers[-1]
 
-    @staticmethod
-    def tensor_shapes(*, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
+    @classmethod
+    def read_checkpoint(
+        cls, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
+        """See `Encoder.read_checkpoint`."""
+        return _read_checkpoint(tensors, settings)
+
+    @classmethod
+    def tensor_shapes(cls, *, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight of the configuration, the fixed table of positions among them."""
         with torch.device("meta"):
             return _shapes(FISHERNet(**sizes))
@@ -218,6 +240,9 @@ class FISHER(TorchEncoder):
         steps = sum(self._frames(start, stop) // net.PATCH for start, stop in self.passes(samples))
         return self.cls_tokens + self.patch_bands * steps
 
+    def dimensions(self, layer: str) -> int:
+        return self.width * self.module.bands
+
     def passes(self, samples: int) -> list[tuple[int, int]]:
         net = self.module
         windows = max(1, -(-(self._frames(0, samples) - net.PATCH + 1) // net.FRAMES))
@@ -228,18 +253,6 @@ class FISHER(TorchEncoder):
 
     def _frames(self, start: int, stop: int) -> int:
         return stft_frames(stop - start, self.module.frame, self.module.hop)
-
-    def _encode_equal(self, waveform_BT: Float32, layers: tuple[str, ...]) -> Float32:
-        parts = [
-            super(FISHER, self)._encode_equal(waveform_BT[:, start:stop], layers)
-            for start, stop in self.passes(waveform_BT.shape[1])
-        ]
-        if len(parts) == 1:
-            return parts[0]
-        cls_WBLD = np.stack([part_BLTD[:, :, 0] for part_BLTD in parts])
-        cls_BLD = np.average(cls_WBLD, axis=0, weights=[part_BLTD.shape[2] - 1 for part_BLTD in parts])
-        patches = [part_BLTD[:, :, 1:] for part_BLTD in parts]
-        return np.concatenate([cls_BLD[:, :, None].astype(np.float32), *patches], axis=2)
 
 
 def positions(width: int) -> Tensor:
@@ -344,7 +357,7 @@ def _randomise(net: FISHERNet, seed: int) -> None:
 # ------------------------------------------------------------ official files
 
 
-def read_checkpoint(
+def _read_checkpoint(
     tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
     """Configuration and weights of a published file, or of a converted one; None if it is no FISHER.

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from harken.audio.log_mel import log_mel
 from harken.encoders.frame_encoder import FrameEncoder
+from harken.encoders.registry import register_encoder
 
 Float32 = NDArray[np.float32]
 
 
+@register_encoder("log_mel")
 class LogMel(FrameEncoder):
     """librosa's default log-mel in dB (see `audio.log_mel`): 1024-sample frames every 512 samples, 128 bands.
 
@@ -20,8 +22,8 @@ class LogMel(FrameEncoder):
     III); as an embedding of its own it serves best with its deviation over time.
     """
 
-    name: ClassVar[str] = "log_mel"
-    default_pooling: ClassVar[str] = "mean+std"
+    any_rate: ClassVar[bool] = True
+    default_pooling = "mean+std"
 
     def __init__(
         self, sample_rate: int = 16_000, n_fft: int = 1024, hop: int = 512, n_mels: int = 128, power: float = 2.0

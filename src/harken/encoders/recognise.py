@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
+from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,14 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.core.errors import WeightsError
-from harken.encoders import encoder_class
+from harken.encoders.registry import encoder_class, list_encoders
 from harken.weights.catalog import Checkpoint, catalog
 from harken.weights.formats import Contents, file_sha256, read_contents
 from harken.weights.tensors import Weights, check_tensors
-
-#: encoders whose published files come in many sizes or forms: their module's
-#: `read_checkpoint(tensors, about) -> (config, weights) | None` knows them, and raises WeightsError for a bad one
-_READERS = ("beats", "eat", "fisher", "dasheng")
 
 
 class Loaded(NamedTuple):
@@ -50,20 +46,17 @@ def recognise(path: Path, entry: Checkpoint | None) -> Loaded:
     if entry is not None and any(source.member for source in entry.files):
         member = {source.sha256: source.member for source in entry.files}.get(file_sha256(path))
     contents = read_contents(path, member)
-    found = _from_reader(path, contents, _READERS if entry is None else (entry.encoder,))
+    found = _from_reader(path, contents, list_encoders() if entry is None else (entry.encoder,))
     found = found or _from_catalog(path, contents.tensors, entry)
     return found._replace(weights={name: _plain(found.weights[name]) for name in sorted(found.weights)})
 
 
-def _from_reader(path: Path, contents: Contents, encoders: tuple[str, ...]) -> Loaded | None:
-    """By the first of `encoders` whose module can read the file, None if none knows it."""
+def _from_reader(path: Path, contents: Contents, encoders: Sequence[str]) -> Loaded | None:
+    """By the first of `encoders` that can read the file, None if none knows it."""
     refusal: WeightsError | None = None
     for encoder in encoders:
-        if encoder not in _READERS:
-            continue
-        module: Any = import_module(encoder_class(encoder).__module__)
         try:
-            read = module.read_checkpoint(contents.tensors, contents.about)
+            read = encoder_class(encoder).read_checkpoint(contents.tensors, contents.about)
         except WeightsError as error:
             # Architectures resemble each other; another may still know the file.
             refusal = refusal or WeightsError(error.cause, file=path, next_step=error.next_step)
@@ -80,10 +73,10 @@ def _from_catalog(path: Path, tensors: Weights, entry: Checkpoint | None) -> Loa
     architectures = _architectures() if entry is None else [(entry.encoder, entry.config or {})]
     best: tuple[int, str, dict[str, Any], dict[str, tuple[int, ...]]] | None = None
     for encoder, config in architectures:
-        if encoder in _READERS:
+        cls = encoder_class(encoder)
+        if cls.has_own_files():
             continue
-        expected: Any = encoder_class(encoder)
-        shapes = expected.tensor_shapes(**config)
+        shapes = cls.tensor_shapes(**config)
         alike = sum(name in tensors and tuple(tensors[name].shape) == shape for name, shape in shapes.items())
         if alike and (best is None or alike > best[0]):
             best = (alike, encoder, config, shapes)

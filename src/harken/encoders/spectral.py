@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from harken.audio.stft import frame_count, mel_bands, power_spectrogram
 from harken.encoders.base import Embedding, Encoder, valid_lengths
+from harken.encoders.registry import register_encoder
 
 Float32 = NDArray[np.float32]
 
 
+@register_encoder("spectral")
 class Spectral(Encoder):
     """64 ms Hann frames every 32 ms, `bands` mel bands up to half the sampling rate, in dB.
 
@@ -20,8 +22,8 @@ class Spectral(Encoder):
     its frequency resolution. Pooled with `mean+std+variation` this is the default of Harken.
     """
 
-    name: ClassVar[str] = "spectral"
-    default_pooling: ClassVar[str] = "mean+std+variation"
+    any_rate: ClassVar[bool] = True
+    default_pooling = "mean+std+variation"
 
     #: added to the band power; 90 dB below full scale, about the noise floor of 16-bit recordings
     FLOOR = 1e-9

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import abstractmethod
-from collections.abc import Iterator
-from typing import Self
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from harken.core.errors import HarkenError
-from harken.encoders.base import Embedding, Encoder, valid_lengths
+from harken.encoders.base import Embedding, Encoder, Spectrogram, padded_layers, valid_lengths
 from harken.encoders.precision import Precision, apply_precision
+from harken.encoders.spectrogram_net import SpectrogramNet
 
 Float32 = NDArray[np.float32]
 
@@ -25,7 +25,7 @@ _SHORTEST = 0.8
 
 
 class TorchEncoder(Encoder):
-    """An encoder around `module`: (clips, samples) tensor and layer names -> one (clips, frames, D) tensor a layer.
+    """An encoder around `module`: (clips, samples) tensor and layer names -> one (clips, frames, D) tensor per layer.
 
     `module` is gradient-friendly and may be trained; `encode` runs it without gradients, clip by clip on a CPU: no
     slower there, and kernels that depend on the batch's shape cannot change a clip's bits. On an accelerator, clips
@@ -33,7 +33,13 @@ class TorchEncoder(Encoder):
     of each of the clips, which are then padded).
     """
 
-    module: nn.Module
+    module: SpectrogramNet
+    takes_spectrograms: ClassVar[bool] = True
+    #: whether `module` takes `lengths_B`, so that clips of several lengths can pass together
+    takes_lengths: ClassVar[bool] = True
+    #: regular expression for the names of the modules of `module` that low-rank adapters go to: the projections of
+    #: queries, values and outputs; None where there are none
+    adapter_targets: ClassVar[str | None] = None
     #: what `encode` runs in place of `module`, where that was asked for
     _changed: nn.Module | None = None
     _precision: Precision = "fp32"
@@ -85,10 +91,7 @@ class TorchEncoder(Encoder):
         layers: tuple[str, ...] | None = None,
     ) -> Embedding:
         """See `Encoder.encode`. Raises ValueError also for layers of different shape."""
-        layers = layers or (self.default_layer,)
-        unknown = [layer for layer in layers if layer not in self.layers]
-        if unknown:
-            raise ValueError(f"{self.name} has no layer {', '.join(unknown)}; there are {', '.join(self.layers)}")
+        layers = self._checked(layers)
         lengths = valid_lengths(self.name, waveform_BT, lengths_B, self.min_samples)
         frames = max(self.frame_count(int(lengths.max()), layer) for layer in layers)
         features_BLTD: Float32 | None = None
@@ -115,6 +118,75 @@ class TorchEncoder(Encoder):
         """How many of its first `samples` to tell the network of, for a clip that passes at once among longer ones."""
         return self.passes(samples)[0][1]
 
+    def spectrogram(self, waveform_BT: Float32, lengths_B: NDArray[np.int64] | None = None) -> list[Spectrogram]:
+        """See `Encoder.spectrogram`."""
+        if not self.takes_spectrograms:
+            return super().spectrogram(waveform_BT, lengths_B)
+        lengths = valid_lengths(self.name, waveform_BT, lengths_B, self.min_samples)
+        clips = []
+        for wave_T, samples in zip(waveform_BT, lengths.tolist(), strict=True):
+            windows = []
+            for start, stop in self.passes(samples):
+                with torch.inference_mode():
+                    x_1FM = self._network.spectrogram(self._tensor(wave_T[None, start : min(stop, samples)]))
+                x_FM = x_1FM.flatten(end_dim=-3)[0]
+                windows.append((x_FM.T if self.module.frequency_first else x_FM).cpu().numpy())
+            clips.append(Spectrogram(tuple(windows), samples))
+        return clips
+
+    def encode_spectrogram(self, clips: Sequence[Spectrogram], layers: tuple[str, ...] | None = None) -> Embedding:
+        """See `Encoder.encode_spectrogram`. One clip at a time."""
+        if not self.takes_spectrograms:
+            return super().encode_spectrogram(clips, layers)
+        layers = self._checked(layers)
+        features = []
+        for clip in clips:
+            sizes = [stop - start for start, stop in self.passes(clip.samples)]
+            if len(sizes) != len(clip.windows):
+                raise ValueError(
+                    f"a clip of {clip.samples} samples passes in {len(sizes)} windows, not {len(clip.windows)}"
+                )
+            windows = []
+            for window_FM, samples in zip(clip.windows, sizes, strict=True):
+                x_FM = window_FM.T if self.module.frequency_first else window_FM
+                with torch.inference_mode():
+                    frames_B = self.module.valid_frames(None, samples)
+                    outputs = self._network.encode_spectrogram(self._tensor(x_FM[None]), layers, frames_B)
+                windows.append(_stacked(outputs, layers))
+            valid = self.frame_count(clip.samples, layers[0])
+            features.append(self._joined(windows, sizes, layers)[0, :, :valid])
+        return padded_layers(features, layers)
+
+    def prepare_for_adapters(self) -> None:
+        """Give the modules that `adapter_targets` names the form in which they can be adapted, in place."""
+
+    def mask_lengths(self, lengths: list[int], samples: int) -> list[int]:
+        """Lengths to give the network in training, for clips of `lengths` samples that were padded to `samples`: those
+        of which it takes exactly the frames for valid that each clip has alone."""
+        return lengths
+
+    def dimensions(self, layer: str) -> int:
+        """D of the features of a layer."""
+        with torch.no_grad():
+            silence_1T = torch.zeros(1, self.min_samples, device=self._device)
+            return int(self.module(silence_1T, (layer,))[0].shape[2])
+
+    @property
+    def _network(self) -> Any:
+        """`module`, or what computes in its place with fewer bits."""
+        network = self.module if self._changed is None else self._changed
+        return network.eval()
+
+    def _tensor(self, array_BX: Float32) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array_BX, dtype=np.float32)).to(self._device)
+
+    def _checked(self, layers: tuple[str, ...] | None) -> tuple[str, ...]:
+        layers = layers or (self.default_layer,)
+        unknown = [layer for layer in layers if layer not in self.layers]
+        if unknown:
+            raise ValueError(f"{self.name} has no layer {', '.join(unknown)}; there are {', '.join(self.layers)}")
+        return layers
+
     @property
     def _device(self) -> torch.device:
         return next(self.module.parameters()).device
@@ -122,7 +194,7 @@ class TorchEncoder(Encoder):
     def _batches(self, lengths_B: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Rows of the clips that pass together: one on a CPU; of one length, or of similar ones, elsewhere."""
         size = 1 if self._device.type == "cpu" else _BATCH
-        may_pad = size > 1 and "lengths_B" in inspect.signature(self.module.forward).parameters
+        may_pad = size > 1 and self.takes_lengths
         batch: list[int] = []
         # Longest first, so that memory is at its peak at once.
         for row in np.argsort(-lengths_B, kind="stable"):
@@ -137,16 +209,35 @@ class TorchEncoder(Encoder):
 
     def _encode_equal(self, waveform_BT: Float32, layers: tuple[str, ...]) -> Float32:
         """Clips without padding -> (clips, layers, frames, dimensions)."""
-        parts = []
-        network = self.module if self._changed is None else self._changed
-        network.eval()
+        windows, sizes = [], []
+        network = self._network
         # Only modules that may get padded clips take their lengths.
         more = () if self._lengths_B is None else (self._lengths_B,)
-        with torch.inference_mode():
-            for start, stop in self.passes(waveform_BT.shape[1]):
-                wave_BT = torch.from_numpy(np.ascontiguousarray(waveform_BT[:, start:stop], dtype=np.float32))
-                outputs = network(wave_BT.to(self._device), layers, *more)
-                if len({output.shape for output in outputs}) > 1:
-                    raise ValueError(f"layers {', '.join(layers)} differ in shape; ask for them one by one")
-                parts.append(torch.stack(outputs, dim=1).cpu())
-        return np.asarray(torch.cat(parts, dim=2).numpy())
+        for start, stop in self.passes(waveform_BT.shape[1]):
+            with torch.inference_mode():
+                outputs = network(self._tensor(waveform_BT[:, start:stop]), layers, *more)
+            windows.append(_stacked(outputs, layers))
+            sizes.append(stop - start)
+        return self._joined(windows, sizes, layers)
+
+    def _joined(self, windows: list[Float32], sizes: list[int], layers: tuple[str, ...]) -> Float32:
+        """(clips, layers, frames, D) of successive windows, of so many samples each, as features of the clips.
+
+        Their frames follow each other; class tokens are the mean of the windows', weighted by their frames.
+        """
+        if len(windows) == 1:
+            return windows[0]
+        cls = self.cls_tokens
+        if not cls:
+            return np.concatenate(windows, axis=2)
+        cls_WBLCD = np.stack([window_BLTD[:, :, :cls] for window_BLTD in windows])
+        shares_W = [window_BLTD.shape[2] - cls for window_BLTD in windows]
+        cls_BLCD = np.average(cls_WBLCD, axis=0, weights=shares_W).astype(np.float32)
+        return np.concatenate([cls_BLCD, *(window_BLTD[:, :, cls:] for window_BLTD in windows)], axis=2)
+
+
+def _stacked(outputs: Sequence[torch.Tensor], layers: tuple[str, ...]) -> Float32:
+    """One (clips, frames, D) tensor per layer -> (clips, layers, frames, D)."""
+    if len({output.shape for output in outputs}) > 1:
+        raise ValueError(f"layers {', '.join(layers)} differ in shape; ask for them one by one")
+    return np.asarray(torch.stack(list(outputs), dim=1).cpu().numpy())

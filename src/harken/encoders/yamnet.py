@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harken.audio.kaldi_fbank import kaldi_mel_filters
+from harken.encoders.registry import register_encoder
+from harken.encoders.spectrogram_net import SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.weights.tensors import check_tensors
 
@@ -53,9 +55,10 @@ def frame_count(samples: int, layer: str) -> int:
     return per_patch * patch_count(samples)
 
 
-class YAMNetNet(nn.Module):
+class YAMNetNet(SpectrogramNet):
     """The trainable network, front end included; parameters are named as the weights."""
 
+    layers = LAYERS
     window: Tensor
     filters_FM: Tensor
 
@@ -84,24 +87,29 @@ class YAMNetNet(nn.Module):
         for start in range(2, len(parts), 4):
             yield parts[start : start + 4]
 
-    def patches(self, waveform_BT: Tensor) -> Tensor:
-        """(clips, samples) -> (clips, patches, 96, 64) log-mel magnitudes; silence ends the last patch."""
-        samples = waveform_BT.shape[1]
+    def spectrogram(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """(clips, samples) -> (clips, frames, 64) log-mel magnitudes of whole patches; silence ends the last one."""
+        if lengths_B is not None:
+            raise ValueError("yamnet takes clips of one length")
+        samples = wave_BT.shape[1]
         wanted = PATCH_SAMPLES + (patch_count(samples) - 1) * PATCH_SHIFT_SAMPLES
-        frame_BFN = F.pad(waveform_BT, (0, wanted - samples)).unfold(1, FRAME, SHIFT) * self.window
+        frame_BFN = F.pad(wave_BT, (0, wanted - samples)).unfold(1, FRAME, SHIFT) * self.window
         magnitude_BFK = torch.fft.rfft(frame_BFN, n=N_FFT).abs()
-        log_BFM = torch.log(magnitude_BFK @ self.filters_FM + 0.001)
-        return log_BFM.unfold(1, PATCH, PATCH_SHIFT).transpose(2, 3)
+        return torch.log(magnitude_BFK @ self.filters_FM + 0.001)
 
-    def forward(self, waveform_BT: Tensor, layers: Sequence[str] = ("scores",)) -> tuple[Tensor, ...]:
-        """(clips, samples) -> (clips, frames, dimensions) of each of `layers`, in one pass.
+    def patches(self, wave_BT: Tensor) -> Tensor:
+        """(clips, samples) -> (clips, patches, 96, 64) log-mel magnitudes."""
+        return _cut(self.spectrogram(wave_BT))
 
-        Differentiable. Stops at the deepest map asked for.
-        """
+    def encode_spectrogram(
+        self, spectrogram_BFM: Tensor, layers: Sequence[str] = (), frames_B: Tensor | None = None
+    ) -> list[Tensor]:
+        """(clips, frames, 64) -> (clips, frames, dimensions) of each of `layers` (default: `scores`)."""
+        layers = self.checked(layers)
         deepest = max(MAPS.index(layer) if layer in MAPS else len(MAPS) - 1 for layer in layers)
-        clips = len(waveform_BT)
+        clips = len(spectrogram_BFM)
         found = {}
-        x_PCTF = self.patches(waveform_BT).flatten(end_dim=1)[:, None]
+        x_PCTF = _cut(spectrogram_BFM).flatten(end_dim=1)[:, None]
         for name, stage in zip(MAPS[: deepest + 1], self._stages(), strict=False):
             for part in stage:
                 x_PCTF = part(x_PCTF)
@@ -114,9 +122,15 @@ class YAMNetNet(nn.Module):
             found["embedding"] = embedding_PD.reshape(clips, -1, embedding_PD.shape[1])
             *_, classifier = self.children()
             found["scores"] = torch.sigmoid(classifier(found["embedding"]))
-        return tuple(found[layer] for layer in layers)
+        return [found[layer] for layer in layers]
 
 
+def _cut(spectrogram_BFM: Tensor) -> Tensor:
+    """(clips, frames, 64) -> (clips, patches, 96, 64)."""
+    return spectrogram_BFM.unfold(1, PATCH, PATCH_SHIFT).transpose(2, 3)
+
+
+@register_encoder("yamnet")
 class YAMNet(TorchEncoder):
     """Frame-level features of every convolution; 16 kHz.
 
@@ -132,8 +146,8 @@ class YAMNet(TorchEncoder):
     weights: arrays by name, or None for a random network. seed: of that random network.
     """
 
-    name: ClassVar[str] = "yamnet"
     needs_weights: ClassVar[bool] = True
+    takes_lengths: ClassVar[bool] = False
 
     def __init__(self, weights: Mapping[str, NDArray[Any]] | None = None, *, seed: int = 0) -> None:
         """Raises WeightsError if a tensor is missing, of another shape, or not finite."""
@@ -150,8 +164,8 @@ class YAMNet(TorchEncoder):
             self.module.load_state_dict({name: _to_torch(name, array) for name, array in weights.items()})
         self.module.eval()
 
-    @staticmethod
-    def tensor_shapes(*, seed: int = 0) -> dict[str, tuple[int, ...]]:
+    @classmethod
+    def tensor_shapes(cls, **config: Any) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight."""
         with torch.device("meta"):
             net = YAMNetNet()

@@ -10,38 +10,27 @@ import torch
 from torch import Tensor, nn
 
 from harken.core.errors import HarkenError
-from harken.encoders.beats import BEATsNet
-from harken.encoders.dasheng import DashengNet
-from harken.encoders.eat import EATNet
-from harken.encoders.fisher import FISHERNet
+from harken.encoders.torch_encoder import TorchEncoder
 from harken.training.frames import masked_max, masked_mean, valid_frames
 from harken.training.heads import dense_layers
 
-#: projections of queries, values and outputs, by the name of their module. Where the three projections are one, keys
-#: are adapted too, and share the narrow side of the adapter with them.
-_TARGETS: dict[type[nn.Module], str] = {
-    BEATsNet: r"encoder\.layers\.\d+\.self_attn\.(q_proj|v_proj|out_proj)",
-    EATNet: r"blocks\.\d+\.attn\.(q_proj|v_proj|proj)",
-    FISHERNet: r"blocks\.\d+\.attn\.(qkv|proj)",
-    DashengNet: r"blocks\.\d+\.attn\.(qkv|proj)",
-}
 
-
-def add_lora(net: nn.Module, rank: int = 64, alpha: float | None = None, dropout: float = 0.0) -> None:
-    """Give the projections q, v and out of every block of `net` a low-rank adapter, in place; all else is frozen.
+def add_lora(encoder: TorchEncoder, rank: int = 64, alpha: float | None = None, dropout: float = 0.0) -> None:
+    """Give what an encoder names as `adapter_targets` a low-rank adapter, in place; all else of its network is frozen.
 
         y = W x + b + (alpha / rank) B A x,    A (rank, inputs) random, B (outputs, rank) zero at first
 
     Hu et al., "LoRA", ICLR 2022. Rank 64 on q, v and out is NWPU's LBEATs (sec. 2.1) and LEAT: 3,538,944 parameters
     for a network of 12 blocks of width 768, and 0.04 M more in its classifier. They tell no alpha; the default is the
-    rank, a factor of one. Fused projections of EAT are split first; those of FISHER and Dasheng stay fused.
+    rank, a factor of one. Where the three projections are one module, keys are adapted too, and share the narrow side
+    of the adapter with them, unless the encoder splits it (`prepare_for_adapters`).
 
     A is drawn from torch's global generator. Raises HarkenError without the package peft, ValueError for a network
     that has no such projections and for one that has adapters.
     """
-    target = _TARGETS.get(type(net))
-    if target is None:
-        raise ValueError(f"{type(net).__name__} has no projections for adapters")
+    net = encoder.module
+    if encoder.adapter_targets is None:
+        raise ValueError(f"{encoder.name} has no projections for adapters")
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ModuleNotFoundError as error:
@@ -50,10 +39,9 @@ def add_lora(net: nn.Module, rank: int = 64, alpha: float | None = None, dropout
         raise HarkenError("adapters need peft, which is not installed", next_step="Run: pip install peft") from None
     if has_lora(net):
         raise ValueError("the network has adapters already")
-    if isinstance(net, EATNet):
-        net.split_qkv()
+    encoder.prepare_for_adapters()
     alpha = rank if alpha is None else alpha
-    settings = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=target)  # type: ignore[arg-type]
+    settings = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=encoder.adapter_targets)  # type: ignore[arg-type]
     inject_adapter_in_model(settings, net)
 
 

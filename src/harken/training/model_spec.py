@@ -6,6 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from harken.core.errors import did_you_mean
+from harken.core.plugins import is_custom
+from harken.encoders import list_encoders
+
 _Size = Annotated[int, Field(ge=1)]
 _Dims = Annotated[tuple[_Size, ...], Field(max_length=2)]
 
@@ -32,17 +36,17 @@ class LoraSpec(_Frozen):
 
 
 class BranchSpec(_Frozen):
-    """An encoder and its head.
+    """An encoder that is a network, and its head.
 
     size: of a random network; "full" is the published one, "tiny" one for tests. config: arguments of the encoder
     that differ. weights: name or path of a checkpoint, whose sizes then are taken.
-    layers: how many of the last blocks the head reads, or their names; None is the encoder's default layer. Of the
-    dual-branch CNN each layer is an embedding of its own, by default `stft` and `spectrum`, and its head has no say
+    layers: how many of the last blocks the head reads, or their names; None is the encoder's default layer. Where an
+    encoder's layers are separate embeddings (`Encoder.separate_layers`), all of them by default, its head has no say
     but for its dense layers.
     adapter: all of the encoder but the adapters is kept. frozen: all of it is kept. With neither, all of it learns.
     """
 
-    encoder: Literal["beats", "dasheng", "dual_branch", "eat", "efficientat", "fisher"]
+    encoder: str
     size: Literal["tiny", "full"] = "full"
     config: dict[str, Any] = {}
     weights: str | None = None
@@ -57,8 +61,9 @@ class BranchSpec(_Frozen):
             raise ValueError("an encoder with adapters is not frozen: leave one of the two out")
         if self.weights is not None and self.size == "tiny":
             raise ValueError("weights have a size of their own: leave out size, or weights")
-        if self.encoder == "dual_branch" and (self.head.kind != "mean" or self.adapter is not None):
-            raise ValueError("dual_branch has one frame and no attention: its head is mean, and it takes no adapter")
+        if not is_custom(self.encoder) and self.encoder not in list_encoders():
+            hint = did_you_mean(self.encoder, list_encoders(), f"there are {', '.join(list_encoders())}")
+            raise ValueError(f"there is no encoder {self.encoder!r}: {hint}")
         return self
 
 

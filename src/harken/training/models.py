@@ -12,34 +12,21 @@ The systems of the reports, each a `ModelSpec` (DCASE 2025 Task 2):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from harken.audio.kaldi_fbank import kaldi_frame_count
-from harken.encoders import beats, checkpoints, dasheng, dual_branch, eat, efficientat, fisher
+from harken.encoders import encoder_class
+from harken.encoders.checkpoints import weights_for
+from harken.encoders.spectrogram_net import Augment
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.training.adapters import AdaptationModule, add_lora, merge_lora
 from harken.training.heads import PoolingHead, dense_layers
 from harken.training.model_spec import BranchSpec, HeadSpec, ModelSpec
 from harken.weights.tensors import check_tensors
-
-#: (clips, frames, bins) normalised spectrograms -> the same, changed; see `ASDModel.spectrogram_augment`
-SpectrogramAugment = Callable[[Tensor], Tensor]
-
-#: class and test-sized configuration of every encoder that can be trained
-_ENCODERS: dict[str, tuple[type[TorchEncoder], dict[str, Any]]] = {
-    "beats": (beats.BEATs, beats.TINY),
-    "dasheng": (dasheng.Dasheng, dasheng.TINY),
-    "dual_branch": (dual_branch.DualBranch, dual_branch.TINY),
-    "eat": (eat.EAT, eat.TINY),
-    "efficientat": (efficientat.EfficientAT, {"width": 0.1}),
-    "fisher": (fisher.FISHER, fisher.TINY),
-}
 
 
 class ParameterCounts(NamedTuple):
@@ -56,7 +43,7 @@ class ASDModel(nn.Module):
     (clips, frames, bins) -> the same shape. Evaluation, and `encode` of `encoders`, never see it.
     """
 
-    spectrogram_augment: SpectrogramAugment | None
+    spectrogram_augment: Augment | None
 
     def __init__(self, spec: ModelSpec, parts: Sequence[_Branch]) -> None:
         super().__init__()
@@ -200,35 +187,22 @@ class _Branch(nn.Module):
         self.learns = frozenset(name for name, learns in learning.items() if learns)
         self.keeps = not all(learning.values())
 
-    def forward(
-        self, wave_BT: Tensor, lengths: list[int], padded: bool, augment: SpectrogramAugment | None
-    ) -> list[Tensor]:
+    def forward(self, wave_BT: Tensor, lengths: list[int], padded: bool, augment: Augment | None) -> list[Tensor]:
         layers = tuple(dict.fromkeys(layer for read in self.reads for layer in read))
         frames = [self.encoder.frame_count(length, layers[0]) for length in lengths]
-        more: tuple[Tensor, ...] = ()
+        lengths_B = None
         if padded:
-            if isinstance(self.net, efficientat.EfficientATNet):
-                raise ValueError("efficientat takes clips of one length")
-            told = self._told(frames, wave_BT.shape[1]) if isinstance(self.net, beats.BEATsNet) else lengths
-            more = (torch.tensor(told, device=wave_BT.device),)
-        with _augmented(self.net, augment):
-            found = dict(zip(layers, self.net(wave_BT, layers, *more), strict=True))
+            if not self.encoder.takes_lengths:
+                raise ValueError(f"{self.encoder.name} takes clips of one length")
+            masked = self.encoder.mask_lengths(lengths, wave_BT.shape[1])
+            lengths_B = torch.tensor(masked, device=wave_BT.device)
+        found = dict(zip(layers, self.net(wave_BT, layers, lengths_B, augment), strict=True))
         # Networks of a fixed length have fewer tokens than a longer clip would fill.
         tokens = found[layers[0]].shape[1]
         valid_B = torch.tensor([min(count, tokens) for count in frames], device=wave_BT.device)
         return [
             head([found[layer] for layer in read], valid_B) for head, read in zip(self.heads, self.reads, strict=True)
         ]
-
-    @staticmethod
-    def _told(tokens: list[int], samples: int) -> list[int]:
-        """Lengths of which BEATs takes exactly as many tokens for valid as the clips alone have.
-
-        By its reference's rule, of the clips' own lengths it would also take tokens that only begin within a clip.
-        """
-        frames = kaldi_frame_count(samples, beats.FRAME, beats.HOP)
-        one = samples // frames * (frames // beats.token_count(samples))
-        return [count * one for count in tokens]
 
     def merge(self) -> None:
         merge_lora(self.net)
@@ -239,34 +213,6 @@ class _Branch(nn.Module):
         self.net = merged.module
         self.learns = frozenset(name for name, _ in self.net.named_parameters())
         self.keeps = False
-
-
-@contextmanager
-def _augmented(net: nn.Module, augment: SpectrogramAugment | None) -> Iterator[None]:
-    """Within it, the front end's spectrograms pass through `augment`; outside, nothing of that is left on `net`."""
-    if augment is None:
-        yield
-        return
-    name = "fbank" if isinstance(net, beats.BEATsNet) else "spectrogram"
-    plain: Callable[..., Tensor] = getattr(net, name)
-    # Frequency comes before time in some.
-    turned = isinstance(net, dasheng.DashengNet | efficientat.EfficientATNet)
-
-    def augmented(*inputs: Any) -> Tensor:
-        x = plain(*inputs)
-        if not turned:
-            return augment(x)
-        # Of several axes, frequency and time are the last.
-        leading, last = x.shape[:-2], x.shape[-2:]
-        changed: Tensor = augment(x.reshape(-1, *last).transpose(1, 2))
-        return changed.transpose(1, 2).reshape(*leading, *last)
-
-    # The instance's own attribute hides the method of its class.
-    setattr(net, name, augmented)
-    try:
-        yield
-    finally:
-        delattr(net, name)
 
 
 def build_model(spec: ModelSpec) -> ASDModel:
@@ -283,46 +229,50 @@ def build_model(spec: ModelSpec) -> ASDModel:
 
 
 def _build_branch(spec: BranchSpec, seed: int) -> _Branch:
-    kind, tiny = _ENCODERS[spec.encoder]
-    config, weights = (dict(tiny) if spec.size == "tiny" else {}), None
+    cls = encoder_class(spec.encoder)
+    if not issubclass(cls, TorchEncoder):
+        raise ValueError(f"{spec.encoder} has no network to train")
+    config, weights = dict(cls.sizes.get(spec.size, {})), None
     if spec.weights is None:
         config["seed"] = seed
     else:
-        config, found = checkpoints.weights_for(spec.encoder, spec.weights)
-        weights = dict(found)
-    encoder = kind(weights, **{**config, **spec.config})  # type: ignore[call-arg]
+        config, arrays = weights_for(spec.encoder, spec.weights)
+        weights = dict(arrays)
+    encoder = cls(weights, **{**config, **spec.config})  # type: ignore[call-arg]
     layers = _layers(encoder, spec.layers)
     unknown = [layer for layer in layers if layer not in encoder.layers]
     if unknown:
         raise ValueError(f"{spec.encoder} has no layer {', '.join(unknown)}; there are {', '.join(encoder.layers)}")
     if spec.adapter is not None:
-        add_lora(encoder.module, spec.adapter.rank, spec.adapter.alpha, spec.adapter.dropout)
+        add_lora(encoder, spec.adapter.rank, spec.adapter.alpha, spec.adapter.dropout)
     elif spec.frozen:
         encoder.module.requires_grad_(False)
-    # The CNN's branches are embeddings of their own, other encoders' layers are read together.
-    reads = [(layer,) for layer in layers] if spec.encoder == "dual_branch" else [layers]
+    if encoder.separate_layers and spec.head.kind != "mean":
+        raise ValueError(f"the layers of {spec.encoder} are embeddings of one frame: its head is mean")
+    reads = [(layer,) for layer in layers] if encoder.separate_layers else [layers]
     return _Branch(encoder, reads, [_build_head(encoder, read, spec.head) for read in reads])
 
 
 def _layers(encoder: TorchEncoder, layers: int | tuple[str, ...] | None) -> tuple[str, ...]:
     if isinstance(layers, tuple):
         return layers
-    if isinstance(encoder, dual_branch.DualBranch):
+    if encoder.separate_layers:
         if layers is not None:
-            raise ValueError("dual_branch has no last blocks: name its layers")
-        return ("stft", "spectrum")
-    if isinstance(encoder, efficientat.EfficientAT) and layers not in (None, 1):
-        raise ValueError("blocks of efficientat differ in shape: name its layers")
-    blocks = [layer for layer in encoder.layers if layer.startswith("block_")]
+            raise ValueError(f"{encoder.name} has no last blocks: name its layers")
+        # The last is all of them together.
+        return tuple(layer for layer in encoder.layers if layer != encoder.default_layer)
     count = layers or 1
-    if count > len(blocks):
+    if count > 1 and encoder.module.block_path is None:
+        raise ValueError(f"blocks of {encoder.name} differ in shape: name its layers")
+    blocks = [layer for layer in encoder.layers if layer.startswith("block_")]
+    if count > len(blocks) and encoder.module.block_path is not None:
         raise ValueError(f"{encoder.name} has {len(blocks)} blocks, not {count}")
-    # The last is read as the encoder means it to be, with Dasheng's final norm.
+    # The last is read as the encoder means it to be, such as after a final norm.
     return (*blocks[len(blocks) - count : -1], encoder.default_layer)
 
 
 def _build_head(encoder: TorchEncoder, layers: tuple[str, ...], spec: HeadSpec) -> nn.Module:
-    width = _width(encoder, layers[0])
+    width = encoder.dimensions(layers[0])
     if spec.kind == "adaptation":
         return AdaptationModule(
             width, layers=len(layers), dims=spec.dims, cls_tokens=encoder.cls_tokens, hidden=spec.hidden
@@ -336,14 +286,3 @@ def _build_head(encoder: TorchEncoder, layers: tuple[str, ...], spec: HeadSpec) 
         cls_tokens=encoder.cls_tokens,
         hidden=spec.hidden,
     )
-
-
-def _width(encoder: TorchEncoder, layer: str) -> int:
-    """Dimensions of a token."""
-    if isinstance(encoder, efficientat.EfficientAT):
-        with torch.no_grad():
-            return int(encoder.module(torch.zeros(1, encoder.min_samples), (layer,))[0].shape[2])
-    config = encoder.config()
-    if isinstance(encoder, dual_branch.DualBranch):
-        return int(config["embedding"]) * (2 if layer == "both" else 1)
-    return int(config["width"]) * (encoder.module.bands if isinstance(encoder, fisher.FISHER) else 1)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Literal
 
 import torch
 from torch import nn
 
-#: a block of an encoder, in the names of parameters
-_BLOCK = re.compile(r"parts\.(\d+)\.net\.(?:encoder\.layers|blocks)\.(\d+)\.")
-_NETWORK = re.compile(r"parts\.(\d+)\.net\.")
+from harken.encoders.spectrogram_net import SpectrogramNet
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup: int, schedule: Literal["constant", "cosine"]) -> float:
@@ -36,32 +33,40 @@ def parameter_groups(
     The learning rate of block b of B is learning_rate * layer_decay^(B - b), b counted from 1; what comes before the
     blocks is b = 0, what comes after them and all that is no encoder has the full rate (Clark et al., ELECTRA, ICLR
     2020; He et al., MAE, 2022). Vectors (norms, biases, scales) and the centres of losses have no weight decay.
-    module: whose parameters' names contain those of an `ASDModel`. Only parameters that may learn, in their order.
+    module: anywhere in which there may be networks of encoders. Only parameters that may learn, in their order.
     """
-    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-    blocks: dict[str, int] = {}
-    for name, _ in named:
-        if found := _BLOCK.search(name):
-            part, number = found.groups()
-            blocks[part] = max(blocks.get(part, 0), int(number) + 1)
+    depth_of = _depths(module) if layer_decay < 1 else {}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    passed: set[str] = set()
-    for name, parameter in named:
-        rate = learning_rate
-        if layer_decay < 1 and (inside := _NETWORK.search(name)) and inside[1] in blocks:
-            part = inside[1]
-            found = _BLOCK.search(name)
-            if found:
-                passed.add(part)
-                rate *= layer_decay ** (blocks[part] - int(found[2]) - 1)
-            elif part not in passed:
-                rate *= layer_decay ** blocks[part]
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = learning_rate * layer_decay ** depth_of.get(id(parameter), 0)
         plain = parameter.ndim < 2 or ".centres" in name or ".prototypes" in name
         groups.setdefault((rate, 0.0 if plain else weight_decay), []).append(parameter)
     return [
         {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay}
         for (rate, decay), parameters in groups.items()
     ]
+
+
+def _depths(module: nn.Module) -> dict[int, int]:
+    """Of every parameter of an encoder with blocks that may learn, by its id: how many such blocks stand behind it.
+
+    Parameters before the first block count all of them, those after it none.
+    """
+    depths: dict[int, int] = {}
+    for net in module.modules():
+        if not isinstance(net, SpectrogramNet):
+            continue
+        learning = [[p for p in block.parameters() if p.requires_grad] for block in net.blocks_in_order]
+        count = max((number for number, block in enumerate(learning, start=1) if block), default=0)
+        of_blocks = {id(p): count - number for number, block in enumerate(learning, start=1) for p in block}
+        passed = not of_blocks
+        for parameter in net.parameters():
+            if parameter.requires_grad:
+                passed |= id(parameter) in of_blocks
+                depths[id(parameter)] = of_blocks.get(id(parameter), 0 if passed else count)
+    return depths
 
 
 def adamw(groups: list[dict[str, object]]) -> torch.optim.AdamW:

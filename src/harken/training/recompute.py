@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from harken.training.models import ASDModel
@@ -18,11 +17,9 @@ def recompute_blocks(model: ASDModel) -> None:
     Random numbers are drawn anew as they were; the gradients are those of the model as it was.
     """
     for encoder in model.encoders:
-        for blocks in encoder.module.modules():
-            if isinstance(blocks, nn.ModuleList) and blocks and "Block" in type(blocks[0]).__name__:
-                for block in blocks:
-                    # The instance's own attribute hides the method of its class.
-                    block.forward = partial(_kept, block.forward)
+        for block in encoder.module.blocks_in_order:
+            # The instance's attribute hides the method of its class.
+            block.forward = partial(_kept, block.forward)
 
 
 def _kept(forward: Any, *args: Any, **kwargs: Any) -> Any:
