@@ -24,7 +24,7 @@ from harken.encoders.checks import CHECKS, Make, check_encoder
 from harken.encoders.torch_encoder import TorchEncoder
 
 #: the neural encoders, and how many tensors the small network of each has
-TENSORS = {"beats": 68, "dasheng": 47, "dual_branch": 166, "eat": 41, "efficientat": 312, "fisher": 42, "yamnet": 110}
+TENSORS = {"beats": 68, "dasheng": 47, "dual_branch": 166, "eat": 41, "efficientat": 294, "fisher": 42, "yamnet": 110}
 #: of which there are official files, and small ones of the reference implementations
 OFFICIAL = ("beats", "dasheng", "eat", "fisher")
 

@@ -15,8 +15,11 @@ from safetensors.torch import load_file
 import encoder_suite as suite
 from encoder_suite import Arrays, noise, official
 from harken.core.errors import WeightsError
+from harken.embeddings.embedder import Embedder, make_spec
 from harken.encoders import eat
 from harken.encoders.fisher import FISHER, TINY, FISHERNet, positions
+from harken.training.model_spec import ModelSpec
+from harken.training.models import build_model
 
 RATE = 16_000
 LAST = "block_3"
@@ -241,3 +244,16 @@ def test_refusals(tiny: FISHER) -> None:
     for wrong in ({"heads": 5}, {"depth": 0}, {"width": 6, "heads": 3}, {"sample_rate": 99}):
         with pytest.raises(ValueError):
             FISHER(**{**TINY, **wrong})
+
+
+def test_recordings_of_any_rate_are_heard_at_their_rate() -> None:
+    """A detector's spec, and a network to be trained: more sub-bands of 4 kHz at 32 kHz than at 16."""
+    weights = FISHER(**TINY).weights()
+    for rate, bands in ((16_000, 2), (32_000, 4)):
+        spec = make_spec("fisher", sample_rate=rate, channels=1, config=TINY, weights=weights)
+        assert spec.config["sample_rate"] == rate
+        vector = Embedder(spec, weights).embed(noise(1, rate))
+        assert vector.shape == (TINY["width"] * bands,)
+        branch = {"encoder": "fisher", "size": "tiny", "config": {"sample_rate": rate}, "head": {"kind": "mean"}}
+        model = build_model(ModelSpec.model_validate({"branches": [branch]}))
+        assert (model.sample_rate, model.embedding_dim) == (rate, TINY["width"] * bands)

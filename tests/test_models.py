@@ -198,13 +198,16 @@ def test_specs_that_cannot_be() -> None:
     for wrong in (
         {"encoder": "beats", "frozen": True, "adapter": LORA},
         {"encoder": "beats", "size": "tiny", "weights": "somewhere"},
-        {"encoder": "dual_branch", "head": {"kind": "attentive"}},
         {"encoder": "beats", "head": {"dims": [1, 2, 3]}},
-        {"encoder": "spectral"},
+        {"encoder": "spectrall"},
         {"encoder": "beats", "layers": 0},
     ):
         with pytest.raises(ValidationError):
             ModelSpec.model_validate({"branches": [wrong]})
+    with pytest.raises(ValueError, match="its head is mean"):
+        make({"encoder": "dual_branch", "head": {"kind": "attentive"}})
+    with pytest.raises(ValueError, match="no network"):
+        build_model(ModelSpec.model_validate({"branches": [{"encoder": "spectral"}]}))
     with pytest.raises(ValueError, match="no layer block_9"):
         make({"encoder": "beats", "layers": ["block_9"]})
     with pytest.raises(ValueError, match="3 blocks"):
@@ -464,7 +467,7 @@ def test_dual_branch_layers() -> None:
     stft, both, spectrum = net(noise(2, SAMPLE_RATE), ("stft", "both", "spectrum"))
     assert stft.shape == spectrum.shape == (2, 1, 16)
     assert torch.equal(both, torch.cat([stft, spectrum], dim=2))
-    with pytest.raises(ValueError, match="only stft"):
+    with pytest.raises(ValueError, match="there are stft"):
         net(noise(2, SAMPLE_RATE), ("mel",))
     with pytest.raises(ValueError, match="without samples"):
         net(noise(2, SAMPLE_RATE), (), torch.tensor([SAMPLE_RATE, 0]))

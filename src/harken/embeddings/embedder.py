@@ -24,7 +24,7 @@ from harken.core.errors import AudioError, HarkenError
 from harken.core.plugins import blamed, code_sha256
 from harken.core.threads import one_thread
 from harken.embeddings.sketch import Sketch, make_sketch
-from harken.encoders import create_encoder
+from harken.encoders import create_encoder, encoder_class
 from harken.encoders.base import Encoder
 from harken.encoders.pooling import check_pooling, pool
 from harken.encoders.spectral import Spectral
