@@ -45,7 +45,7 @@ class Listening(BaseModel):
     limits, formats: see `decode`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     recorded_rate: int | None = None
     recorded_channels: int | None = None

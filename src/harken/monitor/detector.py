@@ -24,7 +24,7 @@ from harken.embeddings.sketch import sketch_db
 from harken.monitor.explain import Explanation, explain
 from harken.monitor.fit import fit_normal
 from harken.monitor.fitted import Fitted
-from harken.monitor.normal_set import SetAside, Training
+from harken.monitor.normal_set import Excluded, Training
 from harken.monitor.stored import load_fitted, save_fitted
 from harken.monitor.verdict import Verdict
 
@@ -54,7 +54,7 @@ class Detector:
         self.calibration = calibration
         self.training = training
         self.notes = notes
-        self.set_aside: list[SetAside] = []
+        self.set_aside: list[Excluded] = []
         self.set_false_alarms(false_alarms)
 
     def set_false_alarms(self, false_alarms: str) -> None:

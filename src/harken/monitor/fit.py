@@ -26,7 +26,7 @@ from harken.encoders import encoder_class
 from harken.encoders.checkpoints import weights_for
 from harken.monitor.fitted import Fitted
 from harken.monitor.normal_set import (
-    SetAside,
+    Excluded,
     Training,
     learnable,
     named_states,
@@ -67,7 +67,7 @@ def fit_normal(
     _check_settings(given, [encoder, detector, parameters], level, microphones, false_alarms)
     formats = ALL_FORMATS if all_formats else DEFAULT_FORMATS
     files = find_recordings(given, ALL_SUFFIXES if all_formats else DEFAULT_SUFFIXES)
-    set_aside: list[SetAside] = []
+    set_aside: list[Excluded] = []
     clips = learnable(clips_from_files(files), set_aside)
     if not clips:
         raise HarkenError(
@@ -140,7 +140,7 @@ def _check_settings(
 def _usable(
     clips: Sequence[Clip],
     results: Iterable[Extracted],
-    set_aside: list[SetAside],
+    set_aside: list[Excluded],
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[Clip], list[ClipFeatures]]:
     """Clips that can be learned from, and their features; the others are added to `set_aside`."""
@@ -154,14 +154,14 @@ def _usable(
             kept.append(clip)
             features.append(result.features)
         else:
-            set_aside.append(SetAside(clip.path, reason or ""))
+            set_aside.append(Excluded(clip.path, reason or ""))
         if progress is not None:
             progress(done, len(clips))
     return kept, features
 
 
 def _without_near_duplicates(
-    clips: list[Clip], features: list[ClipFeatures], set_aside: list[SetAside]
+    clips: list[Clip], features: list[ClipFeatures], set_aside: list[Excluded]
 ) -> tuple[list[Clip], list[ClipFeatures]]:
     """Without those that are the same as an earlier one but for a re-encoding, as long as enough are left."""
     if len(clips) <= LEAST_CLIPS:
@@ -169,7 +169,7 @@ def _without_near_duplicates(
     duplicates = near_duplicate_rows(np.stack([clip.embedding for clip in features]))
     duplicates = dict(list(duplicates.items())[: len(clips) - LEAST_CLIPS])
     set_aside += [
-        SetAside(clips[row].path, f"is nearly the same as {clips[first].path.name}")
+        Excluded(clips[row].path, f"is nearly the same as {clips[first].path.name}")
         for row, first in sorted(duplicates.items())
     ]
     rows = [row for row in range(len(clips)) if row not in duplicates]

@@ -10,7 +10,7 @@ import numpy as np
 from harken.detection import AnomalyDetector
 from harken.detection.calibration import Calibration
 from harken.embeddings.embedder import EmbeddingSpec
-from harken.monitor.normal_set import SetAside, Training
+from harken.monitor.normal_set import Excluded, Training
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,4 +25,4 @@ class Fitted:
     calibration: Calibration
     training: Training
     notes: tuple[str, ...] = ()
-    set_aside: tuple[SetAside, ...] = ()
+    set_aside: tuple[Excluded, ...] = ()

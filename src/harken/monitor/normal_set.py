@@ -28,7 +28,7 @@ FEW_CLIPS = 30
 
 
 @dataclass(frozen=True)
-class SetAside:
+class Excluded:
     """A recording that did not take part, and why."""
 
     path: Path
@@ -60,16 +60,16 @@ class Training:
         return (self.embeddings_ND - mean_D) / scale_D
 
 
-def learnable(clips: Sequence[Clip], aside: list[SetAside]) -> list[Clip]:
+def learnable(clips: Sequence[Clip], excluded: list[Excluded]) -> list[Clip]:
     """Clips whose names do not say that they are something else than a machine's normal sound."""
     kept = []
     for clip in clips:
         if clip.condition == "anomaly":
-            aside.append(SetAside(clip.path, "is named an anomaly: not learned from"))
+            excluded.append(Excluded(clip.path, "is named an anomaly: not learned from"))
         elif clip.split == "test" or (clip.section and clip.condition == "unknown" and clip.kind == "machine"):
-            aside.append(SetAside(clip.path, "is named a test or evaluation clip: not learned from"))
+            excluded.append(Excluded(clip.path, "is named a test or evaluation clip: not learned from"))
         elif clip.kind == "noise":
-            aside.append(SetAside(clip.path, "is named noise without the machine: not learned from"))
+            excluded.append(Excluded(clip.path, "is named noise without the machine: not learned from"))
         else:
             kept.append(clip)
     return kept

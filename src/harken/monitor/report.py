@@ -79,7 +79,7 @@ def _values(section: ReportSection, worst: int) -> dict[str, Any]:
     if changed and section.truth is None:
         notes.append(changed)
     notes += [str(verdict.error) for verdict in section.verdicts if verdict.error is not None]
-    notes += [f"{aside.path}: {aside.reason}" for aside in detector.set_aside]
+    notes += [f"{excluded.path}: {excluded.reason}" for excluded in detector.set_aside]
     order = sorted(scored, key=lambda verdict: -(verdict.score or 0.0))
     return {
         "title": section.title,
