@@ -1,4 +1,4 @@
-"""Blocks of recordings that are alike because they are close in time."""
+"""Blocks of recordings correlated in time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_independent_recordings_need_no_blocks(count: int) -> None:
     assert np.mean(np.array(lengths) == 1) > 0.9
 
 
-def test_groups_that_are_alike_get_blocks_of_their_size() -> None:
+def test_groups_of_similar_recordings_get_blocks_of_their_size() -> None:
     rng = np.random.default_rng(0)
     rows = np.repeat(rng.normal(size=(50, 6)), 4, axis=0) + 0.05 * rng.normal(size=(200, 6))
     blocks = find_blocks(rows)
@@ -30,14 +30,14 @@ def test_groups_that_are_alike_get_blocks_of_their_size() -> None:
     assert not blocks.drifting
 
 
-def test_a_drift_is_named() -> None:
+def test_a_drift_is_detected() -> None:
     rng = np.random.default_rng(0)
     assert find_blocks(np.linspace(0, 10, 200)[:, None] + 0.2 * rng.normal(size=(200, 3))).drifting
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.9])
-def test_correlated_recordings_raise_no_more_alarms_than_promised(rho: float) -> None:
-    """End to end on correlated features: the share of alarms, not only their episodes, stays near the promise."""
+def test_correlated_recordings_keep_the_false_alarm_rate(rho: float) -> None:
+    """End to end on correlated features: the share of alarms, not only their episodes, stays near the given rate."""
     shares = []
     for seed in range(8):
         rows = autoregressive(900, rho, seed)

@@ -1,4 +1,4 @@
-"""Promises about false alarms."""
+"""False-alarm rates: thresholds and p-values."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def test_rates(text: str, rate: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "weekly", "0", "-1%", "60%", "1/fortnight", "nan", "inf", "1000/hour"])
-def test_what_is_no_rate_is_refused(text: str) -> None:
-    with pytest.raises(HarkenError, match="no rate of false alarms"):
+def test_invalid_rates_are_refused(text: str) -> None:
+    with pytest.raises(HarkenError, match="not a false-alarm rate"):
         parse_rate(text, clip_seconds=10)
 
 
 @given(
     scores=st.lists(st.floats(0.1, 100), min_size=1, max_size=60),
     rate=st.floats(1e-6, 0.5),
-    asked=st.lists(st.floats(0, 500), min_size=1, max_size=20),
+    queries=st.lists(st.floats(0, 500), min_size=1, max_size=20),
 )
 @settings(max_examples=200)
 def test_p_values_fall_with_the_score_and_agree_with_the_threshold(
-    scores: list[float], rate: float, asked: list[float]
+    scores: list[float], rate: float, queries: list[float]
 ) -> None:
     calibration = Calibration.fit(scores)
-    values = np.sort(np.concatenate([asked, scores]))
+    values = np.sort(np.concatenate([queries, scores]))
     p = calibration.p_value(values)
     assert (np.diff(p) <= 1e-15).all()
     assert (p > 0).all() or np.ptp(scores) == 0
@@ -62,7 +62,7 @@ def test_p_values_fall_with_the_score_and_agree_with_the_threshold(
 
 @pytest.mark.parametrize("count", [50, 600])
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.1])
-def test_exchangeable_clips_keep_the_promise(count: int, rate: float) -> None:
+def test_exchangeable_clips_have_the_given_false_alarm_rate(count: int, rate: float) -> None:
     rng = np.random.default_rng(0)
     alarms = clips = 0
     for _ in range(200):
@@ -72,7 +72,7 @@ def test_exchangeable_clips_keep_the_promise(count: int, rate: float) -> None:
         new = rng.gamma(3.0, size=200)
         alarms += int((new > calibration.threshold(rate)).sum())
         clips += len(new)
-    # 200 thresholds, each with its own error: the spread of the share is that of 200 draws of a beta law.
+    # The share has the spread of 200 draws of a beta distribution, one per threshold.
     spread = np.sqrt(rate * (1 - rate) / count / 200 + rate * (1 - rate) / clips)
     assert alarms / clips < rate + 3 * spread
     assert alarms / clips > rate - 1 / (count + 1) - 3 * spread
@@ -80,8 +80,8 @@ def test_exchangeable_clips_keep_the_promise(count: int, rate: float) -> None:
 
 @pytest.mark.parametrize("rho", [0.9, 0.99])
 @pytest.mark.parametrize("rate", [0.1, 0.02, 0.001])
-def test_correlated_clips_do_not_fake_confidence(rho: float, rate: float) -> None:
-    """Episodes (runs of alarms) stay within 1.5 times the promise, however few independent clips there are."""
+def test_correlated_clips_reduce_the_effective_sample_size(rho: float, rate: float) -> None:
+    """Episodes (runs of alarms) stay within 1.5 times the given rate, however few independent clips there are."""
     rng = np.random.default_rng(1)
     episodes, clips = 0, 0
     for _ in range(40):
@@ -100,7 +100,7 @@ def test_the_finest_rate_is_one_in_the_effective_number_plus_one() -> None:
     assert calibration.finest == pytest.approx(0.01)
     assert not calibration.extrapolated(0.01)
     assert calibration.extrapolated(0.0099)
-    # Continuous where the data end and the extrapolation begins.
+    # Continuous where the extrapolation begins.
     top = calibration.scores[-1]
     assert calibration.p_value(top * (1 + 1e-9)) == pytest.approx(0.01, rel=1e-6)
     assert calibration.threshold(0.01) == pytest.approx(top)
@@ -125,8 +125,8 @@ def test_one_score_and_equal_scores() -> None:
         Calibration.fit([])
 
 
-def test_the_promise_is_kept_on_real_machines(shared) -> None:  # type: ignore[no-untyped-def]
-    """The twelve-machine bed: held-out normals of the training condition raise as many alarms as promised."""
+def test_false_alarm_rates_on_real_machines(shared) -> None:  # type: ignore[no-untyped-def]
+    """Twelve machines: the false-alarm rate of held-out normal clips of the training condition is as set."""
     from beds import machines
     from harken.detection import create_detector
 

@@ -1,4 +1,4 @@
-"""What every registered detector does (`harken.detection.checks`), and the equations of each."""
+"""Conformance of all registered detectors (`harken.detection.checks`), and the equations of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sklearn.neighbors import LocalOutlierFactor
 
 from harken.core.errors import HarkenError
 from harken.detection import AnomalyDetector, create_detector, list_detectors
-from harken.detection.checks import CHECKS, Make, check_detector, clips, domains, twin_scores
+from harken.detection.checks import CHECKS, Make, check_detector, clips, domains, duplicate_scores
 from harken.detection.density import exit_sizes
 from harken.detection.memory_bank import memory_bank, smote
 from harken.detection.neighbours import nearest
@@ -26,18 +26,18 @@ EVERY = pytest.mark.parametrize("name", list_detectors())
 
 @EVERY
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_every_detector_keeps_its_promises(name: str, check: Callable[[Make], None]) -> None:
+def test_every_detector_passes_its_checks(name: str, check: Callable[[Make], None]) -> None:
     check(lambda: create_detector(name))
 
 
 @pytest.mark.parametrize("name", ["knn", "local_density"])
-def test_a_twin_vouches_for_its_twin_unless_blocks_tell(name: str) -> None:
-    fooled, honest = twin_scores(lambda: create_detector(name))
-    assert honest > 10 * fooled
+def test_near_duplicates_are_held_out_together_by_blocks(name: str) -> None:
+    separate, together = duplicate_scores(lambda: create_detector(name))
+    assert together > 10 * separate
 
 
 class Distance(AnomalyDetector):
-    """Keeps every promise; those below break one each."""
+    """Passes every check; each class below fails one."""
 
     def __init__(self, power: float = 1.0) -> None:
         self.power = power
@@ -49,35 +49,35 @@ class Distance(AnomalyDetector):
         return np.linalg.norm(queries_ND - self.mean_, axis=1) ** self.power
 
 
-class Hoards(Distance):
+class StoresMore(Distance):
     def __init__(self, power: float = 1.0) -> None:
         super().__init__(power)
-        self.more = 1
+        self.extra = 1
 
 
-class Upside(Distance):
+class Inverted(Distance):
     def _score(self, queries_ND: np.ndarray) -> np.ndarray:
         return -super()._score(queries_ND)
 
 
-class Ranks(Distance):
+class DependsOnOthers(Distance):
     def _score(self, queries_ND: np.ndarray) -> np.ndarray:
-        found = super()._score(queries_ND)
-        return found + 1e-9 * found.mean()
+        scores_N = super()._score(queries_ND)
+        return scores_N + 1e-9 * scores_N.mean()
 
 
-class Remembers(Distance):
+class KeepsObjects(Distance):
     def _fit(self, bank_ND: np.ndarray, domains_N: np.ndarray) -> None:
         super()._fit(bank_ND, domains_N)
         self.first_ = {"row": bank_ND[0]}
 
 
-class Flatters(Distance):
+class Biased(Distance):
     def _held_out(self, bank_ND: np.ndarray, domains_N: np.ndarray, blocks_N: np.ndarray) -> np.ndarray:
         return 0.5 * self._score(bank_ND)
 
 
-class Counts(Distance):
+class NeedsTenClips(Distance):
     def _fit(self, bank_ND: np.ndarray, domains_N: np.ndarray) -> None:
         super()._fit(bank_ND, domains_N)
         if len(bank_ND) < 10:
@@ -87,21 +87,21 @@ class Counts(Distance):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (Hoards, r"stores each parameter.*It takes \['power'\] and stores \['more', 'power'\]"),
-        (Upside, "score higher.*Median .* is below"),
-        (Ranks, "whatever clips are scored with it.*together and alone differ by up to"),
-        (Remembers, "restored.*first_ is no array"),
-        (Flatters, "like scores of new normal clips.*It is [3-9][0-9]%"),
-        (Counts, "learns from three clips on.*RuntimeError: ten clips, please"),
+        (StoresMore, r"stores each parameter.*It takes \['power'\] and stores \['extra', 'power'\]"),
+        (Inverted, "score higher.*Median .* is below"),
+        (DependsOnOthers, "independent of the clips scored.*together and alone differ by up to"),
+        (KeepsObjects, "restored.*first_ is not a numeric array"),
+        (Biased, "distributed like scores of new normal clips.*It is [3-9][0-9]%"),
+        (NeedsTenClips, "fitted to three clips or more.*RuntimeError: ten clips, please"),
     ],
 )
-def test_a_broken_promise_is_named(broken: type[AnomalyDetector], message: str) -> None:
+def test_a_failed_check_is_named(broken: type[AnomalyDetector], message: str) -> None:
     check_detector(Distance)
-    with pytest.raises(AssertionError, match=f"{broken.__name__} breaks a promise: .*{message}"):
+    with pytest.raises(AssertionError, match=f"{broken.__name__} fails a check: .*{message}"):
         check_detector(broken)
 
 
-def test_unknown_names_are_answered_with_the_nearest() -> None:
+def test_unknown_names_suggest_the_nearest() -> None:
     with pytest.raises(HarkenError, match="mahalanobis"):
         create_detector("mahalonobis")
     with pytest.raises(HarkenError, match="neighbours"):
@@ -130,13 +130,13 @@ def test_nearest_is_exact(
     if blocked:
         expected[np.abs(x_blocks[:, None] - y_blocks[None]) <= 1] = np.inf
     expected = np.pad(np.sort(expected, axis=1)[:, :k], [(0, 0), (0, max(0, k - bank))], constant_values=np.inf)
-    found, rows = nearest(
+    distances, rows = nearest(
         x, y, k, metric=metric, weights_M=weights, offsets_M=offsets,
         query_blocks_N=x_blocks if blocked else None, bank_blocks_M=y_blocks if blocked else None,
         block_reach=1,
     )  # fmt: skip
-    np.testing.assert_allclose(found, expected, atol=1e-12)
-    assert ((rows >= 0) == np.isfinite(found)).all()
+    np.testing.assert_allclose(distances, expected, atol=1e-12)
+    assert ((rows >= 0) == np.isfinite(distances)).all()
 
 
 def test_knn_held_out_scores_are_leave_one_block_out() -> None:
@@ -148,7 +148,7 @@ def test_knn_held_out_scores_are_leave_one_block_out() -> None:
     np.testing.assert_allclose(detector.train_scores_, np.sort(distances, axis=1)[:, :2].mean(axis=1))
 
 
-def test_local_density_is_its_equation() -> None:
+def test_local_density_follows_its_equation() -> None:
     bank, queries = clips(25).astype(np.float64), clips(6, seed=1).astype(np.float64)
     detector = create_detector("local_density", {"neighbours": 4, "exponent": 0.7, "space": "standard"}).fit(bank)
     z, q = (bank - detector.mean_) / detector.scale_, (queries - detector.mean_) / detector.scale_
@@ -158,11 +158,11 @@ def test_local_density_is_its_equation() -> None:
 
 
 def labelled(count: int, targets: int) -> np.ndarray:
-    """Labels of which the last few, if any, are target."""
+    """Domain labels, the last `targets` of them `target`."""
     return np.where(np.arange(count) < count - targets, "source", "target")
 
 
-# Every variant of the detectors with options, for the parts of the suite that options could break.
+# Variants of the detectors with options, for the checks that options could break.
 VARIANTS = pytest.mark.parametrize(
     ("name", "parameters"),
     [
@@ -186,27 +186,27 @@ VARIANTS = pytest.mark.parametrize(
 
 
 @VARIANTS
-def test_every_variant_keeps_the_manners(name: str, parameters: dict[str, object]) -> None:
+def test_every_variant_passes_the_checks(name: str, parameters: dict[str, object]) -> None:
     bank, labels, blocks = clips(), np.array(domains(60)), np.arange(60) // 2
     order = np.random.default_rng(3).permutation(60)
-    one = create_detector(name, parameters).fit(bank, labels, blocks)
-    other = create_detector(name, parameters).fit(bank[order], labels[order], blocks[order])
+    detector = create_detector(name, parameters).fit(bank, labels, blocks)
+    reordered = create_detector(name, parameters).fit(bank[order], labels[order], blocks[order])
     queries = clips(20, seed=1)
-    found = one.score(queries)
-    assert np.isfinite(found).all()
-    np.testing.assert_array_equal(found, other.score(queries))
-    np.testing.assert_array_equal(one.train_scores_[order], other.train_scores_)
-    np.testing.assert_array_equal(found, [one.score(row[None])[0] for row in queries])
-    for key in set(one.state()) - {"train_scores_"}:
-        assert one.state()[key].tobytes() == other.state()[key].tobytes()
-    restored = create_detector(name, one.get_params()).restored(one.state())
-    np.testing.assert_array_equal(found, restored.score(queries))
+    scores = detector.score(queries)
+    assert np.isfinite(scores).all()
+    np.testing.assert_array_equal(scores, reordered.score(queries))
+    np.testing.assert_array_equal(detector.train_scores_[order], reordered.train_scores_)
+    np.testing.assert_array_equal(scores, [detector.score(row[None])[0] for row in queries])
+    for key in set(detector.state()) - {"train_scores_"}:
+        assert detector.state()[key].tobytes() == reordered.state()[key].tobytes()
+    restored = create_detector(name, detector.get_params()).restored(detector.state())
+    np.testing.assert_array_equal(scores, restored.score(queries))
 
 
 @VARIANTS
 @pytest.mark.parametrize("targets", [0, 1, 2, 3])
 @pytest.mark.parametrize("count", [4, 30])
-def test_every_variant_takes_few_target_clips(
+def test_every_variant_accepts_few_target_clips(
     name: str, parameters: dict[str, object], count: int, targets: int
 ) -> None:
     for bank in (clips(count), np.repeat(clips(count // 2), 2, axis=0), np.ones((count, 4), np.float32)):
@@ -219,7 +219,7 @@ def test_every_variant_takes_few_target_clips(
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("form", ["ratio", "difference"])
 @pytest.mark.parametrize("domain_wise", [False, True])
-def test_ldn_is_its_equation(metric: str, form: str, domain_wise: bool) -> None:
+def test_ldn_follows_its_equation(metric: str, form: str, domain_wise: bool) -> None:
     bank, queries, labels = clips(25).astype(np.float64), clips(6, seed=1).astype(np.float64), labelled(25, 6)
     parameters = {"neighbours": 4, "form": form, "space": "raw", "metric": metric, "domain_wise": domain_wise}
     if domain_wise:
@@ -235,15 +235,15 @@ def test_ldn_is_its_equation(metric: str, form: str, domain_wise: bool) -> None:
     np.testing.assert_allclose(detector.score(queries), expected.min(axis=1), rtol=1e-9)
 
 
-def test_local_density_of_power_one_is_ldn_in_units_of_the_median() -> None:
-    one = create_detector("local_density", {"exponent": 1.0}).fit(clips(), domains(60))
-    other = create_detector("ldn").fit(clips(), domains(60))
+def test_local_density_with_exponent_one_is_ldn_times_the_median_radius() -> None:
+    density = create_detector("local_density", {"exponent": 1.0}).fit(clips(), domains(60))
+    ldn = create_detector("ldn").fit(clips(), domains(60))
     queries = clips(9, seed=1)
-    np.testing.assert_allclose(one.score(queries) / other.score(queries), np.median(other.radius_), rtol=1e-9)
+    np.testing.assert_allclose(density.score(queries) / ldn.score(queries), np.median(ldn.radius_), rtol=1e-9)
 
 
 def test_neighbourhoods_end_where_their_cluster_ends() -> None:
-    """Clusters of 4 and of 30: four have three neighbours, thirty have as many as are allowed."""
+    """Clusters of 4 and of 30: three neighbours in the first, the maximum in the second."""
     rng = np.random.default_rng(0)
     rows = np.concatenate([rng.normal(size=(4, 6)), 40 + rng.normal(size=(30, 6))])
     distances = np.sort(cdist(rows, rows), axis=1)[:, 1:18]
@@ -256,7 +256,7 @@ def test_neighbourhoods_end_where_their_cluster_ends() -> None:
 
 
 def test_varmin_finds_the_power_of_least_variance() -> None:
-    """Against every power tried one by one, on leave-one-out scores that are written out."""
+    """Against a search over all powers with explicit leave-one-out scores."""
     rng = np.random.default_rng(0)
     bank = rng.normal(size=(40, 3)) * np.exp(rng.normal(size=(40, 1)))
     detector = create_detector("varmin", {"neighbours": 3, "space": "raw"}).fit(bank)
@@ -264,10 +264,10 @@ def test_varmin_finds_the_power_of_least_variance() -> None:
     for power in np.linspace(0, 1, 41):
         scores = []
         for x in range(40):
-            rest = np.delete(bank, x, axis=0)
-            radius = np.sort(cdist(rest, rest), axis=1)[:, 1:4].mean(axis=1)
+            others = np.delete(bank, x, axis=0)
+            radius = np.sort(cdist(others, others), axis=1)[:, 1:4].mean(axis=1)
             radius = np.maximum(radius, 0.05 * np.median(radius))
-            scores.append((np.log(cdist(bank[[x]], rest)[0]) - power * np.log(radius)).min())
+            scores.append((np.log(cdist(bank[[x]], others)[0]) - power * np.log(radius)).min())
         variance[power] = np.var(scores)
     assert detector.exponent_ == pytest.approx([min(variance, key=variance.get)])
 
@@ -283,8 +283,8 @@ def test_varmin_levels_domains_of_different_scale() -> None:
     assert plain[60:].mean() - plain[:60].mean() > 2
 
 
-def test_bands_find_neighbours_of_their_own() -> None:
-    """A mixture of two clips that were heard is normal to each band."""
+def test_each_band_has_its_own_nearest_neighbour() -> None:
+    """A mixture of two training clips is normal in each band."""
     bank = clips(30).astype(np.float64)
     mixed = np.concatenate([bank[:1, :6], bank[1:2, 6:]], axis=1)
     detector = create_detector("beam", {"bands": 2}).fit(bank)
@@ -293,12 +293,12 @@ def test_bands_find_neighbours_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("neighbours", [0, 3])
-def test_beam_is_its_equation(neighbours: int) -> None:
+def test_beam_follows_its_equation(neighbours: int) -> None:
     bank, queries = clips(25).astype(np.float64), clips(6, seed=1).astype(np.float64)
     columns = []
-    for part in (slice(0, 4), slice(4, 8), slice(8, 12)):
-        radius = np.sort(cdist(bank[:, part], bank[:, part]), axis=1)[:, 1:4].mean(axis=1) if neighbours else 1.0
-        columns.append((cdist(queries[:, part], bank[:, part]) / radius).min(axis=1))
+    for band in (slice(0, 4), slice(4, 8), slice(8, 12)):
+        radius = np.sort(cdist(bank[:, band], bank[:, band]), axis=1)[:, 1:4].mean(axis=1) if neighbours else 1.0
+        columns.append((cdist(queries[:, band], bank[:, band]) / radius).min(axis=1))
     views = {"mean": np.mean(columns, axis=0), "max": np.max(columns, axis=0)}
     for view, expected in views.items():
         parameters = {"bands": 3, "view": view, "neighbours": neighbours, "space": "raw"}
@@ -323,7 +323,7 @@ def test_smote_draws_target_clips_between_target_clips() -> None:
 
 
 @pytest.mark.parametrize("targets", [0, 1])
-def test_smote_leaves_alone_what_has_no_neighbour(targets: int) -> None:
+def test_smote_skips_domains_of_one_clip(targets: int) -> None:
     assert len(smote(clips(9), labelled(9, targets), seed=0)[0]) == 9
 
 
@@ -349,7 +349,7 @@ def test_banks() -> None:
             create_detector(name, {"oversample": "adasyn"}).fit(rows)
 
 
-def test_fusion_is_the_least_or_mean_standardised_score() -> None:
+def test_fusion_is_the_minimum_or_mean_standardised_score() -> None:
     bank, queries = clips(), clips(9, seed=1)
     names = ["knn", "mahalanobis"]
     standardised = []
@@ -364,12 +364,12 @@ def test_fusion_is_the_least_or_mean_standardised_score() -> None:
 @pytest.mark.parametrize(
     ("name", "parameters", "expected"),
     [
-        ("ldn", {"neighbours": 0}, "at least one"),
+        ("ldn", {"neighbours": 0}, "at least 1"),
         ("ldn", {"neighbours": "some"}, "auto"),
         ("ldn", {"source_neighbours": 3}, "domain_wise"),
         ("ldn", {"form": "sum"}, "unknown form"),
         ("ldn", {"space": "curved"}, "unknown space"),
-        ("varmin", {"neighbours": 0}, "at least one"),
+        ("varmin", {"neighbours": 0}, "at least 1"),
         ("beam", {"view": "median"}, "unknown view"),
         ("beam", {"bands": 0}, "bands"),
         ("fusion", {"members": []}, "at least one"),
@@ -378,12 +378,12 @@ def test_fusion_is_the_least_or_mean_standardised_score() -> None:
         ("fusion", {"rule": "max"}, "unknown rule"),
     ],
 )
-def test_impossible_parameters_are_refused(name: str, parameters: dict[str, object], expected: str) -> None:
+def test_invalid_parameters_are_refused(name: str, parameters: dict[str, object], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         create_detector(name, parameters).fit(clips(), domains(60))
 
 
-def test_lof_is_scikit_learns() -> None:
+def test_lof_equals_scikit_learn() -> None:
     bank, queries = clips(40).astype(np.float64), clips(6, seed=1).astype(np.float64)
     detector = create_detector("lof", {"neighbours": 5}).fit(bank)
     scale = lambda rows: (rows - detector.mean_) / detector.scale_  # noqa: E731
@@ -392,7 +392,7 @@ def test_lof_is_scikit_learns() -> None:
 
 
 @pytest.mark.parametrize("shape", [(50, 20), (20, 50), (300, 7)])
-def test_shrinkage_is_ledoit_and_wolfs(shape: tuple[int, int]) -> None:
+def test_shrinkage_equals_ledoit_wolf(shape: tuple[int, int]) -> None:
     rows = clips(*shape).astype(np.float64)
     rows -= rows.mean(axis=0)
     oracle = LedoitWolf(assume_centered=True).fit(rows).shrinkage_
@@ -401,7 +401,7 @@ def test_shrinkage_is_ledoit_and_wolfs(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("count", [10, 500])
 def test_whitening_is_a_power_of_the_shrunk_covariance(count: int) -> None:
-    """The low-rank form for few clips and the full one for many agree with C^(-p/2) written out."""
+    """The low-rank form for few clips and the full one for many agree with C^(-p/2)."""
     dimensions = 20
     bank = clips(count, dimensions).astype(np.float64)
     labels = np.array(["a", "b"])[np.arange(count) % 5 // 4]
@@ -419,12 +419,12 @@ def test_whitening_is_a_power_of_the_shrunk_covariance(count: int) -> None:
     np.testing.assert_allclose(cdist(space.apply(bank), space.apply(bank)), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_states_are_found_where_there_are_some() -> None:
+def test_separated_states_are_found() -> None:
     rng = np.random.default_rng(0)
     truth = np.repeat([0, 1, 2], [30, 20, 10])
     centres = rng.normal(size=(3, 8)) * 6
-    found = find_states(centres[truth] + rng.normal(size=(60, 8)))
-    np.testing.assert_array_equal(found, truth)
+    states = find_states(centres[truth] + rng.normal(size=(60, 8)))
+    np.testing.assert_array_equal(states, truth)
     assert find_states(rng.normal(size=(60, 8))).max() == 0
     assert find_states(np.ones((10, 3))).max() == 0
 
@@ -432,8 +432,8 @@ def test_states_are_found_where_there_are_some() -> None:
 def test_nearest_neighbour_of_raw_embeddings_by_cosine() -> None:
     rng = np.random.default_rng(0)
     bank, queries = rng.normal(size=(30, 7)) + 3, rng.normal(size=(5, 7)) + 3
-    found = create_detector("knn", {"space": "raw", "metric": "cosine"}).fit(bank).score(queries)
+    scores = create_detector("knn", {"space": "raw", "metric": "cosine"}).fit(bank).score(queries)
     unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (queries, bank)]
-    np.testing.assert_allclose(found, 1 - (unit[0] @ unit[1].T).max(axis=1), atol=1e-12)
+    np.testing.assert_allclose(scores, 1 - (unit[0] @ unit[1].T).max(axis=1), atol=1e-12)
     with pytest.raises(ValueError, match="unknown space"):
         create_detector("knn", {"space": "cooked"}).fit(bank)

@@ -228,5 +228,5 @@ class Lenient(Levels):
 )
 def test_a_broken_promise_is_named(broken: type[Encoder], message: str) -> None:
     check_encoder(Levels)
-    with pytest.raises(AssertionError, match=f"{broken.__name__} breaks a promise: .*({message})"):
+    with pytest.raises(AssertionError, match=f"{broken.__name__} fails a check: .*({message})"):
         check_encoder(broken)

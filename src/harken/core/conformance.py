@@ -1,4 +1,4 @@
-"""Checks of what a kind of thing promises: functions whose docstring is the promise, and who say how it is broken."""
+"""Conformance checks: functions whose docstring states a property, and whose AssertionError says how it fails."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def check_all(name: str, checks: Iterable[Callable[[T], None]], thing: T) -> None:
-    """AssertionError with the first promise that `thing`, called `name`, breaks, whatever was raised."""
+def check_all(name: str, checks: Iterable[Callable[[T], None]], candidate: T) -> None:
+    """Run checks on `candidate`; AssertionError with its `name` for the first that fails, whatever it raised."""
     for check in checks:
         try:
-            check(thing)
+            check(candidate)
         except Exception as error:
-            said = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-            raise AssertionError(f"{name} breaks a promise: {check.__doc__} {said}".rstrip()) from error
+            reason = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+            raise AssertionError(f"{name} fails a check: {check.__doc__} {reason}".rstrip()) from error
 
 
-def require(kept: bool, otherwise: str) -> None:
-    """AssertionError that says `otherwise`, unless `kept`; also where Python leaves assert statements out."""
-    if not kept:
-        raise AssertionError(otherwise)
+def require(condition: bool, message: str) -> None:
+    """Raise AssertionError(message) unless `condition`; unlike assert statements, also under `python -O`."""
+    if not condition:
+        raise AssertionError(message)
 
 
-def require_refusal(act: Callable[[], object], otherwise: str, *words: str) -> None:
-    """AssertionError that says `otherwise` unless `act` raises a ValueError, with one of `words` in it, if any."""
+def require_refusal(call: Callable[[], object], message: str, *words: str) -> None:
+    """Raise AssertionError(message) unless `call` raises a ValueError that contains one of `words`, if any."""
     try:
-        act()
+        call()
     except ValueError as error:
-        require(not words or any(word in str(error) for word in words), f"It says only: {error}.")
+        require(not words or any(word in str(error) for word in words), f"The error says only: {error}.")
         return
-    raise AssertionError(otherwise)
+    raise AssertionError(message)

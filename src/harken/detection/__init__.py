@@ -15,7 +15,7 @@ __all__ = ["DEFAULT_DETECTOR", "AnomalyDetector", "create_detector", "detector_c
 
 DEFAULT_DETECTOR = "local_density"
 
-# Module and class, imported on use: some need scikit-learn, which takes a second to import.
+# Module and class, imported on use: scikit-learn takes a second to import.
 _DETECTORS = {
     "beam": ("harken.detection.beam", "BEAM"),
     "fusion": ("harken.detection.fusion", "Fusion"),
@@ -31,14 +31,14 @@ _DETECTORS = {
 
 
 def list_detectors() -> tuple[str, ...]:
-    """Names of all detectors that come with Harken."""
+    """Names of all built-in detectors."""
     return tuple(sorted(_DETECTORS))
 
 
 def detector_class(name: str) -> type[AnomalyDetector]:
-    """Class of the detector `name`, one of `list_detectors` or one's own, `file.py:Class` or `package.module:Class`.
+    """Class of the detector `name`: one of `list_detectors` or custom, `file.py:Class` or `package.module:Class`.
 
-    Raises HarkenError, naming the nearest, where there is none; see `load_class`.
+    Raises HarkenError, suggesting the nearest name, for an unknown one; see `load_class`.
     """
     if is_custom(name):
         return load_class(name, AnomalyDetector)  # type: ignore[type-abstract]
@@ -46,23 +46,23 @@ def detector_class(name: str) -> type[AnomalyDetector]:
         hint = f"Write it as {name}:Class" if name.endswith(".py") else _nearest(name, _DETECTORS)
         raise HarkenError(f"unknown detector {name!r}", next_step=hint)
     module, attribute = _DETECTORS[name]
-    found: type[AnomalyDetector] = getattr(import_module(module), attribute)
-    return found
+    cls: type[AnomalyDetector] = getattr(import_module(module), attribute)
+    return cls
 
 
 def create_detector(name: str, parameters: Mapping[str, Any] | None = None) -> AnomalyDetector:
-    """An unfitted detector; see `detector_class`. HarkenError, naming the nearest, for an unknown parameter."""
-    found = detector_class(name)
-    given, known = parameters or {}, signature(found).parameters
+    """Create an unfitted detector; see `detector_class`. Raises HarkenError for unknown and missing parameters."""
+    cls = detector_class(name)
+    given, accepted = parameters or {}, signature(cls).parameters
     for parameter in given:
-        if parameter not in known:
-            raise HarkenError(f"{name} has no parameter {parameter!r}", next_step=_nearest(parameter, known))
-    for parameter, about in known.items():
-        if about.default is Parameter.empty and parameter not in given:
+        if parameter not in accepted:
+            raise HarkenError(f"{name} has no parameter {parameter!r}", next_step=_nearest(parameter, accepted))
+    for parameter, definition in accepted.items():
+        if definition.default is Parameter.empty and parameter not in given:
             raise HarkenError(f"{name} needs the parameter {parameter!r}", next_step="Set it under parameters")
     with blamed(name):
-        return found(**given)
+        return cls(**given)
 
 
-def _nearest(word: str, known: Mapping[str, Any]) -> str:
-    return did_you_mean(word, known, f"Choose one of {', '.join(sorted(known)) or 'none'}")
+def _nearest(word: str, names: Mapping[str, Any]) -> str:
+    return did_you_mean(word, names, f"Choose one of {', '.join(sorted(names)) or 'none'}")

@@ -1,4 +1,4 @@
-"""What a detector is: it learns from embeddings of normal clips and scores others. Higher = more anomalous."""
+"""Base class of detectors: fitted on embeddings of normal clips, they score others. Higher = more anomalous."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ FOLDS = 10
 
 
 class AnomalyDetector(ABC):
-    """Base of every detector: scikit-learn manners, with two additions.
+    """Base class of all detectors: the scikit-learn estimator interface, with two additions.
 
-    * `fit` leaves `train_scores_`: the score that each training clip would get from the others. They are what
-      thresholds and p-values are made from; scores of clips that the detector has seen say nothing.
-    * The fitted state is plain arrays (`state`, `restored`), so that it is stored without pickle.
+    * `fit` sets `train_scores_`, the held-out score of each training clip. Thresholds and p-values are computed from
+      them; scores of clips that the detector was fitted on are biased.
+    * The fitted state is a set of arrays (`state`, `restored`), stored without pickle.
 
-    A subclass stores its parameters in `__init__` under their own names and nothing else, implements `_fit` and
-    `_score`, sets `mean_`, keeps what it learns in attributes that end in `_`, and may replace `_held_out`.
-    Scores depend on the set of training clips, not on their order, and one clip's score not on the others
-    that are scored with it, to the last bit.
+    A subclass stores its parameters in `__init__` under their names and nothing else, implements `_fit` and
+    `_score`, sets `mean_`, keeps learned values in attributes that end in `_`, and may override `_held_out`.
+    Scores depend on the set of training clips but not on their order, and the score of a clip does not depend on the
+    others scored in the same call, to the last bit.
     """
 
     name: ClassVar[str]
 
     train_scores_: Float64
-    #: mean of each dimension over the training clips (zeros where a detector does not centre them); `_fit` sets it
+    #: (D,) mean over the training clips (zeros if the detector does not centre them); set by `_fit`
     mean_: Float64
 
     def fit(
         self, embeddings_ND: ArrayLike, domains_N: ArrayLike | None = None, blocks_N: ArrayLike | None = None
     ) -> Self:
-        """Learn from normal clips.
+        """Fit to normal clips.
 
         embeddings_ND: (clips, dimensions), finite, at least three clips.
-        domains_N: a label a clip (`source`, `target`, an operating state, ...); None: all alike.
-        blocks_N: an integer a clip, consecutive numbers for neighbours in time. Clips of one block or of
-            neighbouring ones are so close in time that they must not vouch for each other: in `train_scores_`
-            they are left out together (purged cross-validation). None: each clip stands alone.
-        Raises ValueError for input of another form.
+        domains_N: label per clip (`source`, `target`, an operating state, ...); None: a single domain.
+        blocks_N: integer per clip, consecutive for neighbours in time. Clips of the same or adjacent blocks are
+            correlated: for `train_scores_` they are held out together (purged cross-validation). None: clips are
+            independent.
+        Raises ValueError for invalid input.
         """
         bank_ND, domains, blocks = self._checked(embeddings_ND, domains_N, blocks_N)
-        # One canonical order: sums and initial guesses then do not depend on the order of files.
+        # Canonical order: sums and initial values then do not depend on the order of files.
         order = canonical_order(bank_ND)
         bank_ND, domains, blocks = bank_ND[order], domains[order], blocks[order]
         self._fit(bank_ND, domains)
@@ -58,15 +58,15 @@ class AnomalyDetector(ABC):
         return self
 
     def score(self, embeddings_ND: ArrayLike) -> Float64:
-        """(clips, dimensions) -> (clips,) float64, higher = more anomalous."""
+        """(clips, dimensions) -> (clips,) float64, higher = more anomalous. Raises ValueError for invalid input."""
         queries_ND = self._checked_queries(embeddings_ND)
         return self._score(queries_ND) if len(queries_ND) else np.empty(0)
 
     def score_with_nearest(self, embeddings_ND: ArrayLike) -> tuple[Float64, Ints | None]:
-        """Scores as of `score`, and the training clip that each clip was judged by, both (clips,), from one search.
+        """Scores as from `score`, and the training clip each clip was compared with, both (clips,), from one search.
 
-        A training clip is named by its row in the order of `canonical_order`. None for a detector that does not judge
-        a clip by a single training clip.
+        A training clip is given by its row in `canonical_order`. None for detectors that do not compare with a single
+        training clip.
         """
         queries_ND = self._checked_queries(embeddings_ND)
         return self._score_with_nearest(queries_ND) if len(queries_ND) else (np.empty(0), None)
@@ -83,7 +83,7 @@ class AnomalyDetector(ABC):
 
     @property
     def dimensions(self) -> int:
-        """D of the embeddings that it was fitted on."""
+        """Dimension D of the embeddings it was fitted on."""
         return self.mean_.shape[0]
 
     @abstractmethod
@@ -96,20 +96,20 @@ class AnomalyDetector(ABC):
         return self._score(queries_ND), None
 
     def _held_out(self, bank_ND: Float64, domains_N: NDArray[np.str_], blocks_N: Ints) -> Float64:
-        """Cross-conformal scores (Vovk 2015): each fold of whole blocks is scored by a refit on what is not near it."""
+        """Cross-conformal scores (Vovk 2015): each fold of blocks is scored by a refit without it and adjacent ones."""
         scores_N = np.empty(len(bank_ND))
-        fold_N = fold_of_block(blocks_N, domains_N)
+        fold_N = assign_folds(blocks_N, domains_N)
         for fold in np.unique(fold_N):
             held = fold_N == fold
-            rest = type(self)(**self.get_params())
+            refit = type(self)(**self.get_params())
             fold_blocks = np.unique(blocks_N[held])
             near = np.isin(blocks_N, np.concatenate([fold_blocks - 1, fold_blocks, fold_blocks + 1]))
-            # Where every block borders on the fold, at least its own clips are left out.
+            # Where every block is adjacent to the fold, only its own clips are left out.
             kept = np.flatnonzero(~near) if (~near).sum() > 1 else np.flatnonzero(~held)
-            # No detector learns from a lone clip; twice the same one has no spread either.
+            # No detector can be fitted to a single clip; a duplicate adds no spread.
             kept = np.repeat(kept, 2) if len(kept) == 1 else kept
-            rest._fit(bank_ND[kept], domains_N[kept])
-            scores_N[held] = rest._score(bank_ND[held])
+            refit._fit(bank_ND[kept], domains_N[kept])
+            scores_N[held] = refit._score(bank_ND[held])
         return scores_N
 
     @staticmethod
@@ -123,15 +123,15 @@ class AnomalyDetector(ABC):
             raise ValueError("embeddings are not finite")
         count = len(bank_ND)
         labels = np.full(count, "") if domains is None else np.asarray(domains).astype(str)
-        # Clips that stand alone get every other number: none has a neighbour.
+        # Independent clips get every other number: none are adjacent.
         groups = 2 * np.arange(count) if blocks is None else np.asarray(blocks)
         if labels.shape != (count,) or groups.shape != (count,):
             raise ValueError(f"{count} clips need as many domains and blocks")
         if not np.issubdtype(groups.dtype, np.integer):
-            raise ValueError("blocks are integers")
+            raise ValueError("blocks must be integers")
         groups = groups.astype(np.int64)
         if len(np.unique(groups)) == 1:
-            raise ValueError("all clips are of one block: nothing is left to compare them with")
+            raise ValueError("all clips are in one block: none are left to compare them with")
         return bank_ND, labels, groups
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class AnomalyDetector(ABC):
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Everything learned, as arrays by name."""
+        """Learned attributes, name -> array."""
         return {
             name: np.asarray(value)
             for name, value in sorted(vars(self).items())
@@ -154,19 +154,19 @@ class AnomalyDetector(ABC):
         return self
 
     def _rebuild(self) -> None:
-        """Make again what `_fit` derives from the state but does not keep in it."""
+        """Recompute what `_fit` derives from the state but does not store in it."""
 
 
 def canonical_order(embeddings_ND: ArrayLike) -> Ints:
-    """(clips,) rows in the one order in which a detector learns, however they come: that of their bytes."""
+    """(clips,) row indices sorted by the bytes of the rows: the order in which detectors are fitted."""
     rows_ND = np.asarray(embeddings_ND, dtype=np.float64)
     return np.array(sorted(range(len(rows_ND)), key=lambda row: rows_ND[row].tobytes()), dtype=np.int64)
 
 
-def fold_of_block(blocks_N: Ints, domains_N: NDArray[np.str_], folds: int = FOLDS) -> Ints:
+def assign_folds(blocks_N: Ints, domains_N: NDArray[np.str_], folds: int = FOLDS) -> Ints:
     """(clips,) fold number of each clip: whole blocks, consecutive ones together, each domain spread over all folds.
 
-    Domains are spread because a fold that held all target clips would judge them by source clips alone.
+    Domains are spread because a fold with all target clips would be scored by source clips only.
     """
     domain_of_block = dict(zip(blocks_N.tolist(), domains_N.tolist(), strict=True))
     by_domain: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""A memory bank for each frequency band."""
+"""One memory bank per frequency band."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from harken.detection.space import SpaceName
 
 
 class BEAM(InSpace):
-    """Each band of the embedding finds its own nearest normal clip; the bands' distances are joined.
+    """Nearest normal clip per band of the embedding; the distances of the bands are combined.
 
         d_b(x) = min_y d(x_b, y_b) [/ r_b(y)],    b = 1 .. bands
 
         mean:  1/B sum_b d_b(x)    max:  max_b d_b(x)    dual:  z(mean) + z(max)
 
-    where z standardises by the scores that normal clips get from the others. A normal sound whose bands vary
-    independently need not have been heard in this very combination, and no loud band outvotes the others (BEAM,
-    arXiv 2603.13749, which averages; `max` and `dual` also hear what is odd in one band alone).
+    where z standardises by the held-out scores of normal clips. A normal sound whose bands vary independently need not
+    occur in the same combination in the training clips, and no loud band dominates the others (BEAM, arXiv
+    2603.13749, which averages; `max` and `dual` also detect anomalies confined to one band).
 
-    bands: equal, consecutive parts of the D dimensions, such as the pooling `bands:...` makes them; where they do not
-        divide D, some are longer by one.
-    neighbours: K of local density normalisation in each band, r_b(y) being the mean distance from y_b to its K nearest;
-        0 for none.
-    space: where d is measured, see `fit_space`; `whitened` mixes bands, as far as these go together in normal clips.
+    bands: number of equal, consecutive ranges of the D dimensions, as produced by the pooling `bands:...`; if it does
+        not divide D, some are longer by one.
+    neighbours: K of local density normalisation in each band, where r_b(y) is the mean distance from y_b to its K
+        nearest; 0: none.
+    space: see `fit_space`; `whitened` mixes bands that are correlated in normal clips.
     """
 
     name: ClassVar[str] = "beam"
 
-    #: clips as they lie in the space, and (bands, clips) factors of distances
+    #: training clips mapped into the space, and (bands, clips) factors of distances
     bank_: Float64
     weights_: Float64
-    #: of mean and max over the bands, for `dual`
+    #: mean and standard deviation of the views mean and max, for `dual`
     location_: Float64
     spread_: Float64
 
@@ -58,15 +58,15 @@ class BEAM(InSpace):
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
         if self.view not in ("mean", "max", "dual"):
-            raise ValueError(f"unknown view {self.view!r}; there are mean, max and dual")
+            raise ValueError(f"unknown view {self.view!r}; choose mean, max or dual")
         if self.bands < 1 or self.neighbours < 0:
-            raise ValueError("bands >= 1 and neighbours >= 0")
+            raise ValueError("bands must be >= 1 and neighbours >= 0")
         self._fit_space(bank_ND, domains_N)
         self.bank_ = self._space.apply(bank_ND)
-        self.weights_ = np.ones((len(self._parts()), len(bank_ND)))
+        self.weights_ = np.ones((len(self._band_slices()), len(bank_ND)))
         if self.neighbours:
-            for weights_M, part in zip(self.weights_, self._parts(), strict=True):
-                distance_MK = neighbour_distances(self.bank_[:, part], self.neighbours, self.metric)[0]
+            for weights_M, band in zip(self.weights_, self._band_slices(), strict=True):
+                distance_MK = neighbour_distances(self.bank_[:, band], self.neighbours, self.metric)[0]
                 weights_M[:] = 1.0 / floored(distance_MK.mean(axis=1))[0]
         self.location_, self.spread_ = np.zeros(2), np.ones(2)
         if self.view == "dual":
@@ -74,23 +74,23 @@ class BEAM(InSpace):
             self.location_, spread_V = views_NV.mean(axis=0), views_NV.std(axis=0)
             self.spread_ = np.where(spread_V > 0, spread_V, 1.0)
 
-    def _parts(self) -> list[slice]:
+    def _band_slices(self) -> list[slice]:
         dimensions = len(self.mean_)
         count = min(self.bands, dimensions)
         edges = [dimensions * band // count for band in range(count + 1)]
         return [slice(start, stop) for start, stop in pairwise(edges)]
 
-    def _views(self, placed_ND: Float64, itself_N: Ints | None) -> Float64:
-        """(N, 2) mean and max over the bands; itself_N: numbers of the clips in the bank, which are passed over."""
-        numbers_M = None if itself_N is None else np.arange(len(self.bank_))
+    def _views(self, mapped_ND: Float64, self_N: Ints | None) -> Float64:
+        """(N, 2) mean and max over the bands. self_N: rows of the clips in the bank, which are excluded."""
+        numbers_M = None if self_N is None else np.arange(len(self.bank_))
         columns = [
             nearest(
-                placed_ND[:, part], self.bank_[:, part], 1, metric=self.metric, weights_M=weights_M,
-                query_blocks_N=itself_N, bank_blocks_M=numbers_M,
+                mapped_ND[:, band], self.bank_[:, band], 1, metric=self.metric, weights_M=weights_M,
+                query_blocks_N=self_N, bank_blocks_M=numbers_M,
             )[0][:, 0]
-            for part, weights_M in zip(self._parts(), self.weights_, strict=True)
+            for band, weights_M in zip(self._band_slices(), self.weights_, strict=True)
         ]  # fmt: skip
-        # Bands last in memory: a row's sum then has the same bits whatever rows it comes with.
+        # Bands last in memory: the sum of a row is then bitwise independent of the other rows.
         distance_NB = np.ascontiguousarray(np.stack(columns, axis=1))
         return np.stack([distance_NB.mean(axis=1), distance_NB.max(axis=1)], axis=1)
 

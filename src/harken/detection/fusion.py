@@ -1,4 +1,4 @@
-"""Several detectors as one, without labels."""
+"""Unsupervised fusion of several detectors."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from harken.detection.base import AnomalyDetector, Float64, Ints
 
 
 class Fusion(AnomalyDetector):
-    """score(x) = min_j (s_j(x) - m_j) / v_j, with m_j, v_j mean and deviation of detector j's scores of normal clips.
+    """score(x) = min_j (s_j(x) - m_j) / v_j, with m_j, v_j mean and standard deviation of detector j's normal scores.
 
     "Scoring backends matter more than pooling" (arXiv 2606.19269): no detector is best for every machine, and with the
-    minimum a clip is anomalous if all agree that it is. Normal clips are scored held out, each by what was learned
-    from the others.
+    minimum a clip is anomalous if all detectors agree. m_j and v_j are taken over held-out scores.
 
-    members: names of detectors, or {"detector": name, "parameters": {...}}. rule: `min` or `mean` over them.
+    members: names of detectors, or {"detector": name, "parameters": {...}}. rule: `min` or `mean` over the members.
     """
 
     name: ClassVar[str] = "fusion"
@@ -37,17 +36,17 @@ class Fusion(AnomalyDetector):
 
     def _create(self) -> list[AnomalyDetector]:
         if self.rule not in ("min", "mean"):
-            raise ValueError(f"unknown rule {self.rule!r}; there are min and mean")
+            raise ValueError(f"unknown rule {self.rule!r}; choose min or mean")
         if isinstance(self.members, str) or not len(self.members):
-            raise ValueError("members is a list of at least one detector")
-        made = []
+            raise ValueError("members must be a list of at least one detector")
+        detectors = []
         for member in self.members:
-            about: Mapping[str, Any] = {"detector": member} if isinstance(member, str) else member
-            unknown = set(about) - {"detector", "parameters"}
-            if unknown or "detector" not in about:
-                raise ValueError(f"a member is a name or has detector and parameters, not {', '.join(sorted(about))}")
-            made.append(create_detector(about["detector"], about.get("parameters")))
-        return made
+            spec: Mapping[str, Any] = {"detector": member} if isinstance(member, str) else member
+            unknown = set(spec) - {"detector", "parameters"}
+            if unknown or "detector" not in spec:
+                raise ValueError(f"a member is a name or has detector and parameters, not {', '.join(sorted(spec))}")
+            detectors.append(create_detector(spec["detector"], spec.get("parameters")))
+        return detectors
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
         self._members = self._create()
@@ -56,7 +55,7 @@ class Fusion(AnomalyDetector):
             member._fit(bank_ND, domains_N)
 
     def _held_out(self, bank_ND: Float64, domains_N: NDArray[np.str_], blocks_N: Ints) -> Float64:
-        """Of each member, fused: the members' own held-out scores also say how to standardise them."""
+        """Fused held-out scores of the members, which also give location and spread of each."""
         scores_NJ = np.stack([member._held_out(bank_ND, domains_N, blocks_N) for member in self._members], axis=1)
         self.location_, spread_J = scores_NJ.mean(axis=0), scores_NJ.std(axis=0)
         self.spread_ = np.where(spread_J > 0, spread_J, 1.0)
@@ -70,18 +69,18 @@ class Fusion(AnomalyDetector):
         return self._fused(np.stack([member._score(queries_ND) for member in self._members], axis=1))
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Everything learned, as arrays by name; those of member 0 begin with `0.`."""
-        found = super().state()
+        """Learned attributes, name -> array; names of member 0 begin with `0.`."""
+        arrays = super().state()
         for number, member in enumerate(self._members):
-            found |= {f"{number}.{name}": array for name, array in member.state().items()}
-        return found
+            arrays |= {f"{number}.{name}": array for name, array in member.state().items()}
+        return arrays
 
     def restored(self, state: dict[str, NDArray[Any]]) -> Self:
         """This unfitted detector with the state of a fitted one; scores are the same to the last bit."""
-        own = {name: array for name, array in state.items() if "." not in name}
+        own_state = {name: array for name, array in state.items() if "." not in name}
         self._members = []
         for number, member in enumerate(self._create()):
             prefix = f"{number}."
-            part = {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
-            self._members.append(member.restored(part))
-        return super().restored(own)
+            member_state = {name.removeprefix(prefix): a for name, a in state.items() if name.startswith(prefix)}
+            self._members.append(member.restored(member_state))
+        return super().restored(own_state)

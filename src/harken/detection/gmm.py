@@ -1,4 +1,4 @@
-"""Gaussian mixture: negative log-likelihood."""
+"""Gaussian mixture model: negative log-likelihood."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from harken.detection.space import standardisation
 class GMM(AnomalyDetector):
     """-log p(x) under a mixture of `components` Gaussians with diagonal covariances.
 
-    At most one component for every ten clips. Dimensions that the training clips leave almost constant are
-    kept from ruling the likelihood by `regularisation`, in units of a standardised dimension's variance.
+    At most one component per ten clips. `regularisation` is added to the variance of each standardised dimension, so
+    that almost constant dimensions do not dominate the likelihood.
     """
 
     name: ClassVar[str] = "gmm"

@@ -1,4 +1,4 @@
-"""Detectors that compare clips in a learned space."""
+"""Base class of detectors that compare clips in a learned space."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harken.detection.space import Space, SpaceName, fit_space
 
 
 class InSpace(AnomalyDetector):
-    """Base of detectors with a parameter `space`, see `fit_space`, whose space is part of their state."""
+    """Base class of detectors with a parameter `space` (see `fit_space`); the fitted space is part of their state."""
 
     scale_: Float64
     basis_: Float64
@@ -20,9 +20,9 @@ class InSpace(AnomalyDetector):
     space: SpaceName
 
     def _fit_space(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
-        found = fit_space(bank_ND, domains_N, self.space)
-        self.mean_, self.scale_ = found.mean_D, found.scale_D
-        self.basis_, self.gain_, self.rest_ = found.basis_DR, found.gain_R, found.rest
+        space = fit_space(bank_ND, domains_N, self.space)
+        self.mean_, self.scale_ = space.mean_D, space.scale_D
+        self.basis_, self.gain_, self.rest_ = space.basis_DR, space.gain_R, space.rest
         self._rebuild()
 
     def _rebuild(self) -> None:

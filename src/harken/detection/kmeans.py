@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.detection.base import AnomalyDetector, Float64
-from harken.detection.memory_bank import centres_of, is_source
+from harken.detection.memory_bank import is_source, kmeans_centres
 from harken.detection.neighbours import Metric, nearest, unit_rows
 from harken.detection.space import scaling
 
 
 class KMeans(AnomalyDetector):
-    """Distance to the nearest of `clusters` centres of the majority domain, or to any clip of the others.
+    """Distance to the nearest of `clusters` centres of the majority domain or clip of the other domains.
 
-    The bank of the SSL systems (Wilkinghoff 2023): k-means over the source clips, while the few clips of a
-    target domain are all kept. At most one centre for every four clips.
+    The memory bank of the SSL systems (Wilkinghoff 2023): k-means over the source clips; all of the few target clips
+    are kept. At most one centre per four clips.
 
-    space: `standard` brings each dimension to unit variance first, `raw` leaves embeddings as they are. By cosine, a
-    single centre tells nothing in the standard space: it lies in the origin. seed: of k-means.
+    space: `standard` scales each dimension to unit variance first, `raw` uses embeddings unchanged. With cosine
+    distance, a single centre is useless in the standard space, where it is the origin. seed: of k-means.
     """
 
     name: ClassVar[str] = "kmeans"
@@ -46,7 +46,7 @@ class KMeans(AnomalyDetector):
         if self.metric == "cosine":
             scaled_ND = unit_rows(scaled_ND)
         source = is_source(domains_N)
-        centres_KD = centres_of(scaled_ND[source], self.clusters, self.seed)
+        centres_KD = kmeans_centres(scaled_ND[source], self.clusters, self.seed)
         self.centres_ = np.concatenate([centres_KD, scaled_ND[~source]])
 
     def _score(self, queries_ND: Float64) -> Float64:

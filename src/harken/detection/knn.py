@@ -1,4 +1,4 @@
-"""k nearest neighbours, over one bank or one bank a domain."""
+"""k nearest neighbours, with one memory bank or one per domain."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from harken.detection.space import scaling
 class KNN(AnomalyDetector):
     """Mean distance to the `neighbours` nearest normal clips.
 
-    banks: `pooled`, or `separate`: one bank a domain, each domain's distances standardised by its own
-        leave-one-out distances, and the smallest taken (domain-wise 1-NN as in the SJTU-AITHU and THUEE systems).
-    space: `standard` brings each dimension to unit variance first, `raw` leaves embeddings as they are.
-    bank, oversample: the clips that are compared with, see `memory_bank`. clusters: centres of the bank `kmeans`.
+    banks: `pooled`, or `separate`: one bank per domain; distances are standardised by the leave-one-out distances
+        within the domain, and the smallest is taken (domain-wise 1-NN as in the SJTU-AITHU and THUEE systems).
+    space: `standard` scales each dimension to unit variance first, `raw` uses embeddings unchanged.
+    bank, oversample: rows to compare with, see `memory_bank`. clusters: number of centres of the bank `kmeans`.
     seed: of SMOTE and k-means.
     """
 
@@ -53,10 +53,10 @@ class KNN(AnomalyDetector):
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
         if self.banks not in ("pooled", "separate"):
-            raise ValueError(f"unknown banks {self.banks!r}; there are pooled and separate")
+            raise ValueError(f"unknown banks {self.banks!r}; choose pooled or separate")
         self.bank_ = bank_ND
         self.mean_, self.scale_ = scaling(bank_ND, self.space)
-        if not self._whole:
+        if not self._bank_is_training_set:
             scaled_MD, domains_N = memory_bank(
                 (bank_ND - self.mean_) / self.scale_, domains_N, bank=self.bank, oversample=self.oversample,
                 clusters=self.clusters, metric=self.metric, seed=self.seed,
@@ -72,53 +72,53 @@ class KNN(AnomalyDetector):
             self._standardise_banks()
 
     @property
-    def _whole(self) -> bool:
-        """Whether the bank is the training clips, one for one, so that each can be left out exactly."""
+    def _bank_is_training_set(self) -> bool:
+        """Whether the bank consists of the training clips, so that each can be left out exactly."""
         return self.bank == "all" and self.oversample is None
 
     def _standardise_banks(self) -> None:
-        """Location and spread of each bank's own leave-one-out distances; of all where a bank is too small to tell."""
-        itself = 2 * np.arange(len(self._scaled))
-        distances_NK = self._distances(self._scaled, itself, itself)
-        own_N = distances_NK[np.arange(len(self.domain_)), self.domain_]
-        there_N = np.isfinite(own_N)
+        """Location and spread of the leave-one-out distances within each bank, or all banks if it is too small."""
+        blocks = 2 * np.arange(len(self._scaled))
+        distances_NK = self._distances(self._scaled, blocks, blocks)
+        within_N = distances_NK[np.arange(len(self.domain_)), self.domain_]
+        finite_N = np.isfinite(within_N)
         for domain in range(len(self.location_)):
-            own = own_N[there_N & (self.domain_ == domain)]
-            if len(own) < 3 or own.std() == 0:
-                own = own_N[there_N]
-            if len(own):
-                self.location_[domain], self.spread_[domain] = own.mean(), own.std() or 1.0
+            distances = within_N[finite_N & (self.domain_ == domain)]
+            if len(distances) < 3 or distances.std() == 0:
+                distances = within_N[finite_N]
+            if len(distances):
+                self.location_[domain], self.spread_[domain] = distances.mean(), distances.std() or 1.0
 
     def _rebuild(self) -> None:
         self._scaled = (self.bank_ - self.mean_) / self.scale_
 
     def _distances(self, scaled_ND: Float64, blocks_N: Ints | None, bank_blocks_M: Ints | None) -> Float64:
-        """(N, domains) mean distance to the k nearest of each bank; inf where a bank has none to offer."""
+        """(N, domains) mean distance to the k nearest rows of each bank; inf where all its rows are excluded."""
         columns = []
         for domain in range(len(self.location_)):
-            of_M = self.domain_ == domain
-            found_NK, _ = nearest(
+            in_domain_M = self.domain_ == domain
+            neighbour_NK, _ = nearest(
                 scaled_ND,
-                self._scaled[of_M],
+                self._scaled[in_domain_M],
                 self.neighbours,
                 metric=self.metric,
                 query_blocks_N=blocks_N,
-                bank_blocks_M=None if bank_blocks_M is None else bank_blocks_M[of_M],
+                bank_blocks_M=None if bank_blocks_M is None else bank_blocks_M[in_domain_M],
                 block_reach=1,
             )
-            there_NK = np.isfinite(found_NK)
-            counted_N = np.maximum(there_NK.sum(axis=1), 1)
-            mean_N = np.where(there_NK, found_NK, 0.0).sum(axis=1) / counted_N
-            columns.append(np.where(there_NK.any(axis=1), mean_N, np.inf))
+            finite_NK = np.isfinite(neighbour_NK)
+            count_N = np.maximum(finite_NK.sum(axis=1), 1)
+            mean_N = np.where(finite_NK, neighbour_NK, 0.0).sum(axis=1) / count_N
+            columns.append(np.where(finite_NK.any(axis=1), mean_N, np.inf))
         return np.stack(columns, axis=1)
 
     def _held_out(self, bank_ND: Float64, domains_N: NDArray[np.str_], blocks_N: Ints) -> Float64:
-        if not self._whole:
+        if not self._bank_is_training_set:
             return super()._held_out(bank_ND, domains_N, blocks_N)
         scores_N = self._fused(self._distances(self._scaled, blocks_N, blocks_N))
         if np.isfinite(scores_N).all():
             return scores_N
-        # Some clip has no other that is far enough in time: fall back on folds.
+        # Some clip has no other far enough away in time: fall back to folds.
         return super()._held_out(bank_ND, domains_N, blocks_N)
 
     def _fused(self, distances_NK: Float64) -> Float64:

@@ -1,4 +1,4 @@
-"""Local density normalisation as published, with its variants."""
+"""Local density normalisation as published, and variants."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from harken.detection.space import SpaceName
 
 
 class LDN(InSpace):
-    """Distance to the nearest normal clip, judged by how far apart normal clips lie around it.
+    """Distance to the nearest normal clip, normalised by the local density of normal clips.
 
-    With r(y) the mean distance from row y of the bank to its K nearest others y_1 .. y_K:
+    With r(y) the mean distance from row y of the bank to its K nearest other rows y_1 .. y_K:
 
         ratio:        score(x) = min_y d(x, y) / r(y)
         difference:   score(x) = min_y d(x, y) - r(y)
 
-    Wilkinghoff et al., "Keeping the balance" (ICASSP 2025) and arXiv 2509.10951. Published systems have metric
+    Wilkinghoff et al., "Keeping the balance" (ICASSP 2025) and arXiv 2509.10951. Published systems use metric
     `cosine`, space `raw`, and K = 1 .. 16.
 
-    neighbours: K, or `auto`: for each row where its neighbourhood leaves its cluster, at most `MOST` (`exit_sizes`).
-    domain_wise: r(y) is taken within y's own domain; the banks are joined by the minimum. source_neighbours,
-        target_neighbours: then the K of either (default: neighbours). With 16 and 9 this is the scoring of GenRep
-        (Saengthong and Shinozaki, DCASE 2025), without its statistics of test clips.
-    bank, oversample: the clips that are compared with, see `memory_bank`; clusters: centres of the bank `kmeans`.
-        Centres and clips drawn by SMOTE are rows like others, and are neighbours of rows.
-    space: where d is measured, see `fit_space`. seed: of SMOTE and k-means.
+    neighbours: K, or `auto`: per row, up to the exit of its cluster, at most `MAX_NEIGHBOURS` (`exit_sizes`).
+    domain_wise: r(y) is computed within the domain of y, followed by the minimum over all domains. source_neighbours,
+        target_neighbours: K per domain (default: neighbours). With 16 and 9 this is the scoring of GenRep (Saengthong
+        and Shinozaki, DCASE 2025), without its statistics of test clips.
+    bank, oversample: rows to compare with, see `memory_bank`; clusters: number of centres of the bank `kmeans`.
+        Centres and SMOTE samples count as rows and as neighbours.
+    space: see `fit_space`. seed: of SMOTE and k-means.
     """
 
     name: ClassVar[str] = "ldn"
 
-    #: rows as they lie in the space, and the density radius of each
+    #: rows mapped into the space, and their density radii
     bank_: Float64
     radius_: Float64
 
-    #: the most neighbours that `auto` takes
-    MOST = 16
+    #: upper limit of neighbours for `auto`
+    MAX_NEIGHBOURS = 16
 
     def __init__(
         self,
@@ -82,10 +82,10 @@ class LDN(InSpace):
 
     def _check(self) -> None:
         if self.form not in ("ratio", "difference"):
-            raise ValueError(f"unknown form {self.form!r}; there are ratio and difference")
+            raise ValueError(f"unknown form {self.form!r}; choose ratio or difference")
         counts = (self.neighbours, self.source_neighbours, self.target_neighbours)
         if any(count is not None and count != "auto" and (isinstance(count, str) or count < 1) for count in counts):
-            raise ValueError(f"neighbours are at least one, or auto, not {counts}")
+            raise ValueError(f"neighbours must be at least 1, or auto, not {counts}")
         if not self.domain_wise and counts[1:] != (None, None):
             raise ValueError("source_neighbours and target_neighbours need domain_wise")
 
@@ -98,23 +98,23 @@ class LDN(InSpace):
             return everywhere_M
         radius_M = everywhere_M
         for label in np.unique(domains_M):
-            own = np.flatnonzero(domains_M == label)
-            # A domain of one row has no density of its own.
-            if len(own) > 1:
+            domain_rows = np.flatnonzero(domains_M == label)
+            # A domain of one row has no density.
+            if len(domain_rows) > 1:
                 count = self.source_neighbours if label == source else self.target_neighbours
-                radius_M[own] = self._mean_distance(own, self.neighbours if count is None else count)
+                radius_M[domain_rows] = self._mean_distance(domain_rows, self.neighbours if count is None else count)
         return radius_M
 
     def _mean_distance(self, rows_M: Ints, neighbours: int | Literal["auto"]) -> Float64:
         if neighbours != "auto":
             return np.asarray(neighbour_distances(self.bank_[rows_M], neighbours, self.metric)[0].mean(axis=1))
-        distance_MK = neighbour_distances(self.bank_[rows_M], self.MOST + 1, self.metric)[0]
-        sizes_M = exit_sizes(distance_MK, self.MOST)
+        distance_MK = neighbour_distances(self.bank_[rows_M], self.MAX_NEIGHBOURS + 1, self.metric)[0]
+        sizes_M = exit_sizes(distance_MK, self.MAX_NEIGHBOURS)
         inside_MK = np.arange(distance_MK.shape[1]) < sizes_M[:, None]
         return np.where(inside_MK, distance_MK, 0.0).sum(axis=1) / sizes_M
 
     def _score(self, queries_ND: Float64) -> Float64:
-        placed_ND = self._space.apply(queries_ND)
+        mapped_ND = self._space.apply(queries_ND)
         if self.form == "ratio":
-            return nearest(placed_ND, self.bank_, 1, metric=self.metric, weights_M=1.0 / self.radius_)[0][:, 0]
-        return nearest(placed_ND, self.bank_, 1, metric=self.metric, offsets_M=-self.radius_)[0][:, 0]
+            return nearest(mapped_ND, self.bank_, 1, metric=self.metric, weights_M=1.0 / self.radius_)[0][:, 0]
+        return nearest(mapped_ND, self.bank_, 1, metric=self.metric, offsets_M=-self.radius_)[0][:, 0]

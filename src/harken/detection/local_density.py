@@ -1,4 +1,4 @@
-"""Nearest neighbour, normalised by the local density of the normal clips to a chosen power."""
+"""Nearest-neighbour distance, normalised by a power of the local density of normal clips."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from harken.detection.space import SpaceName
 class LocalDensity(InSpace):
     """score(x) = min_y d(x, y) * (r / r(y))^a, with r(y) the mean distance from normal clip y to its K nearest.
 
-    a = 0 is plain 1-NN; a = 1 the local density normalisation of Wilkinghoff et al. (ICASSP 2025), which judges
-    a distance by how far apart normal clips lie around there, so that a sparse target domain is not all alarms.
-    r is the median of r(y): it keeps the unit of a distance and no more.
+    a = 0 is 1-NN; a = 1 the local density normalisation of Wilkinghoff et al. (ICASSP 2025), which prevents false
+    alarms throughout a sparse target domain. r is the median of r(y) and keeps the unit of a distance.
 
-    neighbours: K. exponent: a, or `auto`: the power at which a normal clip's score no longer follows the density
-    around it, see `density_power`. Nothing but training clips enters, and no labels. (`varmin` looks for the power
-    that makes scores, after the minimum, vary least, in each domain on its own.) space: where d is measured, see
-    `fit_space`.
+    neighbours: K. exponent: a, or `auto`: the power at which the score of a normal clip is independent of its local
+    density, see `density_power`; estimated from training clips without labels. (`varmin` searches the power that
+    minimises the variance of the scores after the minimum, per domain.) space: see `fit_space`.
     """
 
     name: ClassVar[str] = "local_density"
@@ -47,10 +45,10 @@ class LocalDensity(InSpace):
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
         if self.neighbours < 1:
-            raise ValueError(f"{self.neighbours} neighbours are too few; at least one is needed")
+            raise ValueError(f"neighbours must be at least 1, not {self.neighbours}")
         self.bank_ = bank_ND
         self._fit_space(bank_ND, domains_N)
-        distance_NK, neighbour_NK = neighbour_distances(self._placed, self.neighbours, self.metric)
+        distance_NK, neighbour_NK = neighbour_distances(self._mapped, self.neighbours, self.metric)
         radius_N, typical = floored(distance_NK.mean(axis=1))
         slope = density_power(distance_NK[:, 0], radius_N[neighbour_NK[:, 0]])
         self.exponent_ = slope if self.exponent == "auto" else float(self.exponent)
@@ -58,12 +56,12 @@ class LocalDensity(InSpace):
 
     def _rebuild(self) -> None:
         super()._rebuild()
-        self._placed = self._space.apply(self.bank_)
+        self._mapped = self._space.apply(self.bank_)
 
     def _score(self, queries_ND: Float64) -> Float64:
         return self._score_with_nearest(queries_ND)[0]
 
     def _score_with_nearest(self, queries_ND: Float64) -> tuple[Float64, Ints]:
-        placed_ND = self._space.apply(queries_ND)
-        distance_N1, row_N1 = nearest(placed_ND, self._placed, 1, metric=self.metric, weights_M=self.weights_)
+        mapped_ND = self._space.apply(queries_ND)
+        distance_N1, row_N1 = nearest(mapped_ND, self._mapped, 1, metric=self.metric, weights_M=self.weights_)
         return distance_N1[:, 0], row_N1[:, 0]

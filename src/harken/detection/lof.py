@@ -13,7 +13,7 @@ from harken.detection.space import standardisation
 
 
 class LOF(AnomalyDetector):
-    """Local outlier factor (Breunig et al. 2000) of new clips among the training clips, Euclidean, standardised."""
+    """Local outlier factor (Breunig et al. 2000) with respect to the training clips; Euclidean, standardised."""
 
     name: ClassVar[str] = "lof"
 
@@ -35,5 +35,5 @@ class LOF(AnomalyDetector):
 
     def _score(self, queries_ND: Float64) -> Float64:
         scaled_ND = (queries_ND - self.mean_) / self.scale_
-        # One row a call: a product of one shape has one result.
+        # One row per call: matrix products of one shape are bitwise repeatable.
         return np.array([-float(self._model.score_samples(row[None])[0]) for row in scaled_ND])

@@ -14,8 +14,8 @@ from harken.detection.space import ledoit_wolf_shrinkage, standardisation
 class Mahalanobis(AnomalyDetector):
     """min over domains of sqrt((x - mu_d)^T P (x - mu_d)): the selective Mahalanobis of the DCASE baseline.
 
-    The precision P is pooled over domains (a target domain of ten clips has no covariance of its own) and
-    shrunk after Ledoit and Wolf (2004), so that fewer clips than dimensions are enough.
+    The precision P is pooled over domains (ten target clips are too few for a covariance) and shrunk by the method of
+    Ledoit and Wolf (2004), so that fewer clips than dimensions suffice.
     """
 
     name: ClassVar[str] = "mahalanobis"
@@ -39,7 +39,7 @@ class Mahalanobis(AnomalyDetector):
     def _score(self, queries_ND: Float64) -> Float64:
         scaled_ND = (queries_ND - self.mean_) / self.scale_
         difference_NKD = scaled_ND[:, None, :] - self.centres_[None]
-        # Row by row: a product of one shape has one result.
+        # Row by row: matrix products of one shape are bitwise repeatable.
         return np.array(
             [
                 min(float(np.sqrt(max(row @ (self.precision_ @ row), 0.0))) for row in rows_KD)

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours whose distances do not depend on what else is asked in the same call."""
+"""Exact nearest neighbours whose distances do not depend on the other queries of the call."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Float64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Metric = Literal["euclidean", "cosine"]
 
-# Candidates beyond k that a fast, rounded search keeps for the exact one.
+# Candidates beyond k that the fast, rounded search passes to the exact one.
 _SPARE = 8
 _BLOCK_BYTES = 64 * 2**20
 
 
 def unit_rows(rows_ND: Float64) -> Float64:
-    """Rows scaled to length one (a zero row stays zero)."""
+    """Rows scaled to unit length (zero rows stay zero)."""
     length_N1 = np.sqrt(np.sum(rows_ND**2, axis=1, keepdims=True))
     return rows_ND / np.where(length_N1 > 0, length_N1, 1.0)
 
@@ -37,20 +37,20 @@ def nearest(
     """Distances (N, k) ascending and bank rows (N, k) of the k nearest rows of `bank_MD`.
 
     metric: `euclidean`, or `cosine` = 1 - cos(x, y).
-    query_blocks_N, bank_blocks_M: rows whose block number is within `block_reach` of the query's own are passed
-        over (leave-one-block-out).
-    weights_M: distances to row m are multiplied by weights_M[m], before they are compared.
-    offsets_M: offsets_M[m] is then added to distances to row m, before they are compared.
-    Raises ValueError for another metric or k < 1.
-    Where fewer than k rows are left, the rest reads inf and row -1.
+    query_blocks_N, bank_blocks_M: rows whose block number is within `block_reach` of the query's are excluded
+        (leave-one-block-out).
+    weights_M: distances to row m are multiplied by weights_M[m] before they are compared.
+    offsets_M: then offsets_M[m] is added to distances to row m before they are compared.
+    Where fewer than k rows remain, missing neighbours have distance inf and row -1.
+    Raises ValueError for an unknown metric or k < 1.
 
     Candidates come from one matrix product; their distances are then computed pair by pair in float64, so
-    that the same pair always gives the same bits, and none is lost to cancellation.
+    that a pair always gives the same bits, without cancellation errors.
     """
     if metric not in ("euclidean", "cosine"):
-        raise ValueError(f"unknown metric {metric!r}; there are euclidean and cosine")
+        raise ValueError(f"unknown metric {metric!r}; choose euclidean or cosine")
     if k < 1:
-        raise ValueError(f"{k} neighbours are too few; at least one is needed")
+        raise ValueError(f"the number of neighbours must be at least 1, not {k}")
     if metric == "cosine":
         queries_ND, bank_MD = unit_rows(queries_ND), unit_rows(bank_MD)
     rows, dimensions = bank_MD.shape
@@ -62,15 +62,15 @@ def nearest(
     power = 1 if metric == "cosine" else 2
     bank_norm_M = np.sum(bank_MD**2, axis=1)
     for start in range(0, len(queries_ND), block):
-        part = slice(start, start + block)
-        query_BD = queries_ND[part]
+        chunk = slice(start, start + block)
+        query_BD = queries_ND[chunk]
         rough_BM = np.sum(query_BD**2, axis=1)[:, None] + bank_norm_M - 2.0 * (query_BD @ bank_MD.T)
         if weights_M is not None:
             rough_BM *= weights_M**power
         if offsets_M is not None:
             rough_BM = _distance(rough_BM, metric) + offsets_M
         if query_blocks_N is not None and bank_blocks_M is not None:
-            apart_BM = np.abs(query_blocks_N[part, None] - bank_blocks_M[None, :])
+            apart_BM = np.abs(query_blocks_N[chunk, None] - bank_blocks_M[None, :])
             rough_BM[apart_BM <= block_reach] = np.inf
         candidate_BC = (
             np.argpartition(rough_BM, kept - 1, axis=1)[:, :kept]
@@ -84,16 +84,16 @@ def nearest(
         if offsets_M is not None:
             value_BC = _distance(value_BC, metric) + offsets_M[candidate_BC]
         value_BC[~np.isfinite(np.take_along_axis(rough_BM, candidate_BC, axis=1))] = np.inf
-        # Equal distances are ordered by row, so that neighbours are repeatable too.
+        # Ties are ordered by row, so that neighbours are repeatable too.
         order_BK = np.lexsort((candidate_BC, value_BC), axis=1)[:, :k]
-        found_BK = np.take_along_axis(value_BC, order_BK, axis=1)
-        width = found_BK.shape[1]
-        distances_NK[part, :width] = found_BK if offsets_M is not None else _distance(found_BK, metric)
+        best_BK = np.take_along_axis(value_BC, order_BK, axis=1)
+        width = best_BK.shape[1]
+        distances_NK[chunk, :width] = best_BK if offsets_M is not None else _distance(best_BK, metric)
         rows_BK = np.take_along_axis(candidate_BC, order_BK, axis=1)
-        neighbours_NK[part, :width] = np.where(np.isfinite(found_BK), rows_BK, -1)
+        neighbours_NK[chunk, :width] = np.where(np.isfinite(best_BK), rows_BK, -1)
     return distances_NK, neighbours_NK
 
 
 def _distance(squared: Float64, metric: Metric) -> Float64:
-    """Of squared distances, for cosine those of unit rows; a rounded search may find some below zero."""
+    """Distances from squared distances (of unit rows for cosine); rounding may make some negative."""
     return squared / 2.0 if metric == "cosine" else np.sqrt(np.maximum(squared, 0.0))

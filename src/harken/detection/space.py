@@ -1,4 +1,4 @@
-"""The space in which distances between clips are measured: raw, standardised or whitened, shifts discounted."""
+"""Space in which distances between clips are measured: raw, standardised, or whitened with domain shifts discounted."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SpaceName = Literal["whitened", "standard", "raw"]
 def standardisation(bank_ND: Float64, floor: float = 0.1) -> tuple[Float64, Float64]:
     """Mean and scale (D,) of each dimension.
 
-    A dimension that hardly varies over the normal clips would otherwise turn rounding noise into distance:
-    `floor` times the root mean square of all deviations is added to each, in quadrature.
+    `floor` times the root mean square of all standard deviations is added to each in quadrature: almost constant
+    dimensions would otherwise turn rounding noise into distance.
     """
     mean_D = bank_ND.mean(axis=0)
     deviation_D = bank_ND.std(axis=0)
@@ -26,22 +26,22 @@ def standardisation(bank_ND: Float64, floor: float = 0.1) -> tuple[Float64, Floa
 
 
 def scaling(bank_ND: Float64, space: str) -> tuple[Float64, Float64]:
-    """Mean and scale (D,) by which embeddings are standardised, or stay as they are where the space is `raw`.
+    """Mean and scale (D,) of the space `standard`, or zeros and ones for `raw`.
 
-    Raises ValueError for any other space.
+    Raises ValueError for other spaces.
     """
     if space == "standard":
         return standardisation(bank_ND)
     if space != "raw":
-        raise ValueError(f"unknown space {space!r}; there are standard and raw")
+        raise ValueError(f"unknown space {space!r}; choose standard or raw")
     return np.zeros(bank_ND.shape[1]), np.ones(bank_ND.shape[1])
 
 
 @dataclass(frozen=True)
 class Space:
-    """A linear map of embeddings: z = (x - mean) / scale, then rest * z + B ((gain - rest) * B^T z).
+    """Linear map of embeddings: z = (x - mean) / scale, then rest * z + B ((gain - rest) * B^T z).
 
-    basis_DR holds R orthonormal directions with gains gain_R; all other directions have gain `rest`.
+    basis_DR: R orthonormal directions with gains gain_R; all other directions have gain `rest`.
     """
 
     mean_D: Float64
@@ -51,7 +51,7 @@ class Space:
     rest: float
 
     def apply(self, rows_ND: Float64) -> Float64:
-        """(clips, D) -> (clips, D); each row's result has the same bits whatever rows it comes with."""
+        """(clips, D) -> (clips, D); the result of a row is bitwise independent of the other rows."""
         z_ND = (rows_ND - self.mean_D) / self.scale_D
         if not len(self.gain_R):
             return z_ND
@@ -60,23 +60,23 @@ class Space:
 
 
 def fit_space(bank_ND: Float64, domains_N: NDArray[np.str_], name: SpaceName) -> Space:
-    """Learn a space from normal clips.
+    """Fit a space to normal clips.
 
-    `raw`: embeddings as they are, as in most published systems, where encoders are compared by cosine.
+    `raw`: embeddings unchanged, as in most published systems, which use cosine distance.
 
-    `standard`: each dimension to unit variance.
+    `standard`: each dimension scaled to unit variance.
 
-    `whitened`: then multiplied by C^(-p/2) with
+    `whitened`: `standard`, then multiplied by C^(-p/2) with
         C = C_within + 1/G sum_g (m_g - m)(m_g - m)^T,    p = sqrt(n / (n + D)),
-    where C_within is the covariance within domains, shrunk towards a multiple of the identity after Ledoit and Wolf
-    (2004), m_g the mean of domain g of G and m the mean of those. Directions in which normal clips vary count for
-    less; so does the direction in which a domain shift has moved them, of which ten target clips tell the mean but
-    not the covariance (within-class covariance normalisation, Hatch et al. 2006, with the nuisance direction of
-    Solomonoff et al. 2005). The power p whitens as far as n clips can know a covariance of D dimensions: Mahalanobis
-    distance for many clips, plain Euclidean distance for few.
+    where C_within is the covariance within domains, shrunk towards a multiple of the identity (Ledoit and Wolf 2004),
+    m_g the mean of domain g of G and m the mean of those. Directions in which normal clips vary are attenuated, and
+    so is the direction of a domain shift, of which ten target clips determine the mean but not the covariance
+    (within-class covariance normalisation, Hatch et al. 2006, with the nuisance direction of Solomonoff et al. 2005).
+    The power p depends on how well n clips determine a covariance of D dimensions: Mahalanobis distance for many
+    clips, Euclidean distance for few.
     """
     if name not in ("raw", "standard", "whitened"):
-        raise ValueError(f"unknown space {name!r}; there are raw, standard and whitened")
+        raise ValueError(f"unknown space {name!r}; choose raw, standard or whitened")
     count, dimensions = bank_ND.shape
     if name == "raw":
         return Space(np.zeros(dimensions), np.ones(dimensions), np.empty((dimensions, 0)), np.empty(0), 1.0)
@@ -86,7 +86,7 @@ def fit_space(bank_ND: Float64, domains_N: NDArray[np.str_], name: SpaceName) ->
     z_ND = (bank_ND - mean_D) / scale_D
     labels, domain_N = np.unique(domains_N, return_inverse=True)
     if 2 * len(labels) > count:
-        # Domains of one clip each leave nothing to vary within them.
+        # Domains of one clip have no within-domain variation.
         labels, domain_N = labels[:1], np.zeros(count, dtype=np.int64)
     means_GD = np.stack([z_ND[domain_N == g].mean(axis=0) for g in range(len(labels))])
     within_ND = z_ND - means_GD[domain_N]
@@ -111,9 +111,9 @@ def fit_space(bank_ND: Float64, domains_N: NDArray[np.str_], name: SpaceName) ->
 
 
 def ledoit_wolf_shrinkage(centred_ND: Float64) -> float:
-    """Ledoit and Wolf (2004), lemma 3.2 ff.: the weight in [0, 1] of the scaled identity, for centred rows.
+    """Weight in [0, 1] of the scaled identity, for centred rows: Ledoit and Wolf (2004), lemma 3.2 ff.
 
-    Written on the Gram matrix of the smaller side, so that ten clips of 10,000 dimensions cost nothing.
+    Uses the smaller Gram matrix, so that ten clips of 10,000 dimensions are cheap.
     """
     count, dimensions = centred_ND.shape
     trace = float(np.sum(centred_ND**2)) / count
