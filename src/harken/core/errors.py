@@ -51,9 +51,9 @@ class WeightsError(HarkenError):
     """Encoder weights that are missing, damaged or of the wrong architecture."""
 
 
-def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+def did_you_mean(word: str, names: Iterable[str], otherwise: str) -> str:
     """Next step for a word that is not known: the nearest that is, or `otherwise` where none is near."""
-    near = get_close_matches(word, list(known), n=1)
+    near = get_close_matches(word, list(names), n=1)
     return f"Did you mean {near[0]}" if near else otherwise
 
 

@@ -32,7 +32,7 @@ def is_custom(name: str) -> bool:
     place, _, attribute = name.rpartition(":")
     if not attribute.isidentifier():
         return False
-    return place.endswith(".py") or all(part.isidentifier() for part in place.split("."))
+    return place.endswith(".py") or all(package.isidentifier() for package in place.split("."))
 
 
 def custom_names(value: Any) -> list[str]:
@@ -54,22 +54,22 @@ def load_class(name: str, base: type[T]) -> type[T]:
     path = _source(name)
     with blamed(name, "cannot be loaded: "):
         module = _loaded(path, _read(path)) if place.endswith(".py") else import_module(place)
-    found = getattr(module, attribute, None)
-    if found is None:
-        classes = [word for word, one in vars(module).items() if isinstance(one, type) and issubclass(one, base)]
-        own = [word for word in classes if getattr(module, word).__module__ == module.__name__]
-        hint = did_you_mean(attribute, own, f"It has: {', '.join(own) or f'no {base.__name__}'}")
+    loaded = getattr(module, attribute, None)
+    if loaded is None:
+        classes = [word for word, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)]
+        defined = [word for word in classes if getattr(module, word).__module__ == module.__name__]
+        hint = did_you_mean(attribute, defined, f"It has: {', '.join(defined) or f'no {base.__name__}'}")
         raise HarkenError(f"has no class {attribute}", file=place, next_step=hint)
-    if not isinstance(found, type) or not issubclass(found, base):
+    if not isinstance(loaded, type) or not issubclass(loaded, base):
         raise HarkenError(
             f"{attribute} is no {base.__name__}",
             file=place,
             next_step=f"Let it subclass {base.__module__.rpartition('.')[0]}.{base.__name__}",
         )
-    if inspect.isabstract(found):
-        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+    if inspect.isabstract(loaded):
+        missing = ", ".join(sorted(getattr(loaded, "__abstractmethods__", ())))
         raise HarkenError(f"{attribute} lacks {missing}", file=place, next_step=f"Write {missing}")
-    return found
+    return loaded
 
 
 def code_sha256(name: str) -> str | None:
@@ -82,13 +82,13 @@ def code_sha256(name: str) -> str | None:
 
 def code_digests(name: str, parameters: Any = None) -> dict[str, str]:
     """`code_sha256` of a name, and of those anywhere in its parameters, that are of this kind, by name."""
-    own = code_sha256(name)
-    found = {} if own is None else {name: own}
+    digest = code_sha256(name)
+    digests = {} if digest is None else {name: digest}
     for inside in custom_names(parameters):
         # A parameter may only look like one; if it is one, its user says what is wrong with it.
         with suppress(HarkenError):
-            found[inside] = str(code_sha256(inside))
-    return found
+            digests[inside] = str(code_sha256(inside))
+    return digests
 
 
 def code_identity(name: str, parameters: Any = None) -> dict[str, Any]:

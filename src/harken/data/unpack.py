@@ -95,12 +95,12 @@ def _checked(archive: zipfile.ZipFile, path: Path, machine: str, limits: UnpackL
     files: dict[str, zipfile.ZipInfo] = {}
     taken: set[str] = set()
     for entry in entries:
-        parts = _parts(entry, path)
-        if parts and parts[0] == machine:
-            parts = parts[1:]
-        if not parts or entry.is_dir() or _JUNK.intersection(parts):
+        components = _path_components(entry, path)
+        if components and components[0] == machine:
+            components = components[1:]
+        if not components or entry.is_dir() or _JUNK.intersection(components):
             continue
-        name = "/".join(parts)
+        name = "/".join(components)
         if name.casefold() in taken:  # on case-insensitive file systems, one would replace the other
             raise _refused(path, f"contains {entry.filename!r} twice")
         taken.add(name.casefold())
@@ -110,17 +110,17 @@ def _checked(archive: zipfile.ZipFile, path: Path, machine: str, limits: UnpackL
     return files
 
 
-def _parts(entry: zipfile.ZipInfo, path: Path) -> list[str]:
+def _path_components(entry: zipfile.ZipInfo, path: Path) -> list[str]:
     """Path components of an entry; HarkenError unless it is a plain file or folder below the top folder."""
     name = entry.orig_filename  # `filename` is cut at a NUL and, on some systems, has its backslashes replaced
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if name.startswith("/") or ".." in parts or any(sign in name for sign in ("\\", ":", "\0")):
+    components = [component for component in name.split("/") if component not in ("", ".")]
+    if name.startswith("/") or ".." in components or any(sign in name for sign in ("\\", ":", "\0")):
         raise _refused(path, f"contains an entry outside its folder: {name!r}")
     if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise _refused(path, f"contains a link or device: {name!r}")
     if entry.flag_bits & 1:
         raise _refused(path, f"is encrypted: {name!r}")
-    return parts
+    return components
 
 
 def _move(names: dict[str, zipfile.ZipInfo], staging: Path, folder: Path) -> None:

@@ -15,6 +15,7 @@ class InSpace(AnomalyDetector):
     scale_: Float64
     basis_: Float64
     gain_: Float64
+    #: gain of all other directions
     rest_: float
 
     space: SpaceName
@@ -22,7 +23,7 @@ class InSpace(AnomalyDetector):
     def _fit_space(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
         space = fit_space(bank_ND, domains_N, self.space)
         self.mean_, self.scale_ = space.mean_D, space.scale_D
-        self.basis_, self.gain_, self.rest_ = space.basis_DR, space.gain_R, space.rest
+        self.basis_, self.gain_, self.rest_ = space.basis_DR, space.gain_R, space.other_gain
         self._rebuild()
 
     def _rebuild(self) -> None:

@@ -1,19 +1,19 @@
-"""The DCASE Task 2 baseline: what an autoencoder that has only seen normal clips cannot reconstruct is anomalous.
+"""The DCASE Task 2 baseline: reconstruction error of an autoencoder trained on normal clips.
 
 Harada et al., "First-shot anomaly sound detection for machine condition monitoring: a domain generalization baseline",
-EUSIPCO 2023. The code that the challenge published does not compute what the paper says; `variant` chooses:
+EUSIPCO 2023. The published code differs from the paper; `variant` selects:
 
 |                          | published                                        | paper (eq. 6)                      |
 |--------------------------|--------------------------------------------------|------------------------------------|
 | covariance of a domain   | residual rows centred within each mini-batch     | centred over the whole domain      |
-| its denominator          | vectors - 1                                      | rows - 1                           |
-| Mahalanobis of a clip    | of its mean residual row, least over the domains | of each row, mean over a vector,   |
-|                          |                                                  | least over domains, mean over time |
-| scores that gamma fits   | of mini-batches; for mse in the last epoch       | of training clips                  |
+| denominator              | vectors - 1                                      | rows - 1                           |
+| Mahalanobis of a clip    | of its mean residual row, minimum over domains   | of each row, mean over a vector,   |
+|                          |                                                  | minimum over domains, mean in time |
+| scores for the gamma fit | of mini-batches; for mse in the last epoch       | of training clips                  |
 
-A vector is five stacked frames, its residual five rows of one frame each. All Mahalanobis distances are squared and
-residuals are not centred when they are scored. The published challenge results are those of `published`. Its thresholds
-lie low, as batches vary less than clips: on ToyCar id_04 (benchmarks/toycar.py) every clip exceeds them.
+A vector is five stacked frames, its residual five rows of one frame each. All Mahalanobis distances are squared, and
+residuals are not centred for scoring. The challenge results were computed by `published`. Its thresholds are too low,
+as batches vary less than clips: on ToyCar id_04 (benchmarks/toycar.py) every clip exceeds them.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ class Reconstruction:
     """Autoencoder on log-mel frames; higher scores = more anomalous.
 
     mode: `mse`, the mean squared error over all frames and bands, or `mahalanobis`, which weighs residuals by the
-        inverse covariance of the source or the target domain, whichever fits better. Both are learned at once.
-    variant: see the module. quantile: of the gamma distribution of normal scores, at which `threshold` lies.
+        inverse covariance of the source or the target domain, whichever gives the smaller distance. Both are fitted.
+    variant: see the module docstring. quantile: of the gamma distribution of normal scores, used as `threshold`.
 
-    Scores depend on the set of training clips, not on their order, and one clip's score not on the others that are
-    scored with it, to the last bit.
+    Scores depend on the set of training clips but not on their order, and the score of a clip does not depend on the
+    others scored in the same call, to the last bit.
     """
 
     #: learned weights by name
     weights_: dict[str, NDArray[Any]]
-    #: (domains, D, D) inverse covariance of source and target, or of the one that was heard enough of
+    #: (domains, D, D) inverse covariance of source and target, or of one of them if the other has too few clips
     precision_: Float64
     #: thresholds in the order of `MODES`
     thresholds_: Float64
@@ -100,19 +100,19 @@ class Reconstruction:
         checkpoint: Path | None = None,
         every: int = 10,
     ) -> Self:
-        """Learn from normal clips.
+        """Fit to normal clips.
 
-        frames: (frames, D) log-mel of each clip, or (clips, frames, D); at least five frames a clip.
-        domains: a label a clip; `target` is the target domain, all others are the source. None: all source.
+        frames: (frames, D) log-mel of each clip, or (clips, frames, D); at least five frames per clip.
+        domains: label per clip; `target` is the target domain, all others are the source. None: all source.
         progress, checkpoint, every: see `training.autoencoder.train`. Fits that differ in mode, variant or quantile
-            share a checkpoint and train once.
-        Raises ValueError for input of another form, and clips too few or too uniform for a covariance.
+            share a checkpoint and are trained once.
+        Raises ValueError for invalid input, and for clips that are too few or too uniform for a covariance.
         """
         labels = np.full(len(frames), "source") if domains is None else np.asarray(domains).astype(str)
         if labels.shape != (len(frames),):
             raise ValueError(f"{len(frames)} clips need as many domains")
         check_clips(frames)
-        # One canonical order: batches then do not depend on the order of files.
+        # Canonical order: batches then do not depend on the order of files.
         keys = [hashlib.sha256(np.ascontiguousarray(clip, np.float32).data).digest() for clip in frames]
         order = sorted(range(len(keys)), key=lambda number: (keys[number], labels[number]))
         stacked = StackedFrames([frames[i] for i in order])
@@ -126,7 +126,7 @@ class Reconstruction:
         return self
 
     def scores(self, frames: Frames) -> dict[Mode, Float64]:
-        """(clips,) scores in either mode of clips as in `fit`. Raises ValueError for clips of another form."""
+        """(clips,) scores in each mode, for clips as in `fit`. Raises ValueError unfitted or for invalid clips."""
         if not hasattr(self, "thresholds_"):
             raise ValueError("Reconstruction is not fitted")
         if len(frames) == 0:
@@ -144,7 +144,7 @@ class Reconstruction:
 
     @property
     def threshold(self) -> float:
-        """A clip whose score exceeds it is called anomalous."""
+        """Clips with a higher score are classified as anomalous."""
         return float(self.thresholds_[MODES.index(self.mode)])
 
     def get_params(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Reconstruction:
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Everything learned, as arrays by name."""
+        """Learned attributes, name -> array."""
         learned = {f"network.{name}": value for name, value in self.weights_.items()}
         return {**learned, "precision_": self.precision_, "thresholds_": self.thresholds_}
 
@@ -187,15 +187,15 @@ class Reconstruction:
             ((self._residual(stacked.vectors(rows)), is_target_V[rows]) for rows in training_batches(self.epochs + 1)),
             self.variant,
         )
-        # A domain that was hardly heard has no inverse covariance, and the other stands for it.
+        # A domain of very few clips has a singular covariance; the other domain's is used for both.
         kept = [c_DD for c_DD in covariances.values() if np.linalg.matrix_rank(c_DD, hermitian=True) == stacked.bands]
         if not kept:
-            raise ValueError(f"the clips do not vary in all {stacked.bands} bands: they are too few or silent")
+            raise ValueError(f"the clips do not vary in all {stacked.bands} bands: too few or silent clips")
         self.precision_ = np.linalg.inv(np.stack(kept))
         if self.variant == "published":
-            parts = training_batches(self.epochs + 2) + batches(trained.valid_rows, self.batch)
-            found = [self._score(self._residual(stacked.vectors(rows)))["mahalanobis"] for rows in parts]
-            normal = {"mse": trained.batch_losses, "mahalanobis": np.array(found)}
+            batch_rows = training_batches(self.epochs + 2) + batches(trained.valid_rows, self.batch)
+            distances = [self._score(self._residual(stacked.vectors(rows)))["mahalanobis"] for rows in batch_rows]
+            normal = {"mse": trained.batch_losses, "mahalanobis": np.array(distances)}
         else:
             clips = [self._score(self._residual(stacked.clip(number))) for number in range(len(stacked.bounds) - 1)]
             normal = {mode: np.array([clip[mode] for clip in clips]) for mode in MODES}
@@ -203,31 +203,31 @@ class Reconstruction:
 
 
 def mean_row_distance(residual_VSD: Float64, precision_KDD: Float64) -> float:
-    """Squared Mahalanobis length of the mean row, least over the K domains.
+    """Squared Mahalanobis length of the mean row, minimum over the K domains.
 
-    The same as the mean over all entries of R P R^T, which the published code makes, R the rows of all vectors.
+    Equals the mean over all entries of R P R^T, as in the published code, with R the rows of all vectors.
     """
     mean_D = residual_VSD.mean(axis=(0, 1))
     return float(min(mean_D @ precision_DD @ mean_D for precision_DD in precision_KDD))
 
 
 def mean_distance(residual_VSD: Float64, precision_KDD: Float64) -> float:
-    """Squared Mahalanobis length of each row, mean over a vector, least over the K domains, mean over vectors."""
-    of_vector_KV = [
+    """Squared Mahalanobis length of each row, mean over a vector, minimum over the K domains, mean over vectors."""
+    distance_KV = [
         ((residual_VSD @ precision_DD) * residual_VSD).sum(axis=2).mean(axis=1) for precision_DD in precision_KDD
     ]
-    return float(np.min(of_vector_KV, axis=0).mean())
+    return float(np.min(distance_KV, axis=0).mean())
 
 
-def domain_covariances(parts: Iterable[tuple[Float64, NDArray[np.bool_]]], variant: Variant) -> dict[str, Float64]:
-    """(D, D) covariance of the residual rows of `source` and `target`, or of the one of them that there is.
+def domain_covariances(residuals: Iterable[tuple[Float64, NDArray[np.bool_]]], variant: Variant) -> dict[str, Float64]:
+    """(D, D) covariance of the residual rows of `source` and `target`, or of the only one present.
 
-    parts: residuals (vectors, STACK, D) of a mini-batch, and which of its vectors are of the target domain.
+    residuals: (vectors, STACK, D) per mini-batch, with a mask (vectors,) of the target domain.
     """
     scatter: dict[str, Float64] = {}
     total: dict[str, Float64] = {}
     vectors = {"source": 0, "target": 0}
-    for residual_VSD, is_target_V in parts:
+    for residual_VSD, is_target_V in residuals:
         for domain, mask_V in (("source", ~is_target_V), ("target", is_target_V)):
             if not mask_V.any():
                 continue
@@ -237,18 +237,18 @@ def domain_covariances(parts: Iterable[tuple[Float64, NDArray[np.bool_]]], varia
             scatter[domain] = scatter.get(domain, 0.0) + rows_RD.T @ rows_RD
             total[domain] = total.get(domain, 0.0) + rows_RD.sum(axis=0)
             vectors[domain] += int(mask_V.sum())
-    found = {}
+    covariances = {}
     for domain in sorted(scatter):
         if variant == "published":
-            found[domain] = scatter[domain] / max(vectors[domain] - 1, 1)
+            covariances[domain] = scatter[domain] / max(vectors[domain] - 1, 1)
         else:
             rows = STACK * vectors[domain]
-            found[domain] = (scatter[domain] - np.outer(total[domain], total[domain]) / rows) / (rows - 1)
-    return found
+            covariances[domain] = (scatter[domain] - np.outer(total[domain], total[domain]) / rows) / (rows - 1)
+    return covariances
 
 
 def gamma_threshold(scores_N: Float64, quantile: float) -> float:
-    """`quantile` of the gamma distribution fitted to `scores_N`, or of the scores where none fits (all alike)."""
+    """`quantile` of the gamma distribution fitted to `scores_N`, or of the scores if they are constant."""
     if np.ptp(scores_N) > 0:
         try:
             return float(stats.gamma.ppf(quantile, *stats.gamma.fit(scores_N)))

@@ -39,24 +39,24 @@ def scaling(bank_ND: Float64, space: str) -> tuple[Float64, Float64]:
 
 @dataclass(frozen=True)
 class Space:
-    """Linear map of embeddings: z = (x - mean) / scale, then rest * z + B ((gain - rest) * B^T z).
+    """Linear map of embeddings: z = (x - mean) / scale, then c z + B ((gain - c) * B^T z).
 
-    basis_DR: R orthonormal directions with gains gain_R; all other directions have gain `rest`.
+    basis_DR: R orthonormal directions with gains gain_R; other_gain: c, the gain of all other directions.
     """
 
     mean_D: Float64
     scale_D: Float64
     basis_DR: Float64
     gain_R: Float64
-    rest: float
+    other_gain: float
 
     def apply(self, rows_ND: Float64) -> Float64:
         """(clips, D) -> (clips, D); the result of a row is bitwise independent of the other rows."""
         z_ND = (rows_ND - self.mean_D) / self.scale_D
         if not len(self.gain_R):
             return z_ND
-        extra_R = self.gain_R - self.rest
-        return np.stack([self.rest * z + self.basis_DR @ (extra_R * (z @ self.basis_DR)) for z in z_ND])
+        extra_R = self.gain_R - self.other_gain
+        return np.stack([self.other_gain * z + self.basis_DR @ (extra_R * (z @ self.basis_DR)) for z in z_ND])
 
 
 def fit_space(bank_ND: Float64, domains_N: NDArray[np.str_], name: SpaceName) -> Space:

@@ -1,4 +1,4 @@
-"""Confidence intervals of the official score: how much of it hangs on the clips that happened to be drawn."""
+"""Bootstrap confidence intervals of the official score with respect to the sampled clips."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Interval:
 def bootstrap(result: Result, *, draws: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
     """Resample the clips of each section, domain and condition with replacement (Efron 1979), `draws` times.
 
-    Machines are not resampled: the interval is about other clips of these machines, not about other machines.
+    Machines are not resampled: the interval covers other clips of these machines, not other machines.
     """
     rng = np.random.default_rng(seed)
     columns = [_resampled(section, result.rule, draws, rng) for section in result.sections]
@@ -44,7 +44,7 @@ def bootstrap(result: Result, *, draws: int = 1000, level: float = 0.95, seed: i
 
 
 def _resampled(section: SectionScores, rule: str, draws: int, rng: np.random.Generator) -> Float64:
-    """(numbers, draws): the official numbers of one section, resampled."""
+    """(metrics, draws) official metrics of one section, resampled."""
     order = np.argsort(-section.scores_N, kind="stable")
     anomaly, domain, scores = section.anomaly_N[order], section.domain_N[order], section.scores_N[order]
     counts_BN = np.zeros((draws, len(order)))
@@ -63,8 +63,8 @@ def _resampled(section: SectionScores, rule: str, draws: int, rng: np.random.Gen
 
 
 def _areas(counts_BN: Float64, anomaly_N: NDArray[np.bool_], levels: NDArray[np.intp], partial: bool) -> Float64:
-    """(draws,) areas under the ROC curves of clips counted several times; sorted by falling score, `levels` are the
-    first clips of equal scores."""
+    """(draws,) areas under the ROC curves of clips with multiplicities `counts_BN`, sorted by descending score;
+    `levels` are the indices of the first clips of equal scores."""
     hits = np.add.reduceat(counts_BN * anomaly_N, levels, axis=1)
     false = np.add.reduceat(counts_BN * ~anomaly_N, levels, axis=1)
     tpr = np.cumsum(hits, axis=1) / hits.sum(axis=1, keepdims=True)
@@ -74,8 +74,8 @@ def _areas(counts_BN: Float64, anomaly_N: NDArray[np.bool_], levels: NDArray[np.
         return ((tpr + start) / 2 * false / total).sum(axis=1)
     width = false / total
     left = np.cumsum(width, axis=1) - width
-    # The part of each step that lies within the limit.
+    # Share of each step below the maximum FPR.
     share = np.clip((MAX_FPR - left) / np.where(width > 0, width, 1.0), 0.0, 1.0)
     area = (width * share * (start + (tpr - start) * share / 2)).sum(axis=1)
-    least = 0.5 * MAX_FPR**2
-    return 0.5 * (1 + (area - least) / (MAX_FPR - least))
+    chance = 0.5 * MAX_FPR**2
+    return 0.5 * (1 + (area - chance) / (MAX_FPR - chance))

@@ -1,4 +1,4 @@
-"""Numbers of one section: AUC, partial AUC, decisions, and how easily a threshold is found."""
+"""Metrics of one section: AUC, partial AUC, decisions, F1 over thresholds."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 Float64 = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-#: partial AUC is taken over false positive rates up to here
+#: upper false positive rate of the partial AUC
 MAX_FPR = 0.1
 EPSILON = float(np.finfo(float).eps)
 
 
 @dataclass(frozen=True)
 class SectionResult:
-    """auc_source, auc_target: each domain's normals against the anomalies of both; pauc: all clips, FPR <= 0.1."""
+    """auc_source, auc_target: normal clips of the domain against anomalies of both; pauc: all clips, FPR <= 0.1."""
 
     auc_source: float
     auc_target: float
@@ -36,22 +36,25 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Roc:
-    """Corners of a ROC curve from (0, 0) to (1, 1); operation for operation that of scikit-learn, so that areas agree
-    with the official evaluators to the last bit, at a fiftieth of its time a curve."""
+    """Corners of a ROC curve from (0, 0) to (1, 1). Same operations as scikit-learn, so that areas agree with the
+    official evaluators to the last bit, 50 times faster."""
 
     fpr: Float64
     tpr: Float64
 
     @staticmethod
     def of(anomaly_N: ArrayLike, scores_N: ArrayLike) -> Roc:
-        """Raises ValueError for one class only, different lengths or scores that are not finite."""
+        """ROC curve of labels (N,) and scores (N,).
+
+        Raises ValueError for a single class, unequal lengths or non-finite scores.
+        """
         anomaly, scores = _two_classes(anomaly_N, scores_N)
         order = np.argsort(-scores, kind="stable")
         return Roc.of_sorted(anomaly[order].astype(np.float64), scores[order])
 
     @staticmethod
     def of_sorted(anomaly_N: Float64, scores_N: Float64) -> Roc:
-        """From clips in falling order of score, unchecked; anomaly_N: 0. and 1."""
+        """ROC curve of clips sorted by descending score, unchecked; anomaly_N: 0. or 1."""
         last = np.append(np.flatnonzero(np.diff(scores_N)), len(scores_N) - 1)
         hits = np.cumsum(anomaly_N)[last]
         false = 1 + last.astype(np.float64) - hits
@@ -70,8 +73,8 @@ class Roc:
         stop = int(np.searchsorted(self.fpr, max_fpr, side="right"))
         corner = np.interp(max_fpr, self.fpr[stop - 1 : stop + 1], self.tpr[stop - 1 : stop + 1])
         area = _trapezoids(np.append(self.fpr[:stop], max_fpr), np.append(self.tpr[:stop], corner))
-        least = 0.5 * max_fpr**2
-        return 0.5 * (1 + (area - least) / (max_fpr - least))
+        chance = 0.5 * max_fpr**2
+        return 0.5 * (1 + (area - chance) / (max_fpr - chance))
 
 
 def _trapezoids(x_N: Float64, y_N: Float64) -> float:
@@ -79,15 +82,15 @@ def _trapezoids(x_N: Float64, y_N: Float64) -> float:
 
 
 def section_result(anomaly_N: ArrayLike, target_N: ArrayLike, scores_N: ArrayLike) -> SectionResult:
-    """Official numbers of one section, 2022-2026.
+    """Official metrics of one section, 2022-2026.
 
-    anomaly_N, target_N: truth values; scores_N: higher = more anomalous.
+    anomaly_N, target_N: boolean labels; scores_N: higher = more anomalous.
     Raises ValueError when a score is not finite or a class is missing.
     """
     anomaly, scores = _checked(anomaly_N, scores_N)
     target = np.asarray(target_N, dtype=bool)
     if target.shape != anomaly.shape:
-        raise ValueError("labels, domains and scores are of different lengths")
+        raise ValueError("labels, domains and scores have different lengths")
     if not anomaly.any() or not (~anomaly & target).any() or not (~anomaly & ~target).any():
         raise ValueError("a section needs anomalies and normal clips of both domains")
     in_source, in_target = ~target | anomaly, target | anomaly
@@ -99,20 +102,23 @@ def section_result(anomaly_N: ArrayLike, target_N: ArrayLike, scores_N: ArrayLik
 
 
 def auc(anomaly_N: ArrayLike, scores_N: ArrayLike) -> float:
-    """Area under the ROC curve; ties count one half. Raises ValueError for one class only or scores not finite."""
+    """Area under the ROC curve; ties count one half. Raises ValueError for a single class or non-finite scores."""
     return Roc.of(anomaly_N, scores_N).area()
 
 
 def partial_auc(anomaly_N: ArrayLike, scores_N: ArrayLike) -> float:
-    """Area up to FPR 0.1, standardised after McClish (1989): 0.5 is chance, 1 is best."""
+    """Partial AUC up to FPR 0.1, standardised after McClish (1989): 0.5 is chance. Raises ValueError like `auc`."""
     return Roc.of(anomaly_N, scores_N).partial_area()
 
 
 def decisions(anomaly_N: ArrayLike, decided_N: ArrayLike) -> Decisions:
-    """Of 0/1 decisions, as the official evaluators take them: a quotient without a denominator is 0."""
+    """Precision, recall and F1 of 0/1 decisions (N,) as in the official evaluators: 0 for a zero denominator.
+
+    Raises ValueError for unequal lengths.
+    """
     anomaly, decided = np.asarray(anomaly_N, dtype=bool), np.asarray(decided_N, dtype=bool)
     if anomaly.shape != decided.shape:
-        raise ValueError("labels and decisions are of different lengths")
+        raise ValueError("labels and decisions have different lengths")
     hits, false, missed = np.sum(anomaly & decided), np.sum(~anomaly & decided), np.sum(anomaly & ~decided)
     precision = hits / np.maximum(hits + false, EPSILON)
     recall = hits / np.maximum(hits + missed, EPSILON)
@@ -121,26 +127,26 @@ def decisions(anomaly_N: ArrayLike, decided_N: ArrayLike) -> Decisions:
 
 
 def f1_expected(anomaly_N: ArrayLike, scores_N: ArrayLike) -> float:
-    """F1 expected of a threshold drawn evenly between the lowest and the highest score.
+    """Expected F1 of a threshold drawn uniformly between the lowest and the highest score.
 
-    In the manner of F1-EV (Wilkinghoff and Imoto 2024): high only where a wide range of thresholds does well, so that
-    one that is estimated without anomalies is likely to. Does not change when scores are scaled or moved.
+    Similar to F1-EV (Wilkinghoff and Imoto 2024): high only if a wide range of thresholds gives a high F1, including
+    one estimated without anomalies. Invariant to scale and offset of scores. Raises ValueError like `auc`.
     """
     anomaly, scores = _two_classes(anomaly_N, scores_N)
     order = np.argsort(scores, kind="stable")
     levels, first = np.unique(scores[order], return_index=True)
     if len(levels) == 1:
         return 0.0
-    # Between two neighbouring levels, what scores the upper one or more is called anomalous.
+    # Between two adjacent levels, scores at or above the upper one are classified as anomalous.
     from_above = np.cumsum(anomaly[order][::-1])[::-1].astype(np.float64)
     hits = from_above[first[1:]]
-    called = len(scores) - first[1:]
-    f1 = 2.0 * hits / (called + anomaly.sum())
+    positives = len(scores) - first[1:]
+    f1 = 2.0 * hits / (positives + anomaly.sum())
     return float(np.sum(f1 * np.diff(levels)) / (levels[-1] - levels[0]))
 
 
 def f1_best(anomaly_N: ArrayLike, scores_N: ArrayLike) -> float:
-    """F1 of the best threshold; chosen with test labels, hence a bound and no result."""
+    """F1 of the best threshold: uses test labels, hence an upper bound. Raises ValueError like `auc`."""
     anomaly, scores = _two_classes(anomaly_N, scores_N)
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum(anomaly[order])
@@ -149,17 +155,17 @@ def f1_best(anomaly_N: ArrayLike, scores_N: ArrayLike) -> float:
 
 
 def official_score(results: Sequence[SectionResult], *, by_rows: bool = False) -> float:
-    """Harmonic mean over the three numbers of every section of every machine, each at least 2.2e-16.
+    """Harmonic mean over the three metrics of all sections of all machines, each at least 2.2e-16.
 
-    The last digit depends on the order of the sum. The official evaluators add all source AUCs, then all target AUCs,
-    then all pAUCs (default); results of the development set are published row by row, a section after the other.
+    The last digit depends on the order of summation. The official evaluators add all source AUCs, then all target AUCs,
+    then all pAUCs (default); development-set results are published row by row, section by section (by_rows).
     """
     rows = [(result.auc_source, result.auc_target, result.pauc) for result in results]
     return harmonic_mean(np.ravel(rows) if by_rows else np.ravel(np.transpose(rows)))
 
 
 def harmonic_mean(numbers: ArrayLike) -> float:
-    """Of numbers raised to at least 2.2e-16; the reciprocal of the mean of reciprocals, as the evaluators take it."""
+    """Harmonic mean of numbers raised to at least 2.2e-16: reciprocal of the mean reciprocal, as in the evaluators."""
     raised = np.maximum(np.asarray(numbers, dtype=np.float64), EPSILON)
     return float(1.0 / np.mean(1.0 / raised))
 
@@ -168,7 +174,7 @@ def _checked(anomaly_N: ArrayLike, scores_N: ArrayLike) -> tuple[Bools, Float64]
     anomaly = np.asarray(anomaly_N, dtype=bool)
     scores = np.asarray(scores_N, dtype=np.float64)
     if anomaly.shape != scores.shape:
-        raise ValueError("labels, domains and scores are of different lengths")
+        raise ValueError("labels, domains and scores have different lengths")
     if not np.isfinite(scores).all():
         raise ValueError("scores are not finite")
     return anomaly, scores

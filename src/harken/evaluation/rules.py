@@ -1,4 +1,4 @@
-"""The official rule of each year's task: what is computed a section, and how it becomes one score."""
+"""Official rule of each year's task: metrics per section, and their summary as one score."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Numbers = dict[str, float]
 
 @dataclass(frozen=True)
 class SectionScores:
-    """Scores of one section joined with their labels, in the order of clip names.
+    """Scores (N,) of one section joined with their labels, sorted by clip name.
 
-    domain_N: 0 source, 1 target, -1 unknown. decisions_N: 0 or 1, None where a system made none.
+    domain_N: 0 source, 1 target, -1 unknown. decisions_N: None for systems without decisions.
     """
 
     machine: str
@@ -32,20 +32,21 @@ class SectionScores:
 
     @property
     def key(self) -> Section:
+        """(machine, section)."""
         return self.machine, self.section
 
 
 def section_numbers(rule: Metric, section: SectionScores) -> Numbers:
-    """Official numbers of one section by the rule of a year. Raises ValueError where a class is missing.
+    """Official metrics of one section by the rule of a year. Raises ValueError where a class is missing.
 
-    domain_generalization (2022-2026): `auc_source`, `auc_target` (a domain's normals against all anomalies), `pauc`.
+    domain_generalization (2022-2026): `auc_source`, `auc_target` (normal clips of a domain, all anomalies), `pauc`.
     domain_adaptation (2021): `auc_` and `pauc_source`, `_target`, each within its domain, and their mean as `pauc`.
     machine_id (2020): `auc`, `pauc`.
     """
     anomaly, scores, domain = section.anomaly_N, section.scores_N, section.domain_N
     if rule == "domain_generalization":
         if (domain < 0).any():
-            raise ValueError("the domain of some clips is not known")
+            raise ValueError("the domain of some clips is unknown")
         return asdict(section_result(anomaly, domain == 1, scores))
     if rule == "domain_adaptation":
         numbers = {}
@@ -60,9 +61,9 @@ def section_numbers(rule: Metric, section: SectionScores) -> Numbers:
 
 
 def summary(rule: Metric, numbers: Sequence[tuple[Section, Numbers]], *, by_rows: bool = False) -> Numbers:
-    """The official score of a system and its parts; sections in the evaluators' order (machine, then section).
+    """Official score of a system and its components; sections in the evaluators' order (machine, then section).
 
-    domain_generalization: harmonic mean over every number of every section. domain_adaptation: the same over AUC and
+    domain_generalization: harmonic mean over all metrics of all sections. domain_adaptation: the same over AUC and
     pAUC of each machine, domain and section. machine_id: arithmetic means over the IDs of a machine, then over
     machines, of AUC and pAUC; the score is the mean of the two (the challenge itself ranked by average rank).
     by_rows: see `official_score`.
@@ -96,19 +97,19 @@ def summary(rule: Metric, numbers: Sequence[tuple[Section, Numbers]], *, by_rows
 
 def machine_means(numbers: Sequence[tuple[Section, Numbers]]) -> dict[str, Numbers]:
     """Arithmetic mean over the sections of each machine."""
-    found: dict[str, Numbers] = {}
+    means: dict[str, Numbers] = {}
     for machine in dict.fromkeys(key[0] for key, _ in numbers):
         rows = [row for key, row in numbers if key[0] == machine]
-        found[machine] = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    return found
+        means[machine] = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    return means
 
 
 def within_domain(section: SectionScores) -> Numbers:
-    """AUC and pAUC of each domain's normals against its own anomalies, and over all clips, where both classes exist.
+    """AUC and pAUC of normal clips and anomalies of the same domain, and over all clips, where both classes exist.
 
-    Not official since 2022; named apart so that they cannot be taken for it.
+    Not official since 2022, hence their distinct names.
     """
-    found: Numbers = {}
+    numbers: Numbers = {}
     for name, inside in (
         ("source_within_domain", section.domain_N == 0),
         ("target_within_domain", section.domain_N == 1),
@@ -116,6 +117,6 @@ def within_domain(section: SectionScores) -> Numbers:
     ):
         anomaly = section.anomaly_N[inside]
         if anomaly.any() and not anomaly.all():
-            found[f"auc_{name}"] = auc(anomaly, section.scores_N[inside])
-            found[f"pauc_{name}"] = partial_auc(anomaly, section.scores_N[inside])
-    return found
+            numbers[f"auc_{name}"] = auc(anomaly, section.scores_N[inside])
+            numbers[f"pauc_{name}"] = partial_auc(anomaly, section.scores_N[inside])
+    return numbers

@@ -1,4 +1,4 @@
-"""What each DCASE year published: one TOML file a year, nothing about a year in code."""
+"""Catalogue of the data published per DCASE year: one TOML file per year, no year-specific code."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class _Table(BaseModel):
 
 
 class Release(_Table):
-    """One published record: `record` is its Zenodo id, `zip` the pattern of its file names."""
+    """A published record: its Zenodo id `record`, and the pattern `zip` of its file names."""
 
     record: str
     zip: str
 
 
 class MachineEntry(_Table):
-    """A machine type of one half (`dev` or `eval`) of a year.
+    """A machine type in the `dev` or `eval` set of a year.
 
-    seconds: shortest and longest clip where it differs from the year's. zips, md5: by part, where known or unlike the
+    seconds: shortest and longest clip if different from the year's. zips, md5: by part, if known or not following the
     pattern. test: section -> number of normal and anomalous test clips.
     """
 
@@ -46,7 +46,7 @@ class MachineEntry(_Table):
 
 
 class Erratum(_Table):
-    """A known defect of published data: what it is about, which machines, in words."""
+    """A known defect of published data: affected file or data, machines, description."""
 
     subject: str
     machines: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class Erratum(_Table):
 
 
 class Archive(_Table):
-    """One zip to download. md5: None where only the record itself knows it."""
+    """A zip to download. md5: None where it is only given by the record."""
 
     part: Part
     machine: str
@@ -64,10 +64,10 @@ class Archive(_Table):
 
 
 class Year(_Table):
-    """Everything the project knows of one year.
+    """Catalogue entry of one year.
 
-    metric: the official rule, named after the year's task. channels: role of each channel. train: clips a section and
-    domain; supplemental: clips a machine; truth: record of the labels of the evaluation clips, if published as one.
+    metric: the official rule, named after the year's task. channels: role of each channel. train: clips per section
+    and domain; supplemental: clips per machine; truth: record of the evaluation labels, if published as one.
     """
 
     year: int
@@ -84,47 +84,47 @@ class Year(_Table):
     errata: tuple[Erratum, ...] = ()
 
     def machine(self, name: str, part: Literal["dev", "eval"]) -> MachineEntry | None:
-        """The entry of a machine type in one half of the year, None if it is not in it."""
+        """Entry of a machine type in the `dev` or `eval` set; None if it is not in it."""
         return next((entry for entry in self.machines if entry.name == name and entry.part == part), None)
 
     def archives(self, parts: tuple[Part, ...] = PARTS, machines: tuple[str, ...] | None = None) -> list[Archive]:
-        """The zips that hold these parts of these machines (default: all).
+        """Zips with the given parts of the given machines (default: all).
 
-        Raises HarkenError for a machine that the year does not have.
+        Raises HarkenError for a machine not in the year.
         """
-        known = {entry.name for entry in self.machines}
+        names = {entry.name for entry in self.machines}
         for name in machines or ():
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
+            if name not in names:
+                near = difflib.get_close_matches(name, names, 1)
                 hint = f"Did you mean {near[0]}? " if near else ""
                 raise HarkenError(
-                    f"{self.year} has no machine {name!r}", next_step=f"{hint}It has {', '.join(sorted(known))}"
+                    f"{self.year} has no machine {name!r}", next_step=f"{hint}It has {', '.join(sorted(names))}"
                 )
-        found = []
+        archives = []
         for part in parts:
-            half = "dev" if part == "dev" else "eval"
+            data_set = "dev" if part == "dev" else "eval"
             for entry in self.machines:
-                if entry.part == half and (machines is None or entry.name in machines):
+                if entry.part == data_set and (machines is None or entry.name in machines):
                     release = self.parts[part]
                     name = entry.zips.get(part, release.zip.format(machine=entry.name))
-                    found.append(
+                    archives.append(
                         Archive(
                             part=part, machine=entry.name, record=release.record, name=name, md5=entry.md5.get(part)
                         )
                     )
-        return found
+        return archives
 
 
 @cache
 def years() -> tuple[int, ...]:
-    """Years with an entry, oldest first."""
+    """Years with a catalogue entry, oldest first."""
     files = resources.files(__name__).iterdir()
     return tuple(sorted(int(file.name.removesuffix(".toml")) for file in files if file.name.endswith(".toml")))
 
 
 @cache
 def year(number: int) -> Year:
-    """The entry of one year. Raises HarkenError for a year without one."""
+    """Entry of one year. Raises HarkenError for a year without one."""
     if number not in years():
         raise HarkenError(
             f"there is no catalogue of {number}", next_step=f"Known years: {', '.join(map(str, years()))}"
@@ -134,7 +134,7 @@ def year(number: int) -> Year:
 
 
 def half_of(number: int | None, machine: str, section: str) -> Literal["dev", "eval"] | None:
-    """Which half of a year a section belongs to; None where the catalogue does not know it."""
+    """Whether a section belongs to the `dev` or `eval` set of a year; None if it is not in the catalogue."""
     if number is None or number not in years():
         return None
     entries = [entry for entry in year(number).machines if entry.name == machine and section in entry.sections]
