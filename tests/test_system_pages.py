@@ -1,5 +1,5 @@
-"""The pages of docs/systems: every number of their tables is that of the recipe, every number of the recipe is in a
-table, and every command is one that there is."""
+"""The pages of docs/systems: every value in their tables equals that of the recipe, every value of the recipe is in a
+table, and every command exists."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RECIPES = {
     "baseline_ae": "baseline_ae",
 }
 HEADER = ["report's value", "ours", "where in the recipe", "why"]
-#: what a stage is, and reads, is no number of a report
+#: kind and inputs of a stage, which no report gives
 GRAPH = ("use", "from")
 
 
@@ -56,8 +56,8 @@ class Row:
     why: str
 
     @property
-    def told(self) -> bool:
-        return not self.report.startswith(("not told", "—"))
+    def specified(self) -> bool:
+        return not self.report.startswith(("not specified", "—"))
 
 
 def cells(line: str) -> list[str]:
@@ -78,7 +78,7 @@ def rows(page: str) -> tuple[Row, ...]:
             named = re.findall(r"`([^`]+)`", where)
             keys = tuple(name for name in named if "=" not in name)
             assert keys, f"no key: {line}"
-            assert report, f"nothing told, not even that it is not: {line}"
+            assert report, f"neither a value nor `not specified`: {line}"
             changes = tuple((name.split("=")[0], name.split("=")[1]) for name in named if "=" in name)
             value = yaml.safe_load(re.fullmatch(r"`(.+)`", ours)[1])  # type: ignore[index]
             found.append(Row(line, report, value, keys, changes, why))
@@ -204,7 +204,7 @@ def test_what_differs_from_the_report_says_why(page: str) -> None:
     silent = []
     for row in rows(page):
         ours = [one for one in (row.ours if isinstance(row.ours, list) else [row.ours]) if type(one) in (int, float)]
-        if not row.told or not ours or row.why:
+        if not row.specified or not ours or row.why:
             continue
         told = {float(one.replace(",", "")) for one in _numbers(row.report)}
         if not told.issuperset(map(float, ours)):
