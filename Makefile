@@ -29,7 +29,7 @@ $(VENV)/core: pyproject.toml constraints.txt
 
 $(VENV)/dev: $(VENV)/core
 	$(PIP) install -c constraints.txt torch
-	$(PIP) install -c constraints.txt -e ".[torch,onnx,train,ensemble,ray,dev]"
+	$(PIP) install -c constraints.txt -e ".[all,dev]"
 	touch $@
 
 clean:

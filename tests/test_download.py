@@ -21,13 +21,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from harken.core.download import RetryPolicy
 from harken.core.errors import HarkenError
 from harken.data.catalog import PARTS, Part, year
-from harken.data.download import Downloaded, Retry, download
+from harken.data.download import Downloaded, download
 from harken.data.unpack import UnpackLimits, unpack
 from record_server import RecordServer, Trick
 
-QUICK = Retry(attempts=4, first=0.01, longest=0.02, patience=5)
+QUICK = RetryPolicy(attempts=4, first=0.01, longest=0.02, patience=5)
 DEV, TRAIN, EVAL = (year(2025).parts[part].record for part in PARTS)
 FAN = "dev_fan.zip"
 

@@ -245,7 +245,7 @@ def test_bayes_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(sys.modules, "optuna", None)
     objective, _ = boards_of(np.random.default_rng(7), "domain_generalization", 3, False)
-    with pytest.raises(HarkenError, match=r"needs optuna\. pip install"):
+    with pytest.raises(HarkenError, match=r"need optuna\. Install it with: pip install .harken\[search"):
         bayes(objective, Settings())
 
 

@@ -22,6 +22,7 @@ from harken.bench.jobs import Ended, Job, Progress, perform
 from harken.bench.stages import stage_class
 from harken.bench.workspace import Object, Workspace
 from harken.core.errors import HarkenError
+from harken.core.extras import need
 from harken.core.threads import one_thread_for_good
 from harken.core.version import __version__
 
@@ -305,11 +306,7 @@ def _import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # As Ray does it now: tasks without a share of a GPU see none. Told, it does not warn of a change to come.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-    try:
-        import ray
-    except ImportError:
-        raise HarkenError("ray is not installed", next_step="Install it with: pip install 'harken[ray]'") from None
-    return ray
+    return need("ray", "clusters")
 
 
 def _check_address(address: str) -> None:

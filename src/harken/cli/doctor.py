@@ -13,9 +13,11 @@ from typing import Annotated
 import typer
 
 from harken.cli.console import emit
+from harken.core.extras import EXTRAS, install_command
 from harken.core.version import __version__
 
-_EXTRAS = {"torch": "neural encoders and training"}
+#: what a package is called where it is installed from, if that is not what is imported
+_DISTRIBUTIONS = {"imblearn": "imbalanced-learn", "yaml": "pyyaml"}
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:
@@ -27,7 +29,10 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings
     from harken.weights.catalog import catalog
 
     packages = {name: _version(name) for name in _required()}
-    extras = {name: _version(name) for name in _EXTRAS}
+    extras = {
+        name: {package: _version(_DISTRIBUTIONS.get(package, package)) for package in extra.packages}
+        for name, extra in EXTRAS.items()
+    }
     weights = {entry.name: status(entry) for entry in catalog()}
     cache = cache_dir()
     free = shutil.disk_usage(next(p for p in (cache, *cache.parents) if p.exists())).free
@@ -37,7 +42,10 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings
         "cores": os.cpu_count(),
         "libsndfile": soundfile.__libsndfile_version__,
         "packages": packages,
-        "extras": extras,
+        "extras": {
+            name: {"purpose": EXTRAS[name].purpose, "installed": all(found.values()), "packages": found}
+            for name, found in extras.items()
+        },
         "encoders": list(list_encoders()),
         "weights": weights,
         "cache": str(cache),
@@ -50,9 +58,10 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings
         print(f"libsndfile {soundfile.__libsndfile_version__} decodes WAV and FLAC by default")
         for name, found in packages.items():
             print(f"  {'ok     ' if found else 'MISSING'} {name} {found or ''}")
-        for name, found in extras.items():
-            hint = "" if found else f": {_EXTRAS[name]} need it; pip install 'harken[{name}]'"
-            print(f"  {'ok     ' if found else 'absent '} {name} {found or ''}{hint}")
+        for name, versions in extras.items():
+            absent = [package for package, found in versions.items() if found is None]
+            hint = f" ({', '.join(absent)} missing; {install_command(name)})" if absent else ""
+            print(f"  {'absent ' if absent else 'ok     '} extra {name}: {EXTRAS[name].purpose}{hint}")
         print(f"weights in {cache} ({free / 2**30:.0f} GiB free)")
         for name, where in weights.items():
             missing_hint = f": harken weights fetch {name}" if where == "missing" else f" ({where})"

@@ -26,6 +26,7 @@ from harken.cli import (
 )
 from harken.cli import run as run_verb
 from harken.core.errors import HarkenError
+from harken.core.extras import missing
 from harken.core.version import __version__
 
 #: exit code of the shell for a program that Ctrl-C has stopped
@@ -96,6 +97,11 @@ def run() -> None:
         # to say; the code is the shell's for a closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except ModuleNotFoundError as error:
+        if debug:
+            raise
+        print(f"harken: {missing((error.name or '?').partition('.')[0], 'this command')}", file=sys.stderr)
+        code = 2
     except Exception as error:
         if debug:
             raise

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harken.audio.shape import windows
-from harken.core.errors import HarkenError, WeightsError
+from harken.core.errors import WeightsError
+from harken.core.extras import need
 from harken.encoders.base import Embedding, Encoder, padded, valid_lengths
 
 Float32 = NDArray[np.float32]
@@ -122,20 +123,6 @@ class OnnxEncoder(Encoder):
         return np.concatenate([*heads, *(part_TD[cls:] for part_TD in parts)])
 
 
-def require(module: str) -> Any:
-    """The optional `module`; HarkenError that says how to install it if it is not there."""
-    from importlib import import_module
-
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        missing = error.name or module
-        raise HarkenError(
-            f"ONNX files need {missing.partition('.')[0]}, which is not installed",
-            next_step="Install it with: pip install 'harken[onnx]'",
-        ) from None
-
-
 def write_card(model: Any, card: Card) -> None:
     """Put `card` into an onnx.ModelProto."""
     while model.metadata_props:
@@ -144,7 +131,7 @@ def write_card(model: Any, card: Card) -> None:
 
 
 def _session(file: Path, threads: int | None) -> Any:
-    ort = require("onnxruntime")
+    ort = need("onnxruntime", "ONNX files")
     if not file.is_file():
         raise WeightsError("does not exist", file=file, next_step="Make it with harken export")
     # Nobody but the user has to know what is listened to.

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from harken.core.errors import HarkenError, did_you_mean
+from harken.core.extras import missing
 from harken.core.plugins import blamed, is_custom, load_class
 from harken.encoders.base import Encoder
 
@@ -73,10 +74,7 @@ def encoder_class(name: str) -> type[Encoder]:
         except ModuleNotFoundError as error:
             if error.name != "torch":
                 raise
-            raise HarkenError(
-                f"the encoder {name} needs torch, which is not installed",
-                next_step="Install it with: pip install 'harken[torch]'",
-            ) from None
+            raise missing("torch", f"encoders such as {name}") from None
     return _CLASSES[name]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.core.errors import HarkenError
+from harken.core.extras import need
 from harken.ensemble.objective import Objective
 from harken.ensemble.search import Settings, greedy_path, singles, uniform
 
@@ -166,13 +167,8 @@ def _seed(seed: int, number: int) -> int:
 
 
 def _optuna() -> Any:
-    try:
-        import optuna
-        import torch  # noqa: F401  (the Gaussian process is made of it)
-    except ImportError as error:
-        raise HarkenError(
-            f"the Bayesian search needs {error.name}", next_step='pip install "harken[ensemble]", or choose greedy'
-        ) from error
+    optuna = need("optuna", "Bayesian searches")
+    need("torch", "Bayesian searches")  # the Gaussian process is made of it
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 

@@ -23,8 +23,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from harken.core.errors import HarkenError
+from harken.core.extras import need
 from harken.encoders.base import Encoder
-from harken.encoders.onnx import Card, OnnxEncoder, require, write_card
+from harken.encoders.onnx import Card, OnnxEncoder, write_card
 from harken.encoders.precision import SMALLEST
 from harken.encoders.torch_encoder import TorchEncoder
 
@@ -56,8 +57,8 @@ def export_onnx(
     Raises HarkenError if the encoder has no network, torch cannot export it, its file would exceed 2 GiB, or the
     result differs from torch; ValueError for an unknown layer.
     """
-    onnx, _ = require("onnx"), require("onnxscript")
-    require("onnxruntime")
+    onnx, _ = need("onnx", "ONNX files"), need("onnxscript", "ONNX files")
+    need("onnxruntime", "ONNX files")
     if not isinstance(encoder, TorchEncoder):
         raise HarkenError(f"{encoder.name} has no network to export", next_step="It needs no torch: use it as it is")
     layer = layer or encoder.default_layer
@@ -199,7 +200,7 @@ def _to_onnx(module: nn.Module, samples: int, *, any_length: bool) -> tuple[Any,
 
 def _rounded(onnx: Any, model: Any, whole: Path, folder: Path) -> Any:
     """The graph with weights of linear layers in 8 bits, one scale a channel; activations are rounded as it runs."""
-    quantization = require("onnxruntime.quantization")
+    quantization = need("onnxruntime.quantization", "ONNX files")
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     # Fourier transforms and mel filters are matrices too, but need all their bits.
     nodes = [

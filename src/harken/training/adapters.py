@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from harken.core.errors import HarkenError
+from harken.core.extras import need
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.training.frames import masked_max, masked_mean, valid_frames
 from harken.training.heads import dense_layers
@@ -31,12 +32,9 @@ def add_lora(encoder: TorchEncoder, rank: int = 64, alpha: float | None = None, 
     net = encoder.module
     if encoder.adapter_targets is None:
         raise ValueError(f"{encoder.name} has no projections for adapters")
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ModuleNotFoundError as error:
-        if error.name != "peft":
-            raise
-        raise HarkenError("adapters need peft, which is not installed", next_step="Run: pip install peft") from None
+    need("peft", "adapters")
+    from peft import LoraConfig, inject_adapter_in_model
+
     if has_lora(net):
         raise ValueError("the network has adapters already")
     encoder.prepare_for_adapters()

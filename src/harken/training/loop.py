@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from harken.core.errors import HarkenError
+from harken.core.extras import need
 from harken.core.files import write_atomically
 from harken.core.version import __version__
 from harken.data.clips import Clip, origins
@@ -386,16 +387,10 @@ class _Training:
 
 
 def _accelerator(spec: TrainingSpec) -> Accelerator:
-    try:
-        from accelerate import Accelerator, DistributedDataParallelKwargs
-        from accelerate.state import AcceleratorState
-    except ModuleNotFoundError as error:
-        if error.name != "accelerate":
-            raise
-        raise HarkenError(
-            "training needs accelerate, which is not installed",
-            next_step="Install it with: pip install 'harken[train]'",
-        ) from None
+    need("accelerate", "trainings")
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
+
     # One process may train several times, in different precisions.
     AcceleratorState._reset_state()
     precision = "no" if spec.precision == "fp32" else spec.precision
@@ -408,12 +403,9 @@ def _accelerator(spec: TrainingSpec) -> Accelerator:
 
 
 def _writer(logs: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ModuleNotFoundError:
-        raise HarkenError(
-            "logs need tensorboard, which is not installed", next_step="Install it with: pip install 'harken[train]'"
-        ) from None
+    need("tensorboard", "logs")
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(logs))
 
 

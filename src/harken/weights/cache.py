@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+import platformdirs
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harken.core.errors import WeightsError
@@ -42,11 +43,7 @@ class Record(BaseModel):
 
 def cache_dir() -> Path:
     """Folder of the converted checkpoints; it need not exist yet."""
-    root = os.environ.get("HARKEN_CACHE")
-    if not root:
-        import pooch
-
-        root = pooch.os_cache("harken")
+    root = os.environ.get("HARKEN_CACHE") or platformdirs.user_cache_dir("harken", appauthor=False)
     return Path(root) / "weights"
 
 

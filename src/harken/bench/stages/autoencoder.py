@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import by_section, read_arrays, read_ids, write_arrays
 from harken.core.errors import HarkenError, TooFewError
+from harken.core.extras import require_packages
 
 
 class AutoencoderStage(Stage):
@@ -30,8 +30,7 @@ class AutoencoderStage(Stage):
 
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
-        if find_spec("torch") is None:
-            raise HarkenError("training needs torch", next_step="Install it with: pip install 'harken[torch]'")
+        require_packages(("torch",), "autoencoders")
         return {}
 
     @classmethod

@@ -7,7 +7,6 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Quarantined, by_section, write_ids
 from harken.core.errors import AudioError, HarkenError
+from harken.core.extras import require_packages
 from harken.data import catalog
 from harken.data.catalog import Metric
 from harken.data.clips import Clip
@@ -58,11 +58,7 @@ class TrainStage(Stage):
 
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
-        for package in ("torch", "accelerate"):
-            if find_spec(package) is None:
-                raise HarkenError(
-                    f"training needs {package}", next_step="Install it with: pip install 'harken[torch,train]'"
-                )
+        require_packages(("torch", "accelerate"), "trainings")
         named = [branch for branch in parameters.model.branches if branch.weights is not None]
         return {"weights_sha256": [weights_digest(weights_for(branch.encoder, branch.weights)[1]) for branch in named]}
 
