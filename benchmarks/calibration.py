@@ -1,9 +1,9 @@
-"""Promises about false alarms on correlated scores: alarm episodes and alarms, as multiples of the promise.
+"""False-alarm rates on correlated scores: alarm episodes and alarms, relative to the given rate.
 
     python benchmarks/calibration.py [--runs 100]
 
 Scores are a Gaussian AR(1) process or its exponential. N training clips, then 20,000 new ones. An episode is a run of
-alarms. `*`: finer than the data supports (extrapolated) in most runs.
+alarms. `*`: rate lower than the data supports (extrapolated) in most runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def autoregressive(count: int, rho: float, rng: np.random.Generator) -> np.ndarr
 
 def main(runs: int) -> None:
     rng = np.random.default_rng(0)
-    print(f"{'scores':<10} {'rho':>5} {'N':>5} {'worth':>6}   episodes / promise, alarms / promise")
+    print(f"{'scores':<10} {'rho':>5} {'N':>5} {'eff. N':>6}   episodes / rate, alarms / rate")
     print(" " * 32 + "".join(f"{rate:>16.1%}" for rate in RATES))
     for law in ("gaussian", "lognormal"):
         for rho in (0.0, 0.9, 0.99):

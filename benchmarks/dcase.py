@@ -1,4 +1,4 @@
-"""Speed of the DCASE bench: evaluating systems and indexing names, each beside the plain way in the same run.
+"""Speed of the DCASE bench: evaluating systems and indexing names, each compared with a simple script in the same run.
 
 python benchmarks/dcase.py [--names 100000]
 """
@@ -29,12 +29,12 @@ from shared_folder import shared_folder
 
 def timed(action: Callable[[], Any], repeat: int = 3) -> tuple[float, Any]:
     """Shortest of several times in seconds, and the last result."""
-    best, found = np.inf, None
+    best, result = np.inf, None
     for _ in range(repeat):
         start = time.perf_counter()
-        found = action()
+        result = action()
         best = min(best, time.perf_counter() - start)
-    return best, found
+    return best, result
 
 
 def write_system(folder: Path, rng: np.random.Generator) -> None:
@@ -52,7 +52,7 @@ def write_system(folder: Path, rng: np.random.Generator) -> None:
 
 
 def plain_evaluator(folder: Path) -> float:
-    """The official rule as the evaluators state it: pandas-free, scikit-learn for each area."""
+    """The official rule as in the evaluators, without pandas, with scikit-learn for each area."""
     from scipy.stats import hmean
     from sklearn.metrics import roc_auc_score
 
@@ -74,7 +74,7 @@ def plain_evaluator(folder: Path) -> float:
 
 
 def plain_index(root: Path) -> list[dict[str, object]]:
-    """What a script would do: every path, split at underscores."""
+    """As in a simple script: every path, split at underscores."""
     rows = []
     for path in sorted(root.rglob("*.wav")):
         words = path.stem.split("_")
@@ -117,10 +117,10 @@ def main() -> None:
         assert len(clips) == len(listed) == count
         rows.append((f"index {count} real names", ours, plain))
         rows.append(("  write the clips table", timed(lambda: write_table(clips, root / "t.parquet"))[0], None))
-    print(f"{'':<58}{'seconds':>9}{'plain way':>11}{'ratio':>8}")
+    print(f"{'':<58}{'seconds':>9}{'script':>11}{'ratio':>8}")
     for name, seconds, beside in rows:
-        other = f"{beside:>11.3f}{beside / seconds:>8.1f}" if beside is not None else ""
-        print(f"{name:<58}{seconds:>9.3f}{other}")
+        comparison = f"{beside:>11.3f}{beside / seconds:>8.1f}" if beside is not None else ""
+        print(f"{name:<58}{seconds:>9.3f}{comparison}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every detector on the twelve-machine shift bed and on ToyCar id_04; what each promise about false alarms is worth.
+"""All detectors on the twelve-machine bed and on ToyCar id_04; false-alarm rates of the default detector.
 
 python benchmarks/detectors.py [--seeds 5] [--first-seed 0] [--only WORD ...]
 """
@@ -62,7 +62,7 @@ ROWS = [
     ("fusion min: default, beam 16 ldn", "fusion", {"members": DEFAULT_AND_BEAM}, True),
     ("fusion mean: default, beam 16 ldn", "fusion", {"members": DEFAULT_AND_BEAM, "rule": "mean"}, True),
 ]
-# Rows whose gain over plain 1-NN is shown with its interval.
+# Rows whose gain over 1-NN is shown with its interval.
 COMPARED = [
     ("the default", DEFAULT_DETECTOR, {}),
     ("beam 16 bands, ldn, whitened", "beam", BEAM16),
@@ -78,7 +78,7 @@ def evaluate(bed: Bed, name: str, parameters: dict[str, object], labelled: bool)
 def accuracy_table(
     beds: dict[int, list[Bed]], only: Sequence[str] = (), progress: Callable[[str], None] = print
 ) -> None:
-    """only: words of which a row's title must contain one; none: every row."""
+    """only: rows whose title contains one of these words; empty: all rows."""
     progress(
         f"{'detector':<42} {f'seed {min(beds)}':>7} {'mean':>7} {'source':>7} {'target':>7} {'pAUC':>7} {'ToyCar':>7}"
     )
@@ -88,8 +88,8 @@ def accuracy_table(
             continue
         by_seed = [[evaluate(bed, name, parameters, labelled) for bed in beds[seed]] for seed in beds]
         official = [official_score(results) for results in by_seed]
-        every = [result for results in by_seed for result in results]
-        means = np.mean([(r.auc_source, r.auc_target, r.pauc) for r in every], axis=0)
+        all_results = [result for results in by_seed for result in results]
+        means = np.mean([(r.auc_source, r.auc_target, r.pauc) for r in all_results], axis=0)
         toy = create_detector(name, parameters).fit(car.train)
         toy_auc = roc_auc_score(car.anomaly, toy.score(car.test))
         progress(
@@ -101,7 +101,7 @@ def accuracy_table(
 
 def calibration_table(beds: list[Bed]) -> None:
     rates = (0.01, 0.02, 0.05, 0.1)
-    print(f"\nfalse alarms of the default, promised {', '.join(f'{rate:.0%}' for rate in rates)}")
+    print(f"\nfalse alarms of the default at rates of {', '.join(f'{rate:.0%}' for rate in rates)}")
     print(f"{'machine':<14} {'same conditions (6 dB)':>30} {'shifted (0 dB)':>34}")
     inside = dict.fromkeys(rates, 0)
     for bed in beds:
@@ -118,18 +118,18 @@ def calibration_table(beds: list[Bed]) -> None:
                     inside[rate] += int(low <= alarms <= high)
                 cells.append(f"{alarms / len(normals):7.1%}")
         print(f"{bed.name:<14} " + " ".join(cells[:4]) + "   " + " ".join(cells[4:]))
-    kept = ", ".join(f"{rate:.0%}: {count}/12" for rate, count in inside.items())
-    print(f"inside the 99 % binomial interval of the promise, same conditions: {kept}")
+    counts = ", ".join(f"{rate:.0%}: {count}/12" for rate, count in inside.items())
+    print(f"inside the 99 % binomial interval of the rate, same conditions: {counts}")
 
 
 def bootstrap(beds: list[Bed], draws: int = 200) -> None:
-    """Gains over plain 1-NN, resampling machines, and test clips within label and domain."""
+    """Gains over 1-NN, resampling machines, and test clips within label and domain."""
     print("\ngain over 1-NN, 95 % bootstrap interval")
     plain = [create_detector("knn").fit(bed.train).score(bed.test) for bed in beds]
     for title, name, parameters in COMPARED:
         rng = np.random.default_rng(0)
-        others = [create_detector(name, parameters).fit(bed.train, bed.train_domain).score(bed.test) for bed in beds]
-        pairs = list(zip(beds, plain, others, strict=True))
+        compared = [create_detector(name, parameters).fit(bed.train, bed.train_domain).score(bed.test) for bed in beds]
+        pairs = list(zip(beds, plain, compared, strict=True))
         gains = []
         for _ in range(draws):
             results: tuple[list[SectionResult], list[SectionResult]] = ([], [])
@@ -139,8 +139,8 @@ def bootstrap(beds: list[Bed], draws: int = 200) -> None:
                     np.flatnonzero((bed.anomaly == a) & (bed.domain == d)) for a in (0, 1) for d in ("source", "target")
                 ]
                 rows = np.concatenate([rng.choice(group, len(group)) for group in groups])
-                for found, values in zip(results, scores, strict=True):
-                    found.append(section_result(bed.anomaly[rows], bed.domain[rows] == "target", values[rows]))
+                for collected, values in zip(results, scores, strict=True):
+                    collected.append(section_result(bed.anomaly[rows], bed.domain[rows] == "target", values[rows]))
             gains.append(official_score(results[1]) - official_score(results[0]))
         low, high = np.percentile(gains, [2.5, 97.5])
         print(f"{title:<42} {np.mean(gains):+.3f} [{low:+.3f}, {high:+.3f}]")

@@ -1,14 +1,13 @@
-"""What precision costs and saves: clips/s, processor time, memory and likeness of one neural encoder.
+"""Precision of a neural encoder: clips/s, CPU time, memory and cosine similarity.
 
     python benchmarks/encoders.py [beats] [--batches 1 8] [--rounds 5] [--threads 2] [--tiny]
     python benchmarks/encoders.py --cuda
 
-Weights are random, clips are 10 s. Every case is a process of its own; the processes take turns, so that they see the
-same machine; of the rounds the fastest counts. `plain` is BEATs with attention as its reference states it: clips
-behind tokens, the position bias looked up for every pair of tokens and repeated for every clip and head, logits
-shifted by their largest before they are scaled up, softmax, all of it written out; front end, convolution and
-feed-forward nets are ours in every case. Of other encoders, `fp32` is what ratios refer to. ONNX cases run without
-torch.
+Weights are random, clips are 10 s. Each case runs in a separate process; the processes alternate, so that they run
+under the same load; the fastest round counts. `plain` is BEATs with attention as in its reference: (tokens, clips)
+layout, the position bias looked up for every pair of tokens and repeated for every clip and head, logits shifted by
+their maximum before scaling, explicit softmax; front end, convolution and feed-forward networks are the same in all
+cases. For other encoders, ratios refer to `fp32`. ONNX cases run without torch.
 """
 
 from __future__ import annotations
@@ -31,59 +30,59 @@ import numpy as np
 SECONDS = 10.0
 CPU_CASES = ("plain", "eager", "fp32", "bf16", "int8", "onnx", "onnx-int8")
 CUDA_CASES = ("plain", "eager", "fp32", "bf16")
-#: cases that only an encoder with both kinds of attention has
+#: cases of encoders with both kinds of attention
 BEATS_ONLY = ("plain", "eager")
 
 
-# ------------------------------------------------------------ one case, in a process of its own
+# ------------------------------------------------------------ one case, in a separate process
 
 
 def clips(count: int, rate: int) -> np.ndarray:
     """(count, samples) hums of different machines in noise."""
     rng = np.random.default_rng(0)
     time_T = np.arange(round(SECONDS * rate)) / rate
-    found = []
+    signals = []
     for _ in range(count):
         speed, noise = rng.uniform(20, 90), rng.uniform(0.003, 0.05)
         hum = sum(np.sin(2 * np.pi * speed * k * time_T + rng.uniform(0, 6)) / k for k in range(1, 12))
-        found.append(0.1 * hum + noise * rng.normal(size=len(time_T)))
-    return np.array(found, dtype=np.float32)
+        signals.append(0.1 * hum + noise * rng.normal(size=len(time_T)))
+    return np.array(signals, dtype=np.float32)
 
 
-def plain_attention(part: Any, x_BLD: Any, bias_HLL: Any, padding_BL: Any, attention: str) -> Any:
+def plain_attention(block: Any, x_BLD: Any, bias_HLL: Any, padding_BL: Any, attention: str) -> Any:
     """Attention of one block of BEATs as the reference computes it."""
     import torch
     from torch import nn
 
     x_LBD = x_BLD.transpose(0, 1)
     length, count, width = x_LBD.shape
-    heads, size = part.heads, width // part.heads
-    # Logits are made small, then large again, against overflow in half precision.
+    heads, size = block.heads, width // block.heads
+    # Logits are scaled down, then up again, against overflow in half precision.
     shrink = 32
     bias_NLL = bias_HLL.unsqueeze(0).repeat(count, 1, 1, 1).view(count * heads, length, length)
-    q_LBD = part.q_proj(x_LBD) * (size**-0.5 / shrink)
+    q_LBD = block.q_proj(x_LBD) * (size**-0.5 / shrink)
     q_NLE, k_NLE, v_NLE = (
         y_LBD.contiguous().view(length, count * heads, size).transpose(0, 1)
-        for y_LBD in (q_LBD, part.k_proj(x_LBD), part.v_proj(x_LBD))
+        for y_LBD in (q_LBD, block.k_proj(x_LBD), block.v_proj(x_LBD))
     )
     logits_NLL = torch.bmm(q_NLE, k_NLE.transpose(1, 2))
     logits_NLL = (logits_NLL - logits_NLL.max(dim=-1, keepdim=True)[0]) * shrink
     q_BHLE = q_NLE.view(count, heads, length, size) * (shrink / size**-0.5)
-    gates_BHL2 = torch.sigmoid(part.grep_linear(q_BHLE).view(count, heads, length, 2, 4).sum(-1))
+    gates_BHL2 = torch.sigmoid(block.grep_linear(q_BHLE).view(count, heads, length, 2, 4).sum(-1))
     update_BHL1, reset_BHL1 = gates_BHL2.chunk(2, dim=-1)
-    gate_BHL1 = update_BHL1 * (reset_BHL1 * part.grep_a - 1.0) + 2.0
+    gate_BHL1 = update_BHL1 * (reset_BHL1 * block.grep_a - 1.0) + 2.0
     logits_NLL = logits_NLL + gate_BHL1.view(count * heads, length, 1) * bias_NLL
     probability_NLL = nn.functional.softmax(logits_NLL, dim=-1)
     y_LBD = torch.bmm(probability_NLL, v_NLE).transpose(0, 1).contiguous().view(length, count, width)
-    return part.out_proj(y_LBD).transpose(0, 1)
+    return block.out_proj(y_LBD).transpose(0, 1)
 
 
 def plain_bias(encoder: Any, length: int) -> Any:
     """Position bias of BEATs, looked up for every pair of tokens."""
     import torch
 
-    place_L = torch.arange(length)
-    distance_LL = place_L[None] - place_L[:, None]
+    position_L = torch.arange(length)
+    distance_LL = position_L[None] - position_L[:, None]
     half = encoder.buckets // 2
     exact = half // 2
     size_LL = distance_LL.abs()
@@ -99,8 +98,8 @@ def network(name: str, case: str, config: dict[str, Any], device: str) -> tuple[
     from harken.encoders import create_encoder
     from harken.encoders.precision import apply_precision
 
-    more = {"attention": "eager"} if case in BEATS_ONLY else {}
-    encoder: Any = create_encoder(name, {**config, **more})
+    options = {"attention": "eager"} if case in BEATS_ONLY else {}
+    encoder: Any = create_encoder(name, {**config, **options})
     encoder.to(device)
     if case == "plain":
         stack = encoder.module.encoder
@@ -132,16 +131,16 @@ def onnx_task(options: argparse.Namespace) -> Callable[[], np.ndarray]:
 
     encoder = OnnxEncoder(options.folder / f"{options.case}.onnx", threads=options.threads)
     wave_BT = clips(options.batch, encoder.sample_rate)
-    parts = np.split(wave_BT, options.batch) if encoder.card.clips == 1 else [wave_BT]
+    batches = np.split(wave_BT, options.batch) if encoder.card.clips == 1 else [wave_BT]
 
     def task() -> np.ndarray:
-        return np.concatenate([encoder.run(part_BT).mean(axis=1) for part_BT in parts])
+        return np.concatenate([encoder.run(batch_BT).mean(axis=1) for batch_BT in batches])
 
     return task
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Answer every line of input with the time of one run; at the end of input, with memory and embeddings."""
+    """Answer each input line with the time of one run; at the end of input, write memory and embeddings."""
     from harken.core.errors import HarkenError
 
     try:
@@ -167,7 +166,7 @@ def serve(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    """Write the files that ONNX cases run; here, since exporting takes memory that running does not."""
+    """Write the files of the ONNX cases in advance, since exporting needs more memory than running."""
     from harken.core.errors import HarkenError
     from harken.encoders import create_encoder
     from harken.export.onnx import export_onnx
@@ -195,7 +194,7 @@ def start(options: argparse.Namespace, case: str, batch: int, folder: Path) -> s
     words = [options.encoder, "--case", case, "--batches", str(batch), "--threads", str(options.threads),
              "--folder", str(folder)]  # fmt: skip
     words += ["--cuda"] * options.cuda + ["--tiny"] * options.tiny
-    # Threads that wait without sleeping would be charged for what other programs do.
+    # Busy-waiting threads would be charged CPU time under load.
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "OMP_WAIT_POLICY": "PASSIVE"}
     program = [sys.executable, __file__, *words]
     return subprocess.Popen(program, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

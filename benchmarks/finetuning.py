@@ -1,15 +1,15 @@
-"""What fine-tuning is worth, what a step costs, and that a killed training loses nothing.
+"""Fine-tuning: scores, cost of a step, resumption of killed training.
 
     python benchmarks/finetuning.py plant [--seeds 3] [--steps 300]   simulated machines: frozen, fine-tuned, LoRA
-    python benchmarks/finetuning.py hidden                            attributes hidden: centres, prototypes, clusters
+    python benchmarks/finetuning.py hidden                            hidden attributes: centres, prototypes, clusters
     python benchmarks/finetuning.py noise                             noise-aware training at a low SNR
     python benchmarks/finetuning.py real                              efficientat on real clips
-    python benchmarks/finetuning.py toycar                            a CNN on the normals of ToyCar id_04
+    python benchmarks/finetuning.py toycar                            a CNN on normal clips of ToyCar id_04
     python benchmarks/finetuning.py steps                             time and memory of a step of BEATs
     python benchmarks/finetuning.py kills [--kills 20]                SIGKILL at random moments
 
-Scores are official ones of 1-NN by cosine on raw embeddings, means over seeds with their spread; `frozen` is the same
-encoder before training, its frames pooled by mean, `random` the same architecture without its weights.
+Scores are official scores of 1-NN by cosine distance on raw embeddings, mean and deviation over seeds; `frozen` is the
+same encoder before training with mean pooling, `random` the same architecture with random weights.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ from harken.training.models import ASDModel, build_model
 from harken.training.settings import TrainingSpec
 from shared_folder import shared_folder
 
-#: what helped most: the mean of the frames is the embedding, clips are mixed, classes have many centres
+#: best settings: mean pooling, mixup, several centres per class
 HEAD: dict[str, Any] = {"kind": "mean"}
-# The scale of that loss follows the training, so that held-out losses of different steps cannot be compared.
+# The scale of that loss is adaptive, so that held-out losses of different steps are not comparable.
 LEARNING: dict[str, Any] = {"losses": [{"name": "scadacos"}], "augmentation": {"mixup": {}}, "choose": "last"}
-#: the other way: a dense head, one margin
+#: alternative: a dense head, ArcFace
 DENSE = {"head": {"kind": "attentive", "dims": [64]}}
 
 
 def real_weights() -> str:
-    """Those of efficientat, mn04 on AudioSet."""
+    """Weights of efficientat mn04, trained on AudioSet."""
     return str(shared_folder() / "weights" / "mn04_as_mAP_432.pt")
 
 
@@ -100,7 +100,7 @@ def trained(model: ModelSpec, training: TrainingSpec, clips: Sequence[Clip], pol
     table = more.pop("table", None) or label_clips(normal, policy)
     with tempfile.TemporaryDirectory() as place:
         done = train(model, training, normal, table, Path(place), **more)
-        # The best by held-out clips, not the last.
+        # The best checkpoint by held-out clips, not the last.
         done.model.load_state(dict(_state_of(done)))
     return done
 
@@ -136,7 +136,7 @@ def last_signals(done: Trained) -> Any:
 
 
 def plant(options: argparse.Namespace) -> None:
-    """Real weights are those of efficientat; transformers are small and start from random ones."""
+    """Pre-trained weights for efficientat; the transformers are small and start from random weights."""
     weights = real_weights()
     margin = {"losses": [{"name": "subcentre_arcface"}], "augmentation": {}}
     cases: list[tuple[str, str, str | None, dict[str, Any]]] = [
@@ -162,7 +162,7 @@ def plant(options: argparse.Namespace) -> None:
                 for weights, scores in ((None, none), (name, before)):
                     plain = {**branch(encoder, weights), "head": {}}
                     if encoder == "efficientat":
-                        # Of one size with and without weights.
+                        # Same size with and without weights.
                         plain["size"] = "full"
                     key = (encoder, weights, seed)
                     if key not in known:
@@ -178,12 +178,12 @@ def plant(options: argparse.Namespace) -> None:
 
 
 def hidden(options: argparse.Namespace) -> None:
-    """Half of the machines do not tell their attributes. A small network with random weights at first."""
+    """Hidden attributes on half of the machines. A small network with random initial weights."""
     with tempfile.TemporaryDirectory() as place:
         clips = make_plant(Path(place) / "told")
         secret = {"pump", "gearbox"}
         blind = [replace(clip, attributes={}) if clip.machine in secret else clip for clip in clips]
-        # Conditions as clusters of a frozen network say them.
+        # Conditions estimated as clusters of frozen embeddings.
         frozen = build_model(
             ModelSpec.model_validate({"branches": [{"encoder": "efficientat", "weights": real_weights()}]})
         )
@@ -217,7 +217,7 @@ def hidden(options: argparse.Namespace) -> None:
 
 
 def noise(options: argparse.Namespace) -> None:
-    """Factory noise above the machines' own level. A small network with random weights at first."""
+    """Factory noise above the default level. A small network with random initial weights."""
     for level in (0.0, 6.0):
         with tempfile.TemporaryDirectory() as place:
             clips = make_plant(Path(place), noise_db=level)
@@ -254,7 +254,7 @@ def real(options: argparse.Namespace) -> None:
     ]
     normal = [clip for clip in clips if clip.condition == "normal"]
     learned = [clip for clip in normal if clip.corpus != "dcase2021"]
-    # Few of them are training clips by name: all normal ones but every fourth are learned from.
+    # Few of them are training clips by name: all normal clips except every fourth are used for training.
     taught = [replace(clip, split="train") for index, clip in enumerate(learned) if index % 4]
     asked = [clip for index, clip in enumerate(learned) if not index % 4]
     slider = [clip for clip in clips if clip.machine == "slider" and clip.corpus == "dcase2020"]
@@ -275,7 +275,7 @@ def real(options: argparse.Namespace) -> None:
                 spec = {"branches": [{**branch("efficientat", weights), "head": {}}], "seed": seed}
                 model = build_model(ModelSpec.model_validate(spec))
             else:
-                # Held out are the clips that are asked for; the sliders that are tested on have no part in it.
+                # Query clips are held out; slider test clips are excluded.
                 unheard = [clip for clip in taught if not (clip.machine == "slider" and "test" in clip.path.parts)]
                 done = trained(spec_of(seed, branch("efficientat", weights)), settings, unheard, "sjtu_aithu")
                 model = done.model
@@ -294,7 +294,7 @@ def real(options: argparse.Namespace) -> None:
 
 
 def steps(options: argparse.Namespace) -> None:
-    """BEATs-base, random weights, batch 8 of 10 s; each case a process of its own, each step the fastest of a few."""
+    """BEATs-base, random weights, batch 8 of 10 s; one process per case, fastest of several steps."""
     print(f"{'BEATs-base, batch 8 x 10 s':<34} {'s/step':>8} {'CPU-s':>8} {'peak RSS GiB':>13} {'learned':>12}")
     for case in ("full", "lora", "full recompute", "lora recompute"):
         done = subprocess.run(
@@ -338,7 +338,7 @@ def one_step(options: argparse.Namespace) -> None:
 
 
 def kills(options: argparse.Namespace) -> None:
-    """A small BEATs with dropout of bands, mixup and noise, killed again and again."""
+    """A small network with SpecAugment, mixup and noise, killed repeatedly."""
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         make_plant(root / "plant", train_source=12, train_target=3, test_per_condition=1, supplemental=4, seconds=1.0)
@@ -352,7 +352,7 @@ def kills(options: argparse.Namespace) -> None:
         while count < options.kills:
             child = subprocess.Popen(command("killed"), stdout=subprocess.PIPE, text=True)
             assert child.stdout is not None
-            # Steps are told as they are done: one to six more of them, then the end.
+            # Steps are printed as they are done: killed after one to six more.
             more = draw.randint(1, 6)
             told = [child.stdout.readline() for _ in range(more)]
             if not told[-1]:
@@ -383,7 +383,7 @@ def killed(options: argparse.Namespace) -> None:
 
 
 def toycar(options: argparse.Namespace) -> None:
-    """A small CNN learns which of several changes in mel space was made to a clip of normals, beside 1-NN."""
+    """A small CNN trained to classify changes in mel space of normal clips, compared with 1-NN."""
     from toycar_cnn import compare
 
     compare(options.seeds)
@@ -402,7 +402,7 @@ def main() -> None:
     options = parser.parse_args()
     options.steps = options.steps or {"steps": 2, "one-step": 2}.get(options.what, 300)
     if options.what != "one-step":
-        # Threads that wait for each other's cores would cost more than they bring.
+        # More threads than cores would slow training down.
         torch.set_num_threads(1)
     globals()[options.what.replace("-", "_")](options)
 

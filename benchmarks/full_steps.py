@@ -1,10 +1,10 @@
-"""Steps of every network that the recipes train, each once, at full size, beside what the plan says of them.
+"""Training steps of every network of the recipes at full size, compared with the estimates of the plan.
 
     python benchmarks/full_steps.py [RECIPE ...] [--batch 1] [--threads 1]
 
-Real architectures with random weights, through the real training loop: three steps of `--batch` clips (two of a
-network with batch norms) of 10 s of a simulated plant, each training in a process of its own. Time is the processor's,
-of the second step; memory is the peak of the process after it, and when the state was written at the end.
+Real architectures with random weights in the real training loop: three steps of `--batch` clips (two for networks with
+batch normalisation) of 10 s from a simulated plant, each in a separate process. Time is CPU time of the second step;
+memory is the peak of the process after it, and after saving the state at the end.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GIB = 2**30
 
 
 def trainings(recipe: str) -> dict[str, Any]:
-    """Parameters of each stage of a recipe that trains."""
+    """Parameters of each training stage of a recipe."""
     stages = load_recipe(recipe).stages.items()
     return {
         name: TrainStage.Parameters.model_validate(entry.parameters) for name, entry in stages if entry.use == "train"
@@ -44,7 +44,7 @@ def trainings(recipe: str) -> dict[str, Any]:
 
 
 def small(training: TrainingSpec, batch: int, model: ModelSpec) -> TrainingSpec:
-    """The same training, three steps long."""
+    """The same training with three steps."""
     cnn = any(branch.encoder == "dual_branch" for branch in model.branches)
     changes = {
         "steps": 3, "epochs": None, "batch": max(batch, 2) if cnn else batch, "accumulation": 1, "warmup": 0,
@@ -61,7 +61,7 @@ def make_plant(root: Path) -> None:
 
 
 def one(recipe: str, stage: str, data: Path, options: argparse.Namespace) -> None:
-    """Train; what it took and what was estimated, as a line of JSON."""
+    """Train; print time and memory as a line of JSON."""
     parameters = trainings(recipe)[stage]
     model = estimate.without_weights(parameters.model)
     training = small(parameters.training, options.batch, model)
@@ -90,17 +90,17 @@ def row(recipe: str, stage: str, data: Path, options: argparse.Namespace) -> str
     table = label_clips(clips, load_recipe(recipe).stages["labels"].parameters["policy"])
     counts = estimate.count_training(parameters.model, training, len(table), table.attribute_free_classes)
     network, saved = estimate.training_memory_parts(counts, training)
-    # Processor seconds do not shrink with threads.
+    # CPU time does not decrease with threads.
     seconds = estimate.step_work(counts, training).seconds(estimate.measured_speed(options.threads)) * options.threads
     sizes = f"{counts.parameters / 1e6:.1f} M ({counts.trainable / 1e6:.1f} M)"
     gib = [size / GIB for size in (done["network"], network, max(done["network"], done["saved"]), max(network, saved))]
-    told = " | ".join(f"{size:.1f}" for size in gib)
-    return f"| `{recipe}` | {stage} | {sizes} | {training.batch} | {told} | {done['seconds']:.1f} | {seconds:.1f} |"
+    memory = " | ".join(f"{size:.1f}" for size in gib)
+    return f"| `{recipe}` | {stage} | {sizes} | {training.batch} | {memory} | {done['seconds']:.1f} | {seconds:.1f} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipes", nargs="*", help="default: those of DCASE 2025 that there are")
+    parser.add_argument("recipes", nargs="*", help="default: the DCASE 2025 systems")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--one", nargs=3, metavar=("RECIPE", "STAGE", "DATA"), help=argparse.SUPPRESS)
@@ -109,7 +109,7 @@ def main() -> None:
         recipe, stage, data = options.one
         one(recipe, stage, Path(data), options)
         return
-    print("| recipe | stage | parameters (learned) | batch | GiB, step | plan | GiB, saving | plan | s a step | plan |")
+    print("| recipe | stage | parameters (trainable) | batch | GiB, step | plan | GiB, saving | plan | s/step | plan |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     seen: set[str] = set()
     with tempfile.TemporaryDirectory() as place:
@@ -117,7 +117,7 @@ def main() -> None:
         for recipe in options.recipes or [name for name in RECIPES if name in list_recipes()]:
             for stage, parameters in trainings(recipe).items():
                 plain = estimate.without_weights(parameters.model)
-                # Losses, rates and augmentation hardly tell in a step.
+                # Losses, learning rates and augmentation hardly affect the cost of a step.
                 key = f"{plain.model_dump_json()} {parameters.training.precision} {parameters.training.recompute}"
                 if key not in seen:
                     seen.add(key)

@@ -1,4 +1,4 @@
-"""Mutated recordings and bundles: nothing crashes the parent, nothing hangs, no flipped byte of a bundle is read.
+"""Mutated recordings and bundles: no crash of the parent process, no hang, no bundle with a flipped byte is read.
 
 python benchmarks/fuzz.py [--files 100000] [--folder DIR]
 """
@@ -26,40 +26,40 @@ BATCH = 2_000
 
 
 def originals(rng: np.random.Generator) -> list[tuple[str, bytes]]:
-    """Small recordings of every kind that is read by default."""
+    """Small recordings in every format that is read by default."""
     sound = 0.1 * rng.normal(size=3_200)
-    made = []
+    recordings = []
     for kind, subtype, channels in [
         ("WAV", "PCM_16", 1), ("WAV", "FLOAT", 2), ("WAV", "PCM_24", 1), ("WAV", "IMA_ADPCM", 1),
         ("FLAC", "PCM_16", 1), ("FLAC", "PCM_24", 2), ("RF64", "PCM_16", 1), ("W64", "PCM_16", 1),
     ]:  # fmt: skip
         buffer = io.BytesIO()
         sf.write(buffer, np.stack([sound] * channels, axis=1), 16_000, format=kind, subtype=subtype)
-        made.append((kind.lower(), buffer.getvalue()))
-    return made
+        recordings.append((kind.lower(), buffer.getvalue()))
+    return recordings
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:
     """Flip, cut, repeat, insert, or set header fields to extremes."""
     changed = bytearray(data)
     for _ in range(int(rng.integers(1, 6))):
-        # Headers are where decoders go wrong.
-        where = int(rng.integers(0, min(len(changed), 120) if rng.random() < 0.7 else len(changed)))
+        # Most decoder errors are in headers.
+        position = int(rng.integers(0, min(len(changed), 120) if rng.random() < 0.7 else len(changed)))
         match int(rng.integers(6)):
             case 0:
-                changed[where] ^= 1 << int(rng.integers(8))
+                changed[position] ^= 1 << int(rng.integers(8))
             case 1:
-                changed[where : where + 4] = rng.choice(
+                changed[position : position + 4] = rng.choice(
                     [b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f", b"\0\0\0\x80"]
                 )
             case 2:
-                del changed[where + 1 :]
+                del changed[position + 1 :]
             case 3:
-                changed[where:where] = rng.bytes(int(rng.integers(1, 64)))
+                changed[position:position] = rng.bytes(int(rng.integers(1, 64)))
             case 4:
-                del changed[where : where + int(rng.integers(1, 64))]
+                del changed[position : position + int(rng.integers(1, 64))]
             case _:
-                changed[where : where + 32] = rng.bytes(32)
+                changed[position : position + 32] = rng.bytes(32)
         if not changed:
             break
     return bytes(changed)
@@ -78,12 +78,14 @@ def fuzz_recordings(count: int, folder: Path) -> None:
             files.append(folder / f"{index}.{suffix}")
             files[-1].write_bytes(mutated(data, rng))
         last = time.monotonic()
-        for found in extract(files, spec, timeout=10.0):
+        for extracted in extract(files, spec, timeout=10.0):
             slowest, last = max(slowest, time.monotonic() - last), time.monotonic()
-            cause = "decoded" if found.error is None else found.error.cause
+            cause = "decoded" if extracted.error is None else extracted.error.cause
             outcomes["".join(c for c in cause.split("(")[0].split(":")[0] if not c.isdigit()).strip()] += 1
-            found.path.unlink()
-    print(f"{count} mutated recordings in {time.monotonic() - begun:.0f} s; longest wait for one {slowest:.1f} s")
+            extracted.path.unlink()
+    print(
+        f"{count} mutated recordings in {time.monotonic() - begun:.0f} s; longest wait {slowest:.1f} s"
+    )
     for cause, number in outcomes.most_common(25):
         print(f"{number:8d}  {cause}")
 
@@ -98,9 +100,9 @@ def fuzz_bundles(count: int, folder: Path) -> None:
     files = sorted(model.iterdir())
     refused = flipped = 0
     for file in files:
-        whole = file.read_bytes()
-        for position in range(len(whole)):
-            changed = bytearray(whole)
+        original = file.read_bytes()
+        for position in range(len(original)):
+            changed = bytearray(original)
             changed[position] ^= 1 << int(rng.integers(8))
             file.write_bytes(bytes(changed))
             flipped += 1
@@ -108,20 +110,20 @@ def fuzz_bundles(count: int, folder: Path) -> None:
                 read_bundle(model)
             except BundleError:
                 refused += 1
-        file.write_bytes(whole)
+        file.write_bytes(original)
     print(f"every byte of a bundle flipped, {flipped} in {len(files)} files: {refused} refused")
     refused = same = 0
     for _ in range(count):
         file = files[int(rng.integers(len(files)))]
-        whole = file.read_bytes()
-        changed_bytes = mutated(whole, rng)
+        original = file.read_bytes()
+        changed_bytes = mutated(original, rng)
         file.write_bytes(changed_bytes)
         try:
             read_bundle(model)
-            same += changed_bytes == whole
+            same += changed_bytes == original
         except BundleError:
             refused += 1
-        file.write_bytes(whole)
+        file.write_bytes(original)
     print(f"{count} mutated bundles: {refused} refused, {count - refused} read, of which {same} were unchanged")
 
 
@@ -130,9 +132,9 @@ if __name__ == "__main__":
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
-    place = Path(tempfile.mkdtemp(dir=arguments.folder))
+    folder = Path(tempfile.mkdtemp(dir=arguments.folder))
     try:
-        fuzz_bundles(arguments.files // 10, place)
-        fuzz_recordings(arguments.files, place)
+        fuzz_bundles(arguments.files // 10, folder)
+        fuzz_recordings(arguments.files, folder)
     finally:
-        shutil.rmtree(place)
+        shutil.rmtree(folder)

@@ -1,8 +1,8 @@
-"""Does pre-training carry? 1-NN accuracy of the machine type on real clips of seven and more machine types.
+"""Transfer of pre-training: 1-NN accuracy of the machine type on real clips of seven or more machine types.
 
     python benchmarks/machine_type.py
 
-Each normal clip is compared with all others, level-normalised, by cosine on standardised embeddings.
+Each normal clip is compared with all others, level-normalised, by cosine distance of standardised embeddings.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
             for row in csv.DictReader(handle)
             if row["dataset"] in {"dcase2020", "dcase2021", "dcase2023"} and row["label"] == "normal"
         ]
-    # The slider has 75 training clips of one section: as many as the other machines have is enough.
+    # The slider has 75 training clips of one section: reduced to the number of the other machines.
     rows = [
         row
         for index, row in enumerate(rows)
@@ -52,15 +52,17 @@ def main() -> None:
         if weights is None and encoder != "spectral":
             weights = dict(create_encoder(encoder).weights())
         spec = make_spec(encoder, sample_rate=16_000, channels=1, weights=weights)
-        found = list(extract([corpus / row["file"] for row in rows], spec, weights))
-        used = [index for index, one in enumerate(found) if one.features is not None]
-        rows_ND = np.stack([one.features.embedding for one in found if one.features is not None]).astype(np.float64)
+        extracted = list(extract([corpus / row["file"] for row in rows], spec, weights))
+        used = [index for index, item in enumerate(extracted) if item.features is not None]
+        rows_ND = np.stack([item.features.embedding for item in extracted if item.features is not None]).astype(
+            np.float64
+        )
         mean_D, scale_D = standardisation(rows_ND)
-        itself = np.arange(len(used))
+        own_row = np.arange(len(used))
         z_ND = (rows_ND - mean_D) / scale_D
-        neighbour_N = nearest(z_ND, z_ND, 1, metric="cosine", query_blocks_N=itself, bank_blocks_M=itself)[1][:, 0]
-        right = machines[used][neighbour_N] == machines[used]
-        print(f"{name:<28} {right.mean():34.3f}", flush=True)
+        neighbour_N = nearest(z_ND, z_ND, 1, metric="cosine", query_blocks_N=own_row, bank_blocks_M=own_row)[1][:, 0]
+        correct = machines[used][neighbour_N] == machines[used]
+        print(f"{name:<28} {correct.mean():34.3f}", flush=True)
 
 
 if __name__ == "__main__":

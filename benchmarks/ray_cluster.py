@@ -1,8 +1,8 @@
-"""Embedding on a Ray cluster and in local processes: seconds, and how much faster two are than one.
+"""Embedding on a Ray cluster and in local processes: time, and speed-up of two workers over one.
 
-Clips are simulated, the encoder is a real architecture of its full size with random weights, the store is empty each
-time; what all make is compared. On one machine the nodes are processes of it, so the disk is shared and the network
-fast: this measures what Ray and shards cost, not a data centre. The time begins when tasks can be handed out.
+Clips are simulated, the encoder is a full-size architecture with random weights, the store is empty at each start;
+outputs are compared. On one machine the nodes are local processes with a shared disk and a fast network: this
+measures the overhead of Ray and shards, not a data centre. Time is measured from when tasks can be submitted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip")
     parser.add_argument("--encoder", default="efficientat")
-    parser.add_argument("--rounds", type=int, default=1, help="the fastest of so many is shown")
+    parser.add_argument("--rounds", type=int, default=1, help="number of rounds; the fastest is shown")
     chosen = parser.parse_args()
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
     cores = len(os.sched_getaffinity(0))
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def measure(recipe: Any, root: Path, place: Path, where: str, count: int) -> tuple[float, str]:
-    """Seconds of the embed stage, and a digest of what it made."""
+    """Seconds of the embed stage, and a digest of its output."""
     clips, _ = load_clips(root / "plant")
     (unit,) = make_units(clips)
     tasks = {name: task for name, task in make_tasks(recipe, [unit]).items() if task.kind == "embed"}

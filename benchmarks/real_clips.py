@@ -1,8 +1,8 @@
-"""AUC and speed on real machines: each encoder, level-normalised and as recorded, beside PyOD in the same run.
+"""AUC and speed on real machines: each encoder, level-normalised and as recorded, and PyOD in the same run.
 
     python benchmarks/real_clips.py [--pyod PYTHON]
 
-PYTHON: an interpreter that has pyod installed (it is no dependency of Harken). The neural encoders need their
+PYTHON: an interpreter with pyod installed (not a dependency of Harken). The neural encoders need their
 weights: `harken weights list`.
 """
 
@@ -21,7 +21,7 @@ from harken.core.errors import HarkenError
 from harken.monitor.verdict import Verdict
 from shared_folder import shared_folder
 
-RIVAL = """
+PYOD_PROGRAM = """
 import json, sys, time, warnings
 warnings.filterwarnings("ignore")
 from pyod.models.embedding import EmbeddingOD
@@ -45,7 +45,7 @@ def cases(corpus: Path) -> dict[str, tuple[list[Path], list[Path]]]:
             sorted((corpus / "mimii_fan_0dB/fan/train").iterdir()),
             sorted((corpus / "mimii_fan_0dB/fan/test").iterdir()),
         ),
-        # No healthy recording of motors 1 and 2 is left for the test: motor 3, never heard, stands in.
+        # No healthy recording of motors 1 and 2 is left for the test: motor 3, not in training, is used.
         "BLDC motors 1 and 2, propeller": (
             sorted(motors.glob("section_0[12]_*_normal_*")),
             sorted(motors.glob("section_0[12]_*_anomaly_*propeller*")) + sorted(motors.glob("section_03_*_normal_*")),
@@ -58,9 +58,9 @@ def row(case: str, system: str, scores: list[float], files: list[Path], seconds:
     print(f"{case:<32} {system:<44} {roc_auc_score(truth, scores):5.3f} {clips / seconds:9.1f}", flush=True)
 
 
-def rival(python: str, quality: str, train: list[Path], test: list[Path]) -> tuple[list[float], float]:
+def run_pyod(python: str, quality: str, train: list[Path], test: list[Path]) -> tuple[list[float], float]:
     request = json.dumps([[str(p) for p in train], [str(p) for p in test], quality])
-    done = subprocess.run([python, "-c", RIVAL], input=request, capture_output=True, text=True, check=False)
+    done = subprocess.run([python, "-c", PYOD_PROGRAM], input=request, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
     scores, seconds = json.loads(done.stdout.strip().splitlines()[-1])
@@ -69,7 +69,7 @@ def rival(python: str, quality: str, train: list[Path], test: list[Path]) -> tup
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pyod", help="interpreter that has pyod")
+    parser.add_argument("--pyod", help="interpreter with pyod installed")
     python = parser.parse_args().pyod
     print(f"{'recordings':<32} {'system':<44} {'AUC':>5} {'clips/s':>9}   (fit + score, start-up excluded)")
     for case, (train, test) in cases(shared_folder() / "corpus").items():
@@ -96,7 +96,7 @@ def main() -> None:
         if python:
             for quality in ("fast", "balanced"):
                 try:
-                    scores, seconds = rival(python, quality, train, test)
+                    scores, seconds = run_pyod(python, quality, train, test)
                 except RuntimeError as error:
                     print(f"{case:<32} PyOD for_audio({quality}): {error}")
                     continue

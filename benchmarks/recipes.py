@@ -1,8 +1,8 @@
-"""The recipes of reports, small, end to end: how long they take, that nothing is done twice, and what kills do.
+"""Recipes of published systems at small size, end to end: time, second runs, resumption after kills.
 
-python benchmarks/recipes.py runs          each on a simulated plant of three machines: to a submission, then again
-python benchmarks/recipes.py kills         killed at five random moments each: the same bytes in the end
-python benchmarks/recipes.py real          each on real recordings of 2020 and 2023 as one tree (HARKEN_SHARED)
+python benchmarks/recipes.py runs          on a simulated plant of three machines, up to a submission, then again
+python benchmarks/recipes.py kills         killed at five random moments each: same bytes at the end
+python benchmarks/recipes.py real          on real recordings of 2020 and 2023 as one tree (HARKEN_SHARED)
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
             real(chosen, data, here)
             return
         plant = here / "plant"
-        # One machine does not tell its operating conditions; all have clean and noise clips.
+        # One machine has hidden operating conditions; all have clean and noise clips.
         simulate(
             plant, machines=["fan", "slider", "valve"], hide_attributes=["slider"], train_source=40, train_target=5,
             test_per_condition=10, supplemental=10, seconds=2.0,

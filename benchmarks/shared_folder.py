@@ -1,4 +1,4 @@
-"""Where the real recordings and features lie that benchmarks read."""
+"""Location of the real recordings and features used by benchmarks."""
 
 from __future__ import annotations
 

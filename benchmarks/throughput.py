@@ -1,8 +1,8 @@
-"""What each step costs: decoding, resampling, filter banks, encoders, neighbours, the whole of `harken score`.
+"""Time of each step: decoding, resampling, filter banks, encoders, neighbours, and `harken score` in total.
 
     python benchmarks/throughput.py [--clips 1000]
 
-Each row stands beside an alternative measured in the same run; on a shared machine only the ratios mean much.
+Each row is compared with an alternative in the same run; on a shared machine only the ratios are meaningful.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ def best(task: Callable[[], object], repeats: int = 7) -> float:
     return min(times)
 
 
-def row(what: str, seconds: float, alternative: str = "", other: float = 0.0) -> None:
-    beside = f"{alternative:<34} {other * 1e3:9.2f} ms  x{other / seconds:.1f}" if other else alternative
-    print(f"{what:<44} {seconds * 1e3:9.2f} ms   {beside}", flush=True)
+def row(step: str, seconds: float, alternative: str = "", alternative_s: float = 0.0) -> None:
+    if alternative_s:
+        alternative = f"{alternative:<34} {alternative_s * 1e3:9.2f} ms  x{alternative_s / seconds:.1f}"
+    print(f"{step:<44} {seconds * 1e3:9.2f} ms   {alternative}", flush=True)
 
 
 def record(path: Path, seed: int) -> None:

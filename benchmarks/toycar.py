@@ -1,6 +1,6 @@
-"""ToyCar id_04: the DCASE autoencoder on log-mel frames beside every detector on their mean and deviation.
+"""ToyCar id_04: the DCASE autoencoder on log-mel frames, and every detector on their mean and deviation.
 
-The first 233 normals train, 117 normals and 265 anomalies are the test. python benchmarks/toycar.py [--epochs 100]
+Training: the first 233 normal clips; test: 117 normal clips, 265 anomalies. python benchmarks/toycar.py [--epochs 100]
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def frames(shared: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(clips, frames, bands) of training and test, in the order of `beds.toycar`."""
     arrays = np.load(shared / "features" / "toycar_id04_logmel_f16.npz")
     log_mel = arrays["logmel"].astype(np.float32)
-    odd = np.array([name.startswith("anomaly") for name in arrays["name"]])
-    return log_mel[~odd][:233], np.concatenate([log_mel[~odd][233:], log_mel[odd]])
+    anomalous = np.array([name.startswith("anomaly") for name in arrays["name"]])
+    return log_mel[~anomalous][:233], np.concatenate([log_mel[~anomalous][233:], log_mel[anomalous]])
 
 
 def row(title: str, anomaly: NDArray[np.bool_], scores: NDArray[np.float64], seconds: float, note: str = "") -> None:
@@ -43,7 +43,7 @@ def row(title: str, anomaly: NDArray[np.bool_], scores: NDArray[np.float64], sec
 
 
 def autoencoders(shared: Path, anomaly: NDArray[np.bool_], epochs: int) -> None:
-    """All three are of one training, whose seconds each row contains."""
+    """All variants share one training, whose time is included in each row."""
     normal, test = frames(shared)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "training.safetensors"

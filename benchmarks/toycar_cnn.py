@@ -1,10 +1,10 @@
-"""ToyCar id_04, 233 normal log-mels and nothing else: a CNN that learns which change was made to a clip, beside 1-NN.
+"""ToyCar id_04, 233 normal log-mels only: a CNN trained to classify synthetic changes, compared with 1-NN.
 
     python benchmarks/toycar_cnn.py [--seeds 3] [--epochs 30]
 
-There are no attributes to classify, so the classes are changes in mel space: a shift by some bands, a tilt, another
-speed. Spectrograms are masked and mixed (SpecAugment, mixup, sub-cluster AdaCos); the embedding is compared with those
-of the unchanged training clips. AUC of 117 normals against 265 anomalies, of one machine and one split.
+There are no attributes to classify, so the classes are changes in mel space: a shift by some bands, a tilt, a different
+speed. SpecAugment, mixup, sub-cluster AdaCos; the embedding is compared with those of the unchanged training clips. AUC
+of 117 normal clips against 265 anomalies, one machine, one split.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ BATCH = 32
 
 
 def changed(x_BTF: Tensor, change: int) -> Tensor:
-    """(clips, frames, bands) -> the same, shifted by bands (1-4), tilted (5, 6), faster or slower (7, 8); 0 is none."""
+    """(clips, frames, bands), shifted by bands (1-4), tilted (5, 6), faster or slower (7, 8); 0: unchanged."""
     if change in (1, 2, 3, 4):
         bands = (-6, -3, 3, 6)[change - 1]
         rolled = x_BTF.roll(bands, dims=2)
-        # Bands that come in at the other end are those at the edge.
+        # Bands shifted in repeat the edge band.
         edge = slice(0, bands) if bands > 0 else slice(bands, None)
         rolled[:, :, edge] = x_BTF[:, :, :1] if bands > 0 else x_BTF[:, :, -1:]
         return rolled
@@ -60,7 +60,7 @@ def network(embedding: int = 64) -> nn.Sequential:
     for out in (16, 32, 64):
         layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(), nn.MaxPool2d(2)]
         channels = out
-    # Frequency keeps its place, time does not.
+    # Pool over time, keep frequency.
     layers += [nn.AdaptiveMaxPool2d((1, 16)), nn.Flatten(), nn.Linear(64 * 16, embedding)]
     return nn.Sequential(*layers)
 
@@ -68,10 +68,10 @@ def network(embedding: int = 64) -> nn.Sequential:
 def compare(seeds: int, epochs: int = 30) -> None:
     car = toycar(shared_folder())
     arrays = np.load(shared_folder() / "features" / "toycar_id04_logmel_f16.npz")
-    odd = np.array([name.startswith("anomaly") for name in arrays["name"]])
+    anomalous = np.array([name.startswith("anomaly") for name in arrays["name"]])
     x = torch.from_numpy(arrays["logmel"].astype(np.float32))
-    x = torch.cat([x[~odd], x[odd]])
-    label = np.sort(odd)
+    x = torch.cat([x[~anomalous], x[anomalous]])
+    label = np.sort(anomalous)
     train = x[:TRAINING]
     mean_F, scale = train.mean(dim=(0, 1)), train.std()
     z = (x - mean_F) / scale
@@ -91,9 +91,9 @@ def compare(seeds: int, epochs: int = 30) -> None:
             accuracy = fit(net, z[:TRAINING], seed, epochs, tricks) if tricks is not None else 1 / CHANGES
             net.eval()
             with torch.inference_mode():
-                found = F.normalize(net(z[:, None]), dim=1).numpy().astype(np.float64)
+                embedded = F.normalize(net(z[:, None]), dim=1).numpy().astype(np.float64)
             scores = {}
-            for name, rows in (("cnn", found), ("plain", None)):
+            for name, rows in (("cnn", embedded), ("plain", None)):
                 bank, test = (car.train, car.test) if rows is None else (rows[:TRAINING], rows[TRAINING:])
                 detector = create_detector("local_density" if rows is None else "knn").fit(bank)
                 held_out = detector.train_scores_
@@ -102,14 +102,14 @@ def compare(seeds: int, epochs: int = 30) -> None:
             fused.append(roc_auc_score(label[TRAINING:], scores["cnn"] + scores["plain"]))
             accuracies.append(accuracy)
         print(
-            f"{title:<44} {np.mean(areas):.4f} ±{np.std(areas):.4f}  change told {100 * np.mean(accuracies):.0f} %"
+            f"{title:<44} {np.mean(areas):.4f} ±{np.std(areas):.4f}  change accuracy {100 * np.mean(accuracies):.0f} %"
             f"  with the default {np.mean(fused):.4f}",
             flush=True,
         )
 
 
 def fit(net: nn.Module, z: Tensor, seed: int, epochs: int, tricks: bool) -> float:
-    """Train; share of the last epoch's clips whose change was told."""
+    """Train; returns the accuracy of the change in the last epoch."""
     loss = create_loss("scadacos", {"dim": 64, "classes": CHANGES, "seed": seed})
     optimiser = torch.optim.AdamW([*net.parameters(), *loss.parameters()], lr=1e-3)
     hits: list[bool] = []

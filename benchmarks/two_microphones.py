@@ -1,10 +1,10 @@
-"""Does a far microphone help? Official score of simulated machines in noise, by what is made of two channels.
+"""Benefit of a far microphone: official score of simulated machines in noise, by the use of two channels.
 
     python benchmarks/two_microphones.py [--seeds 0 1 2]
 
-SNR: machine to factory noise at the near microphone, -5, 0 and +5 dB. The far one, 4 m off, hears the machine about
-11 dB more softly and the noise as loudly. 60 + 6 training clips and 4 x 25 test clips of 3 s a machine; encoder
-`spectral` and detector `local_density` at their defaults. AUC: mean over source and target, SNRs and seeds.
+SNR: machine to factory noise at the near microphone, -5, 0 and +5 dB. At the far one, 4 m away, the machine is
+about 11 dB softer and the noise equally loud. 60 + 6 training clips and 4 x 25 test clips of 3 s per machine; encoder
+`spectral` and detector `local_density` with default parameters. AUC: mean over source and target, SNRs and seeds.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ SYSTEMS: dict[str, Step] = {
 }
 
 
-def judged(clips: list[Clip], vectors_ND: NDArray[np.float32]) -> SectionResult:
-    """Official numbers of one machine: fitted on its training clips, counted on its test clips."""
+def evaluate(clips: list[Clip], vectors_ND: NDArray[np.float32]) -> SectionResult:
+    """Official metrics of one machine: fitted on its training clips, evaluated on its test clips."""
     train = np.array([clip.split == "train" for clip in clips])
     domain = np.array([str(clip.domain) for clip in clips])
     anomaly = np.array([clip.condition == "anomaly" for clip in clips])
@@ -60,13 +60,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--machines", nargs="+", default=list(MACHINES), choices=list(MACHINES))
-    parser.add_argument("--test", type=int, default=25, help="clips a condition and domain")
+    parser.add_argument("--test", type=int, default=25, help="clips per condition and domain")
     options = parser.parse_args()
     embedder = Embedder(make_spec("spectral", sample_rate=RATE, channels=2))
     numbers: dict[tuple[str, float, int], list[SectionResult]] = defaultdict(list)
     areas: dict[tuple[str, str], list[float]] = defaultdict(list)
     step_seconds, embed_seconds = defaultdict[str, float](float), defaultdict[str, float](float)
-    heard = 0
+    clip_count = 0
     for seed in options.seeds:
         for machine in options.machines:
             for snr_db in SNRS_DB:
@@ -78,26 +78,26 @@ def main() -> None:
                     )  # fmt: skip
                     clips = clips_from_files(files)
                     recordings = [decode(clip.path).samples_CT for clip in clips]
-                heard += len(clips)
+                clip_count += len(clips)
                 for system, step in SYSTEMS.items():
                     with one_thread():
                         begun = time.perf_counter()
                         kept = [step(samples_CT) for samples_CT in recordings]
                         between = time.perf_counter()
-                        vectors_ND = np.stack([embedder.embed(normalised(one)) for one in kept])
+                        vectors_ND = np.stack([embedder.embed(normalised(samples_CT)) for samples_CT in kept])
                         step_seconds[system] += between - begun
                         embed_seconds[system] += time.perf_counter() - between
-                        found = judged(clips, vectors_ND)
-                    numbers[system, snr_db, seed].append(found)
-                    areas[system, machine].append((found.auc_source + found.auc_target) / 2)
+                        result = evaluate(clips, vectors_ND)
+                    numbers[system, snr_db, seed].append(result)
+                    areas[system, machine].append((result.auc_source + result.auc_target) / 2)
     columns = "".join(f"{snr_db:>+8.0f} dB" for snr_db in SNRS_DB) + "".join(f"{m:>9}" for m in options.machines)
-    print(f"seeds {options.seeds}; official score in % by SNR, AUC by machine, milliseconds a clip of 3 s")
+    print(f"seeds {options.seeds}; official score in % by SNR, AUC by machine, milliseconds per clip of 3 s")
     print(f"{'':<34}{columns}{'step':>8}{'embed':>7}")
     for system in SYSTEMS:
         scores = [np.mean([official_score(numbers[system, snr, s]) for s in options.seeds]) for snr in SNRS_DB]
         cells = "".join(f"{100 * score:11.1f}" for score in scores)
         cells += "".join(f"{np.mean(areas[system, machine]):9.3f}" for machine in options.machines)
-        cells += f"{1000 * step_seconds[system] / heard:8.1f}{1000 * embed_seconds[system] / heard:7.1f}"
+        cells += f"{1000 * step_seconds[system] / clip_count:8.1f}{1000 * embed_seconds[system] / clip_count:7.1f}"
         print(f"{system:<34}{cells}", flush=True)
 
 

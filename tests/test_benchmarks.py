@@ -1,4 +1,4 @@
-"""Benchmarks run and print their tables; their numbers are for people."""
+"""Benchmarks run and print their tables."""
 
 from __future__ import annotations
 
