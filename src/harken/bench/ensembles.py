@@ -14,6 +14,7 @@ from harken.bench.recipe import EnsembleEntry, Recipe
 from harken.bench.workspace import Workspace, object_key
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
+from harken.core.plugins import code_identity
 from harken.data.truth import Truth
 from harken.ensemble.bag import Bag, Entry
 from harken.ensemble.fit import fit
@@ -145,7 +146,8 @@ def _searched(
 ) -> tuple[Bag, float | None]:
     """A bag with the weights that the labels ask for, and its official score on machines left out."""
     assert entry.search is not None
-    known = {"name": name, "entry": entry.model_dump(mode="json"), "year": labels.year}
+    known = {"name": name, "entry": entry.model_dump(mode="json"), "year": labels.year,
+             **code_identity(entry.search.method)}  # fmt: skip
     key = object_key("ensemble", _VERSION, known, {"scores": [_digest(members, labels.truth)]})
     here = workspace.get(key)
     if here is None:

@@ -218,7 +218,7 @@ def _tables(recipe: Recipe, common: Mapping[Tests, Unit] | None, missing: list[s
         years = settings.years
         clips = [clip for clip in common["none"].clips if years is None or clip.year in years]
         try:
-            table = label_clips(clips, settings.policy, pool_years=settings.pool_years)
+            table = label_clips(clips, settings.policy, pool_years=settings.pool_years, parameters=settings.parameters)
         except HarkenError as error:
             missing.append(f"stage {name}: {error}")
             continue

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from harken.bench.repeat import expand, matching, set_key
 from harken.core.errors import HarkenError, did_you_mean
 from harken.core.plain_yaml import read_yaml
+from harken.core.plugins import check_name
+from harken.ensemble.problem import SEARCHES
 
 DEFAULT_PROFILE = "full"
 
@@ -29,16 +31,25 @@ class StageEntry(BaseModel):
 
 
 class SearchEntry(BaseModel):
-    """How an ensemble's weights are found by the labels of a development set: see `harken ensemble fit`."""
+    """How an ensemble's weights are found by the labels of a development set: see `harken ensemble fit`.
+
+    method: one of `harken.ensemble.problem.SEARCHES`, or a custom search, `file.py:Class`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: Literal["greedy", "bayes", "grid", "top", "single"] = "bayes"
+    method: str = "bayes"
     steps: Annotated[int, Field(ge=1)] = 15
     best: Annotated[int, Field(ge=1)] = 5
     step: Annotated[float, Field(gt=0, le=1)] = 0.1
     trials: Annotated[int, Field(ge=1)] = 100
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("method")
+    @classmethod
+    def _method(cls, method: str) -> str:
+        check_name("search", method, SEARCHES)
+        return method
 
 
 class EnsembleEntry(BaseModel):
@@ -277,7 +288,11 @@ def _explained(error: ValidationError, file: str, prefix: str = "") -> HarkenErr
     first = error.errors()[0]
     where = prefix + ".".join(map(str, first["loc"]))
     given = json.dumps(first["input"], default=str)[:60]
-    return HarkenError(f"{where or 'recipe'}: {first['msg']} (given {given})", file=file, next_step="Correct it")
+    return HarkenError(
+        f"{where or 'recipe'}: {first['msg'].removeprefix('Value error, ')} (given {given})",
+        file=file,
+        next_step="Correct it",
+    )
 
 
 def _nearest(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:

@@ -18,15 +18,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Ensembles: fit weights, apply them, show and merge bags.", no_args_is_help=True)
 
 
-class Method(StrEnum):
-    greedy = "greedy"
-    bayes = "bayes"
-    grid = "grid"
-    top = "top"
-    single = "single"
-    uniform = "uniform"
-    agreement = "agreement"
-    variance = "variance"
+_METHODS = (
+    "How weights are found: greedy, bayes, grid, top, single, uniform, agreement, variance, or a custom search, "
+    "file.py:Class."
+)
 
 
 class Normalise(StrEnum):
@@ -47,8 +42,8 @@ def fit(
     ],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The bag (YAML) to write.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Ground truth; not needed where names carry labels.")] = None,
-    method: Annotated[Method, typer.Option(help="How weights are found.")] = Method.greedy,
-    compare: Annotated[list[Method] | None, typer.Option(help="Show this method too; repeat.")] = None,
+    method: Annotated[str, typer.Option(help=_METHODS)] = "greedy",
+    compare: Annotated[list[str] | None, typer.Option(help="Show this method too; repeat.")] = None,
     normalise: Annotated[
         Normalise, typer.Option(help="By what scores are brought to one unit; auto: training clips, where known.")
     ] = Normalise.auto,
@@ -117,13 +112,13 @@ def fit(
             elsewhere = others, read_truth(transfer_truth) if transfer_truth is not None else other_truth
         with progress("fitting") as bar:
             proof = run(
-                members, labels, method=method.value, compare=[one.value for one in compare or ()], normalise=how,
+                members, labels, method=method, compare=compare or (), normalise=how,
                 year=year, machines=machine, groups=group, best=best_of_group, keep_fitted=keep_fitted,
                 transfer=elsewhere, settings=settings, draws=bootstrap, name=title, progress=bar,
             )  # fmt: skip
         bag, notes = proof.bag, proof.notes
     else:
-        bag, notes = fit_without_labels(members, method=method.value, normalise=how, groups=group, name=title)
+        bag, notes = fit_without_labels(members, method=method, normalise=how, groups=group, name=title)
     if out is not None:
         save_bag(bag, out)
     for note in notes:

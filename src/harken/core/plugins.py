@@ -11,7 +11,7 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -42,6 +42,14 @@ def custom_names(value: Any) -> list[str]:
     if isinstance(value, Mapping):
         value = [*value.keys(), *value.values()]
     return [name for inside in value for name in custom_names(inside)] if isinstance(value, (list, tuple)) else []
+
+
+def check_name(what: str, name: str, known: Iterable[str]) -> None:
+    """ValueError, with the nearest, unless a name is known or that of a custom class (be it there or not)."""
+    if not is_custom(name) and name not in (words := sorted(known)):
+        hint = f"Write it as {name}:Class" if name.endswith(".py") else ""
+        hint = hint or did_you_mean(name, words, f"There are: {', '.join(words)}")
+        raise ValueError(f"unknown {what} {name!r}. {hint}")
 
 
 def load_class(name: str, base: type[T]) -> type[T]:

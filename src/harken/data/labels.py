@@ -15,12 +15,12 @@ each year, and machines of one name are others.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import quote
 
 import numpy as np
@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
+from harken.core.plugins import blamed, check_name, is_custom, load_class
 from harken.core.threads import one_thread
 from harken.data.clips import Clip
 
@@ -44,15 +45,15 @@ _MIXTURE = {"clean": "clean", "noise": "noise", "machine": "mixture", "generated
 _SECTION_YEARS = frozenset({2020, 2021})
 
 
-class _Key(NamedTuple):
-    """A class: the parts of its name after the year, and whether it stands for conditions that are not told.
+class ClassKey(NamedTuple):
+    """A class: the parts of its name after the year, and whether it stands for conditions that are not known.
 
-    attributes: what `_attributes` makes of them; the last part of the name where there are some.
+    attributes: the last part of the name where there are some, see `LabelPolicy.metadata`.
     """
 
     parts: tuple[str, ...]
-    attributes: str
-    attribute_free: bool
+    attributes: str = ""
+    attribute_free: bool = False
 
     def name(self, years: tuple[str, ...]) -> str:
         """Different classes have different names: no separator occurs within a part."""
@@ -154,29 +155,69 @@ class ClassTable(BaseModel):
             raise HarkenError("is no table of classes", file=file, next_step="Make it again") from error
 
 
+class LabelPolicy(ABC):
+    """Which training clips are used, and which of them are of one class; a custom one is `file.py:Class`.
+
+    second_label: whether clips also have the label clean, noise or mixture.
+    """
+
+    second_label: bool = False
+
+    @abstractmethod
+    def class_of(self, clip: Clip) -> ClassKey | None:
+        """The class of a training or supplemental clip, by its metadata alone; None where it has none."""
+
+    @staticmethod
+    def metadata(clip: Clip, *parts: str) -> ClassKey:
+        """`parts`, and the clip's attributes (`car=A1,spd=28V`) where there are some; else it is attribute-free."""
+        pairs = (f"{_quoted(key)}={_quoted(value)}" for key, value in sorted(clip.attributes.items()))
+        attributes = ",".join(pairs)
+        return ClassKey(parts, attributes, attribute_free=not attributes)
+
+
 def list_policies() -> tuple[str, ...]:
     """Names of all policies."""
     return tuple(sorted(_POLICIES))
 
 
-def label_clips(clips: Sequence[Clip], policy: str, *, pool_years: bool = False) -> ClassTable:
+def create_policy(name: str, parameters: Mapping[str, Any] | None = None) -> LabelPolicy:
+    """A policy of `list_policies`, or a custom one of these parameters. HarkenError, with the nearest, for others."""
+    if is_custom(name):
+        found = load_class(name, LabelPolicy)  # type: ignore[type-abstract]
+        with blamed(name):
+            return found(**(parameters or {}))
+    try:
+        check_name("policy", name, _POLICIES)
+    except ValueError as error:
+        cause, _, hint = str(error).partition(". ")
+        raise HarkenError(cause, next_step=hint) from None
+    if parameters:
+        raise HarkenError(f"the policy {name} has no parameters", next_step="Leave them out")
+    return _POLICIES[name]
+
+
+def label_clips(
+    clips: Sequence[Clip],
+    policy: str | LabelPolicy,
+    *,
+    pool_years: bool = False,
+    parameters: Mapping[str, Any] | None = None,
+) -> ClassTable:
     """Classes of the training clips by a policy.
 
     Only clips of split train or supplemental that are not known to be anomalous get a label; all others get `UNUSED`.
-    pool_years: leave the year out, so that machines of one name and condition are one class over the years.
-    Raises HarkenError for an unknown policy and for two clips of one id.
+    policy, parameters: see `create_policy`. pool_years: leave the year out, so that machines of one name and condition
+    are one class over the years. Raises HarkenError for an unknown policy and for two clips of one id.
     """
-    if policy not in _POLICIES:
-        near = get_close_matches(policy, _POLICIES, n=1)
-        hint = f"Did you mean {near[0]}? " if near else ""
-        raise HarkenError(f"unknown policy {policy!r}", next_step=f"{hint}There are {', '.join(list_policies())}")
-    key_of = _POLICIES[policy]
+    chosen = policy if isinstance(policy, LabelPolicy) else create_policy(policy, parameters)
+    name_of_policy = policy if isinstance(policy, str) else type(policy).__name__
     names: dict[str, str | None] = {}
     free: dict[str, bool] = {}
     for clip in clips:
         if clip.clip_id in names:
             raise HarkenError(f"two clips have the id {clip.clip_id}", next_step="Make the clips table again")
-        key = key_of(clip) if _is_training(clip) else None
+        with blamed(name_of_policy):
+            key = chosen.class_of(clip) if _is_training(clip) else None
         names[clip.clip_id] = None
         if key is not None:
             years = () if pool_years else (str(clip.year) if clip.year is not None else clip.corpus,)
@@ -189,7 +230,7 @@ def label_clips(clips: Sequence[Clip], policy: str, *, pool_years: bool = False)
     class_of = {clip_id: index_of[names[clip_id]] for clip_id in sorted(names)}
     counts = Counter(class_of.values())
     mixture_of = None
-    if policy == "unisound":
+    if chosen.second_label:
         found = {clip.clip_id: _MIXTURE.get(clip.kind) if _is_training(clip) else None for clip in clips}
         mixture_of = {
             clip_id: UNUSED if (label := found[clip_id]) is None else MIXTURE_LABELS.index(label)
@@ -197,7 +238,7 @@ def label_clips(clips: Sequence[Clip], policy: str, *, pool_years: bool = False)
         }
     return ClassTable(
         harken_labels=1,
-        policy=policy,
+        policy=name_of_policy,
         classes=classes,
         attribute_free=tuple(free[name] for name in classes),
         counts=tuple(counts[index] for index in range(len(classes))),
@@ -214,48 +255,45 @@ def _quoted(text: str) -> str:
     return quote(text, safe=" +")
 
 
-def _attributes(clip: Clip) -> str:
-    """Operating condition, `car=A1,spd=28V`, "" where it is not told; the order of attributes means nothing."""
-    return ",".join(f"{_quoted(key)}={_quoted(value)}" for key, value in sorted(clip.attributes.items()))
+def _thuee(clip: Clip) -> ClassKey | None:
+    return LabelPolicy.metadata(clip, clip.machine, clip.section) if clip.split == "train" else None
 
 
-def _metadata(clip: Clip, *parts: str) -> _Key:
-    """`parts` and the attributes where there are some."""
-    attributes = _attributes(clip)
-    return _Key(parts, attributes, attribute_free=not attributes)
-
-
-def _thuee(clip: Clip) -> _Key | None:
-    return _metadata(clip, clip.machine, clip.section) if clip.split == "train" else None
-
-
-def _sjtu_aithu(clip: Clip) -> _Key | None:
+def _sjtu_aithu(clip: Clip) -> ClassKey | None:
     if clip.split != "train":
         return None
     if clip.attributes and clip.year not in _SECTION_YEARS:
-        return _metadata(clip, clip.machine)
-    return _Key((clip.machine, clip.section), "", attribute_free=True)
+        return LabelPolicy.metadata(clip, clip.machine)
+    return ClassKey((clip.machine, clip.section), attribute_free=True)
 
 
-def _ustc(clip: Clip) -> _Key | None:
-    return _metadata(clip, clip.machine, clip.domain) if clip.split == "train" else None
+def _ustc(clip: Clip) -> ClassKey | None:
+    return LabelPolicy.metadata(clip, clip.machine, clip.domain) if clip.split == "train" else None
 
 
-def _nwpu(clip: Clip) -> _Key | None:
+def _nwpu(clip: Clip) -> ClassKey | None:
     if clip.kind in ("clean", "noise"):
-        return _Key((clip.machine, clip.kind), "", attribute_free=False)
-    return _metadata(clip, clip.machine) if clip.split == "train" else None
+        return ClassKey((clip.machine, clip.kind))
+    return LabelPolicy.metadata(clip, clip.machine) if clip.split == "train" else None
 
 
-# Supplemental clips tell no conditions: they have the second label only.
-_unisound = _thuee
+class _Report(LabelPolicy):
+    """A policy of one of the five reports."""
 
-_POLICIES: dict[str, Callable[[Clip], _Key | None]] = {
-    "thuee": _thuee,
-    "sjtu_aithu": _sjtu_aithu,
-    "ustc": _ustc,
-    "nwpu": _nwpu,
-    "unisound": _unisound,
+    def __init__(self, class_of: Callable[[Clip], ClassKey | None], second_label: bool = False) -> None:
+        self._class_of, self.second_label = class_of, second_label
+
+    def class_of(self, clip: Clip) -> ClassKey | None:
+        return self._class_of(clip)
+
+
+_POLICIES: dict[str, LabelPolicy] = {
+    "thuee": _Report(_thuee),
+    "sjtu_aithu": _Report(_sjtu_aithu),
+    "ustc": _Report(_ustc),
+    "nwpu": _Report(_nwpu),
+    # Supplemental clips tell no conditions: they have the second label only.
+    "unisound": _Report(_thuee, second_label=True),
 }
 
 

@@ -25,6 +25,7 @@ from harken.ensemble.problem import (
     Gate,
     Method,
     Problem,
+    check_method,
     choose_normalisation,
     labelled,
     without_labels,
@@ -129,6 +130,8 @@ def fit(
     draws: bootstrap samples of machines for the report; None for 20, or none where the search is slow.
     Raises HarkenError for members that cannot be evaluated, mixed or told apart.
     """
+    for one in (method, *compare):
+        check_method(one)
     notes = []
     if normalise is None:
         normalise, missing = choose_normalisation(members)
@@ -139,6 +142,7 @@ def fit(
         )
         table = _Table(problem, transfer)
         ways = [one for one in METHODS if one in compare and one not in ("single", "uniform", method)]
+        ways += [one for one in compare if one not in METHODS and one != method]
         ways = ["single", "uniform", *ways, *([method] if method not in ("single", "uniform") else [])]
         rows = []
         for number, way in enumerate(ways):
@@ -208,6 +212,7 @@ def fit_without_labels(
     name: str = "ensemble",
 ) -> tuple[Bag, tuple[str, ...]]:
     """A bag whose weights no label entered, and notes. Raises HarkenError for a method that needs labels."""
+    check_method(method)
     if method not in LABEL_FREE:
         raise HarkenError(
             f"{method} needs labels, and the names of these clips do not tell them",

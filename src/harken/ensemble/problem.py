@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harken.core.errors import HarkenError
+from harken.core.errors import HarkenError, did_you_mean
+from harken.core.plugins import is_custom
 from harken.data.catalog import Metric
 from harken.data.truth import Truth
 from harken.ensemble.bag import Bag
 from harken.ensemble.bayes import bayes
+from harken.ensemble.custom import custom_weights
 from harken.ensemble.groups import Groups, as_bag, grouped, mixed_groups, singly
 from harken.ensemble.label_free import agreement, compared, least_variance
 from harken.ensemble.member import Member, Scored
@@ -25,8 +27,17 @@ from harken.evaluation.evaluate import evaluate_system, join
 from harken.evaluation.rules import SectionScores
 
 Float64 = NDArray[np.float64]
-Method = Literal["greedy", "bayes", "grid", "top", "single", "uniform", "agreement", "variance"]
-METHODS: tuple[Method, ...] = get_args(Method)
+#: one of `METHODS`, or a custom search, `file.py:Class`
+Method = str
+#: methods that look at labels: from the official score of weightings to weights
+SEARCHES: dict[str, Callable[[Objective, Settings], Float64]] = {
+    "greedy": lambda objective, settings: greedy(objective, settings.steps),
+    "bayes": bayes,
+    "grid": lambda objective, settings: grid(objective, settings.step),
+    "top": lambda objective, settings: top(objective, settings.best),
+    "single": lambda objective, settings: top(objective, 1),
+}
+METHODS: tuple[Method, ...] = (*SEARCHES, "uniform", "agreement", "variance")
 #: methods that no label enters
 LABEL_FREE: frozenset[str] = frozenset({"uniform", "agreement", "variance"})
 #: standard errors that a gain must exceed
@@ -59,6 +70,19 @@ class Gate:
     @property
     def passed(self) -> bool:
         return self.gain > max(0.0, _ERRORS * self.error)
+
+
+def search_of(method: Method) -> Callable[[Objective, Settings], Float64]:
+    """How a method that looks at labels finds weights. HarkenError, naming the nearest, for an unknown one."""
+    check_method(method)
+    return partial(custom_weights, method) if is_custom(method) else SEARCHES[method]
+
+
+def check_method(method: Method) -> None:
+    """HarkenError, naming the nearest, for a method that is neither known nor custom."""
+    if not is_custom(method) and method not in METHODS:
+        hint = did_you_mean(method, METHODS, f"There are: {', '.join(METHODS)}, or file.py:Class")
+        raise HarkenError(f"unknown method {method!r}", next_step=hint)
 
 
 class Problem:
@@ -189,14 +213,7 @@ class Problem:
             parts = mixed_groups(self.members, groups, self.normalise)
             keys = [section.key for section in self.labels if section.machine in counts]
             return without_labels(method, compared(parts, keys)[0])
-        objective = self.objective(groups).of(counts)
-        if method == "greedy":
-            return greedy(objective, settings.steps)
-        if method == "grid":
-            return grid(objective, settings.step)
-        if method == "bayes":
-            return bayes(objective, settings)
-        return top(objective, 1 if method == "single" else settings.best)
+        return search_of(method)(self.objective(groups).of(counts), settings)
 
     def _shrunk(
         self,

@@ -5,6 +5,7 @@ Safetensors files throughout, written whole or not at all.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from torch import nn
 
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
-from harken.training.arrays import Arrays, module_arrays, over, under
+from harken.training.arrays import Arrays, load_module, module_arrays, over, under
 from harken.training.model_spec import ModelSpec
 from harken.training.models import ASDModel, build_model
 
@@ -39,6 +40,35 @@ class Checkpoint:
     def model(self) -> ASDModel:
         """The model, in evaluation mode. Raises WeightsError where the spec names weights that are missing."""
         return build_model(self.spec).load_state(under(self.arrays, "model"))
+
+
+@dataclass(frozen=True)
+class Start:
+    """A checkpoint that another training begins with.
+
+    labels_sha256: digest of the classes that it was trained to tell apart (`training.json`): where they are the same,
+    what the losses have learned is taken over too.
+    """
+
+    file: Path
+    labels_sha256: str | None = None
+
+    def digest(self) -> str:
+        """sha256 of the file."""
+        return hashlib.sha256(self.file.read_bytes()).hexdigest()
+
+    def model(self) -> ASDModel:
+        """The network, its adapters merged. Raises HarkenError for a file that is no checkpoint."""
+        model = read_checkpoint(self.file).model()
+        model.merge_adapters()
+        return model
+
+    def load_losses(self, losses: nn.Module) -> None:
+        """Take over what losses of the same kinds have learned; others stay as they are."""
+        arrays = under(read_checkpoint(self.file).arrays, "losses")
+        shapes = {name: np.shape(array) for name, array in module_arrays(losses).items()}
+        if shapes == {name: np.shape(array) for name, array in arrays.items()}:
+            load_module(losses, arrays)
 
 
 def write_arrays(file: Path, arrays: Arrays, about: Mapping[str, Any]) -> None:

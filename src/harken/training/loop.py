@@ -30,7 +30,7 @@ from harken.data.labels import UNUSED, ClassTable
 from harken.training.adapters import FreezeSchedule
 from harken.training.arrays import load_module, load_optimiser, module_arrays, optimiser_arrays, over, under
 from harken.training.augment.random_state import rng_for
-from harken.training.checkpoints import read_arrays, write_arrays, write_checkpoint
+from harken.training.checkpoints import Start, read_arrays, write_arrays, write_checkpoint
 from harken.training.model_spec import ModelSpec
 from harken.training.models import ASDModel, build_model
 from harken.training.optimiser import adamw, learning_rate_factor, parameter_groups, set_learning_rates
@@ -87,6 +87,7 @@ def train(
     table: ClassTable,
     folder: Path,
     *,
+    start: Start | None = None,
     dev: DevScore | None = None,
     save_every: int = 500,
     workers: int = 0,
@@ -101,14 +102,14 @@ def train(
     with versions and machine, on which no content may depend, and
     `state.safetensors` every `save_every` steps and at the end; what is there of the same training is gone on from,
     to the same bits as if it had never stopped. Neither `save_every` nor `workers` changes them.
-    dev: called at every evaluation. transform: of waveforms, beside those of `spec`. logs: folder for TensorBoard.
+    start: the network of another training, whose encoders are trained on. dev: called at every evaluation. transform: of waveforms, beside those of `spec`. logs: folder for TensorBoard.
 
     Raises HarkenError for clips or classes that are too few, settings that do not fit, a folder of another training, a
     loss that is no longer a number, and a network for which all clips have become the same; what is in `folder` stays.
     """
     if spec.choose == "dev" and dev is None:
         raise HarkenError("to choose by dev, labelled test clips are needed", next_step="Choose by loss or accuracy")
-    return _Training(model, spec, clips, table, folder, dev, save_every, workers, transform, logs).run(progress)
+    return _Training(model, spec, clips, table, folder, start, dev, save_every, workers, transform, logs).run(progress)
 
 
 class _Training:
@@ -119,6 +120,7 @@ class _Training:
         clips: Sequence[Clip],
         table: ClassTable,
         folder: Path,
+        start: Start | None,
         dev: DevScore | None,
         save_every: int,
         workers: int,
@@ -151,7 +153,7 @@ class _Training:
         self.order = Order(len(self.train_clips), size, spec.seed)
         self.steps = spec.steps_of(self.order.batches)
         try:
-            built = build_model(model)
+            built = build_model(model) if start is None else build_model(model, start.model())
             self.step = TrainingStep(
                 built,
                 spec.losses,
@@ -175,6 +177,10 @@ class _Training:
         )
         self.optimiser = adamw(groups)
         self.about = _about(model, spec, clips, table, world)
+        if start is not None:
+            self.about["training"]["start_sha256"] = start.digest()
+            if start.labels_sha256 == self.about["training"]["labels_sha256"]:
+                start.load_losses(self.step.losses)
         self.identity = hashlib.sha256(json.dumps(self.about["training"], sort_keys=True).encode()).hexdigest()
         self.history: list[Evaluation] = []
         self.kept: list[tuple[float, int]] = []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from harken.audio.channels import Microphones
+from harken.core.plugins import check_name
 from harken.training.augment.compose import Augmentation
+from harken.training.losses import list_losses
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=1)]
@@ -30,7 +32,8 @@ class _Frozen(BaseModel):
 class LossSpec(_Frozen):
     """One term of the loss.
 
-    name, parameters: of `training.losses`; dim and classes are filled in, and so are the attribute-free classes.
+    name, parameters: of `training.losses`, or a custom loss, `file.py:Class`; dim and classes are filled in, and so are
+    seed and attribute-free classes where it takes them.
     target: what is classified: `class`, the embedding; `exchanged`, the embedding after FeatEx, of three times the
     classes; `mixture`, whether a clip is clean, noise or a mixture (the policy unisound). weight: of the term.
     """
@@ -39,6 +42,12 @@ class LossSpec(_Frozen):
     parameters: dict[str, Any] = {}
     target: Literal["class", "exchanged", "mixture"] = "class"
     weight: _Positive = 1.0
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        check_name("loss", name, list_losses())
+        return name
 
 
 class TrainingSpec(_Frozen):

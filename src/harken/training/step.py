@@ -116,8 +116,10 @@ def _of_known(loss: nn.Module, embedding_BD: Tensor, label_B: Tensor) -> Tensor:
 
 def _build(term: LossSpec, dim: int, classes: int, attribute_free: Sequence[int], seed: int) -> ClassLoss:
     number = {"class": classes, "exchanged": 3 * classes, "mixture": MIXTURES}[term.target]
-    given: Mapping[str, Any] = {"dim": dim, "classes": number, "seed": seed}
+    given: Mapping[str, Any] = {"dim": dim, "classes": number}
     known = inspect.signature(loss_class(term.name)).parameters
+    if "seed" in known:
+        given = {**given, "seed": seed}
     if "attribute_free" in known:
         several = list(attribute_free) if term.target == "class" else []
         given = {**given, "attribute_free": several}

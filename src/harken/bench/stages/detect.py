@@ -6,15 +6,15 @@ import json
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Scored, by_section, read_arrays, read_ids, write_arrays, write_scores
 from harken.core.errors import HarkenError
-from harken.core.plugins import blamed, code_identity
+from harken.core.plugins import blamed, check_name, code_identity
 from harken.core.threads import one_thread
 from harken.data.clips import origins
-from harken.detection import create_detector
+from harken.detection import create_detector, list_detectors
 from harken.detection.calibration import Calibration, parse_rate
 
 
@@ -37,6 +37,12 @@ class DetectStage(Stage):
         parameters: dict[str, Any] = Field(default_factory=dict)
         model: Literal["section", "machine"] = "section"
         false_alarms: str = "10%"
+
+        @field_validator("detector")
+        @classmethod
+        def _known(cls, detector: str) -> str:
+            check_name("detector", detector, list_detectors())
+            return detector
 
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:

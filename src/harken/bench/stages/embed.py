@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from harken.audio.channels import Microphones
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Quarantined, write_embeddings
 from harken.core.errors import HarkenError
-from harken.core.plugins import code_identity, is_custom
+from harken.core.plugins import check_name, code_identity, is_custom
 from harken.data.clips import Clip
 from harken.embeddings.embedder import make_spec, weights_digest
 from harken.embeddings.extract import Extracted, extract, probe
-from harken.encoders import create_encoder, encoder_class, tiny_config
+from harken.encoders import create_encoder, encoder_class, list_encoders, tiny_config
 from harken.encoders.checkpoints import weights_for
 from harken.weights.formats import from_safetensors
 
@@ -47,6 +47,12 @@ class EmbedStage(Stage):
         pooling: str | None = None
         level: Literal["normalised", "recorded"] = "normalised"
         microphones: Microphones = "all"
+
+        @field_validator("encoder")
+        @classmethod
+        def _known(cls, encoder: str) -> str:
+            check_name("encoder", encoder, list_encoders())
+            return encoder
 
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from harken.bench.stages.base import Context, Input, Settings, Stage
-from harken.bench.stages.tables import Quarantined, write_embeddings
+from harken.bench.stages.tables import Quarantined, checkpoint_file, write_embeddings
 from harken.core.errors import AudioError, HarkenError
 
 if TYPE_CHECKING:
@@ -95,16 +95,10 @@ def _load(parameters: Any, context: Context) -> TrainedEmbedder:
 
     folder = context.folder("model")
     about = json.loads((folder / "training.json").read_text())
-    files = json.loads((folder / "history.json").read_text())["checkpoints"]
-    if parameters.checkpoint >= len(files):
-        raise HarkenError(
-            f"there is no checkpoint {parameters.checkpoint}: the training kept {len(files)}",
-            next_step="Evaluate more often (evaluate_every), or use fewer checkpoints",
-        )
     device = ("cuda" if torch.cuda.is_available() else "cpu") if parameters.device == "auto" else parameters.device
     try:
         return TrainedEmbedder.load(
-            folder / files[parameters.checkpoint],
+            checkpoint_file(folder, parameters.checkpoint),
             TrainingSpec.model_validate(about["training"]["settings"]),
             layers=parameters.layers,
             pooling=parameters.pooling,

@@ -67,6 +67,17 @@ def read_clips(folder: Path) -> list[Clip]:
     return read_table(folder / "clips.parquet")
 
 
+def checkpoint_file(folder: Path, checkpoint: int) -> Path:
+    """One of the checkpoints that a training kept, 0 being the best. HarkenError where it kept fewer."""
+    files = json.loads((folder / "history.json").read_text())["checkpoints"]
+    if checkpoint >= len(files):
+        raise HarkenError(
+            f"there is no checkpoint {checkpoint}: the training kept {len(files)}",
+            next_step="Evaluate more often (evaluate_every), or use fewer checkpoints",
+        )
+    return folder / str(files[checkpoint])
+
+
 def write_embeddings(
     folder: Path,
     machine: str,

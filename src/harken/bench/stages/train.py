@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from harken.bench.stages.base import Context, Input, Settings, Stage
-from harken.bench.stages.tables import Quarantined, by_section, write_ids
+from harken.bench.stages.tables import Quarantined, by_section, checkpoint_file, write_ids
 from harken.core.errors import AudioError, HarkenError
 from harken.core.extras import require_packages
+from harken.core.plugins import code_identity
 from harken.data import catalog
 from harken.data.catalog import Metric
 from harken.data.clips import Clip
@@ -28,6 +30,7 @@ from harken.training.model_spec import ModelSpec
 from harken.training.settings import TrainingSpec
 
 if TYPE_CHECKING:
+    from harken.training.checkpoints import Start
     from harken.training.models import ASDModel
 
 Float32 = NDArray[np.float32]
@@ -40,7 +43,8 @@ class TrainStage(Stage):
     version = 2
 
     makes = "model"
-    inputs: ClassVar = {"labels": Input("labels"), "clips": Input("clips", optional=True, many=True)}
+    inputs: ClassVar = {"labels": Input("labels"), "model": Input("model", optional=True),
+                        "clips": Input("clips", optional=True, many=True)}  # fmt: skip
     scope = "all"
     seeded = True
     spread = True
@@ -49,18 +53,23 @@ class TrainStage(Stage):
 
     class Parameters(Settings):
         """model, training: see `ModelSpec` and `TrainingSpec`, whose seeds are the run's. threads: of the processor;
-        another number gives other rounding."""
+        another number gives other rounding. checkpoint: which of those that the stage under `from` kept the training
+        begins with, 0 being the best; its encoders are taken over, heads where they are alike."""
 
         model: ModelSpec
         training: TrainingSpec
         threads: int = 1
         save_every: int = 500
+        checkpoint: int = Field(0, ge=0)
 
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
         require_packages(("torch", "accelerate"), "trainings")
         named = [branch for branch in parameters.model.branches if branch.weights is not None]
-        return {"weights_sha256": [weights_digest(weights_for(branch.encoder, branch.weights)[1]) for branch in named]}
+        return {
+            "weights_sha256": [weights_digest(weights_for(branch.encoder, branch.weights)[1]) for branch in named],
+            **code_identity("", parameters.model_dump(mode="json")),
+        }
 
     @classmethod
     def uses_test_labels(cls, parameters: Any) -> bool:
@@ -85,6 +94,7 @@ class TrainStage(Stage):
                 known,
                 table,
                 context.scratch,
+                start=_start(context, parameters.checkpoint),
                 dev=dev,
                 save_every=parameters.save_every,
                 workers=context.workers - 1,
@@ -103,6 +113,15 @@ class TrainStage(Stage):
         (context.out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
         aside = [Quarantined(clip_id, reason) for clip_id, reason in done.quarantined.items()]
         write_ids(context.out, [clip.clip_id for clip in known if clip.clip_id not in done.quarantined], aside)
+
+
+def _start(context: Context, checkpoint: int) -> Start | None:
+    from harken.training.checkpoints import Start
+
+    for folder in context.folders("model"):
+        about = json.loads((folder / "training.json").read_text())["training"]
+        return Start(checkpoint_file(folder, checkpoint), about["labels_sha256"])
+    return None
 
 
 def _check_same_clips(clips: Sequence[Clip], table: ClassTable) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from harken.core.errors import did_you_mean
 from harken.data.clips import Clip
+from harken.training.augment.custom import CustomAugmentation, WaveAugmentation
 from harken.training.augment.featex import FeatEx
 from harken.training.augment.mixup import Mixup
 from harken.training.augment.noise_mix import NoiseBank, NoiseMix
@@ -26,8 +28,8 @@ Float32 = NDArray[np.float32]
 
 
 class Augmentation(BaseModel):
-    """None: without. Of waveforms, in this order: shift, noise_mix, mixup; of spectrograms: spec_augment; of
-    embeddings: featex."""
+    """None: without. Of waveforms, in this order: shift, noise_mix, custom ones, mixup; of spectrograms: spec_augment;
+    of embeddings: featex."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,19 +38,37 @@ class Augmentation(BaseModel):
     mixup: Mixup | None = None
     spec_augment: SpecAugment | None = None
     featex: FeatEx | None = None
+    custom: tuple[CustomAugmentation, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        for name in given if isinstance(given, dict) else ():
+            if name not in cls.model_fields:
+                hint = did_you_mean(str(name), cls.model_fields, f"There are: {', '.join(cls.model_fields)}")
+                raise ValueError(f"unknown augmentation {name!r}. {hint}")
+        return given
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Left out where there are none: what was made before there could be any stays valid.
+        fields: dict[str, Any] = handler(self)
+        if not self.custom:
+            del fields["custom"]
+        return fields
 
     def wave_transform(self, clips: Sequence[Clip], reader: Reader) -> WaveAugment | None:
         """What is done to single waveforms, None for nothing.
 
         clips: among which the noise is. reader: of what is trained on; noise is read likewise, but whole.
         """
-        if self.shift is None and self.noise_mix is None:
+        if self.shift is None and self.noise_mix is None and not self.custom:
             return None
         return WaveAugment(self, NoiseBank(clips, replace(reader, seconds=None)) if self.noise_mix else None)
 
 
 class WaveAugment:
-    """Shift and noise; picklable, for workers that read clips.
+    """Shift, noise and custom augmentations; picklable, for workers that read clips.
 
     Clips of pure noise and clean ones get no noise: their label, which stays, would not be true.
     """
@@ -56,6 +76,7 @@ class WaveAugment:
     def __init__(self, settings: Augmentation, bank: NoiseBank | None) -> None:
         self.settings = settings
         self.bank = bank
+        self._custom: list[WaveAugmentation] | None = None
 
     def __call__(self, wave_T: Float32, clip: Clip, seed: int, epoch: int) -> Float32:
         """(samples,) -> (samples,); random numbers depend on seed, epoch and the clip's id alone."""
@@ -66,4 +87,12 @@ class WaveAugment:
             machine = clip.machine if settings.noise_mix.own_machine else None
             draw = partial(self.bank.draw, machine)
             wave_T = settings.noise_mix.apply(wave_T, draw, rng_for(seed, epoch, clip.clip_id, "noise_mix"))
+        if settings.custom and self._custom is None:
+            self._custom = [one.build() for one in settings.custom]
+        for number, (one, built) in enumerate(zip(settings.custom, self._custom or (), strict=True)):
+            wave_T = one.apply(built, wave_T, rng_for(seed, epoch, clip.clip_id, f"custom {number}"))
         return wave_T
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Classes of files are loaded anew where it is used.
+        return {**self.__dict__, "_custom": None}

@@ -1,4 +1,4 @@
-"""Classification losses on embeddings. Losses are registered here by explicit name.
+"""Classification losses on embeddings, registered here by explicit name, or custom: `file.py:Class`.
 
 All are built from (dim, classes, ...), called with (embedding_BD, target) for a scalar, and have `.logits`.
 """
@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from harken.core.errors import HarkenError, did_you_mean
+from harken.core.plugins import blamed, is_custom, load_class
 
 if TYPE_CHECKING:
     from harken.training.losses.base import ClassLoss
@@ -33,7 +34,11 @@ def list_losses() -> tuple[str, ...]:
 
 
 def loss_class(name: str) -> type[ClassLoss]:
-    """The class of a loss; HarkenError, naming the nearest, for an unknown name."""
+    """The class of a loss, or of a custom one; HarkenError, naming the nearest, for an unknown name."""
+    if is_custom(name):
+        from harken.training.losses.base import ClassLoss
+
+        return load_class(name, ClassLoss)  # type: ignore[type-abstract]
     if name not in _LOSSES:
         raise HarkenError(f"unknown loss {name!r}", next_step=_nearest(name, _LOSSES))
     module, attribute = _LOSSES[name]
@@ -55,7 +60,8 @@ def create_loss(name: str, parameters: Mapping[str, Any]) -> ClassLoss:
     for parameter, told in known.items():
         if told.default is told.empty and parameter not in parameters:
             raise HarkenError(f"{name} needs the parameter {parameter!r}", next_step="Give it")
-    return found(**parameters)
+    with blamed(name):
+        return found(**parameters)
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

@@ -1,0 +1,51 @@
+"""Augmentations from a user's file: `augmentation: {custom: [{name: file.py:Class, parameters: {...}}]}`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from harken.core.plugins import blamed, is_custom, load_class
+
+Float32 = NDArray[np.float32]
+
+
+class WaveAugmentation(ABC):
+    """A change of single waveforms that leaves their class as it is. Its constructor takes plain values."""
+
+    @abstractmethod
+    def apply(self, wave_T: Float32, rng: np.random.Generator) -> Float32:
+        """(samples,) -> (samples,) float32, as many; `wave_T` stays as it is, and all that is random comes of `rng`."""
+
+
+class CustomAugmentation(BaseModel):
+    """name: `file.py:Class` or `package.module:Class`, a `WaveAugmentation`. parameters: of its constructor."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    parameters: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _custom(self) -> Self:
+        if not is_custom(self.name):
+            raise ValueError(f"{self.name!r} is no custom augmentation: write file.py:Class")
+        return self
+
+    def build(self) -> WaveAugmentation:
+        """Raises HarkenError where the class cannot be loaded or built."""
+        found = load_class(self.name, WaveAugmentation)  # type: ignore[type-abstract]
+        with blamed(self.name):
+            return found(**self.parameters)
+
+    def apply(self, built: WaveAugmentation, wave_T: Float32, rng: np.random.Generator) -> Float32:
+        """What `built` makes of a waveform. HarkenError where that is not one of the same length, or not finite."""
+        with blamed(self.name):
+            changed_T = np.asarray(built.apply(wave_T, rng), dtype=np.float32)
+            if changed_T.shape != wave_T.shape or not np.isfinite(changed_T).all():
+                raise ValueError(f"it makes {changed_T.shape} of {wave_T.shape}, or values that are not finite")
+            return changed_T
