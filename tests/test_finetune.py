@@ -22,6 +22,7 @@ from harken.data.labels import ClassTable
 from harken.ensemble.runs import members_of_run
 from harken.evaluation.evaluate import evaluate
 from harken.plant.simulate import simulate
+from harken.training.checkpoints import read_checkpoint
 from harken.training.model_spec import ModelSpec
 from harken.training.models import build_model
 from harken.weights.catalog import catalog
@@ -355,3 +356,43 @@ def test_recipes_name_weights_that_there_are(name: str) -> None:
         if name == "finetune":
             changed = load_recipe(name, changes={"encoder": encoder})
             assert set(re.findall(r'"weights": "([^"]+)"', json.dumps(changed.model_dump(mode="json")))) <= known
+
+
+def test_a_training_begins_with_the_network_of_another(plant: Path, tmp_path: Path) -> None:
+    """Encoder weights are taken over, to the last bit where nothing learns; other heads begin anew."""
+    data = yaml.safe_load(
+        load_recipe("finetune", profile="tiny", changes={**SHORT, "encoder": "efficientat"}).as_yaml()
+    )
+    stages = data["stages"]
+    frozen = json.loads(json.dumps(stages["train"]))
+    frozen["model"]["branches"][0] |= {"frozen": True, "head": {"kind": "mean", "dims": [7]}}
+    stages["again"] = {**frozen, "from": ["labels", "train"], "checkpoint": 1}
+    stages["embed_1"]["from"] = "again"
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(data))
+    done, _ = run(plant, tmp_path / "w", str(tmp_path / "r.yaml"), profile="full")
+    assert not done.failures
+    made = objects(tmp_path / "w", "train")
+    folders = {json.loads((folder / "stage.json").read_text())["stage"]: folder for folder in made}
+    files = {
+        name: [folder / file for file in json.loads((folder / "history.json").read_text())["checkpoints"]]
+        for name, folder in folders.items()
+    }
+    first, other = load_file(files["train"][1]), load_file(files["train"][0])
+    again = load_file(files["again"][0])
+    encoder = [name for name in first if ".net." in name]
+    assert encoder
+    for name in encoder:
+        np.testing.assert_array_equal(again[name], first[name])
+    assert any(not np.array_equal(again[name], other[name]) for name in encoder)
+    heads = {name for name in again if ".heads." in name}
+    assert any(name not in first or first[name].shape != again[name].shape for name in heads)
+    # The checkpoint is complete: read again, it gives the network that was trained.
+    network = read_checkpoint(files["again"][0]).model()
+    weights = network.encoders[0].weights()
+    source = read_checkpoint(files["train"][1]).model().encoders[0].weights()
+    for name, array in source.items():
+        np.testing.assert_array_equal(weights[name], array)
+    stages["again"]["checkpoint"] = 9
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(data))
+    (failure,) = run(plant, tmp_path / "w", str(tmp_path / "r.yaml"), profile="full")[0].failures
+    assert "there is no checkpoint 9: the training kept" in str(failure.error)

@@ -155,7 +155,6 @@ def test_mixup_and_featex_over_two_branches(clips: list[Clip], table: ClassTable
     for wrong, message in (
         ({"augmentation": {"mixup": {}}}, "takes shares"),
         ({"augmentation": {"featex": {}}}, "go together"),
-        ({"losses": [{"name": "arkface"}]}, "Did you mean arcface"),
         ({"losses": [{"name": "arcface"}, {"name": "arcface", "target": "mixture"}]}, "no second label"),
     ):
         with pytest.raises(HarkenError, match=message):

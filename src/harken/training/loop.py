@@ -102,7 +102,8 @@ def train(
     with versions and machine, on which no content may depend, and
     `state.safetensors` every `save_every` steps and at the end; what is there of the same training is gone on from,
     to the same bits as if it had never stopped. Neither `save_every` nor `workers` changes them.
-    start: the network of another training, whose encoders are trained on. dev: called at every evaluation. transform: of waveforms, beside those of `spec`. logs: folder for TensorBoard.
+    start: the network of another training, whose encoders are trained on. dev: called at every evaluation. transform:
+    of waveforms, beside those of `spec`. logs: folder for TensorBoard.
 
     Raises HarkenError for clips or classes that are too few, settings that do not fit, a folder of another training, a
     loss that is no longer a number, and a network for which all clips have become the same; what is in `folder` stays.

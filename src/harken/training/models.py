@@ -215,25 +215,56 @@ class _Branch(nn.Module):
         self.keeps = False
 
 
-def build_model(spec: ModelSpec) -> ASDModel:
+def build_model(spec: ModelSpec, start: ASDModel | None = None) -> ASDModel:
     """A model in evaluation mode, on the CPU; the same for the same spec and weights.
 
+    start: a network without adapters, of the same encoders in the same order, whose encoders are taken over with their
+    sizes, and whose heads and joint layers are where all of their shapes are the same. `state` is then complete.
     Raises WeightsError for weights that are missing or of another encoder, HarkenError where adapters need peft, and
-    ValueError for layers that are not there or do not fit the head.
+    ValueError for layers that are not there or do not fit the head, and for a start of other encoders.
     """
     # Heads and adapters draw from the global generator, which is not ours to move.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(spec.seed)
-        parts = [_build_branch(branch, spec.seed + index) for index, branch in enumerate(spec.branches)]
-        return ASDModel(spec, parts).eval()
+        begun = _begun(spec, start)
+        parts = [
+            _build_branch(branch, spec.seed + index, source)
+            for index, (branch, source) in enumerate(zip(spec.branches, begun, strict=True))
+        ]
+        model = ASDModel(spec, parts)
+        if start is not None:
+            for part, source in zip(parts, begun, strict=True):
+                assert source is not None
+                _take_over(part.heads, source.heads)
+            _take_over(model.joint, start.joint)
+        return model.eval()
 
 
-def _build_branch(spec: BranchSpec, seed: int) -> _Branch:
+def _begun(spec: ModelSpec, start: ASDModel | None) -> list[_Branch] | list[None]:
+    """The branch that each branch begins with. Raises ValueError where they are of other encoders."""
+    if start is None:
+        return [None] * len(spec.branches)
+    wanted, there = ([branch.encoder for branch in one.branches] for one in (spec, start.spec))
+    if wanted != there:
+        raise ValueError(f"the network is of {', '.join(wanted)}, the one that it begins with of {', '.join(there)}")
+    return list(start._parts())
+
+
+def _take_over(module: nn.Module, source: nn.Module) -> None:
+    """Weights of a module of the same form; another keeps its own."""
+    own, other = module.state_dict(), source.state_dict()
+    if {name: x.shape for name, x in own.items()} == {name: x.shape for name, x in other.items()}:
+        module.load_state_dict(other)
+
+
+def _build_branch(spec: BranchSpec, seed: int, start: _Branch | None = None) -> _Branch:
     cls = encoder_class(spec.encoder)
     if not issubclass(cls, TorchEncoder):
         raise ValueError(f"{spec.encoder} has no network to train")
     config, weights = dict(cls.sizes.get(spec.size, {})), None
-    if spec.weights is None:
+    if start is not None:
+        config, weights = start.encoder.config(), dict(start.encoder.weights())
+    elif spec.weights is None:
         config["seed"] = seed
     else:
         config, arrays = weights_for(spec.encoder, spec.weights)
@@ -250,7 +281,10 @@ def _build_branch(spec: BranchSpec, seed: int) -> _Branch:
     if encoder.separate_layers and spec.head.kind != "mean":
         raise ValueError(f"the layers of {spec.encoder} are embeddings of one frame: its head is mean")
     reads = [(layer,) for layer in layers] if encoder.separate_layers else [layers]
-    return _Branch(encoder, reads, [_build_head(encoder, read, spec.head) for read in reads])
+    branch = _Branch(encoder, reads, [_build_head(encoder, read, spec.head) for read in reads])
+    # What the spec says of the encoder's weights does not hold: checkpoints must have all of them.
+    branch.keeps = branch.keeps and start is None
+    return branch
 
 
 def _layers(encoder: TorchEncoder, layers: int | tuple[str, ...] | None) -> tuple[str, ...]:
