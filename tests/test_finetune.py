@@ -394,5 +394,5 @@ def test_a_training_begins_with_the_network_of_another(plant: Path, tmp_path: Pa
         np.testing.assert_array_equal(weights[name], array)
     stages["again"]["checkpoint"] = 9
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(data))
-    (failure,) = run(plant, tmp_path / "w", str(tmp_path / "r.yaml"), profile="full")[0].failures
-    assert "there is no checkpoint 9: the training kept" in str(failure.error)
+    with pytest.raises(HarkenError, match="there is no checkpoint 9: the training kept"):
+        run(plant, tmp_path / "w", str(tmp_path / "r.yaml"), profile="full")

@@ -39,7 +39,7 @@ def it_is_a_number_with_a_gradient(make: Make) -> None:
     embedding_BD.requires_grad_()
     value = built(make)(embedding_BD, class_B)
     require(value.shape == (), f"It is of shape {tuple(value.shape)}.")
-    require(bool(torch.isfinite(value)), f"It is {float(value)}.")
+    require(bool(torch.isfinite(value)), f"It is {float(value.detach())}.")
     value.backward()  # type: ignore[no-untyped-call]
     require(embedding_BD.grad is not None, "There is no gradient.")
     assert embedding_BD.grad is not None
