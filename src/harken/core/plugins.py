@@ -44,12 +44,12 @@ def custom_names(value: Any) -> list[str]:
     return [name for inside in value for name in custom_names(inside)] if isinstance(value, (list, tuple)) else []
 
 
-def check_name(what: str, name: str, known: Iterable[str]) -> None:
+def check_name(kind: str, name: str, names: Iterable[str]) -> None:
     """ValueError, with the nearest, unless a name is known or that of a custom class (be it there or not)."""
-    if not is_custom(name) and name not in (words := sorted(known)):
+    if not is_custom(name) and name not in (words := sorted(names)):
         hint = f"Write it as {name}:Class" if name.endswith(".py") else ""
         hint = hint or did_you_mean(name, words, f"There are: {', '.join(words)}")
-        raise ValueError(f"unknown {what} {name!r}. {hint}")
+        raise ValueError(f"unknown {kind} {name!r}. {hint}")
 
 
 def load_class(name: str, base: type[T]) -> type[T]:

@@ -32,18 +32,18 @@ def classes_have_names(make: Make) -> None:
         key = make().class_of(clip)
         require(key is None or isinstance(key, ClassKey), f"It gives a {type(key).__name__}.")
         if key is not None:
-            require(all(isinstance(part, str) for part in (*key.parts, key.attributes)), f"{key} holds no texts.")
+            require(all(isinstance(text, str) for text in (*key.parts, key.attributes)), f"{key} holds no texts.")
     table = label_clips(clips(), make())
     require(len(table) >= 2, f"There are {len(table)} classes: nothing to tell apart.")
 
 
 def only_metadata_count(make: Make) -> None:
     """A clip's class does not depend on its id, its file, or what clips were asked before."""
-    one, other = make(), make()
-    found = [one.class_of(clip) for clip in clips()]
+    policy, copy = make(), make()
+    keys = [policy.class_of(clip) for clip in clips()]
     renamed = [replace(clip, clip_id=f"x{row}", path=Path(f"renamed {row}.flac")) for row, clip in enumerate(clips())]
-    again = [other.class_of(clip) for clip in reversed(renamed)][::-1]
-    require(found == again, "Renamed and in another order, clips are of other classes.")
+    keys_of_renamed = [copy.class_of(clip) for clip in reversed(renamed)][::-1]
+    require(keys == keys_of_renamed, "Renamed and in another order, clips are of other classes.")
 
 
 def one_name_is_one_class(make: Make) -> None:
@@ -52,8 +52,8 @@ def one_name_is_one_class(make: Make) -> None:
     for clip in clips():
         key = make().class_of(clip)
         if key is not None:
-            known = free.setdefault(key.name(()), key.attribute_free)
-            require(known == key.attribute_free, f"{key.name(())} is both.")
+            first = free.setdefault(key.name(()), key.attribute_free)
+            require(first == key.attribute_free, f"{key.name(())} is both.")
 
 
 CHECKS: tuple[Callable[[Make], None], ...] = (classes_have_names, only_metadata_count, one_name_is_one_class)
@@ -61,11 +61,11 @@ CHECKS: tuple[Callable[[Make], None], ...] = (classes_have_names, only_metadata_
 
 def clips() -> list[Clip]:
     """Training clips of two machines with attributes and without, supplemental ones, and one to be tested."""
-    found: list[Clip] = []
+    rows: list[Clip] = []
 
     def add(**fields: Any) -> None:
-        name = str(len(found))
-        found.append(Clip(name, Path(f"{name}.wav"), corpus="dcase2025", year=2025, condition="normal", **fields))
+        name = str(len(rows))
+        rows.append(Clip(name, Path(f"{name}.wav"), corpus="dcase2025", year=2025, condition="normal", **fields))
 
     for machine in ("fan", "valve"):
         for section in ("00", "01"):
@@ -75,4 +75,4 @@ def clips() -> list[Clip]:
         for kind in ("clean", "noise"):
             add(machine=machine, section="00", split="supplemental", kind=kind)
         add(machine=machine, section="00", split="test")
-    return found
+    return rows
