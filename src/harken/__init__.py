@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from harken.core.version import __version__
 
-__all__ = ["Detector", "HarkenError", "Verdict", "__version__", "list_detectors", "list_encoders", "load"]
+__all__ = ["Detector", "HarkenError", "Verdict", "__version__", "list_detectors", "list_encoders", "load", "load_run"]
 
 if TYPE_CHECKING:
+    from harken.bench.reading import load_run
     from harken.core.errors import HarkenError
     from harken.detection import list_detectors
     from harken.encoders import list_encoders
@@ -22,6 +23,7 @@ _HOMES = {
     "list_detectors": "harken.detection",
     "list_encoders": "harken.encoders",
     "load": "harken.monitor.detector",
+    "load_run": "harken.bench.reading",
 }
 
 

@@ -12,7 +12,7 @@ from harken.bench.derived import check_derived, with_derived
 from harken.bench.graph import Task, describe
 from harken.bench.stages import Context, stage_class
 from harken.bench.stages.tables import read_clips
-from harken.bench.workspace import Object, Workspace
+from harken.bench.workspace import Object, Workspace, recorded_digest
 from harken.core.errors import HarkenError
 from harken.core.plugins import blamed
 
@@ -99,7 +99,7 @@ def perform(
             cls.run(parameters, context)
         if cls.makes == "clips":
             check_derived(read_clips(made), context.clips, cls, made)
-        whole = workspace.get(key) or workspace.keep(key, made, describe(task))
+        whole = workspace.get(key) or workspace.keep(key, made, {**describe(task), "inputs": _inputs(job)})
         return replace(whole, seconds=time.monotonic() - begun)
     except Exception as error:
         # Whoever was faster has cleared the scratch folder under our feet.
@@ -111,3 +111,11 @@ def perform(
         raise
     finally:
         workspace.drop(made)
+
+
+def _inputs(job: Job) -> dict[str, list[dict[str, str]]]:
+    """Key and digest of the objects that a job reads, by the name of the input."""
+    return {
+        name: [{"key": folder.name, "digest": recorded_digest(folder)} for folder in folders]
+        for name, folders in job.inputs.items()
+    }

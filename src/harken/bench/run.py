@@ -77,6 +77,7 @@ def run_recipe(
         raise HarkenError("no test clip could be scored", file=data, next_step=notes[0])
     folder = workspace.root / "runs" / f"{recipe.name}-{_run_digest(recipe, [*units, common['none']])}"
     folder.mkdir(parents=True, exist_ok=True)
+    _write_tasks(folder, tasks, objects)
     systems, unscored = _collect(recipe, units, clips, scored, folder, truth)
     run = Run(
         folder,
@@ -265,3 +266,19 @@ def _write_scores(run: Run) -> None:
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), sink, compression="zstd")
     write_atomically(run.folder / "scores.parquet", sink.getvalue())
+
+
+def _write_tasks(folder: Path, tasks: Mapping[str, Task], objects: Mapping[str, Object]) -> None:
+    """`tasks.json`: the object of each task, by which `harken.load_run` finds it in the workspace."""
+    rows = {
+        name: {
+            "object": made.key,
+            "stage": tasks[name].stage,
+            "kind": tasks[name].kind,
+            "set": tasks[name].unit.set,
+            "machine": tasks[name].unit.machine if tasks[name].unit.set else None,
+            "seed": tasks[name].seed,
+        }
+        for name, made in objects.items()
+    }
+    write_atomically(folder / "tasks.json", (json.dumps(rows, indent=1, sort_keys=True) + "\n").encode())

@@ -88,7 +88,8 @@ class Workspace:
         return folder
 
     def keep(self, key: str, made: Path, about: Mapping[str, Any]) -> Object:
-        """Turn a folder from `new` into the object of that name. about: stage, parameters, inputs; kept beside."""
+        """Turn a folder from `new` into the object of that name. about: stage, parameters and the key and digest of its
+        inputs; kept beside it in `stage.json`."""
         files = {path.relative_to(made).as_posix(): _sha256(path) for path in sorted(made.rglob("*")) if path.is_file()}
         text = json.dumps({"schema": SCHEMA, **about, "files": files}, indent=1, sort_keys=True)
         write_atomically(made / _ABOUT, text.encode())
@@ -112,6 +113,11 @@ class Workspace:
 
     def _folder(self, key: str) -> Path:
         return self.root / "objects" / key[:2] / key
+
+
+def recorded_digest(folder: Path) -> str:
+    """Digest of an object as its own record says, without reading its files."""
+    return _digest(json.loads((folder / _ABOUT).read_text())["files"])
 
 
 def _digest(files: Mapping[str, str]) -> str:

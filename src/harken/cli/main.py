@@ -18,6 +18,7 @@ from harken.cli import (
     export,
     fit,
     plan,
+    plot,
     recipe,
     score,
     simulate,
@@ -49,6 +50,7 @@ app.command("score")(score.score)
 app.command("explain")(explain.explain)
 app.command("run")(run_verb.run)
 app.command("plan")(plan.plan)
+app.command("plot")(plot.plot)
 app.command("evaluate")(evaluate.evaluate)
 app.command("submit")(submit.submit)
 app.add_typer(data.app, name="data")
