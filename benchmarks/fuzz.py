@@ -83,9 +83,7 @@ def fuzz_recordings(count: int, folder: Path) -> None:
             cause = "decoded" if extracted.error is None else extracted.error.cause
             outcomes["".join(c for c in cause.split("(")[0].split(":")[0] if not c.isdigit()).strip()] += 1
             extracted.path.unlink()
-    print(
-        f"{count} mutated recordings in {time.monotonic() - begun:.0f} s; longest wait {slowest:.1f} s"
-    )
+    print(f"{count} mutated recordings in {time.monotonic() - begun:.0f} s; longest wait {slowest:.1f} s")
     for cause, number in outcomes.most_common(25):
         print(f"{number:8d}  {cause}")
 

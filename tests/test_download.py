@@ -196,7 +196,7 @@ def test_drops_without_end_end(server: RecordServer, tmp_path: Path) -> None:
     assert "the connection" in text
     assert "after 65536 of" in text
     assert f"files/{FAN}" in text
-    assert "Run the same command again: what has arrived is kept" in text
+    assert "Run the same command again: downloaded data are kept" in text
     server.always.clear()
     assert get(tmp_path)[0].state == "resumed"
     assert server.requests(FAN)[-1] == "bytes=65536-"

@@ -1,13 +1,13 @@
-"""Noise cancellation with a second microphone: what the far one hears is taken out of the near one.
+"""Noise cancellation with a second microphone: noise picked up by the far one is subtracted from the near one.
 
-The near microphone hears N = M + A V, a machine and the hall's noise V; the far one, away from the machine, hears
+The near microphone records N = M + A V, a machine M and noise V; the far one, away from the machine, records
 F = B V + C M with little of the machine. In each frequency bin the gain A / B from far to near is estimated by least
-squares over the whole recording, and what it explains of the near microphone is subtracted. Each recording is treated
-by itself: nothing is learned from others.
+squares over the recording, and the noise it predicts at the near microphone is subtracted. Recordings are processed
+independently.
 
-Three things are left in the residual or lost: noise that the two microphones do not share (many sources, wind, self
-noise), the part of a gain that is longer than the analysis window, and whatever of the machine reaches the far
-microphone, which takes the same part of the machine away.
+Three limitations: noise that is incoherent between the microphones (many sources, wind, self-noise) and the part of
+impulse responses beyond the analysis window remain in the residual; machine sound that reaches the far microphone is
+partly cancelled.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Float32 = NDArray[np.float32]
 Complex64 = NDArray[np.complex64]
 Complex128 = NDArray[np.complex128]
 
-#: whole windows that a recording holds at least: k windows determine a gain, and with it 1/k of the near sound goes
+#: minimum number of windows per recording: a gain estimated from k windows removes 1/k of the near sound
 LEAST_WINDOWS = 4
-#: shortest window in samples; recordings too short even for it are left as they are
+#: shortest window in samples; recordings too short for it are returned unchanged
 SHORTEST = 16
-#: far power in a bin, relative to the strongest bin, below which there is nothing to subtract but rounding
-NOTHING = 1e-12
+#: far power in a bin relative to the strongest bin, below which it is rounding noise
+SILENCE = 1e-12
 
 
 def cancel(
@@ -45,23 +45,22 @@ def cancel(
     With one tap, bin by bin (sums over the frames t of the whole recording)
         H(f) = sum_t N(t, f) conj F(t, f) / ((1 + ridge) sum_t |F(t, f)|^2),   residual = N - H F;
     with more, H(f) is a filter over `taps` neighbouring far frames (as many before as after), from the normal
-    equations loaded with `ridge` times their mean diagonal. Subband form of the two-microphone canceller of Widrow et
-    al. (1975), solved at once instead of adaptively.
+    equations regularised by `ridge` times their mean diagonal. Subband form of the two-microphone canceller of Widrow
+    et al. (1975), solved in closed form instead of adaptively.
 
-    window_seconds: length of the square-root Hann frames, half overlapping; gains between microphones that ring longer
-        are cancelled in part. Shortened until the recording holds `LEAST_WINDOWS` of them for each tap.
-    limit_db: no gain is larger (norm over the taps). Noise of the hall is about as loud at both microphones, the
-        machine is louder at the near one: a bin that asks for more has taken the machine for the noise. It supposes
-        microphones of about equal gain; None sets no limit.
+    window_seconds: length of the square-root Hann frames, half overlapping; longer impulse responses between the
+        microphones are cancelled partly. Shortened until the recording has `LEAST_WINDOWS` of them per tap.
+    limit_db: largest gain (norm over the taps). Background noise is about as loud at both microphones, the machine is
+        louder at the near one: a larger gain would cancel the machine. Assumes microphones of about equal gain; None:
+        no limit.
 
-    A far channel without sound leaves the near one as it is, bit by bit. Identical channels leave about `ridge` of the
-    amplitude: -60 dB, with several taps -45 dB and less. Scaling both channels scales the result; scaling the far one
-    alone changes nothing as long as no gain is limited. Raises ValueError for another number of channels or parameters
-    that make no filter.
+    A silent far channel leaves the near one bitwise unchanged. Identical channels leave about `ridge` of the amplitude:
+    -60 dB, with several taps -45 dB and less. Scaling both channels scales the result; scaling the far one only has no
+    effect unless a gain is limited. Raises ValueError for another number of channels or invalid parameters.
     """
     near_T, far_T = _two_channels(samples_CT)
     if taps < 1 or ridge <= 0 or not window_seconds > 0:
-        raise ValueError("taps, ridge and window_seconds are positive")
+        raise ValueError("taps, ridge and window_seconds must be positive")
     n_fft = _window(window_seconds, sample_rate, len(near_T), taps)
     if n_fft is None or not far_T.any():
         return near_T[None].copy()
@@ -72,7 +71,7 @@ def cancel(
         norm_F = np.sqrt((np.abs(gain_FK) ** 2).sum(axis=1))
         gain_FK = gain_FK / np.maximum(1.0, norm_F / 10 ** (limit_db / 20))[:, None]
     noise_TF = np.einsum("tfk,fk->tf", far_TFK, gain_FK.astype(np.complex64))
-    # The estimate is taken away in time: where there is none the near channel comes back untouched.
+    # Subtracted in the time domain: without an estimate the near channel is returned unchanged.
     return (near_T - overlap_add(noise_TF, n_fft, hop, len(near_T)))[None]
 
 
@@ -88,14 +87,14 @@ def subtract(
 
     Magnitude max(|N| - factor |F|, floor |N|), phase of the near microphone (Boll 1979; over-subtraction and floor of
     Berouti et al. 1979), with the far microphone's frame at the same time as the estimate of the noise. It needs no
-    phase in common, but noise of equal level at both microphones; what it leaves fluctuates ("musical noise").
+    coherence, but noise of equal level at both microphones; the residual fluctuates ("musical noise").
 
-    A silent far channel leaves the near one as it is up to rounding; identical channels leave `floor` of it.
+    A silent far channel leaves the near one unchanged up to rounding; identical channels leave `floor` of it.
     Raises ValueError as `cancel` does.
     """
     near_T, far_T = _two_channels(samples_CT)
     if factor < 0 or not 0 <= floor <= 1 or not window_seconds > 0:
-        raise ValueError("factor is not negative, floor lies in 0..1, window_seconds is positive")
+        raise ValueError("factor must be >= 0, floor in 0..1, window_seconds positive")
     n_fft = _window(window_seconds, sample_rate, len(near_T), 1)
     if n_fft is None or not far_T.any():
         return near_T[None].copy()
@@ -115,7 +114,7 @@ def _two_channels(samples_CT: Float32) -> tuple[Float32, Float32]:
 
 
 def _window(seconds: float, sample_rate: int, samples: int, taps: int) -> int | None:
-    """Even length of a frame in samples: `seconds`, or less where the recording demands it; None if it is too short."""
+    """Even length of a frame in samples: `seconds`, or less for short recordings; None if too short."""
     longest = samples // (LEAST_WINDOWS * taps)
     if longest < SHORTEST:
         return None
@@ -124,20 +123,20 @@ def _window(seconds: float, sample_rate: int, samples: int, taps: int) -> int | 
 
 
 def _neighbours(far_TF: Complex64, taps: int) -> Complex64:
-    """(frames, bins) -> (frames, bins, taps): each frame with those around it, zeros beyond the ends."""
+    """(frames, bins) -> (frames, bins, taps): each frame with its neighbours, zeros beyond the ends."""
     after = (taps - 1) // 2
     padded_TF = np.pad(far_TF, ((taps - 1 - after, after), (0, 0)))
     return sliding_window_view(padded_TF, taps, axis=0)
 
 
 def _gains(near_TF: Complex64, far_TFK: Complex64, ridge: float) -> Complex128:
-    """(bins, taps) least-squares gains from far to near; 0 in bins where the far microphone hears nothing."""
+    """(bins, taps) least-squares gains from far to near; 0 in bins without far sound."""
     conjugate_TFK = far_TFK.conj()
     normal_FKL = np.einsum("tfk,tfl->fkl", conjugate_TFK, far_TFK).astype(np.complex128)
     cross_FK = np.einsum("tfk,tf->fk", conjugate_TFK, near_TF).astype(np.complex128)
     power_F = np.trace(normal_FKL, axis1=1, axis2=2).real / normal_FKL.shape[1]
-    heard_F = power_F > NOTHING * power_F.max()
-    load_F = np.where(heard_F, ridge * power_F, 1.0)
+    active_F = power_F > SILENCE * power_F.max()
+    load_F = np.where(active_F, ridge * power_F, 1.0)
     normal_FKL += load_F[:, None, None] * np.eye(normal_FKL.shape[1])
     gain_FK = np.linalg.solve(normal_FKL, cross_FK[..., None])[..., 0]
-    return np.where(heard_F[:, None], gain_FK, 0.0)
+    return np.where(active_F[:, None], gain_FK, 0.0)

@@ -1,8 +1,7 @@
 """Kaldi's log-mel filter bank in torch: batched, differentiable, on any device.
 
-BEATs and EAT were trained on features of this very implementation, down to its empty lowest filters, its
-window and its logarithm's floor; a textbook mel spectrogram in its place costs accuracy without any error
-message.
+BEATs and EAT were trained on features of this implementation, including its empty lowest filters, its window and the
+floor of its logarithm; a textbook mel spectrogram would silently reduce accuracy.
 Follows `compute-fbank-feats` (Povey et al., "The Kaldi Speech Recognition Toolkit", ASRU 2011) with dither 0,
 no energy column and HTK compatibility off.
 """
@@ -65,7 +64,7 @@ def kaldi_fbank(
     if remove_dc:
         frame_BFN = frame_BFN - frame_BFN.mean(dim=-1, keepdim=True)
     if preemphasis:
-        # Within each frame; its first sample has no predecessor and is its own.
+        # Within each frame; the first sample has no predecessor and is used instead.
         previous_BFN = F.pad(frame_BFN, (1, 0), mode="replicate")[..., :-1]
         frame_BFN = frame_BFN - preemphasis * previous_BFN
     frame_BFN = frame_BFN * torch.from_numpy(_window(window, length)).to(frame_BFN)
@@ -76,7 +75,7 @@ def kaldi_fbank(
 
 
 def beats_fbank(waveform_BT: Tensor) -> Tensor:
-    """16 kHz waveform in [-1, 1] -> (clips, frames, 128) as BEATs was trained on, not yet normalised.
+    """16 kHz waveform in [-1, 1] -> (clips, frames, 128) as in the training of BEATs, before normalisation.
 
     Chen et al., "BEATs: Audio Pre-Training with Acoustic Tokenizers", ICML 2023: 16-bit scale, Povey window.
     """
@@ -84,10 +83,10 @@ def beats_fbank(waveform_BT: Tensor) -> Tensor:
 
 
 def eat_fbank(waveform_BT: Tensor) -> Tensor:
-    """16 kHz waveform in [-1, 1] -> (clips, frames, 128) as EAT was trained on, not yet normalised.
+    """16 kHz waveform in [-1, 1] -> (clips, frames, 128) as in the training of EAT, before normalisation.
 
     Chen et al., "EAT: Self-Supervised Pre-Training with Efficient Audio Transformer", IJCAI 2024: each clip's
-    mean removed, Hann window. A padded clip must be given without its padding, which would shift the mean.
+    mean removed, Hann window. Clips must be given without padding, which would shift the mean.
     """
     return kaldi_fbank(waveform_BT - waveform_BT.mean(dim=1, keepdim=True), window="hanning")
 
@@ -103,10 +102,11 @@ def kaldi_frame_count(samples: int, length: int, shift: int, *, snip_edges: bool
 def kaldi_mel_filters(
     num_mels: int, n_fft: int, sample_rate: int, low_hz: float, high_hz: float
 ) -> NDArray[np.float32]:
-    """(n_fft // 2 + 1, num_mels) triangles of unit height, straight on the mel scale 1127 ln(1 + f / 700).
+    """(n_fft // 2 + 1, num_mels) triangles of unit height, linear on the mel scale 1127 ln(1 + f / 700).
 
-    Kaldi's way: the bin at half the sampling rate belongs to no filter, and a filter narrower than the bin
+    As in Kaldi, the bin at half the sampling rate belongs to no filter, and a filter narrower than the bin
     spacing may be empty. high_hz: zero or less counts from half the sampling rate.
+    Raises ValueError for bands outside 0 to half the sampling rate.
     """
     nyquist = sample_rate / 2
     top = high_hz if high_hz > 0 else nyquist + high_hz
@@ -130,12 +130,12 @@ def _window(kind: Window, length: int) -> NDArray[np.float32]:
         return hann.astype(np.float32)
     if kind == "povey":
         return np.asarray(hann**0.85, dtype=np.float32)
-    raise ValueError(f"unknown window {kind!r}; there are povey, hanning")
+    raise ValueError(f"unknown window {kind!r}; choose povey or hanning")
 
 
 def _mirror_edges(waveform_BT: Tensor, frames: int, length: int, shift: int) -> Tensor:
-    # Frame f is centred on sample (f + 1/2) * shift; what lies outside is the waveform mirrored at its edges,
-    # the edge sample included (torch's own reflect padding leaves it out).
+    # Frame f is centred on sample (f + 1/2) * shift; samples outside are mirrored at the edges,
+    # including the edge sample (which the reflect padding of torch excludes).
     before = length // 2 - shift // 2
     samples = waveform_BT.shape[1]
     index = torch.arange(-before, (frames - 1) * shift - before + length, device=waveform_BT.device)

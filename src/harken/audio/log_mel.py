@@ -1,4 +1,4 @@
-"""Log-mel as librosa computes it by default, which the DCASE baselines are defined by."""
+"""Log-mel spectrogram with the defaults of librosa, as in the DCASE baselines."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
-#: least mel power; that of silence
+#: lower limit of mel power, that of silence
 FLOOR = float(np.finfo(np.float64).eps)
-#: frames that are transformed together, so that memory is bounded
+#: frames transformed at once, to limit memory
 _BLOCK = 2048
 
 
@@ -24,7 +24,7 @@ def frame_count(samples: int, hop: int = 512) -> int:
 
 
 def slaney_mel(hz: ArrayLike) -> Float64:
-    """Slaney's mel scale (Auditory Toolbox, 1998): 3 mel every 200 Hz up to 1 kHz, then 27 mel a factor of 6.4."""
+    """Slaney's mel scale (Auditory Toolbox, 1998): 3 mel every 200 Hz up to 1 kHz, then 27 mel per factor of 6.4."""
     hz = np.asarray(hz, dtype=np.float64)
     return np.where(hz < 1000.0, hz * 3 / 200, 15 + 27 * np.log(np.maximum(hz, 1000.0) / 1000.0) / np.log(6.4))
 
@@ -37,7 +37,7 @@ def slaney_hz(mel: ArrayLike) -> Float64:
 
 @lru_cache(maxsize=8)
 def slaney_bands(sample_rate: int, n_fft: int, n_mels: int) -> Float64:
-    """(n_fft // 2 + 1, n_mels) triangular filters from 0 Hz to half the sampling rate, each of area one over Hz.
+    """(n_fft // 2 + 1, n_mels) triangular filters from 0 Hz to half the sampling rate, each of unit area over Hz.
 
     A filter between two bins is empty, as in librosa: its band reads `FLOOR`.
     """
@@ -64,7 +64,7 @@ def log_mel(
     """
     if waveform_T.ndim != 1 or len(waveform_T) == 0:
         raise ValueError(f"expected (samples,), got {waveform_T.shape}")
-    # In double precision: bands far below the loudest one are not lost in rounding.
+    # Double precision, so that bands far below the loudest one are not lost in rounding.
     padded_T = np.pad(waveform_T.astype(np.float64), n_fft // 2)
     window_N = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
     filters_FM = slaney_bands(sample_rate, n_fft, n_mels)

@@ -1,4 +1,4 @@
-"""Adding noise at a wanted signal-to-noise ratio."""
+"""Mixing noise at a given signal-to-noise ratio."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def power(samples: Float32) -> float:
 def mix_at_snr(signal_CT: Float32, noise_CT: Float32, snr_db: float, *, start: int = 0) -> Float32:
     """signal + g * noise, with g such that 10 log10(power(signal) / power(g * noise)) = snr_db.
 
-    Noise that is shorter is tiled, longer noise is cropped from sample `start` on; its power is that of the
-    part used. One gain serves all channels, so level differences between microphones stay.
+    Shorter noise is tiled, longer noise is cropped from sample `start` on; its power is that of the
+    part used. All channels have the same gain, which keeps level differences between microphones.
     Raises ValueError when either side is silent (the ratio is then undefined) or channel counts differ.
     """
     if signal_CT.shape[0] != noise_CT.shape[0]:
@@ -27,6 +27,6 @@ def mix_at_snr(signal_CT: Float32, noise_CT: Float32, snr_db: float, *, start: i
     noise_CT = fit_length(noise_CT, signal_CT.shape[1], short="tile", start=start)
     signal_power, noise_power = power(signal_CT), power(noise_CT)
     if signal_power == 0 or noise_power == 0:
-        raise ValueError("a signal-to-noise ratio needs sound on both sides")
+        raise ValueError("signal or noise is silent: the signal-to-noise ratio is undefined")
     gain = np.sqrt(signal_power / noise_power * 10.0 ** (-snr_db / 10.0))
     return (signal_CT + np.float32(gain) * noise_CT).astype(np.float32)

@@ -10,9 +10,12 @@ Float32 = NDArray[np.float32]
 
 
 def resample(samples_CT: Float32, source_rate: int, target_rate: int) -> Float32:
-    """(channels, samples) at `source_rate` Hz -> (channels, about samples * target / source) float32."""
+    """(channels, samples) at `source_rate` Hz -> (channels, about samples * target / source) float32.
+
+    Raises ValueError for rates that are not positive.
+    """
     if source_rate <= 0 or target_rate <= 0:
-        raise ValueError("sampling rates are positive")
+        raise ValueError("sampling rates must be positive")
     if source_rate == target_rate:
         return samples_CT
     channels = [soxr.resample(channel, source_rate, target_rate, quality="HQ") for channel in samples_CT]

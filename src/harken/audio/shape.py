@@ -1,4 +1,4 @@
-"""Waveforms of one length: crop, pad, tile, windows."""
+"""Waveforms of fixed length: crop, pad, tile, windows."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ Float32 = NDArray[np.float32]
 
 
 def fit_length(samples_CT: Float32, length: int, *, short: Literal["pad", "tile"] = "tile", start: int = 0) -> Float32:
-    """(channels, samples) -> (channels, length), all channels alike.
+    """(channels, samples) -> (channels, length).
 
     A longer waveform is cropped from sample `start` on; a shorter one is repeated from its beginning
-    (`tile`: no silence that a detector would take for the machine's) or padded with zeros at its end (`pad`).
+    (`tile`, which adds no artificial silence) or padded with zeros at its end (`pad`). Raises ValueError for empty
+    waveforms and invalid `length` or `start`.
     """
-    have = samples_CT.shape[-1]
-    if length <= 0 or have == 0:
-        raise ValueError("lengths are positive")
-    if have >= length:
-        if not 0 <= start <= have - length:
-            raise ValueError(f"start {start} leaves less than {length} of {have} samples")
+    samples = samples_CT.shape[-1]
+    if length <= 0 or samples == 0:
+        raise ValueError("lengths must be positive")
+    if samples >= length:
+        if not 0 <= start <= samples - length:
+            raise ValueError(f"start {start} leaves less than {length} of {samples} samples")
         return samples_CT[..., start : start + length]
     if short == "pad":
-        return np.pad(samples_CT, [(0, 0)] * (samples_CT.ndim - 1) + [(0, length - have)])
-    repeats = -(-length // have)
+        return np.pad(samples_CT, [(0, 0)] * (samples_CT.ndim - 1) + [(0, length - samples)])
+    repeats = -(-length // samples)
     return np.tile(samples_CT, repeats)[..., :length]
 
 
 def windows(samples: int, span: int) -> list[tuple[int, int]]:
-    """Start and stop of windows of `span` that cover `samples`; the last ends with them and may overlap the one before.
+    """Start and stop of windows of `span` that cover `samples`; the last may overlap the previous one.
 
-    Raises ValueError for fewer samples than one window holds.
+    Raises ValueError for fewer samples than one window.
     """
     if not 1 <= span <= samples:
-        raise ValueError(f"a window holds 1 to {samples} samples, not {span}")
+        raise ValueError(f"a window must have 1 to {samples} samples, not {span}")
     starts = list(range(0, samples - span + 1, span))
     if starts[-1] + span < samples:
         starts.append(samples - span)

@@ -1,4 +1,4 @@
-"""Short-time Fourier transform and mel filter banks in NumPy, for what must run without torch."""
+"""Short-time Fourier transform and mel filter banks in NumPy, for code that runs without torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def _hann(n_fft: int) -> Float32:
 
 
 def power_spectrogram(samples_T: Float32, n_fft: int, hop: int) -> Float32:
-    """|STFT|^2 of (samples,) -> (frames, n_fft // 2 + 1) float32; periodic Hann window, no centring, no padding."""
+    """|STFT|^2 of (samples,) -> (frames, n_fft // 2 + 1) float32; periodic Hann window, no centring, no padding.
+
+    Raises ValueError for fewer samples than one frame.
+    """
     if samples_T.shape[-1] < n_fft:
         raise ValueError(f"{samples_T.shape[-1]} samples are shorter than one frame of {n_fft}")
     frames_TN = sliding_window_view(samples_T, n_fft)[::hop]
@@ -36,10 +39,10 @@ def power_spectrogram(samples_T: Float32, n_fft: int, hop: int) -> Float32:
 
 
 def overlapped_stft(samples_T: Float32, n_fft: int, hop: int) -> Complex64:
-    """Complex STFT of (samples,) -> (frames, n_fft // 2 + 1) that `overlap_add` turns back into the samples.
+    """Complex STFT of (samples,) -> (frames, n_fft // 2 + 1) that `overlap_add` inverts.
 
     Square-root periodic Hann window, zeros before and after, so that every sample lies in n_fft / hop frames.
-    hop divides n_fft, at least twice. Any number of samples will do, none excepted.
+    Any number of samples is allowed. Raises ValueError unless n_fft is even and a multiple >= 2 of hop.
     """
     window_N = _synthesis(n_fft, hop)
     frames = -(-(len(samples_T) + n_fft - hop) // hop)
@@ -50,7 +53,7 @@ def overlapped_stft(samples_T: Float32, n_fft: int, hop: int) -> Complex64:
 
 
 def overlap_add(spectrum_TF: Complex64, n_fft: int, hop: int, samples: int) -> Float32:
-    """Inverse of `overlapped_stft`, (samples,) float32; of a changed spectrum the nearest signal in least squares.
+    """Inverse of `overlapped_stft`, (samples,) float32; for a modified spectrum, the least-squares signal.
 
     Griffin and Lim (1984): windowed again, added, and divided by the sum of squared windows, n_fft / (2 hop).
     """
@@ -84,8 +87,8 @@ def mel_bands(sample_rate: int, n_fft: int, bands: int, low_hz: float, high_hz: 
     """Triangular mel filters of unit area and their centres.
 
     Returns (bins, bands) float32 so that `power_TF @ filters_FM` is the mel spectrogram, and the
-    (bands,) centre frequencies in Hz. A filter that is narrower than the bin spacing is widened to it:
-    otherwise low bands would catch no bin at all and read as silence.
+    (bands,) centre frequencies in Hz. A filter narrower than the bin spacing is widened to it:
+    otherwise low bands would contain no bin. Raises ValueError for bands outside 0 to half the sampling rate.
     """
     if not 0 <= low_hz < high_hz <= sample_rate / 2:
         raise ValueError(f"bands {low_hz}-{high_hz} Hz do not fit below {sample_rate / 2} Hz")

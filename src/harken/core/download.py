@@ -1,6 +1,6 @@
-"""Files from the web: resumed where an attempt stopped, checked, tried again while that may help.
+"""Downloads: resumed after interruptions, verified, retried after temporary errors.
 
-The only code that speaks HTTP. `requests` is imported on use.
+The only module that uses HTTP. `requests` is imported on use.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from harken.core.version import __version__
 if TYPE_CHECKING:
     from requests import Response
 
-#: seconds to connect, and without a byte
+#: timeouts in seconds: connecting, reading
 TIMEOUT = (15, 30)
-#: answers of a server that may do better later
+#: status codes of temporary errors
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
-#: bytes read at once, and the most that a dropped connection loses
+#: bytes per read, at most lost with a dropped connection
 _CHUNK = 1 << 14
-#: bytes after which a dropped connection counts as progress, not as a failure in a row
+#: bytes after which a dropped connection counts as progress instead of a consecutive failure
 _PROGRESS = 1 << 20
-AGAIN = "Run the same command again: what has arrived is kept"
+AGAIN = "Run the same command again: downloaded data are kept"
 
-#: called with bytes so far and bytes in all (0: unknown)
+#: called with (bytes so far, total bytes or 0 if unknown)
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How patient to be: attempts in a row that bring nothing, and seconds between them.
+    """Retries: consecutive attempts without progress, and seconds between them.
 
-    first: after the first failure; it doubles up to `longest`. patience: the longest wait a server may ask for.
+    first: wait after the first failure, doubled up to `longest`. patience: longest wait a server may request.
     """
 
     attempts: int = 6
@@ -49,13 +49,13 @@ class RetryPolicy:
 
 
 class Stopped(Exception):
-    """The user wants no more."""
+    """Raised after the user stopped the download."""
 
 
 class _Again(Exception):
-    """An attempt that failed, and may not fail the next time.
+    """A failed attempt that may succeed when repeated.
 
-    wait: seconds the server asks for. progress: it failed, but not without bringing something.
+    wait: seconds requested by the server. progress: whether data arrived before the failure.
     """
 
     def __init__(self, reason: str, *, wait: float | None = None, progress: bool = False) -> None:
@@ -66,17 +66,17 @@ class _Again(Exception):
 
 @dataclass(frozen=True)
 class Web:
-    """How to ask: patience, an event that stops everything, and what to do about a wrong address.
+    """HTTP client: retry policy, an event that stops all downloads, and a hint for wrong addresses.
 
-    `fetch` and `fetch_json` raise HarkenError when patience ends, and Stopped as soon as `stop` is set.
+    `fetch` and `fetch_json` raise HarkenError when retries are exhausted, and Stopped as soon as `stop` is set.
     """
 
     retry: RetryPolicy = RetryPolicy()
     stop: threading.Event = field(default_factory=threading.Event)
-    hint: str = "Look at the address in a browser"
+    hint: str = "Open the address in a browser"
 
-    def fetch_json(self, url: str, what: str = "JSON") -> Any:
-        """The answer of an interface that speaks JSON. what: it is, for people."""
+    def fetch_json(self, url: str, content: str = "JSON") -> Any:
+        """Parsed JSON response. content: its description for error messages."""
 
         def attempt() -> Any:
             from requests import RequestException
@@ -85,7 +85,7 @@ class Web:
                 try:
                     return response.json()
                 except ValueError:  # comes first: what requests raises for it is both
-                    raise HarkenError(f"did not answer with {what}", file=url, next_step=self.hint) from None
+                    raise HarkenError(f"did not answer with {content}", file=url, next_step=self.hint) from None
                 except RequestException as error:
                     raise _Again(_in_short(error)) from None
 
@@ -100,40 +100,40 @@ class Web:
         digest: tuple[str, str] | None = None,
         progress: Progress = lambda done, total: None,
     ) -> bool:
-        """Bring a file to `path`; True if bytes of an earlier call, in `<path>.part`, were used.
+        """Download to `path`; returns True if bytes of an earlier call, in `<path>.part`, were reused.
 
-        size: in bytes; None is what the server says. digest: algorithm and hexadecimal digest of the content, which
-        is downloaded anew, once, if it differs; without one, nothing of an earlier call is used.
+        size: in bytes; None: as given by the server. digest: algorithm and hexadecimal digest of the content, which is
+        downloaded again once if it differs; without a digest, nothing of an earlier call is reused.
         """
-        part = path.with_name(f"{path.name}.part")
+        partial = path.with_name(f"{path.name}.part")
         try:
-            with part.open("ab") as file:
+            with partial.open("ab") as file:
                 arriving = _Arriving(self, url, file, size, progress)
                 if digest is None:
                     arriving.start_over()
                 self._insist(arriving.read_on, url)
                 file.flush()
-                if digest is not None and file_digest(part, digest[0]) != digest[1]:
+                if digest is not None and file_digest(partial, digest[0]) != digest[1]:
                     arriving.start_over()
                     self._insist(arriving.read_on, url)
                     file.flush()
                 os.fsync(file.fileno())
         finally:
-            if part.exists() and part.stat().st_size == 0 and size != 0:
-                part.unlink()
-        if digest is not None and (actual := file_digest(part, digest[0])) != digest[1]:
-            part.unlink()
+            if partial.exists() and partial.stat().st_size == 0 and size != 0:
+                partial.unlink()
+        if digest is not None and (actual := file_digest(partial, digest[0])) != digest[1]:
+            partial.unlink()
             raise HarkenError(
                 f"{path.name} has {digest[0]} {actual}, expected {digest[1]}, also when downloaded anew; "
                 "it was removed",
                 file=url,
                 next_step="Run the same command again later; if it stays so, the published file is damaged",
             )
-        os.replace(part, path)
+        os.replace(partial, path)
         return arriving.reused > 0
 
     def _insist(self, attempt: Callable[[], T], url: str) -> T:
-        """The result of `attempt`, repeated while it raises _Again. Raises HarkenError when patience ends."""
+        """Result of `attempt`, repeated while it raises _Again. Raises HarkenError when retries are exhausted."""
         failed, retry = 0, self.retry
         while True:
             try:
@@ -179,9 +179,9 @@ class Web:
 
 
 class _Arriving:
-    """A file on its way, in attempts; what has arrived is the file.
+    """State of a download over several attempts; data received so far are in the file.
 
-    reused: bytes of an earlier run that it began with, 0 once it had to start over. most: bytes it ever had.
+    reused: bytes of an earlier run, 0 after a restart from the beginning. most: largest number of bytes received.
     """
 
     def __init__(self, web: Web, url: str, file: BinaryIO, size: int | None, progress: Progress) -> None:
