@@ -23,11 +23,13 @@ from harken.ensemble.objective import Objective
 from harken.ensemble.problem import SEARCHES, search_of
 from harken.ensemble.search import Settings as SearchSettings
 from harken.ensemble.search_checks import check_search
+from harken.plant.simulate import simulate
 from harken.training.augment.checks import check_augmentation
 from harken.training.augment.custom import WaveAugmentation
 from harken.training.augment.noise_mix import NoiseMix
 from harken.training.augment.shift import Shift
 from harken.training.losses import list_losses
+from test_pipeline import SIZES, run
 
 torch = pytest.importorskip("torch")
 
@@ -301,3 +303,91 @@ def test_a_recipe_names_custom_parts(tmp_path: Path, monkeypatch: pytest.MonkeyP
     data["stages"]["labels"]["policy"] = "policy.py:Machines"
     Path("r.yaml").write_text(yaml.safe_dump(data))
     assert load_recipe("r.yaml").stages["labels"].parameters["policy"] == "policy.py:Machines"
+
+
+NETWORK = """
+import torch
+from harken.encoders.wave_network import WaveNetwork
+
+class Conv(torch.nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.first = torch.nn.Conv1d(1, width, 400, stride=160)
+        self.last = torch.nn.Conv1d(width, width, 3, padding=1)
+
+    def forward(self, wave_BT):
+        return self.last(torch.relu(self.first(wave_BT[:, None]))).transpose(1, 2)
+
+class Small(WaveNetwork):
+    name, sample_rate, min_samples = "small", 16_000, 400
+
+    def network(self, width=8):
+        return Conv(width)
+"""
+LOSS = """
+from torch.nn import functional as F
+from harken.training.losses.arcface import ArcFace
+
+class Smooth(ArcFace):
+    def _loss(self, x_BD, target):
+        return F.cross_entropy(10 * self._logits(x_BD), target, label_smoothing=0.1)
+"""
+STAGE = """
+import numpy as np
+from harken.bench.stages import Input, Stage
+from harken.bench.stages.tables import read_arrays, read_ids, write_arrays, write_ids
+
+class Whitened(Stage):
+    '''Embeddings with each dimension at unit deviation.'''
+    makes, inputs = "embeddings", {"embeddings": Input("embeddings")}
+
+    @classmethod
+    def run(cls, parameters, context):
+        folder = context.folder("embeddings")
+        x_ND = read_arrays(folder / "embeddings.safetensors")["embeddings"]
+        scaled_ND = (x_ND / (x_ND.std(axis=0) + 1e-6)).astype(np.float32)
+        write_arrays(context.out / "embeddings.safetensors", embeddings=scaled_ND)
+        write_ids(context.out, *read_ids(folder))
+"""
+RECIPE = """
+name: mine
+title: A custom network, loss and stage
+stages:
+  labels: {use: labels, policy: thuee}
+  train:
+    use: train
+    from: labels
+    model: {branches: [{encoder: "network.py:Small", config: {width: 6}}]}
+    training:
+      steps: 6
+      batch: 4
+      seconds: 1.0
+      evaluate_every: 3
+      learning_rate: 1e-3
+      losses: [{name: "loss.py:Smooth"}]
+  embed: {use: embed_trained, from: train}
+  whitened: {use: "stage.py:Whitened", from: embed}
+  nearest: {use: detect, from: whitened, detector: knn}
+systems: {mine: nearest}
+profiles: {tiny: {}}
+"""
+
+
+def test_a_recipe_with_a_custom_network_loss_and_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {"network.py": NETWORK, "loss.py": LOSS, "stage.py": STAGE, "mine.yaml": RECIPE}
+    for name, text in files.items():
+        Path(name).write_text(text.lstrip())
+    assert len(RECIPE.strip().splitlines()) <= 25
+    simulate(tmp_path / "plant", machines=["fan"], **SIZES)  # type: ignore[arg-type]
+    check_loss("loss.py:Smooth")
+    check_stage("stage.py:Whitened")
+    done, _ = run(tmp_path / "plant", tmp_path / "w", "mine.yaml")
+    assert not done.failures
+    assert done.systems[0].result is not None
+    assert run(tmp_path / "plant", tmp_path / "w", "mine.yaml")[1] == []
+    # Each file is part of what is made of it.
+    for name, stage in (("stage.py", "whitened"), ("loss.py", "train"), ("network.py", "train")):
+        Path(name).write_text(Path(name).read_text() + "\n")
+        started = run(tmp_path / "plant", tmp_path / "w", "mine.yaml")[1]
+        assert started[0].startswith(stage)
