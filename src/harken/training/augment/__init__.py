@@ -1,1 +1,1 @@
-"""Augmentation of what is trained on, one transform a file."""
+"""Augmentations for training, one transform per file."""

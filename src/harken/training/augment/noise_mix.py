@@ -1,4 +1,4 @@
-"""Noise-aware training: recorded noise is added, the label stays."""
+"""Noise-aware training: recorded noise is added, labels are kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harken.data.clips import Clip
 
 Float32 = NDArray[np.float32]
 
-#: of decoded noise that each worker keeps
+#: bytes of decoded noise cached per worker
 KEPT_BYTES = 64 * 2**20
 
 
@@ -56,7 +56,7 @@ class NoiseMix(BaseModel):
             noise_T = noise_T[start : start + len(wave_T)]
         else:
             noise_T = np.resize(np.roll(noise_T, -int(rng.integers(len(noise_T)))), len(wave_T))
-        # What is silent has nothing but rounding, which no gain makes a sound of.
+        # Silence contains rounding noise only.
         if min(level_dbfs(wave_T), level_dbfs(noise_T)) < SILENCE_DBFS:
             return wave_T
         return mix_at_snr(wave_T[None], noise_T[None], snr_db)[0]
@@ -83,11 +83,10 @@ class NoiseBank:
 
         None where there is no noise at all, and for a recording that cannot be used.
         """
-        own = None if machine is None else self.of_machine.get(machine)
-        among = own or self.all
-        if not among:
+        candidates = (None if machine is None else self.of_machine.get(machine)) or self.all
+        if not candidates:
             return None
-        clip = among[int(rng.integers(len(among)))]
+        clip = candidates[int(rng.integers(len(candidates)))]
         if clip.clip_id in self._kept:
             self._kept.move_to_end(clip.clip_id)
             return self._kept[clip.clip_id]

@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for, and not on who draws them or when."""
+"""Random numbers that depend on their purpose only, not on workers or order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def rng_for(seed: int, epoch: int, item: str | int, purpose: str = "") -> np.random.Generator:
-    """A generator of its own for (seed, epoch, item, purpose): the same for any number of workers and any order.
+    """Generator for (seed, epoch, item, purpose): the same for any number of workers and any order.
 
     item: a clip's id, or the number of a batch. purpose: keeps transforms of one item independent of each other.
     """

@@ -1,6 +1,6 @@
 """Classification losses on embeddings, registered here by explicit name, or custom: `file.py:Class`.
 
-All are built from (dim, classes, ...), called with (embedding_BD, target) for a scalar, and have `.logits`.
+All are constructed with (dim, classes, ...), called with (embedding_BD, target) for a scalar, and have `.logits`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _LOSSES = {
 
 
 def list_losses() -> tuple[str, ...]:
-    """Names of all losses."""
+    """Names of all built-in losses."""
     return tuple(sorted(_LOSSES))
 
 
 def loss_class(name: str) -> type[ClassLoss]:
-    """The class of a loss, or of a custom one; HarkenError, naming the nearest, for an unknown name."""
+    """Class of a built-in or custom loss. Raises HarkenError, suggesting the nearest name, for an unknown one."""
     if is_custom(name):
         from harken.training.losses.base import ClassLoss
 
@@ -42,28 +42,28 @@ def loss_class(name: str) -> type[ClassLoss]:
     if name not in _LOSSES:
         raise HarkenError(f"unknown loss {name!r}", next_step=_nearest(name, _LOSSES))
     module, attribute = _LOSSES[name]
-    found: type[ClassLoss] = getattr(import_module(module), attribute)
-    return found
+    cls: type[ClassLoss] = getattr(import_module(module), attribute)
+    return cls
 
 
 def create_loss(name: str, parameters: Mapping[str, Any]) -> ClassLoss:
-    """A loss with fresh centres; `parameters` hold at least dim and classes.
+    """Create a loss with new centres; `parameters` must include dim and classes.
 
-    Raises HarkenError, naming the nearest, for an unknown name or parameter, and for one that is missing; ValueError
-    for a value that makes no loss.
+    Raises HarkenError, suggesting the nearest name, for an unknown name or parameter and for a missing one; ValueError
+    for invalid values.
     """
-    found = loss_class(name)
-    known = inspect.signature(found).parameters
+    cls = loss_class(name)
+    accepted = inspect.signature(cls).parameters
     for parameter in parameters:
-        if parameter not in known:
-            raise HarkenError(f"{name} has no parameter {parameter!r}", next_step=_nearest(parameter, known))
-    for parameter, told in known.items():
-        if told.default is told.empty and parameter not in parameters:
+        if parameter not in accepted:
+            raise HarkenError(f"{name} has no parameter {parameter!r}", next_step=_nearest(parameter, accepted))
+    for parameter, definition in accepted.items():
+        if definition.default is definition.empty and parameter not in parameters:
             raise HarkenError(f"{name} needs the parameter {parameter!r}", next_step="Give it")
     with blamed(name):
-        return found(**parameters)
+        return cls(**parameters)
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    known = list(known)
-    return did_you_mean(word, known, f"Choose one of {', '.join(sorted(known))}")
+def _nearest(word: str, names: Iterable[str]) -> str:
+    names = list(names)
+    return did_you_mean(word, names, f"Choose one of {', '.join(sorted(names))}")

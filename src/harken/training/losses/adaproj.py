@@ -1,4 +1,4 @@
-"""AdaProj: each class is a subspace, the scale follows the training."""
+"""AdaProj: each class is a subspace; adaptive scale."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class AdaProj(AdaptiveScaleLoss):
 
         p_c(x) = sum_k <x, w_ck> w_ck,    cos theta_c = <x, p_c(x) / |p_c(x)|>,    logit_c = s cos theta_c
 
-    with cross-entropy. (The squared distance of x from its projection on the sphere, 2 - 2 cos theta_c, says the
-    same.) The w_ck are of unit length but not made orthogonal, so that p_c is a projection onto their span only
-    where they happen to be. An embedding at right angles to all of them has cosine 0.
+    with cross-entropy. (Equivalent to the squared distance of x from its projection on the sphere, 2 - 2 cos theta_c.)
+    The w_ck have unit length but are not orthogonalised, so that p_c is a projection onto their span only if they are
+    orthogonal. An embedding orthogonal to all of them has cosine 0.
 
-    The scale begins as sqrt(2) log(C - 1) and in training, before each step, becomes
+    The scale is initialised as sqrt(2) log(C - 1) and updated in training before each step:
 
         s <- log(mean over clips of (sum_{c: y_c = 0} exp(s cos theta_c) + sum_{c: y_c > 0} 1))
              / cos(min(pi / 4, median over clips of sum_c y_c theta_c))
 
-    Targets may be shares (mixup). subspace: dimensions of each (K). dynamic: let the scale follow; else it stays as it
-    is. scale: to begin with, instead of that above. trainable: learn the w_ck (else they stay as drawn). seed: of them.
+    Targets may be soft labels (mixup). subspace: dimensions K per class. dynamic: adapt the scale, else it is constant.
+    scale: initial value instead of that above. trainable: train the w_ck, else they stay as initialised. seed: of w_ck.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class AdaProj(AdaptiveScaleLoss):
         """(B, C) cosines of unit vectors to their projections"""
         w_CKD = unit(precise(self.centres)).to(x_BD.dtype).view(self.classes, self.subspace, self.dim)
         a_BCK = torch.einsum("bd,ckd->bck", x_BD, w_CKD)
-        # |p|^2 = a' W W' a: the projections themselves, (B, C, D), are never made.
+        # |p|^2 = a' W W' a: the projections (B, C, D) are never computed.
         wa_BCK = torch.einsum("bck,ckl->bcl", a_BCK, w_CKD @ w_CKD.transpose(1, 2))
         squares_BC = (a_BCK * wa_BCK).sum(dim=2)
         along_BC = (a_BCK * a_BCK).sum(dim=2)
-        # What is left of a projection of zero by rounding has no direction.
+        # A zero projection with rounding errors has no direction.
         projected = ~(squares_BC <= torch.finfo(x_BD.dtype).eps ** 2)
         return torch.where(projected, along_BC * torch.rsqrt(torch.where(projected, squares_BC, 1.0)), 0.0)
 

@@ -1,4 +1,4 @@
-"""Adaptive prototypes: classes that do not tell their conditions learn them as prototypes of embeddings."""
+"""Adaptive prototypes: classes without attributes learn their conditions as prototypes of embeddings."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from harken.training.losses.subcentre_arcface import free_classes
 
 @dataclass(frozen=True)
 class PrototypeUse:
-    """How an attribute-free class uses its K prototypes, since the counts were last reset.
+    """Usage of the K prototypes of an attribute-free class since the last reset.
 
-    counts: clips by prototype. dead: prototypes without a clip. perplexity: exp of the entropy of the counts, 1 if
-    one prototype takes all clips, K if all take as many (0 before the first clip). similarity: mean cosine between
-    the prototypes; near 1 they have collapsed into one.
+    counts: clips per prototype. dead: prototypes without clips. perplexity: exp of the entropy of the counts, 1 if one
+    prototype has all clips, K for equal counts (0 before the first clip). similarity: mean cosine between the
+    prototypes; near 1 they have collapsed.
     """
 
     counts: tuple[int, ...]
@@ -35,13 +35,13 @@ class AdaptivePrototype(MarginLoss):
         p = the prototype of class y nearest to x;    z = p + x - sg(x);    sg: no gradient
         L = ArcFace(z, y) + |sg(x) - p|^2 + beta |x - sg(p)|^2,    all of unit length
 
-    The report leaves open how the mapping, which has no gradient, is trained through. Here as in VQ-VAE (van den Oord
-    et al., NeurIPS 2017, eq. 2 and 3): the embedding gets the gradient of its prototype (straight-through) and is held
-    to it by the commitment. Other than there the prototype, which is what is classified, gets that gradient as well.
-    Clips of other classes are classified by their own embedding; this is ArcFace where no class is attribute-free.
+    The report does not specify the gradient of the mapping, which has none. Here as in VQ-VAE (van den Oord et al.,
+    NeurIPS 2017, eq. 2 and 3): the embedding receives the gradient of its prototype (straight-through) and is kept
+    close to it by the commitment term. Unlike there, the prototype receives that gradient as well. Clips of other
+    classes are classified by their embedding; without attribute-free classes, this is ArcFace.
 
-    attribute_free: indices of the classes with prototypes, None for all. prototypes: K, of each of them. commitment:
-    beta. scale, margin: of ArcFace, whose centres are one a class. seed: of centres and prototypes.
+    attribute_free: indices of the classes with prototypes, None for all. prototypes: K per class. commitment: beta.
+    scale, margin: of ArcFace with one centre per class. seed: of centres and prototypes.
     """
 
     uses: Tensor
@@ -64,7 +64,7 @@ class AdaptivePrototype(MarginLoss):
         self.attribute_free = free_classes(attribute_free, classes)
         self.per_class = prototypes
         self.commitment = commitment
-        # Drawn together, so that no prototype begins as a centre.
+        # Drawn together, so that no prototype is initialised as a centre.
         drawn = centres_of(classes + len(self.attribute_free) * prototypes, dim, seed).detach()
         self.centres = torch.nn.Parameter(drawn[:classes].clone())
         #: (classes with prototypes * K, D), class by class
@@ -72,11 +72,11 @@ class AdaptivePrototype(MarginLoss):
         row_C = torch.full((classes,), -1)
         row_C[self.attribute_free] = torch.arange(len(self.attribute_free))
         self.register_buffer("_row", row_C, persistent=False)
-        # Kept with the weights, so that a training that goes on counts on.
+        # Saved with the weights, so that resumed training continues counting.
         self.register_buffer("uses", torch.zeros(len(self.attribute_free), prototypes, dtype=torch.int64))
 
     def nearest(self, embedding_BD: Tensor, target_B: Tensor) -> Tensor:
-        """(B,) which prototype of its class, counted from 0, each embedding is mapped to; -1 where there are none."""
+        """(B,) index within its class of the prototype of each embedding; -1 for classes without prototypes."""
         self._check_embedding(embedding_BD)
         self._check_target(len(embedding_BD), target_B)
         with torch.autocast(embedding_BD.device.type, enabled=False):
@@ -108,18 +108,18 @@ class AdaptivePrototype(MarginLoss):
         # The length of z is that of p, but its gradient is not: a direction has none along itself.
         z_BD = unit(p_BD + (x_BD - x_BD.detach()))
         classified = margin_cross_entropy(cosines(z_BD, self.centres), target, self.scale, self.margin)
-        # Over the whole batch: a clip has the same weight whoever it is trained with.
-        learnt = (x_BD.detach() - p_BD).square().sum(dim=1).mean()
+        # Mean over the batch: the weight of a clip does not depend on the others.
+        codebook = (x_BD.detach() - p_BD).square().sum(dim=1).mean()
         committed = torch.where(free_B[:, None], x_BD - p_BD.detach(), 0.0).square().sum(dim=1).mean()
-        return classified + learnt + self.commitment * committed
+        return classified + codebook + self.commitment * committed
 
     def _logits(self, x_BD: Tensor) -> Tensor:
         return self.scale * cosines(x_BD, self.centres)
 
     @torch.no_grad()
     def monitor(self) -> dict[int, PrototypeUse]:
-        """Class index -> how its prototypes are used."""
-        found = {}
+        """{class index: usage of its prototypes}."""
+        usage = {}
         for row, index in enumerate(self.attribute_free):
             counts = self.uses[row].tolist()
             shares_K = self.uses[row].double() / max(sum(counts), 1)
@@ -127,14 +127,14 @@ class AdaptivePrototype(MarginLoss):
             p_KD = unit(self.prototypes[row * self.per_class : (row + 1) * self.per_class].double())
             pairs = self.per_class * (self.per_class - 1)
             similarity = float(((p_KD @ p_KD.T).sum() - p_KD.square().sum()) / pairs) if pairs else 1.0
-            found[index] = PrototypeUse(
+            usage[index] = PrototypeUse(
                 counts=tuple(counts),
                 dead=counts.count(0),
                 perplexity=float(torch.tensor(entropy).exp()) if any(counts) else 0.0,
                 similarity=similarity,
             )
-        return found
+        return usage
 
     def reset_uses(self) -> None:
-        """Begin to count anew."""
+        """Reset the counts."""
         self.uses.zero_()

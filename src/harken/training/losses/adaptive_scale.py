@@ -1,4 +1,4 @@
-"""The scale of AdaCos (Zhang et al., CVPR 2019), which follows the training instead of being tuned."""
+"""Adaptive scale of AdaCos (Zhang et al., CVPR 2019), which needs no tuning."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SCALE_RANGE = (0.5, 1000.0)
 
 
 class AdaptiveScaleLoss(ClassLoss):
-    """A softmax without margin, whose scale may follow the training.
+    """Base class of softmax losses without margin and with an optional adaptive scale.
 
-    centres: how many are drawn. logits: N, which the scale begins for. The other arguments are the subclasses' own.
+    centres: their number. logits: N, for the initial scale. The other arguments are those of the subclasses.
     """
 
     soft_targets = True

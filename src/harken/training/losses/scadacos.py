@@ -1,4 +1,4 @@
-"""Sub-cluster AdaCos: classes are sums over many centres, the scale follows the training."""
+"""Sub-cluster AdaCos: several centres per class, adaptive scale."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class SCAdaCos(AdaptiveScaleLoss):
 
         P(c | x) = sum_k exp(s cos theta_ck) / sum_jk exp(s cos theta_jk),    L = - sum_c y_c log P(c | x)
 
-    theta_ck: angle between embedding and centre k of class c. There is no margin: a large scale makes it one. The
-    scale begins as sqrt(2) log(C K - 1) and in training, before each step, becomes
+    theta_ck: angle between embedding and centre k of class c. There is no margin; a large scale has the same
+    effect. The scale is initialised as sqrt(2) log(C K - 1) and updated in training before each step:
 
         s <- log(mean over clips of sum_ck exp(s cos theta_ck)) / cos(min(pi / 4, median over clips of theta))
 
-    with theta = sum_ck y_c theta_ck: the angles to all centres of a class are added up, as in the author's code, so
-    that in practice pi / 4 rules. With K = 1 this still differs from AdaCos in that the own class counts in the sum.
+    with theta = sum_ck y_c theta_ck: the angles to all centres of a class are summed, as in the author's code, so
+    that in practice pi / 4 applies. With K = 1 this differs from AdaCos in that the true class is included in the sum.
 
-    Targets may be shares (mixup). subclusters: K. dynamic: let the scale follow; else it stays as it is. scale: to
-    begin with, instead of that above. trainable: learn the centres (else they stay as drawn). seed: of the centres.
+    Targets may be soft labels (mixup). subclusters: K. dynamic: adapt the scale, else it is constant. scale: initial
+    value instead of that above. trainable: train the centres, else they stay as initialised. seed: of the centres.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class SCAdaCos(AdaptiveScaleLoss):
         return self._class_logits(cosines(x_BD, self.centres))
 
     def _class_logits(self, cosines_BM: Tensor) -> Tensor:
-        # A softmax over all centres, added up by class, is the softmax of these.
+        # A softmax over all centres, summed by class, equals the softmax of these.
         # A copy of the scale: the next step changes it while this one may still be differentiated.
         logits_BCK = (self.scale.clone() * cosines_BM).reshape(-1, self.classes, self.subclusters)
         return torch.logsumexp(logits_BCK, dim=2)

@@ -1,4 +1,4 @@
-"""Sub-centre ArcFace: some classes have several centres, the nearest counts."""
+"""Sub-centre ArcFace: several centres for some classes, of which the nearest is used."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from harken.training.losses.base import centres_of, cosines, precise, unit
 
 def free_classes(chosen: Iterable[int] | None, classes: int) -> list[int]:
     """The attribute-free classes in order; None is all. Raises ValueError for one that does not exist."""
-    found = sorted({int(index) for index in (range(classes) if chosen is None else chosen)})
-    if found and not 0 <= found[0] <= found[-1] < classes:
+    indices = sorted({int(index) for index in (range(classes) if chosen is None else chosen)})
+    if indices and not 0 <= indices[0] <= indices[-1] < classes:
         raise ValueError(f"attribute-free classes are 0 to {classes - 1}")
-    return found
+    return indices
 
 
 class SubcentreArcFace(MarginLoss):
     """ArcFace (see there) with theta_j the angle to the nearest of the centres of class j (Deng et al., ECCV 2020,
-    sec. 3.2), which only classes that do not tell their conditions have several of (SJTU-AITHU, sec. 2.4, eq. 1).
+    sec. 3.2), several only for classes without attributes (SJTU-AITHU, sec. 2.4, eq. 1).
 
-    attribute_free: indices of these classes, None for all. subcentres: K, of each of them. scale, margin: s and m.
+    attribute_free: indices of these classes, None for all. subcentres: K per class. scale, margin: s and m.
     seed: of the centres. The centres are in the order of the classes.
     """
 
@@ -54,7 +54,7 @@ class SubcentreArcFace(MarginLoss):
         self.centres = centres_of(int(number_C.sum()), dim, seed)
 
     def nearest(self, embedding_BD: Tensor) -> Tensor:
-        """(B, C) which of its centres, counted from 0, each class is nearest with."""
+        """(B, C) index within each class of its centre nearest to each embedding."""
         self._check_embedding(embedding_BD)
         with torch.no_grad(), torch.autocast(embedding_BD.device.type, enabled=False):
             return self._nearest(cosines(unit(precise(embedding_BD)), self.centres)) - self.first_centre
