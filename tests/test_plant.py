@@ -357,9 +357,9 @@ def test_conditions_rotate() -> None:
 
 
 def test_unknown_machines_suggest_the_nearest_name(tmp_path: Path) -> None:
-    with pytest.raises(HarkenError, match="Did you mean 'gearbox'"):
+    with pytest.raises(HarkenError, match="Did you mean gearbox"):
         simulate(tmp_path, machines=["gear box"])
-    with pytest.raises(HarkenError, match="Did you mean 'valve'"):
+    with pytest.raises(HarkenError, match="Did you mean valve"):
         simulate(tmp_path, hide_attributes=["valves"])
     with pytest.raises(HarkenError, match="no machine is given"):
         simulate(tmp_path, machines=[])

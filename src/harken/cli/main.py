@@ -9,6 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from harken.cli import (
+    cite,
     data,
     demo,
     doctor,
@@ -41,6 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("cite")(cite.cite)
 app.command("demo")(demo.demo)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)

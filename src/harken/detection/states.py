@@ -38,14 +38,18 @@ def find_states(
     distances = pdist(z_ND[chosen])
     if not distances.any():
         return np.zeros(count, dtype=np.int64)
+    # Imported on use: it takes a second.
+    from sklearn.metrics import silhouette_score
+
     tree = linkage(z_ND[chosen], "ward")
     square_NN = squareform(distances)
     best, labels = separation, np.ones(len(chosen), dtype=np.int64)
     for states in range(2, most + 1):
         candidate = fcluster(tree, states, "maxclust")
-        if np.bincount(candidate)[1:].min() < fewest_clips:
+        # Ties may leave a single cluster, for which there is no silhouette.
+        if len(np.unique(candidate)) < 2 or np.bincount(candidate)[1:].min() < fewest_clips:
             continue
-        value = _silhouette(square_NN, candidate)
+        value = silhouette_score(square_NN, candidate, metric="precomputed")
         if value > best:
             best, labels = value, candidate
     centres = np.stack([z_ND[chosen][labels == label].mean(axis=0) for label in np.unique(labels)])
@@ -53,20 +57,3 @@ def find_states(
     nearest_N[chosen] = np.unique(labels, return_inverse=True)[1]
     by_size = np.argsort(-np.bincount(nearest_N), kind="stable")
     return np.argsort(by_size, kind="stable")[nearest_N].astype(np.int64)
-
-
-def _silhouette(square_NN: Float64, labels_N: Ints) -> float:
-    """Mean over clips of (b - a) / max(a, b): a mean distance within the cluster, b to the nearest other cluster."""
-    groups = np.unique(labels_N)
-    member_NG = (labels_N[:, None] == groups).astype(np.float64)
-    sums_NG = square_NN @ member_NG
-    sizes_G = member_NG.sum(axis=0)
-    same_NG = member_NG.astype(bool)
-    others_N = (member_NG @ sizes_G) - 1
-    within_N = sums_NG[same_NG] / np.maximum(others_N, 1)
-    other_NG = np.where(same_NG, np.inf, sums_NG / sizes_G)
-    between_N = other_NG.min(axis=1)
-    widest = np.maximum(within_N, between_N)
-    return float(
-        np.mean(np.where((widest > 0) & (others_N > 0), (between_N - within_N) / np.where(widest > 0, widest, 1), 0))
-    )

@@ -7,14 +7,13 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harken.core.errors import HarkenError
+from harken.core.errors import HarkenError, did_you_mean
 from harken.core.files import write_atomically
 from harken.data.clips import Clip
 from harken.data.names import without_ending
@@ -227,11 +226,9 @@ def _meta(label: str, entry: Entry) -> str:
 def _check_keys(given: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
     for key in given:
         if key not in known:
-            near = get_close_matches(str(key), known, n=1)
-            raise HarkenError(
-                f"meta.yaml: unknown key {prefix}{key}",
-                next_step=f"Did you mean {prefix}{near[0]}" if near else f"There are: {', '.join(known)}",
-            )
+            names = [f"{prefix}{name}" for name in known]
+            hint = did_you_mean(f"{prefix}{key}", names, f"There are: {', '.join(known)}")
+            raise HarkenError(f"meta.yaml: unknown key {prefix}{key}", next_step=hint)
 
 
 def _rows(rows: Mapping[str, float | int]) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import math
 import zlib
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import wavfile
 
-from harken.core.errors import HarkenError
+from harken.core.errors import HarkenError, did_you_mean
 from harken.core.files import write_atomically
 from harken.plant import room
 from harken.plant.bearing import BEARING
@@ -274,11 +273,8 @@ def _machine_names(names: Sequence[str]) -> list[str]:
         names = [names]
     for name in names:
         if name not in MACHINES:
-            near = difflib.get_close_matches(name, MACHINES, n=1, cutoff=0.0)
-            raise HarkenError(
-                f"unknown machine {name!r}",
-                next_step=f"Did you mean {near[0]!r}? The machines are {', '.join(MACHINES)}",
-            )
+            hint = did_you_mean(name, MACHINES, f"The machines are {', '.join(MACHINES)}")
+            raise HarkenError(f"unknown machine {name!r}", next_step=hint)
     return list(dict.fromkeys(names))
 
 

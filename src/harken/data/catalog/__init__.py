@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from functools import cache
 from importlib import resources
@@ -10,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harken.core.errors import HarkenError
+from harken.core.errors import HarkenError, did_you_mean
 
 Part = Literal["dev", "train", "eval"]
 PARTS: tuple[Part, ...] = ("dev", "train", "eval")
@@ -95,10 +94,9 @@ class Year(_Table):
         names = {entry.name for entry in self.machines}
         for name in machines or ():
             if name not in names:
-                near = difflib.get_close_matches(name, names, 1)
-                hint = f"Did you mean {near[0]}? " if near else ""
                 raise HarkenError(
-                    f"{self.year} has no machine {name!r}", next_step=f"{hint}It has {', '.join(sorted(names))}"
+                    f"{self.year} has no machine {name!r}",
+                    next_step=did_you_mean(name, names, f"It has {', '.join(sorted(names))}"),
                 )
         archives = []
         for part in parts:
