@@ -20,7 +20,7 @@ class Extra(NamedTuple):
 #: `pip install 'harken[NAME]'`
 EXTRAS = {
     "bench": Extra(
-        "DCASE data, recipes, runs, ensembles and submissions", ("imblearn", "pandas", "pyarrow", "requests", "yaml")
+        "DCASE data, recipes, runs, ensembles and submissions", ("imblearn", "pandas", "pyarrow", "requests")
     ),
     "torch": Extra("neural encoders and their weights", ("torch", "requests")),
     "train": Extra("training and adapters", ("torch", "accelerate", "peft", "tensorboard")),
