@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harken.bench import estimate
+from harken.bench import counting, estimate
 from harken.bench.nominal import nominal_clips
 from harken.bench.plan import make_plan, passed
 from harken.bench.recipe import list_recipes, load_recipe
@@ -202,6 +202,27 @@ def test_every_encoder_is_counted(encoder: str) -> None:
     built = build_model(plain).parameter_counts()
     assert 0 < counts.parameters - built.total == counts.trainable - built.trainable
     assert counts.batch.flops > counts.forward.flops > 0
+
+
+@pytest.mark.parametrize("encoder", ["beats", "dasheng", "eat", "fisher"])
+@pytest.mark.parametrize("more", [{}, {"adapter": {"rank": 4}}])
+def test_three_blocks_are_enough_to_count_all(
+    encoder: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harken.training.models import build_model
+
+    plain = spec(encoder, size="tiny", config={"depth": 6}, **more)
+    training = TrainingSpec(steps=1, batch=4)
+    by_block = estimate.count_training(plain, training, 10, (0,))
+    monkeypatch.setattr(counting, "_COUNTED", {})
+    monkeypatch.setattr(counting, "_alike", lambda row: False)
+    whole = estimate.count_training(plain, training, 10, (0,))
+    assert (by_block.forward.flops, by_block.batch.flops) == (whole.forward.flops, whole.batch.flops)
+    assert by_block.batch.bytes == pytest.approx(whole.batch.bytes, rel=1e-3)
+    assert by_block.live == pytest.approx(whole.live, rel=0.02)
+    # Adapters are counted as the package that trains them makes them.
+    built = build_model(plain).parameter_counts()
+    assert by_block.parameters - built.total == by_block.trainable - built.trainable
 
 
 def test_published_sizes_need_no_weights() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harken.bench import estimate
+from harken.bench import estimate, work
 from harken.bench.graph import Task, Tests, Unit, make_common, make_tasks, make_units
 from harken.bench.nominal import classes_are_whole, nominal_clips, nominal_seconds
 from harken.bench.recipe import Recipe, StageEntry
@@ -58,7 +58,7 @@ def make_plan(
     steps, time and memory; units with their clips; totals; and what is missing. Complete also without data, by the
     clips that the catalogue knows (`nominal`), and without weights; without torch, times and memory are None.
 
-    Times are seconds, memory is bytes; those of `h200` rest on assumptions (`estimate.H200_UTILISATION`), by precision
+    Times are seconds, memory is bytes; those of `h200` rest on assumptions (`work.H200_UTILISATION`), by precision
     (`recipe`: that of the recipe), and are None for stages that use no GPU.
     """
     missing: list[str] = []
@@ -316,9 +316,9 @@ def _train_cost(entry: StageEntry, tasks: Sequence[Task], table: ClassTable | No
         cost.h200[task.name] = _h200(whole, training.precision)
 
 
-def _h200(work: estimate.Work, precision: str) -> dict[str, float]:
-    told = {one: work.h200_seconds(one) for one in _PRECISIONS}
-    return {"recipe": work.h200_seconds(precision), **told}
+def _h200(whole: work.Work, precision: str) -> dict[str, float]:
+    told = {one: whole.h200_seconds(one) for one in _PRECISIONS}
+    return {"recipe": whole.h200_seconds(precision), **told}
 
 
 def _embed_trained_cost(
@@ -364,7 +364,7 @@ def _embed_cost(entry: StageEntry, tasks: Sequence[Task], nominal: bool, cost: _
 
 def _embedding(
     tasks: Sequence[Task],
-    counts: estimate.Counts,
+    counts: work.Counts,
     precision: str,
     nominal: bool,
     cost: _Cost,
@@ -381,9 +381,7 @@ def _embedding(
         count = len(task.unit.clips)
         cost.seconds[task.name] = count * times * each
         one = _h200(counts.forward, precision)
-        cost.h200[task.name] = {
-            name: count * max(times * value, estimate.H200_CLIP_SECONDS) for name, value in one.items()
-        }
+        cost.h200[task.name] = {name: count * max(times * value, work.H200_CLIP_SECONDS) for name, value in one.items()}
 
 
 def _frames_cost(entry: StageEntry, tasks: Sequence[Task], nominal: bool, cost: _Cost) -> None:
@@ -513,21 +511,21 @@ def _total(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "machine_memory": here,
         "fits": None if memory is None or here is None else memory <= here,
         "h200_memory": gpu,
-        "h200_fits": None if gpu is None else gpu <= estimate.H200_MEMORY,
+        "h200_fits": None if gpu is None else gpu <= work.H200_MEMORY,
     }
 
 
 def _assumptions(stages: Sequence[Mapping[str, Any]], nominal: bool) -> list[str]:
     threads = max((row.get("threads") or 1 for row in stages), default=1)
     speed = estimate.measured_speed(threads)
-    used = {name: f"{value / 1e12:.0f}" for name, value in estimate.H200_FLOPS.items()}
+    used = {name: f"{value / 1e12:.0f}" for name, value in work.H200_FLOPS.items()}
     told = [
         f"this machine: {speed.flops / 1e9:.0f} GFLOP/s in fp32 on {speed.threads} thread"
         f"{'s' * (speed.threads > 1)}, as a recipe trains, measured just now; products at "
-        f"{estimate.CPU_UTILISATION:.0%} of it",
-        f"H200: assumed, none was measured: {estimate.H200_UTILISATION:.0%} of the published {used['fp32']} (fp32, "
+        f"{work.CPU_UTILISATION:.0%} of it",
+        f"H200: assumed, none was measured: {work.H200_UTILISATION:.0%} of the published {used['fp32']} (fp32, "
         f"which torch takes unless told otherwise), {used['tf32']} (tf32), {used['bf16']} (bf16) TFLOP/s and 4.8 TB/s; "
-        f"embedding {estimate.H200_CLIP_SECONDS * 1000:.0f} ms a clip at least; reading clips fast enough is left out",
+        f"embedding {work.H200_CLIP_SECONDS * 1000:.0f} ms a clip at least; reading clips fast enough is left out",
         "detectors, combinations and labels take seconds a machine and are left out",
     ]
     if nominal:
