@@ -18,6 +18,7 @@ from harken.cli import (
     explain,
     export,
     fit,
+    package,
     plan,
     plot,
     recipe,
@@ -48,6 +49,7 @@ app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
 app.command("simulate")(simulate.simulate)
 app.command("fit")(fit.fit)
+app.command("package")(package.package)
 app.command("score")(score.score)
 app.command("explain")(explain.explain)
 app.command("run")(run_verb.run)

@@ -30,6 +30,10 @@ _DETECTORS = {
 }
 
 
+#: those that models are packaged with, and nobody asks for
+_INTERNAL = {"composite": ("harken.detection.composite", "Composite")}
+
+
 def list_detectors() -> tuple[str, ...]:
     """Names of all built-in detectors."""
     return tuple(sorted(_DETECTORS))
@@ -42,10 +46,10 @@ def detector_class(name: str) -> type[AnomalyDetector]:
     """
     if is_custom(name):
         return load_class(name, AnomalyDetector)  # type: ignore[type-abstract]
-    if name not in _DETECTORS:
+    if name not in _DETECTORS and name not in _INTERNAL:
         hint = f"Write it as {name}:Class" if name.endswith(".py") else _nearest(name, _DETECTORS)
         raise HarkenError(f"unknown detector {name!r}", next_step=hint)
-    module, attribute = _DETECTORS[name]
+    module, attribute = (_DETECTORS | _INTERNAL)[name]
     cls: type[AnomalyDetector] = getattr(import_module(module), attribute)
     return cls
 

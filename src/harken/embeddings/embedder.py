@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,10 @@ class EmbeddingSpec(BaseModel):
     sample_rate, channels: what recordings must have; a recording of another rate has other bands, not other
     machine sounds.
     Sketches are made of the same sound, so that explanations show what was judged.
+    mono: the mean of the chosen channels is listened to, and a recording with one channel is taken for the near
+    microphone, as trainings do.
     code_sha256: of the file of a custom encoder.
+    more: further embeddings of the same recording, whose vectors follow. For weights see `weights_of`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,7 +60,9 @@ class EmbeddingSpec(BaseModel):
     channels: int
     weights_sha256: str | None = None
     microphones: Microphones = "all"
+    mono: bool = False
     code_sha256: str | None = None
+    more: tuple[EmbeddingSpec, ...] = ()
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -67,6 +72,10 @@ class EmbeddingSpec(BaseModel):
             del fields["microphones"]
         if self.code_sha256 is None:
             del fields["code_sha256"]
+        if not self.mono:
+            del fields["mono"]
+        if not self.more:
+            del fields["more"]
         return fields
 
     def fingerprint(self) -> str:
@@ -114,6 +123,13 @@ def make_spec(
         weights_sha256=weights_digest(weights) if weights is not None else None,
         code_sha256=code_sha256(encoder),
     )
+
+
+def weights_of(weights: Mapping[str, np.ndarray] | None, number: int) -> dict[str, np.ndarray] | None:
+    """Of an embedding's arrays, those of the embedding `more[number]`: named `<number>/<name>`; None without any."""
+    prefix = f"{number}/"
+    arrays = {name.removeprefix(prefix): array for name, array in (weights or {}).items() if name.startswith(prefix)}
+    return arrays or None
 
 
 def weights_digest(weights: Mapping[str, np.ndarray]) -> str:
@@ -171,12 +187,19 @@ class Embedder:
             recorded_rate=spec.sample_rate,
             recorded_channels=spec.channels,
             microphones=spec.microphones,
+            single_as_near=spec.mono,
+            mono=spec.mono,
             level=spec.level,
             limits=limits,
             formats=formats,
         )
         self.layers = tuple(spec.layer.split("+"))
-        self.encoder: Encoder = create_encoder(spec.encoder, spec.config, weights)
+        first = {name: array for name, array in (weights or {}).items() if "/" not in name} if spec.more else weights
+        self.encoder: Encoder = create_encoder(spec.encoder, spec.config, first or None)
+        self.more = [
+            Embedder(other, weights_of(weights, number), limits=limits, formats=formats)
+            for number, other in enumerate(spec.more)
+        ]
         #: whether the encoder's frames are the log-mel that sketches are made of
         self.encodes_sketch = _encodes_sketch(spec)
         self.bands = self.encoder if isinstance(self.encoder, Spectral) and self.encodes_sketch else sketch_bands(spec)
@@ -185,6 +208,7 @@ class Embedder:
         """This embedder for recordings of other limits and formats; it shares the encoder."""
         other = copy(self)
         other.listening = self.listening.model_copy(update={"limits": limits, "formats": formats})
+        other.more = [embedder.limited(limits, formats) for embedder in self.more]
         return other
 
     def listen(self, source: Source, *, sample_rate: int | None = None, name: str | Path | None = None) -> Sound:
@@ -262,7 +286,11 @@ class Embedder:
         # Cancellation, too, is linear algebra.
         with one_thread():
             sound = self.listen(source, sample_rate=sample_rate, name=name)
-        return self.features(sound)
+        features = self.features(sound)
+        if not self.more:
+            return features
+        others = [embedder.analyse(source, name, sample_rate=sample_rate).embedding for embedder in self.more]
+        return replace(features, embedding=np.concatenate([features.embedding, *others]))
 
 
 def _encodes_sketch(spec: EmbeddingSpec) -> bool:

@@ -126,6 +126,14 @@ class ASDModel(nn.Module):
         self.spec = self.spec.model_copy(update={"branches": tuple(branches)})
         self.train(self.training)
 
+    def standalone_spec(self) -> ModelSpec:
+        """The spec of a network of the same shapes that names no weights: those are in `state(complete=True)`."""
+        branches = []
+        for branch, part in zip(self.spec.branches, self._parts(), strict=True):
+            config = {name: value for name, value in part.encoder.config().items() if name != "seed"}
+            branches.append(branch.model_copy(update={"weights": None, "size": "full", "config": config}))
+        return self.spec.model_copy(update={"branches": tuple(branches)})
+
     def state(self, *, complete: bool = False) -> dict[str, NDArray[Any]]:
         """Arrays by name, for a safetensors file, that a model of the same spec gets by `load_state`.
 

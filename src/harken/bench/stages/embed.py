@@ -15,7 +15,7 @@ from harken.bench.stages.tables import Quarantined, write_embeddings
 from harken.core.errors import HarkenError
 from harken.core.plugins import check_name, code_identity, is_custom
 from harken.data.clips import Clip
-from harken.embeddings.embedder import make_spec, weights_digest
+from harken.embeddings.embedder import EmbeddingSpec, make_spec, weights_digest
 from harken.embeddings.extract import Extracted, extract, probe
 from harken.encoders import create_encoder, encoder_class, list_encoders, tiny_config
 from harken.encoders.checkpoints import weights_for
@@ -82,8 +82,16 @@ class EmbedStage(Stage):
 
 def _features(parameters: Any, context: Context, clips: Sequence[Clip]) -> Iterator[Extracted]:
     """Of some of the machine's clips; they are kept in the store."""
+    spec, weights = embedding_of(parameters, context.clips, context.workers)
+    return extract([clip.path for clip in clips], spec, weights, store=context.store, workers=context.workers)
+
+
+def embedding_of(
+    parameters: Any, clips: Sequence[Clip], workers: int | None
+) -> tuple[EmbeddingSpec, Mapping[str, np.ndarray] | None]:
+    """How a stage with these parameters makes embeddings of a machine's clips, and the weights for it."""
     config, weights = _network(parameters)
-    rate, channels = recording_form(context)
+    rate, channels = form_of(clips, workers)
     spec = make_spec(
         parameters.encoder,
         sample_rate=rate,
@@ -95,7 +103,7 @@ def _features(parameters: Any, context: Context, clips: Sequence[Clip]) -> Itera
         microphones=parameters.microphones,
         weights=weights,
     )
-    return extract([clip.path for clip in clips], spec, weights, store=context.store, workers=context.workers)
+    return spec, weights
 
 
 def _network(parameters: Any) -> tuple[dict[str, Any], Mapping[str, np.ndarray] | None]:
@@ -126,8 +134,13 @@ def _own_weights(parameters: Any) -> Mapping[str, np.ndarray]:
 
 
 def recording_form(context: Context) -> tuple[int, int]:
+    """See `form_of`."""
+    return form_of(context.clips, context.workers)
+
+
+def form_of(clips: Sequence[Clip], workers: int | None) -> tuple[int, int]:
     """Most frequent sampling rate and channel count among recordings spread over all."""
-    count = len(context.clips)
+    count = len(clips)
     chosen = np.unique(np.linspace(0, count - 1, min(25, count)).astype(int))
-    forms = [form for form in probe([context.clips[i].path for i in chosen], workers=context.workers) if form]
+    forms = [form for form in probe([clips[i].path for i in chosen], workers=workers) if form]
     return max(sorted(set(forms)), key=forms.count) if forms else (16_000, 1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,11 +13,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from harken.bench.stages.base import Context, Input, Settings, Stage
+from harken.bench.stages.embed import form_of
 from harken.bench.stages.tables import Quarantined, checkpoint_file, write_embeddings
 from harken.core.errors import AudioError, HarkenError
+from harken.data.clips import Clip
+from harken.embeddings.embedder import EmbeddingSpec, weights_digest
 
 if TYPE_CHECKING:
     from harken.embeddings.trained import TrainedEmbedder
+    from harken.training.settings import TrainingSpec
 
 #: clips whose vectors are written to scratch together
 PART = 32
@@ -25,6 +30,7 @@ PART = 32
 class EmbedTrainedStage(Stage):
     """`embeddings.safetensors` and `clips.json`, as of embed."""
 
+    version = 2
     makes = "embeddings"
     inputs: ClassVar = {"model": Input("model"), "clips": Input("clips", optional=True, many=True)}
     listens = True
@@ -91,18 +97,49 @@ def _load(parameters: Any, context: Context) -> TrainedEmbedder:
     import torch
 
     from harken.embeddings.trained import TrainedEmbedder
-    from harken.training.settings import TrainingSpec
 
-    folder = context.folder("model")
-    about = json.loads((folder / "training.json").read_text())
     device = ("cuda" if torch.cuda.is_available() else "cpu") if parameters.device == "auto" else parameters.device
+    checkpoint, training = _trained(parameters, context.folder("model"))
     try:
         return TrainedEmbedder.load(
-            checkpoint_file(folder, parameters.checkpoint),
-            TrainingSpec.model_validate(about["training"]["settings"]),
-            layers=parameters.layers,
-            pooling=parameters.pooling,
-            device=device,
+            checkpoint, training, layers=parameters.layers, pooling=parameters.pooling, device=device
         )
     except ValueError as error:
         raise HarkenError(str(error), next_step="Correct the recipe") from error
+
+
+def trained_embedding_of(
+    parameters: Any, folder: Path, clips: Sequence[Clip], workers: int | None
+) -> tuple[EmbeddingSpec, Mapping[str, np.ndarray]]:
+    """How a stage with these parameters makes embeddings of a machine's clips, as a `TrainedEncoder`, and its weights.
+
+    folder: of what a train stage made.
+    """
+    from harken.embeddings.trained import TrainedEmbedder
+
+    checkpoint, training = _trained(parameters, folder)
+    embedder = TrainedEmbedder.load(checkpoint, training, layers=parameters.layers, pooling=parameters.pooling)
+    weights = dict(embedder.encoder.weights())
+    rate, channels = form_of(clips, workers)
+    spec = EmbeddingSpec(
+        encoder=embedder.encoder.name,
+        config=embedder.encoder.config(),
+        layer=embedder.encoder.default_layer,
+        pooling="mean",
+        level="recorded",
+        sample_rate=rate,
+        channels=channels,
+        microphones=training.microphones,
+        mono=True,
+        weights_sha256=weights_digest(weights),
+    )
+    return spec, weights
+
+
+def _trained(parameters: Any, folder: Path) -> tuple[Path, TrainingSpec]:
+    """The checkpoint, and the settings of its training."""
+    from harken.training.settings import TrainingSpec
+
+    about = json.loads((folder / "training.json").read_text())
+    checkpoint = checkpoint_file(folder, parameters.checkpoint)
+    return checkpoint, TrainingSpec.model_validate(about["training"]["settings"])

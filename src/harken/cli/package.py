@@ -1,0 +1,52 @@
+"""harken package: a system of a run -> a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harken.cli.console import emit, progress, say
+
+
+def package(
+    run: Annotated[Path, typer.Argument(help="Folder of a run: WORKSPACE/runs/NAME.", show_default=False)],
+    system: Annotated[str, typer.Argument(help="A system of the run.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model to write.", show_default=False)],
+    machine: Annotated[str | None, typer.Option(help="Which machine, where there are several.")] = None,
+    data_set: Annotated[str | None, typer.Option(help="Of which set, such as 'dcase2025 dev'.")] = None,
+    section: Annotated[str | None, typer.Option(help="Which section, where each has its detector.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Which training, where there are several.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes (default: one per core).")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Make a model of a system of a run: harken score and explain use it, and its scores are the run's."""
+    from harken.bench.package import package as make
+    from harken.monitor.stored import save_fitted
+
+    with progress("listening") as bar:
+        fitted, false_alarms = make(
+            run,
+            system,
+            machine=machine,
+            data_set=data_set,
+            section=section,
+            seed=seed,
+            workers=workers,
+            progress=bar,
+        )
+    save_fitted(output, fitted, false_alarms)
+    for note in fitted.notes:
+        say(f"note: {note}")
+    say(f"packaged {system}, which learned from {len(fitted.training.names)} recordings: {output}")
+    if json:
+        emit(
+            {
+                "model": str(output),
+                "system": system,
+                "recordings": len(fitted.training.names),
+                "false_alarms": false_alarms,
+                "notes": list(fitted.notes),
+            }
+        )

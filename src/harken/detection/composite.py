@@ -1,0 +1,109 @@
+"""Detectors that each look at some of an embedding, mixed by their held-out scores: a system of several members."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self, TypedDict
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from harken.detection import create_detector
+from harken.detection.base import AnomalyDetector, Float64
+
+Float32 = NDArray[np.float32]
+
+
+class Columns(TypedDict):
+    """Columns `start` to `stop` of an embedding; to the end if
+    that is None; unit: brought to unit length and multiplied by this; None: as is."""
+
+    start: int
+    stop: int | None
+    unit: float | None
+
+
+class Member(TypedDict):
+    """A detector of the vectors that its columns make, one after the other. weight: of its score in the sum."""
+
+    detector: str
+    parameters: dict[str, Any]
+    columns: list[Columns]
+    weight: float
+
+
+class Composite(AnomalyDetector):
+    """score(x) = sum_j w_j (s_j(x) - m_j) / v_j over members j, or s_1(x) of a single one.
+
+    m_j, v_j: mean and deviation of member j's held-out scores. Members are fitted as they would be alone.
+    """
+
+    name: ClassVar[str] = "composite"
+
+    location_: Float64
+    spread_: Float64
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = members
+
+    def fit(
+        self, embeddings_ND: ArrayLike, domains_N: ArrayLike | None = None, blocks_N: ArrayLike | None = None
+    ) -> Self:
+        """See `AnomalyDetector.fit`."""
+        bank_ND = np.asarray(embeddings_ND, dtype=np.float32)
+        self.mean_ = np.zeros(bank_ND.shape[1])
+        self._made = [create_detector(member["detector"], member["parameters"]) for member in self.members]
+        for detector, member in zip(self._made, self.members, strict=True):
+            detector.fit(_chosen(bank_ND, member["columns"]), domains_N, blocks_N)
+        scores = [detector.train_scores_ for detector in self._made]
+        self.location_ = np.array([scores_N.mean() for scores_N in scores])
+        self.spread_ = np.array([scores_N.std() or 1.0 for scores_N in scores])
+        self.train_scores_ = self._mixed(scores)
+        return self
+
+    def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
+        self.fit(bank_ND, domains_N)
+
+    def _score(self, queries_ND: Float64) -> Float64:
+        single_ND = queries_ND.astype(np.float32)
+        scores = [
+            detector.score(_chosen(single_ND, member["columns"]))
+            for detector, member in zip(self._made, self.members, strict=True)
+        ]
+        return self._mixed(scores)
+
+    def _mixed(self, scores: Sequence[Float64]) -> Float64:
+        if len(scores) == 1:
+            return np.asarray(scores[0])
+        mixed_N = np.zeros(len(scores[0]))
+        for scores_N, member, location, spread in zip(scores, self.members, self.location_, self.spread_, strict=True):
+            mixed_N = mixed_N + member["weight"] * (scores_N - location) / spread
+        return mixed_N
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        inside = {
+            f"{number}.{name}": array
+            for number, detector in enumerate(self._made)
+            for name, array in detector.state().items()
+        }
+        return {**super().state(), **inside}
+
+    def restored(self, state: dict[str, NDArray[Any]]) -> Self:
+        self._made = []
+        for number, member in enumerate(self.members):
+            prefix = f"{number}."
+            inside = {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+            self._made.append(create_detector(member["detector"], member["parameters"]).restored(inside))
+        return super().restored({name: array for name, array in state.items() if "." not in name})
+
+
+def _chosen(rows_ND: Float32, columns: Sequence[Columns]) -> Float32:
+    parts = []
+    for part in columns:
+        part_ND = rows_ND[:, part["start"] : part["stop"]]
+        if part["unit"] is not None:
+            length_N1 = np.linalg.norm(part_ND, axis=1, keepdims=True)
+            unit_ND = np.asarray(part_ND / np.where(length_N1 > 0, length_N1, 1.0), dtype=np.float32)
+            part_ND = np.float32(part["unit"]) * unit_ND
+        parts.append(part_ND)
+    return np.concatenate(parts, axis=1)

@@ -1,0 +1,121 @@
+"""A network that was trained here, as an encoder like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harken.audio.shape import fit_length, windows
+from harken.encoders.frame_encoder import FrameEncoder
+from harken.encoders.pooling import check_pooling, pool
+from harken.encoders.registry import register_encoder
+from harken.encoders.torch_encoder import TorchEncoder
+from harken.training.model_spec import ModelSpec
+from harken.training.models import ASDModel, build_model
+
+Float32 = NDArray[np.float32]
+
+
+@register_encoder("trained", listed=False)
+class TrainedEncoder(FrameEncoder):
+    """One frame for each window of a clip: the network's embedding, of unit length.
+
+    A clip longer than those of the training passes in windows of that length, of which the last ends with the clip; a
+    shorter one is repeated. Pooled by `mean`, this is the embedding that a run's `embed_trained` gives.
+
+    weights: the model's arrays, all of them (`ASDModel.state(complete=True)`); None for a random network. model: its
+    `ModelSpec`, without names of weights. seconds: of a window. read: None for the embedding that was trained; else
+    layers of each of its encoders, joined by `+`, or `all` of their blocks, each pooled over frames by `read_pooling`
+    and brought to unit length, one after the other (NWPU's fusion of layers).
+    """
+
+    needs_weights: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        weights: Mapping[str, NDArray[Any]] | None = None,
+        *,
+        model: Mapping[str, Any],
+        seconds: float,
+        read: str | None = None,
+        read_pooling: str = "mean",
+    ) -> None:
+        """Raises WeightsError if a tensor is missing, of another shape or not finite; ValueError for layers that an
+        encoder has not, and for an unknown pooling."""
+        built = build_model(ModelSpec.model_validate(model))
+        if weights is not None:
+            built.load_state(weights)
+        self._begin(built, seconds, read, read_pooling)
+
+    @classmethod
+    def of(cls, model: ASDModel, seconds: float, *, read: str | None = None, read_pooling: str = "mean") -> Self:
+        """The encoder of a model that is there already, which it shares. Raises ValueError as the constructor."""
+        encoder = cls.__new__(cls)
+        encoder._begin(model, seconds, read, read_pooling)
+        return encoder
+
+    def _begin(self, model: ASDModel, seconds: float, read: str | None, read_pooling: str) -> None:
+        check_pooling(read_pooling)
+        self.model = model.eval()
+        self.seconds, self.read, self.read_pooling = seconds, read, read_pooling
+        self.sample_rate = model.sample_rate
+        self.min_samples = model.min_samples
+        self.layers = ("embedding",)
+        self.default_layer = "embedding"
+        #: samples of a window
+        self.window = max(round(seconds * model.sample_rate), model.min_samples)
+        self._read_layers = [_layers(encoder, read) for encoder in model.encoders] if read else None
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "model": self.model.standalone_spec().model_dump(mode="json"),
+            "seconds": self.seconds,
+            "read": self.read,
+            "read_pooling": self.read_pooling,
+        }
+
+    def weights(self) -> Mapping[str, NDArray[Any]]:
+        return self.model.state(complete=True)
+
+    def frames(self, samples_T: Float32) -> Float32:
+        """(samples,) -> (windows, D)."""
+        wave_T = samples_T if len(samples_T) >= self.window else fit_length(samples_T, self.window)
+        embed = self._trained if self._read_layers is None else self._pooled
+        return np.stack([embed(wave_T[start:stop]) for start, stop in windows(len(wave_T), self.window)])
+
+    def _trained(self, wave_T: Float32) -> Float32:
+        device = next(self.model.parameters()).device
+        with torch.inference_mode():
+            wave_1T = torch.from_numpy(np.ascontiguousarray(wave_T[None])).to(device)
+            embedding_D: Float32 = self.model(wave_1T)[0].float().cpu().numpy()
+        return _unit(embedding_D)
+
+    def _pooled(self, wave_T: Float32) -> Float32:
+        assert self._read_layers is not None
+        vectors = []
+        for encoder, layers in zip(self.model.encoders, self._read_layers, strict=True):
+            embedding = encoder.encode(wave_T[None], layers=layers)
+            frames_LTD = embedding.features_BLTD[0, :, : int(embedding.lengths_B[0])]
+            vectors += [
+                _unit(pool(x_TD, self.read_pooling, cls_tokens=encoder.cls_tokens, patch_bands=encoder.patch_bands))
+                for x_TD in frames_LTD
+            ]
+        return _unit(np.concatenate(vectors))
+
+
+def _layers(encoder: TorchEncoder, layers: str) -> tuple[str, ...]:
+    names = tuple(name for name in encoder.layers if name.startswith("block_")) if layers == "all" else ()
+    names = names or tuple(layers.split("+"))
+    unknown = [name for name in names if name not in encoder.layers]
+    if unknown:
+        raise ValueError(f"{encoder.name} has no layer {', '.join(unknown)}; there are {', '.join(encoder.layers)}")
+    return names
+
+
+def _unit(vector_D: Float32) -> Float32:
+    length = float(np.linalg.norm(vector_D))
+    return vector_D / np.float32(length) if length > 0 else vector_D
