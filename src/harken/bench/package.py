@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from harken.bench.graph import Task, Unit, make_common, make_tasks, make_units, task_name
-from harken.bench.recipe import Recipe
+from harken.bench.recipe import Recipe, load_recipe
 from harken.bench.stages import stage_class
 from harken.bench.stages.embed import embedding_of
 from harken.bench.stages.embed_trained import trained_embedding_of
@@ -123,12 +121,9 @@ def package(
 
 def _recipe(run: Path) -> Recipe:
     file = run / "recipe.yaml"
-    try:
-        return Recipe.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except OSError:
-        raise HarkenError("is no folder of a run", file=run, next_step="Name a folder below runs/") from None
-    except (ValidationError, yaml.YAMLError) as error:
-        raise HarkenError("is no recipe that this version runs", file=file, next_step="Run it again") from error
+    if not file.is_file():
+        raise HarkenError("is no folder of a run", file=run, next_step="Name a folder below runs/")
+    return load_recipe(str(file))
 
 
 def _unit(units: Sequence[Unit], machine: str | None, data_set: str | None) -> Unit:
