@@ -20,8 +20,8 @@ from conftest import hum
 HARKEN = Path(sys.executable).with_name("harken")
 GROUPS = ("data", "ensemble", "recipe", "weights")
 VERBS = (
-    *GROUPS, "cite", "demo", "doctor", "evaluate", "explain", "export", "fit", "plan", "plot", "run", "score",
-    "simulate", "submit",
+    *GROUPS, "cite", "demo", "doctor", "evaluate", "explain", "export", "fit", "package", "plan", "plot", "run",
+    "score", "simulate", "submit",
 )  # fmt: skip
 
 
