@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 #: timeouts in seconds: connecting, reading
 TIMEOUT = (15, 30)
 #: status codes of temporary errors
-_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
+_TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 #: bytes per read, at most lost with a dropped connection
 _CHUNK = 1 << 14
 #: bytes after which a dropped connection counts as progress instead of a consecutive failure
 _PROGRESS = 1 << 20
-AGAIN = "Run the same command again: downloaded data are kept"
+RUN_AGAIN = "Run the same command again: downloaded data are kept"
 
 #: called with (bytes so far, total bytes or 0 if unknown)
 Progress = Callable[[int, int], None]
@@ -39,7 +39,8 @@ T = TypeVar("T")
 class RetryPolicy:
     """Retries: consecutive attempts without progress, and seconds between them.
 
-    first: wait after the first failure, doubled up to `longest`. patience: longest wait a server may request.
+    first: wait after the first failure, doubled after each further one up to `longest`. patience: longest wait that a
+    server may request.
     """
 
     attempts: int = 6
@@ -52,8 +53,8 @@ class Stopped(Exception):
     """Raised after the user stopped the download."""
 
 
-class _Again(Exception):
-    """A failed attempt that may succeed when repeated.
+class _Retryable(Exception):
+    """An attempt failed and may succeed when repeated.
 
     wait: seconds requested by the server. progress: whether data arrived before the failure.
     """
@@ -76,7 +77,7 @@ class Web:
     hint: str = "Open the address in a browser"
 
     def fetch_json(self, url: str, content: str = "JSON") -> Any:
-        """Parsed JSON response. content: its description for error messages."""
+        """Parsed JSON response. content: its description in error messages."""
 
         def attempt() -> Any:
             from requests import RequestException
@@ -84,12 +85,12 @@ class Web:
             with self._get(url) as response:
                 try:
                     return response.json()
-                except ValueError:  # comes first: what requests raises for it is both
+                except ValueError:  # first, since the JSONDecodeError of requests is also a RequestException
                     raise HarkenError(f"did not answer with {content}", file=url, next_step=self.hint) from None
                 except RequestException as error:
-                    raise _Again(_in_short(error)) from None
+                    raise _Retryable(_short_reason(error)) from None
 
-        return self._insist(attempt, url)
+        return self._with_retries(attempt, url)
 
     def fetch(
         self,
@@ -108,14 +109,14 @@ class Web:
         partial = path.with_name(f"{path.name}.part")
         try:
             with partial.open("ab") as file:
-                arriving = _Arriving(self, url, file, size, progress)
+                transfer = _Transfer(self, url, file, size, progress)
                 if digest is None:
-                    arriving.start_over()
-                self._insist(arriving.read_on, url)
+                    transfer.restart()
+                self._with_retries(transfer.resume, url)
                 file.flush()
                 if digest is not None and file_digest(partial, digest[0]) != digest[1]:
-                    arriving.start_over()
-                    self._insist(arriving.read_on, url)
+                    transfer.restart()
+                    self._with_retries(transfer.resume, url)
                     file.flush()
                 os.fsync(file.fileno())
         finally:
@@ -124,41 +125,41 @@ class Web:
         if digest is not None and (actual := file_digest(partial, digest[0])) != digest[1]:
             partial.unlink()
             raise HarkenError(
-                f"{path.name} has {digest[0]} {actual}, expected {digest[1]}, also when downloaded anew; "
+                f"{path.name} has {digest[0]} {actual}, expected {digest[1]}, also after a second download; "
                 "it was removed",
                 file=url,
-                next_step="Run the same command again later; if it stays so, the published file is damaged",
+                next_step="Run the same command again later; if this persists, the published file is damaged",
             )
         os.replace(partial, path)
-        return arriving.reused > 0
+        return transfer.reused > 0
 
-    def _insist(self, attempt: Callable[[], T], url: str) -> T:
-        """Result of `attempt`, repeated while it raises _Again. Raises HarkenError when retries are exhausted."""
-        failed, retry = 0, self.retry
+    def _with_retries(self, attempt: Callable[[], T], url: str) -> T:
+        """Result of `attempt`, repeated while it raises _Retryable. Raises HarkenError when retries are exhausted."""
+        failures, retry = 0, self.retry
         while True:
             try:
                 return attempt()
-            except _Again as trouble:
-                failed = 1 if trouble.progress else failed + 1
-                if failed >= retry.attempts:
-                    raise HarkenError(f"{trouble} ({failed} attempts)", file=url, next_step=AGAIN) from None
-                pause = min(retry.first * 2 ** (failed - 1), retry.longest)
-                if trouble.wait is not None:
-                    pause = max(pause, trouble.wait)
+            except _Retryable as error:
+                failures = 1 if error.progress else failures + 1
+                if failures >= retry.attempts:
+                    raise HarkenError(f"{error} ({failures} attempts)", file=url, next_step=RUN_AGAIN) from None
+                pause = min(retry.first * 2 ** (failures - 1), retry.longest)
+                if error.wait is not None:
+                    pause = max(pause, error.wait)
                 if pause > retry.patience:
                     raise HarkenError(
-                        f"{trouble}; the server asks to wait {pause:.0f} s", file=url, next_step=f"Wait. {AGAIN}"
+                        f"{error}; the server asks to wait {pause:.0f} s", file=url, next_step=f"Wait. {RUN_AGAIN}"
                     ) from None
             if self.stop.wait(pause):
                 raise Stopped
 
     def _get(self, url: str, start: int = 0) -> Response:
-        """An answer 200, 206 or 416, its body not yet read; start: first byte wanted.
+        """Streamed response of status 200, 206 or 416. start: first byte requested.
 
-        Raises _Again where a later attempt may do better, else HarkenError.
+        Raises _Retryable for temporary errors, HarkenError for all others.
         """
         requests = need("requests", "downloads")
-        # Without compression on the way, bytes are those of the file, and ranges mean what they say.
+        # Without content encoding, byte ranges refer to the file itself.
         headers = {"User-Agent": f"harken/{__version__}", "Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
@@ -166,22 +167,22 @@ class Web:
             response = requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
         except requests.RequestException as error:
             if isinstance(error, ValueError):
-                raise HarkenError("is not an address", file=url, next_step=self.hint) from None
-            raise _Again(_in_short(error)) from None
+                raise HarkenError("is not a valid URL", file=url, next_step=self.hint) from None
+            raise _Retryable(_short_reason(error)) from None
         status = response.status_code
         if status == 200 or (start and status in (206, 416)):
             return response
         response.close()
-        answer = f"the server answered {status} {response.reason or ''}".rstrip()
-        if status in _LATER:
-            raise _Again(answer, wait=_seconds(response))
-        raise HarkenError(answer, file=url, next_step=self.hint)
+        status_text = f"the server answered {status} {response.reason or ''}".rstrip()
+        if status in _TEMPORARY:
+            raise _Retryable(status_text, wait=_retry_after_seconds(response))
+        raise HarkenError(status_text, file=url, next_step=self.hint)
 
 
-class _Arriving:
+class _Transfer:
     """State of a download over several attempts; data received so far are in the file.
 
-    reused: bytes of an earlier run, 0 after a restart from the beginning. most: largest number of bytes received.
+    reused: bytes of an earlier run, 0 after a restart. furthest: largest number of bytes received.
     """
 
     def __init__(self, web: Web, url: str, file: BinaryIO, size: int | None, progress: Progress) -> None:
@@ -190,52 +191,55 @@ class _Arriving:
         self.file = file
         self.size = size
         self.progress = progress
-        self.most = self.reused = file.seek(0, os.SEEK_END)
+        self.furthest = self.reused = file.seek(0, os.SEEK_END)
 
-    def start_over(self) -> None:
+    def restart(self) -> None:
+        """Discard all data received."""
         self.file.seek(0)
         self.file.truncate()
         self.reused = 0
 
-    def read_on(self) -> None:
-        """One request for what is missing. Raises _Again with all that arrived kept."""
+    def resume(self) -> None:
+        """Request the missing bytes once. Raises _Retryable; data received so far are kept."""
         from requests import RequestException
 
         if self.size is not None and self.file.tell() > self.size:
-            self.start_over()
-        have = self.file.tell()
-        if have == self.size:
+            self.restart()
+        start = self.file.tell()
+        if start == self.size:
             return
-        with self.web._get(self.url, start=have) as response:
+        with self.web._get(self.url, start=start) as response:
             size = self.size
             if response.status_code == 206 and not response.headers.get("Content-Range", "").startswith(
-                f"bytes {have}-"
+                f"bytes {start}-"
             ):
-                self.start_over()
-                raise _Again("the server sent another range than the one it was asked for")
-            if response.status_code == 200 and have:
-                self.start_over()  # it knows no ranges
-                have = 0
+                self.restart()
+                raise _Retryable("the server sent another range than requested")
+            if response.status_code == 200 and start:
+                self.restart()  # the server ignores ranges
+                start = 0
             if size is None:
-                size = have + int(response.headers.get("Content-Length") or 0)
+                size = start + int(response.headers.get("Content-Length") or 0)
             if response.status_code == 416:
-                self.start_over()
-                raise _Again(f"the server has nothing after byte {have} of {size}")
+                self.restart()
+                raise _Retryable(f"the server has no data after byte {start} of {size}")
             try:
                 for chunk in response.iter_content(_CHUNK):
                     if self.web.stop.is_set():
                         raise Stopped
                     self.file.write(chunk)
                     if size and self.file.tell() > size:
-                        self.start_over()
-                        raise _Again(f"the server sent more than the {size} bytes expected")
+                        self.restart()
+                        raise _Retryable(f"the server sent more than the {size} bytes expected")
                     self.progress(self.file.tell(), size)
                 reason = "the connection ended"
             except RequestException as error:
-                reason = _in_short(error)
+                reason = _short_reason(error)
         if self.file.tell() < size:
-            before, self.most = self.most, max(self.most, self.file.tell())
-            raise _Again(f"{reason} after {self.file.tell()} of {size} bytes", progress=self.most - before >= _PROGRESS)
+            before, self.furthest = self.furthest, max(self.furthest, self.file.tell())
+            raise _Retryable(
+                f"{reason} after {self.file.tell()} of {size} bytes", progress=self.furthest - before >= _PROGRESS
+            )
 
 
 def file_digest(path: Path, algorithm: str) -> str:
@@ -244,8 +248,8 @@ def file_digest(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
-def _seconds(response: Response) -> float | None:
-    """Of the header Retry-After: seconds, or the date until which to wait."""
+def _retry_after_seconds(response: Response) -> float | None:
+    """Seconds to wait by the Retry-After header, which holds seconds or a date; None without a valid one."""
     from urllib3.exceptions import InvalidHeader
     from urllib3.util import Retry
 
@@ -256,16 +260,16 @@ def _seconds(response: Response) -> float | None:
         return None
 
 
-def _in_short(error: Exception) -> str:
-    """What requests says of a network that is not there fills a screen."""
+def _short_reason(error: Exception) -> str:
+    """Short message; those of requests for an unreachable network fill a screen."""
     import requests
 
     if isinstance(error, requests.exceptions.SSLError):
-        return "the certificate of the server was not accepted"
+        return "the server's certificate was not accepted"
     if isinstance(error, requests.Timeout) or "timed out" in str(error):
         return "the server did not answer in time"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the connection was cut"
     if isinstance(error, requests.ConnectionError):
-        return "there was no connection"
+        return "the server could not be reached"
     return (str(error) or type(error).__name__).splitlines()[0][:200]

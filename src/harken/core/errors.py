@@ -1,4 +1,4 @@
-"""The one exception a user meets: it names the file, the cause and the next step."""
+"""Errors that users see: cause, file and next step."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 
 class HarkenError(Exception):
-    """Something the user can mend.
+    """An error that the user can resolve.
 
     Parameters
     ----------
     cause: what is wrong, as a plain sentence.
-    file: the file or folder it is about, if any.
-    next_step: what to do now, as an imperative.
-    Of both, final full stops are taken away, so that the text of another error can stand there.
+    file: the file or folder concerned, if any.
+    next_step: what the user can do, as an imperative.
+    Final full stops of cause and next step are removed, so that either may be the text of another error.
 
-    The command line prints it and exits with code 2; Python callers catch it.
+    The command line prints the error and exits with code 2.
     """
 
     def __init__(self, cause: str, *, file: str | Path | None = None, next_step: str | None = None) -> None:
@@ -27,7 +27,7 @@ class HarkenError(Exception):
         super().__init__(self.cause, self.file, self.next_step)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exceptions cross process borders by pickling; keyword arguments need this help.
+        # Exceptions are pickled between processes, which by default does not support keyword arguments.
         return _rebuild, (type(self), self.cause, self.file, self.next_step)
 
     def __str__(self) -> str:
@@ -40,11 +40,11 @@ class AudioError(HarkenError):
 
 
 class TooFewError(HarkenError):
-    """Normal recordings that are too few to learn from: a machine that is left out, while others go on."""
+    """Too few normal recordings to fit a detector: the machine is skipped, others continue."""
 
 
 class BundleError(HarkenError):
-    """A model on disk that is missing, damaged or of another schema."""
+    """A stored model that is missing, damaged or of another schema version."""
 
 
 class WeightsError(HarkenError):
@@ -52,7 +52,7 @@ class WeightsError(HarkenError):
 
 
 def did_you_mean(word: str, names: Iterable[str], otherwise: str) -> str:
-    """Next step for a word that is not known: the nearest that is, or `otherwise` where none is near."""
+    """Next step for an unknown `word`: suggests the nearest of `names`; `otherwise` if none is similar."""
     near = get_close_matches(word, list(names), n=1)
     return f"Did you mean {near[0]}" if near else otherwise
 

@@ -1,4 +1,4 @@
-"""Packages that only a part of Harken needs: what each extra is for, and one error where one is missing."""
+"""Optional dependencies: the extras, and the error for a package that is not installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harken.core.errors import HarkenError
 
 
 class Extra(NamedTuple):
-    """purpose: what it is for. packages: what it installs, by the name that is imported."""
+    """An optional set of packages. purpose: what it is needed for. packages: their import names."""
 
     purpose: str
     packages: tuple[str, ...]
@@ -31,9 +31,9 @@ EXTRAS = {
 
 
 def need(package: str, purpose: str) -> ModuleType:
-    """The module of that name. Raises HarkenError with the command that installs it where it is missing.
+    """Import a package that an extra installs. Raises HarkenError with the install command if it is missing.
 
-    purpose: what cannot be done without it, in the plural: `downloads`.
+    purpose: what needs it, a plural noun such as `downloads`.
     """
     try:
         return import_module(package)
@@ -44,14 +44,14 @@ def need(package: str, purpose: str) -> ModuleType:
 
 
 def require_packages(packages: tuple[str, ...], purpose: str) -> None:
-    """HarkenError with the command that installs the first of these that is missing; imports nothing."""
+    """Raise HarkenError with the install command for the first missing package; imports nothing."""
     for package in packages:
         if find_spec(package) is None:
             raise missing(package, purpose)
 
 
 def missing(package: str, purpose: str) -> HarkenError:
-    """What to say of a package that is not installed. purpose: what cannot be done without it."""
+    """Error for a package that is not installed. purpose: what needs it."""
     extra = next((name for name, entry in EXTRAS.items() if package in entry.packages), None)
     return HarkenError(
         f"{purpose} {'needs' if purpose.startswith('this ') else 'need'} {package}",
@@ -60,5 +60,5 @@ def missing(package: str, purpose: str) -> HarkenError:
 
 
 def install_command(extra: str) -> str:
-    """What to run to get an extra, or a package that is in none."""
+    """Shell command that installs an extra, or a package that belongs to none."""
     return f"pip install 'harken[{extra}]'" if extra in EXTRAS else f"pip install {extra}"

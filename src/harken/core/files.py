@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from pathlib import Path
 
 
 def temporary_beside(path: Path) -> Path:
-    """A name that is free, hidden, on the same file system, and begins as `path`'s: to be renamed to it when whole."""
+    """Unused hidden path in the same folder, to be renamed to `path` when complete."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
 def write_atomically(path: Path, data: bytes, *, sync: bool = False) -> None:
-    """Write `data` so that `path` holds either what it held before or all of `data`.
+    """Write `data` atomically: `path` holds either its previous content or all of `data`.
 
-    sync: also survive a power cut right after (costs a disk flush). The file gets the rights of any new file, by the
-    user's umask.
+    sync: flush to disk, so that the file survives a power failure. Permissions follow the umask.
     """
     temporary = temporary_beside(path)
     try:

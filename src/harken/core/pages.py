@@ -1,4 +1,4 @@
-"""HTML pages from Jinja2 templates on one shared shell: every value is escaped, nothing is loaded from elsewhere."""
+"""Self-contained HTML pages from Jinja2 templates on a shared base template, autoescaped."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from harken.core.version import __version__
 
 
 def render(package: str, template: str, **values: Any) -> str:
-    """The page that `templates/<template>` of a package makes of these values; it may extend the shell `page.html`."""
+    """Render `templates/<template>` of a package with `values`; it may extend `page.html`, the base template."""
     return _environment(package).get_template(template).render(version=__version__, **values)
 
 
 def data_url(data: bytes, media_type: str) -> str:
-    """An address that holds the data itself, such as `data:image/png;base64,...`."""
+    """Data URL, such as `data:image/png;base64,...`."""
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 

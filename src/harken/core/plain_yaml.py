@@ -1,4 +1,4 @@
-"""YAML as recipes and `--set` read it: plain values only, numbers as everyone writes them."""
+"""YAML of recipes and `--set`: plain values only, numbers as in YAML 1.2."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """PyYAML is of YAML 1.1, where `1e-4` is a text for want of a point, and a date is no text."""
+    """PyYAML implements YAML 1.1, where `1e-4` is a string, for lack of a decimal point, and dates are not strings."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -22,9 +22,9 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(text: str) -> Any:
-    """Mappings, lists, texts, numbers, true, false and null. `1e-4` is a number, as in YAML 1.2; dates are texts.
+    """Parse mappings, lists, strings, numbers, booleans and null. `1e-4` is a number, dates are strings.
 
-    Raises ValueError, in one line, for what is no YAML or holds other values.
+    Raises ValueError, with a message of one line, for invalid YAML or other values.
     """
     try:
         value = yaml.load(text, _Loader)
@@ -38,7 +38,7 @@ def _check(value: Any) -> None:
     if isinstance(value, dict):
         value = [*value.keys(), *value.values()]
     if isinstance(value, list):
-        for inside in value:
-            _check(inside)
+        for item in value:
+            _check(item)
     elif not (value is None or isinstance(value, str | int | float)):
         raise ValueError(f"a {type(value).__name__} is neither a text nor a number")

@@ -1,7 +1,7 @@
-"""Custom classes: `path/to/file.py:Class` or, installed, `package.module:Class`.
+"""Custom classes: `path/to/file.py:Class` or, in an installed package, `package.module:Class`.
 
-A file is known by its content: the same content is loaded once a process, a changed one anew, and what is loaded is
-what was hashed. Relative paths start at the current folder.
+Files are identified by their content: each content is loaded once per process, from the bytes that were hashed.
+Relative paths start at the current folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from harken.core.errors import HarkenError, did_you_mean
-from harken.core.threads import look_again
+from harken.core.threads import refresh_libraries
 
 T = TypeVar("T")
 
@@ -28,86 +28,89 @@ _files: dict[tuple[Path, str], ModuleType] = {}
 
 
 def is_custom(name: str) -> bool:
-    """Whether a name is of the form `file.py:Class` or `package.module:Class`, be there such a class or not."""
-    place, _, attribute = name.rpartition(":")
+    """Whether a name has the form `file.py:Class` or `package.module:Class`; the class need not exist."""
+    source, _, attribute = name.rpartition(":")
     if not attribute.isidentifier():
         return False
-    return place.endswith(".py") or all(package.isidentifier() for package in place.split("."))
+    return source.endswith(".py") or all(package.isidentifier() for package in source.split("."))
 
 
 def custom_names(value: Any) -> list[str]:
-    """Every such name in a nest of sequences and mappings."""
+    """All names of custom classes in nested sequences and mappings."""
     if isinstance(value, str):
         return [value] if is_custom(value) else []
     if isinstance(value, Mapping):
         value = [*value.keys(), *value.values()]
-    return [name for inside in value for name in custom_names(inside)] if isinstance(value, (list, tuple)) else []
+    return [name for item in value for name in custom_names(item)] if isinstance(value, (list, tuple)) else []
 
 
 def check_name(kind: str, name: str, names: Iterable[str]) -> None:
-    """ValueError, with the nearest, unless a name is known or that of a custom class (be it there or not)."""
-    if not is_custom(name) and name not in (words := sorted(names)):
+    """Raise ValueError, suggesting the nearest name, unless `name` is in `names` or has the form of a custom class."""
+    if not is_custom(name) and name not in (available := sorted(names)):
         hint = f"Write it as {name}:Class" if name.endswith(".py") else ""
-        hint = hint or did_you_mean(name, words, f"There are: {', '.join(words)}")
+        hint = hint or did_you_mean(name, available, f"There are: {', '.join(available)}")
         raise ValueError(f"unknown {kind} {name!r}. {hint}")
 
 
 def load_class(name: str, base: type[T]) -> type[T]:
-    """The class of a name that `is_custom`, a subclass of `base` with nothing left to implement.
+    """Load a custom class, a concrete subclass of `base`.
 
-    Raises HarkenError where there is no such file, module or class, where loading it fails (with the error and its
-    line), and where the class is of another kind.
+    Raises HarkenError if the file, module or class does not exist, if loading fails (with the error and its line), and
+    if the class is abstract or does not derive from `base`.
     """
-    place, _, attribute = name.rpartition(":")
+    source, _, attribute = name.rpartition(":")
     path = _source(name)
     with blamed(name, "cannot be loaded: "):
-        module = _loaded(path, _read(path)) if place.endswith(".py") else import_module(place)
+        module = _loaded(path, _read(path)) if source.endswith(".py") else import_module(source)
     loaded = getattr(module, attribute, None)
     if loaded is None:
-        classes = [word for word, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)]
-        defined = [word for word in classes if getattr(module, word).__module__ == module.__name__]
-        hint = did_you_mean(attribute, defined, f"It has: {', '.join(defined) or f'no {base.__name__}'}")
-        raise HarkenError(f"has no class {attribute}", file=place, next_step=hint)
+        classes = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)]
+        defined = [name for name in classes if getattr(module, name).__module__ == module.__name__]
+        hint = did_you_mean(attribute, defined, f"It defines: {', '.join(defined) or f'no {base.__name__}'}")
+        raise HarkenError(f"has no class {attribute}", file=source, next_step=hint)
     if not isinstance(loaded, type) or not issubclass(loaded, base):
         raise HarkenError(
-            f"{attribute} is no {base.__name__}",
-            file=place,
-            next_step=f"Let it subclass {base.__module__.rpartition('.')[0]}.{base.__name__}",
+            f"{attribute} is not a subclass of {base.__name__}",
+            file=source,
+            next_step=f"Derive it from {base.__module__.rpartition('.')[0]}.{base.__name__}",
         )
     if inspect.isabstract(loaded):
         missing = ", ".join(sorted(getattr(loaded, "__abstractmethods__", ())))
-        raise HarkenError(f"{attribute} lacks {missing}", file=place, next_step=f"Write {missing}")
+        raise HarkenError(f"{attribute} does not implement {missing}", file=source, next_step=f"Implement {missing}")
     return loaded
 
 
 def code_sha256(name: str) -> str | None:
-    """Hex digest of the source file of a name; None of one that is not of this kind. Nothing is run.
+    """SHA-256 of the source file of a custom class, which is not run; None for other names.
 
-    Raises HarkenError where there is no such file or module.
+    Raises HarkenError if the file or module does not exist.
     """
     return hashlib.sha256(_read(_source(name))).hexdigest() if is_custom(name) else None
 
 
 def code_digests(name: str, parameters: Any = None) -> dict[str, str]:
-    """`code_sha256` of a name, and of those anywhere in its parameters, that are of this kind, by name."""
+    """`code_sha256` of every custom class among `name` and its parameters, by name."""
     digest = code_sha256(name)
     digests = {} if digest is None else {name: digest}
-    for inside in custom_names(parameters):
-        # A parameter may only look like one; if it is one, its user says what is wrong with it.
+    for parameter in custom_names(parameters):
+        # A parameter may only look like a custom class; if it is one, the code that loads it reports the error.
         with suppress(HarkenError):
-            digests[inside] = str(code_sha256(inside))
+            digests[parameter] = str(code_sha256(parameter))
     return digests
 
 
 def code_identity(name: str, parameters: Any = None) -> dict[str, Any]:
-    """`code_digests` as part of what a stage's files depend on; empty for what comes with the package."""
+    """`code_digests` as an entry of a stage's identity; empty without custom classes."""
     code = code_digests(name, parameters)
     return {"code_sha256": code} if code else {}
 
 
 @contextmanager
 def blamed(name: str, doing: str = "") -> Iterator[None]:
-    """Errors within it become HarkenErrors that tell the line of the file that `name` names, if it `is_custom`."""
+    """Context in which errors of a custom class become HarkenErrors with the line of its file.
+
+    doing: start of the message. Errors of other names are not changed.
+    """
     try:
         yield
     except HarkenError:
@@ -115,33 +118,33 @@ def blamed(name: str, doing: str = "") -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if not is_custom(name):
             raise
-        # Text, since the frames of an error in another process come as text only.
+        # As text, since tracebacks from other processes are text only.
         trace = "".join(traceback.format_exception(error))
         lines = re.findall(rf'File "{re.escape(str(_source(name)))}", line (\d+)', trace)
-        place, _, attribute = name.rpartition(":")
+        source, _, attribute = name.rpartition(":")
         where = f"line {lines[-1]}: " if lines else "" if doing else f"{attribute}: "
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        step = "Mend the file" if lines or doing else "Check the class: check_detector and the like tell more"
-        step = f"Install {missing}, or mend the file" if missing else step
-        raise HarkenError(f"{doing}{where}{type(error).__name__}: {said}", file=place, next_step=step) from error
+        step = "Correct the file" if lines or doing else "Check the class, for example with check_detector"
+        step = f"Install {missing}, or correct the file" if missing else step
+        raise HarkenError(f"{doing}{where}{type(error).__name__}: {message}", file=source, next_step=step) from error
 
 
 def _source(name: str) -> Path:
-    """The source file of a name that `is_custom`."""
-    place = name.rpartition(":")[0]
-    if place.endswith(".py"):
-        return Path(place).absolute()
+    """Source file of a custom class."""
+    source = name.rpartition(":")[0]
+    if source.endswith(".py"):
+        return Path(source).absolute()
     try:
-        spec = find_spec(place)
-    except Exception as error:  # of the packages around it, which this imports
+        spec = find_spec(source)
+    except Exception as error:  # find_spec imports the parent packages
         raise HarkenError(
-            f"cannot be found ({type(error).__name__}: {error})", file=place, next_step="Check that it is installed"
+            f"cannot be found ({type(error).__name__}: {error})", file=source, next_step="Check that it is installed"
         ) from error
     if spec is None:
-        raise HarkenError("there is no such module", file=place, next_step="Install it, or name a file: file.py:Class")
+        raise HarkenError("there is no such module", file=source, next_step="Install it, or give a file: file.py:Class")
     if spec.origin is None or not spec.origin.endswith(".py"):
-        raise HarkenError("is no module with a source file", file=place, next_step="Name the module of the class")
+        raise HarkenError("has no source file", file=source, next_step="Give the module that defines the class")
     return Path(spec.origin)
 
 
@@ -150,17 +153,19 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         cause = "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-        raise HarkenError(cause, file=path, next_step="Check the path; a relative one starts here") from None
+        raise HarkenError(
+            cause, file=path, next_step="Check the path; relative paths start at the current folder"
+        ) from None
 
 
 def _loaded(path: Path, data: bytes) -> ModuleType:
-    """The module that `data`, the content of `path`, makes. No byte code is kept: its check would miss quick edits."""
+    """Module of `data`, the content of `path`. Byte code is not cached: its time stamps would miss quick edits."""
     digest = hashlib.sha256(data).hexdigest()
     if (path, digest) not in _files:
         unique = hashlib.sha256(f"{path}\0{digest}".encode()).hexdigest()[:12]
-        module = ModuleType(f"harken_own_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{unique}")
+        module = ModuleType(f"harken_custom_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{unique}")
         module.__file__ = str(path)
-        # Dataclasses and the like look their module up there.
+        # Dataclasses, among others, look up their module by name.
         sys.modules[module.__name__] = module
         try:
             exec(compile(data, str(path), "exec", dont_inherit=True), vars(module))
@@ -168,5 +173,5 @@ def _loaded(path: Path, data: bytes) -> ModuleType:
             del sys.modules[module.__name__]
             raise
         _files[path, digest] = module
-        look_again()
+        refresh_libraries()
     return _files[path, digest]

@@ -1,4 +1,4 @@
-"""How many threads of the processor linear algebra takes: sums that are split over others have other last bits."""
+"""Numbers of threads of BLAS and torch: results depend on them in the last bits."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def _controller() -> ThreadpoolController:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within it, BLAS and, where it has been imported, torch work on one thread, so that results do not depend on the
-    number of cores. What the caller had set is restored.
+    """Context in which BLAS and, if imported, torch use one thread: results do not depend on the number of cores.
 
-    Cheap enough for every recording: the libraries are looked up once, so import what you use first.
+    The caller's settings are restored. Cheap enough for each recording, since libraries are listed only once: import
+    them before the first use.
     """
     if sys.modules.get("torch") is not None:
         with torch_threads(1):
@@ -32,26 +32,26 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def torch_threads(count: int = 1) -> Iterator[None]:
-    """Within it, torch works on `count` threads and BLAS on one. What the caller had set is restored."""
+    """Context in which torch uses `count` threads and BLAS one. The caller's settings are restored."""
     import torch
 
     before = torch.get_num_threads()
     try:
         with _controller().limit(limits=1):
-            # Which also limits torch's own, where they are OpenMP's.
+            # After the limit, which also applies to torch if it uses OpenMP.
             torch.set_num_threads(count)
             yield
     finally:
         torch.set_num_threads(before)
 
 
-def look_again() -> None:
-    """To be called after code that may have brought libraries along."""
+def refresh_libraries() -> None:
+    """List libraries anew; call it after running code that may have loaded some."""
     _controller.cache_clear()
 
 
 def one_thread_for_good() -> None:
-    """For worker processes, which are the parallelism themselves."""
+    """Set BLAS and torch to one thread permanently, in worker processes."""
     threadpool_limits(1)
     if sys.modules.get("torch") is not None:
         import torch

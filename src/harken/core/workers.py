@@ -1,4 +1,4 @@
-"""How worker processes begin."""
+"""Start of worker processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from harken.core.threads import one_thread_for_good
 
 
 def begin_worker() -> None:
-    """To be called first in a worker process: it computes on one thread and leaves Ctrl-C to the process that started
-    it, which stops its workers."""
+    """Initialise a worker process: one thread, and Ctrl-C is left to the parent process, which stops its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     one_thread_for_good()

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harken.core.download import AGAIN, RetryPolicy, Web, file_digest
+from harken.core.download import RUN_AGAIN, RetryPolicy, Web, file_digest
 from harken.core.errors import HarkenError, did_you_mean
 from harken.core.files import write_atomically
 from harken.data import catalog
@@ -326,7 +326,7 @@ def _disk(error: OSError, path: Path) -> HarkenError:
     return HarkenError(
         f"cannot be written: {error.strerror or error}",
         file=error.filename or path,
-        next_step=f"Free space or choose another folder. {AGAIN}",
+        next_step=f"Free space or choose another folder. {RUN_AGAIN}",
     )
 
 
