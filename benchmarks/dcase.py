@@ -23,7 +23,7 @@ from harken.data.table import write_table
 from harken.evaluation.bootstrap import bootstrap
 from harken.evaluation.evaluate import evaluate
 from harken.evaluation.evaluator import evaluator_numbers
-from harken.evaluation.score_files import write_rows
+from harken.evaluation.score_files import rows_as_bytes
 from shared_folder import shared_folder
 
 
@@ -46,9 +46,9 @@ def write_system(folder: Path, rng: np.random.Generator) -> None:
             for condition in ("normal", "anomaly")
             for n in range(50)
         }
-        write_rows(folder / f"anomaly_score_machine{machine}_section_00_test.csv", scores)
+        (folder / f"anomaly_score_machine{machine}_section_00_test.csv").write_bytes(rows_as_bytes(scores))
         decided = {clip: int(score > 1) for clip, score in scores.items()}
-        write_rows(folder / f"decision_result_machine{machine}_section_00_test.csv", decided)
+        (folder / f"decision_result_machine{machine}_section_00_test.csv").write_bytes(rows_as_bytes(decided))
 
 
 def plain_evaluator(folder: Path) -> float:

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from harken.core.threads import one_thread
 from harken.ensemble.bayes import bayes
 from harken.ensemble.fit import Row, fit
-from harken.ensemble.member import Member, Scored
+from harken.ensemble.member import Member
 from harken.ensemble.members import read_members
 from harken.ensemble.objective import Objective
 from harken.ensemble.problem import Method, Problem
 from harken.ensemble.search import Settings, greedy, uniform
 from harken.evaluation.evaluate import evaluate_system
-from harken.evaluation.score_files import System
+from harken.evaluation.scores import ScoreRow, Scores
 from shared_folder import shared_folder
 
 Float64 = NDArray[np.float64]
@@ -110,12 +110,14 @@ def many_members(count: int = 74, seed: int = 0) -> list[Member]:
     for number in range(count):
         share = rng.dirichlet(np.full(len(members), 0.3))
         noise = rng.uniform(0.2, 1.5)
-        sections = {}
-        for key, part in members[0].sections.items():
-            rows = np.stack([one.sections[key].scores_N for one in members])
+        table: list[ScoreRow] = []
+        for key in members[0].scores.sections():
+            part = members[0].scores.part(key)
+            rows = np.stack([one.scores.part(key).score_N for one in members])
             rows = (rows - rows.mean(1, keepdims=True)) / rows.std(1, keepdims=True)
-            sections[key] = Scored(part.clips, share @ rows + noise * rng.normal(size=len(part.clips)))
-        made.append(Member(f"member {number:02d}", sections))
+            mixed = share @ rows + noise * rng.normal(size=len(part))
+            table += [row._replace(score=score) for row, score in zip(part.rows(), mixed.tolist(), strict=True)]
+        made.append(Member(Scores.of_rows(table, f"member {number:02d}")))
     return made
 
 
@@ -126,17 +128,19 @@ def plain_optuna(members: Sequence[Member], trials: int, seed: int, limit_s: flo
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
-    keys = list(members[0].sections)
-    rows = {key: np.stack([member.sections[key].scores_N for member in members]) for key in keys}
+    keys = members[0].scores.sections()
+    rows = {key: np.stack([member.scores.part(key).score_N for member in members]) for key in keys}
     rows = {key: (one - one.mean(1, keepdims=True)) / one.std(1, keepdims=True) for key, one in rows.items()}
 
     def objective(trial: optuna.Trial) -> float:
         weights = np.array([trial.suggest_float(member.name, 0.0, 1.0) for member in members])
         weights /= weights.sum()
-        system = System("mix")
-        for key in keys:
-            system.scores[key] = dict(zip(members[0].sections[key].clips, weights @ rows[key], strict=True))
-        return evaluate_system(system, None).official_score
+        table = [
+            row._replace(score=score)
+            for key in keys
+            for row, score in zip(members[0].scores.part(key).rows(), (weights @ rows[key]).tolist(), strict=True)
+        ]
+        return evaluate_system(Scores.of_rows(table, "mix"), None).official_score
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.GPSampler(seed=seed))
     study.optimize(objective, n_trials=trials, timeout=limit_s)
@@ -168,9 +172,7 @@ def speed(trials: int, limit_s: float) -> None:
         began = time.perf_counter()
         Objective(objective.boards)(weights)
         ours = (time.perf_counter() - began) / 200
-        mixed = System("mix")
-        for label in problem.labels:
-            mixed.scores[label.key] = dict(zip(label.names, label.scores_N.tolist(), strict=True))
+        mixed = members[0].scores
         began = time.perf_counter()
         for _ in range(5):
             evaluate_system(mixed, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +24,10 @@ from harken.data.names import parse_name
 from harken.data.truth import read_truth
 from harken.ensemble.bag import Bag, Entry, load_bag, merged, save_bag
 from harken.ensemble.bayes import bayes
-from harken.ensemble.fit import LOOKED, TUNED, Proof, fit
+from harken.ensemble.fit import Proof, fit
 from harken.ensemble.groups import grouped
 from harken.ensemble.label_free import agreement, correlation, least_variance
-from harken.ensemble.member import Member, Scored, Train
+from harken.ensemble.member import Member
 from harken.ensemble.members import read_members
 from harken.ensemble.normalise import normalised
 from harken.ensemble.objective import Objective, make_boards
@@ -35,6 +36,8 @@ from harken.ensemble.score import apply, write_scores
 from harken.ensemble.search import Settings, greedy, grid, singles, top
 from harken.evaluation.evaluate import evaluate
 from harken.evaluation.rules import SectionScores, section_numbers, summary
+from harken.evaluation.scores import TRANSDUCTIVE, TUNED, Scores
+from harken.evaluation.scores import write_scores as write_table
 
 MACHINES = ("bearing", "fan", "pump", "valve")
 
@@ -128,29 +131,23 @@ def test_steps_are_the_numbers_of_one_member_more() -> None:
 # --- normalisation
 
 
-def scored(scores: Sequence[float], train: Sequence[float] | None = None) -> Scored:
-    held_out = None if train is None else Train(np.array(train, dtype=float))
-    return Scored(tuple(f"c{n}" for n in range(len(scores))), np.array(scores, dtype=float), held_out)
-
-
 def test_normalisations_against_scipy() -> None:
     rng = np.random.default_rng(0)
     train, test = rng.gamma(4.0, size=400), rng.gamma(4.0, size=50) + 1
-    part = scored(test, train)
-    ours, own = normalised("train", part)
+    ours, own = normalised("train", test, train)
     np.testing.assert_allclose(ours, (test - train.mean()) / train.std())
     assert own is not None
     np.testing.assert_allclose(own, stats.zscore(train))
-    np.testing.assert_allclose(normalised("transductive", part)[0], stats.zscore(test))
-    np.testing.assert_allclose(normalised("transductive-rank", part)[0], (stats.rankdata(test) - 0.5) / 50)
-    assert normalised("none", part)[0] is part.scores_N
-    ranks, own = normalised("rank", part)
+    np.testing.assert_allclose(normalised("transductive", test, train)[0], stats.zscore(test))
+    np.testing.assert_allclose(normalised("transductive-rank", test, train)[0], (stats.rankdata(test) - 0.5) / 50)
+    assert normalised("none", test, train)[0] is test
+    ranks, own = normalised("rank", test, train)
     np.testing.assert_allclose(own, stats.norm.ppf((stats.rankdata(train) - 0.375) / 400.25), atol=1e-12)
     inside = test < train.max()
     expected = np.interp(test, np.sort(train), np.sort(own))
     np.testing.assert_allclose(ranks[inside], expected[inside], atol=1e-12)
     # The normal value of the same probability, up to 4 standard deviations out.
-    gamma, _ = normalised("gamma", part)
+    gamma, _ = normalised("gamma", test, train)
     law = stats.pearson3(stats.skew(train), train.mean(), train.std())
     np.testing.assert_allclose(gamma, stats.norm.isf(law.sf(test)), atol=0.03)
 
@@ -168,10 +165,10 @@ def test_normalisation_keeps_order_and_forgets_scale(
     values, held_out = np.round(test, 2), np.round(train, 2)
     if np.ptp(values) == 0 or np.ptp(held_out) < 1e-3 * max(1.0, np.abs(held_out).max()):
         return
-    ours, _ = normalised(how, scored(values, held_out))  # type: ignore[arg-type,arg-type]
+    ours, _ = normalised(how, values, held_out)  # type: ignore[arg-type]
     order = np.argsort(values, kind="stable")
     assert (np.diff(ours[order]) >= 0).all()
-    moved, _ = normalised(how, scored(values * scale + shift, held_out * scale + shift))  # type: ignore[arg-type]
+    moved, _ = normalised(how, values * scale + shift, held_out * scale + shift)  # type: ignore[arg-type]
     if np.ptp(values) > 1e-3 * np.abs(values).max():
         np.testing.assert_allclose(moved, ours, rtol=1e-4, atol=1e-4 * max(1.0, np.abs(ours).max()))
 
@@ -179,7 +176,7 @@ def test_normalisation_keeps_order_and_forgets_scale(
 def test_calibrations_do_not_saturate() -> None:
     train = np.random.default_rng(0).exponential(size=100)
     for how in ("train", "gamma", "rank"):
-        far, _ = normalised(how, scored([10.0, 100.0, 1000.0], train))  # type: ignore[arg-type]
+        far, _ = normalised(how, np.array([10.0, 100.0, 1000.0]), train)  # type: ignore[arg-type]
         assert (np.diff(far) > 0.5).all()
         assert np.isfinite(far).all()
 
@@ -305,13 +302,14 @@ def test_a_nested_bag_by_hand(systems: Path) -> None:
     bag = Bag(name="out", normalise="gamma", members=(Entry(name="in", bag=inner), Entry(name="s2", weight=2)))
     mixed = apply(bag, members)
     of = {member.name: member for member in members}
-    for key, part in mixed.sections.items():
-        parts = [of[name].sections[key] for name in ("s0", "s1", "s2")]
-        z = [normalised("train", one) for one in parts]
+    for key in mixed.sections():
+        parts = [of[name].scores for name in ("s0", "s1", "s2")]
+        pairs = [(one.part(key).score_N, one.held_out(key).score_N) for one in parts]
+        z = [normalised("train", *pair) for pair in pairs]
         tests = 0.75 * z[0][0] + 0.25 * z[1][0]
         trains = 0.75 * z[0][1] + 0.25 * z[1][1]  # type: ignore[operator]
-        whole = normalised("gamma", scored(tests, trains))[0] / 3 + normalised("gamma", parts[2])[0] * 2 / 3
-        np.testing.assert_allclose(part.scores_N, whole, atol=1e-12)
+        whole = normalised("gamma", tests, trains)[0] / 3 + normalised("gamma", *pairs[2])[0] * 2 / 3
+        np.testing.assert_allclose(mixed.part(key).score_N, whole, atol=1e-12)
 
 
 def test_order_changes_no_bit(systems: Path, tmp_path: Path) -> None:
@@ -325,9 +323,10 @@ def test_order_changes_no_bit(systems: Path, tmp_path: Path) -> None:
         target.write_text("".join(reversed(lines)))
     again, _ = read_members([tmp_path / "again"])
     one, other = apply(bag, members), apply(turned, again[::-1])
-    for key in one.sections:
-        assert one.sections[key].clips == other.sections[key].clips
-        np.testing.assert_array_equal(one.sections[key].scores_N, other.sections[key].scores_N)
+    assert one.sections() == other.sections()
+    for key in one.sections():
+        for split in ("test", "train"):
+            assert one.by_name(key, split) == other.by_name(key, split)
     proofs = [fit(order, draws=0).bag.members for order in (members, members[::-1])]
     assert proofs[0] == proofs[1]
 
@@ -346,7 +345,7 @@ def test_the_score_is_that_of_the_written_files(systems: Path, tmp_path: Path, m
     assert proof.bag.weights_from.official_score == result.official_score
     # Written scores are a member like any other, training clips included.
     (again,) = read_members([tmp_path / "out"])[0]
-    assert all(part.train is not None for part in again.sections.values())
+    assert all(len(again.scores.held_out(key)) == 30 for key in again.scores.sections())
 
 
 def test_decisions_keep_their_promise(systems: Path, tmp_path: Path) -> None:
@@ -396,16 +395,17 @@ def test_a_bag_survives_being_moved_and_written(systems: Path, tmp_path: Path) -
     systems.rename(moved / "systems")
     (tmp_path / "bag.yaml").rename(moved / "bag.yaml")
     after = apply(load_bag(moved / "bag.yaml"))
-    for key in before.sections:
-        np.testing.assert_array_equal(before.sections[key].scores_N, after.sections[key].scores_N)
+    for key in before.sections():
+        np.testing.assert_array_equal(before.part(key).score_N, after.part(key).score_N)
     # By hand: a bag that names another, and a member that does not count.
     text = "name: top\nmembers:\n- {name: in, bag: bag.yaml}\n- {name: s, scores: systems/s3, weight: 0}\n"
     (moved / "top.yaml").write_text(text)
     top_bag = load_bag(moved / "top.yaml")
     assert len(list(top_bag.leaves())) == 4
-    rank = {key: np.argsort(part.scores_N) for key, part in apply(top_bag).sections.items()}
+    best = apply(top_bag)
+    rank = {key: np.argsort(best.part(key).score_N) for key in best.sections()}
     for key in rank:
-        np.testing.assert_array_equal(rank[key], np.argsort(after.sections[key].scores_N))
+        np.testing.assert_array_equal(rank[key], np.argsort(after.part(key).score_N))
 
 
 BAGS = {
@@ -459,7 +459,7 @@ def test_merged_bags(systems: Path) -> None:
     assert [entry.name for entry in nested.members] == ["one", "two"]
     # Put together, scores are the weighted sum of those of the bags.
     key = ("fan", "00")
-    scores = [apply(bag, members).sections[key].scores_N for bag in (one, two, flat)]
+    scores = [apply(bag, members).part(key).score_N for bag in (one, two, flat)]
     np.testing.assert_allclose(scores[2], (scores[0] + 3 * scores[1]) / 4, atol=1e-12)
     with pytest.raises(HarkenError, match="normalise differently"):
         merged([one, two.model_copy(update={"normalise": "rank"})], "both")
@@ -491,10 +491,10 @@ def test_two_steps_are_normalised_twice(tmp_path: Path) -> None:
     proof = fit(members, groups="auto", method="uniform", draws=0)
     assert [entry.name for entry in proof.bag.members] == ["a", "b"]
     assert all(entry.inner is not None and len(entry.inner.members) == 3 for entry in proof.bag.members)
-    inner = [apply(entry.inner, members) for entry in proof.bag.members if entry.inner is not None]
+    inner = [Member(apply(entry.inner, members)) for entry in proof.bag.members if entry.inner is not None]
     outer = apply(Bag(name="b", members=(Entry(name="a"), Entry(name="b"))), inner)
     key = ("fan", "00")
-    np.testing.assert_array_equal(apply(proof.bag, members).sections[key].scores_N, outer.sections[key].scores_N)
+    np.testing.assert_array_equal(apply(proof.bag, members).part(key).score_N, outer.part(key).score_N)
     best = fit(members, groups="auto", best=2, keep_fitted=True, draws=3)
     assert all(entry.inner is None or len(entry.inner.members) == 2 for entry in best.bag.members)
     assert best.bag.weights_from is not None
@@ -586,8 +586,8 @@ def test_contributions_and_correlations(systems: Path) -> None:
         ranks = proof.report.correlation_GG[row]
         expected = np.mean(
             [
-                stats.spearmanr(members[row].sections[key].scores_N, members[0].sections[key].scores_N).statistic
-                for key in members[0].sections
+                stats.spearmanr(members[row].scores.part(key).score_N, members[0].scores.part(key).score_N).statistic
+                for key in members[0].scores.sections()
             ]
         )
         assert ranks[0] == pytest.approx(expected)
@@ -595,31 +595,28 @@ def test_contributions_and_correlations(systems: Path) -> None:
 
 def test_marks_follow_the_test_clips(systems: Path, tmp_path: Path) -> None:
     members, _ = read_members([systems])
-    bare = [
-        replace(member, sections={k: replace(p, train=None) for k, p in member.sections.items()}) for member in members
-    ]
+    bare = [replace(member, scores=member.scores.test) for member in members]
     proof = fit(bare, draws=0, compare=["variance"])
     assert proof.bag.normalise == "transductive"
     assert "no scores of the training clips of bearing section 00" in proof.notes[0]
     for row in proof.rows:
         for number in (row.here, row.held_out):
             assert number is not None
-            assert (LOOKED in number.marks) == (row.name != "single")
+            assert (TRANSDUCTIVE in number.marks) == (row.name != "single")
     assert proof.bag.weights_from is not None
-    assert LOOKED in proof.bag.weights_from.marks
-    assert LOOKED in proof.why
+    assert TRANSDUCTIVE in proof.bag.weights_from.marks
+    assert TRANSDUCTIVE in proof.why
     with pytest.raises(HarkenError, match="the member has no scores of training clips"):
         fit(bare, normalise="rank", draws=0)
-    # Known, but not by name: members are compared on test clips.
-    nameless = [
-        replace(
-            member,
-            sections={k: replace(p, train=Train(p.train.scores_T)) for k, p in member.sections.items() if p.train},
-        )
-        for member in members
-    ]
-    rows = {row.name: row for row in fit(nameless, draws=0, compare=["variance"]).rows}
-    assert rows["variance"].here.marks == (LOOKED,)
+    # Known, but of other clips: members are compared on test clips.
+    others = []
+    for number, member in enumerate(members):
+        rows = [
+            row._replace(file=f"{number}_{row.file}") if row.split == "train" else row for row in member.scores.rows()
+        ]
+        others.append(replace(member, scores=Scores.of_rows(rows, member.name)))
+    rows = {row.name: row for row in fit(others, draws=0, compare=["variance"]).rows}
+    assert rows["variance"].here.marks == (TRANSDUCTIVE,)
     assert rows["uniform"].here.marks == ()
 
 
@@ -734,26 +731,36 @@ def test_a_run_brings_its_training_clips(tmp_path: Path) -> None:
     run = run_recipe(recipe, tmp_path / "plant", Workspace(tmp_path / "work"), workers=1)
     members, _ = read_members([run.folder])
     assert [member.name for member in members] == [f"spectral_knn/{system}" for system in recipe.systems]
-    for part in members[0].sections.values():
-        assert part.train is not None
-        assert part.train.names is not None
-        assert len(part.train.names) == 10
-        assert {parse_name(name).split for name in part.train.names} == {"train"}  # type: ignore[union-attr]
+    for key in members[0].scores.sections():
+        train = members[0].scores.held_out(key)
+        assert len(train) == 10
+        assert {parse_name(name).split for name in train.names} == {"train"}  # type: ignore[union-attr]
+        written = run.folder / "scores" / "spectral_knn" / f"train_score_{key[0]}_section_{key[1]}.csv"
+        assert [line.split(".wav,")[0] for line in written.read_text().splitlines()] == list(train.names)
     bag = Bag(name="b", members=(Entry(name=members[0].name, scores=str(run.folder)),))
-    assert apply(bag).sections.keys() == members[0].sections.keys()
+    mixed = apply(bag)
+    assert mixed.sections() == members[0].scores.sections()
     with pytest.raises(HarkenError, match="the run has no set 'dcase2031'"):
         read_members([run.folder], data_set="dcase2031")
-    # Without its workspace a run is a folder of scores.
-    run.folder.rename(tmp_path / "alone")
-    (bare,) = read_members([tmp_path / "alone"])[0]
-    assert all(part.train is None for part in bare.sections.values())
+    # A copy of its folder is a run without a workspace: everything is there.
+    shutil.copytree(run.folder, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "work")
+    (copied,) = read_members([tmp_path / "copy"])[0]
+    assert copied.scores == members[0].scores
+    assert apply(bag, [copied]) == mixed
 
 
 def test_a_run_on_two_sets(tmp_path: Path) -> None:
     run = tmp_path / "r-1234"
+    tables = []
     for seed, name in itertools.product((0, 1), ("dev", "eval")):
-        write_system(run / "scores" / "knn" / f"seed_{seed}" / f"dcase_{name}", 10 * seed + len(name))
-    (run / "results.json").write_text(json.dumps({"recipe": "r", "sets": {"dcase dev": {}, "dcase eval": {}}}))
+        folder = write_system(tmp_path / "files" / f"{seed}_{name}", 10 * seed + len(name))
+        (member,) = read_members([folder])[0]
+        tables.append(replace(member.scores, system="knn", set=f"dcase {name}", seed=seed))
+    run.mkdir()
+    write_table(tables, run / "scores.parquet")
+    (run / "recipe.yaml").write_text("name: r\n")
+    (run / "results.json").write_text("{}")
     with pytest.raises(HarkenError, match="several sets: dcase dev, dcase eval"):
         read_members([run])
     sets = {name: read_members([run], data_set=name)[0] for name in ("dcase dev", "dcase eval")}
@@ -764,7 +771,7 @@ def test_a_run_on_two_sets(tmp_path: Path) -> None:
     bag = load_bag(tmp_path / "bag.yaml")
     key = ("fan", "00")
     for name, mixed in (("dcase dev", apply(bag)), ("dcase eval", apply(bag, data_set="dcase eval"))):
-        np.testing.assert_array_equal(mixed.sections[key].scores_N, apply(bag, sets[name]).sections[key].scores_N)
+        np.testing.assert_array_equal(mixed.part(key).score_N, apply(bag, sets[name]).part(key).score_N)
 
 
 def test_models_score_recordings(make_clips: Callable[..., Path], tmp_path: Path) -> None:
@@ -860,7 +867,7 @@ def test_44_systems_of_2022(shared: Path, tmp_path: Path) -> None:
     assert rows["greedy"][0] > 0.735
     assert proof.kept == "fitted"
     assert rows["kept"][1] >= 0.72
-    assert LOOKED in proof.rows[-1].here.marks
+    assert TRANSDUCTIVE in proof.rows[-1].here.marks
     save_bag(proof.bag, tmp_path / "bag.yaml")
     write_scores(apply(load_bag(tmp_path / "bag.yaml")), tmp_path / "out")
     assert evaluate(tmp_path / "out").results[0].official_score == rows["kept"][0]

@@ -149,7 +149,7 @@ def run(plant: Path, **changes: object) -> tuple[Run, list[str]]:
 
 
 def scores(done: Run) -> list[float]:
-    return [row.score for row in done.systems[0].rows]
+    return done.systems[0].scores.test.score_N.tolist()
 
 
 # --- the page

@@ -64,7 +64,7 @@ def test_every_encoder_to_an_official_score(encoder: str, plant: Path, tmp_path:
     assert sum(name.startswith("embed_") for name in started) == 6
     for one in done.systems:
         assert one.result is not None
-        assert {row.machine for row in one.rows} == {"fan", "valve"}
+        assert set(one.scores.machine) == {"fan", "valve"}
         (result,) = evaluate(one.folder).results
         assert result.official_score == one.result.official_score
     assert [one.system for one in done.systems] == ["best", "top_3"]
@@ -88,7 +88,7 @@ def test_what_a_training_leaves(plant: Path, tmp_path: Path) -> None:
     assert json.loads((trained / "training.json").read_text())["training"]["settings"]["steps"] == 6
     # The mean of three, each in units of its scores of training clips: between the least and the largest of them.
     best, together = done.systems
-    assert np.corrcoef([row.score for row in best.rows], [row.score for row in together.rows])[0, 1] > 0.5
+    assert np.corrcoef(best.scores.test.score_N, together.scores.test.score_N)[0, 1] > 0.5
 
 
 def test_a_training_that_was_killed_goes_on(plant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def test_only_a_stage_that_says_so_sees_labels_of_test_clips(plant: Path, tmp_pa
     done, _ = run(plant, tmp_path, "finetune", changes=changes)
     assert [one.label for one in done.systems] == ["best (tuned on test), seed 0", "top_3 (tuned on test), seed 0"]
     told = done.as_json()["sets"][done.units[0].set]
-    assert [(system, entry["marks"]) for system, entry in sorted(told.items())] == [
+    assert [(system, list(entry["marks"])) for system, entry in sorted(told.items())] == [
         ("best", ["tuned on test"]), ("top_3", ["tuned on test"]),
     ]  # fmt: skip
     assert "best (tuned on test)" in (done.folder / "report.html").read_text()
@@ -255,24 +255,17 @@ def test_ensembles_of_a_recipe(plant: Path, tmp_path: Path) -> None:
         (result,) = evaluate(one.folder).results
         assert one.result is not None
         assert result.official_score == one.result.official_score
-        assert {row.decision for row in one.rows} <= {0, 1}
+        assert set(one.scores.test.decision_N.tolist()) <= {0, 1}
     told = done.as_json()["sets"][done.units[0].set]
-    assert told["chosen"]["marks"] == ["tuned on test"]
+    assert list(told["chosen"]["marks"]) == ["tuned on test"]
     assert "marks" not in told["even"]
-    scores = {one.system: {row.clip_id: row.score for row in one.rows} for one in done.systems}
-    held_out = {
-        json.loads((folder / "stage.json").read_text())["stage"]: (
-            folder,
-            load_file(folder / "train_scores.safetensors"),
-        )
-        for folder in objects(tmp_path / "w", "detect")
-        if json.loads((folder / "stage.json").read_text())["machine"] == "fan"
-    }
+    scores = {one.system: {row.clip_id: row.score for row in one.scores.rows()} for one in done.systems}
+    held_out = {one.system: one.scores.held_out(("fan", "00")).score_N for one in done.systems}
     for clip_id, value in scores["even"].items():
         if clip_id.startswith("fan"):
             expected = 0.0
-            for stage, system in (("nearest", "one"), ("other", "two")):
-                known = held_out[stage][1]["00"]
+            for system in ("one", "two"):
+                known = held_out[system]
                 expected += 0.5 * (scores[system][clip_id] - known.mean()) / known.std()
             assert value == pytest.approx(expected)
     args = [

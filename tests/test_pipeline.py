@@ -253,7 +253,7 @@ def test_training_free_with_each_network(encoder: str, plant: Path, tmp_path: Pa
     """Small networks with random weights, end to end to a score; two layers, or class tokens where there are some."""
     done, _ = run(plant, tmp_path, "training_free", changes={"encoder": encoder}, machines=["fan"])
     assert done.systems[0].result is not None
-    assert len({row.score for row in done.systems[0].rows}) == 12
+    assert len(set(done.systems[0].scores.test.score_N.tolist())) == 12
     assert not done.quarantined
 
 
@@ -277,7 +277,7 @@ def test_evaluation_clips_are_scored_and_labels_only_counted(plant: Path, tmp_pa
     assert "labels of its test clips are not known" in (blind.folder / "report.html").read_text()
     seen, started = run(tmp_path / "dcase2025t2", tmp_path / "w", truth=read_truth(truth))
     assert started == []
-    assert seen.systems[0].rows == blind.systems[0].rows
+    assert seen.systems[0].scores == blind.systems[0].scores
     assert seen.systems[0].result is not None
     (result,) = evaluate(seen.systems[0].folder, truth).results
     assert result.official_score == seen.systems[0].result.official_score
@@ -291,7 +291,7 @@ def test_no_stage_sees_the_labels_of_test_clips(plant: Path) -> None:
 
 def test_machines_are_chosen_by_name(plant: Path, tmp_path: Path) -> None:
     done, _ = run(plant, tmp_path, machines=["fan"])
-    assert {row.machine for row in done.systems[0].rows} == {"fan"}
+    assert set(done.systems[0].scores.machine) == {"fan"}
     with pytest.raises(HarkenError, match=r"no machine .pump..*fan, valve"):
         run(plant, tmp_path, machines=["pump"])
 
@@ -332,7 +332,7 @@ def test_a_machine_without_training_clips_is_left_out(tmp_path: Path) -> None:
     done, _ = run(root, tmp_path / "w", "baseline_ae")
     assert not done.failures
     assert [note for note in done.notes if note.startswith("valve: there are no training clips")]
-    assert all(one.result is not None and {row.machine for row in one.rows} == {"fan"} for one in done.systems)
+    assert all(one.result is not None and set(one.scores.machine) == {"fan"} for one in done.systems)
 
 
 def test_a_section_without_training_clips_does_not_cost_the_others(plant: Path, tmp_path: Path) -> None:

@@ -347,7 +347,7 @@ def test_what_two_stages_make_alike_is_made_once(plant: Path, tmp_path: Path) ->
     file.write_text(twice.as_yaml())
     done, started = run(plant, tmp_path / "w", str(file), profile="full", workers=2)
     assert len(started) == 4
-    assert [len(one.rows) for one in done.systems] == [24, 24]
+    assert [len(one.scores.test) for one in done.systems] == [24, 24]
 
 
 # --- what can be told beforehand

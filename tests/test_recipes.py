@@ -146,7 +146,7 @@ def test_weights_that_labels_found_are_named_so(plant: Path, tmp_path: Path) -> 
     assert shown["uniform"].left_out == scores["uniform"]
     assert shown["given"].left_out is None
     results = json.loads((done.folder / "results.json").read_text())["sets"][found.tuned_on]
-    assert results["found"]["marks"] == ["tuned on test"]
+    assert list(results["found"]["marks"]) == ["tuned on test"]
     assert results["found"]["mix"]["left_out"] == found.left_out
     assert "marks" not in results["uniform"]
     assert f"{found.left_out:.4f}" in (done.folder / "report.html").read_text()

@@ -5,27 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import yaml
 
+from harken.bench.graph import is_evaluation
 from harken.bench.recipe import EnsembleEntry, Recipe
 from harken.bench.workspace import Workspace, object_key
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
 from harken.core.plugins import code_identity
 from harken.data.truth import Truth
-from harken.ensemble.bag import Bag, Entry
+from harken.ensemble.bag import Bag, Entry, Origin
 from harken.ensemble.fit import fit
-from harken.ensemble.member import Member
-from harken.ensemble.runs import members_of_run
-from harken.ensemble.score import apply, write_scores
+from harken.ensemble.member import Member, Source
+from harken.ensemble.mix import clip_digests
+from harken.ensemble.runs import member_name
+from harken.ensemble.score import apply, decided
 from harken.ensemble.search import Settings
+from harken.evaluation.score_files import write_score_files
+from harken.evaluation.scores import PUBLISHED, TUNED, Scores
 
 #: what the seeds of one system differ in: they are mixed evenly first
 _SEEDS = r"/seed_\d+$"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Mix:
 
     weights: system -> weight, of sum one. source: where they come from. tuned_on: the set whose labels found them.
     left_out: the official score on that set with each machine scored by weights found on the others. label_free: no
-    labels had a part in the weights.
+    labels had a part in the weights, and none of these clips in a member.
     """
 
     weights: dict[str, float]
@@ -54,44 +58,55 @@ class Mix:
 
 @dataclass(frozen=True)
 class Mixed:
-    """An ensemble on one set: its scores and where they were written; or why there is none."""
+    """An ensemble on one set: its scores and the folder of their files; or why there is none."""
 
     name: str
     set: str
-    member: Member | None
     folder: Path
+    scores: Scores | None = None
     mix: Mix | None = None
-    why: str = ""
+    error: HarkenError | None = None
 
 
 def mix_systems(
-    recipe: Recipe, folder: Path, sets: Sequence[str], labels: Mapping[str, Labels], workspace: Workspace
+    recipe: Recipe, folder: Path, systems: Sequence[Scores], labels: Mapping[str, Labels], workspace: Workspace
 ) -> list[Mixed]:
-    """Every ensemble of the recipe on every set of a run that has been written to `folder`.
+    """Every ensemble of the recipe on every set of the systems of a run.
 
     labels: of the sets on which weights may be found; evaluation sets are not among them. What a search found is kept
-    in the workspace. Bags are written to `ensembles/<name>.yaml`, for `harken ensemble score` to apply them elsewhere.
+    in the workspace. Score files are written below the run's folder, and bags to `ensembles/<name>.yaml`, for
+    `harken ensemble score` to apply them elsewhere.
     """
-    members = {label: {member.name: member for member in members_of_run(folder, label)} for label in sets}
-    found = []
+    sets = list(dict.fromkeys(scores.set for scores in systems))
+    members: dict[str, dict[str, Member]] = {label: {} for label in sets}
+    for scores in systems:
+        name = member_name(recipe.name, scores)
+        several = scores.set if len(sets) > 1 else None
+        members[scores.set][name] = Member(replace(scores, system=name), Source(folder, name, several))
+    mixed = []
     for name, entry in recipe.ensembles.items():
         place = folder / "scores" / name
         try:
             bag, how = _weighed(recipe, name, entry, members, labels, workspace)
         except HarkenError as error:
-            found.append(Mixed(name, sets[0], None, place, why=f"ensemble {name}: {error}"))
+            mixed.append(Mixed(name, sets[0], place, error=error))
             continue
         (folder / "ensembles").mkdir(exist_ok=True)
         write_atomically(folder / "ensembles" / f"{name}.yaml", bag.as_yaml().encode())
         for label in sets:
             into = place / label.replace(" ", "_") if len(sets) > 1 else place
             try:
-                made = apply(bag, list(members[label].values()))
-                write_scores(made, into)
-                found.append(Mixed(name, label, made, into, how))
+                scores = replace(decided(apply(bag, list(members[label].values()))), set=label)
+                write_score_files(scores, into)
+                mixed.append(Mixed(name, label, into, scores, _honest(how, scores)))
             except HarkenError as error:
-                found.append(Mixed(name, label, None, into, why=f"ensemble {name} of {label}: {error}"))
-    return found
+                mixed.append(Mixed(name, label, into, error=error))
+    return mixed
+
+
+def _honest(how: Mix, scores: Scores) -> Mix:
+    """Nothing is free of labels where labels of these clips had a part in a member."""
+    return replace(how, label_free=how.label_free and TUNED not in scores.marks)
 
 
 def _weighed(
@@ -110,6 +125,13 @@ def _weighed(
         source = f"{entry.search.method} search on the labels of {tuned_on}"
         return bag, Mix(_shares(recipe, bag), source, tuned_on, left_out)
     bag = _given(recipe, name, entry, members[first])
+    if entry.tuned:
+        clips: list[str] = []
+        for label, of in members.items():
+            if not is_evaluation(label):
+                clips += clip_digests(next(iter(of.values())).scores).values()
+        origin = Origin(method=PUBLISHED, considered=len(entry.members), tuned_on=entry.tuned, clips=tuple(clips))
+        bag = bag.model_copy(update={"weights_from": origin})
     equal = len(set(entry.members.values())) == 1
     source = "equal" if equal else f"published; chosen by {entry.tuned}" if entry.tuned else "given"
     if equal and entry.search is not None:
@@ -203,10 +225,8 @@ def _digest(members: Sequence[Member], truth: Truth) -> str:
     """Of all scores, those of training clips too, and labels."""
     digest = hashlib.sha256()
     for member in members:
-        for key, part in sorted(member.sections.items()):
-            digest.update(json.dumps([member.name, key, list(part.clips)]).encode())
-            digest.update(part.scores_N.tobytes())
-            digest.update(b"" if part.train is None else part.train.scores_T.tobytes())
+        rows = sorted([row.machine, row.section, row.split, row.file, row.score] for row in member.scores.rows())
+        digest.update(json.dumps([member.name, dict(member.scores.marks), rows]).encode())
     labels = [[key, sorted((clip, asdict(label)) for clip, label in of.items())] for key, of in truth.labels.items()]
     digest.update(json.dumps(sorted(labels, key=lambda row: row[0]), default=str).encode())
     return digest.hexdigest()

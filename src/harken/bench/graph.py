@@ -244,13 +244,6 @@ def _without_tests(common: Unit, units: Sequence[Unit]) -> list[Unit]:
     ]
 
 
-def tuned_on_test(recipe: Recipe, stage: str) -> bool:
-    """Whether a stage, or one that it depends on, has been given the labels of test clips."""
-    return _tests(recipe, stage) == "labelled" or any(
-        tuned_on_test(recipe, source) for source in recipe.stages[stage].inputs
-    )
-
-
 def task_name(stage: str, unit: Unit, seed: int | None) -> str:
     """`autoencoder/dcase2025 dev/fan/seed 0`"""
     return f"{stage}/{unit.name}" + (f"/seed {seed}" if seed is not None else "")

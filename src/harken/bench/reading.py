@@ -18,11 +18,10 @@ from harken.core.errors import HarkenError, did_you_mean
 from harken.core.extras import need
 from harken.data.labels import ClassTable
 from harken.data.table import read_table
+from harken.ensemble.runs import SCORES
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_TUNED = " (tuned on test)"
 
 
 def load_run(folder: str | Path, workspace: str | Path | None = None) -> LoadedRun:
@@ -68,18 +67,10 @@ class LoadedRun:
     @cached_property
     def scores(self) -> pd.DataFrame:
         """One row per clip, system and seed: set, system, seed, clip_id, file, machine, section, split, score,
-        decision, domain, condition, marks ("tuned on test", else empty)."""
+        decision, domain, condition, marks (such as "tuned on test"; empty where there are none). Rows of the split
+        `train` are held-out scores of training clips."""
         pd = need("pandas", "tables")
-        table = pd.read_parquet(self.folder / "scores.parquet")
-        if "split" not in table:
-            table["split"] = "test"
-        shown = table["system"].astype(str)
-        tuned = {
-            name for systems in self.results["sets"].values() for name, entry in systems.items() if entry.get("marks")
-        }
-        marked = shown.str.endswith(_TUNED) | shown.isin(tuned)
-        table["system"] = shown.str.removesuffix(_TUNED)
-        table["marks"] = np.where(marked, "tuned on test", "")
+        table = pd.read_parquet(self.folder / SCORES)
         table["seed"] = table["seed"].astype("Int64")
         known = self.clips[["clip_id", "domain", "condition"]].drop_duplicates("clip_id")
         return table.merge(known, on="clip_id", how="left")

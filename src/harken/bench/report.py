@@ -70,7 +70,7 @@ def _notes(run: Run) -> list[str]:
     notes += [f"left out: {text}" for text in run.notes]
     for label, clips in run.unscored.items():
         notes.append(f"{label}: {len(clips)} test clips have no score; the numbers are about the others: {clips[0]}")
-    notes += [f"failed: {failure.task.name}: {failure.error}" for failure in run.failures]
+    notes += [f"failed: {failure.name}: {failure.error}" for failure in run.failures]
     notes += [f"data: {finding}" for finding in run.findings]
     return [*notes, run.caution] if run.caution else notes
 
@@ -142,7 +142,8 @@ def _picture(run: Run, system: SystemScores) -> bytes:
     """PNG: the scores of each machine; normal clips above the line and anomalies below where conditions are known."""
     from matplotlib.figure import Figure
 
-    machines = sorted({row.machine for row in system.rows})
+    test = system.scores.test
+    machines = sorted(set(test.machine))
     columns = min(3, len(machines))
     lines = -(-len(machines) // columns)
     figure = Figure(figsize=(3.6 * columns + 0.4, 2.4 * lines + 0.5), layout="constrained")
@@ -150,7 +151,7 @@ def _picture(run: Run, system: SystemScores) -> bytes:
     handles: dict[str, Any] = {}
     for number, machine in enumerate(machines, start=1):
         axes = figure.add_subplot(lines, columns, number)
-        scores = {row.clip_id: row.score for row in system.rows if row.machine == machine}
+        scores = {row.clip_id: row.score for row in test.rows() if row.machine == machine}
         edges = np.histogram_bin_edges(list(scores.values()), bins=24)
         _mirrored(axes, scores, edges, groups)
         axes.set_title(machine, fontsize=10, loc="left")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from harken.bench.ensembles import Mix
-from harken.bench.executor import Failure
 from harken.bench.graph import Unit
 from harken.bench.recipe import Recipe
-from harken.bench.stages.tables import Quarantined, Scored
+from harken.bench.stages.tables import Quarantined
+from harken.core.errors import HarkenError
 from harken.data.clips import Clip
 from harken.data.index import DataFinding
 from harken.evaluation.evaluate import Result
+from harken.evaluation.scores import TUNED, Scores
 
 SCHEMA = 1
 #: with fewer test clips a machine's AUC has a standard error of more than 0.08
@@ -26,26 +27,44 @@ FEW_CLIPS = 50
 
 @dataclass(frozen=True)
 class SystemScores:
-    """Scores of one system on one set with one seed (None: it draws no random numbers).
+    """Scores of one system on one set with one seed (None: it draws no random numbers), with their marks.
 
-    why: the reason for which there is no official result. tuned: labels of test clips had a part in making them.
-    mix: of an ensemble, how it was mixed.
+    folder: of its score files. why: the reason for which there is no official result. mix: of an ensemble, how it was
+    mixed.
     """
 
-    system: str
-    set: str
-    seed: int | None
-    rows: tuple[Scored, ...]
+    scores: Scores
     folder: Path
     result: Result | None
     why: str = ""
-    tuned: bool = False
     mix: Mix | None = None
 
     @property
+    def system(self) -> str:
+        return self.scores.system
+
+    @property
+    def set(self) -> str:
+        return self.scores.set
+
+    @property
+    def seed(self) -> int | None:
+        return self.scores.seed
+
+    @property
+    def marks(self) -> Mapping[str, str]:
+        """What must be said wherever its numbers stand, mark -> reason."""
+        return self.scores.marks
+
+    @property
+    def tuned(self) -> bool:
+        """Whether labels of its test clips had a part in making its scores."""
+        return TUNED in self.marks
+
+    @property
     def shown(self) -> str:
-        """Its name wherever its numbers are."""
-        return self.system + (" (tuned on test)" if self.tuned else "")
+        """Its name wherever its numbers are, with its marks."""
+        return self.scores.label
 
     @property
     def left_out(self) -> float | None:
@@ -63,9 +82,17 @@ class SystemScores:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """A task, system or ensemble that could not be made, and why."""
+
+    name: str
+    error: HarkenError
+
+
+@dataclass(frozen=True)
 class Run:
-    """What a run left: folder, scores and results of each system, recordings that could not be used, failed tasks,
-    what else was left out.
+    """What a run left: folder, scores and results of each system, recordings that could not be used, what
+    failed, what else was left out.
 
     unscored: test clips without a score, by set; official numbers of that set are then about the others only.
     """
@@ -77,7 +104,7 @@ class Run:
     systems: tuple[SystemScores, ...]
     quarantined: tuple[Quarantined, ...]
     unscored: dict[str, tuple[str, ...]]
-    failures: tuple[Failure, ...]
+    failures: tuple[Failed, ...]
     findings: tuple[DataFinding, ...]
     notes: tuple[str, ...]
 
@@ -100,8 +127,8 @@ class Run:
             scores = [result.official_score for result in results.values() if result is not None]
             if scores:
                 entry |= {"official_score": float(np.mean(scores)), "official_score_std": float(np.std(scores))}
-            if group[0].tuned:
-                entry["marks"] = ["tuned on test"]
+            if group[0].marks:
+                entry["marks"] = dict(group[0].marks)
             if group[0].mix is not None:
                 entry["mix"] = asdict(group[0].mix)
             sets[label][group[0].system] = entry
@@ -112,7 +139,7 @@ class Run:
             "quarantined": [asdict(row) for row in self.quarantined],
             "unscored": {label: list(clips) for label, clips in self.unscored.items()},
             "notes": list(self.notes),
-            "failed": [{"task": failure.task.name, "error": str(failure.error)} for failure in self.failures],
+            "failed": [{"task": failure.name, "error": str(failure.error)} for failure in self.failures],
         }
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from harken.bench.ensembles import Labels, mix_systems
@@ -19,13 +18,14 @@ from harken.bench.graph import (
     make_tasks,
     make_units,
     task_name,
-    tuned_on_test,
 )
 from harken.bench.jobs import Executor
+from harken.bench.marks import marks_of
 from harken.bench.recipe import Recipe
-from harken.bench.result import Run, SystemScores
+from harken.bench.result import Failed, Run, SystemScores
+from harken.bench.sections import check_sections
 from harken.bench.stages import stage_class
-from harken.bench.stages.tables import Quarantined, Scored, read_ids, read_scores
+from harken.bench.stages.tables import Quarantined, read_ids
 from harken.bench.workspace import Object, Workspace
 from harken.core.errors import HarkenError, TooFewError
 from harken.core.files import write_atomically
@@ -35,8 +35,10 @@ from harken.data.index import DataFinding, index
 from harken.data.names import without_ending
 from harken.data.table import read_table, write_table
 from harken.data.truth import Label, Truth
+from harken.ensemble.runs import SCORES
 from harken.evaluation.evaluate import Result, evaluate_system
-from harken.evaluation.score_files import System, official_name, write_rows
+from harken.evaluation.score_files import write_score_files
+from harken.evaluation.scores import Scores, digest_of, read_scores, write_scores
 
 
 def load_clips(data: Path, truth: Truth | None = None) -> tuple[list[Clip], list[DataFinding]]:
@@ -66,19 +68,26 @@ def run_recipe(
     units = make_units(clips, machines, recipe.score_years)
     common = make_common(clips, machines, recipe.score_years)
     tasks = make_tasks(recipe, units, common)
+    check_sections(recipe, units)
     objects, failures = run_tasks(tasks, workspace, workers=workers, executor=executor, watch=watch)
     scored = _scored(recipe, units, objects)
     left_out = [str(failure.error) for failure in failures if isinstance(failure.error, TooFewError)]
-    failures = [failure for failure in failures if not isinstance(failure.error, TooFewError)]
+    failed = [Failed(one.task.name, one.error) for one in failures if not isinstance(one.error, TooFewError)]
     notes = list(dict.fromkeys([*_notes(objects), *left_out]))
-    if not any(rows for machines in scored.values() for rows in machines.values()):
-        if failures:
-            raise failures[0].error
+    if not any(len(table.test) for table in scored):
+        if failed:
+            raise failed[0].error
         raise HarkenError("no test clip could be scored", file=data, next_step=notes[0])
+    for table in scored:
+        if not len(table.test):
+            error = HarkenError("no test clip could be scored", file=table.set, next_step="See what was left out")
+            seed = "" if table.seed is None else f" seed {table.seed}"
+            failed.append(Failed(table.system + seed, error))
+    scored = [table for table in scored if len(table.test)]
     folder = workspace.root / "runs" / f"{recipe.name}-{_run_digest(recipe, [*units, common['none']])}"
     folder.mkdir(parents=True, exist_ok=True)
     _write_tasks(folder, tasks, objects)
-    systems, unscored = _collect(recipe, units, clips, scored, folder, truth)
+    systems, unscored = _collect(units, clips, scored, folder, truth)
     run = Run(
         folder,
         recipe,
@@ -87,7 +96,7 @@ def run_recipe(
         tuple(systems),
         tuple(_quarantined(tasks, objects)),
         unscored,
-        tuple(failures),
+        tuple(failed),
         tuple(findings),
         tuple(notes),
     )
@@ -99,97 +108,76 @@ def run_recipe(
 
 
 def _with_ensembles(run: Run, truth: Truth | None, workspace: Workspace) -> Run:
-    """The run with its ensembles as further systems; those that could not be mixed are noted."""
+    """The run with its ensembles as further systems; those that could not be mixed are among the failures."""
     of_id = {clip.clip_id: clip for clip in run.clips}
     sets = list(dict.fromkeys(one.set for one in run.systems))
     labels = {}
     for label in sets:
-        scored = next(one.rows for one in run.systems if one.set == label)
-        clips = [of_id[row.clip_id] for row in scored]
-        known = None if is_evaluation(label) or not clips else _known(clips, truth)
+        table = next(one.scores for one in run.systems if one.set == label)
+        clips = [of_id[clip_id] for clip_id in table.test.clip_id]
+        known = None if is_evaluation(label) else _known(clips, truth)
         if known is not None:
             labels[label] = Labels(known, _year(clips))
-    systems, notes = list(run.systems), list(run.notes)
-    for mixed in mix_systems(run.recipe, run.folder, sets, labels, workspace):
-        if mixed.member is None or mixed.mix is None:
-            notes.append(mixed.why)
+    systems, failures = list(run.systems), list(run.failures)
+    for mixed in mix_systems(run.recipe, run.folder, [one.scores for one in run.systems], labels, workspace):
+        if mixed.error is not None:
+            failures.append(Failed(f"ensemble {mixed.name} of {mixed.set}", mixed.error))
             continue
-        entry = run.recipe.ensembles[mixed.name]
-        parts = [one for one in run.systems if one.set == mixed.set and one.system in entry.members]
-        rows = []
-        table = mixed.member.as_system()
-        for row in parts[0].rows:
-            key, name = (row.machine, row.section), without_ending(row.file)
-            if name in table.scores.get(key, {}):
-                decision = int(table.decisions.get(key, {}).get(name, 0))
-                rows.append(replace(row, score=table.scores[key][name], decision=decision))
-        result, why = _evaluated(table, [of_id[row.clip_id] for row in rows], truth)
-        tuned = mixed.mix.tuned_on == mixed.set or any(one.tuned for one in parts)
-        tuned |= bool(entry.tuned) and entry.search is None and not is_evaluation(mixed.set)
-        scores = SystemScores(mixed.name, mixed.set, None, tuple(rows), mixed.folder, result, why, tuned, mixed.mix)
-        systems.append(scores)
-    return replace(run, systems=tuple(systems), notes=tuple(notes))
+        assert mixed.scores is not None
+        result, why = _evaluated(mixed.scores, run.clips, truth)
+        systems.append(SystemScores(mixed.scores, mixed.folder, result, why, mixed.mix))
+    return replace(run, systems=tuple(systems), failures=tuple(failures))
 
 
-def _scored(
-    recipe: Recipe, units: Sequence[Unit], objects: Mapping[str, Object]
-) -> dict[tuple[str, str, int | None], dict[str, list[Scored]]]:
-    """(system, set, seed) -> machine -> rows, where every machine of the set could be scored or not."""
-    found: dict[tuple[str, str, int | None], dict[str, list[Scored]]] = defaultdict(dict)
+def _scored(recipe: Recipe, units: Sequence[Unit], objects: Mapping[str, Object]) -> list[Scores]:
+    """Of each system, set and seed, where a machine of the set could be scored; machines in the order of names."""
+    tables = []
     for system, stage in recipe.systems.items():
-        for unit in units:
+        for label in dict.fromkeys(unit.set for unit in units):
+            marks = marks_of(recipe, stage, label)
             for seed in (None, *recipe.seeds):
-                made = objects.get(task_name(stage, unit, seed))
-                if made is not None:
-                    found[system, unit.set, seed][unit.machine] = read_scores(made.folder)
-    return dict(found)
+                made = {
+                    unit.machine: objects[task_name(stage, unit, seed)]
+                    for unit in units
+                    if unit.set == label and task_name(stage, unit, seed) in objects
+                }
+                if made:
+                    parts = [read_scores(made[machine].folder / "scores.parquet")[0] for machine in sorted(made)]
+                    digest = digest_of({machine: one.digest for machine, one in made.items()})
+                    tables.append(Scores.joined(parts, system, set=label, seed=seed, marks=marks, digest=digest))
+    return tables
 
 
 def _collect(
-    recipe: Recipe,
-    units: Sequence[Unit],
-    clips: Sequence[Clip],
-    scored: Mapping[tuple[str, str, int | None], Mapping[str, Sequence[Scored]]],
-    folder: Path,
-    truth: Truth | None,
+    units: Sequence[Unit], clips: Sequence[Clip], scored: Sequence[Scores], folder: Path, truth: Truth | None
 ) -> tuple[list[SystemScores], dict[str, tuple[str, ...]]]:
     """Write score and decision files and evaluate them."""
-    labels = {clip.clip_id: clip for clip in clips}
     several = len({unit.set for unit in units}) > 1
     systems, unscored = [], {}
-    for (system, label, seed), machines in scored.items():
-        rows = tuple(row for machine in sorted(machines) for row in machines[machine])
-        place = folder / "scores" / system
-        place = place / f"seed_{seed}" if seed is not None else place
-        place = place / label.replace(" ", "_") if several else place
-        table = System(f"{system}" + (f" seed {seed}" if seed is not None else ""))
-        for row in rows:
-            key = (row.machine, row.section)
-            name = without_ending(row.file)
-            table.scores.setdefault(key, {})[name] = row.score
-            table.decisions.setdefault(key, {})[name] = row.decision
-        for key in table.scores:
-            write_rows(place / official_name("anomaly_score", key), table.scores[key])
-            decisions = {name: int(value) for name, value in table.decisions[key].items()}
-            write_rows(place / official_name("decision_result", key), decisions)
-        asked = [clip for unit in units if unit.set == label for clip in unit.clips if clip.recorded]
+    for table in scored:
+        place = folder / "scores" / table.system
+        place = place / f"seed_{table.seed}" if table.seed is not None else place
+        place = place / table.set.replace(" ", "_") if several else place
+        write_score_files(table, place)
+        asked = [clip for unit in units if unit.set == table.set for clip in unit.clips if clip.recorded]
         expected = {clip.clip_id for clip in asked if clip.split == "test"}
-        missing = tuple(sorted(expected - {row.clip_id for row in rows}))
+        missing = tuple(sorted(expected - {*table.test.clip_id}))
         if missing:
-            unscored[label] = missing
-        result, why = _evaluated(table, [labels[row.clip_id] for row in rows], truth)
-        tuned = tuned_on_test(recipe, recipe.systems[system]) and not is_evaluation(label)
-        systems.append(SystemScores(system, label, seed, rows, place, result, why, tuned))
+            unscored[table.set] = missing
+        result, why = _evaluated(table, clips, truth)
+        systems.append(SystemScores(table, place, result, why))
     return systems, unscored
 
 
-def _evaluated(table: System, clips: Sequence[Clip], truth: Truth | None) -> tuple[Result | None, str]:
+def _evaluated(table: Scores, clips: Sequence[Clip], truth: Truth | None) -> tuple[Result | None, str]:
     """Official result, or why there is none: labels are not known, or a class is missing."""
-    known = _known(clips, truth)
+    of_id = {clip.clip_id: clip for clip in clips}
+    scored = [of_id[clip_id] for clip_id in table.test.clip_id]
+    known = _known(scored, truth)
     if known is None:
         return None, "the labels of its test clips are not known"
     try:
-        return evaluate_system(table, known, year=_year(clips)), ""
+        return evaluate_system(table, known, year=_year(scored)), ""
     except HarkenError as error:
         return None, error.cause
 
@@ -248,24 +236,7 @@ def _write(run: Run, *, report: bool = True) -> None:
         files["report.html"] = report_page(run)
     for name, text in files.items():
         write_atomically(run.folder / name, text.encode())
-    _write_scores(run)
-
-
-def _write_scores(run: Run) -> None:
-    """`scores.parquet`: every score of every system in one tidy table."""
-    import io
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows = [
-        {"set": one.set, "system": one.shown, "seed": one.seed, **asdict(row)}
-        for one in run.systems
-        for row in one.rows
-    ]
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), sink, compression="zstd")
-    write_atomically(run.folder / "scores.parquet", sink.getvalue())
+    write_scores([one.scores for one in run.systems], run.folder / SCORES)
 
 
 def _write_tasks(folder: Path, tasks: Mapping[str, Task], objects: Mapping[str, Object]) -> None:

@@ -157,12 +157,12 @@ def score(
         given = chosen(read_members(scores, data_set=data_set, bundles=_bundles(recordings))[0], member or ())
     mixed = apply(known, given, bundles=_bundles(recordings), data_set=data_set)
     files = write_scores(mixed, out, false_alarms=false_alarms)
-    clips = sum(len(part.clips) for part in mixed.sections.values())
+    clips = len(mixed.test)
     if known.transductive():
         say("note: transductive: the score of a clip depends on the other test clips of its section")
     if not any(file.startswith("decision_result") for file in files):
         say("note: no decisions: neither scores of training clips nor decisions of all members are there")
-    say(f"{out}: {len(mixed.sections)} sections, {clips} clips, {len(list(known.leaves()))} members")
+    say(f"{out}: {len(mixed.sections())} sections, {clips} clips, {len(list(known.leaves()))} members")
     if json:
         emit({"folder": str(out), "files": files, "clips": clips, "transductive": known.transductive()})
 

@@ -84,7 +84,7 @@ def run(
     if label:
         submit(done.folder, done.folder / "submission.zip", label=label, meta=meta)
     for failure in done.failures:
-        say(f"failed: {failure.task.name}: {failure.error}")
+        say(f"failed: {failure.name}: {failure.error}")
     if done.failures:
         raise typer.Exit(2)
 
@@ -111,7 +111,7 @@ def _print_results(done: Any) -> None:
     for (label, system), seeds in grouped(done.systems).items():
         results = [one.result for one in seeds if one.result is not None]
         if not results:
-            print(f"{label}, {system}: scores of {len(seeds[0].rows)} clips; {seeds[0].why}")
+            print(f"{label}, {system}: scores of {len(seeds[0].scores.test)} clips; {seeds[0].why}")
             continue
         print(f"{label}, {system}" + (f", mean of {len(results)} seeds and spread" if len(results) > 1 else ""))
         for key in results[0].numbers:

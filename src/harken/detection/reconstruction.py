@@ -68,6 +68,12 @@ class Reconstruction:
     precision_: Float64
     #: thresholds in the order of `MODES`
     thresholds_: Float64
+    #: (clips,) score of each training clip, in the order of `fit`, over those of its vectors that the network has not
+    #: learned from: the tenth that is kept to watch the training. NaN for a clip that has none of them. They overlap in
+    #: time with vectors that were learned from, and are therefore a little lower than scores of new clips. Only where
+    #: the score of a clip is a mean over its vectors: not of `mahalanobis` as published, the length of a mean residual,
+    #: which is longer the fewer vectors there are. Not part of `state`.
+    held_out_: dict[Mode, Float64]
 
     def __init__(
         self,
@@ -123,6 +129,7 @@ class Reconstruction:
         self.weights_ = {name: value.numpy() for name, value in trained.network.state_dict().items()}
         with torch_threads(1):
             self._calibrate(stacked, is_target_V, trained)
+            self.held_out_ = self._held_out(stacked, trained.valid_rows, order)
         return self
 
     def scores(self, frames: Frames) -> dict[Mode, Float64]:
@@ -176,6 +183,20 @@ class Reconstruction:
     def _score(self, residual_VSD: Float64) -> dict[Mode, float]:
         distance = mean_row_distance if self.variant == "published" else mean_distance
         return {"mse": float(np.mean(residual_VSD**2)), "mahalanobis": distance(residual_VSD, self.precision_)}
+
+    def _held_out(
+        self, stacked: StackedFrames, valid_rows: NDArray[np.int64], order: Sequence[int]
+    ) -> dict[Mode, Float64]:
+        """See `held_out_`; order: number in `fit` of each clip."""
+        modes: tuple[Mode, ...] = ("mse",) if self.variant == "published" else MODES
+        held_out: dict[Mode, Float64] = {mode: np.full(len(order), np.nan) for mode in modes}
+        rows = np.sort(valid_rows)
+        for clip, inside in zip(*np.unique(stacked.clip_V[rows], return_index=True), strict=True):
+            count = int(np.searchsorted(stacked.clip_V[rows], clip, side="right")) - int(inside)
+            scores = self._score(self._residual(stacked.vectors(rows[inside : inside + count])))
+            for mode in modes:
+                held_out[mode][order[clip]] = scores[mode]
+        return held_out
 
     def _calibrate(self, stacked: StackedFrames, is_target_V: NDArray[np.bool_], trained: Trained) -> None:
         """Covariances and thresholds, each in one more pass over the training vectors, shuffled anew."""

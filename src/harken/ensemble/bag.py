@@ -53,8 +53,9 @@ class Entry(_Part):
 class Origin(_Part):
     """Where weights came from.
 
-    tuned_on: the clips whose labels chose them, None where no label was seen. official_score: on the clips at hand.
-    held_out: of machines that the weights were not fitted on. uniform: of the plain mean. marks: of official_score.
+    tuned_on: the clips whose labels chose them, None where no label was seen; clips: digests of their names.
+    official_score: on the clips at hand. held_out: of machines that the weights were not fitted on. uniform: of the
+    plain mean. marks: of official_score.
     """
 
     method: str
@@ -63,6 +64,7 @@ class Origin(_Part):
     considered: int
     tuned_on: str | None = None
     machines: tuple[str, ...] = ()
+    clips: tuple[str, ...] = ()
     official_score: float | None = None
     held_out: float | None = None
     uniform: float | None = None

@@ -9,12 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from harken.core.errors import HarkenError
 from harken.data.clips import clips_from_files
-from harken.data.names import without_ending
-from harken.data.truth import Section
-from harken.ensemble.member import Member, Source, Train, member_of
-from harken.evaluation.score_files import System
+from harken.ensemble.member import Member, Source
+from harken.evaluation.scores import ScoreRow, Scores
 
 #: machine and section of recordings whose names tell none
 MACHINE, SECTION = "recordings", "00"
@@ -41,15 +38,19 @@ class Bundles:
     def member(self, path: Path) -> Member:
         """A bundle as a member. Raises HarkenError for a recording that cannot be scored, or two of one name."""
         detector = self.open(path)
-        system = System(path.absolute().name.removesuffix(".harken"))
+        rows = []
         for clip, verdict in zip(clips_from_files(self.recordings), detector.score_many(self.recordings), strict=True):
             if verdict.error is not None:
                 raise verdict.error
-            key: Section = (MACHINE, clip.section or SECTION)
-            name = without_ending(clip.path.name)
-            rows = system.scores.setdefault(key, {})
-            if name in rows:
-                raise HarkenError("two recordings have this name", file=clip.path, next_step="Give each its own")
-            rows[name] = float(verdict.score)
-        held_out = Train(np.asarray(detector.training.scores_N, dtype=np.float64), tuple(detector.training.names))
-        return member_of(system, dict.fromkeys(system.scores, held_out), Source(path, bundle=True))
+            rows.append(
+                ScoreRow(clip.clip_id, clip.path.name, MACHINE, clip.section or SECTION, "test", float(verdict.score))
+            )
+        training = detector.training
+        rows += [
+            ScoreRow(f"training/{name}", name.replace("/", "_"), MACHINE, SECTION, "train", score)
+            for name, score in zip(
+                training.names, np.asarray(training.scores_N, dtype=np.float64).tolist(), strict=True
+            )
+        ]
+        name = path.absolute().name.removesuffix(".harken")
+        return Member(Scores.of_rows(rows, name, fitted_on="machine"), Source(path, bundle=True))

@@ -16,7 +16,7 @@ from harken.ensemble.bag import Bag, Members, Origin
 from harken.ensemble.groups import as_bag, grouped, mixed_groups
 from harken.ensemble.label_free import compared
 from harken.ensemble.member import Member
-from harken.ensemble.mix import check_same_clips, mix
+from harken.ensemble.mix import check_same_clips, clip_digests, mix
 from harken.ensemble.normalise import Normalise
 from harken.ensemble.problem import (
     LABEL_FREE,
@@ -32,9 +32,9 @@ from harken.ensemble.problem import (
 )
 from harken.ensemble.report import Report, report
 from harken.ensemble.search import Settings
-from harken.evaluation.evaluate import evaluate_system
+from harken.evaluation.evaluate import Result, evaluate_system
+from harken.evaluation.scores import TRANSDUCTIVE, TUNED, Scores
 
-TUNED, LOOKED = "tuned on test", "transductive"
 #: methods whose search is too long to be repeated dozens of times unasked
 _SLOW = frozenset({"bayes"})
 
@@ -152,7 +152,12 @@ def fit(
         everywhere = problem.everywhere
         gate = problem.gate(method, everywhere) if method not in LABEL_FREE else None
         kept = "fitted" if method in LABEL_FREE or keep_fitted or (gate is not None and gate.passed) else "uniform"
-        why = _why(method, gate, keep_fitted, normalise.startswith("transductive"))
+        why = _why(method, gate, keep_fitted, normalise.startswith("transductive"), problem.tuned_members)
+        if problem.tuned_members:
+            notes.append(
+                f"{', '.join(problem.tuned_members)}: {TUNED}, so that no number here is of machines left out"
+                f" ({problem.marks[TUNED]})"
+            )
         if method not in LABEL_FREE:
             rows.append(table.kept_row(method, kept, keep_fitted))
         fitted = problem.fit(method if kept == "fitted" else "uniform", everywhere)
@@ -175,6 +180,7 @@ def fit(
         considered=len(problem.members),
         tuned_on=f"the labels of {clips} clips, {len(problem.labels)} sections" if tuned else None,
         machines=problem.machines if tuned else (),
+        clips=_digests(members, problem.machines) if tuned else (),
         official_score=row.here.value,
         held_out=row.held_out.value if row.held_out is not None else None,
         uniform=rows[1].here.value,
@@ -197,10 +203,16 @@ def fit(
     )
 
 
+def _digests(members: Sequence[Member], machines: Sequence[str]) -> tuple[str, ...]:
+    """As the first member names the clips."""
+    digests = clip_digests(min(members, key=lambda member: member.name).scores)
+    return tuple(digests[machine] for machine in machines)
+
+
 def are_labelled(members: Sequence[Member], truth: Truth | None) -> bool:
     """Whether there is a truth, or the names of the clips tell whether they are normal."""
-    first = next(iter(members[0].sections.values())).clips[0]
-    return truth is not None or label_of_name(parse_name(first)) is not None
+    first = members[0].scores.test.names[:1]
+    return truth is not None or any(label_of_name(parse_name(name)) is not None for name in first)
 
 
 def fit_without_labels(
@@ -219,7 +231,7 @@ def fit_without_labels(
             next_step=f"Name the ground truth (--truth), or choose {', '.join(sorted(LABEL_FREE))}",
         )
     in_order = sorted(members, key=lambda member: member.name)
-    check_same_clips(in_order)
+    check_same_clips([member.scores for member in in_order])
     notes = []
     if normalise is None:
         normalise, missing = choose_normalisation(in_order)
@@ -227,7 +239,7 @@ def fit_without_labels(
     of = grouped([member.name for member in in_order], groups)
     with one_thread():
         parts = mixed_groups(in_order, of, normalise)
-        correlation_GG, looked = compared(parts, sorted(parts[0].sections))
+        correlation_GG, looked = compared(parts, parts[0].sections())
         if looked and method != "uniform":
             notes.append("members were compared on the test clips: the weights are transductive")
         bag = as_bag(in_order, of, without_labels(method, correlation_GG), normalise, name)
@@ -253,23 +265,22 @@ class _Table:
                     next_step="Name its folders as here, or leave the member out",
                 )
             self.transfer = labelled(there, transfer[1], problem.year, None)[0], transfer[1]
-        self.same = self.transfer is not None and _share_clips(problem.members[0], self.transfer[0][0])
+        self.same = self.transfer is not None and _share_clips(problem.members[0].scores, self.transfer[0][0].scores)
 
     def row(self, method: Method) -> Row:
         problem = self.problem
         fitted = problem.fit(method, problem.everywhere)
         held_out = None
-        if len(problem.machines) > 1:
+        if len(problem.machines) > 1 and not problem.tuned_members:
             held_out = self._held_out(lambda counts: problem.fit(method, counts))
         marks = self._marks(method)
-        here = Number(self._exact(fitted), (*((TUNED,) if method not in LABEL_FREE else ()), *marks))
-        return Row(
-            method,
-            here,
-            here if method == "uniform" else None if held_out is None else Number(held_out, marks),
-            self._elsewhere(fitted, method, marks),
-            fitted.groups[int(np.argmax(fitted.weights_G))][0] if method == "single" else "",
-        )
+        here = self._here(fitted, method, marks)
+        if method == "uniform":
+            apart = None if problem.tuned_members else here
+        else:
+            apart = None if held_out is None else Number(held_out, marks)
+        single = fitted.groups[int(np.argmax(fitted.weights_G))][0] if method == "single" else ""
+        return Row(method, here, apart, self._elsewhere(fitted, method, marks), single)
 
     def kept_row(self, method: Method, kept: str, anyway: bool) -> Row:
         """The method and the decision together: the plain mean wherever the method did not prove itself."""
@@ -277,13 +288,20 @@ class _Table:
         used: Method = method if kept == "fitted" else "uniform"
         fitted = problem.fit(used, problem.everywhere)
         marks = self._marks("uniform")
-        here = Number(self._exact(fitted), (*((TUNED,) if used not in LABEL_FREE else ()), *marks))
         held_out = None
-        if anyway and len(problem.machines) > 1:
-            held_out = Number(self._held_out(lambda counts: problem.fit(method, counts)), marks)
-        elif len(problem.machines) > 1 and method not in _SLOW:
-            held_out = Number(self._held_out(lambda counts: problem.gated(method, counts)), marks)
-        return Row("kept", here, held_out, self._elsewhere(fitted, used, marks), used)
+        if len(problem.machines) > 1 and not problem.tuned_members:
+            if anyway:
+                held_out = Number(self._held_out(lambda counts: problem.fit(method, counts)), marks)
+            elif method not in _SLOW:
+                held_out = Number(self._held_out(lambda counts: problem.gated(method, counts)), marks)
+        return Row("kept", self._here(fitted, used, marks), held_out, self._elsewhere(fitted, used, marks), used)
+
+    def _here(self, fitted: Fitted, method: Method, marks: tuple[str, ...]) -> Number:
+        """As `harken evaluate` finds it from the written scores, to the last digit."""
+        problem = self.problem
+        mixed = mix(problem.bag(fitted, "ensemble"), Members(problem.members))
+        result = evaluate_system(mixed, problem.truth, year=problem.year, machines=problem.machines)
+        return _number(result, (*((TUNED,) if method not in LABEL_FREE else ()), *marks), fitted, problem.members)
 
     def _held_out(self, fit: Callable[..., Fitted]) -> float:
         everywhere = self.problem.everywhere
@@ -296,47 +314,48 @@ class _Table:
         looked = self.problem.normalise.startswith("transductive")
         if method in ("agreement", "variance"):
             looked |= self.problem.compares_test_clips
-        return (LOOKED,) if looked else ()
-
-    def _exact(self, fitted: Fitted) -> float:
-        """As `harken evaluate` finds it from the written scores, to the last digit."""
-        problem = self.problem
-        mixed = mix(problem.bag(fitted, "ensemble"), Members(problem.members))
-        return evaluate_system(
-            mixed.as_system(), problem.truth, year=problem.year, machines=problem.machines
-        ).official_score
+        return (TRANSDUCTIVE,) if looked else ()
 
     def _elsewhere(self, fitted: Fitted, method: Method, marks: tuple[str, ...]) -> Number | None:
         if self.transfer is None:
             return None
         mixed = mix(self.problem.bag(fitted, "ensemble"), Members(self.transfer[0]))
-        result = evaluate_system(mixed.as_system(), self.transfer[1], year=self.problem.year)
+        result = evaluate_system(mixed, self.transfer[1], year=self.problem.year)
         tuned = (TUNED,) if self.same and method not in LABEL_FREE else ()
-        return Number(result.official_score, (*tuned, *marks))
+        return _number(result, (*tuned, *marks), fitted, self.transfer[0])
 
 
-def _share_clips(one: Member, other: Member) -> bool:
+def _number(result: Result, marks: tuple[str, ...], fitted: Fitted, members: Sequence[Member]) -> Number:
+    """With the marks of the way to weigh, and those of the members that count."""
+    of_members = result.marks
+    if [len(inside) for (_, inside), weight in zip(fitted.groups, fitted.weights_G, strict=True) if weight > 0] == [1]:
+        # How one member is normalised changes no number.
+        (name,) = (name for (name, _), weight in zip(fitted.groups, fitted.weights_G, strict=True) if weight > 0)
+        of_members = next(member.scores.marks for member in members if member.name == name)
+    return Number(result.official_score, tuple(dict.fromkeys((*marks, *of_members))))
+
+
+def _share_clips(one: Scores, other: Scores) -> bool:
     """Whether two sets have clips in common: the same name and, evaluation sets being numbered alike, score."""
-    for key in one.sections.keys() & other.sections.keys():
-        mine, theirs = (
-            dict(zip(member.sections[key].clips, member.sections[key].scores_N.tolist(), strict=True))
-            for member in (one, other)
-        )
+    for key in set(one.sections()) & set(other.sections()):
+        mine, theirs = one.by_name(key), other.by_name(key)
         if any(mine[clip] == theirs[clip] for clip in mine.keys() & theirs.keys()):
             return True
     return False
 
 
-def _why(method: Method, gate: Gate | None, keep_fitted: bool, looked: bool) -> str:
+def _why(method: Method, gate: Gate | None, keep_fitted: bool, looked: bool, tuned: Sequence[str]) -> str:
     if method in LABEL_FREE:
-        return "no label entered the weights"
+        saw = f", but labels of these clips had a part in {', '.join(tuned)}" if tuned else ""
+        return f"no label entered the weights{saw}"
     if gate is None:
         text = f"there is one machine: nothing tells whether {method} weights hold on another"
     else:
         numbers = (
             f"{gate.fitted:.4f} against {gate.uniform:.4f}, gain {gate.gain:+.4f}, standard error {gate.error:.4f}"
         )
-        numbers += f"; {LOOKED}" if looked else ""
+        numbers += f"; {TRANSDUCTIVE}" if looked else ""
+        numbers += f"; of members {TUNED}: {', '.join(tuned)}" if tuned else ""
         if gate.passed:
             return f"{method} beats the plain mean on machines that it was not fitted on ({numbers}): it is kept"
         if gate.gain > 0:

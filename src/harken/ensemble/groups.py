@@ -13,6 +13,7 @@ from harken.ensemble.bag import Bag, Entry, entry_of
 from harken.ensemble.member import Member
 from harken.ensemble.mix import mix
 from harken.ensemble.normalise import Normalise
+from harken.evaluation.scores import Scores
 
 Float64 = NDArray[np.float64]
 #: name -> the members (numbers) that are mixed evenly before groups are weighed
@@ -43,17 +44,17 @@ def singly(names: Sequence[str]) -> Groups:
     return tuple((name, (row,)) for row, name in enumerate(names))
 
 
-def mixed_groups(members: Sequence[Member], groups: Groups, normalise: Normalise) -> list[Member]:
-    """Each group as one member."""
-    found = []
+def mixed_groups(members: Sequence[Member], groups: Groups, normalise: Normalise) -> list[Scores]:
+    """The scores of each group."""
+    mixed = []
     for name, inside in groups:
         if len(inside) == 1:
-            found.append(members[inside[0]])
+            mixed.append(members[inside[0]].scores)
             continue
         of = {members[row].name: members[row] for row in inside}
         bag = Bag(name=name, normalise=normalise, members=tuple(Entry(name=one) for one in of))
-        found.append(mix(bag, lambda entry, of=of: of[entry.name]))  # type: ignore[misc]
-    return found
+        mixed.append(mix(bag, lambda entry, of=of: of[entry.name]))  # type: ignore[misc]
+    return mixed
 
 
 def as_bag(members: Sequence[Member], groups: Groups, weights_G: Float64, normalise: Normalise, name: str) -> Bag:

@@ -8,34 +8,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.data.truth import Section
-from harken.ensemble.member import Member
+from harken.evaluation.scores import Scores
 
 Float64 = NDArray[np.float64]
 
+#: training clips that all members have scored, to compare them on
+_FEWEST = 3
 
-def compared(members: Sequence[Member], keys: Sequence[Section]) -> tuple[Float64, bool]:
-    """Correlation of members on their training clips where all have them by name, else on the test clips; and whether
-    it was the test clips."""
+
+def compared(members: Sequence[Scores], keys: Sequence[Section]) -> tuple[Float64, bool]:
+    """Correlation of members on the training clips that all have held-out scores of, else on the test clips; and
+    whether it was the test clips."""
     training = [_training_clips(members, key) for key in keys]
-    found = [scores_MT for scores_MT in training if scores_MT is not None]
-    if len(found) == len(keys):
-        return correlation(found), False
-    return correlation([np.stack([member.sections[key].scores_N for member in members]) for key in keys]), True
+    held_out = [scores_MT for scores_MT in training if scores_MT is not None]
+    if len(held_out) == len(keys):
+        return correlation(held_out), False
+    return correlation([np.stack([member.part(key).score_N for member in members]) for key in keys]), True
 
 
-def _training_clips(members: Sequence[Member], key: Section) -> Float64 | None:
+def _training_clips(members: Sequence[Scores], key: Section) -> Float64 | None:
     rows = []
-    names: list[str] | None = None
     for member in members:
-        train = member.sections[key].train
-        if train is None or train.names is None:
-            return None
-        of = dict(zip(train.names, train.scores_T.tolist(), strict=True))
-        if names is not None and names != sorted(of):
-            return None
-        names = sorted(of)
-        rows.append([of[name] for name in names])
-    return np.array(rows)
+        train = member.held_out(key)
+        rows.append(dict(zip(zip(train.section, train.names, strict=True), train.score_N.tolist(), strict=True)))
+    names = sorted(name for name in rows[0] if all(name in row for row in rows))
+    if len(names) < _FEWEST:
+        return None
+    return np.array([[row[name] for name in names] for row in rows])
 
 
 def correlation(parts: Sequence[Float64], *, ranks: bool = False) -> Float64:
@@ -74,7 +73,7 @@ def least_variance(correlation_MM: Float64) -> Float64:
     from scipy.optimize import nnls
 
     count = len(correlation_MM)
-    # A little on the diagonal: twins share their weight evenly instead of by rounding errors.
+    # A little on the diagonal: near duplicates share their weight evenly instead of by rounding errors.
     values_M, vectors_MM = np.linalg.eigh(correlation_MM + 1e-6 * np.eye(count))
     root_MM = (vectors_MM * np.sqrt(np.maximum(values_M, 0.0))).T
     # With a heavy row that asks for sum 1, scaled afterwards, the solution is that of the constrained problem.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -11,21 +10,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from harken.core.errors import HarkenError
-from harken.data.truth import Section, Truth
+from harken.data.truth import Truth
 from harken.data.unpack import unpack
-from harken.ensemble.member import Member, Source, Train, member_of
-from harken.evaluation.score_files import read_rows, read_score_table, read_system_folder
+from harken.ensemble.member import Member, Source
+from harken.evaluation.score_files import read_score_table, read_system_folder
 
 if TYPE_CHECKING:
     from harken.ensemble.bundles import Bundles
-
-Float64 = NDArray[np.float64]
-
-_TRAIN_FILE = re.compile(r"train_score_(?P<machine>.+?)_(?:section|id)_(?P<section>\d+)(?P<rest>_.+)?\.csv$")
 
 
 def read_members(
@@ -34,7 +26,8 @@ def read_members(
     """Every system below `paths`, in the order of names, and the labels of a table that holds them.
 
     paths: folders of `anomaly_score_*.csv`, folders or zips of such folders, tables, runs, bundles. Scores of training
-    clips are read from `train_score_<machine>_section_<nn>.csv` beside the score files, or from the workspace of a run.
+    clips are read from `train_score_<machine>_section_<nn>.csv` beside the score files, or from `scores.parquet` of a
+    run.
     data_set: which set of a run. bundles: what opens bundles, and the recordings that they score.
     Members of one name are told apart by the folder above.
     Raises HarkenError where a system cannot be read: an ensemble without it would be another one.
@@ -57,7 +50,7 @@ def read_members(
 def _told_apart(members: Sequence[Member], prefix: Callable[[Path], str]) -> list[Member]:
     counts = Counter(member.name for member in members)
     return [
-        replace(member, name=f"{prefix(member.source.path.absolute())}/{member.name}")
+        member.renamed(f"{prefix(member.source.path.absolute())}/{member.name}")
         if counts[member.name] > 1 and member.source is not None
         else member
         for member in members
@@ -96,7 +89,7 @@ def _read(path: Path, data_set: str | None, bundles: Bundles | None) -> tuple[li
         return [replace(one, source=Source(path, one.name)) for one in inside], None
     if path.is_file():
         systems, truth = read_score_table(path)
-        return [member_of(system, {}, Source(path, system.name)) for system in systems], truth
+        return [Member(system, Source(path, system.system)) for system in systems], truth
     if not path.is_dir():
         raise HarkenError("there is no such file or folder", file=path, next_step="Check the path")
     if (path / "manifest.json").is_file():
@@ -106,7 +99,7 @@ def _read(path: Path, data_set: str | None, bundles: Bundles | None) -> tuple[li
                 next_step="Name them with --recordings",
             )  # fmt: skip
         return [bundles.member(path)], None
-    if (path / "results.json").is_file() and (path / "scores").is_dir():
+    if (path / "results.json").is_file():
         from harken.ensemble.runs import members_of_run
 
         return members_of_run(path, data_set), None
@@ -124,25 +117,8 @@ def _read_folders(path: Path) -> list[Member]:
     members = []
     for folder in folders:
         name = path.absolute().name if here else folder.relative_to(path).as_posix()
-        train = read_train_folder(folder)
-        for system in read_system_folder(folder, name):
-            rest = system.name.removeprefix(name)
-            members.append(member_of(system, train.get(rest, {}), Source(path, system.name)))
+        for scores in read_system_folder(folder, name):
+            members.append(Member(scores, Source(path, scores.system)))
     if len(members) == 1:
         members = [replace(members[0], source=Source(path))]
     return members
-
-
-def read_train_folder(folder: Path) -> dict[str, dict[Section, Train]]:
-    """Scores of training clips in a folder, by what follows the section in the name of the file.
-
-    Lines are those of score files: `clip.wav,number`, without a header.
-    """
-    found: dict[str, dict[Section, Train]] = {}
-    for file in sorted(folder.glob("train_score_*.csv")):
-        match = _TRAIN_FILE.match(file.name)
-        if match is not None:
-            rows = read_rows(file, match["section"])
-            train = Train(np.array(list(rows.values())), tuple(rows))
-            found.setdefault(match["rest"] or "", {})[match["machine"], match["section"]] = train
-    return found

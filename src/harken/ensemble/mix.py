@@ -3,72 +3,131 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harken.core.errors import HarkenError
+from harken.data.truth import Section
 from harken.ensemble.bag import Bag, Entry
-from harken.ensemble.member import Member, Scored, Train
+from harken.ensemble.member import Member
 from harken.ensemble.normalise import Normalise, normalised
+from harken.evaluation.scores import (
+    PUBLISHED,
+    TRANSDUCTIVE,
+    TUNED,
+    UNDECIDED,
+    ScoreRow,
+    Scores,
+    digest_of,
+    merged_marks,
+)
 
 Float64 = NDArray[np.float64]
 
+#: training clips that all members have scored, to mix their scores
+_FEWEST = 3
 
-def mix(bag: Bag, find: Callable[[Entry], Member]) -> Member:
+
+def mix(bag: Bag, find: Callable[[Entry], Member]) -> Scores:
     """The scores of a bag; bags within are mixed first, then normalised like any other member.
 
-    The same members and weights give the same bits, in whatever order they are listed. Scores of training clips are
-    mixed too, where all members have them by name. Raises HarkenError for members that differ in their clips or cannot
-    be normalised.
+    The same members and weights give the same bits, in whatever order they are listed. Held-out scores are mixed too,
+    of the training clips of which all members have one. The marks are those of its members and of its weights.
+    Raises HarkenError for members that differ in their clips or cannot be normalised.
     """
-    parts = []
+    parts: list[tuple[str, Scores, float]] = []
     for entry in sorted((entry for entry in bag.members if entry.weight > 0), key=lambda entry: entry.name):
-        parts.append((entry.name, mix(entry.inner, find) if entry.inner is not None else find(entry), entry.weight))
-    members = [member for _, member, _ in parts]
+        scores = mix(entry.inner, find) if entry.inner is not None else find(entry).scores
+        parts.append((entry.name, replace(scores, system=entry.name), entry.weight))
+    members = [scores for _, scores, _ in parts]
     check_same_clips(members)
     total = math.fsum(weight for *_, weight in parts)
-    sections = {}
-    for key in sorted(members[0].sections):
-        rows = [normalised_section(bag.normalise, member, key) for member in members]
-        shares = [weight / total for *_, weight in parts]
-        scores_N = _sum(shares, [row for row, _ in rows])
-        train = _mixed_train(shares, [member.sections[key].train for member in members], [row for _, row in rows])
-        sections[key] = Scored(members[0].sections[key].clips, scores_N, train, _voted(shares, members, key))
-    first = members[0]
-    return Member(bag.name, sections, first.by_domain, first.by_id)
+    shares = [weight / total for *_, weight in parts]
+    rows: list[ScoreRow] = []
+    held_out: dict[str, ScoreRow] = {}
+    for key in members[0].sections():
+        both = [normalised_section(bag.normalise, member, key) for member in members]
+        mixed_N = _sum(shares, [test_N for test_N, _ in both])
+        for row, score, vote in zip(members[0].part(key).rows(), mixed_N, _voted(shares, members, key), strict=True):
+            rows.append(row._replace(score=float(score), decision=int(vote)))
+        of_key = _mixed_train(shares, [member.held_out(key) for member in members], [train_T for _, train_T in both])
+        held_out |= {row.clip_id: row for row in of_key}
+    wide = all(member.fitted_on == "machine" for member in members)
+    made = [
+        bag.normalise,
+        [[name, share, scores.digest] for (name, scores, _), share in zip(parts, shares, strict=True)],
+    ]
+    return Scores.of_rows(
+        [*rows, *held_out.values()],
+        bag.name,
+        set=members[0].set,
+        marks=merged_marks([_marks_of_weights(bag, members[0]), *map(_marks_of_member, members)]),
+        digest=digest_of(made),
+        fitted_on="machine" if wide else "section",
+        layout=members[0].layout,
+    )
 
 
-def normalised_section(how: Normalise, member: Member, key: tuple[str, str]) -> tuple[Float64, Float64 | None]:
-    """Normalised scores of test and training clips. Raises HarkenError where that cannot be."""
+def _marks_of_member(scores: Scores) -> dict[str, str]:
+    return {mark: f"{scores.system}: {reason}" for mark, reason in scores.marks.items()}
+
+
+def _marks_of_weights(bag: Bag, scores: Scores) -> dict[str, str]:
+    marks = {}
+    origin = bag.weights_from
+    if origin is not None and origin.tuned_on is not None:
+        if set(clip_digests(scores).values()) & set(origin.clips):
+            marks[TUNED] = f"the weights of {bag.name} were chosen by {origin.tuned_on}"
+        elif origin.method == PUBLISHED:
+            marks[PUBLISHED] = f"the weights of {bag.name} were chosen by {origin.tuned_on}"
+    if bag.normalise.startswith("transductive"):
+        marks[TRANSDUCTIVE] = f"{bag.name} is normalised by the test clips themselves"
+    return marks
+
+
+def clip_digests(scores: Scores) -> dict[str, str]:
+    """Machine -> digest of the names of its test clips: whether weights meet again what they were found on."""
+    names: dict[str, list[list[str]]] = {}
+    for machine, section in scores.sections():
+        names.setdefault(machine, []).append([section, *scores.part((machine, section)).names])
+    return {machine: digest_of([machine, *of])[:12] for machine, of in names.items()}
+
+
+def normalised_section(how: Normalise, scores: Scores, key: Section) -> tuple[Float64, Float64 | None]:
+    """Normalised scores of test clips, and of the training clips of `Scores.held_out`, None where there are none.
+    Raises HarkenError where that cannot be."""
+    train_T = scores.held_out(key).score_N
     try:
-        return normalised(how, member.sections[key])
+        return normalised(how, scores.part(key).score_N, train_T if len(train_T) else None)
     except ValueError as error:
         step = "Leave it out"
         if "no scores" in str(error):
             step = "Put train_score_<machine>_section_<nn>.csv beside its score files, or normalise transductive"
-        raise HarkenError(f"{key[0]} section {key[1]}: the member {error}", file=member.name, next_step=step) from error
+        raise HarkenError(
+            f"{key[0]} section {key[1]}: the member {error}", file=scores.system, next_step=step
+        ) from error
 
 
-def check_same_clips(members: Sequence[Member]) -> None:
+def check_same_clips(members: Sequence[Scores]) -> None:
     """Raises HarkenError for the first member that scores other sections or clips than the first one."""
     first = members[0]
     for member in members[1:]:
         for one, other in ((first, member), (member, first)):
-            for key in sorted(one.sections.keys() - other.sections.keys()):
+            for key in sorted(set(one.sections()) - set(other.sections())):
                 raise HarkenError(
-                    f"has no scores of {key[0]} section {key[1]}, which {one.name} has", file=other.name,
+                    f"has no scores of {key[0]} section {key[1]}, which {one.system} has", file=other.system,
                     next_step="Add them, or leave the member or the machine out",
                 )  # fmt: skip
-            for key in sorted(one.sections):
-                mine, theirs = one.sections[key].clips, other.sections[key].clips
-                if mine != theirs and set(mine) - set(theirs):
-                    missing = set(mine) - set(theirs)
+            for key in one.sections():
+                missing = set(one.part(key).names) - set(other.part(key).names)
+                if missing:
                     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
                     raise HarkenError(
-                        f"{key[0]} section {key[1]} has no score of {min(missing)}{more}, which {one.name} has",
-                        file=other.name,
+                        f"{key[0]} section {key[1]} has no score of {min(missing)}{more}, which {one.system} has",
+                        file=other.system,
                         next_step="Members of an ensemble score the same clips: score it again, or leave it out",
                     )
 
@@ -82,28 +141,25 @@ def _sum(shares: Sequence[float], rows: Sequence[Float64]) -> Float64:
 
 
 def _mixed_train(
-    shares: Sequence[float], trains: Sequence[Train | None], rows: Sequence[Float64 | None]
-) -> Train | None:
-    """Training clips are joined on their names; None unless every member has scored the same ones."""
-    names: set[str] | None = None
-    columns = []
-    for train, row_T in zip(trains, rows, strict=True):
-        if train is None or train.names is None or row_T is None:
-            return None
-        of = dict(zip(train.names, row_T.tolist(), strict=True))
-        if len(of) != len(row_T) or (names is not None and names != of.keys()):
-            return None
-        names = set(of)
-        columns.append(np.array([of[name] for name in sorted(of)]))
-    return Train(_sum(shares, columns), tuple(sorted(names or ())))
+    shares: Sequence[float], held_out: Sequence[Scores], normalised_MT: Sequence[Float64 | None]
+) -> list[ScoreRow]:
+    """Training clips that all members have scored, joined on their names; none where they are too few."""
+    columns: list[Mapping[tuple[str, str], float]] = []
+    for table, scores_T in zip(held_out, normalised_MT, strict=True):
+        if scores_T is None:
+            return []
+        columns.append(dict(zip(zip(table.section, table.names, strict=True), scores_T.tolist(), strict=True)))
+    of_name = dict(zip(zip(held_out[0].section, held_out[0].names, strict=True), held_out[0].rows(), strict=True))
+    names = sorted(name for name in of_name if all(name in column for column in columns))
+    if len(names) < _FEWEST:
+        return []
+    mixed_T = _sum(shares, [np.array([column[name] for name in names]) for column in columns])
+    return [of_name[name]._replace(score=score) for name, score in zip(names, mixed_T.tolist(), strict=True)]
 
 
-def _voted(shares: Sequence[float], members: Sequence[Member], key: tuple[str, str]) -> Float64 | None:
+def _voted(shares: Sequence[float], members: Sequence[Scores], key: Section) -> NDArray[np.int8]:
     """Decisions by weighted vote, where all members made some."""
-    votes = []
-    for member in members:
-        made = member.sections[key].decisions_N
-        if made is None:
-            return None
-        votes.append(made)
-    return (_sum(shares, votes) > 0.5).astype(np.float64)
+    votes_MN = [member.part(key).decision_N for member in members]
+    if any((votes_N < 0).any() for votes_N in votes_MN):
+        return np.full(len(votes_MN[0]), UNDECIDED, dtype=np.int8)
+    return (_sum(shares, [votes_N.astype(np.float64) for votes_N in votes_MN]) > 0.5).astype(np.int8)

@@ -7,8 +7,6 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from harken.ensemble.member import Scored
-
 Float64 = NDArray[np.float64]
 Normalise = Literal["train", "gamma", "rank", "none", "transductive", "transductive-rank"]
 
@@ -34,7 +32,7 @@ def named(word: str) -> Normalise | None:
     raise ValueError(f"there is no normalisation {word!r}")
 
 
-def normalised(how: Normalise, part: Scored) -> tuple[Float64, Float64 | None]:
+def normalised(how: Normalise, scores_N: Float64, train_T: Float64 | None) -> tuple[Float64, Float64 | None]:
     """Scores of the test clips of one section, and of its training clips where they are known.
 
     train: in deviations from the mean of the training clips' scores, a Gaussian calibration. gamma: the standard normal
@@ -42,25 +40,24 @@ def normalised(how: Normalise, part: Scored) -> tuple[Float64, Float64 | None]:
     are. transductive: in deviations from the mean of the test clips, the field's usual one. transductive-rank: share of
     test clips that score less. Raises ValueError where the scores it rests on are not there or all equal.
     """
-    train = None if part.train is None else part.train.scores_T
     if how == "none":
-        return part.scores_N, train
+        return scores_N, train_T
     if how == "transductive":
-        return _deviations(part.scores_N, *_moments(part.scores_N, "test")), None
+        return _deviations(scores_N, *_moments(scores_N, "test")), None
     if how == "transductive-rank":
-        return _ranks(part.scores_N), None
-    if train is None:
+        return _ranks(scores_N), None
+    if train_T is None:
         raise ValueError("has no scores of training clips")
-    mean, deviation = _moments(train, "training")
+    mean, deviation = _moments(train_T, "training")
     if how == "train":
-        return _deviations(part.scores_N, mean, deviation), _deviations(train, mean, deviation)
+        return _deviations(scores_N, mean, deviation), _deviations(train_T, mean, deviation)
     if how == "gamma":
-        skew = float(np.clip(np.mean(_deviations(np.sort(train), mean, deviation) ** 3), -_MOST_SKEW, _MOST_SKEW))
+        skew = float(np.clip(np.mean(_deviations(np.sort(train_T), mean, deviation) ** 3), -_MOST_SKEW, _MOST_SKEW))
         return (
-            _gamma(_deviations(part.scores_N, mean, deviation), skew),
-            _gamma(_deviations(train, mean, deviation), skew),
+            _gamma(_deviations(scores_N, mean, deviation), skew),
+            _gamma(_deviations(train_T, mean, deviation), skew),
         )
-    return _quantiles(part.scores_N, train, deviation), _quantiles(train, train, deviation)
+    return _quantiles(scores_N, train_T, deviation), _quantiles(train_T, train_T, deviation)
 
 
 def _moments(scores_N: Float64, which: str) -> tuple[float, float]:

@@ -18,13 +18,14 @@ from harken.ensemble.bayes import bayes
 from harken.ensemble.custom import custom_weights
 from harken.ensemble.groups import Groups, as_bag, grouped, mixed_groups, singly
 from harken.ensemble.label_free import agreement, compared, least_variance
-from harken.ensemble.member import Member, Scored
+from harken.ensemble.member import Member
 from harken.ensemble.mix import check_same_clips, normalised_section
 from harken.ensemble.normalise import Normalise
 from harken.ensemble.objective import Objective, make_boards
 from harken.ensemble.search import Settings, greedy, grid, top, uniform
 from harken.evaluation.evaluate import evaluate_system, join
 from harken.evaluation.rules import SectionScores
+from harken.evaluation.scores import TUNED, UNDECIDED, ScoreRow, Scores, merged_marks
 
 Float64 = NDArray[np.float64]
 #: one of `METHODS`, or a custom search, `file.py:Class`
@@ -187,9 +188,19 @@ class Problem:
         return self.fit(method if gate is not None and gate.passed else "uniform", counts)
 
     @property
+    def marks(self) -> dict[str, str]:
+        """Of the members, mark -> reason."""
+        return merged_marks(member.scores.marks for member in self.members)
+
+    @property
+    def tuned_members(self) -> tuple[str, ...]:
+        """Members that labels of these clips had a part in: on no machine are they as on one they do not know."""
+        return tuple(member.name for member in self.members if TUNED in member.scores.marks)
+
+    @property
     def compares_test_clips(self) -> bool:
         """Whether methods that compare members see the test clips, for want of training clips by name."""
-        return compared(self.members, [section.key for section in self.labels])[1]
+        return compared([member.scores for member in self.members], [section.key for section in self.labels])[1]
 
     def bag(self, fitted: Fitted, name: str) -> Bag:
         """As a file says it."""
@@ -250,16 +261,24 @@ def labelled(
 
     Raises HarkenError for members that cannot be evaluated or score different clips.
     """
-    result = evaluate_system(members[0].as_system(), truth, year=year, machines=machines)
-    joined = []
-    for member in members:
-        sections = {}
-        for part in join(member.as_system(), truth, machines):
-            made = None if part.decisions_N is None else part.decisions_N.astype(np.float64)
-            sections[part.key] = Scored(part.names, part.scores_N, member.sections[part.key].train, made)
-        joined.append(replace(member, sections=sections))
-    check_same_clips(joined)
+    result = evaluate_system(members[0].scores, truth, year=year, machines=machines)
+    joined = [_published(member, truth, machines) for member in members]
+    check_same_clips([member.scores for member in joined])
     return joined, result.sections, result.rule
+
+
+def _published(member: Member, truth: Truth | None, machines: Sequence[str] | None) -> Member:
+    """A member with its test clips under the names of publication, without the machines that are left out."""
+    scores, rows = member.scores, []
+    for section in join(scores, truth, machines):
+        decided = section.decisions_N
+        for number, (name, score) in enumerate(zip(section.names, section.scores_N.tolist(), strict=True)):
+            decision = UNDECIDED if decided is None else int(decided[number])
+            clip_id = f"{section.machine}/section_{section.section}/test/{name}"
+            rows.append(ScoreRow(clip_id, f"{name}.wav", *section.key, "test", score, decision))
+    train = [row for row in scores.train.rows() if machines is None or row.machine in machines]
+    about = {name: getattr(scores, name) for name in ("set", "seed", "marks", "digest", "fitted_on", "layout")}
+    return replace(member, scores=Scores.of_rows([*rows, *train], scores.system, **about))
 
 
 def without_labels(method: Method, correlation_GG: Float64) -> Float64:
@@ -272,21 +291,21 @@ def without_labels(method: Method, correlation_GG: Float64) -> Float64:
 def choose_normalisation(members: Iterable[Member]) -> tuple[Normalise, str]:
     """`train` where every member has the scores of its training clips; else `transductive`, and what is missing."""
     for member in members:
-        for key, part in sorted(member.sections.items()):
-            if part.train is None:
+        for key in member.scores.sections():
+            if not len(member.scores.held_out(key)):
                 return "transductive", (
                     f"{member.name} has no scores of the training clips of {key[0]} section {key[1]}"
-                    " (train_score_*.csv beside its score files, or the workspace of its run): scores are normalised"
-                    " by the test clips themselves"
+                    " (train_score_*.csv beside its score files): scores are normalised by the test clips themselves"
                 )
     return "train", ""
 
 
 def _refuse_constants(member: Member) -> None:
-    for key, part in member.sections.items():
-        if np.ptp(part.scores_N) == 0:
+    for key in member.scores.sections():
+        scores_N = member.scores.part(key).score_N
+        if np.ptp(scores_N) == 0:
             raise HarkenError(
-                f"gives all {len(part.clips)} clips of {key[0]} section {key[1]} the score {part.scores_N[0]:g}",
+                f"gives all {len(scores_N)} clips of {key[0]} section {key[1]} the score {scores_N[0]:g}",
                 file=member.name,
                 next_step="It tells nothing there: score it again, or leave the member (--leave-out) or machine out",
             )

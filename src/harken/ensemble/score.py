@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from harken.core.errors import HarkenError
 from harken.core.threads import one_thread
-from harken.data.names import parse_name
-from harken.data.truth import Section
 from harken.detection.calibration import Calibration, parse_rate
 from harken.ensemble.bag import Bag, Members, leaf_names
 from harken.ensemble.bundles import Bundles
 from harken.ensemble.member import Member
 from harken.ensemble.mix import mix
-from harken.evaluation.score_files import official_name, write_rows
+from harken.evaluation.score_files import score_files, write_score_files
+from harken.evaluation.scores import Scores
 
 
 def apply(
@@ -23,7 +25,7 @@ def apply(
     *,
     bundles: Bundles | None = None,
     data_set: str | None = None,
-) -> Member:
+) -> Scores:
     """The ensemble's scores of what `members` scored, which are found by their names; without any, of what the paths in
     the bag hold. bundles: for members that are bundles. data_set: of runs, instead of the one that the bag names.
 
@@ -39,53 +41,33 @@ def apply(
         return mix(bag, Members(members, bundles, data_set))
 
 
-def write_scores(member: Member, folder: Path, *, false_alarms: str = "10%") -> list[str]:
-    """Write `anomaly_score_*.csv` and, where scores of training clips are known by name, `train_score_*.csv`, so that
-    the ensemble can be a member itself; returns the names of the files.
+def decided(scores: Scores, false_alarms: str = "10%") -> Scores:
+    """The scores with decisions: by a threshold that so many of the training clips exceed. In sections where their
+    scores are not known, the members' weighted vote stays, where all of them made decisions."""
+    rate = parse_rate(false_alarms, clip_seconds=10.0)
+    thresholds = {}
+    for key in scores.sections():
+        train_T = scores.held_out(key).score_N
+        if len(train_T):
+            thresholds[key] = Calibration.fit(train_T).threshold(rate)
+    rows = []
+    for row in scores.rows():
+        threshold = thresholds.get((row.machine, row.section))
+        if row.split == "test" and threshold is not None:
+            row = row._replace(decision=int(row.score > threshold))
+        rows.append(row.decision)
+    return replace(scores, decision_N=np.array(rows, dtype=np.int8))
 
-    `decision_result_*.csv`: by a threshold that so many of the training clips exceed; where their scores are not known,
-    by the members' weighted vote; not at all where they made no decisions.
+
+def write_scores(scores: Scores, folder: Path, *, false_alarms: str = "10%") -> list[str]:
+    """Decide, and write score files in the official layout, the held-out scores of training clips and the marks beside
+    them, so that the ensemble can be a member itself; returns the names of the files.
+
     Raises HarkenError where other score files lie in the folder.
     """
-    rate = parse_rate(false_alarms, clip_seconds=10.0)
-    files: dict[str, dict[str, float | int]] = {}
-    for key, part in sorted(member.sections.items()):
-        scores = dict(zip(part.clips, part.scores_N.tolist(), strict=True))
-        decisions: dict[str, int] = {}
-        if part.train is not None:
-            alarm_N = part.scores_N > Calibration.fit(part.train.scores_T).threshold(rate)
-            decisions = dict(zip(part.clips, alarm_N.astype(int).tolist(), strict=True))
-            if part.train.names is not None:
-                rows = dict(zip(part.train.names, part.train.scores_T.tolist(), strict=True))
-                files[f"train_score_{key[0]}_section_{key[1]}.csv"] = dict(rows)
-        elif part.decisions_N is not None:
-            decisions = dict(zip(part.clips, part.decisions_N.astype(int).tolist(), strict=True))
-        for what, of in (("anomaly_score", scores), ("decision_result", decisions)):
-            for name, inside in _by_domain(what, key, dict(of), member.by_domain).items():
-                if inside:
-                    files[name] = inside
-    strange = [file.name for file in folder.glob("*_score_*.csv") if file.name not in files] if folder.is_dir() else []
-    if strange:
-        raise HarkenError(f"holds other scores already ({min(strange)})", file=folder, next_step="Name another folder")
-    try:
-        for name, rows in files.items():
-            write_rows(folder / name, rows)
-    except OSError as error:
-        raise HarkenError(
-            f"cannot be written ({error.strerror})", file=folder, next_step="Name another folder"
-        ) from None
-    return sorted(files)
-
-
-def _by_domain(what: str, key: Section, rows: dict[str, float | int], apart: bool) -> dict[str, dict[str, float | int]]:
-    """One file, or one a domain as in 2021."""
-    whole = official_name(what, key)
-    if not apart:
-        return {whole: rows}
-    found: dict[str, dict[str, float | int]] = {}
-    for clip, value in rows.items():
-        name = parse_name(clip)
-        domain = name.domain if name is not None else "unknown"
-        file = whole.replace("_test.csv", f"_{domain}_test.csv") if domain != "unknown" else whole
-        found.setdefault(file, {})[clip] = value
-    return found
+    scores = decided(scores, false_alarms)
+    names = score_files(scores)
+    other = [file.name for file in folder.glob("*_score_*.csv") if file.name not in names] if folder.is_dir() else []
+    if other:
+        raise HarkenError(f"holds other scores already ({min(other)})", file=folder, next_step="Name another folder")
+    return write_score_files(scores, folder)

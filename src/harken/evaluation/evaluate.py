@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from harken.data.names import is_id_name, parse_name
 from harken.data.truth import Label, Section, Truth, label_of_name, read_truth
 from harken.evaluation.metrics import decisions, f1_best, f1_expected
 from harken.evaluation.rules import Numbers, SectionScores, machine_means, section_numbers, summary, within_domain
-from harken.evaluation.score_files import Broken, System, read_systems
+from harken.evaluation.score_files import Broken, read_systems
+from harken.evaluation.scores import Scores
 
 
 @dataclass(frozen=True)
 class Result:
-    """One evaluated system. numbers: official, a section; extra: within-domain, decisions, thresholds."""
+    """One evaluated system. numbers: official, of each section; extra: within-domain, decisions, thresholds. marks:
+    what must be said wherever a number stands, mark -> reason."""
 
     system: str
     rule: Metric
@@ -29,6 +32,7 @@ class Result:
     extra: dict[Section, Numbers]
     summary: Numbers
     sections: list[SectionScores] = field(repr=False)
+    marks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def official_score(self) -> float:
@@ -40,7 +44,8 @@ class Result:
         machines: dict[str, dict[str, Numbers]] = {}
         for (machine, section), row in self.numbers.items():
             machines.setdefault(machine, {})[f"{word}_{section}"] = {**row, **self.extra[machine, section]}
-        return {"system": self.system, "rule": self.rule, **self.summary, "machines": machines}
+        marks = {"marks": dict(self.marks)} if self.marks else {}
+        return {"system": self.system, "rule": self.rule, **marks, **self.summary, "machines": machines}
 
 
 @dataclass(frozen=True)
@@ -52,69 +57,89 @@ class Evaluation:
 
 
 def evaluate(
-    scores: Path, truth: Path | None = None, *, year: int | None = None, machines: Collection[str] | None = None
+    scores: Path | Sequence[Path],
+    truth: Path | None = None,
+    *,
+    year: int | None = None,
+    machines: Collection[str] | None = None,
 ) -> Evaluation:
-    """Official results of one system or of every system below a folder.
+    """Official results of one system, or of every system below folders, ranked together.
 
     scores: see `read_systems`. truth: see `read_truth`; None when the clip names carry labels. year: whose rule
-    applies; told from the spelling of the files when None. machines: leave out the others.
+    applies; inferred from the spelling of the files when None. machines: leave out the others. Systems of one name are
+    distinguished by the folder above.
     Raises HarkenError when the truth cannot be read or no system can be evaluated.
     """
-    systems, broken, own_truth = read_systems(scores)
-    labels = read_truth(truth) if truth is not None else own_truth
-    results = []
-    for system in systems:
+    paths = [scores] if isinstance(scores, Path) else list(scores)
+    known = read_truth(truth) if truth is not None else None
+    broken: list[Broken] = []
+    read: list[tuple[Path, Scores, Truth | None]] = []
+    for path in paths:
         try:
-            results.append(evaluate_system(system, labels, year=year, machines=machines))
+            tables, refused, own_truth = read_systems(path)
         except HarkenError as error:
-            broken.append(Broken(system.name, error))
+            if len(paths) == 1:
+                raise
+            broken.append(Broken(str(path), error))
+            continue
+        broken += refused
+        read += [(path, table, known or own_truth) for table in tables]
+    names = Counter(table.system for _, table, _ in read)
+    results = []
+    for path, table, labels in read:
+        if names[table.system] > 1:
+            table = replace(table, system=f"{path.absolute().parent.name}/{table.system}")
+        try:
+            results.append(evaluate_system(table, labels, year=year, machines=machines))
+        except HarkenError as error:
+            broken.append(Broken(table.system, error))
     if not results:
         raise broken[0].error
     return Evaluation(ranked(results), broken)
 
 
 def evaluate_system(
-    system: System, truth: Truth | None, *, year: int | None = None, machines: Collection[str] | None = None
+    scores: Scores, truth: Truth | None, *, year: int | None = None, machines: Collection[str] | None = None
 ) -> Result:
     """Official results of one system; every clip joined on its name. Raises HarkenError as `join` does."""
-    rule = catalog.year(year).metric if year is not None else _told_rule(system)
-    sections = join(system, truth, machines)
+    rule = catalog.year(year).metric if year is not None else _rule_of_names(scores)
+    sections = join(scores, truth, machines)
     numbers = {}
     for section in sections:
         try:
             numbers[section.key] = section_numbers(rule, section)
         except ValueError as error:
             raise HarkenError(
-                f"{section.machine} section {section.section}: {error}", file=system.name,
+                f"{section.machine} section {section.section}: {error}", file=scores.system,
                 next_step="Check the truth, or leave the machine out with --machine",
             ) from error  # fmt: skip
     totals = summary(rule, list(numbers.items()), by_rows=truth is None or not truth.official)
     extra = {section.key: _extra(section) for section in sections}
-    return Result(system.name, rule, numbers, extra, totals, sections)
+    return Result(scores.system, rule, numbers, extra, totals, sections, dict(scores.marks))
 
 
-def join(system: System, truth: Truth | None, machines: Collection[str] | None = None) -> list[SectionScores]:
+def join(scores: Scores, truth: Truth | None, machines: Collection[str] | None = None) -> list[SectionScores]:
     """Scores and labels of each section, in the evaluators' order.
 
     Without truth the labels are those in the clip names. Raises HarkenError for sections or clips that are missing
     from either side, and for labels known to be wrong.
     """
-    wanted = {key for key in system.scores if machines is None or key[0] in machines}
+    wanted = {key for key in scores.sections() if machines is None or key[0] in machines}
     if truth is not None:
         expected = {key for key in truth.labels if machines is None or key[0] in machines}
         for key in sorted(wanted - expected):
             raise HarkenError(
-                f"{truth.source} has no labels of {key[0]} section {key[1]}", file=system.name,
+                f"{truth.source} has no labels of {key[0]} section {key[1]}", file=scores.system,
                 next_step="Name the right --truth, or the machines to evaluate with --machine",
             )  # fmt: skip
         for key in sorted(expected - wanted):
             raise HarkenError(
-                f"there are no scores of {key[0]} section {key[1]}", file=system.name,
+                f"there are no scores of {key[0]} section {key[1]}", file=scores.system,
                 next_step="Add them, or name the machines to evaluate with --machine",
             )  # fmt: skip
     if not wanted:
-        raise HarkenError("there are no scores of these machines", file=system.name, next_step="Check --machine")
-    return [_join_section(system, key, truth) for key in sorted(wanted)]
+        raise HarkenError("there are no scores of these machines", file=scores.system, next_step="Check --machine")
+    return [_join_section(scores, key, truth) for key in sorted(wanted)]
 
 
 def ranked(results: Sequence[Result]) -> list[Result]:
@@ -138,83 +163,86 @@ def average_ranks(results: Sequence[Result]) -> list[float]:
     return [float(rank) for rank in np.mean([rankdata(column) for column in columns], axis=0)]
 
 
-def _told_rule(system: System) -> Metric:
-    """The rule that the spelling of the files tells."""
-    first = next(iter(next(iter(system.scores.values()))))
-    if system.by_id or is_id_name(first):
+def _rule_of_names(scores: Scores) -> Metric:
+    """The rule of the years whose files are spelled so."""
+    test = scores.test
+    if not len(test):
+        raise HarkenError("there are no scores of test clips", file=scores.system, next_step="Score some")
+    if scores.layout == "id" or is_id_name(test.names[0]):
         return "machine_id"
-    return "domain_adaptation" if system.by_domain else "domain_generalization"
+    return "domain_adaptation" if scores.layout == "domain" else "domain_generalization"
 
 
-def _join_section(system: System, key: Section, truth: Truth | None) -> SectionScores:
+def _join_section(scores: Scores, key: Section, truth: Truth | None) -> SectionScores:
     where = f"{key[0]} section {key[1]}"
+    values = scores.by_name(key)
     if truth is None:
-        labels = {clip: _label_in_name(system, clip, where) for clip in system.scores[key]}
+        labels = {clip: _label_in_name(scores, clip, where) for clip in values}
     else:
         if key[0] in truth.errata:
             raise HarkenError(
                 truth.errata[key[0]], file=truth.source, next_step="Name ground_truth_data of the evaluator"
             )
         labels = truth.labels[key]
-    scores = _published(system, system.scores[key], key, truth)
-    _same_clips(system, scores, labels, where, "scores")
-    made = system.decisions.get(key)
-    if made is not None:
-        made = _published(system, made, key, truth)
-        _same_clips(system, made, labels, where, "decisions")
-    names = sorted(scores)
+    values = _published(scores, values, key, truth)
+    _same_clips(scores, values, labels, where, "scores")
+    decided: dict[str, float] | None = None
+    if made := scores.decisions(key):
+        decided = _published(scores, made, key, truth)
+        _same_clips(scores, decided, labels, where, "decisions")
+    names = sorted(values)
     number = {"source": 0, "target": 1}
     return SectionScores(
         machine=key[0],
         section=key[1],
         names=tuple(names),
-        scores_N=np.array([scores[name] for name in names]),
+        scores_N=np.array([values[name] for name in names]),
         anomaly_N=np.array([labels[name].anomaly for name in names]),
         domain_N=np.array([number.get(labels[name].domain, -1) for name in names]),
-        decisions_N=None if made is None else np.array([made[name] == 1 for name in names]),
+        decisions_N=None if decided is None else np.array([decided[name] == 1 for name in names]),
     )
 
 
-def _published(system: System, rows: dict[str, float], key: Section, truth: Truth | None) -> dict[str, float]:
+def _published(scores: Scores, rows: Mapping[str, float], key: Section, truth: Truth | None) -> dict[str, float]:
     """Rows under the names of publication; two rows that turn out to be one clip are refused."""
     if truth is None:
-        return rows
-    found: dict[str, float] = {}
+        return dict(rows)
+    published: dict[str, float] = {}
     for clip, value in rows.items():
         name = truth.published_name(key, clip)
-        label, told = truth.labels[key].get(name), label_of_name(parse_name(clip))
-        if name in found:
+        label, in_name = truth.labels[key].get(name), label_of_name(parse_name(clip))
+        if name in published:
             raise HarkenError(
-                f"{key[0]} section {key[1]}: {clip} is {name}, which is there too", file=system.name,
-                next_step="Keep one row a clip",
+                f"{key[0]} section {key[1]}: {clip} is {name}, which is there too", file=scores.system,
+                next_step="Keep one row per clip",
             )  # fmt: skip
-        if label is not None and told is not None and told.anomaly != label.anomaly:
+        if label is not None and in_name is not None and in_name.anomaly != label.anomaly:
             raise HarkenError(
-                f"{key[0]} section {key[1]}: the name {clip} and the truth contradict each other", file=system.name,
+                f"{key[0]} section {key[1]}: the name {clip} and the truth contradict each other", file=scores.system,
                 next_step="Check that scores and truth are of the same year",
             )  # fmt: skip
-        found[name] = value
-    return found
+        published[name] = value
+    return published
 
 
-def _label_in_name(system: System, clip: str, where: str) -> Label:
+def _label_in_name(scores: Scores, clip: str, where: str) -> Label:
     label = label_of_name(parse_name(clip))
     if label is None:
         raise HarkenError(
-            f"{where}: the name {clip} does not say whether the clip is normal", file=system.name,
+            f"{where}: the name {clip} does not say whether the clip is normal", file=scores.system,
             next_step="Name the ground truth: --truth FOLDER",
         )  # fmt: skip
     return label
 
 
-def _same_clips(system: System, rows: Collection[str], labels: Collection[str], where: str, what: str) -> None:
+def _same_clips(scores: Scores, rows: Collection[str], labels: Collection[str], where: str, what: str) -> None:
     missing, extra = set(labels) - set(rows), set(rows) - set(labels)
     for clips, text in ((missing, f"has no {what} for"), (extra, f"has {what} for clips the truth does not know:")):
         if clips:
             more = f" and {len(clips) - 1} more" if len(clips) > 1 else ""
             raise HarkenError(
                 f"{where} {text} {min(clips)}{more}",
-                file=system.name,
+                file=scores.system,
                 next_step="Give each test clip one row",
             )
 

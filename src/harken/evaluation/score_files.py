@@ -5,37 +5,37 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import math
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
 from harken.data.names import parse_name, without_ending
 from harken.data.truth import Label, Section, Truth
 from harken.data.unpack import unpack
-
-_FILE = re.compile(
-    r"(?P<what>anomaly_score|decision_result)_(?:DCASE\d{4}T2)?(?P<machine>.+?)_(?P<word>section|id)_(?P<section>\d+)"
-    r"(?:_(?P<domain>source|target))?(?:_test)?(?P<rest>_.+)?\.csv$"
+from harken.evaluation.scores import (
+    UNDECIDED,
+    Layout,
+    ScoreRow,
+    Scores,
+    Split,
+    is_table_of_scores,
+    merged_marks,
+    read_scores,
 )
 
-
-@dataclass
-class System:
-    """Scores (and decisions) of one system: section -> clip name without ending -> number.
-
-    by_domain: its files are one a domain, as in 2021. by_id: its sections are machine IDs, as in 2020.
-    """
-
-    name: str
-    scores: dict[Section, dict[str, float]] = field(default_factory=dict)
-    decisions: dict[Section, dict[str, float]] = field(default_factory=dict)
-    by_domain: bool = False
-    by_id: bool = False
+_FILE = re.compile(
+    r"(?P<what>anomaly_score|decision_result|train_score)_(?:DCASE\d{4}T2)?(?P<machine>.+?)_(?P<word>section|id)_"
+    r"(?P<section>\d+)(?:_(?P<domain>source|target))?(?:_test)?(?P<rest>_.+)?\.csv$"
+)
+#: beside score files: what must be said wherever their numbers stand, and what made them
+MARKS = "marks.json"
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,10 @@ class Broken:
     error: HarkenError
 
 
-def read_systems(path: Path) -> tuple[list[System], list[Broken], Truth | None]:
-    """The systems of `path`: a folder of `anomaly_score_*.csv`, a folder or zip of such folders, or one table of
-    several systems (`machine,section,file,domain,anomaly,SYSTEM...`; csv, csv.gz, parquet), which holds the truth too.
+def read_systems(path: Path) -> tuple[list[Scores], list[Broken], Truth | None]:
+    """The systems of `path`: a folder of `anomaly_score_*.csv`, a folder or zip of such folders, `scores.parquet` of a
+    run, or one table of several systems (`machine,section,file,domain,anomaly,SYSTEM...`; csv, csv.gz, parquet), which
+    holds the truth too.
 
     A folder with files of several seeds holds several systems. Raises HarkenError when there is no score at all, or
     the only system is broken.
@@ -57,6 +58,8 @@ def read_systems(path: Path) -> tuple[list[System], list[Broken], Truth | None]:
         with tempfile.TemporaryDirectory() as temporary:
             unpack(path, Path(temporary) / "systems")
             return read_systems(Path(temporary) / "systems")
+    if path.suffix == ".parquet" and is_table_of_scores(path):
+        return [replace(table, system=_full_name(table)) for table in read_scores(path)], [], None
     if path.is_file():
         systems, truth = read_score_table(path)
         return systems, [], truth
@@ -81,27 +84,73 @@ def read_systems(path: Path) -> tuple[list[System], list[Broken], Truth | None]:
     return systems, broken, None
 
 
-def read_system_folder(folder: Path, name: str | None = None) -> list[System]:
-    """Systems of one folder, one for each suffix of its file names (`_seed13711...`)."""
-    systems: dict[str, System] = {}
+def _full_name(table: Scores) -> str:
+    seed = f"seed {table.seed}" if table.seed is not None else ""
+    return ", ".join(filter(None, (table.set, table.system, seed)))
+
+
+@dataclass
+class _Files:
+    """What the score files of one system hold: section -> clip as its row names it -> number."""
+
+    scores: dict[Section, dict[str, float]] = field(default_factory=dict)
+    decisions: dict[Section, dict[str, float]] = field(default_factory=dict)
+    train: dict[Section, dict[str, float]] = field(default_factory=dict)
+    layout: Layout = "section"
+
+    def rows(self) -> list[ScoreRow]:
+        rows = []
+        splits: tuple[tuple[Split, dict[Section, dict[str, float]]], ...] = (
+            ("test", self.scores),
+            ("train", self.train),
+        )
+        for split, sections in splits:
+            for (machine, section), clips in sections.items():
+                decisions = self.decisions.get((machine, section), {}) if split == "test" else {}
+                for clip, score in clips.items():
+                    decision = int(decisions.get(clip, UNDECIDED))
+                    where = f"{machine}/section_{section}/{split}/{clip}"
+                    rows.append(ScoreRow(where, f"{clip}.wav", machine, section, split, score, decision))
+        return rows
+
+
+def read_system_folder(folder: Path, name: str | None = None) -> list[Scores]:
+    """Systems of one folder, one for each suffix of its file names (`_seed13711...`), with the marks of `marks.json`
+    and the held-out scores of `train_score_<machine>_section_<nn>.csv` beside them, where they are there."""
+    systems: dict[str, _Files] = {}
     sources: dict[tuple[str, str, Section, str], Path] = {}
     for file, match in _score_files(folder):
         rest = match["rest"] or ""
-        label = name or folder.absolute().name
-        system = systems.setdefault(rest, System(label + rest))
-        system.by_domain |= match["domain"] is not None
-        system.by_id |= match["word"] == "id"
+        system = systems.setdefault(rest, _Files())
+        if match["domain"] is not None:
+            system.layout = "domain"
+        elif match["word"] == "id":
+            system.layout = "id"
         section = (match["machine"], match["section"])
-        twin = sources.setdefault((rest, match["what"], section, match["domain"] or ""), file)
-        if twin is not file:
-            raise HarkenError(f"scores the same section as {twin.name}", file=file, next_step="Keep one of them")
-        into = system.scores if match["what"] == "anomaly_score" else system.decisions
-        rows = into.setdefault(section, {})
+        other = sources.setdefault((rest, match["what"], section, match["domain"] or ""), file)
+        if other is not file:
+            raise HarkenError(f"scores the same section as {other.name}", file=file, next_step="Keep one of them")
+        kinds = {"anomaly_score": system.scores, "decision_result": system.decisions, "train_score": system.train}
+        rows = kinds[match["what"]].setdefault(section, {})
         for clip, value in read_rows(file, match["section"], decision=match["what"] == "decision_result").items():
             if clip in rows:
                 raise HarkenError(f"{clip} is in another file of this section too", file=file, next_step="Keep one row")
             rows[clip] = value
-    return [system for system in systems.values() if system.scores]
+    about = _read_marks(folder / MARKS)
+    label = name or folder.absolute().name
+    tables = []
+    for rest, files in systems.items():
+        if not files.scores:
+            continue
+        for key, decided in files.decisions.items():
+            strange = decided.keys() - files.scores.get(key, {}).keys()
+            if strange:
+                raise HarkenError(
+                    f"{key[0]} section {key[1]} has decisions for clips without a score: {min(strange)}",
+                    file=folder, next_step="Give each test clip one row",
+                )  # fmt: skip
+        tables.append(Scores.of_rows(files.rows(), label + rest, layout=files.layout, **about))
+    return tables
 
 
 def read_rows(file: Path, section: str, *, decision: bool = False) -> dict[str, float]:
@@ -143,20 +192,20 @@ def read_rows(file: Path, section: str, *, decision: bool = False) -> dict[str, 
                 f"line {number}: {clip} is of section {name.section}", file=file, next_step="Move the row"
             )
         if clip in rows:
-            raise HarkenError(f"line {number}: {clip} is there twice", file=file, next_step="Keep one row a clip")
+            raise HarkenError(f"line {number}: {clip} is there twice", file=file, next_step="Keep one row per clip")
         rows[clip] = value
     if not rows:
-        raise HarkenError("is empty", file=file, next_step="Write one row a clip")
+        raise HarkenError("is empty", file=file, next_step="Write one row per clip")
     return rows
 
 
-def read_score_table(file: Path) -> tuple[list[System], Truth | None]:
+def read_score_table(file: Path) -> tuple[list[Scores], Truth | None]:
     """Systems of a table with the columns `machine`, `section`, `file`, optionally `domain` and `anomaly` (then the
-    table is its own truth), and one column a system. Raises HarkenError for anything else."""
+    table is its own truth), and one column per system. Raises HarkenError for anything else."""
     columns = _columns(file)
     if not {"machine", "section", "file"} <= columns.keys():
         raise HarkenError(
-            "is no table of scores: it needs the columns machine, section, file and one a system",
+            "is no table of scores: it needs the columns machine, section, file and one per system",
             file=file,
             next_step="Name a folder of anomaly_score_*.csv, or such a table",
         )
@@ -169,11 +218,11 @@ def read_score_table(file: Path) -> tuple[list[System], Truth | None]:
         domains = columns.get("domain") or ["unknown"] * len(clips)
         for section, clip, anomaly, domain in zip(sections, clips, columns["anomaly"], domains, strict=True):
             if clip in truth.labels.get(section, {}):
-                raise HarkenError(f"{section[0]}: {clip} is there twice", file=file, next_step="Keep one row a clip")
+                raise HarkenError(f"{section[0]}: {clip} is there twice", file=file, next_step="Keep one row per clip")
             truth.add(section, clip, Label(anomaly in ("1", "1.0", "True", "true"), domain))
     systems = []
     for name in columns.keys() - {"machine", "section", "file", "domain", "anomaly"}:
-        system = System(name)
+        files = _Files()
         for section, clip, cell in zip(sections, clips, columns[name], strict=True):
             try:
                 value = float(cell)
@@ -183,26 +232,99 @@ def read_score_table(file: Path) -> tuple[list[System], Truth | None]:
                 raise HarkenError(
                     f"{section[0]}: {clip} has the score {cell!r} of {name}", file=file, next_step="Give a finite one"
                 )
-            rows = system.scores.setdefault(section, {})
+            rows = files.scores.setdefault(section, {})
             if clip in rows:
-                raise HarkenError(f"{section[0]}: {clip} is there twice", file=file, next_step="Keep one row a clip")
+                raise HarkenError(f"{section[0]}: {clip} is there twice", file=file, next_step="Keep one row per clip")
             rows[clip] = value
-        systems.append(system)
+        systems.append(Scores.of_rows(files.rows(), name))
     if not systems:
-        raise HarkenError("has no column with scores", file=file, next_step="Add one column a system")
-    return sorted(systems, key=lambda system: system.name), truth
+        raise HarkenError("has no column with scores", file=file, next_step="Add one column per system")
+    return sorted(systems, key=lambda system: system.system), truth
 
 
-def write_rows(file: Path, rows: Mapping[str, float | int]) -> None:
-    """`clip.wav,number` lines without a header, in the order of names; numbers survive reading unchanged."""
-    text = "".join(f"{clip}.wav,{value!r}\n" for clip, value in sorted(rows.items()))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, text.encode())
+def score_files(scores: Scores, *, train: bool = True) -> dict[str, bytes]:
+    """File name -> contents in the official layout: `anomaly_score_*` and `decision_result_*` of every section with
+    decisions; `train_score_*` with the held-out scores, and `marks.json`. Without `train` the official files alone, and
+    `marks.json` only where there is a mark."""
+    files: dict[str, bytes] = {}
+    for key in scores.sections():
+        for what, rows in (("anomaly_score", scores.by_name(key)), ("decision_result", scores.decisions(key))):
+            for name, inside in _by_domain(official_name(what, key), rows, scores.layout).items():
+                if inside:
+                    files[name] = rows_as_bytes(inside)
+    if train:
+        for key in scores.sections("train"):
+            files[f"train_score_{key[0]}_section_{key[1]}.csv"] = rows_as_bytes(scores.by_name(key, "train"))
+    if train or scores.marks:
+        about: dict[str, Any] = {"marks": dict(scores.marks), "digest": scores.digest, "fitted_on": scores.fitted_on}
+        files[MARKS] = (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode()
+    return files
+
+
+def write_score_files(scores: Scores, folder: Path) -> list[str]:
+    """Write the files of `score_files`; returns their names. Raises HarkenError where they cannot be written."""
+    files = score_files(scores)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            write_atomically(folder / name, data)
+    except OSError as error:
+        raise HarkenError(
+            f"cannot be written ({error.strerror})", file=folder, next_step="Name another folder"
+        ) from None
+    return sorted(files)
+
+
+def rows_as_bytes(rows: Mapping[str, float | int]) -> bytes:
+    """`clip.wav,number` lines without a header, in the order of names; numbers survive reading unchanged.
+
+    Raises HarkenError for a name that is no text.
+    """
+    text = io.StringIO()
+    plain, quoted = csv.writer(text, lineterminator="\n"), csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for clip, value in sorted(rows.items()):
+        # A carriage return alone is taken for the end of a line, unless it is in quotes.
+        (quoted if "\r" in clip else plain).writerow((f"{clip}.wav", value))
+    try:
+        return text.getvalue().encode()
+    except UnicodeEncodeError:
+        name = next(clip for clip in rows if not clip.isprintable())
+        raise HarkenError(f"the name {name!r} is no text", next_step="Rename the recording") from None
 
 
 def official_name(what: str, section: Section) -> str:
     """`anomaly_score_fan_section_00_test.csv`; what is `anomaly_score` or `decision_result`."""
     return f"{what}_{section[0]}_section_{section[1]}_test.csv"
+
+
+def _by_domain(whole: str, rows: Mapping[str, float | int], layout: Layout) -> dict[str, dict[str, float | int]]:
+    """One file, or one per domain as in 2021."""
+    if layout != "domain":
+        return {whole: dict(rows)}
+    files: dict[str, dict[str, float | int]] = {}
+    for clip, value in rows.items():
+        name = parse_name(clip)
+        domain = name.domain if name is not None else "unknown"
+        file = whole.replace("_test.csv", f"_{domain}_test.csv") if domain != "unknown" else whole
+        files.setdefault(file, {})[clip] = value
+    return files
+
+
+def _read_marks(file: Path) -> dict[str, Any]:
+    """Marks, digest and what a model was fitted on, of `marks.json`; nothing where there is none."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise HarkenError(f"cannot be read ({error})", file=file, next_step="Write the scores again") from None
+    marks = data.get("marks", {}) if isinstance(data, dict) else None
+    if not isinstance(marks, dict) or not all(isinstance(reason, str) for reason in marks.values()):
+        raise HarkenError("does not say mark: reason", file=file, next_step='Write {"marks": {"tuned on test": "why"}}')
+    fitted_on = data.get("fitted_on", "section")
+    if fitted_on not in ("section", "machine"):
+        raise HarkenError(f"is fitted on {fitted_on!r}", file=file, next_step="Write section or machine")
+    return {"marks": merged_marks([marks]), "digest": str(data.get("digest", "")), "fitted_on": fitted_on}
 
 
 def _score_files(folder: Path) -> list[tuple[Path, re.Match[str]]]:

@@ -6,7 +6,7 @@ import io
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from harken.core.files import write_atomically
 from harken.data.clips import Clip
 from harken.data.names import without_ending
 from harken.data.truth import Section
-from harken.evaluation.score_files import System, official_name, read_system_folder
+from harken.evaluation.score_files import read_system_folder, score_files
+from harken.evaluation.scores import Scores
 
 MOST_SYSTEMS = 4
 #: Lastname_ABBREVIATION_task2
@@ -134,7 +135,8 @@ def write_submission(
     """Check the systems and write `task2/<team>_<n>/...` of each into one zip; returns the names in it.
 
     team: `Lastname_ABBR_task2`; systems get `_1` to `_4` in the order given. expected: the test clips; each system must
-    score and decide every one of them exactly once. report: the technical report (pdf), put beside the systems.
+    score and decide every one of them exactly once. report: the technical report (pdf), put beside the systems. The
+    marks of a system that has some are beside its files, in `marks.json`.
     The same input gives the same bytes. Raises HarkenError for anything that the rules do not allow.
     """
     if not _TEAM.match(team):
@@ -157,11 +159,8 @@ def write_submission(
         label = f"{team}_{number}"
         system = _one_system(entry)
         _check_clips(system, entry, wanted)
-        for section in sorted(wanted):
-            scores, decisions = system.scores[section], system.decisions[section]
-            files[f"task2/{label}/{official_name('anomaly_score', section)}"] = _rows(scores)
-            whole = {name: int(value) for name, value in decisions.items()}
-            files[f"task2/{label}/{official_name('decision_result', section)}"] = _rows(whole)
+        for name, data in score_files(replace(system, layout="section"), train=False).items():
+            files[f"task2/{label}/{name}"] = data
         files[f"task2/{label}/{label}.meta.yaml"] = _meta(label, entry).encode()
     if report is not None:
         try:
@@ -172,7 +171,7 @@ def write_submission(
     return sorted(files)
 
 
-def _one_system(entry: Entry) -> System:
+def _one_system(entry: Entry) -> Scores:
     systems = read_system_folder(entry.folder, entry.name)
     if len(systems) != 1:
         raise HarkenError(
@@ -182,11 +181,11 @@ def _one_system(entry: Entry) -> System:
     return systems[0]
 
 
-def _check_clips(system: System, entry: Entry, wanted: Mapping[Section, set[str]]) -> None:
-    for what, sections in (("scores", system.scores), ("decisions", system.decisions)):
-        for section in sorted(wanted.keys() | sections.keys()):
+def _check_clips(system: Scores, entry: Entry, wanted: Mapping[Section, set[str]]) -> None:
+    for what, rows in (("scores", system.by_name), ("decisions", system.decisions)):
+        for section in sorted(wanted.keys() | set(system.sections())):
             where = f"{section[0]} section {section[1]}"
-            there, needed = set(sections.get(section, ())), wanted.get(section, set())
+            there, needed = set(rows(section)), wanted.get(section, set())
             for clips, text in ((needed - there, f"has no {what} for"), (there - needed, f"has {what} for unknown")):
                 if clips:
                     raise HarkenError(
@@ -229,10 +228,6 @@ def _check_keys(given: Mapping[str, Any], known: Mapping[str, Any], prefix: str)
             names = [f"{prefix}{name}" for name in known]
             hint = did_you_mean(f"{prefix}{key}", names, f"There are: {', '.join(known)}")
             raise HarkenError(f"meta.yaml: unknown key {prefix}{key}", next_step=hint)
-
-
-def _rows(rows: Mapping[str, float | int]) -> bytes:
-    return "".join(f"{clip}.wav,{value!r}\n" for clip, value in sorted(rows.items())).encode()
 
 
 def _zip(files: Mapping[str, bytes]) -> bytes:

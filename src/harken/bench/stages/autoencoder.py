@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,8 +15,10 @@ from harken.core.extras import require_packages
 
 
 class AutoencoderStage(Stage):
-    """`model.safetensors`: the state of a fitted `Reconstruction`."""
+    """`model.safetensors`: the state of a fitted `Reconstruction`; `held_out.json`: mode -> training clip -> score, see
+    `Reconstruction.held_out_`."""
 
+    version = 2
     makes = "autoencoder"
     inputs: ClassVar = {"frames": Input("frames")}
     seeded = True
@@ -42,7 +46,7 @@ class AutoencoderStage(Stage):
         arrays = read_arrays(folder / "frames.safetensors")
         row_of = {clip_id: row for row, clip_id in enumerate(kept)}
         rows = [
-            (row_of[clip.clip_id], clip.domain)
+            (row_of[clip.clip_id], clip.domain, clip.clip_id)
             for section in by_section(context.clips, split="train").values()
             for clip in (context.clips[row] for row in section)
             if clip.clip_id in row_of
@@ -54,8 +58,8 @@ class AutoencoderStage(Stage):
         model = Reconstruction(seed=context.seed, **parameters.model_dump())
         try:
             model.fit(
-                [frames_of(arrays, row) for row, _ in rows],
-                [domain for _, domain in rows],
+                [frames_of(arrays, row) for row, *_ in rows],
+                [domain for _, domain, _ in rows],
                 progress=lambda epoch, epochs, *_: context.progress(epoch, epochs),
                 checkpoint=context.scratch / "training.safetensors",
             )
@@ -64,6 +68,15 @@ class AutoencoderStage(Stage):
                 str(error), file=context.clips[0].machine, next_step="Check its training clips"
             ) from error
         write_arrays(context.out / "model.safetensors", **model.state())
+        held_out = {
+            mode: {
+                clip_id: score
+                for (*_, clip_id), score in zip(rows, scores.tolist(), strict=True)
+                if math.isfinite(score)
+            }
+            for mode, scores in model.held_out_.items()
+        }
+        (context.out / "held_out.json").write_text(json.dumps(held_out))
 
 
 def frames_of(arrays: dict[str, Any], row: int) -> np.ndarray:

@@ -74,7 +74,7 @@ class Stage(ABC):
     """A kind of stage. Its files depend on parameters, inputs, clips and seed alone, to the last bit.
 
     version: raised whenever the same input would give other files. makes: what its files are, by which other stages
-    know whether they can read them; `scores` are `scores.parquet` of `Scored` rows. inputs: what it reads, by the names
+    know whether they can read them; `scores` are `scores.parquet`, see `Scores`. inputs: what it reads, by the names
     that `Context.inputs` has. scope: made for each machine, or once for `all` of them.
     seeded: draws random numbers. spread: uses several processes itself; other stages run beside each other.
     listens: opens the recordings, and not only its inputs. shards: has `run_shard`.
@@ -107,6 +107,16 @@ class Stage(ABC):
     def uses_test_labels(cls, parameters: Any) -> bool:
         """Whether it is given test clips with their labels: what depends on it is named `tuned on test`."""
         return False
+
+    @classmethod
+    def scored_sections(
+        cls, parameters: Any, clips: Sequence[Clip], inputs: Sequence[frozenset[str]]
+    ) -> frozenset[str]:
+        """Of a stage that makes scores: the sections of a machine that it will score, as far as its clips tell before
+        any of them was opened. inputs: those of the scores that it reads. Default: the sections that all of them score,
+        or all with test clips."""
+        sections = frozenset(clip.section for clip in clips if clip.split == "test")
+        return sections.intersection(*inputs)
 
     @classmethod
     @abstractmethod

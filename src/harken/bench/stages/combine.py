@@ -6,20 +6,27 @@ import json
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harken.bench.stages.base import Context, Input, Settings, Stage
-from harken.bench.stages.tables import Scored, read_arrays, read_scores, write_arrays, write_scores
 from harken.core.errors import HarkenError
+from harken.data.truth import Section
 from harken.detection.calibration import Calibration, parse_rate
+from harken.evaluation.scores import UNDECIDED, ScoreRow, Scores, read_scores, write_scores
+
+#: training clips with held-out scores of every member, to combine its test clips
+_FEWEST = 3
 
 
 class CombineStage(Stage):
-    """`scores.parquet`, `train_scores.safetensors` and `thresholds.json`, as of detect.
+    """`scores.parquet`, `thresholds.json` and `notes.json`, as of detect.
 
     score(x) = sum_j w_j (s_j(x) - m_j) / v_j, with m_j and v_j the mean and deviation of member j's held-out scores of
-    the training clips of that section.
+    the training clips of that section (of the whole machine, where its model was fitted on that). Held-out scores are
+    those of the training clips of which every member has one. A section that a member does not score is left out.
     """
 
+    version = 2
     makes = "scores"
     inputs: ClassVar = {"scores": Input("scores", many=True)}
 
@@ -38,38 +45,63 @@ class CombineStage(Stage):
             raise HarkenError(
                 f"{count} members need as many weights, none below zero and not all zero", next_step="Correct weights"
             )
-        weights = weights / weights.sum()
         rate = parse_rate(parameters.false_alarms, clip_seconds=10.0)
-        members = [read_arrays(folder / "train_scores.safetensors") for folder in folders]
-        scored = [{row.clip_id: row for row in read_scores(folder)} for folder in folders]
-        sections = [section for section in members[0] if all(section in member for member in members)]
-        held_out: dict[str, np.ndarray] = {}
-        spread: dict[str, list[tuple[float, float]]] = {}
+        members = [table for folder in folders for table in read_scores(folder / "scores.parquet")]
+        keys = [key for key in members[0].sections() if all(key in member.sections() for member in members)]
+        notes = [
+            f"{key[0]} section {key[1]}: not all members have scores of it"
+            for key in sorted({key for member in members for key in member.sections()} - {*keys})
+        ]
+        if not keys and notes:
+            raise HarkenError(
+                "the members score no section in common", file=context.clips[0].machine,
+                next_step="Combine detectors that score the same sections",
+            )  # fmt: skip
+        rows: list[ScoreRow] = []
         thresholds: dict[str, float] = {}
-        for section in sections:
-            scores = [np.asarray(member[section], dtype=np.float64) for member in members]
-            if len({len(values) for values in scores}) > 1:
-                raise HarkenError(
-                    "members have learned from different clips",
-                    file=f"{context.clips[0].machine} section {section}",
-                    next_step="Combine detectors of the same recordings",
-                )
-            spread[section] = [(values.mean(), values.std() or 1.0) for values in scores]
-            held_out[section] = np.sum(
-                [w * (s - m) / v for w, s, (m, v) in zip(weights, scores, spread[section], strict=True)], axis=0
-            )
-            thresholds[section] = Calibration.fit(held_out[section]).threshold(rate)
-        rows = []
-        for clip_id, row in scored[0].items():
-            section = row.section if row.section in spread else "all sections"
-            if section not in spread or not all(clip_id in one for one in scored):
-                continue
-            score = sum(
-                w * (one[clip_id].score - m) / v
-                for w, one, (m, v) in zip(weights, scored, spread[section], strict=True)
-            )
-            decision = int(score > thresholds[section])
-            rows.append(Scored(clip_id, row.machine, row.section, row.file, float(score), decision))
-        write_scores(context.out, rows)
-        write_arrays(context.out / "train_scores.safetensors", **held_out)
+        held_out: dict[str, ScoreRow] = {}
+        for key in keys:
+            test, train = _combined(members, key, weights / weights.sum())
+            thresholds[key[1]] = Calibration.fit([row.score for row in train]).threshold(rate)
+            rows += [row._replace(decision=int(row.score > thresholds[key[1]])) for row in test]
+            held_out |= {row.clip_id: row for row in train}
+        wide = all(member.fitted_on == "machine" for member in members)
+        table = Scores.of_rows([*rows, *held_out.values()], fitted_on="machine" if wide else "section")
+        write_scores(table, context.out / "scores.parquet")
         (context.out / "thresholds.json").write_text(json.dumps(thresholds))
+        (context.out / "notes.json").write_text(json.dumps(notes))
+
+
+def _combined(
+    members: list[Scores], key: Section, weights_M: NDArray[np.float64]
+) -> tuple[list[ScoreRow], list[ScoreRow]]:
+    """Test and training clips of a section. Raises HarkenError where too few training clips are common to all."""
+    where = f"{key[0]} section {key[1]}"
+    spread = []
+    for member in members:
+        train_T = member.held_out(key).score_N
+        if len(train_T) < _FEWEST:
+            raise HarkenError(
+                f"a member has {len(train_T)} held-out scores of training clips", file=where,
+                next_step="Combine systems that have held-out scores",
+            )  # fmt: skip
+        spread.append((train_T.mean(), train_T.std() or 1.0))
+
+    def mixed(tables: list[Scores]) -> list[ScoreRow]:
+        scores = [dict(zip(table.clip_id, table.score_N.tolist(), strict=True)) for table in tables]
+        rows = []
+        for row in tables[0].rows():
+            if all(row.clip_id in of for of in scores):
+                terms = zip(weights_M, scores, spread, strict=True)
+                score = float(sum(w * (of[row.clip_id] - m) / v for w, of, (m, v) in terms))
+                rows.append(row._replace(score=score, decision=UNDECIDED))
+        return rows
+
+    train = mixed([member.held_out(key) for member in members])
+    if len(train) < _FEWEST:
+        raise HarkenError(
+            "members have learned from different clips",
+            file=where,
+            next_step="Combine detectors of the same recordings",
+        )
+    return mixed([member.part(key) for member in members]), train

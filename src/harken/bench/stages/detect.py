@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from harken.bench.stages.base import Context, Input, Settings, Stage
-from harken.bench.stages.tables import Scored, by_section, read_arrays, read_ids, write_arrays, write_scores
+from harken.bench.stages.tables import by_section, read_arrays, read_ids, score_rows
 from harken.core.errors import HarkenError
 from harken.core.plugins import blamed, check_name, code_identity
 from harken.core.threads import one_thread
-from harken.data.clips import origins
+from harken.data.clips import Clip, origins
 from harken.detection import create_detector, list_detectors
 from harken.detection.calibration import Calibration, parse_rate
+from harken.evaluation.scores import ScoreRow, Scores, write_scores
+
+#: training clips that a detector needs
+FEWEST = 3
 
 
 class DetectStage(Stage):
-    """`scores.parquet` of the test clips; `train_scores.safetensors`: held-out scores of the training clips, a
-    section; `thresholds.json`; `notes.json`: sections that could not be learned. Learns from training clips only; those
-    of its input `clips` are some of them, but have no part in thresholds and held-out scores."""
+    """`scores.parquet`: scores of the test clips and held-out scores of the training clips; `thresholds.json`;
+    `notes.json`: sections that could not be learned. Learns from training clips only; those of its input `clips` are
+    some of them, but have no part in thresholds and held-out scores."""
+
+    version = 2
 
     makes = "scores"
     inputs: ClassVar = {"embeddings": Input("embeddings"), "clips": Input("clips", optional=True, many=True)}
@@ -49,6 +56,16 @@ class DetectStage(Stage):
         return code_identity(parameters.detector, parameters.parameters)
 
     @classmethod
+    def scored_sections(
+        cls, parameters: Any, clips: Sequence[Clip], inputs: Sequence[frozenset[str]]
+    ) -> frozenset[str]:
+        """Those with training clips enough; where a model is fitted on a machine, all of them or none."""
+        train, test = by_section(clips, split="train"), by_section(clips, split="test")
+        if parameters.model == "machine":
+            return frozenset(test if sum(map(len, train.values())) >= FEWEST else ())
+        return frozenset(section for section in test if len(train.get(section, ())) >= FEWEST)
+
+    @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
         folder = context.folder("embeddings")
         kept, _ = read_ids(folder)
@@ -68,14 +85,13 @@ class DetectStage(Stage):
                 for split, sections in groups.items()
             }
         origin_of = origins(context.clips)
-        scored: list[Scored] = []
-        held_out: dict[str, np.ndarray] = {}
+        scored: list[ScoreRow] = []
         thresholds: dict[str, float] = {}
         left_out: list[HarkenError] = []
         for section, test in sorted(groups["test"].items()):
             train = groups["train"].get(section, [])
             where = f"{context.clips[0].machine} section {section}"
-            if len(train) < 3:
+            if len(train) < FEWEST:
                 cause = f"{len(train)} training clips are too few to learn from"
                 step = "Download the training data too, or leave the machine out with --machines"
                 left_out.append(HarkenError(cause, file=where, next_step=step))
@@ -95,19 +111,18 @@ class DetectStage(Stage):
                 with one_thread(), blamed(parameters.detector):
                     detector.fit(vectors["train"], [context.clips[row].domain for row in train], blocks_N)
                     values = detector.score(vectors["test"])
-                    for found, rows in ((detector.train_scores_, train), (values, test)):
-                        if np.shape(found) != (len(rows),) or not np.isfinite(found).all():
-                            raise ValueError("its scores are not one finite number a clip")
+                    for scores_N, clips in ((detector.train_scores_, train), (values, test)):
+                        if np.shape(scores_N) != (len(clips),) or not np.isfinite(scores_N).all():
+                            raise ValueError("its scores are not one finite number per clip")
             except ValueError as error:
                 raise HarkenError(str(error), file=where, next_step="Check its training clips") from error
             # Test clips are recordings: what was made of others says nothing of their scores.
-            held_out[section] = detector.train_scores_[recorded_N] if recorded_N.any() else detector.train_scores_
-            thresholds[section] = Calibration.fit(held_out[section]).threshold(rate)
-            for row, score in zip(test, values, strict=True):
-                clip = context.clips[row]
-                decision = int(score > thresholds[section])
-                scored.append(Scored(clip.clip_id, clip.machine, clip.section, clip.path.name, float(score), decision))
-        write_scores(context.out, scored)
+            counted_N = recorded_N if recorded_N.any() else np.ones(len(train), dtype=bool)
+            held_out_T = detector.train_scores_[counted_N]
+            thresholds[section] = Calibration.fit(held_out_T).threshold(rate)
+            scored += score_rows([context.clips[row] for row in test], values, thresholds[section])
+            counted = [context.clips[row] for row, counts in zip(train, counted_N, strict=True) if counts]
+            scored += score_rows(counted, held_out_T)
+        write_scores(Scores.of_rows(scored, fitted_on=parameters.model), context.out / "scores.parquet")
         (context.out / "notes.json").write_text(json.dumps([str(error) for error in left_out]))
-        write_arrays(context.out / "train_scores.safetensors", **held_out)
         (context.out / "thresholds.json").write_text(json.dumps(thresholds))

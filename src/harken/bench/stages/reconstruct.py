@@ -7,12 +7,15 @@ from typing import Any, ClassVar, Literal
 
 from harken.bench.stages.autoencoder import frames_of
 from harken.bench.stages.base import Context, Input, Settings, Stage
-from harken.bench.stages.tables import Scored, by_section, read_arrays, read_ids, write_scores
+from harken.bench.stages.tables import by_section, read_arrays, read_ids, score_rows
+from harken.evaluation.scores import Scores, write_scores
 
 
 class ReconstructStage(Stage):
-    """`scores.parquet` of the test clips, decided at the gamma threshold that the training left."""
+    """`scores.parquet`: of the test clips, decided at the gamma threshold that the training left, and what there is of
+    held-out scores: see `Reconstruction.held_out_`."""
 
+    version = 2
     makes = "scores"
     inputs: ClassVar = {"autoencoder": Input("autoencoder"), "frames": Input("frames")}
 
@@ -35,13 +38,9 @@ class ReconstructStage(Stage):
         test = by_section(context.clips, split="test")
         clips = [context.clips[row] for rows in test.values() for row in rows if context.clips[row].clip_id in row_of]
         values = model.score([frames_of(arrays, row_of[clip.clip_id]) for clip in clips])
-        write_scores(
-            context.out,
-            [
-                Scored(
-                    clip.clip_id, clip.machine, clip.section, clip.path.name, float(score), int(score > model.threshold)
-                )
-                for clip, score in zip(clips, values, strict=True)
-            ],
-        )
+        rows = score_rows(clips, values, model.threshold)
+        held_out = json.loads((context.folder("autoencoder") / "held_out.json").read_text()).get(parameters.mode, {})
+        known = [clip for clip in context.clips if clip.clip_id in held_out]
+        rows += score_rows(known, [held_out[clip.clip_id] for clip in known])
+        write_scores(Scores.of_rows(rows, fitted_on="machine"), context.out / "scores.parquet")
         (context.out / "thresholds.json").write_text(json.dumps({"all sections": model.threshold}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from harken.core.errors import HarkenError
 from harken.data.clips import Clip
 from harken.data.table import read_table, write_table
+from harken.evaluation.scores import UNDECIDED, ScoreRow
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,6 @@ class Quarantined:
 
     clip_id: str
     reason: str
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One test clip. decision: 1 = anomalous."""
-
-    clip_id: str
-    machine: str
-    section: str
-    file: str
-    score: float
-    decision: int
 
 
 def write_arrays(file: Path, **arrays: NDArray[np.generic]) -> None:
@@ -92,23 +80,22 @@ def write_embeddings(
     write_ids(folder, kept, aside)
 
 
-def write_scores(folder: Path, rows: Sequence[Scored]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = {
-        name: [getattr(row, name) for row in rows]
-        for name in ("clip_id", "machine", "section", "file", "score", "decision")
-    }
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns), sink, compression="zstd")
-    (folder / "scores.parquet").write_bytes(sink.getvalue())
-
-
-def read_scores(folder: Path) -> list[Scored]:
-    import pyarrow.parquet as pq
-
-    return [Scored(**row) for row in pq.read_table(folder / "scores.parquet").to_pylist()]
+def score_rows(
+    clips: Sequence[Clip], scores_N: Sequence[float] | NDArray[np.float64], threshold: float | None = None
+) -> list[ScoreRow]:
+    """Rows of the table of scores: of test clips, decided at a threshold, or held-out scores of training clips."""
+    return [
+        ScoreRow(
+            clip.clip_id,
+            clip.path.name,
+            clip.machine,
+            clip.section,
+            "train" if clip.split == "train" else "test",
+            float(score),
+            UNDECIDED if threshold is None else int(score > threshold),
+        )
+        for clip, score in zip(clips, scores_N, strict=True)
+    ]
 
 
 def by_section(clips: Sequence[Clip], *, split: str, derived: bool = False) -> dict[str, list[int]]:
