@@ -25,9 +25,10 @@ from harken.core.plugins import blamed, code_sha256
 from harken.core.threads import one_thread
 from harken.embeddings.sketch import Sketch, make_sketch
 from harken.encoders import create_encoder, encoder_class
-from harken.encoders.base import Encoder
+from harken.encoders.base import Encoder, FrontEnd, Spectrogram
 from harken.encoders.pooling import check_pooling, pool
 from harken.encoders.spectral import Spectral
+from harken.encoders.spectrogram_file import read_spectrogram
 
 Float32 = NDArray[np.float32]
 
@@ -149,7 +150,8 @@ class ClipFeatures:
     embedding: (D,) float32, the vectors of the channels that are listened to, one after the other.
     sketch_BC: (bands, columns) uint8, a coarse spectrogram averaged over the same channels, whatever the encoder: it is
         what explanations compare with.
-    level_db: RMS level as recorded, dBFS. sha256: of the file's bytes.
+    level_db: RMS level as recorded, dBFS. sha256: of the file's bytes. Of a spectrogram the sketch
+        is empty and the level nan.
     """
 
     embedding: Float32
@@ -233,6 +235,12 @@ class Embedder:
                 frames += list(encoded.features_BLTD[0, :, : int(encoded.lengths_B[0])])
         return frames
 
+    def encode_spectrogram(self, spectrogram: Spectrogram) -> list[Float32]:
+        """As `encode`, of a spectrogram that stands for one channel. Raises ValueError as the encoder's."""
+        with blamed(self.spec.encoder):
+            encoded = self.encoder.encode_spectrogram([spectrogram], layers=self.layers)
+        return list(encoded.features_BLTD[0, :, : int(encoded.lengths_B[0])])
+
     def pool(self, frames: Sequence[Float32]) -> Float32:
         """What `encode` gives -> (D,) float32, the pooled vectors one after the other."""
         encoder = self.encoder
@@ -264,12 +272,7 @@ class Embedder:
             frames = self.encode(self.waveform(sound.wave_CT))
             embedding = self.pool(frames)
             log_mel_TM = _mean_over_channels(frames) if self.encodes_sketch else self.log_mel(sound.wave_CT)
-        if not np.isfinite(embedding).all():
-            raise AudioError(
-                "gives an embedding that is not finite",
-                file=sound.name,
-                next_step="Remove it, and verify the weights",
-            )
+        _check_finite(embedding, sound.name)
         return ClipFeatures(
             embedding=embedding,
             sketch_BC=make_sketch(log_mel_TM),
@@ -291,6 +294,51 @@ class Embedder:
             return features
         others = [embedder.analyse(source, name, sample_rate=sample_rate).embedding for embedder in self.more]
         return replace(features, embedding=np.concatenate([features.embedding, *others]))
+
+    def analyse_spectrogram(self, data: bytes, name: str | Path) -> ClipFeatures:
+        """The bytes of a file of `write_spectrogram` -> `ClipFeatures`, without a sketch.
+
+        Raises AudioError for what cannot be used, and for spectrograms of another front end than the encoder's.
+        """
+        front_end, spectrogram = read_spectrogram(data, name)
+        check_front_end(self.spec, self.encoder, front_end, name)
+        longest = self.listening.limits.seconds
+        if spectrogram.samples > longest * front_end.sample_rate:
+            raise AudioError(f"is of a clip longer than {longest:g} s", file=name, next_step="Make shorter ones")
+        with one_thread():
+            try:
+                embedding = self.pool(self.encode_spectrogram(spectrogram))
+            except ValueError as error:
+                raise AudioError(str(error), file=name, next_step="Make it again") from error
+        _check_finite(embedding, name)
+        return ClipFeatures(
+            embedding=embedding,
+            sketch_BC=np.zeros((0, 0), dtype=np.uint8),
+            level_db=float("nan"),
+            seconds=spectrogram.samples / front_end.sample_rate,
+            sha256=hashlib.sha256(data).hexdigest(),
+            findings=(),
+        )
+
+
+def check_front_end(spec: EmbeddingSpec, encoder: Encoder, front_end: FrontEnd, name: str | Path) -> None:
+    """Raise AudioError, about `name`, unless spectrograms of this front end can stand for what the spec listens to."""
+    step = "Make it for this encoder, or leave the stage that makes it out of from"
+    if not encoder.takes_spectrograms:
+        raise AudioError(f"is a spectrogram, and {spec.encoder} takes none", file=name, next_step=step)
+    if encoder.front_end() != front_end:
+        what = f"is a spectrogram of the front end of {front_end}, not of {encoder.front_end()}"
+        raise AudioError(what, file=name, next_step=step)
+    if spec.channels > 1 and spec.microphones == "all":
+        what = f"is a spectrogram of one channel, and {spec.channels} are listened to"
+        raise AudioError(what, file=name, next_step="Listen to one of the microphones")
+
+
+def _check_finite(embedding_D: Float32, name: str | Path) -> None:
+    if not np.isfinite(embedding_D).all():
+        raise AudioError(
+            "gives an embedding that is not finite", file=name, next_step="Remove it, and verify the weights"
+        )
 
 
 def _encodes_sketch(spec: EmbeddingSpec) -> bool:

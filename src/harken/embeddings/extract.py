@@ -6,7 +6,7 @@ import hashlib
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,6 +41,7 @@ class _Job:
     limits: Limits
     formats: frozenset[str]
     store: Path | None
+    spectrograms: frozenset[Path]
 
 
 def extract(
@@ -54,16 +55,18 @@ def extract(
     limits: Limits = Limits(),
     formats: frozenset[str] = DEFAULT_FORMATS,
     embedder: Embedder | None = None,
+    spectrograms: Collection[Path] = (),
 ) -> Iterator[Extracted]:
     """Features of each path, in the order given; memory does not grow with their number.
 
     store: folder of an `EmbeddingStore`; what it holds already is not computed again.
     workers: processes (default: one a core); 0 works in this process, without protection from a recording
         that crashes or hangs the decoder. embedder: of this spec and weights, if there is one already; used in this
-        process. timeout: seconds after which a recording is given up.
+        process. timeout: seconds after which a recording is given up. spectrograms: which of the paths are those of
+        spectrograms (`encoders.spectrogram_file`).
     A recording that cannot be used comes back with its error; the others are not affected.
     """
-    job = _Job(spec, weights, limits, formats, None if store is None else Path(store))
+    job = _Job(spec, weights, limits, formats, None if store is None else Path(store), frozenset(spectrograms))
     if store is not None:
         EmbeddingStore(store, spec)
     names = [Path(path) for path in paths]
@@ -168,7 +171,8 @@ class _Worker:
                     return Extracted(path, found, cached=True)
             if self.embedder is None:
                 self.embedder = Embedder(job.spec, job.weights, limits=job.limits, formats=job.formats)
-            features = self.embedder.analyse(data, path)
+            spectrogram = path in job.spectrograms
+            features = (self.embedder.analyse_spectrogram if spectrogram else self.embedder.analyse)(data, path)
             if self.store is not None:
                 # A full disk costs the next run some time, not this one its result.
                 with suppress(OSError):

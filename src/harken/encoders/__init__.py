@@ -1,6 +1,6 @@
 """Waveform -> embedding. One self-contained file per architecture, registered by name (`registry`)."""
 
-from harken.encoders.base import Embedding, Encoder, Spectrogram
+from harken.encoders.base import Embedding, Encoder, FrontEnd, Spectrogram
 from harken.encoders.frame_encoder import FrameEncoder
 from harken.encoders.registry import create_encoder, encoder_class, list_encoders, register_encoder, tiny_config
 
@@ -8,6 +8,7 @@ __all__ = [
     "Embedding",
     "Encoder",
     "FrameEncoder",
+    "FrontEnd",
     "Spectrogram",
     "create_encoder",
     "encoder_class",

@@ -40,6 +40,22 @@ class Spectrogram:
     samples: int
 
 
+@dataclass(frozen=True)
+class FrontEnd:
+    """What decides spectrograms beside the sound: an encoder takes those of a front end that is equal to its own.
+
+    encoder: name of the architecture. sample_rate: of the waveform, in Hz. digest: of the settings and learned arrays
+    that the spectrogram depends on; networks of different sizes may have the same front end.
+    """
+
+    encoder: str
+    sample_rate: int
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.encoder} at {self.sample_rate} Hz ({self.digest[:8]})"
+
+
 def valid_lengths(
     who: str, waveform_BT: Float32, lengths_B: NDArray[np.int64] | None, min_samples: int
 ) -> NDArray[np.int64]:
@@ -130,6 +146,10 @@ class Encoder(ABC):
         Raises ValueError for an unknown layer or a waveform shorter than `min_samples`.
         """
 
+    def front_end(self) -> FrontEnd:
+        """Whose spectrograms it takes. Raises ValueError for encoders without a spectrogram (`takes_spectrograms`)."""
+        raise ValueError(f"{self.name} has no spectrogram that its features could be made of")
+
     def spectrogram(self, waveform_BT: Float32, lengths_B: NDArray[np.int64] | None = None) -> list[Spectrogram]:
         """What the front end makes of each clip. `encode_spectrogram` of it is `encode`, to the last bit on a CPU.
 
@@ -138,7 +158,10 @@ class Encoder(ABC):
         raise ValueError(f"{self.name} has no spectrogram that its features could be made of")
 
     def encode_spectrogram(self, clips: Sequence[Spectrogram], layers: tuple[str, ...] | None = None) -> Embedding:
-        """Features of spectrograms, from `spectrogram` or generated. Raises ValueError as `spectrogram`."""
+        """Features of spectrograms, from `spectrogram` or generated.
+
+        Raises ValueError as `spectrogram`, and for windows of another shape than those of a waveform of their length.
+        """
         raise ValueError(f"{self.name} has no spectrogram that its features could be made of")
 
     @classmethod

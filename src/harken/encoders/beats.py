@@ -269,7 +269,10 @@ class BEATs(TorchEncoder):
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"tiny": TINY, "base": {}}
     needs_weights: ClassVar[bool] = True
     adapter_targets: ClassVar[str | None] = r"encoder\.layers\.\d+\.self_attn\.(q_proj|v_proj|out_proj)"
+    front_end_settings: ClassVar[tuple[str, ...]] = ()
+    front_end_arrays: ClassVar[tuple[str, ...]] = ()
     patch_bands = BANDS
+
     module: BEATsNet
 
     def __init__(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,7 @@ def a_spectrogram_is_as_good_as_its_sound(make: Make) -> None:
     encoder = make()
     if not encoder.takes_spectrograms:
         require_refusal(lambda: encoder.spectrogram(sound(encoder, 1, encoder.min_samples)), "It gives a spectrogram.")
+        require_refusal(encoder.front_end, "It has a front end.")
         return
     lengths_B = encoder.min_samples + encoder.sample_rate * np.array([2, 1]) // 2
     wave_BT = sound(encoder, 2, int(lengths_B.max()))
@@ -126,6 +128,9 @@ def a_spectrogram_is_as_good_as_its_sound(make: Make) -> None:
     for clip in clips:
         for window_FM in clip.windows:
             require(window_FM.ndim == 2 and window_FM.dtype == np.float32, f"A window is {window_FM.dtype}.")
+    require(make().front_end() == encoder.front_end(), "Another one of the same kind has another front end.")
+    cut = replace(clips[0], windows=tuple(window_FM[:-1] for window_FM in clips[0].windows))
+    require_refusal(lambda: encoder.encode_spectrogram([cut]), "Spectrograms that lack a frame are taken.")
     expected, found = encoder.encode(wave_BT, lengths_B), encoder.encode_spectrogram(clips)
     require(expected.layers == found.layers, f"They are of {found.layers}.")
     require(np.array_equal(expected.lengths_B, found.lengths_B), f"They have {found.lengths_B} frames.")

@@ -166,6 +166,10 @@ class Dasheng(TorchEncoder):
     }
     needs_weights: ClassVar[bool] = True
     adapter_targets: ClassVar[str | None] = r"blocks\.\d+\.attn\.(qkv|proj)"
+    front_end_settings: ClassVar[tuple[str, ...]] = ()
+    front_end_arrays: ClassVar[tuple[str, ...]] = tuple(
+        f"init_bn.1.{part}" for part in ("weight", "bias", "running_mean", "running_var")
+    )
 
     module: DashengNet
 

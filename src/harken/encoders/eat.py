@@ -182,6 +182,8 @@ class EAT(TorchEncoder):
     }
     needs_weights: ClassVar[bool] = True
     adapter_targets: ClassVar[str | None] = r"blocks\.\d+\.attn\.(q_proj|v_proj|proj)"
+    front_end_settings: ClassVar[tuple[str, ...]] = ("target_frames",)
+    front_end_arrays: ClassVar[tuple[str, ...]] = ()
     cls_tokens = 1
     patch_bands = BANDS
 

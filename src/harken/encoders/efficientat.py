@@ -161,6 +161,8 @@ class EfficientAT(TorchEncoder):
 
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"tiny": {"width": 0.1}, "mn04": {}}
     needs_weights: ClassVar[bool] = True
+    front_end_settings: ClassVar[tuple[str, ...]] = ()
+    front_end_arrays: ClassVar[tuple[str, ...]] = ()
     takes_lengths: ClassVar[bool] = False
 
     def __init__(self, weights: Mapping[str, NDArray[Any]] | None = None, *, width: float = 0.4, seed: int = 0) -> None:

@@ -171,6 +171,8 @@ class FISHER(TorchEncoder):
     any_rate: ClassVar[bool] = True
     needs_weights: ClassVar[bool] = True
     adapter_targets: ClassVar[str | None] = r"blocks\.\d+\.attn\.(qkv|proj)"
+    front_end_settings: ClassVar[tuple[str, ...]] = ()
+    front_end_arrays: ClassVar[tuple[str, ...]] = ()
     default_pooling = "cls"
     cls_tokens = 1
     patch_bands = FISHERNet.ROWS

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from harken.core.errors import HarkenError
-from harken.encoders.base import Embedding, Encoder, Spectrogram, padded_layers, valid_lengths
+from harken.encoders.base import Embedding, Encoder, FrontEnd, Spectrogram, padded_layers, valid_lengths
 from harken.encoders.precision import Precision, apply_precision
 from harken.encoders.spectrogram_net import SpectrogramNet
 
@@ -35,6 +38,10 @@ class TorchEncoder(Encoder):
 
     module: SpectrogramNet
     takes_spectrograms: ClassVar[bool] = True
+    #: names of the settings in `config`, and of the arrays in the state of `module`, that its spectrograms depend on,
+    #: beside the sampling rate; None: all
+    front_end_settings: ClassVar[tuple[str, ...] | None] = None
+    front_end_arrays: ClassVar[tuple[str, ...] | None] = None
     #: whether `module` takes `lengths_B`, so that clips of several lengths can pass together
     takes_lengths: ClassVar[bool] = True
     #: regular expression for the names of the modules of `module` that low-rank adapters go to: the projections of
@@ -43,6 +50,8 @@ class TorchEncoder(Encoder):
     #: what `encode` runs in place of `module`, where that was asked for
     _changed: nn.Module | None = None
     _precision: Precision = "fp32"
+    #: of spectrograms, by the samples of a clip
+    _window_shapes: Mapping[int, tuple[tuple[int, ...], ...]] = MappingProxyType({})
     #: valid samples of the padded clips that are under way
     _lengths_B: torch.Tensor | None = None
 
@@ -118,6 +127,32 @@ class TorchEncoder(Encoder):
         """How many of its first `samples` to tell the network of, for a clip that passes at once among longer ones."""
         return self.passes(samples)[0][1]
 
+    def front_end(self) -> FrontEnd:
+        """See `Encoder.front_end`."""
+        if not self.takes_spectrograms:
+            return super().front_end()
+        config, state = self.config(), self.module.state_dict()
+        settings = config if self.front_end_settings is None else {key: config[key] for key in self.front_end_settings}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for name in sorted(state if self.front_end_arrays is None else self.front_end_arrays):
+            array = state[name].detach().cpu().numpy()
+            digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return FrontEnd(self.name, self.sample_rate, digest.hexdigest())
+
+    def spectrogram_shapes(self, samples: int) -> tuple[tuple[int, ...], ...]:
+        """(frames, bins) of each window of the spectrogram of a clip of `samples`.
+
+        Raises ValueError as `spectrogram`.
+        """
+        if samples not in self._window_shapes:
+            (silence,) = self.spectrogram(np.zeros((1, samples), dtype=np.float32))
+            self._window_shapes = {
+                **self._window_shapes,
+                samples: tuple(window_FM.shape for window_FM in silence.windows),
+            }
+        return self._window_shapes[samples]
+
     def spectrogram(self, waveform_BT: Float32, lengths_B: NDArray[np.int64] | None = None) -> list[Spectrogram]:
         """See `Encoder.spectrogram`."""
         if not self.takes_spectrograms:
@@ -141,11 +176,14 @@ class TorchEncoder(Encoder):
         layers = self._checked(layers)
         features = []
         for clip in clips:
-            sizes = [stop - start for start, stop in self.passes(clip.samples)]
-            if len(sizes) != len(clip.windows):
+            shapes = self.spectrogram_shapes(clip.samples)
+            given = tuple(window_FM.shape for window_FM in clip.windows)
+            if given != shapes:
                 raise ValueError(
-                    f"a clip of {clip.samples} samples passes in {len(sizes)} windows, not {len(clip.windows)}"
+                    f"the spectrogram of {clip.samples} samples has windows of {_shown(shapes)} frames and bins, "
+                    f"not {_shown(given)}"
                 )
+            sizes = [stop - start for start, stop in self.passes(clip.samples)]
             windows = []
             for window_FM, samples in zip(clip.windows, sizes, strict=True):
                 x_FM = window_FM.T if self.module.frequency_first else window_FM
@@ -234,6 +272,10 @@ class TorchEncoder(Encoder):
         shares_W = [window_BLTD.shape[2] - cls for window_BLTD in windows]
         cls_BLCD = np.average(cls_WBLCD, axis=0, weights=shares_W).astype(np.float32)
         return np.concatenate([cls_BLCD, *(window_BLTD[:, :, cls:] for window_BLTD in windows)], axis=2)
+
+
+def _shown(shapes: Sequence[tuple[int, ...]]) -> str:
+    return ", ".join(" x ".join(map(str, shape)) for shape in shapes) or "none"
 
 
 def _stacked(outputs: Sequence[torch.Tensor], layers: tuple[str, ...]) -> Float32:

@@ -147,6 +147,8 @@ class YAMNet(TorchEncoder):
     """
 
     needs_weights: ClassVar[bool] = True
+    front_end_settings: ClassVar[tuple[str, ...]] = ()
+    front_end_arrays: ClassVar[tuple[str, ...]] = ()
     takes_lengths: ClassVar[bool] = False
 
     def __init__(self, weights: Mapping[str, NDArray[Any]] | None = None, *, seed: int = 0) -> None:

@@ -12,24 +12,29 @@ from pydantic import Field, field_validator
 from harken.audio.channels import Microphones
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Quarantined, write_embeddings
-from harken.core.errors import HarkenError
+from harken.core.errors import AudioError, HarkenError
 from harken.core.plugins import check_name, code_identity, is_custom
 from harken.data.clips import Clip
-from harken.embeddings.embedder import EmbeddingSpec, make_spec, weights_digest
+from harken.embeddings.embedder import EmbeddingSpec, check_front_end, make_spec, weights_digest
 from harken.embeddings.extract import Extracted, extract, probe
 from harken.encoders import create_encoder, encoder_class, list_encoders, tiny_config
 from harken.encoders.checkpoints import weights_for
+from harken.encoders.spectrogram_file import read_front_end
 from harken.weights.formats import from_safetensors
 
 
 class EmbedStage(Stage):
-    """`embeddings.safetensors`: (clips, dimensions) float32; `clips.json`: which clips, and those set aside."""
+    """`embeddings.safetensors`: (clips, dimensions) float32; `clips.json`: which clips, and those set aside.
+
+    Clips that are spectrograms enter the encoder behind its front end, which must be the one they were made for.
+    """
 
     makes = "embeddings"
     inputs: ClassVar = {"clips": Input("clips", optional=True, many=True)}
     spread = True
     listens = True
     shards = True
+    payloads: ClassVar = ("sound", "spectrogram")
 
     class Parameters(Settings):
         """encoder, config, layer, pooling, level, microphones: see `EmbeddingSpec`; None is the encoder's own choice.
@@ -83,7 +88,26 @@ class EmbedStage(Stage):
 def _features(parameters: Any, context: Context, clips: Sequence[Clip]) -> Iterator[Extracted]:
     """Of some of the machine's clips; they are kept in the store."""
     spec, weights = embedding_of(parameters, context.clips, context.workers)
-    return extract([clip.path for clip in clips], spec, weights, store=context.store, workers=context.workers)
+    made = [clip for clip in clips if clip.payload == "spectrogram"]
+    if made:
+        _check_front_ends(made, spec, weights)
+    paths = [clip.path for clip in clips]
+    spectrograms = [clip.path for clip in made]
+    return extract(paths, spec, weights, store=context.store, workers=context.workers, spectrograms=spectrograms)
+
+
+def _check_front_ends(clips: Sequence[Clip], spec: EmbeddingSpec, weights: Mapping[str, np.ndarray] | None) -> None:
+    """Raise HarkenError where spectrograms are not of the encoder's front end: the recipe is at fault, not the clip."""
+    encoder = create_encoder(spec.encoder, spec.config, weights)
+    for clip in clips:
+        try:
+            front_end, _ = read_front_end(clip.path)
+        except AudioError:
+            continue  # set aside when it is read
+        try:
+            check_front_end(spec, encoder, front_end, clip.clip_id)
+        except AudioError as error:
+            raise HarkenError(error.cause, file=error.file, next_step=error.next_step) from error
 
 
 def embedding_of(
@@ -140,6 +164,7 @@ def recording_form(context: Context) -> tuple[int, int]:
 
 def form_of(clips: Sequence[Clip], workers: int | None) -> tuple[int, int]:
     """Most frequent sampling rate and channel count among recordings spread over all."""
+    clips = [clip for clip in clips if clip.payload == "sound"]
     count = len(clips)
     chosen = np.unique(np.linspace(0, count - 1, min(25, count)).astype(int))
     forms = [form for form in probe([clips[i].path for i in chosen], workers=workers) if form]

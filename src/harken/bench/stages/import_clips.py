@@ -15,13 +15,14 @@ from harken.bench.stages.base import Context, Settings, Stage
 from harken.bench.stages.tables import write_clips
 from harken.core.errors import AudioError, HarkenError, did_you_mean
 from harken.data.clips import Clip, derive
+from harken.encoders.spectrogram_file import SUFFIX, read_spectrogram
 
 COLUMNS = ("file", "id", "machine", "section", "domain", "attributes", "parent")
 _NEEDED = ("file", "id")
 
 
 class ImportClipsStage(Stage):
-    """`clips.parquet` and `audio/`: the clips of a manifest.
+    """`clips.parquet` and `audio/`: the clips of a manifest, sounds or spectrograms (`encoders.spectrogram_file`).
 
     The manifest is CSV with a header: file (in the folder), id; machine, section, domain (source, target, unknown),
     attributes (`spd=28V;mic=1`), parent (id of a clip of the clips table, or of an earlier row). What a row with a
@@ -61,14 +62,12 @@ class ImportClipsStage(Stage):
                 raise _wrong(where, f"there is a clip {row['id']!r} already", "Give it another id")
             source = folder / row["file"]
             try:
-                sound = listen(source)
+                form = _form(source)
             except AudioError as error:
                 raise _wrong(where, f"{row['file']} {error.cause}", error.next_step or "Check the file") from error
             name = hashlib.sha256(row["id"].encode()).hexdigest()[:24]
             file = context.out / "audio" / f"{name}{source.suffix.lower()}"
             shutil.copyfile(source, file)
-            form = {"sample_rate": sound.sample_rate, "channels": len(sound.wave_CT),
-                    "frames": sound.wave_CT.shape[1]}  # fmt: skip
             if row["parent"]:
                 clip = _of_parent(where, row, file, known, parameters.kind, form)
             else:
@@ -77,6 +76,17 @@ class ImportClipsStage(Stage):
             clips.append(clip)
             context.progress(number + 1, len(rows))
         write_clips(context.out, clips)
+
+
+def _form(file: Path) -> dict[str, Any]:
+    """What a clip's file holds. Raises AudioError for what cannot be used."""
+    if file.suffix.lower() == SUFFIX:
+        front_end, spectrogram = read_spectrogram(file)
+        return {"sample_rate": front_end.sample_rate, "channels": 1, "frames": spectrogram.samples,
+                "payload": "spectrogram"}  # fmt: skip
+    sound = listen(file)
+    channels, frames = sound.wave_CT.shape
+    return {"sample_rate": sound.sample_rate, "channels": channels, "frames": frames}
 
 
 def _of_parent(
