@@ -89,9 +89,9 @@ def test_noisy_copies_are_learned_from_and_never_scored(plant: Path, tmp_path: P
     tests = {clip.clip_id for clip in clips.values() if clip.split == "test"}
     scores = {}
     for one in done.systems:
-        assert {row.clip_id for row in one.rows} == tests
+        assert set(one.scores.test.clip_id) == tests
         assert one.result is not None
-        scores[one.system] = [row.score for row in one.rows]
+        scores[one.system] = one.scores.test.score_N.tolist()
     assert scores["with_copies"] != scores["without"]
     assert not done.unscored
     assert run(plant, tmp_path / "w", str(file))[1] == []

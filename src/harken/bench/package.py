@@ -28,9 +28,10 @@ from harken.data.clips import Clip
 from harken.data.table import read_table
 from harken.detection import AnomalyDetector, create_detector
 from harken.detection.calibration import Calibration
-from harken.detection.composite import Columns, Member
+from harken.detection.composite import Columns, CompositeMember
 from harken.embeddings.embedder import ClipFeatures, EmbeddingSpec, weights_digest
 from harken.embeddings.extract import extract
+from harken.evaluation.scores import Scores, read_scores
 from harken.monitor.fitted import Fitted
 from harken.monitor.normal_set import Training, names_below_common, notes_on
 
@@ -87,8 +88,9 @@ def package(
     detector = _detector(members, embeddings_ND.shape[1])
     with one_thread():
         detector.fit(embeddings_ND, [clip.domain for clip in train.clips])
-    held_out = read_arrays(packing.objects[target.name].folder / "train_scores.safetensors")
-    expected_N = np.asarray(held_out[train.section], dtype=np.float64)
+    held_out = packing.scores(target).train
+    of_clip = dict(zip(held_out.clip_id, held_out.score_N.tolist(), strict=True))
+    expected_N = np.array([of_clip.get(clip.clip_id, np.nan) for clip in train.clips])
     if not np.allclose(detector.train_scores_, expected_N, rtol=1e-6, atol=1e-9):
         raise HarkenError(
             f"held-out scores of {system} are not those of the run, but differ by up to "
@@ -187,7 +189,7 @@ class _Packing:
         self.tasks, self.objects, self.unit, self.workers = tasks, objects, unit, workers
         self.sources: dict[str, _Source] = {}
 
-    def members(self, task: Task) -> list[Member]:
+    def members(self, task: Task) -> list[CompositeMember]:
         """Detectors of a task that makes scores, with their columns; embeddings become `sources`."""
         parameters: Any = stage_class(task.kind).Parameters.model_validate(task.parameters)
         if task.inputs.get("clips"):
@@ -198,7 +200,11 @@ class _Packing:
         if task.kind == "detect":
             (source,) = task.inputs["embeddings"]
             columns = self._columns(self.tasks[source])
-            return [Member(detector=parameters.detector, parameters=parameters.parameters, columns=columns, weight=1.0)]
+            return [
+                CompositeMember(
+                    detector=parameters.detector, parameters=parameters.parameters, columns=columns, weight=1.0
+                )
+            ]
         if task.kind == "combine":
             needs = task.inputs["scores"]
             weights = np.array(parameters.weights if parameters.weights is not None else [1.0] * len(needs))
@@ -207,7 +213,11 @@ class _Packing:
                 inner = self.members(self.tasks[need])
                 if len(inner) > 1:
                     whole = Columns(start=0, stop=None, unit=None)
-                    inner = [Member(detector="composite", parameters={"members": inner}, columns=[whole], weight=1.0)]
+                    inner = [
+                        CompositeMember(
+                            detector="composite", parameters={"members": inner}, columns=[whole], weight=1.0
+                        )
+                    ]
                 mixed.append({**inner[0], "weight": weight})
             return mixed  # type: ignore[return-value]
         raise HarkenError(
@@ -252,10 +262,15 @@ class _Packing:
         self.sources[task.name] = source
         return source
 
+    def scores(self, target: Task) -> Scores:
+        """What the run's detector gave its test clips, and its training clips when they were held out."""
+        return read_scores(self.objects[target.name].folder / "scores.parquet")[0]
+
     def training_clips(self, target: Task, section: str | None) -> _TrainingClips:
         """Of one section, or of the machine, those of which the run has every embedding."""
-        known = read_arrays(self.objects[target.name].folder / "train_scores.safetensors")
-        sections = sorted(known)
+        scores = self.scores(target)
+        wide = scores.fitted_on == "machine"
+        sections = [_ALL_SECTIONS] if wide else [section for _, section in scores.sections("train")]
         if section is None and len(sections) == 1:
             section = sections[0]
         if section not in sections:
@@ -288,7 +303,7 @@ class _Packing:
         return first.spec.model_copy(update={"more": more, "weights_sha256": digest}), weights or None
 
 
-def _detector(members: list[Member], dimensions: int) -> AnomalyDetector:
+def _detector(members: list[CompositeMember], dimensions: int) -> AnomalyDetector:
     if len(members) == 1:
         (member,) = members
         if member["columns"] == [Columns(start=0, stop=dimensions, unit=None)]:

@@ -23,7 +23,7 @@ class Columns(TypedDict):
     unit: float | None
 
 
-class Member(TypedDict):
+class CompositeMember(TypedDict):
     """A detector of the vectors that its columns make, one after the other. weight: of its score in the sum."""
 
     detector: str
@@ -43,7 +43,7 @@ class Composite(AnomalyDetector):
     location_: Float64
     spread_: Float64
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[CompositeMember]) -> None:
         self.members = members
 
     def fit(
@@ -98,12 +98,12 @@ class Composite(AnomalyDetector):
 
 
 def _chosen(rows_ND: Float32, columns: Sequence[Columns]) -> Float32:
-    parts = []
-    for part in columns:
-        part_ND = rows_ND[:, part["start"] : part["stop"]]
-        if part["unit"] is not None:
-            length_N1 = np.linalg.norm(part_ND, axis=1, keepdims=True)
-            unit_ND = np.asarray(part_ND / np.where(length_N1 > 0, length_N1, 1.0), dtype=np.float32)
-            part_ND = np.float32(part["unit"]) * unit_ND
-        parts.append(part_ND)
-    return np.concatenate(parts, axis=1)
+    chosen = []
+    for block in columns:
+        block_ND = rows_ND[:, block["start"] : block["stop"]]
+        if block["unit"] is not None:
+            length_N1 = np.linalg.norm(block_ND, axis=1, keepdims=True)
+            unit_ND = np.asarray(block_ND / np.where(length_N1 > 0, length_N1, 1.0), dtype=np.float32)
+            block_ND = np.float32(block["unit"]) * unit_ND
+        chosen.append(block_ND)
+    return np.concatenate(chosen, axis=1)
