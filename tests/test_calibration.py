@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import lfilter
-from scipy.stats import binom
+from scipy.stats import binom, genpareto
 
 from harken.core.errors import HarkenError
-from harken.detection.calibration import Calibration, autocorrelation_time, parse_rate
+from harken.detection.calibration import POWERFUL_HEIGHT, Calibration, autocorrelation_time, parse_rate
+from harken.detection.tail import fit_tail
 
 
 def autoregressive(count: int, rho: float, rng: np.random.Generator) -> np.ndarray:
@@ -100,11 +101,68 @@ def test_the_finest_rate_is_one_in_the_effective_number_plus_one() -> None:
     assert calibration.finest == pytest.approx(0.01)
     assert not calibration.extrapolated(0.01)
     assert calibration.extrapolated(0.0099)
-    # Continuous where the extrapolation begins.
-    top = calibration.scores[-1]
-    assert calibration.p_value(top * (1 + 1e-9)) == pytest.approx(0.01, rel=1e-6)
-    assert calibration.threshold(0.01) == pytest.approx(top)
-    assert calibration.threshold(0.0099999) == pytest.approx(top, rel=1e-3)
+
+
+@pytest.mark.parametrize("effective", [600.0, 40.0, 2.0])
+def test_tail_is_a_generalised_pareto_law(effective: float) -> None:
+    """Against scipy; the mean excess is that of the scores; the share at its base is the conformal p-value."""
+    scores = np.sort(np.random.default_rng(4).gamma(3.0, size=600))
+    tail = fit_tail(scores, effective)
+    assert tail.base == scores[-121]
+    assert tail.share == pytest.approx((1 + 120 * effective / 600) / (effective + 1))
+    law = genpareto(tail.shape, scale=tail.scale)
+    points = tail.base + np.array([0.0, 0.5, 3.0, 30.0])
+    assert tail.survival(points) == pytest.approx(tail.share * law.sf(points - tail.base), rel=1e-9)
+    assert law.mean() == pytest.approx((scores[-120:] - tail.base).mean())
+    for rate in (0.1 * tail.share, 1e-3 * tail.share, 1e-6 * tail.share):
+        assert tail.survival(tail.quantile(rate)) == pytest.approx(rate, rel=1e-9)
+
+
+def test_fewer_independent_scores_have_a_heavier_tail() -> None:
+    scores = np.sort(np.random.default_rng(5).gamma(3.0, size=400))
+    shapes = [fit_tail(scores, effective).shape for effective in (400.0, 100.0, 20.0, 5.0, 1.0)]
+    assert shapes == pytest.approx([0.05, 0.05, 0.25, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("count", [40, 400])
+def test_p_values_of_exchangeable_clips_are_uniform(count: int) -> None:
+    """P(p <= u) = u within the binomial spread of clips and sets of normal clips; in the tail within a tenth of u."""
+    rng = np.random.default_rng(6)
+    p_values = np.concatenate(
+        [Calibration.fit(rng.gamma(3.0, size=count)).p_value(rng.gamma(3.0, size=100)) for _ in range(400)]
+    )
+    for level in (0.5, 0.2, 0.1, 0.05, 0.02):
+        spread = np.sqrt(level * (1 - level) * (1 / len(p_values) + 1 / count / 400))
+        law = 0.1 * level if level < 0.3 else 0.0
+        assert np.mean(p_values <= level) < level + law + 3 * spread
+        assert np.mean(p_values <= level) > level - law - 1 / (count + 1) - 3 * spread
+
+
+@given(scores=st.lists(st.floats(-50, 50), min_size=1, max_size=60), rate=st.floats(1e-7, 0.5))
+@settings(max_examples=200)
+def test_heights_and_the_finest_rate_with_power(scores: list[float], rate: float) -> None:
+    """A rate has power exactly if its threshold is not far above the highest normal score."""
+    calibration = Calibration.fit(scores)
+    assert np.isfinite(calibration.threshold(rate))
+    finest = calibration.finest_with_power
+    assert 0 < finest <= 1
+    if np.ptp(scores) < 1e-6:
+        return
+    # Between the limit and the finest rate, the p-value of a threshold may be a count.
+    if rate < min(finest, calibration.tail.share) * (1 - 1e-6):
+        assert calibration.height(rate) > POWERFUL_HEIGHT * (1 - 1e-6)
+    if rate > finest * (1 + 1e-6):
+        assert calibration.height(rate) < POWERFUL_HEIGHT * (1 + 1e-6)
+
+
+def test_more_recordings_support_finer_rates_with_power() -> None:
+    rng = np.random.default_rng(7)
+    finest = [
+        np.median([Calibration.fit(rng.gamma(3.0, size=count)).finest_with_power for _ in range(20)])
+        for count in (30, 200, 2000)
+    ]
+    assert finest[0] > 3 * finest[1] > 9 * finest[2]
+    assert Calibration.fit(rng.gamma(3.0, size=60)).height(10 / 604_800) > 2
 
 
 def test_autocorrelation_time() -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harken.core.errors import HarkenError
+from harken.detection.tail import Tail, fit_tail
 
 Float64 = NDArray[np.float64]
 
 _PERIODS = {"hour": 3600.0, "day": 86_400.0, "week": 604_800.0, "month": 2_629_746.0, "year": 31_556_952.0}
-#: share of the scores the tail is estimated from, and their minimum number
-_TAIL_SHARE, _TAIL_LEAST = 0.1, 5
+#: a threshold has power up to this height (see `Calibration.height`)
+POWERFUL_HEIGHT = 1.5
 
 
 def parse_rate(text: str, clip_seconds: float) -> float:
@@ -93,51 +95,52 @@ class Calibration:
         """Lowest false-alarm rate the data supports: 1 / (effective clips + 1)."""
         return 1.0 / (self.effective + 1.0)
 
+    @cached_property
+    def tail(self) -> Tail:
+        """Law of the highest fifth of the scores."""
+        return fit_tail(self.scores, self.effective)
+
     def p_value(self, scores_N: ArrayLike) -> Float64:
         """(N,) probability that a normal clip scores at least as high.
 
-        Up to the highest held-out score, the conformal p-value (1 + #{held-out >= s}) / (N + 1) (Vovk et al. 2005)
-        with the effective number of clips. Beyond it, a continuous extrapolation: see `_tail`.
+        Below the tail, the conformal p-value (1 + #{held-out >= s}) / (N + 1) (Vovk et al. 2005) with the effective
+        number of clips. In the tail, among the highest held-out scores and above all, that of `tail`: a law fitted to
+        many scores varies less than the number of the few that are higher.
         """
         values_N = np.asarray(scores_N, dtype=np.float64)
         above_N = len(self.scores) - np.searchsorted(self.scores, values_N, side="left")
         weight = self.effective / len(self.scores)
         counted_N = (1.0 + weight * above_N) / (self.effective + 1.0)
-        beyond_N = np.maximum(values_N - self.scores[-1], 0.0)
-        return np.where(above_N > 0, counted_N, self.finest * self._survival(beyond_N))
+        return np.where(values_N <= self.tail.base, counted_N, self.tail.survival(values_N))
 
     def threshold(self, rate: float) -> float:
-        """Score above which p <= rate: alarms are scores strictly above it."""
-        if rate >= self.finest:
-            weight = self.effective / len(self.scores)
-            # p(s) <= rate holds for at most this many held-out scores at or above s.
-            allowed = int(np.floor((rate * (self.effective + 1.0) - 1.0) / weight + 1e-9))
-            return float(self.scores[max(0, len(self.scores) - 1 - allowed)])
-        shape, scale = self._tail()
-        return float(self.scores[-1] + scale * shape * ((self.finest / rate) ** (1 / shape) - 1.0))
+        """Score above which p <= rate: alarms are scores strictly above it. Inverse of `p_value` in the tail."""
+        if rate < self.tail.share:
+            return self.tail.quantile(rate)
+        weight = self.effective / len(self.scores)
+        # p(s) <= rate holds for at most this many held-out scores at or above s.
+        allowed = int(np.floor((rate * (self.effective + 1.0) - 1.0) / weight + 1e-9))
+        return float(self.scores[max(0, len(self.scores) - 1 - allowed)])
 
     def extrapolated(self, rate: float) -> bool:
         """Whether `rate` is lower than the data supports (`finest`)."""
         return rate < self.finest
 
-    def _survival(self, beyond_N: Float64) -> Float64:
-        shape, scale = self._tail()
-        return (1.0 + beyond_N / (shape * scale)) ** -shape
+    def height(self, rate: float) -> float:
+        """How far above the median the threshold of `rate` stands, in units of the highest normal score heard.
 
-    def _tail(self) -> tuple[float, float]:
-        """Shape and scale of the tail beyond the highest held-out score.
-
-        Excesses over a high threshold are assumed exponential; with their mean estimated from k excesses, the
-        predictive distribution is Lomax (Pareto II) of shape k: heavy-tailed for few clips, exponential for many.
+        1: at the highest held-out score. 2: twice as far above the median as that. inf where all scores are equal.
         """
-        count = len(self.scores)
-        if count == 1:
-            return 1.0, float(abs(self.scores[-1])) or 1.0
-        tail_count = int(np.clip(round(_TAIL_SHARE * count), min(_TAIL_LEAST, count - 1), count - 1))
-        base = self.scores[count - tail_count - 1]
-        excess = self.scores[count - tail_count :] - base
-        shape = max(1.0, tail_count * self.effective / count)
-        # A Lomax tail: the mean excess beyond the highest score is larger than over the base.
-        scale = float(excess.mean()) + float(excess[-1]) / shape
-        # Equal scores give no estimate of the spread.
-        return shape, scale or float(abs(self.scores[-1])) or 1.0
+        median = float(np.median(self.scores))
+        reach = float(self.scores[-1]) - median
+        return (self.threshold(rate) - median) / reach if reach > 0 else float("inf")
+
+    @property
+    def finest_with_power(self) -> float:
+        """Lowest rate whose threshold stands at most at the height `POWERFUL_HEIGHT`.
+
+        At lower rates, most faults that are louder than every normal clip heard are missed all the same. 1 where all
+        scores are equal.
+        """
+        median = float(np.median(self.scores))
+        return float(self.p_value(median + POWERFUL_HEIGHT * (float(self.scores[-1]) - median)))
