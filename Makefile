@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A worker per core, eight at most; tests that share what takes long to set up stay in one of them.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .PHONY: demo test test-all lint bench clean
@@ -11,10 +13,10 @@ demo: $(VENV)/core
 	@echo "open demo/report.html"
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: $(VENV)/dev
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -1,21 +1,37 @@
-"""Fixtures: synthetic recordings for everyone, real ones where they are at hand."""
+"""Fixtures: synthetic recordings for everyone, real ones where they are at hand; what is made once for all tests."""
 
 from __future__ import annotations
 
 import os
+
+# Before NumPy and torch read it: one thread in this process, as in those that Harken starts. On several, sums of
+# small matrices wait for each other, and differ in their last bits from one machine to the next.
+os.environ["THREADS_BEFORE"] = os.environ.get("THREADS_BEFORE", os.environ.get("OMP_NUM_THREADS", ""))
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
+from filelock import FileLock
 from hypothesis import settings
 
 # Machines that are shared stall for seconds: a deadline would test them, not us.
 settings.register_profile("harken", deadline=None)
 settings.load_profile("harken")
 
+#: of a plant on which a run takes seconds
+SIZES = {"train_source": 10, "train_target": 3, "test_per_condition": 3, "supplemental": 1, "seconds": 1.0}
 SHARED = Path(os.environ.get("HARKEN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Cores that this process may use; psutil counts those of the whole machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +47,54 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """No test sees or changes the user's cache."""
     monkeypatch.setenv("HARKEN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("HARKEN_WEIGHTS", raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _threads_of_children() -> None:
+    """Programs that tests start find the variable as it was: that they keep to one thread is up to Harken."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["THREADS_BEFORE"]
+    if not os.environ["OMP_NUM_THREADS"]:
+        del os.environ["OMP_NUM_THREADS"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """No test inherits the number of threads that another, or the machine, has set."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """once(name, make): a folder that `make` fills, once for all processes of these tests. Nobody writes to it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        folder, made = root / f"once_{name}", root / f"once_{name}.made"
+        with FileLock(root / f"once_{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def plant(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """Two small machines, 26 clips of 1 s each; the attributes of valve are hidden. Copy it to change it."""
+
+    def make(folder: Path) -> None:
+        from harken.plant.simulate import simulate
+
+        simulate(folder, machines=["fan", "valve"], hide_attributes=["valve"], **SIZES)  # type: ignore[arg-type]
+
+    return once("plant", make)
 
 
 def hum(seed: int, seconds: float = 1.0, rate: int = 16_000, fault: bool = False, speed: float = 50) -> np.ndarray:

@@ -29,7 +29,8 @@ from harken.training.augment.custom import WaveAugmentation
 from harken.training.augment.noise_mix import NoiseMix
 from harken.training.augment.shift import Shift
 from harken.training.losses import list_losses
-from test_pipeline import SIZES, run
+from conftest import SIZES
+from test_pipeline import run
 
 torch = pytest.importorskip("torch")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -21,12 +22,11 @@ from harken.core.errors import HarkenError
 from harken.data.labels import ClassTable
 from harken.ensemble.runs import members_of_run
 from harken.evaluation.evaluate import evaluate
-from harken.plant.simulate import simulate
 from harken.training.checkpoints import read_checkpoint
 from harken.training.model_spec import ModelSpec
 from harken.training.models import build_model
 from harken.weights.catalog import catalog
-from test_pipeline import SIZES, contents, run
+from test_pipeline import contents, run
 
 SHORT = {
     "stages.train.training.steps": 6,
@@ -34,13 +34,6 @@ SHORT = {
     "stages.train.training.evaluate_every": 2,
     "stages.train.save_every": 2,
 }
-
-
-@pytest.fixture(scope="module")
-def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("plant")
-    simulate(root, machines=["fan", "valve"], hide_attributes=["valve"], **SIZES)  # type: ignore[arg-type]
-    return root
 
 
 def objects(workspace: Path, kind: str) -> list[Path]:
@@ -159,8 +152,8 @@ def test_checkpoints_are_chosen_by_the_rule_of_each_year(plant: Path, tmp_path: 
     assert best["dev"]["official_score"] == pytest.approx(np.mean(scores), abs=0.02)
 
 
-def test_bad_recordings_are_set_aside(tmp_path: Path) -> None:
-    simulate(tmp_path / "plant", machines=["fan", "valve"], **SIZES)  # type: ignore[arg-type]
+def test_bad_recordings_are_set_aside(plant: Path, tmp_path: Path) -> None:
+    copytree(plant, tmp_path / "plant")
     next((tmp_path / "plant" / "fan" / "train").iterdir()).write_bytes(b"no sound")
     done, _ = run(tmp_path / "plant", tmp_path / "w", "finetune", changes={**SHORT, "encoder": "dasheng"})
     assert len(done.quarantined) == 1

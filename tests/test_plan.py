@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import SIZES
 from harken.bench import counting, estimate
 from harken.bench.nominal import nominal_clips
 from harken.bench.plan import make_plan, passed
@@ -25,7 +26,7 @@ from harken.training.model_spec import ModelSpec
 from harken.training.settings import TrainingSpec
 from harken.training.signals import hold_out
 from harken.weights.catalog import catalog
-from test_pipeline import SIZES, run
+from test_pipeline import run
 
 SMALL = {"encoder": "dasheng", "policy": "thuee"}
 

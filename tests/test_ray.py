@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -30,20 +31,16 @@ from harken.bench.stages.base import Context, Stage
 from harken.bench.workspace import Workspace
 from harken.cli import main
 from harken.core.errors import HarkenError
+from harken.core.version import __version__
 from harken.data.clips import Clip
 from harken.plant.simulate import simulate
 from test_finetune import SHORT
-from test_pipeline import SIZES, contents, run
+from test_pipeline import contents, run
 
+# One cluster for all of them.
+pytestmark = pytest.mark.xdist_group("ray")
 NODES = 3
 FINETUNE = {**SHORT, "encoder": "dasheng"}
-
-
-@pytest.fixture(scope="module")
-def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("plant")
-    simulate(root, machines=["fan", "valve"], hide_attributes=["valve"], **SIZES)  # type: ignore[arg-type]
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +161,7 @@ def test_a_system_with_several_members(plant: Path, tmp_path: Path, cluster: Any
 
 
 def test_bad_recordings_are_set_aside_everywhere(
+    plant: Path,
     tmp_path: Path,
     cluster: Any,
     small_shards: None,
@@ -171,8 +169,7 @@ def test_bad_recordings_are_set_aside_everywhere(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """One recording in twenty: cut, garbled or empty."""
-    plant = tmp_path / "plant"
-    simulate(plant, machines=["fan", "valve"], **SIZES)  # type: ignore[arg-type]
+    plant = copytree(plant, tmp_path / "plant")
     clips = sorted(path for path in plant.rglob("*.wav") if path.parent.name != "supplemental")
     rng = random.Random(0)
     bad = rng.sample(clips, max(3, len(clips) // 20))
@@ -406,9 +403,7 @@ def test_nodes_that_cannot(plant: Path, tmp_path: Path, cluster: Any, monkeypatc
 
 def test_a_place(tmp_path: Path) -> None:
     (tmp_path / "token").touch()
-    place = ray_cluster.Place(
-        tmp_path, str(tmp_path / "token"), os.getcwd(), None, {}, ray_cluster.harken.__version__, 1
-    )
+    place = ray_cluster.Place(tmp_path, str(tmp_path / "token"), os.getcwd(), None, {}, __version__, 1)
     assert place.enter() is None
     assert "not visible on node" in str(replace(place, token="nowhere").enter())
     assert "recordings are not visible" in str(replace(place, sample="/nowhere/clip.wav").enter())

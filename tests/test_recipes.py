@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from conftest import SIZES
 from harken.bench.graph import make_common, make_units
 from harken.bench.recipe import load_recipe, recipe_text
 from harken.bench.repeat import expand
@@ -19,7 +20,7 @@ from harken.cli.main import app
 from harken.core.errors import HarkenError
 from harken.evaluation.evaluate import evaluate
 from harken.plant.simulate import simulate
-from test_pipeline import SIZES, contents
+from test_pipeline import contents
 
 META = {
     "submission": {

@@ -91,13 +91,20 @@ def same_files(ours: Path, theirs: Path) -> None:
 # ------------------------------------------------------------ learning
 
 
-@pytest.mark.parametrize(("encoder", "steps", "rate"), [("dasheng", 60, 1e-3), ("dual_branch", 120, 3e-3)])
+@pytest.mark.parametrize(
+    ("encoder", "config", "rate"),
+    [
+        ("dasheng", {}, 1e-3),
+        # The lines that tell these machines apart are stationary, and most of them below 200 Hz.
+        ("dual_branch", {"low_hz": 0.0, "centre": False}, 1e-2),
+    ],
+)
 def test_it_learns_classes_that_it_has_not_heard_the_clips_of(
-    clips: list[Clip], table: ClassTable, tmp_path: Path, encoder: str, steps: int, rate: float
+    clips: list[Clip], table: ClassTable, tmp_path: Path, encoder: str, config: dict[str, Any], rate: float
 ) -> None:
-    every = steps // 3
+    steps, every = 60, 20
     spec = settings(steps=steps, batch=12, held_out=0.3, evaluate_every=every, learning_rate=rate, augmentation={})
-    done = run(clips, table, tmp_path, spec, model=model(encoder))
+    done = run(clips, table, tmp_path, spec, model=model(encoder, config=config))
     first, last = done.history[0], done.history[-1]
     assert last.loss < 0.7 * first.loss
     assert last.signals is not None
