@@ -5,7 +5,7 @@ What holds for every encoder without such numbers is in test_encoders.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,6 @@ from harken.encoders.torch_encoder import TorchEncoder
 Arrays = dict[str, np.ndarray]
 #: a `read_checkpoint`: tensors and the rest of a file -> configuration and weights
 Reader = Callable[[Mapping[str, np.ndarray], Mapping[str, Any]], tuple[dict[str, Any], Arrays] | None]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """As the embedder does: with several threads on a busy machine, most time goes into waiting."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

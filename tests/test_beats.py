@@ -21,8 +21,6 @@ from harken.encoders.checkpoints import load
 
 RATE = 16_000
 SHORTEST = STEP + TAIL
-
-_one_thread = suite.one_thread
 folder = suite.folder
 
 

@@ -20,8 +20,6 @@ RATE = 16_000
 COUNT = "init_bn.1.num_batches_tracked"
 #: samples whose tokens fill one chunk
 CHUNK = 252 * 640
-
-_one_thread = suite.one_thread
 folder = suite.folder
 
 

@@ -13,6 +13,7 @@ import pytest
 import soundfile as sf
 import yaml
 
+from conftest import SIZES
 from harken.audio.decode import decode
 from harken.audio.mix import power
 from harken.bench.derived import check_derived, with_derived
@@ -27,7 +28,7 @@ from harken.data.labels import ClassTable
 from harken.data.table import read_table, write_table
 from harken.plant.simulate import simulate
 from test_finetune import objects
-from test_pipeline import SIZES, run
+from test_pipeline import run
 
 NOISY = """
 name: noisy

@@ -21,8 +21,6 @@ LAST = "block_3"
 IMAGE = "modality_encoders.IMAGE."
 #: samples of one window of the tiny network
 WINDOW = TINY["target_frames"] * HOP
-
-_one_thread = suite.one_thread
 folder = suite.folder
 
 

@@ -12,7 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import encoder_suite as suite
 from encoder_suite import noise
 from harken.audio.resample import resample
 from harken.core.errors import WeightsError
@@ -20,8 +19,6 @@ from harken.encoders.checkpoints import load
 from harken.encoders.efficientat import LONGEST, UNIT, EfficientAT, frame_count
 
 RATE = 32_000
-
-_one_thread = suite.one_thread
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,6 @@ from harken.encoders.torch_encoder import TorchEncoder
 TENSORS = {"beats": 68, "dasheng": 47, "dual_branch": 166, "eat": 41, "efficientat": 294, "fisher": 42, "yamnet": 110}
 #: of which there are official files, and small ones of the reference implementations
 OFFICIAL = ("beats", "dasheng", "eat", "fisher")
-
-_one_thread = suite.one_thread
 folder = suite.folder
 
 

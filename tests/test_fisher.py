@@ -28,8 +28,6 @@ TABLE = "fixed_positional_encoder.positions"
 ROWS = 6
 #: samples of one window at 16 kHz, and of the part of it that the next one does not share
 WINDOW, STEP = 1023 * 160 + 400, 1024 * 160
-
-_one_thread = suite.one_thread
 folder = suite.folder
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from harken.training.losses import create_loss, list_losses
 
 torch = pytest.importorskip("torch")
 
-from harken.core.threads import torch_threads  # noqa: E402
 from harken.training.losses.adaproj import AdaProj  # noqa: E402
 from harken.training.losses.adaptive_prototype import AdaptivePrototype  # noqa: E402
 from harken.training.losses.adaptive_scale import SCALE_RANGE  # noqa: E402
@@ -34,13 +32,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "scadacos": {"subclusters": 3},
     "subcentre_arcface": {"attribute_free": (1, 3), "subcentres": 3},
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More only get in each other's way: the tensors are tiny."""
-    with torch_threads(1):
-        yield
 
 
 def small(name: str, dim: int = 5, classes: int = 4, **changes: Any) -> ClassLoss:

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
-import encoder_suite as suite
 from harken.core.errors import WeightsError
 from harken.encoders import tiny_config
 from harken.encoders.beats import BEATs, BEATsNet
@@ -37,9 +36,6 @@ from harken.training.models import ASDModel, ModelSpec, build_model
 TRANSFORMERS = ("beats", "dasheng", "eat", "fisher")
 ENCODERS = (*TRANSFORMERS, "dual_branch")
 LORA = {"rank": 4}
-
-
-_one_thread = suite.one_thread
 
 
 def noise(clips: int, samples: int, seed: int = 0) -> Tensor:

@@ -13,8 +13,6 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-import encoder_suite as suite
-
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -39,9 +37,6 @@ TINY: dict[str, dict[str, Any]] = {
     "fisher": {**TINY_FISHER, "depth": 1},
     "yamnet": {},
 }
-
-
-_one_thread = suite.one_thread
 
 
 def build(name: str) -> TorchEncoder:

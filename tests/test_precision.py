@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-import encoder_suite as suite
 from harken.core.errors import HarkenError
 from harken.encoders import create_encoder, precision
 from harken.encoders.beats import TINY as TINY_BEATS
@@ -22,9 +21,6 @@ from harken.encoders.torch_encoder import TorchEncoder
 
 TINY = {"beats": TINY_BEATS, "dasheng": TINY_DASHENG, "eat": TINY_EAT, "fisher": TINY_FISHER}
 TRANSFORMERS = sorted(TINY)
-
-
-_one_thread = suite.one_thread
 
 
 @pytest.fixture

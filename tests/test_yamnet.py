@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import encoder_suite as suite
 from encoder_suite import noise
 from harken.encoders.checkpoints import load
 from harken.encoders.yamnet import (
@@ -22,8 +21,6 @@ from harken.encoders.yamnet import (
 )
 
 RATE = 16_000
-
-_one_thread = suite.one_thread
 
 
 @pytest.fixture(scope="module")
