@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from conftest import SIZES
 from harken.bench.recipe import load_recipe
 from harken.bench.stages import Context, Input, Stage, list_stages, stage_class
 from harken.bench.stages.base import Settings
@@ -29,7 +30,6 @@ from harken.training.augment.custom import WaveAugmentation
 from harken.training.augment.noise_mix import NoiseMix
 from harken.training.augment.shift import Shift
 from harken.training.losses import list_losses
-from conftest import SIZES
 from test_pipeline import run
 
 torch = pytest.importorskip("torch")
