@@ -325,9 +325,9 @@ class _Slower(Stage):
 
 def test_the_first_of_two_that_make_the_same_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harken.bench.jobs.stage_class", lambda kind: _Slower)
-    task = Task("slow", "slow", "slow", Unit("", "m", ()), None, {}, ())
+    task = Task("slow", "slow", "slow", Unit("", "m", ()), None, {}, {})
     workspace = Workspace(tmp_path)
-    made = perform(Job(task, "a" * 40, ()), tmp_path, 1)
+    made = perform(Job(task, "a" * 40, {}), tmp_path, 1)
     assert made == workspace.get("a" * 40)
     assert list((tmp_path / "scratch").iterdir()) == []
 
@@ -415,13 +415,13 @@ def test_clips_do_not_travel_with_every_task(cluster: Any, tmp_path: Path) -> No
     import ray
 
     clips = tuple(Clip(f"machine/train/clip_{i:06d}.wav", Path(f"/data/clip_{i:06d}.wav")) for i in range(20_000))
-    task = Task("labels", "labels", "labels", Unit("", "all machines", clips), None, {}, ())
+    task = Task("labels", "labels", "labels", Unit("", "all machines", clips), None, {}, {})
     pool = RayCluster(cluster.address).open({}, Workspace(tmp_path))
     try:
         sizes = []
         pool._do = _Recorder(sizes)
         for _ in range(3):
-            pool.submit(Job(task, "a" * 40, ()), lambda done, total: None)
+            pool.submit(Job(task, "a" * 40, {}), lambda done, total: None)
         assert len(pool._units) == 1
         assert max(sizes) < 5000
         assert len(ray.get(pool._units[id(task.unit)]).clips) == 20_000
