@@ -64,7 +64,7 @@ def test_lying_headers_are_bounded_by_the_data() -> None:
         (b"not audio at all", "cannot be decoded"),
         (wav_bytes(0, claimed_bytes=0), "holds no samples"),
         (wav_bytes(100, claimed_bytes=200 * 9, channels=9), "9 channels"),
-        (wav_bytes(100, claimed_bytes=200, rate=7), "sampling rate"),
+        (wav_bytes(100, claimed_bytes=200, rate=7), "sample rate"),
         (wav_bytes(32_100, claimed_bytes=64_200), "longer than 2 s"),
     ],
 )
@@ -92,7 +92,7 @@ def test_paths_that_are_no_recordings(tmp_path: Path) -> None:
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
 def test_a_wav_that_was_cut_off_is_refused(tmp_path: Path, subtype: str) -> None:
     data = write(tmp_path / "a.wav", hum(1, seconds=3), subtype=subtype).read_bytes()
-    with pytest.raises(AudioError, match=r"cut off: 1\.5"):
+    with pytest.raises(AudioError, match=r"truncated: 1\.5"):
         decode(data[: len(data) // 2], name="a.wav")
 
 

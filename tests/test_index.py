@@ -21,7 +21,7 @@ from harken.data.check import check, check_year
 from harken.data.clips import Clip
 from harken.data.index import index
 from harken.data.layout import parse_folder
-from harken.data.names import attribute_pairs, parse_name, without_ending
+from harken.data.names import attribute_pairs, parse_name, without_suffix
 from harken.data.table import read_table, write_table
 from harken.data.truth import read_truth
 from harken.plant.simulate import simulate
@@ -67,7 +67,7 @@ def test_the_catalogue_agrees_with_the_published_lists(shared: Path) -> None:
     for number in (2025, 2026):
         entry = catalog.year(number)
         for machine in {row[1] for row in rows if row[0] == number}:
-            names = [parse_name(without_ending(row[3])) for row in rows if row[:2] == (number, machine)]
+            names = [parse_name(without_suffix(row[3])) for row in rows if row[:2] == (number, machine)]
             listed = next(m for m in entry.machines if m.name == machine)
             assert {name.section for name in names if name} == set(listed.sections)
             train = [name for name in names if name and name.split == "train"]
@@ -111,15 +111,15 @@ VALUES = st.from_regex(r"[A-Za-z0-9.-]{1,6}", fullmatch=True)
 @given(st.dictionaries(KEYS, VALUES, max_size=5))
 def test_attributes_round_trip_through_a_name(pairs: dict[str, str]) -> None:
     text = "_".join(f"{key}_{value}" for key, value in pairs.items()) or "noAttribute"
-    name = parse_name(without_ending(f"section_00_source_train_normal_0007_{text}.wav"))
+    name = parse_name(without_suffix(f"section_00_source_train_normal_0007_{text}.wav"))
     assert name is not None
     assert attribute_pairs(name.attributes) == pairs
 
 
 def test_only_audio_suffixes_are_removed() -> None:
     stem = "section_00_source_train_normal_0000_volt_1.5_wt_150"
-    assert without_ending(stem) == stem
-    assert without_ending(f"{stem}.WAV") == without_ending(f"{stem}.flac") == stem
+    assert without_suffix(stem) == stem
+    assert without_suffix(f"{stem}.WAV") == without_suffix(f"{stem}.flac") == stem
 
 
 def test_folders() -> None:

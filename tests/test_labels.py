@@ -27,7 +27,7 @@ from harken.data.labels import (
     list_policies,
     pseudo_attributes,
 )
-from harken.data.names import attribute_pairs, parse_name, without_ending
+from harken.data.names import attribute_pairs, parse_name, without_suffix
 from harken.plant.simulate import simulate
 
 HIDDEN = {
@@ -264,7 +264,7 @@ def real(shared: Path) -> list[Clip]:
     with gzip.open(shared / "golden" / "names" / "dcase_2025_2026.csv.gz", "rt", newline="") as handle:
         for row in csv.DictReader(handle):
             machine, split, file = row["path"].split("/")
-            name = parse_name(without_ending(file))
+            name = parse_name(without_suffix(file))
             assert name is not None
             found.append(
                 Clip(

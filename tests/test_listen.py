@@ -17,7 +17,7 @@ from harken.core.errors import AudioError
 from harken.core.threads import one_thread, torch_threads
 from harken.data.clips import find_recordings
 from harken.data.index import index
-from harken.data.names import without_ending
+from harken.data.names import without_suffix
 
 RATE = 16_000
 
@@ -83,11 +83,11 @@ def test_defects_count_in_the_channels_that_are_listened_to() -> None:
         (hum(1), 8_000, "was recorded at 8000 Hz, not at the expected 16000 Hz"),
         (np.stack([hum(1)] * 2), RATE, "has 2 channels, not the expected 1"),
         (hum(1)[:, None], RATE, "has 16000 channels, over the limit of 8"),
-        ((hum(1) * 32767).astype(np.int16), RATE, "Give floats"),
+        ((hum(1) * 32767).astype(np.int16), RATE, "Pass floats"),
         (np.empty(0, np.float32), RATE, "holds no samples"),
         (np.full(RATE, np.nan, np.float32), RATE, "NaN or infinite"),
         (np.zeros(RATE * 601, np.float32), RATE, "longer than 600 s"),
-        (hum(1), 3, "claims a sampling rate of 3 Hz"),
+        (hum(1), 3, "has a sample rate of 3 Hz"),
     ],
 )
 def test_arrays_of_another_form_are_refused(samples: np.ndarray, rate: int, message: str) -> None:
@@ -106,7 +106,7 @@ def test_there_is_one_list_of_audio_endings(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for number, suffix in enumerate(sorted(ALL_SUFFIXES)):
         (folder / f"section_00_source_train_normal_{number:04d}_v_1{suffix}").touch()
-        assert without_ending(f"a.b{suffix}") == without_ending(f"a.b{suffix.upper()}") == "a.b"
+        assert without_suffix(f"a.b{suffix}") == without_suffix(f"a.b{suffix.upper()}") == "a.b"
     assert len(index(tmp_path)[0]) == len(find_recordings([tmp_path], ALL_SUFFIXES)) == len(ALL_SUFFIXES)
     assert len(find_recordings([tmp_path], DEFAULT_SUFFIXES)) == len(DEFAULT_SUFFIXES) == 5
 

@@ -10,7 +10,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "harken"
 #: rooms, or files of rooms, that are not yet covered
 UNCOVERED = (
-    "audio/channels.py", "audio/decode.py", "audio/listen.py", "audio/quality.py", "bench/", "cli/", "data/clips.py",
+    "bench/", "cli/", "data/clips.py",
     "data/download.py", "data/labels.py", "data/table.py", "embeddings/", "encoders/", "ensemble/",
     "evaluation/evaluate.py", "evaluation/evaluator.py", "evaluation/score_files.py", "evaluation/scores.py",
     "evaluation/submission.py", "export/", "generation/", "monitor/", "separation/", "training/", "weights/",

@@ -1,4 +1,4 @@
-"""Audio files to waveforms, under limits that are checked before memory is taken."""
+"""Decoding of audio files, under limits that are checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from harken.core.errors import AudioError
 
 Float32 = NDArray[np.float32]
 
-#: libsndfile's major formats that are read unless the caller asks for more
+#: major formats of libsndfile that are read by default
 DEFAULT_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC"})
-#: everything libsndfile reads, but for headerless data, which would turn any file into noise
+#: all formats of libsndfile except raw data, as which any file could be read
 ALL_FORMATS = frozenset(sf.available_formats()) - {"RAW"}
 
 _BLOCK_FRAMES = 1 << 16
@@ -26,9 +26,10 @@ _BLOCK_FRAMES = 1 << 16
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on one recording.
+    """Limits on a recording.
 
-    seconds: longest recording. decoded_bytes: float32 samples of all channels. file_bytes: on disk.
+    seconds: length. decoded_bytes: size of the float32 samples of all channels. channels: number. sample_rate: lowest
+    and highest, in Hz. file_bytes: size on disk.
     """
 
     seconds: float = 600.0
@@ -40,7 +41,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Audio:
-    """One recording: samples_CT float32, (channels, samples), full scale being [-1, 1]."""
+    """A decoded recording.
+
+    samples_CT: (channels, samples) float32, full scale [-1, 1]. sample_rate: in Hz. roles: one per channel.
+    """
 
     samples_CT: Float32
     sample_rate: int
@@ -48,24 +52,25 @@ class Audio:
 
     @property
     def seconds(self) -> float:
+        """Length in seconds."""
         return self.samples_CT.shape[1] / self.sample_rate
 
     def channel(self, role: str) -> Float32:
-        """Samples (T,) of the channel with this role; KeyError if there is none."""
+        """(samples,) of the channel with this role. Raises KeyError if there is none."""
         if role not in self.roles:
             raise KeyError(f"no channel {role!r}; this recording has {', '.join(self.roles)}")
         return self.samples_CT[self.roles.index(role)]
 
 
 def channel_roles(channels: int) -> tuple[str, ...]:
-    """Roles by position: a lone microphone is near; of two, the first is near and the second far (DCASE 2026)."""
+    """Roles by position: a single channel is near; of two, the first is near and the second far (DCASE 2026)."""
     if channels <= 2:
         return ("near", "far")[:channels]
     return tuple(f"channel{i}" for i in range(channels))
 
 
 def read_file(path: str | Path, limits: Limits = Limits()) -> bytes:
-    """Bytes of a regular file, read once so that what is hashed is what is decoded. Raises AudioError."""
+    """Content of a regular file, read once so that the same bytes are hashed and decoded. Raises AudioError."""
     path = Path(path)
     try:
         # O_NONBLOCK: opening a named pipe must not wait for a writer.
@@ -103,11 +108,11 @@ def decode(
     limits: Limits = Limits(),
     formats: frozenset[str] = DEFAULT_FORMATS,
 ) -> Audio:
-    """Decode one recording.
+    """Decode a recording.
 
-    source: a path, or the file's bytes (then `name` is what messages call it).
-    Raises AudioError when it is not audio of one of `formats`, is cut off, holds no samples, or is over a limit.
-    Sample values are not judged here: see `quality`.
+    source: a path, or the content of a file. name: the file in error messages (default: the path).
+    Raises AudioError if it is not audio of one of `formats`, is truncated, has no samples or exceeds a limit. Sample
+    values are checked by `quality`.
     """
     label = name if name is not None else ("<bytes>" if isinstance(source, bytes) else source)
     data = source if isinstance(source, bytes) else read_file(source, limits)
@@ -128,15 +133,15 @@ def decode(
 def audio_of_array(
     samples: NDArray[np.floating], sample_rate: int, name: str | Path, limits: Limits = Limits()
 ) -> Audio:
-    """Samples that are in memory already, (samples,) or (channels, samples) floats in [-1, 1], as a recording.
+    """Recording from an array: (samples,) or (channels, samples) floats in [-1, 1], at `sample_rate` Hz.
 
-    Raises AudioError for another form or type, no samples, or what is over a limit.
+    Raises AudioError for another shape or type, without samples, and beyond a limit.
     """
     if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating):
         raise AudioError(
             f"is an array of shape {samples.shape} and type {samples.dtype}",
             file=name,
-            next_step="Give floats within [-1, 1], (samples,) or (channels, samples)",
+            next_step="Pass floats in [-1, 1] of shape (samples,) or (channels, samples)",
         )
     samples_CT = np.atleast_2d(np.asarray(samples, dtype=np.float32))
     channels, frames = samples_CT.shape
@@ -144,7 +149,7 @@ def audio_of_array(
         raise AudioError(
             f"has {channels} channels, over the limit of {limits.channels}",
             file=name,
-            next_step="Give (channels, samples), and of the channels those that belong to this machine",
+            next_step="Pass (channels, samples), with the channels of this machine only",
         )
     _check_rate(sample_rate, name, limits)
     if frames == 0 or channels == 0:
@@ -162,35 +167,33 @@ def _check_rate(sample_rate: int, name: str | Path, limits: Limits) -> None:
     lowest, highest = limits.sample_rate
     if not lowest <= sample_rate <= highest:
         raise AudioError(
-            f"claims a sampling rate of {sample_rate} Hz, outside {lowest}-{highest} Hz",
+            f"has a sample rate of {sample_rate} Hz, outside {lowest}-{highest} Hz",
             file=name,
             next_step="Check the recorder's settings",
         )
 
 
 def _riff_frames(data: bytes) -> int:
-    """Frames that the header of a plain PCM or float WAV claims; 0 for other files and for streams of unknown length.
+    """Number of frames by the header of a PCM or float WAV file; 0 for other files and streams of unknown length.
 
-    libsndfile trims the claim to what the file holds, so a recording that was cut off looks whole to it.
+    libsndfile reduces the number to the frames in the file, so that it does not notice truncated recordings.
     """
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         return 0
-    place, frame_bytes = 12, 0
-    while place + 8 <= len(data):
-        kind, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+    offset, frame_bytes = 12, 0
+    while offset + 8 <= len(data):
+        kind, size = data[offset : offset + 4], int.from_bytes(data[offset + 4 : offset + 8], "little")
         if kind == b"fmt ":
-            linear = int.from_bytes(data[place + 8 : place + 10], "little") in (1, 3, 0xFFFE)
-            frame_bytes = int.from_bytes(data[place + 20 : place + 22], "little") if linear else 0
+            linear = int.from_bytes(data[offset + 8 : offset + 10], "little") in (1, 3, 0xFFFE)
+            frame_bytes = int.from_bytes(data[offset + 20 : offset + 22], "little") if linear else 0
         if kind == b"data":
-            # Recorders that stream leave a placeholder near the largest number there.
+            # Streaming recorders write a placeholder near the largest number.
             return size // frame_bytes if frame_bytes and size < 2**31 - 2**16 else 0
-        place += 8 + size + size % 2
+        offset += 8 + size + size % 2
     return 0
 
 
-def _decode(
-    sound: sf.SoundFile, label: str | Path, limits: Limits, formats: frozenset[str], claimed_by_riff: int
-) -> Audio:
+def _decode(sound: sf.SoundFile, label: str | Path, limits: Limits, formats: frozenset[str], riff_frames: int) -> Audio:
     if sound.format not in formats:
         hint = "Allow every format (--formats all)" if sound.format in ALL_FORMATS else "Convert it to WAV or FLAC"
         raise AudioError(f"is {sound.format}, which is not read by default", file=label, next_step=hint)
@@ -201,31 +204,31 @@ def _decode(
             next_step="Select the channels that belong to this machine",
         )
     _check_rate(sound.samplerate, label, limits)
-    most = min(int(limits.seconds * sound.samplerate), limits.decoded_bytes // (4 * sound.channels))
-    claimed = sound.frames
-    # The header is only a claim: blocks are read until the data end or the limit is passed.
+    max_frames = min(int(limits.seconds * sound.samplerate), limits.decoded_bytes // (4 * sound.channels))
+    header_frames = sound.frames
+    # Headers may be wrong: blocks are read until the end of the data or beyond the limit.
     blocks: list[Float32] = []
     frames = 0
-    while frames <= most:
-        block = sound.read(min(_BLOCK_FRAMES, most + 1 - frames), dtype="float32", always_2d=True)
+    while frames <= max_frames:
+        block = sound.read(min(_BLOCK_FRAMES, max_frames + 1 - frames), dtype="float32", always_2d=True)
         if not len(block):
             break
         blocks.append(block)
         frames += len(block)
-    if frames > most:
+    if frames > max_frames:
         length = (
             f"longer than {limits.seconds:g} s"
-            if most == int(limits.seconds * sound.samplerate)
+            if max_frames == int(limits.seconds * sound.samplerate)
             else (f"over {limits.decoded_bytes / 2**20:.0f} MiB when decoded")
         )
         raise AudioError(f"is {length}", file=label, next_step="Cut it into shorter recordings")
     if frames == 0:
         raise AudioError("holds no samples", file=label, next_step="Record it again or remove it")
-    claimed = max(claimed, claimed_by_riff)
-    if 0 < claimed < 2**31 - 1 and frames < claimed:
+    header_frames = max(header_frames, riff_frames)
+    if 0 < header_frames < 2**31 - 1 and frames < header_frames:
         raise AudioError(
-            f"is cut off: {frames / sound.samplerate:.2f} s of the {claimed / sound.samplerate:.2f} s "
-            "that its header claims",
+            f"is truncated: {frames / sound.samplerate:.2f} s of the {header_frames / sound.samplerate:.2f} s "
+            "given by its header",
             file=label,
             next_step="Copy or record it again",
         )

@@ -1,8 +1,7 @@
-"""The one door for sound: a file, its bytes or an array in; a checked waveform of the wanted form out.
+"""Audio input: a file, its bytes or an array -> a checked waveform of the required format.
 
-Fitting and scoring, training, feature stages and the baseline listen through it, so that what one of them refuses, the
-others refuse too. In this order: decoded (under limits), form compared with the expected one, checked for defects,
-channels chosen, mixed to one where wanted, levelled, resampled.
+All rooms read audio through `listen`, so that they refuse the same recordings. Steps: decode (under limits), compare
+rate and channels with the expected ones, check quality, choose channels, mix down, normalise the level, resample.
 """
 
 from __future__ import annotations
@@ -25,22 +24,22 @@ from harken.core.errors import AudioError
 
 Float32 = NDArray[np.float32]
 Level = Literal["normalised", "recorded"]
-#: what can be listened to: a path, a file's bytes, or samples: (samples,) or (channels, samples) floats in [-1, 1]
+#: a path, the content of a file, or (samples,) or (channels, samples) floats in [-1, 1]
 Source = str | Path | bytes | NDArray[np.floating]
 
-#: RMS level that `normalised` recordings are brought to, in dBFS
+#: RMS level of `normalised` recordings in dBFS
 NORMAL_LEVEL_DBFS = -20.0
 
 
 class Listening(BaseModel):
-    """How recordings are listened to.
+    """Settings of `listen`.
 
-    recorded_rate, recorded_channels: what recordings must have; None: whatever they have.
-    microphones: which channels are chosen, see `choose_channels`. single_as_near: a recording with one channel is taken
-    for the near microphone, whatever is chosen; else it is refused where two are needed.
-    mono: the mean of the chosen channels is taken.
-    level: `normalised` brings the waveform to one RMS level, with one gain for all channels, since loudness follows the
-    microphone's distance and gain more than the machine's health; `recorded` keeps it.
+    recorded_rate, recorded_channels: expected sample rate in Hz and number of channels; None: any.
+    microphones: channel selection, see `choose_channels`. single_as_near: recordings with a single channel count as the
+    near microphone for any selection; otherwise they are refused if two channels are needed.
+    mono: average the chosen channels.
+    level: `normalised` scales the waveform to one RMS level, by one gain for all channels, since loudness depends more
+    on the microphone's distance and gain than on the machine's health; `recorded` keeps it.
     sample_rate: of the waveform in Hz; None: as recorded.
     limits, formats: see `decode`.
     """
@@ -60,11 +59,10 @@ class Listening(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Sound:
-    """What was heard in one recording.
+    """Result of `listen`.
 
-    name: what messages call it. wave_CT: (channels, samples) float32 at `sample_rate` Hz, as the settings want it.
-    findings: defects that leave it usable. sha256: of the file's bytes; of an array, of its samples and rate.
-    recorded: the whole recording.
+    name: the recording in messages. wave_CT: (channels, samples) float32 at `sample_rate` Hz. findings: defects that
+    leave it usable. sha256: of the file, or of an array's samples and rate. recorded: the decoded recording.
     """
 
     name: str | Path
@@ -85,7 +83,7 @@ class Sound:
         return level_dbfs(self.recorded.samples_CT)
 
     def at(self, sample_rate: int) -> Float32:
-        """(channels, samples) at another rate in Hz."""
+        """(channels, samples) resampled to `sample_rate` Hz."""
         return resample(self.wave_CT, self.sample_rate, sample_rate)
 
 
@@ -96,11 +94,11 @@ def listen(
     sample_rate: int | None = None,
     name: str | Path | None = None,
 ) -> Sound:
-    """Listen to one recording.
+    """Read a recording: decode, check, choose channels, normalise, resample.
 
-    sample_rate: of an array, in Hz. name: what messages call the recording (default: its path).
-    Raises AudioError for what cannot be decoded, has another form than the expected one, or is unusable (see
-    `audio.quality`); ValueError for an array without a rate.
+    sample_rate: of an array, in Hz. name: the recording in messages (default: its path). Raises AudioError if it cannot
+    be decoded, has an unexpected rate or number of channels, or is unusable (see `audio.quality`); ValueError for an
+    array without `sample_rate`.
     """
     if isinstance(source, np.ndarray):
         label = name if name is not None else "<array>"
@@ -129,7 +127,7 @@ def listen(
 
 
 def normalised(samples_CT: Float32) -> Float32:
-    """(channels, samples) at an RMS level of `NORMAL_LEVEL_DBFS`; one gain for all channels; not for silence."""
+    """Scale (channels, samples) to an RMS level of `NORMAL_LEVEL_DBFS` by one gain; not for silence."""
     gain = 10 ** ((NORMAL_LEVEL_DBFS - level_dbfs(samples_CT)) / 20)
     return samples_CT * np.float32(gain)
 
@@ -140,7 +138,7 @@ def _check_form(audio: Audio, settings: Listening, name: str | Path) -> None:
         raise AudioError(
             f"was recorded at {audio.sample_rate} Hz, not at the expected {rate} Hz",
             file=name,
-            next_step=f"Record or resample it at {rate} Hz, or learn from recordings of its rate",
+            next_step=f"Record or resample it at {rate} Hz, or fit to recordings of its rate",
         )
     count = len(audio.samples_CT)
     if channels is not None and count != channels:
@@ -152,9 +150,9 @@ def _check_form(audio: Audio, settings: Listening, name: str | Path) -> None:
 
 
 def _check_quality(audio: Audio, microphones: Microphones, name: str | Path) -> tuple[Finding, ...]:
-    # A microphone that is not listened to may be broken.
-    listened = {"near": slice(0, 1), "far": slice(1, 2)}.get(microphones, slice(None))
-    samples_CT = audio.samples_CT[listened]
+    # Unused microphones may be broken.
+    used = {"near": slice(0, 1), "far": slice(1, 2)}.get(microphones, slice(None))
+    samples_CT = audio.samples_CT[used]
     findings = inspect(samples_CT if len(samples_CT) else audio.samples_CT, audio.sample_rate)
     for finding in findings:
         if finding.unusable:

@@ -1,4 +1,4 @@
-"""What is wrong with a recording, or with a set of recordings, before anything is learned from it."""
+"""Quality checks of recordings and sets of recordings."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from numpy.typing import NDArray
 
 Kind = Literal["not finite", "silent", "clipped", "constant offset", "dropouts", "too short"]
 
+#: RMS level without the mean, below which a channel is silent
 SILENCE_DBFS = -90.0
+#: fraction of clipped samples above which a recording is clipped
 CLIPPED_SHARE = 1e-3
+#: mean relative to RMS above which a channel has a constant offset
 OFFSET_SHARE = 0.5
+#: duration of constant samples above which a recording has dropouts
 DROPOUT_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One defect of one recording.
+    """A defect of a recording.
 
-    unusable: nothing can be said about the machine from it. A usable but marred recording can be scored (a
-    loud fault may clip), but is left out of training.
+    detail: the message. unusable: the recording cannot be scored. Usable recordings with defects can be scored, since a
+    loud fault may clip, but are excluded from training.
     """
 
     kind: Kind
@@ -38,52 +42,53 @@ def level_dbfs(samples: NDArray[np.float32]) -> float:
 
 
 def inspect(samples_CT: NDArray[np.float32], sample_rate: int, *, shortest_seconds: float = 0.1) -> list[Finding]:
-    """Defects of one recording, (channels, samples) float32; the unusable ones first."""
-    bad = samples_CT.size - int(np.isfinite(samples_CT).sum())
-    if bad:
-        return [Finding("not finite", f"{bad} samples are NaN or infinite", "Record it again or remove it", True)]
+    """Defects of a recording, (channels, samples) float32; a single one if it is unusable."""
+    invalid = samples_CT.size - int(np.isfinite(samples_CT).sum())
+    if invalid:
+        return [Finding("not finite", f"{invalid} samples are NaN or infinite", "Record it again or remove it", True)]
     seconds = samples_CT.shape[1] / sample_rate
     if seconds < shortest_seconds:
         detail = f"lasts {seconds * 1000:.0f} ms, too short to hear a machine"
-        return [Finding("too short", detail, "Record at least a second", True)]
+        return [Finding("too short", detail, "Record at least one second", True)]
     findings: list[Finding] = []
-    # The offset of a converter is not sound: silence is judged without it.
+    # Without the offset of the converter, which is not sound.
     mean_C = samples_CT.mean(axis=1, dtype=np.float64)
     rms_C = np.sqrt(np.mean(np.square(samples_CT, dtype=np.float64), axis=1))
-    sound_C = np.sqrt(np.maximum(rms_C**2 - mean_C**2, 0))
-    quiet = np.flatnonzero(sound_C < 10 ** (SILENCE_DBFS / 20))
+    deviation_C = np.sqrt(np.maximum(rms_C**2 - mean_C**2, 0))
+    quiet = np.flatnonzero(deviation_C < 10 ** (SILENCE_DBFS / 20))
     if len(quiet):
-        which = "" if samples_CT.shape[0] == 1 else f" in channel {', '.join(map(str, quiet))}"
-        detail = f"is silent{which} (below {SILENCE_DBFS:g} dBFS)"
+        channels = "" if samples_CT.shape[0] == 1 else f" in channel {', '.join(map(str, quiet))}"
+        detail = f"is silent{channels} (below {SILENCE_DBFS:g} dBFS)"
         return [Finding("silent", detail, "Check that the microphone is connected and the machine runs", True)]
     share = _clipped_share(samples_CT)
     if share > CLIPPED_SHARE:
-        detail = f"is clipped: {share:.1%} of its samples stand at full scale"
+        detail = f"is clipped: {share:.1%} of its samples are at full scale"
         findings.append(Finding("clipped", detail, "Lower the recording gain", False))
     if np.any(np.abs(mean_C) > OFFSET_SHARE * rms_C):
         detail = f"has a constant offset of {np.abs(mean_C).max():.3f}"
         findings.append(Finding("constant offset", detail, "Check the sound card or use AC coupling", False))
-    lost = _longest_constant(samples_CT) / sample_rate
-    if lost > DROPOUT_SECONDS:
-        detail = f"has dropouts: {lost * 1000:.0f} ms without any change of the signal"
+    dropout = _longest_constant(samples_CT) / sample_rate
+    if dropout > DROPOUT_SECONDS:
+        detail = f"has dropouts: {dropout * 1000:.0f} ms of constant samples"
         findings.append(Finding("dropouts", detail, "Check the recorder and the cable", False))
     return findings
 
 
 def _clipped_share(samples_CT: NDArray[np.float32]) -> float:
-    """Share of samples in runs of two or more at one channel's extreme value (a flat top, not a lone peak)."""
+    """Largest fraction, over channels, of samples in runs of two or more at the extreme value: flat tops, not peaks."""
     worst = 0.0
     for channel in samples_CT:
         top = max(float(channel.max()), -float(channel.min()))
         at_top = np.abs(channel) >= top * (1 - 1e-4)
         flat = at_top[1:] & at_top[:-1]
-        # Quiet recordings of few quantisation steps also have flat tops; they are not overdriven.
+        # Quiet recordings of few quantisation steps also have flat tops without being clipped.
         if top > 0.05:
             worst = max(worst, (int(flat.sum()) + int(flat.any())) / channel.size)
     return worst
 
 
 def _longest_constant(samples_CT: NDArray[np.float32]) -> int:
+    """Length in samples of the longest run of equal samples in any channel."""
     longest = 0
     for channel in samples_CT:
         changes = np.flatnonzero(np.diff(channel))
@@ -95,11 +100,11 @@ def _longest_constant(samples_CT: NDArray[np.float32]) -> int:
 def near_duplicates(
     nearest_N: NDArray[np.floating], neighbour_N: NDArray[np.integer], *, tolerance: float = 1e-3
 ) -> list[tuple[int, int]]:
-    """Pairs of recordings that are the same but for a re-encoding: (earlier, later) row numbers.
+    """Pairs (earlier, later) of rows whose recordings are the same up to re-encoding.
 
-    nearest_N: distance of each recording's embedding to its nearest neighbour; neighbour_N: that neighbour's row.
-    A pair is near-duplicate when its distance is below `tolerance` times the median of the non-zero ones.
-    Duplicates fake confidence: each looks perfectly normal to the other.
+    nearest_N: distance of each recording's embedding to its nearest neighbour; neighbour_N: row of that neighbour.
+    Near duplicates are at most `tolerance` times the median of the non-zero distances apart. They bias held-out scores
+    towards normal, since each has the other as neighbour.
     """
     positive = nearest_N[nearest_N > 0]
     radius = tolerance * float(np.median(positive)) if len(positive) else 0.0
@@ -108,9 +113,9 @@ def near_duplicates(
 
 
 def level_groups(levels_db: Sequence[float], *, gap_db: float = 6.0) -> list[list[int]]:
-    """Recordings grouped by level, quietest first; a new group starts where sorted levels jump by `gap_db` or more.
+    """Groups of recordings (indices) by level, quietest first, separated by gaps of at least `gap_db` between levels.
 
-    More than one group usually means that the recording gain or the microphone's place has changed.
+    Several groups usually mean that the recording gain or the microphone's position has changed.
     """
     order = np.argsort(np.asarray(levels_db, dtype=np.float64), kind="stable")
     groups: list[list[int]] = []

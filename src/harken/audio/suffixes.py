@@ -1,10 +1,10 @@
-"""File-name endings of audio."""
+"""File-name suffixes of audio."""
 
 from __future__ import annotations
 
-#: under which recordings are looked for in folders unless the caller asks for more
+#: of recordings that are read from folders by default
 DEFAULT_SUFFIXES = frozenset({".wav", ".wave", ".flac", ".w64", ".rf64"})
-#: of everything that can be decoded
+#: of all formats that can be decoded
 ALL_SUFFIXES = DEFAULT_SUFFIXES | {
     ".aif",
     ".aiff",

@@ -32,7 +32,7 @@ from harken.core.files import write_atomically
 from harken.data import catalog
 from harken.data.clips import Clip
 from harken.data.index import DataFinding, index
-from harken.data.names import without_ending
+from harken.data.names import without_suffix
 from harken.data.table import read_table, write_table
 from harken.data.truth import Label, Truth
 from harken.ensemble.runs import SCORES
@@ -189,7 +189,7 @@ def _known(clips: Sequence[Clip], truth: Truth | None) -> Truth | None:
         if clip.condition == "unknown":
             return None
         label = Label(clip.condition == "anomaly", clip.domain)
-        known.add((clip.machine, clip.section), without_ending(clip.path.name), label)
+        known.add((clip.machine, clip.section), without_suffix(clip.path.name), label)
     known.official = truth is not None and truth.official and bool(known.labels.keys() & truth.labels.keys())
     return known
 

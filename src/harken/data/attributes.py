@@ -6,7 +6,7 @@ import csv
 from pathlib import Path, PurePosixPath
 
 from harken.core.errors import HarkenError
-from harken.data.names import without_ending
+from harken.data.names import without_suffix
 
 
 def read_attributes(file: Path) -> list[tuple[str, dict[str, str]]]:
@@ -29,7 +29,7 @@ def read_attributes(file: Path) -> list[tuple[str, dict[str, str]]]:
             pairs = [(head.index(f"d{n}p"), head.index(f"d{n}v")) for n in range(1, len(head)) if f"d{n}v" in head]
             return [
                 (
-                    without_ending(PurePosixPath(row[0].strip().replace("\\", "/")).name),
+                    without_suffix(PurePosixPath(row[0].strip().replace("\\", "/")).name),
                     {row[p].strip(): row[v].strip() for p, v in pairs if v < len(row) and row[p].strip()},
                 )
                 for row in table

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harken.core.errors import HarkenError
-from harken.data.names import attribute_pairs, parse_name, without_ending
+from harken.data.names import attribute_pairs, parse_name, without_suffix
 
 Split = Literal["train", "test", "supplemental"]
 Domain = Literal["source", "target", "unknown"]
@@ -120,7 +120,7 @@ def clips_from_files(paths: Sequence[Path]) -> list[Clip]:
     """A row a file. Names that follow the DCASE grammar fill domain, condition, section and split."""
     clips = []
     for path in paths:
-        name = parse_name(without_ending(path.name))
+        name = parse_name(without_suffix(path.name))
         if name is None:
             clips.append(Clip(clip_id=str(path), path=path))
             continue

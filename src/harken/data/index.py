@@ -13,7 +13,7 @@ from harken.core.errors import HarkenError
 from harken.data.attributes import read_attributes
 from harken.data.clips import Clip
 from harken.data.layout import FolderInfo, parse_folder
-from harken.data.names import Name, attribute_pairs, parse_name, without_ending
+from harken.data.names import Name, attribute_pairs, parse_name, without_suffix
 from harken.data.truth import Truth
 
 
@@ -102,7 +102,7 @@ def _rows(root: Path, folder: Path, info: FolderInfo, files: Iterable[str], find
     prefix = "" if relative == "." else f"{relative}/"
     corpus = f"dcase{info.year}" if info.year else root.name
     for file in files:
-        name = parse_name(without_ending(file))
+        name = parse_name(without_suffix(file))
         if name is None:
             findings.add(folder, "not a DCASE file name, labels unknown", file)
             name = Name(section="", number="")
@@ -143,7 +143,7 @@ def _join_attributes(folder: Path, clips: list[Clip], rows: list[int], findings:
     tables = sorted(folder.glob("attributes_*.csv"))
     if not tables:
         return
-    by_name = {without_ending(clips[row].path.name): row for row in rows}
+    by_name = {without_suffix(clips[row].path.name): row for row in rows}
     listed_attributes: dict[str, dict[str, str]] = {}
     for table in tables:
         try:
@@ -222,7 +222,7 @@ def _join_truth(truth: Truth, clips: list[Clip], findings: _Findings) -> None:
             findings.add(clip.machine, f"not labelled: {truth.errata[clip.machine]}", clip.clip_id)
             continue
         section = (clip.machine, clip.section)
-        name = truth.published_name(section, without_ending(clip.path.name))
+        name = truth.published_name(section, without_suffix(clip.path.name))
         label = truth.labels[section].get(name)
         if label is None:
             findings.add(clip.machine, "a test clip is not in the ground truth", clip.clip_id)

@@ -78,7 +78,7 @@ def is_id_name(stem: str) -> bool:
     return _ID_NAME.match(stem) is not None
 
 
-def without_ending(file_name: str) -> str:
+def without_suffix(file_name: str) -> str:
     """The name without an audio suffix. Other dots are kept: attribute values contain some (`volt_1.5_wt_150`)."""
     return _ENDING.sub("", file_name)
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from harken.core.errors import HarkenError
 from harken.data import catalog
 from harken.data.clips import Clip
-from harken.data.names import Name, parse_name, without_ending
+from harken.data.names import Name, parse_name, without_suffix
 
 #: machine, section
 Section = tuple[str, str]
@@ -93,7 +93,7 @@ def truth_of_clips(clips: Iterable[Clip], source: str) -> Truth:
     truth = Truth(source)
     for clip in clips:
         if clip.split == "test" and clip.condition != "unknown":
-            name = without_ending(clip.path.name)
+            name = without_suffix(clip.path.name)
             truth.add((clip.machine, clip.section), name, Label(clip.condition == "anomaly", clip.domain))
     return truth
 
@@ -136,7 +136,7 @@ def _read_folders(root: Path) -> Truth:
             truth.add(section, clip, Label(value[0] == "1", domain))
         for clip, labelled in names.get(file, {}).items():
             for alias in labelled:
-                truth.aliases.setdefault(section, {})[without_ending(alias)] = clip
+                truth.aliases.setdefault(section, {})[without_suffix(alias)] = clip
     return truth
 
 
@@ -144,7 +144,7 @@ def _tables(folder: Path) -> Iterator[tuple[str, dict[str, list[str]]]]:
     """(file name, {clip name without suffix: remaining cells}) of each table in a folder."""
     for file in sorted(folder.glob("ground_truth_*.csv")) if folder.is_dir() else ():
         if _GROUND_TRUTH.match(file.name):
-            yield file.name, {without_ending(row[0]): row[1:] for row in _rows(file) if len(row) > 1}
+            yield file.name, {without_suffix(row[0]): row[1:] for row in _rows(file) if len(row) > 1}
 
 
 def _match(file_name: str) -> re.Match[str]:
@@ -162,7 +162,7 @@ def _read_list(file: Path) -> Truth:
         if len(cells) == 1:
             machine = cells[0]
             continue
-        clip, labelled = without_ending(PurePosixPath(cells[0]).name), without_ending(PurePosixPath(cells[1]).name)
+        clip, labelled = without_suffix(PurePosixPath(cells[0]).name), without_suffix(PurePosixPath(cells[1]).name)
         name, label = parse_name(clip), label_of_name(parse_name(labelled))
         if not machine or name is None or label is None:
             raise HarkenError(

@@ -16,7 +16,7 @@ from typing import Any
 
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
-from harken.data.names import parse_name, without_ending
+from harken.data.names import parse_name, without_suffix
 from harken.data.truth import Label, Section, Truth
 from harken.data.unpack import unpack
 from harken.evaluation.scores import (
@@ -173,7 +173,7 @@ def read_rows(file: Path, section: str, *, decision: bool = False) -> dict[str, 
             raise HarkenError(
                 f"line {number} ({row!r}) has {len(cells)} cells", file=file, next_step="Write clip.wav,number"
             )
-        clip = without_ending(PurePosixPath(cells[0].strip().replace("\\", "/")).name)
+        clip = without_suffix(PurePosixPath(cells[0].strip().replace("\\", "/")).name)
         try:
             value = float(cells[1])
         except ValueError:
@@ -211,7 +211,7 @@ def read_score_table(file: Path) -> tuple[list[Scores], Truth | None]:
         )
     numbers = [section.removeprefix("section_").removeprefix("id_") for section in columns["section"]]
     sections = list(zip(columns["machine"], numbers, strict=True))
-    clips = [without_ending(PurePosixPath(clip).name) for clip in columns["file"]]
+    clips = [without_suffix(PurePosixPath(clip).name) for clip in columns["file"]]
     truth = None
     if "anomaly" in columns:
         truth = Truth(str(file))

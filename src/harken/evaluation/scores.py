@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
-from harken.data.names import without_ending
+from harken.data.names import without_suffix
 from harken.data.truth import Section
 
 Float64 = NDArray[np.float64]
@@ -152,7 +152,7 @@ class Scores:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Files without their ending: what scores and labels are joined on."""
-        return tuple(map(without_ending, self.file))
+        return tuple(map(without_suffix, self.file))
 
     @property
     def test(self) -> Scores:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harken.core.errors import HarkenError, did_you_mean
 from harken.core.files import write_atomically
 from harken.data.clips import Clip
-from harken.data.names import without_ending
+from harken.data.names import without_suffix
 from harken.data.truth import Section
 from harken.evaluation.score_files import read_system_folder, score_files
 from harken.evaluation.scores import Scores
@@ -151,7 +151,7 @@ def write_submission(
     wanted: dict[Section, set[str]] = {}
     for clip in expected:
         if clip.split == "test":
-            wanted.setdefault((clip.machine, clip.section), set()).add(without_ending(clip.path.name))
+            wanted.setdefault((clip.machine, clip.section), set()).add(without_suffix(clip.path.name))
     if not wanted:
         raise HarkenError("there are no test clips to check against", next_step="Name the data: --data ROOT")
     files: dict[str, bytes] = {}
