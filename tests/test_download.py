@@ -415,7 +415,7 @@ def test_killed_in_the_middle_of_a_body(server: RecordServer, tmp_path: Path) ->
         deadline = time.monotonic() + 15
         while not (part.is_file() and part.stat().st_size > 200_000) and time.monotonic() < deadline:
             time.sleep(0.005)
-        with pytest.raises(HarkenError, match="another download of this year is running here"):
+        with pytest.raises(HarkenError, match="another download of this year is running in this folder"):
             get(tmp_path, "fan")
         child.kill()
     assert child.returncode == -signal.SIGKILL

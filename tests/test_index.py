@@ -302,7 +302,7 @@ def test_the_table_round_trips_through_a_file(tmp_path: Path) -> None:
     write_table([], tmp_path / "empty.parquet")
     assert read_table(tmp_path / "empty.parquet") == []
     (tmp_path / "other.parquet").write_bytes(b"no parquet")
-    with pytest.raises(HarkenError, match="is no clips table"):
+    with pytest.raises(HarkenError, match="is not a clips table"):
         read_table(tmp_path / "other.parquet")
 
 

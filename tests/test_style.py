@@ -10,8 +10,8 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "harken"
 #: rooms, or files of rooms, that are not yet covered
 UNCOVERED = (
-    "bench/", "cli/", "data/clips.py",
-    "data/download.py", "data/labels.py", "data/table.py", "embeddings/", "encoders/", "ensemble/",
+    "bench/", "cli/",
+    "embeddings/", "encoders/", "ensemble/",
     "evaluation/evaluate.py", "evaluation/evaluator.py", "evaluation/score_files.py", "evaluation/scores.py",
     "evaluation/submission.py", "export/", "generation/", "monitor/", "separation/", "training/", "weights/",
 )  # fmt: skip
@@ -26,7 +26,11 @@ EMPTY = {
 }  # fmt: skip
 
 #: file -> identifiers that are terms of its file format
-TERMS = {"data/catalog/__init__.py": {"part", "parts"}, "data/check.py": {"parts"}}
+TERMS = {
+    "data/catalog/__init__.py": {"part", "parts"},
+    "data/check.py": {"parts"},
+    "data/download.py": {"part", "parts"},
+}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -1,4 +1,4 @@
-"""The clips table: one row a recording, whatever corpus it comes from."""
+"""The clips table: one row per recording, for all corpora."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Condition = Literal["normal", "anomaly", "unknown"]
 Kind = Literal["machine", "clean", "noise", "generated", "separated", "mixed"]
 Payload = Literal["sound", "spectrogram"]
 
-#: kinds of clips that were made of others, and not recorded
+#: kinds of clips that were derived from other clips
 DERIVED: frozenset[Kind] = frozenset({"generated", "separated", "mixed"})
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording.
+    """One clip, recorded or derived from others.
 
-    clip_id: unique within a table. kind: what is to be heard; a `mixed` clip is a recording with sound added.
-    sample_rate in Hz, channels, frames: None until the file was opened. parents: ids of the clips that it was made of;
-    first the one whose machine, section, domain and attributes it has. payload: what its file holds, a sound or the
-    array of a spectrogram.
+    clip_id: unique within a table. kind: of the sound; a `mixed` clip is a recording with sound added. sample_rate: in
+    Hz; it, channels and frames are None until the file was opened. parents: ids of the clips that it was derived from;
+    the first is the one with the same machine, section, domain and attributes. payload: content of the file, a sound or
+    a spectrogram array.
     """
 
     clip_id: str
@@ -50,74 +50,79 @@ class Clip:
 
     @property
     def recorded(self) -> bool:
-        """Whether it is a recording, and not made of others. Official scores are of recorded clips only."""
+        """Whether it was recorded, not derived from others. Official scores use recorded clips only."""
         return self.kind not in DERIVED
 
 
-def derive(parent: Clip, clip_id: str, path: Path, kind: Kind, *, others: Sequence[str] = (), **more: Any) -> Clip:
-    """A clip made of `parent`, of the same machine, section, domain, condition, attributes and split.
+def derive(parent: Clip, clip_id: str, path: Path, kind: Kind, *, others: Sequence[str] = (), **fields: Any) -> Clip:
+    """Clip derived from `parent`, with its machine, section, domain, condition, attributes and split.
 
-    others: ids of further parents. more: other fields, such as sample_rate. ValueError for a kind that is recorded.
+    others: ids of further parents. fields: further fields, such as sample_rate. Raises ValueError if `kind` is one of
+    recordings.
     """
     if kind not in DERIVED:
-        raise ValueError(f"a clip made of others is {', '.join(sorted(DERIVED))}, not {kind}")
-    form = {"sample_rate": None, "channels": None, "frames": None, "payload": "sound"}
-    return replace(parent, clip_id=clip_id, path=path, kind=kind, parents=(parent.clip_id, *others), **{**form, **more})
+        raise ValueError(f"the kind of a derived clip is {', '.join(sorted(DERIVED))}, not {kind}")
+    unknown = {"sample_rate": None, "channels": None, "frames": None, "payload": "sound"}
+    return replace(
+        parent, clip_id=clip_id, path=path, kind=kind, parents=(parent.clip_id, *others), **{**unknown, **fields}
+    )
 
 
 def origins(clips: Sequence[Clip]) -> dict[str, str]:
-    """clip id -> id of the recording that it was made of, over its first parents; of a recording, its own id. What has
-    one origin tells of one recording, and is held out together."""
+    """clip id -> id of the recording that it was derived from, following first parents; recordings map to themselves.
+
+    Clips of the same origin are held out together.
+    """
     parent_of = {clip.clip_id: clip.parents[0] for clip in clips if clip.parents}
     ids = {clip.clip_id for clip in clips}
-    found: dict[str, str] = {}
+    origin_of: dict[str, str] = {}
     for clip_id in ids:
         origin, seen = clip_id, {clip_id}
         while origin in parent_of and parent_of[origin] not in seen:
             origin = parent_of[origin]
             seen.add(origin)
-        found[clip_id] = origin
-    return found
+        origin_of[clip_id] = origin
+    return origin_of
 
 
 def natural_key(path: Path) -> list[tuple[int, int | str]]:
-    """Sort key that puts `clip_9` before `clip_10`: file-name order is taken for recording order."""
-    parts = re.split(r"(\d+)", str(path))
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
+    """Sort key with `clip_9` before `clip_10`, since file names are assumed to be in recording order."""
+    tokens = re.split(r"(\d+)", str(path))
+    return [(0, int(token)) if token.isdecimal() else (1, token) for token in tokens if token]
 
 
 def find_recordings(paths: Iterable[str | Path], suffixes: frozenset[str]) -> list[Path]:
-    """Audio files named, or below folders named, by `paths`; each once, each folder in natural order.
+    """Audio files among `paths` and in folders among them, without repetition, folders in natural order.
 
-    A file that is named itself is taken whatever its ending. Raises HarkenError for a path that does not exist
-    or a folder without audio.
+    suffixes: of files in folders; files in `paths` may have any suffix. Raises HarkenError for a path that does not
+    exist and for a folder without audio.
     """
-    found: dict[Path, None] = {}
+    recordings: dict[Path, None] = {}
     for given in map(Path, paths):
         if given.is_dir():
             inside = [
                 p
                 for p in given.rglob("*")
                 if p.suffix.lower() in suffixes
-                and not any(part.startswith(".") for part in p.relative_to(given).parts)
+                and not any(name.startswith(".") for name in p.relative_to(given).parts)
                 and not p.is_dir()
             ]
             if not inside:
                 raise HarkenError(
                     "no audio in this folder",
                     file=given,
-                    next_step=f"Put recordings there ({', '.join(sorted(suffixes))}) or name another folder",
+                    next_step=f"Put recordings there ({', '.join(sorted(suffixes))}) or give another folder",
                 )
-            found.update(dict.fromkeys(sorted(inside, key=natural_key)))
+            recordings.update(dict.fromkeys(sorted(inside, key=natural_key)))
         elif given.exists():
-            found[given] = None
+            recordings[given] = None
         else:
             raise HarkenError("there is no such file or folder", file=given, next_step="Check the path")
-    return list(found)
+    return list(recordings)
 
 
 def clips_from_files(paths: Sequence[Path]) -> list[Clip]:
-    """A row a file. Names that follow the DCASE grammar fill domain, condition, section and split."""
+    """One clip per file, with section, domain, condition, split, kind and attributes from DCASE file names."""
     clips = []
     for path in paths:
         name = parse_name(without_suffix(path.name))

@@ -1,10 +1,10 @@
-"""DCASE years from Zenodo: resumed where a run stopped, checked, unpacked. Nothing else in this room uses the network.
+"""Download of DCASE years from Zenodo: resumed, verified, unpacked. The only module of this room that uses the network.
 
-Below ROOT/dcase<YEAR>t2, `dev_data/raw/<machine>` and `eval_data/raw/<machine>` hold the recordings. `.downloads`
-holds the zips: `<zip>.part` while it arrives, `<zip>` once size and md5 are right, and `<zip>.json` once it is
-unpacked, which is what a later run asks instead of the network.
+In ROOT/dcase<YEAR>t2, `dev_data/raw/<machine>` and `eval_data/raw/<machine>` hold the recordings. `.downloads` holds
+the zips: `<zip>.part` during the download, `<zip>` once size and MD5 are verified, and `<zip>.json` once it is
+unpacked; later runs read the latter instead of using the network.
 
-HARKEN_ZENODO: another address of the record API, e.g. of a mirror.
+HARKEN_ZENODO: URL of the record API, for example of a mirror.
 """
 
 from __future__ import annotations
@@ -30,21 +30,19 @@ from harken.data.catalog import PARTS, Archive, Part
 from harken.data.unpack import unpack
 
 ZENODO = "https://zenodo.org/api/records"
-_HINT = (
-    "Look at the address in a browser, whether the network asks for a login first, or whether HARKEN_ZENODO is wrong"
-)
+_HINT = "Open the URL in a browser: the network may require a login, or HARKEN_ZENODO may be wrong"
 State = Literal["downloaded", "resumed", "already there"]
-#: called with the name of a zip, bytes so far and bytes in all; once for each zip before the first byte, then from
-#: several threads
+#: called with the name of a zip, bytes so far and total bytes; once per zip before the first byte, then from several
+#: threads
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Downloaded:
-    """One archive that is in place.
+    """One archive that was downloaded and unpacked.
 
     folder: of the machine's recordings. bytes, md5: of the zip. state: "resumed" if bytes of an earlier run were
-    used, "already there" if nothing was left to do.
+    reused, "already there" if it was complete before.
     """
 
     part: Part
@@ -66,20 +64,20 @@ class _RecordFile(BaseModel):
 
     @property
     def md5(self) -> str:
-        """Hexadecimal; "" where the record has another checksum."""
+        """Hexadecimal; "" if the record has another kind of checksum."""
         match = re.fullmatch(r"(?:md5:)?([0-9a-f]{32})", self.checksum.lower())
         return match[1] if match else ""
 
     @property
     def url(self) -> str:
-        # In the newer form of the API, `self` describes the file and `content` is the file.
+        # In the newer API, `self` is the metadata of the file and `content` its data.
         return self.links.get("content") or self.links["self"]
 
 
 class _Note(BaseModel):
-    """What is kept of an archive that was unpacked.
+    """Record of an unpacked archive.
 
-    files: how many. sizes: name below the machine's folder -> bytes. zip_kept: it was asked for.
+    files: number. sizes: path in the machine's folder -> bytes. zip_kept: whether the zip was to be kept.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -106,16 +104,15 @@ def download(
     progress: Progress | None = None,
     warn: Callable[[str], Any] = warnings.warn,
 ) -> list[Downloaded]:
-    """Download and unpack these parts and machines (default: all) of a year below `root`, `jobs` zips at a time.
+    """Download and unpack these parts and machines (default: all) of a year into `root`, `jobs` zips in parallel.
 
-    Archives of an earlier run whose files are all there are not asked for again. keep_zips: keep each zip that is
-    downloaded, in `.downloads`. api: address of the record API (default: HARKEN_ZENODO, else Zenodo's). warn: called
-    with what is odd, but no failure.
+    Archives of an earlier run are skipped if their files are complete. keep_zips: keep downloaded zips in
+    `.downloads`. api: URL of the record API (default: HARKEN_ZENODO, else Zenodo's). warn: called with warnings.
 
-    An archive that fails does not stop the others. Raises HarkenError in the end, naming every one that failed.
+    A failed archive does not stop the others. Raises HarkenError in the end, with all archives that failed.
     """
     if jobs < 1:
-        raise HarkenError(f"{jobs} downloads at a time is none", next_step="Give 1 or more jobs")
+        raise HarkenError(f"{jobs} parallel downloads", next_step="Use at least 1 job")
     wanted = catalog.year(year).archives(tuple(dict.fromkeys(parts)), None if machines is None else tuple(machines))
     if not wanted:
         raise HarkenError(
@@ -127,15 +124,15 @@ def download(
     store = home / ".downloads"
     try:
         store.mkdir(parents=True, exist_ok=True)
-        with _alone(store):
+        with _locked(store):
             return _Run(home, store, api, keep_zips, retry, progress or (lambda *_: None), warn).all(wanted, jobs)
     except OSError as error:
-        raise _disk(error, store) from None
+        raise _disk_error(error, store) from None
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One run over the archives of a year."""
+    """Download of archives of one year."""
 
     home: Path
     store: Path
@@ -146,15 +143,16 @@ class _Run:
     warn: Callable[[str], Any]
 
     def all(self, wanted: Sequence[Archive], jobs: int) -> list[Downloaded]:
+        """Every archive, in the given order. Raises HarkenError if any failed."""
         web = Web(self.retry, hint=_HINT)
-        done = {archive.name: found for archive in wanted if (found := self._already(archive))}
+        done = {archive.name: earlier for archive in wanted if (earlier := self._completed(archive))}
         failed: dict[str, HarkenError] = {}
         sources = self._sources([archive for archive in wanted if archive.name not in done], failed, web)
         for name, source in sources.items():
             self.progress(name, 0, source.size)
         with ThreadPoolExecutor(jobs) as pool:
             running = {
-                pool.submit(self._one, archive, sources[archive.name], web): archive.name
+                pool.submit(self._get, archive, sources[archive.name], web): archive.name
                 for archive in wanted
                 if archive.name in sources
             }
@@ -169,9 +167,7 @@ class _Run:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         if failed:
-            raise _together(
-                {archive.name: failed[archive.name] for archive in wanted if archive.name in failed}, wanted
-            )
+            raise _summary({archive.name: failed[archive.name] for archive in wanted if archive.name in failed}, wanted)
         return [done[archive.name] for archive in wanted]
 
     def _folder(self, archive: Archive) -> Path:
@@ -181,24 +177,24 @@ class _Run:
     def _note(self, archive: Archive) -> Path:
         return self.store / f"{archive.name}.json"
 
-    def _already(self, archive: Archive) -> Downloaded | None:
-        """What an earlier run noted, if every file of it is there with its size."""
+    def _completed(self, archive: Archive) -> Downloaded | None:
+        """Result of an earlier run if all of its files exist with their sizes, else None."""
         folder = self._folder(archive)
         try:
             note = _Note.model_validate_json(self._note(archive).read_bytes())
-            whole = all((folder / name).stat().st_size == size for name, size in note.sizes.items())
+            complete = all((folder / name).stat().st_size == size for name, size in note.sizes.items())
         except (OSError, ValidationError):
             return None
-        if not whole or note.record != archive.record:
+        if not complete or note.record != archive.record:
             return None
-        if not note.zip_kept:  # that run may have been stopped right before this
+        if not note.zip_kept:  # if that run was stopped before it removed the zip
             (self.store / archive.name).unlink(missing_ok=True)
         return _result(archive, folder, note.size, note.md5, "already there")
 
     def _sources(self, archives: Sequence[Archive], failed: dict[str, HarkenError], web: Web) -> dict[str, _RecordFile]:
-        """What the records say of each archive; each record is asked once. Failures go into `failed`."""
+        """Entry of each archive in its record; each record is requested once. Errors are added to `failed`."""
         records: dict[str, dict[str, _RecordFile] | HarkenError] = {}
-        found = {}
+        sources = {}
         for archive in archives:
             if archive.record not in records:
                 try:
@@ -209,24 +205,24 @@ class _Run:
             try:
                 if isinstance(record, HarkenError):
                     raise record
-                found[archive.name] = _pick(archive, record)
+                sources[archive.name] = _pick(archive, record)
             except HarkenError as error:
                 failed[archive.name] = error
                 continue
-            if archive.md5 and archive.md5 != found[archive.name].md5:
+            if archive.md5 and archive.md5 != sources[archive.name].md5:
                 self.warn(
-                    f"{archive.name}: record {archive.record} now says md5 {found[archive.name].md5}, the catalogue "
-                    f"{archive.md5}; the record is believed"
+                    f"{archive.name}: record {archive.record} now gives md5 {sources[archive.name].md5}, the catalogue "
+                    f"{archive.md5}; using that of the record"
                 )
-        return found
+        return sources
 
-    def _one(self, archive: Archive, source: _RecordFile, web: Web) -> Downloaded:
-        """From whatever state an earlier run left it in to unpacked. Raises HarkenError."""
+    def _get(self, archive: Archive, source: _RecordFile, web: Web) -> Downloaded:
+        """Download and unpack, reusing what an earlier run left. Raises HarkenError."""
         folder = self._folder(archive)
         path = self.store / archive.name
         try:
             if path.is_file() and path.stat().st_size == source.size and file_digest(path, "md5") == source.md5:
-                reused = True  # stopped before it was unpacked, or kept
+                reused = True  # kept, or stopped before unpacking
                 self.progress(archive.name, source.size, source.size)
             else:
                 reused = web.fetch(
@@ -250,7 +246,7 @@ class _Run:
             if not self.keep_zips:
                 path.unlink()
         except OSError as error:
-            raise _disk(error, path) from None
+            raise _disk_error(error, path) from None
         return _result(archive, folder, source.size, source.md5, "resumed" if reused else "downloaded")
 
 
@@ -262,36 +258,35 @@ def _result(archive: Archive, folder: Path, size: int, md5: str, state: State) -
 
 
 def _ask(url: str, web: Web) -> dict[str, _RecordFile]:
-    """Every file of a record by name. Raises HarkenError."""
-
-    answer = web.fetch_json(url, "a record")
+    """Files of a record by name. Raises HarkenError."""
+    response = web.fetch_json(url, "a record")
     try:
-        files = answer["files"]
+        files = response["files"]
         if isinstance(files, dict):
             files = [{"key": name, **entry} for name, entry in files["entries"].items()]
-        found = [_RecordFile.model_validate(file) for file in files]
-        return {file.key: file for file in found if file.url}
+        entries = [_RecordFile.model_validate(file) for file in files]
+        return {file.key: file for file in entries if file.url}
     except (KeyError, TypeError, AttributeError, ValidationError):
         raise HarkenError(
-            "answered with a record of an unknown form", file=url, next_step="Get a newer harken, or report this"
+            "the record has an unknown format", file=url, next_step="Update harken, or report this"
         ) from None
 
 
 def _pick(archive: Archive, files: dict[str, _RecordFile]) -> _RecordFile:
-    """The file of the record that the archive is. Raises HarkenError."""
+    """File of the archive in its record. Raises HarkenError."""
     source = files.get(archive.name)
     if source is None:
-        names = did_you_mean(archive.name, files, f"It has {len(files)} files of other names")
+        names = did_you_mean(archive.name, files, f"It has {len(files)} other files")
         raise HarkenError(
             f"record {archive.record} has no such file",
             file=archive.name,
-            next_step=f"{names}. Get a newer harken, or report this",
+            next_step=f"{names}. Update harken, or report this",
         )
     if not source.md5:
         raise HarkenError(
-            f"record {archive.record} gives no md5 of it ({source.checksum})",
+            f"record {archive.record} gives no MD5 of it ({source.checksum})",
             file=archive.name,
-            next_step="Get a newer harken, or report this",
+            next_step="Update harken, or report this",
         )
     return source
 
@@ -300,11 +295,11 @@ def _pick(archive: Archive, files: dict[str, _RecordFile]) -> _RecordFile:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes out, for as long as this one lives: two that write one file would spoil it."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock against other processes until the context ends: concurrent writes would corrupt files."""
     try:
         import fcntl
-    except ImportError:  # no such locks on this system
+    except ImportError:  # the system has no such locks
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -313,16 +308,19 @@ def _alone(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise HarkenError(
-                "another download of this year is running here", file=folder, next_step="Wait for it to end"
+                "another download of this year is running in this folder",
+                file=folder,
+                next_step="Wait for its end",
             ) from None
         except OSError:
-            pass  # a file system without locks
+            pass  # the file system has no locks
         yield
     finally:
         os.close(handle)
 
 
-def _disk(error: OSError, path: Path) -> HarkenError:
+def _disk_error(error: OSError, path: Path) -> HarkenError:
+    """Error of writing below `path`."""
     return HarkenError(
         f"cannot be written: {error.strerror or error}",
         file=error.filename or path,
@@ -330,15 +328,15 @@ def _disk(error: OSError, path: Path) -> HarkenError:
     )
 
 
-def _together(failed: dict[str, HarkenError], wanted: Sequence[Archive]) -> HarkenError:
-    """One error for all archives that failed; those that failed alike are named together."""
+def _summary(failed: dict[str, HarkenError], wanted: Sequence[Archive]) -> HarkenError:
+    """One error for all failed archives, grouped by cause."""
     if len(wanted) == 1:
         return next(iter(failed.values()))
-    alike: dict[str, list[str]] = {}
+    archives_of: dict[str, list[str]] = {}
     for name, error in failed.items():
-        about = "" if error.file in (None, name) else f"{error.file}: "
-        alike.setdefault(f"{about}{error.cause}", []).append(name)
-    causes = "; ".join(f"{', '.join(names)}: {cause}" for cause, names in alike.items())
+        prefix = "" if error.file in (None, name) else f"{error.file}: "
+        archives_of.setdefault(f"{prefix}{error.cause}", []).append(name)
+    causes = "; ".join(f"{', '.join(names)}: {cause}" for cause, names in archives_of.items())
     steps = dict.fromkeys(error.next_step for error in failed.values() if error.next_step)
     return HarkenError(
         f"{len(failed)} of {len(wanted)} archives failed, the others are in place: {causes}",

@@ -1,16 +1,16 @@
-"""Class labels of training clips from what is known of them, as named policies; and pseudo-attributes where it is not.
+"""Class labels of training clips from metadata by named policies, and pseudo-attributes where metadata are missing.
 
-A policy says which training clips are used and which of them are of one class. The policies are those of five systems
-of DCASE 2025 Task 2, as their reports tell them:
+A policy selects training clips and assigns them to classes. The policies are those of five systems of DCASE 2025
+Task 2, as described in their reports:
 
     thuee       year x machine x section x attributes; no supplemental clips (sec. 2.2)
-    sjtu_aithu  attributes where they are given as such (since 2022), else section; of each machine (sec. 2.1)
+    sjtu_aithu  machine x attributes if given as such (since 2022), else machine x section (sec. 2.1)
     ustc        machine x domain x attributes (sec. 2.2)
-    nwpu        machine x attributes; pure noise and clean sound of each machine are classes of their own (sec. 2.1)
+    nwpu        machine x attributes; noise and clean sound of each machine are separate classes (sec. 2.1)
     unisound    machine x section x attributes; and a second label: clean, noise or mixture (sec. 1)
 
-The year (for other corpora, the corpus) is part of every class unless years are pooled: sections are numbered anew
-each year, and machines of one name are others.
+Every class includes the year (for other corpora, the corpus) unless years are pooled, since sections are renumbered
+and machine names reused every year.
 """
 
 from __future__ import annotations
@@ -39,34 +39,35 @@ Ints = NDArray[np.int64]
 UNUSED = -1
 #: second label of `unisound`
 MIXTURE_LABELS = ("clean", "noise", "mixture")
-# What a separator leaves is neither clean nor a mixture.
+# Separated clips are neither clean nor mixtures.
 _MIXTURE = {"clean": "clean", "noise": "noise", "machine": "mixture", "generated": "mixture", "mixed": "mixture"}
-# Their names carry conditions too, but the report falls back to sections for them.
+# Their names contain attributes too, but the report uses sections for them.
 _SECTION_YEARS = frozenset({2020, 2021})
 
 
 class ClassKey(NamedTuple):
-    """A class: the parts of its name after the year, and whether it stands for conditions that are not known.
+    """Key of a class.
 
-    attributes: the last part of the name where there are some, see `LabelPolicy.metadata`.
+    fields: of its name, after the year. attributes: last field, "" without attributes, see `LabelPolicy.metadata`.
+    attribute_free: whether the operating conditions of its clips are unknown.
     """
 
-    parts: tuple[str, ...]
+    fields: tuple[str, ...]
     attributes: str = ""
     attribute_free: bool = False
 
     def name(self, years: tuple[str, ...]) -> str:
-        """Different classes have different names: no separator occurs within a part."""
-        parts = [_quoted(part) or "?" for part in (*years, *self.parts)]
-        return "/".join([*parts, self.attributes] if self.attributes else parts)
+        """Unique name of the class: fields are quoted, so that they contain no separator."""
+        fields = [_quoted(field) or "?" for field in (*years, *self.fields)]
+        return "/".join([*fields, self.attributes] if self.attributes else fields)
 
 
 class ClassTable(BaseModel):
-    """The classes of a policy and the class of each clip; the same for any order of the clips.
+    """Classes of a policy and the class of each clip, independent of the order of the clips.
 
-    classes: names, sorted. attribute_free: by class, whether its clips do not tell their conditions; it may want
-    several centres. counts: clips by class. class_of: clip id -> index of its class, `UNUSED` for none. mixture_of:
-    clip id -> index in `MIXTURE_LABELS`, None for policies without a second label.
+    classes: sorted names. attribute_free: per class, whether the operating conditions of its clips are unknown, so that
+    it may need several sub-centres. counts: clips per class. class_of: clip id -> class index, or `UNUSED`.
+    mixture_of: clip id -> index in `MIXTURE_LABELS`, or `UNUSED`; None for policies without a second label.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -82,13 +83,13 @@ class ClassTable(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len(set(self.classes)) < len(self.classes):
-            raise ValueError("a class is there twice")
+            raise ValueError("classes are repeated")
         if not len(self.classes) == len(self.attribute_free) == len(self.counts):
             raise ValueError("classes, attribute_free and counts differ in length")
-        found = Counter(self.class_of.values())
-        if found.keys() - {UNUSED, *range(len(self.classes))}:
+        counts = Counter(self.class_of.values())
+        if counts.keys() - {UNUSED, *range(len(self.classes))}:
             raise ValueError("a clip has a class that does not exist")
-        if self.counts != tuple(found[index] for index in range(len(self.classes))):
+        if self.counts != tuple(counts[index] for index in range(len(self.classes))):
             raise ValueError("counts are not those of the clips")
         if self.mixture_of is not None:
             if self.mixture_of.keys() != self.class_of.keys():
@@ -103,15 +104,15 @@ class ClassTable(BaseModel):
 
     @property
     def attribute_free_classes(self) -> tuple[int, ...]:
-        """Indices of the classes that may want several centres."""
+        """Indices of attribute-free classes."""
         return tuple(index for index, free in enumerate(self.attribute_free) if free)
 
     def indices(self, clips: Sequence[Clip]) -> Ints:
-        """(N,) class of each clip, `UNUSED` for none. Raises HarkenError for a clip that was not there."""
+        """(N,) class index of each clip, or `UNUSED`. Raises HarkenError for a clip that is not in the table."""
         return self._look_up(self.class_of, clips)
 
     def mixture_indices(self, clips: Sequence[Clip]) -> Ints:
-        """(N,) second label of each clip, `UNUSED` for none. Raises HarkenError where the policy has none."""
+        """(N,) second label of each clip, or `UNUSED`. Raises HarkenError if the policy has no second label."""
         if self.mixture_of is None:
             raise HarkenError(f"the policy {self.policy} has no second label", next_step="Use unisound")
         return self._look_up(self.mixture_of, clips)
@@ -119,11 +120,11 @@ class ClassTable(BaseModel):
     def _look_up(self, labels: dict[str, int], clips: Sequence[Clip]) -> Ints:
         for clip in clips:
             if clip.clip_id not in labels:
-                raise HarkenError(f"the labels know no clip {clip.clip_id}", next_step="Make them of this clips table")
+                raise HarkenError(f"the labels have no clip {clip.clip_id}", next_step="Create them from this table")
         return np.array([labels[clip.clip_id] for clip in clips], dtype=np.int64)
 
     def to_text(self) -> str:
-        """A line a class: index, clips, `*` if it is attribute-free, name."""
+        """Text with one line per class: index, clips, `*` if it is attribute-free, name."""
         used = sum(self.counts)
         free = len(self.attribute_free_classes)
         lines = [
@@ -133,46 +134,46 @@ class ClassTable(BaseModel):
         if self.mixture_of is not None:
             second = Counter(self.mixture_of.values())
             lines.append(", ".join(f"{second[index]} {name}" for index, name in enumerate(MIXTURE_LABELS)))
-        for index, (name, free_here, count) in enumerate(
+        for index, (name, is_free, count) in enumerate(
             zip(self.classes, self.attribute_free, self.counts, strict=True)
         ):
-            lines.append(f"{index:5d} {count:7d} {'*' if free_here else ' '} {name}")
+            lines.append(f"{index:5d} {count:7d} {'*' if is_free else ' '} {name}")
         return "\n".join(lines) + "\n"
 
     def write(self, file: Path) -> None:
-        """Write as JSON; whole or not at all."""
+        """Write as JSON, atomically."""
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, self.model_dump_json(indent=1, by_alias=True).encode())
 
     @classmethod
     def read(cls, file: Path) -> ClassTable:
-        """A table that was written. Raises HarkenError for anything else."""
+        """Read a table of `write`. Raises HarkenError for a missing or invalid file."""
         try:
             return cls.model_validate_json(file.read_bytes())
         except FileNotFoundError as error:
             raise HarkenError("there is no such file", file=file, next_step="Check the path") from error
         except (OSError, ValidationError) as error:
-            raise HarkenError("is no table of classes", file=file, next_step="Make it again") from error
+            raise HarkenError("is not a table of classes", file=file, next_step="Create it again") from error
 
 
 class LabelPolicy(ABC):
-    """Which training clips are used, and which of them are of one class; a custom one is `file.py:Class`.
+    """Selection of training clips and their classes; custom policies are `file.py:Class`.
 
-    second_label: whether clips also have the label clean, noise or mixture.
+    second_label: whether clips also have a label clean, noise or mixture.
     """
 
     second_label: bool = False
 
     @abstractmethod
     def class_of(self, clip: Clip) -> ClassKey | None:
-        """The class of a training or supplemental clip, by its metadata alone; None where it has none."""
+        """Class of a training or supplemental clip by its metadata; None: the clip is not used."""
 
     @staticmethod
-    def metadata(clip: Clip, *parts: str) -> ClassKey:
-        """`parts`, and the clip's attributes (`car=A1,spd=28V`) where there are some; else it is attribute-free."""
+    def metadata(clip: Clip, *fields: str) -> ClassKey:
+        """Key of `fields` and the clip's attributes (`car=A1,spd=28V`); attribute-free if it has none."""
         pairs = (f"{_quoted(key)}={_quoted(value)}" for key, value in sorted(clip.attributes.items()))
         attributes = ",".join(pairs)
-        return ClassKey(parts, attributes, attribute_free=not attributes)
+        return ClassKey(fields, attributes, attribute_free=not attributes)
 
 
 def list_policies() -> tuple[str, ...]:
@@ -181,18 +182,21 @@ def list_policies() -> tuple[str, ...]:
 
 
 def create_policy(name: str, parameters: Mapping[str, Any] | None = None) -> LabelPolicy:
-    """A policy of `list_policies`, or a custom one of these parameters. HarkenError, with the nearest, for others."""
+    """Policy by name, from `list_policies` or custom, with these parameters.
+
+    Raises HarkenError for unknown names, suggesting the nearest, and for parameters of a policy that has none.
+    """
     if is_custom(name):
-        found = load_class(name, LabelPolicy)  # type: ignore[type-abstract]
+        policy_class = load_class(name, LabelPolicy)  # type: ignore[type-abstract]
         with blamed(name):
-            return found(**(parameters or {}))
+            return policy_class(**(parameters or {}))
     try:
         check_name("policy", name, _POLICIES)
     except ValueError as error:
         cause, _, hint = str(error).partition(". ")
         raise HarkenError(cause, next_step=hint) from None
     if parameters:
-        raise HarkenError(f"the policy {name} has no parameters", next_step="Leave them out")
+        raise HarkenError(f"the policy {name} has no parameters", next_step="Remove them")
     return _POLICIES[name]
 
 
@@ -203,11 +207,11 @@ def label_clips(
     pool_years: bool = False,
     parameters: Mapping[str, Any] | None = None,
 ) -> ClassTable:
-    """Classes of the training clips by a policy.
+    """Classes of training clips by a policy.
 
-    Only clips of split train or supplemental that are not known to be anomalous get a label; all others get `UNUSED`.
-    policy, parameters: see `create_policy`. pool_years: leave the year out, so that machines of one name and condition
-    are one class over the years. Raises HarkenError for an unknown policy and for two clips of one id.
+    Clips of the splits train and supplemental that are not known to be anomalous get labels, all others `UNUSED`.
+    policy, parameters: see `create_policy`. pool_years: omit the year, so that machines of the same name and condition
+    are one class over all years. Raises HarkenError for an unknown policy and for repeated clip ids.
     """
     chosen = policy if isinstance(policy, LabelPolicy) else create_policy(policy, parameters)
     name_of_policy = policy if isinstance(policy, str) else type(policy).__name__
@@ -226,15 +230,15 @@ def label_clips(
             free[name] = key.attribute_free
     classes = tuple(sorted(free))
     index_of: dict[str | None, int] = {None: UNUSED, **{name: index for index, name in enumerate(classes)}}
-    # Sorted, so that the file is the same for any order of the clips.
+    # Sorted, so that files do not depend on the order of the clips.
     class_of = {clip_id: index_of[names[clip_id]] for clip_id in sorted(names)}
     counts = Counter(class_of.values())
     mixture_of = None
     if chosen.second_label:
-        found = {clip.clip_id: _MIXTURE.get(clip.kind) if _is_training(clip) else None for clip in clips}
+        label_of = {clip.clip_id: _MIXTURE.get(clip.kind) if _is_training(clip) else None for clip in clips}
         mixture_of = {
-            clip_id: UNUSED if (label := found[clip_id]) is None else MIXTURE_LABELS.index(label)
-            for clip_id in sorted(found)
+            clip_id: UNUSED if (label := label_of[clip_id]) is None else MIXTURE_LABELS.index(label)
+            for clip_id in sorted(label_of)
         }
     return ClassTable(
         harken_labels=1,
@@ -278,7 +282,7 @@ def _nwpu(clip: Clip) -> ClassKey | None:
 
 
 class _Report(LabelPolicy):
-    """A policy of one of the five reports."""
+    """Policy of one of the five reports."""
 
     def __init__(self, class_of: Callable[[Clip], ClassKey | None], second_label: bool = False) -> None:
         self._class_of, self.second_label = class_of, second_label
@@ -292,7 +296,7 @@ _POLICIES: dict[str, LabelPolicy] = {
     "sjtu_aithu": _Report(_sjtu_aithu),
     "ustc": _Report(_ustc),
     "nwpu": _Report(_nwpu),
-    # Supplemental clips tell no conditions: they have the second label only.
+    # Supplemental clips have unknown operating conditions: they get the second label only.
     "unisound": _Report(_thuee, second_label=True),
 }
 
@@ -302,9 +306,11 @@ _POLICIES: dict[str, LabelPolicy] = {
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well pseudo-attributes agree with the truth: adjusted Rand index and normalised mutual information (1 is
-    full agreement, 0 is chance for the former and independence for the latter), clusters found and conditions that
-    there are."""
+    """Agreement of pseudo-attributes with true conditions.
+
+    ari: adjusted Rand index, 0 for chance. nmi: normalised mutual information, 0 for independence. Both are 1 for full
+    agreement. clusters, conditions: numbers.
+    """
 
     ari: float
     nmi: float
@@ -322,12 +328,12 @@ def pseudo_attributes(
     normalise: bool = True,
     seed: int = 0,
 ) -> Ints:
-    """(N,) cluster of each clip of one machine, for conditions that are not told; 0 is the largest.
+    """(N,) cluster of each clip of one machine with unknown conditions, numbered by decreasing size.
 
-    Ward's agglomerative clustering (as USTC's successor, arXiv 2509.12845) or k-means, of embeddings of unit length
-    (normalise) or as they are. Of 2 to `max_clusters` clusters that number is taken whose mean silhouette is the
-    highest (the smaller one if equal); a single cluster if that is below `min_silhouette` or nothing differs.
-    clusters: their number, if it is known (fewer where fewer clips differ). The same for any order of the clips.
+    Ward's agglomerative clustering (as in USTC's successor, arXiv 2509.12845) or k-means of embeddings (N, D), scaled
+    to unit length if `normalise`. The number of clusters, 2 to `max_clusters`, is the one of highest mean silhouette
+    (of equal ones, the smallest); a single cluster if that is below `min_silhouette` or all embeddings are equal.
+    clusters: their number, if known (fewer if fewer embeddings differ). Independent of the order of the clips.
 
     Needs memory for N^2 distances. Raises ValueError for embeddings that are not (N, D) and finite, an unknown method
     and numbers of clusters below one.
@@ -342,25 +348,25 @@ def pseudo_attributes(
     if normalise:
         norms_N1 = np.linalg.norm(x_ND, axis=1, keepdims=True)
         x_ND = x_ND / np.where(norms_N1 > 0, norms_N1, 1.0)
-    # k-means begins with rows it draws by number: in an order of their own, they are the same ones.
+    # k-means draws initial rows by index: sorted, they do not depend on the order of the clips.
     order_N = np.lexsort(x_ND.T[::-1])
     x_ND = x_ND[order_N]
     distinct = len(np.unique(x_ND, axis=0))
-    # Imported first: what is loaded later does not keep to one thread.
+    # Imported first: the limit to one thread applies to loaded libraries only.
     import sklearn.cluster  # noqa: F401
 
     with one_thread():
         if clusters is not None:
-            found_N = _cluster(x_ND, method, seed)(min(clusters, distinct))
+            clusters_N = _cluster(x_ND, method, seed)(min(clusters, distinct))
         else:
-            found_N = _best(x_ND, _cluster(x_ND, method, seed), min(max_clusters, distinct), min_silhouette)
-    labels_N = np.empty_like(found_N)
-    labels_N[order_N] = _by_size(found_N, x_ND)
+            clusters_N = _best(x_ND, _cluster(x_ND, method, seed), min(max_clusters, distinct), min_silhouette)
+    labels_N = np.empty_like(clusters_N)
+    labels_N[order_N] = _by_size(clusters_N, x_ND)
     return labels_N
 
 
 def _cluster(x_ND: NDArray[np.float64], method: str, seed: int) -> Callable[[int], Ints]:
-    """number of clusters -> (N,) cluster of each row"""
+    """Function: number of clusters -> (N,) cluster of each row."""
     from scipy.cluster.hierarchy import fcluster, linkage
     from sklearn.cluster import KMeans
 
@@ -373,7 +379,7 @@ def _cluster(x_ND: NDArray[np.float64], method: str, seed: int) -> Callable[[int
 
 
 def _best(x_ND: NDArray[np.float64], cluster: Callable[[int], Ints], highest: int, least: float) -> Ints:
-    """Of 2 to `highest` clusters those of the highest silhouette; one cluster where none reaches `least`."""
+    """(N,) clusters, 2 to `highest`, of the highest silhouette; one cluster if none reaches `least`."""
     from scipy.spatial.distance import pdist, squareform
     from sklearn.metrics import silhouette_score
 
@@ -381,7 +387,7 @@ def _best(x_ND: NDArray[np.float64], cluster: Callable[[int], Ints], highest: in
     distances_NN = squareform(pdist(x_ND))
     for number in range(2, highest + 1):
         labels_N = cluster(number)
-        # A silhouette is defined for 2 to N - 1 clusters; ties may leave fewer clusters than were asked for.
+        # A silhouette is defined for 2 to N - 1 clusters; ties may yield fewer clusters than requested.
         if not 2 <= len(np.unique(labels_N)) < len(x_ND):
             continue
         score = silhouette_score(distances_NN, labels_N, metric="precomputed")
@@ -391,7 +397,7 @@ def _best(x_ND: NDArray[np.float64], cluster: Callable[[int], Ints], highest: in
 
 
 def _by_size(labels_N: Ints, x_ND: NDArray[np.float64]) -> Ints:
-    """The same clusters numbered from the largest to the smallest; equally large ones by their means."""
+    """Clusters renumbered by decreasing size, equally large ones by their means."""
     names, inverse_N, sizes = np.unique(labels_N, return_inverse=True, return_counts=True)
     keys = [(-sizes[row], tuple(x_ND[labels_N == name].mean(axis=0))) for row, name in enumerate(names)]
     rank = np.empty(len(names), dtype=np.int64)
@@ -400,7 +406,7 @@ def _by_size(labels_N: Ints, x_ND: NDArray[np.float64]) -> Ints:
 
 
 def agreement(pseudo_N: Sequence[int] | Ints, truth_N: Sequence[str]) -> Agreement:
-    """Score pseudo-attributes against known conditions. Raises ValueError for no clips or different numbers of them."""
+    """Compare pseudo-attributes with true conditions. Raises ValueError for no clips and different numbers."""
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     if len(pseudo_N) != len(truth_N) or len(truth_N) == 0:

@@ -21,7 +21,7 @@ _WORDS = {
 }
 _ID_NAME = re.compile(r"(?:(normal|anomaly)_)?id_(\d+)_(\d+)$")
 _SECTION_NAME = re.compile(rf"section_(\d+)_((?:(?:{'|'.join(_WORDS)})_)*)(\d+)(?:_(.*))?$", re.ASCII)
-_ENDING = re.compile(rf"(?:{'|'.join(re.escape(suffix) for suffix in sorted(ALL_SUFFIXES))})$", re.IGNORECASE)
+_SUFFIX = re.compile(rf"(?:{'|'.join(re.escape(suffix) for suffix in sorted(ALL_SUFFIXES))})$", re.IGNORECASE)
 _KEY = re.compile(r"[A-Za-z][A-Za-z-]*$")
 
 
@@ -80,7 +80,7 @@ def is_id_name(stem: str) -> bool:
 
 def without_suffix(file_name: str) -> str:
     """The name without an audio suffix. Other dots are kept: attribute values contain some (`volt_1.5_wt_150`)."""
-    return _ENDING.sub("", file_name)
+    return _SUFFIX.sub("", file_name)
 
 
 def attribute_pairs(text: str) -> dict[str, str]:

@@ -32,7 +32,7 @@ def classes_have_names(make: Make) -> None:
         key = make().class_of(clip)
         require(key is None or isinstance(key, ClassKey), f"It gives a {type(key).__name__}.")
         if key is not None:
-            require(all(isinstance(text, str) for text in (*key.parts, key.attributes)), f"{key} holds no texts.")
+            require(all(isinstance(text, str) for text in (*key.fields, key.attributes)), f"{key} holds no texts.")
     table = label_clips(clips(), make())
     require(len(table) >= 2, f"There are {len(table)} classes: nothing to tell apart.")
 

@@ -1,4 +1,4 @@
-"""The clips table on disk: parquet, one row a clip."""
+"""The clips table on disk: parquet, one row per clip."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
 from harken.data.clips import Clip
 
-#: raised when columns change; tables of SCHEMA 1 have no parents and payload, and are still read
+#: increased when columns change; SCHEMA 1, without parents and payload, is still read
 SCHEMA = 2
 _STRINGS = ("clip_id", "path", "corpus", "split", "machine", "section", "domain", "condition", "kind", "payload")
 _NUMBERS = ("year", "sample_rate", "channels", "frames")
 
 
 def write_table(clips: Sequence[Clip], file: Path, *, beside: bool = False) -> None:
-    """Write the clips; whole or not at all. Paths are made absolute.
+    """Write the clips atomically, with absolute paths.
 
-    beside: their files lie below the table's folder and are found there wherever it is moved.
+    beside: the clips' files are in the table's folder, and paths are relative to it, so that it can be moved.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -46,22 +46,22 @@ def write_table(clips: Sequence[Clip], file: Path, *, beside: bool = False) -> N
 
 
 def read_table(file: Path) -> list[Clip]:
-    """Clips of a table written by `write_table`, of this version or the one before. HarkenError for anything else."""
+    """Read a table of `write_table`, of this schema or the one before. Raises HarkenError for anything else."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.read_table(file)
     except FileNotFoundError as error:
-        raise HarkenError("there is no such file", file=file, next_step="Make it: harken data index ROOT") from error
+        raise HarkenError("there is no such file", file=file, next_step="Create it: harken data index ROOT") from error
     except (OSError, pa.ArrowException) as error:
         raise HarkenError(
-            f"is no clips table ({error})", file=file, next_step="Make it again: harken data index"
+            f"is not a clips table ({error})", file=file, next_step="Create it again: harken data index"
         ) from error
     version = (table.schema.metadata or {}).get(b"harken_clips")
     if version not in (b"1", str(SCHEMA).encode()):
         raise HarkenError(
-            "is no clips table of this version", file=file, next_step="Make it again: harken data index ROOT"
+            "is not a clips table of this version", file=file, next_step="Create it again: harken data index ROOT"
         )
     rows = table.to_pylist()
     for row in rows:
