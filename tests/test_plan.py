@@ -13,7 +13,7 @@ import pytest
 
 from conftest import SIZES
 from harken.bench import counting, estimate
-from harken.bench.nominal import nominal_clips
+from harken.bench.expected import expected_clips, number_of
 from harken.bench.plan import make_plan, passed
 from harken.bench.recipe import list_recipes, load_recipe
 from harken.cli.main import app
@@ -63,7 +63,7 @@ def test_plans_are_complete_without_data_and_weights(name: str) -> None:
     years = "stages.labels.years" if name == "finetune" else "score_years"
     recipe = load_recipe(name, changes={years: [2025]})
     plan = make_plan(recipe, None, None)
-    assert plan["nominal"]
+    assert plan["expected"]
     assert plan["missing"][0].startswith("data: name it with --data")
     assert any("harken data download 2025" in text for text in plan["missing"])
     for row in stages(plan, "train"):
@@ -90,9 +90,9 @@ def test_plans_are_complete_without_data_and_weights(name: str) -> None:
 def test_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     app(args=["plan", "nwpu_fusion"], standalone_mode=False)
     shown = capsys.readouterr()
-    assert "nwpu, 2025, 187 classes, 16,500 nominal clips" in shown.out
+    assert "nwpu, 2025, 187 classes, 16,500 expected clips" in shown.out
     assert "from labels: beats LoRA (beats-iter3-plus-as2m), eat LoRA (eat-large-epoch20-pretrain)" in shown.out
-    assert "dcase2025 eval (nominal): 8 machines" in shown.out
+    assert "dcase2025 eval (expected): 8 machines" in shown.out
     assert "on one H200" in shown.out
     assert "none was measured" in shown.out
     assert "harken data download 2025" in shown.err
@@ -107,7 +107,7 @@ def test_classes_and_steps_are_those_of_the_run(plant: Path, tmp_path: Path) -> 
     }  # fmt: skip
     recipe = load_recipe("finetune", profile="tiny", changes=changes)
     plan = make_plan(recipe, plant, tmp_path)
-    assert not plan["nominal"]
+    assert not plan["expected"]
     assert plan["missing"] == []
     assert plan["total"]["remaining_seconds"] == plan["total"]["seconds"]
     run(plant, tmp_path, "finetune", changes=changes)
@@ -156,11 +156,11 @@ def test_years_that_the_data_lack_are_told(plant: Path, capsys: pytest.CaptureFi
     assert "nowhere" in capsys.readouterr().err
 
 
-def test_nominal_clips_are_those_of_the_catalogue() -> None:
-    clips = nominal_clips([2025])
-    assert sum(clip.split == "train" for clip in clips) == 15 * 1000
-    assert sum(clip.split == "test" for clip in clips) == 15 * 200
-    assert sum(clip.kind == "noise" for clip in clips) == 15 * 100
+def test_expected_clips_are_those_of_the_catalogue() -> None:
+    clips = expected_clips([2025])
+    assert number_of(clip for clip in clips if clip.split == "train") == 15 * 1000
+    assert number_of(clip for clip in clips if clip.split == "test") == 15 * 200
+    assert number_of(clip for clip in clips if clip.kind == "noise") == 15 * 100
     assert len(label_clips(clips, "thuee")) == 26 + 5 + 9 + 5 + 6 + 12 + 5 + 97 + 7
 
 

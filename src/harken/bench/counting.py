@@ -219,6 +219,9 @@ class _ShapesOnly(TorchFunctionMode):
         first = args[0] if args else kwargs.get("tensor")
         if func in _INITIAL and isinstance(first, Tensor) and first.is_meta:
             return first
+        if func is Tensor.norm and isinstance(first, Tensor) and first.is_meta and not torch.is_grad_enabled():
+            func, args = Tensor.sum, args[:1]
+            kwargs = {name: kwargs[name] for name in ("dim", "keepdim") if name in kwargs}
         if func is F.scaled_dot_product_attention:
             mask = kwargs.get("attn_mask")
             if mask is None or not mask.requires_grad:
@@ -370,7 +373,11 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
+        if func is aten.linalg_vector_norm.default:
+            # Its own shape function loads torch's compiler.
+            out = aten.sum.dim_IntList(args[0], *args[2:4])
+        else:
+            out = func(*args, **kwargs)
         flops = _FLOPS.get(func._overloadpacket)
         if flops is not None:
             self.tally.flops += flops(*args, **kwargs, out_val=out)

@@ -17,7 +17,7 @@ import numpy as np
 
 from harken.bench.work import H200_RUNTIME_BYTES, Counts, Speed, Work
 from harken.core.errors import HarkenError
-from harken.core.extras import need
+from harken.core.extras import require_packages
 from harken.training.model_spec import BranchSpec, ModelSpec
 from harken.training.settings import TrainingSpec
 
@@ -115,7 +115,7 @@ def count_training(model: ModelSpec, training: TrainingSpec, classes: int, attri
     from harken.bench import counting
 
     if any(branch.adapter is not None for branch in model.branches):
-        need("peft", "adapters")
+        require_packages(("peft",), "adapters")
     return counting.count_training(without_weights(model), training, classes, attribute_free)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from harken.bench import estimate, work
+from harken.bench.expected import classes_are_whole, expected_clips, expected_seconds, number_of
 from harken.bench.graph import Task, Tests, Unit, make_common, make_tasks, make_units
-from harken.bench.nominal import classes_are_whole, nominal_clips, nominal_seconds
 from harken.bench.recipe import Recipe, StageEntry
 from harken.bench.run import load_clips
 from harken.bench.stages import stage_class
@@ -26,6 +26,7 @@ from harken.data.labels import UNUSED, ClassTable, label_clips
 from harken.training.settings import TrainingSpec, held_out_clips
 
 _PRECISIONS = ("fp32", "tf32", "bf16")
+_SPLITS = ("train", "test", "supplemental")
 
 
 @dataclass
@@ -56,13 +57,13 @@ def make_plan(
 ) -> dict[str, Any]:
     """Stages with the number of their tasks and of those whose files are there (None without a workspace), classes,
     steps, time and memory; units with their clips; totals; and what is missing. Complete also without data, by the
-    clips that the catalogue knows (`nominal`), and without weights; without torch, times and memory are None.
+    clips that the catalogue knows (`expected`), and without weights; without torch, times and memory are None.
 
     Times are seconds, memory is bytes; those of `h200` rest on assumptions (`work.H200_UTILISATION`), by precision
     (`recipe`: that of the recipe), and are None for stages that use no GPU.
     """
     missing: list[str] = []
-    clips, nominal = _clips(recipe, data, missing)
+    clips, expected = _clips(recipe, data, missing)
     units: list[Unit] = []
     common: dict[Tests, Unit] | None = None
     try:
@@ -70,7 +71,7 @@ def make_plan(
         common = make_common(clips, machines, recipe.score_years)
     except HarkenError as error:
         missing.append(str(error))
-    if not nominal:
+    if not expected:
         missing += _missing_years(recipe, clips)
     missing += _missing_parts(recipe)
     tasks = make_tasks(recipe, units, common)
@@ -80,7 +81,7 @@ def make_plan(
         missing.append(reason)
     tables = _tables(recipe, common, missing)
     costs = {
-        name: _cost(recipe, name, [task for task in tasks.values() if task.stage == name], tables, nominal, missing)
+        name: _cost(recipe, name, [task for task in tasks.values() if task.stage == name], tables, expected, missing)
         for name in recipe.stages
     }
     stages = [
@@ -89,12 +90,12 @@ def make_plan(
     ]
     return {
         "recipe": recipe.name,
-        "nominal": nominal,
+        "expected": expected,
         "seeds": list(recipe.seeds),
         "stages": stages,
         "units": [_told(unit) for unit in units],
         "total": _total(stages),
-        "assumptions": [] if reason is not None else _assumptions(stages, nominal),
+        "assumptions": [] if reason is not None else _assumptions(stages, expected),
         "missing": missing,
     }
 
@@ -116,19 +117,19 @@ def _wanted(recipe: Recipe) -> list[int]:
 
 
 def _clips(recipe: Recipe, data: Path | None, missing: list[str]) -> tuple[list[Clip], bool]:
-    """The clips there are, or the nominal ones; and which of the two."""
+    """The clips there are, or the expected ones; and which of the two."""
     if data is None:
         missing.append("data: name it with --data; harken data download gets it")
         wanted = _wanted(recipe)
         missing += [f"data of {year}: harken data download {year}" for year in wanted]
-        return nominal_clips(wanted), True
+        return expected_clips(wanted), True
     try:
         return load_clips(data)[0], False
     except HarkenError as error:
         missing.append(str(error))
         wanted = _wanted(recipe)
         missing += [f"data of {year}: harken data download {year} --root {data}" for year in wanted]
-        return nominal_clips(wanted), True
+        return expected_clips(wanted), True
 
 
 def _missing_years(recipe: Recipe, clips: Sequence[Clip]) -> list[str]:
@@ -224,7 +225,9 @@ def _tables(recipe: Recipe, common: Mapping[Tests, Unit] | None, missing: list[s
             continue
         if len(table) < 2:
             wanted = f" of {', '.join(map(str, years))}" if years else ""
-            missing.append(f"stage {name}: {len(clips)} clips{wanted} have {len(table)} classes: nothing to tell apart")
+            missing.append(
+                f"stage {name}: {number_of(clips)} clips{wanted} have {len(table)} classes: nothing to tell apart"
+            )
         found[name] = table
     return found
 
@@ -238,7 +241,7 @@ def passed(training: TrainingSpec, clips: Sequence[Clip], table: ClassTable) -> 
         if label is None or clip.split == "test":
             continue
         if label != UNUSED or (second and (table.mixture_of or {})[clip.clip_id] != UNUSED):
-            counts[label] += 1
+            counts[label] += number_of([clip])
     held = sum(held_out_clips(count, training.held_out) for label, count in counts.items() if label != UNUSED)
     usable = sum(counts.values())
     trained = usable - held
@@ -255,7 +258,7 @@ def _cost(
     name: str,
     tasks: Sequence[Task],
     tables: Mapping[str, ClassTable],
-    nominal: bool,
+    expected: bool,
     missing: list[str],
 ) -> _Cost:
     entry = recipe.stages[name]
@@ -264,21 +267,21 @@ def _cost(
         if entry.use == "labels" and name in tables:
             table = tables[name]
             years = {clip.year for task in tasks for clip in task.unit.clips if clip.year is not None}
-            cost.about = {"classes": len(table), "attribute_free": len(table.attribute_free_classes),
-                          "clips": sum(table.counts)}  # fmt: skip
+            used = number_of(clip for clip in tasks[0].unit.clips if table.class_of.get(clip.clip_id, UNUSED) != UNUSED)
+            cost.about = {"classes": len(table), "attribute_free": len(table.attribute_free_classes), "clips": used}
             named = entry.parameters.get("years")
-            if nominal and not classes_are_whole(named or years):
+            if expected and not classes_are_whole(named or years):
                 cost.about["at_least"] = True
         elif entry.use == "train":
             _train_cost(entry, tasks, tables.get(recipe.inputs_of(name)["labels"][0]), cost)
         elif entry.use == "embed_trained":
-            _embed_trained_cost(recipe.inputs_of(name)["model"][0], tables, recipe, tasks, nominal, cost)
+            _embed_trained_cost(recipe.inputs_of(name)["model"][0], tables, recipe, tasks, expected, cost)
         elif entry.use == "embed":
-            _embed_cost(entry, tasks, nominal, cost)
+            _embed_cost(entry, tasks, expected, cost)
         elif entry.use == "frames":
-            _frames_cost(entry, tasks, nominal, cost)
+            _frames_cost(entry, tasks, expected, cost)
         elif entry.use == "autoencoder":
-            _autoencoder_cost(recipe, name, tasks, nominal, cost)
+            _autoencoder_cost(recipe, name, tasks, expected, cost)
     except HarkenError as error:
         text = f"stage {name}: {error}"
         if text not in missing:
@@ -303,7 +306,7 @@ def _train_cost(entry: StageEntry, tasks: Sequence[Task], table: ClassTable | No
     step = estimate.step_work(counts, training)
     looked_at = done.held_out
     if training.choose == "dev":
-        looked_at += sum(clip.split in ("train", "test") and clip.kind == "machine" for clip in clips)
+        looked_at += number_of(clip for clip in clips if clip.split in ("train", "test") and clip.kind == "machine")
     whole = step * done.steps + counts.forward * (looked_at * done.evaluations)
     speed = estimate.measured_speed(settings.threads)
     cost.memory, cost.h200_memory = estimate.training_memory(counts, training)
@@ -326,30 +329,30 @@ def _embed_trained_cost(
     tables: Mapping[str, ClassTable],
     recipe: Recipe,
     tasks: Sequence[Task],
-    nominal: bool,
+    expected: bool,
     cost: _Cost,
 ) -> None:
     settings: Any = TrainStage.Parameters.model_validate(recipe.stages[source].parameters)
-    cost.about = {"clips": sum(len(task.unit.clips) for task in tasks)}
+    cost.about = {"clips": sum(number_of(task.unit.clips) for task in tasks)}
     table = tables.get(recipe.inputs_of(source)["labels"][0])
     if estimate.why_not() is not None or table is None:
         return
     training = settings.training
     counts = estimate.count_training(settings.model, training, len(table), table.attribute_free_classes)
-    _embedding(tasks, counts, training.precision, nominal, cost, lambda s: float(math.ceil(s / training.seconds)))
+    _embedding(tasks, counts, training.precision, expected, cost, lambda s: float(math.ceil(s / training.seconds)))
 
 
-def _embed_cost(entry: StageEntry, tasks: Sequence[Task], nominal: bool, cost: _Cost) -> None:
+def _embed_cost(entry: StageEntry, tasks: Sequence[Task], expected: bool, cost: _Cost) -> None:
     from harken.encoders import encoder_class, tiny_config
     from harken.weights.catalog import catalog as checkpoints
 
     settings: Any = stage_class("embed").Parameters.model_validate(entry.parameters)
-    cost.about = {"clips": sum(len(task.unit.clips) for task in tasks)}
+    cost.about = {"clips": sum(number_of(task.unit.clips) for task in tasks)}
     if settings.encoder not in ("spectral", "log_mel") and estimate.why_not() is not None:
         return
     if not encoder_class(settings.encoder).needs_weights:
         each = estimate.front_end_seconds(settings.encoder, json.dumps(settings.config))
-        _front_end(tasks, each, nominal, cost)
+        _front_end(tasks, each, expected, cost)
         return
     config = tiny_config(settings.encoder) if settings.size == "tiny" else {}
     if settings.size == "full":
@@ -359,14 +362,14 @@ def _embed_cost(entry: StageEntry, tasks: Sequence[Task], nominal: bool, cost: _
     config.pop("seed", None)
     # Of several microphones, each passes.
     counts = estimate.count_encoder(settings.encoder, {**config, **settings.config})
-    _embedding(tasks, counts, "fp32", nominal, cost, lambda seconds: seconds / 10.0, settings.microphones == "all")
+    _embedding(tasks, counts, "fp32", expected, cost, lambda seconds: seconds / 10.0, settings.microphones == "all")
 
 
 def _embedding(
     tasks: Sequence[Task],
     counts: work.Counts,
     precision: str,
-    nominal: bool,
+    expected: bool,
     cost: _Cost,
     passes: Any,
     channels: bool = False,
@@ -377,34 +380,34 @@ def _embedding(
     cost.memory, cost.h200_memory = estimate.embedding_memory(counts)
     cost.about |= {"network_parameters": counts.parameters, "clip_flops": counts.forward.flops}
     for task in tasks:
-        times = passes(_seconds(task.unit, nominal)) * (_channels(task.unit) if channels else 1)
-        count = len(task.unit.clips)
+        times = passes(_seconds(task.unit, expected)) * (_channels(task.unit) if channels else 1)
+        count = number_of(task.unit.clips)
         cost.seconds[task.name] = count * times * each
         one = _h200(counts.forward, precision)
         cost.h200[task.name] = {name: count * max(times * value, work.H200_CLIP_SECONDS) for name, value in one.items()}
 
 
-def _frames_cost(entry: StageEntry, tasks: Sequence[Task], nominal: bool, cost: _Cost) -> None:
+def _frames_cost(entry: StageEntry, tasks: Sequence[Task], expected: bool, cost: _Cost) -> None:
     settings: Any = stage_class("frames").Parameters.model_validate(entry.parameters)
-    cost.about = {"clips": sum(len(task.unit.clips) for task in tasks)}
-    _front_end(tasks, estimate.front_end_seconds(settings.encoder, json.dumps(settings.config)), nominal, cost)
+    cost.about = {"clips": sum(number_of(task.unit.clips) for task in tasks)}
+    _front_end(tasks, estimate.front_end_seconds(settings.encoder, json.dumps(settings.config)), expected, cost)
 
 
-def _front_end(tasks: Sequence[Task], each: float, nominal: bool, cost: _Cost) -> None:
+def _front_end(tasks: Sequence[Task], each: float, expected: bool, cost: _Cost) -> None:
     for task in tasks:
-        seconds = len(task.unit.clips) * each * _seconds(task.unit, nominal) / 10
+        seconds = number_of(task.unit.clips) * each * _seconds(task.unit, expected) / 10
         cost.seconds[task.name] = seconds
 
 
-def _autoencoder_cost(recipe: Recipe, name: str, tasks: Sequence[Task], nominal: bool, cost: _Cost) -> None:
+def _autoencoder_cost(recipe: Recipe, name: str, tasks: Sequence[Task], expected: bool, cost: _Cost) -> None:
     settings: Any = stage_class("autoencoder").Parameters.model_validate(recipe.stages[name].parameters)
     frames = recipe.stages[recipe.inputs_of(name)["frames"][0]].parameters.get("config", {})
     hop, bands = int(frames.get("hop", 512)), int(frames.get("mels", 128))
     each = None if estimate.why_not() is not None else estimate.autoencoder_step_seconds(5 * bands, settings.batch)
     total = 0
     for task in tasks:
-        clips = sum(clip.split == "train" and clip.kind == "machine" for clip in task.unit.clips)
-        vectors = clips * max(1, int(_seconds(task.unit, nominal) * 16_000 / hop) - 3)
+        clips = number_of(clip for clip in task.unit.clips if clip.split == "train" and clip.kind == "machine")
+        vectors = clips * max(1, int(_seconds(task.unit, expected) * 16_000 / hop) - 3)
         steps = settings.epochs * math.ceil(0.9 * vectors / settings.batch)
         total += steps
         if each is not None:
@@ -434,10 +437,10 @@ def _form(unit: Unit) -> tuple[float, int] | None:
     return None
 
 
-def _seconds(unit: Unit, nominal: bool) -> float:
+def _seconds(unit: Unit, expected: bool) -> float:
     first = unit.clips[0]
-    found = None if nominal else _form(unit)
-    return found[0] if found is not None else nominal_seconds(first.year, first.machine)
+    found = None if expected else _form(unit)
+    return found[0] if found is not None else expected_seconds(first.year, first.machine)
 
 
 def _channels(unit: Unit) -> int:
@@ -486,9 +489,8 @@ def _row(
 
 
 def _told(unit: Unit) -> dict[str, Any]:
-    splits = Counter(clip.split for clip in unit.clips)
-    return {"set": unit.set, "machine": unit.machine, "train": splits["train"], "test": splits["test"],
-            "supplemental": splits["supplemental"]}  # fmt: skip
+    splits = {split: number_of(clip for clip in unit.clips if clip.split == split) for split in _SPLITS}
+    return {"set": unit.set, "machine": unit.machine, **splits}
 
 
 def _total(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -515,7 +517,7 @@ def _total(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _assumptions(stages: Sequence[Mapping[str, Any]], nominal: bool) -> list[str]:
+def _assumptions(stages: Sequence[Mapping[str, Any]], expected: bool) -> list[str]:
     threads = max((row.get("threads") or 1 for row in stages), default=1)
     speed = estimate.measured_speed(threads)
     used = {name: f"{value / 1e12:.0f}" for name, value in work.H200_FLOPS.items()}
@@ -528,6 +530,6 @@ def _assumptions(stages: Sequence[Mapping[str, Any]], nominal: bool) -> list[str
         f"embedding {work.H200_CLIP_SECONDS * 1000:.0f} ms a clip at least; reading clips fast enough is left out",
         "detectors, combinations and labels take seconds a machine and are left out",
     ]
-    if nominal:
-        told.append("nominal clips: numbers and lengths as published, not of data; classes at least, where marked >=")
+    if expected:
+        told.append("expected clips: numbers and lengths as published, not of data; classes at least, where marked >=")
     return told

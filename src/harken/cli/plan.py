@@ -53,7 +53,7 @@ def _stages(told: Mapping[str, Any]) -> Iterator[str]:
         costs = (duration(row["seconds"]), _gib(row["memory"]), duration(h200), _gib(row["h200_memory"]))
         told_costs = "{:>13} {:>9} {:>11} {:>9}".format(*costs)
         begin = f"{row['stage']:<{name}} {row['kind']:<{kind}} {row['tasks']:>6} {there:>6}"
-        yield f"{begin} {told_costs}  {_what(row, told['nominal'])}".rstrip()
+        yield f"{begin} {told_costs}  {_what(row, told['expected'])}".rstrip()
 
 
 def _grouped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ def _together(group: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _what(row: Mapping[str, Any], nominal: bool) -> str:
+def _what(row: Mapping[str, Any], expected: bool) -> str:
     """The few parameters that tell a stage, and what they come to."""
     parameters = row["parameters"]
     words: list[str] = []
@@ -95,13 +95,13 @@ def _what(row: Mapping[str, Any], nominal: bool) -> str:
         words = [parameters.get("policy", "thuee"), _years(years)]
         if "classes" in row:
             least = ">= " if row.get("at_least") else ""
-            words += [f"{least}{row['classes']:,} classes", f"{row['clips']:,}{' nominal' * nominal} clips"]
+            words += [f"{least}{row['classes']:,} classes", f"{row['clips']:,}{' expected' * expected} clips"]
     elif row["kind"] == "train":
         words = [_network(branch) for branch in parameters["model"]["branches"]]
         training = parameters["training"]
         if "steps" in row:
             words.append(f"{row['steps']:,} steps of {row['batch']} x {row['accumulation']}")
-            words.append(f"{row['clips']:,}{' nominal' * nominal} clips, {row['held_out']:,} held out")
+            words.append(f"{row['clips']:,}{' expected' * expected} clips, {row['held_out']:,} held out")
         words.append(f"rate {training.get('learning_rate', 1e-4):g}")
         if "learned_parameters" in row:
             words.append(f"{row['learned_parameters'] / 1e6:.1f} M of {row['network_parameters'] / 1e6:.1f} M learn")
@@ -112,7 +112,7 @@ def _what(row: Mapping[str, Any], nominal: bool) -> str:
         if row["kind"] == "autoencoder" and "steps" in row:
             words.append(f"{row['steps']:,} steps of {row['batch']}")
         elif row.get("clips"):
-            words.append(f"{row['clips']:,}{' nominal' * nominal} clips")
+            words.append(f"{row['clips']:,}{' expected' * expected} clips")
     read = f"from {', '.join(row['reads'])}: " if row["reads"] else ""
     return read + ", ".join(words) if words else read.rstrip(": ")
 
@@ -133,11 +133,11 @@ def _units(told: Mapping[str, Any]) -> Iterator[str]:
     sets: dict[str, list[Mapping[str, Any]]] = {}
     for unit in told["units"]:
         sets.setdefault(unit["set"], []).append(unit)
-    nominal = " (nominal)" if told["nominal"] else ""
+    expected = " (expected)" if told["expected"] else ""
     for name, units in sets.items():
         sums = {key: sum(unit[key] for unit in units) for key in ("train", "supplemental", "test")}
         clips = f"{sums['train']:,} training, {sums['supplemental']:,} supplemental, {sums['test']:,} test clips"
-        yield f"{name or 'clips'}{nominal}: {len(units)} machines, {clips}"
+        yield f"{name or 'clips'}{expected}: {len(units)} machines, {clips}"
         alike: dict[tuple[int, int, int], list[str]] = {}
         for unit in units:
             alike.setdefault((unit["train"], unit["supplemental"], unit["test"]), []).append(unit["machine"])

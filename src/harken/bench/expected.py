@@ -1,0 +1,95 @@
+"""The clips that a year has by what was published of it, for plans without data: one row for those that are alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+from harken.data import catalog
+from harken.data.clips import Clip
+
+#: training clips a section and domain where the catalogue does not know them: about 1000 of ToyADMOS and 900 of MIMII
+#: in 2020, 1000 and 3 in 2021
+_TRAIN: dict[int, dict[str, int]] = {2020: {"source": 950}, 2021: {"source": 1000, "target": 3}}
+#: test clips of a section where the catalogue does not know them
+_TEST = {"normal": 200, "anomaly": 200}
+#: conditions that a machine's names tell, where they were counted; hidden ones have one class
+_CONDITIONS: dict[int, dict[str, int]] = {
+    2025: {
+        "ToyCar": 26, "fan": 5, "gearbox": 9, "valve": 5, "BandSealer": 6, "HomeCamera": 12, "ToyRCCar": 5,
+        "CoffeeGrinder": 97,
+    },
+    2026: {"ToyCarEmu": 22, "gearboxEmu": 9, "fan": 3, "ToyDrone": 10, "Sander": 15, "BlowerDustCollector": 6},
+}  # fmt: skip
+#: there are no such files
+_NOWHERE = Path("expected")
+
+
+@dataclass(frozen=True)
+class ExpectedClip(Clip):
+    """As many clips as `count` of which all but their names is the same."""
+
+    count: int = 1
+
+
+def number_of(clips: Iterable[Clip]) -> int:
+    """How many clips these rows are."""
+    return sum(clip.count if isinstance(clip, ExpectedClip) else 1 for clip in clips)
+
+
+def expected_clips(years: Iterable[int]) -> list[Clip]:
+    """Rows for every clip that these years were published with; there are no such files."""
+    return list(_expected_clips(tuple(years)))
+
+
+@lru_cache(maxsize=4)
+def _expected_clips(years: tuple[int, ...]) -> tuple[Clip, ...]:
+    rows: list[Clip] = []
+    for number in years:
+        year = catalog.year(number)
+        conditions = _CONDITIONS.get(number, {})
+
+        for entry in year.machines:
+            counted = not entry.hidden_attributes and entry.name in conditions
+            names = cycle(range(conditions[entry.name] if counted else 1))
+            for section in entry.sections:
+                for domain, count in (year.train or _TRAIN.get(number, {})).items():
+                    for condition, alike in Counter(islice(names, count)).items():
+                        attributes = {"condition": str(condition)} if counted else {}
+                        _add(rows, number, alike, entry.name, section, split="train", domain=domain, condition="normal",
+                            attributes=attributes)  # fmt: skip
+                for label, count in entry.test.get(section, _TEST).items():
+                    _add(rows, number, count, entry.name, section, split="test", condition=label)
+            _add(
+                rows, number, year.supplemental or 0, entry.name, entry.sections[0], split="supplemental",
+                condition="normal", kind="noise",
+            )  # fmt: skip
+    return tuple(rows)
+
+
+def _add(rows: list[Clip], year: int, count: int, machine: str, section: str, **more: Any) -> None:
+    if count:
+        name = f"expected {year} {len(rows)}"
+        rows.append(
+            ExpectedClip(name, _NOWHERE, f"dcase{year}", year, machine=machine, section=section, count=count, **more)
+        )
+
+
+def expected_seconds(year: int | None, machine: str) -> float:
+    """Length of a machine's clips: the middle of what was published of the year; 10 s where nothing was."""
+    if year is None or year not in catalog.years():
+        return 10.0
+    known = catalog.year(year)
+    entry = next((entry for entry in known.machines if entry.name == machine and entry.seconds is not None), None)
+    shortest, longest = (entry.seconds if entry is not None else None) or known.seconds
+    return (shortest + longest) / 2
+
+
+def classes_are_whole(years: Iterable[int]) -> bool:
+    """Whether the conditions of all machines of these years were counted; else there are more classes."""
+    return all(number in _CONDITIONS for number in years)
