@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
         (["detectors.py", "--seeds", "1"], "DEFAULT"),
         (["calibration.py", "--runs", "2"], "gaussian"),
         (["alarms.py", "--seeds", "1", "--sizes", "20"], "counts only"),
+        (["episodes.py", "--seeds", "1", "--sizes", "60"], "CUSUM"),
         (["machine_type.py"], "spectral"),
         (["real_clips.py"], "slider id_00"),
         (["fuzz.py", "--files", "300"], "mutated recordings"),
