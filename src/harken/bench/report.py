@@ -71,6 +71,10 @@ def _notes(run: Run) -> list[str]:
     for label, clips in run.unscored.items():
         notes.append(f"{label}: {len(clips)} test clips have no score; the numbers are about the others: {clips[0]}")
     notes += [f"failed: {failure.name}: {failure.error}" for failure in run.failures]
+    marks = {
+        f"{one.system}, {one.set}: {mark}: {reason}": None for one in run.systems for mark, reason in one.marks.items()
+    }
+    notes += marks
     notes += [f"data: {finding}" for finding in run.findings]
     return [*notes, run.caution] if run.caution else notes
 

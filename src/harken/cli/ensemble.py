@@ -119,6 +119,8 @@ def fit(
         bag, notes = proof.bag, proof.notes
     else:
         bag, notes = fit_without_labels(members, method=method, normalise=how, groups=group, name=title)
+        for one in members:
+            notes += tuple(f"{one.name} is {mark}: {reason}" for mark, reason in one.scores.marks.items())
     if out is not None:
         save_bag(bag, out)
     for note in notes:
@@ -158,13 +160,21 @@ def score(
     mixed = apply(known, given, bundles=_bundles(recordings), data_set=data_set)
     files = write_scores(mixed, out, false_alarms=false_alarms)
     clips = len(mixed.test)
-    if known.transductive():
-        say("note: transductive: the score of a clip depends on the other test clips of its section")
+    for mark, reason in mixed.marks.items():
+        say(f"note: {mark}: {reason}")
     if not any(file.startswith("decision_result") for file in files):
         say("note: no decisions: neither scores of training clips nor decisions of all members are there")
     say(f"{out}: {len(mixed.sections())} sections, {clips} clips, {len(list(known.leaves()))} members")
     if json:
-        emit({"folder": str(out), "files": files, "clips": clips, "transductive": known.transductive()})
+        emit(
+            {
+                "folder": str(out),
+                "files": files,
+                "clips": clips,
+                "transductive": known.transductive(),
+                "marks": dict(mixed.marks),
+            }
+        )
 
 
 @app.command()
@@ -223,18 +233,24 @@ def _print_proof(proof: Proof) -> None:
     print(f"\nbest single: {proof.rows[0].detail}")
     marks = {mark for row in proof.rows for one in (row.here, row.held_out, row.transfer) if one for mark in one.marks}
     if "tuned on test" in marks:
-        print("* tuned on test: chosen with the labels of the very clips that it is measured on")
+        print("* tuned on test: weights, or a member, chosen with the labels of the very clips that it is measured on")
     if "transductive" in marks:
         print("T transductive: normalised by, or compared on, the test clips themselves")
+    for mark in sorted(marks - _SIGNS.keys()):
+        print(f"! {mark}")
     print(f"\n{proof.why}\n")
     _print_members(proof)
+
+
+#: behind a number, for its marks
+_SIGNS = {"tuned on test": "*", "transductive": "T"}
 
 
 def _number(number: Number | None) -> str:
     if number is None:
         return "-"
-    signs = {"tuned on test": "*", "transductive": "T"}
-    return f"{number.value:.6f} {''.join(signs[mark] for mark in number.marks)}"
+    signs = dict.fromkeys(_SIGNS.get(mark, "!") for mark in number.marks)
+    return f"{number.value:.6f} {''.join(signs)}"
 
 
 def _print_members(proof: Proof) -> None:

@@ -12,7 +12,8 @@ from harken.cli.console import emit, say
 
 def evaluate(
     scores: Annotated[
-        Path, typer.Argument(help="Folder of anomaly_score_*.csv, or of such folders, or a table.", show_default=False)
+        list[Path],
+        typer.Argument(help="Folders of anomaly_score_*.csv, or of such folders, or tables.", show_default=False),
     ],
     truth: Annotated[
         Path | None, typer.Option(help="Folder with ground_truth_data; not needed where names carry labels.")
@@ -49,6 +50,9 @@ def evaluate(
         _print_system(as_json(done.results[0]))
     else:
         _print_ranking([as_json(result) for result in done.results])
+    for result in done.results:
+        for mark, reason in result.marks.items():
+            say(f"note: {result.system} is {mark}: {reason}")
     for broken in done.broken:
         say(f"not evaluated: {broken.name}: {broken.error}")
     if done.broken:
@@ -56,6 +60,8 @@ def evaluate(
 
 
 def _print_system(data: dict[str, Any]) -> None:
+    from harken.evaluation.scores import in_brackets
+
     sections = [(machine, name, row) for machine, rows in data["machines"].items() for name, row in rows.items()]
     columns = list(dict.fromkeys(key for *_, row in sections for key in row if not key.endswith("_within_domain")))
     width = max(len(machine) for machine, *_ in sections) + 1
@@ -64,7 +70,7 @@ def _print_system(data: dict[str, Any]) -> None:
         numbers = "".join(f"{row[column]:>9.4f}" if column in row else f"{'-':>9}" for column in columns)
         print(f"{machine:<{width}}{name:<11}{numbers}")
     for name, value in data.items():
-        if name in ("system", "rule", "machines", "official_score"):
+        if name in ("system", "rule", "machines", "official_score", "marks"):
             continue
         if isinstance(value, dict):
             for what, number in value.items():
@@ -73,7 +79,7 @@ def _print_system(data: dict[str, Any]) -> None:
             print(f"{name}: {value}")
     if any("f1_best_tuned_on_test" in row for *_, row in sections):
         print("F1*: at the best threshold, which only the labels of these clips tell")
-    print(f"official score ({data['rule']}): {data['official_score']}")
+    print(f"official score ({data['rule']}): {data['official_score']}{in_brackets(data.get('marks', ()))}")
 
 
 def _short(name: str) -> str:
@@ -84,12 +90,15 @@ def _short(name: str) -> str:
 
 
 def _print_ranking(rows: list[dict[str, Any]]) -> None:
-    width = max(len(row["system"]) for row in rows) + 2
+    from harken.evaluation.scores import in_brackets
+
+    systems = [row["system"] + in_brackets(row.get("marks", ())) for row in rows]
+    width = max(map(len, systems)) + 2
     names = [name for name in rows[0] if name in ("auc_source", "auc_target", "auc", "pauc", "official_score_interval")]
     print(f"{'':<4}{'system':<{width}}{'official score':<20}" + "  ".join(names))
-    for rank, row in enumerate(rows, start=1):
+    for rank, (system, row) in enumerate(zip(systems, rows, strict=True), start=1):
         cells = "  ".join(
             f"{row[name][0]:.4f}-{row[name][1]:.4f}" if isinstance(row[name], list) else f"{row[name]:<{len(name)}.4f}"
             for name in names
         )
-        print(f"{rank:<4}{row['system']:<{width}}{row['official_score']!s:<20}{cells}")
+        print(f"{rank:<4}{system:<{width}}{row['official_score']!s:<20}{cells}")

@@ -27,7 +27,8 @@ def submit(
     """Write score files, decisions and meta.yaml in the official layout, checked against the rules, as a zip."""
     from harken.bench.submit import entries_of
     from harken.core.errors import HarkenError
-    from harken.evaluation.submission import TEMPLATE, read_about, write_submission
+    from harken.evaluation.scores import in_brackets
+    from harken.evaluation.submission import TEMPLATE, read_about, system_of, write_submission
 
     if template:
         print(TEMPLATE, end="")
@@ -40,8 +41,12 @@ def submit(
     labelled = sum(clip.condition != "unknown" for clip in clips)
     if labelled == len(clips):
         say("note: the names of these clips carry labels: this is development data")
+    marks: dict[str, dict[str, str]] = {}
     for number, entry in enumerate(entries, start=1):
-        say(f"{label}_{number}: {entry.name}")
+        marks[entry.name] = dict(system_of(entry).marks)
+        say(f"{label}_{number}: {entry.name}{in_brackets(marks[entry.name])}")
+        for mark, reason in marks[entry.name].items():
+            say(f"note: {entry.name} is {mark}: {reason}")
     say(f"{out}: {len(names)} files, {len(clips)} test clips, {len(entries)} systems")
     if json:
-        emit({"zip": str(out), "systems": [entry.name for entry in entries], "files": names})
+        emit({"zip": str(out), "systems": [entry.name for entry in entries], "marks": marks, "files": names})

@@ -157,7 +157,7 @@ def write_submission(
     files: dict[str, bytes] = {}
     for number, entry in enumerate(entries, start=1):
         label = f"{team}_{number}"
-        system = _one_system(entry)
+        system = system_of(entry)
         _check_clips(system, entry, wanted)
         for name, data in score_files(replace(system, layout="section"), train=False).items():
             files[f"task2/{label}/{name}"] = data
@@ -171,7 +171,8 @@ def write_submission(
     return sorted(files)
 
 
-def _one_system(entry: Entry) -> Scores:
+def system_of(entry: Entry) -> Scores:
+    """The scores of an entry, with their marks. Raises HarkenError unless its folder holds one system."""
     systems = read_system_folder(entry.folder, entry.name)
     if len(systems) != 1:
         raise HarkenError(
