@@ -280,7 +280,7 @@ def test_parents_and_payload_survive_the_table_and_old_tables_are_read(tmp_path:
     assert read[0].path == moved / "audio" / "b.npy"
     assert read[0].payload == "spectrogram"
     with pytest.raises(HarkenError, match="b is a spectrogram, and this stage reads sound only"):
-        with_derived(Unit("", "all", (parent,)), stage_class("train"), [moved])
+        with_derived(Unit("", "all", (parent,)), stage_class("frames"), [moved])
     write_table([parent], tmp_path / "new.parquet")
     old = pq.read_table(tmp_path / "new.parquet").drop_columns(["parents", "payload"])
     pq.write_table(old.replace_schema_metadata({"harken_clips": "1"}), tmp_path / "old.parquet")

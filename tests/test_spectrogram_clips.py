@@ -10,18 +10,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
+from torch import Tensor
 
+from conftest import SIZES
 from harken.bench.run import load_clips
 from harken.bench.stages.tables import read_clips, read_ids
 from harken.core.errors import AudioError, HarkenError
 from harken.data.clips import Clip
+from harken.data.labels import ClassTable
 from harken.embeddings.embedder import Embedder, make_spec
 from harken.encoders import FrontEnd, Spectrogram, create_encoder, tiny_config
 from harken.encoders.spectrogram_file import read_front_end, read_spectrogram, write_spectrogram
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.plant.simulate import simulate
+from harken.training.augment.compose import Augmentation
+from harken.training.augment.mixup import Mixup
+from harken.training.augment.spec_augment import SpecAugment
+from harken.training.loop import train
+from harken.training.model_spec import BranchSpec, ModelSpec
+from harken.training.models import ASDModel, build_model
+from harken.training.recordings import Reader
+from harken.training.settings import LossSpec, TrainingSpec
+from harken.training.spectrograms import SpectrogramForm, SpectrogramRows
+from harken.training.step import TrainingStep
 from test_finetune import objects
-from test_pipeline import SIZES, run
+from test_pipeline import run
 
 BEATS = FrontEnd("beats", 16_000, "0" * 64)
 
@@ -187,4 +201,170 @@ def test_a_spectrogram_for_another_encoder_is_refused_by_name(
     recipe = tmp_path / "generated.yaml"
     recipe.write_text(RECIPE.format(folder=folder, encoder=encoder))
     with pytest.raises(HarkenError, match=message):
+        run(plant, tmp_path / "w", str(recipe))
+
+
+# --- in training
+
+
+def model_of(*encoders: str, **more: object) -> ASDModel:
+    branches = tuple(BranchSpec(encoder=name, size="tiny", **more) for name in encoders)  # type: ignore[arg-type]
+    return build_model(ModelSpec(branches=branches))
+
+
+def sounds(model: ASDModel, clips: int) -> tuple[Tensor, SpectrogramForm]:
+    samples = model.sample_rate
+    wave_BT = torch.from_numpy(np.random.default_rng(0).normal(scale=0.1, size=(clips, samples)).astype(np.float32))
+    return wave_BT, model.spectrogram_form(samples)
+
+
+def rows_of(model: ASDModel, wave_BT: Tensor, rows: list[int]) -> tuple[Tensor, SpectrogramRows]:
+    """The batch with some of its clips as spectrograms, which are silence among the waveforms."""
+    made = [clip.windows[0] for clip in model.encoders[0].spectrogram(wave_BT[rows].numpy())]
+    silent_BT = wave_BT.clone()
+    silent_BT[rows] = 0
+    return silent_BT, SpectrogramRows(torch.tensor(rows), torch.from_numpy(np.stack(made)))
+
+
+def learned(step: TrainingStep, *batch: object) -> tuple[float, list[Tensor]]:
+    """Loss, and gradients, of a batch."""
+    torch.manual_seed(0)
+    step.train().zero_grad()
+    loss = torch.stack(list(step(*batch).values())).sum()
+    loss.backward()
+    return float(loss.detach()), [x.grad.clone() for x in step.parameters() if x.grad is not None]
+
+
+@pytest.mark.parametrize(
+    "encoders", [("beats",), ("eat",), ("fisher",), ("efficientat",), ("yamnet",), ("beats", "beats")], ids="+".join
+)
+def test_a_step_on_spectrograms_is_that_on_their_sounds(encoders: tuple[str, ...]) -> None:
+    model = model_of(*encoders)
+    step = TrainingStep(model, (LossSpec(),), classes=2)
+    wave_BT, _ = sounds(model, 4)
+    class_B = torch.tensor([0, 1, 0, 1])
+    mixed_BT, spectrograms = rows_of(model, wave_BT, [1, 2])
+    loss, gradients = learned(step, wave_BT, class_B, None, 0, "0")
+    found, others = learned(step, mixed_BT, class_B, None, 0, "0", spectrograms)
+    assert found == pytest.approx(loss, abs=1e-6)
+    assert gradients
+    for x, y in zip(gradients, others, strict=True):
+        torch.testing.assert_close(x, y, atol=1e-6, rtol=1e-5)
+
+
+def test_mixup_passes_over_spectrograms_and_masks_do_not() -> None:
+    model = model_of("beats")
+    wave_BT, _ = sounds(model, 4)
+    class_B = torch.tensor([0, 1, 0, 1])
+    _, spectrograms = rows_of(model, wave_BT, [0, 1, 2, 3])
+
+    def loss(spectrograms: SpectrogramRows | None, **settings: object) -> float:
+        augmentation = Augmentation(**settings)  # type: ignore[arg-type]
+        step = TrainingStep(model, (LossSpec(name="scadacos"),), classes=2, augmentation=augmentation)
+        return learned(step, wave_BT, class_B, None, 0, "0", spectrograms)[0]
+
+    plain, mixup = loss(spectrograms), Mixup(probability=1.0)
+    assert loss(spectrograms, mixup=mixup) == plain
+    assert loss(None, mixup=mixup) != pytest.approx(plain, rel=1e-3)
+    masks = SpecAugment(time=40, frequency=60)
+    assert loss(spectrograms, spec_augment=masks) != pytest.approx(plain, rel=1e-4)
+    # They fall where they would fall on the sounds.
+    assert loss(spectrograms, spec_augment=masks) == pytest.approx(loss(None, spec_augment=masks), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("encoders", "message"),
+    [
+        (("dual_branch",), "dual_branch takes no spectrograms"),
+        (("beats", "eat"), r"branches have beats at 16000 Hz \(\w+\) and eat at 16000 Hz"),
+        (("dasheng",), "the front end of dasheng learns"),
+    ],
+)
+def test_networks_that_cannot_be_trained_on_spectrograms(encoders: tuple[str, ...], message: str) -> None:
+    model = model_of(*encoders)
+
+    def check() -> None:
+        model.spectrogram_form(model.sample_rate)
+        model.check_front_ends_stay()
+
+    with pytest.raises(ValueError, match=message):
+        check()
+    frozen = model_of("dasheng", frozen=True)
+    frozen.check_front_ends_stay()
+    assert frozen.spectrogram_form(16_000).shape == (101, 64)
+
+
+def test_a_training_on_spectrograms_ends_as_one_on_their_sounds(plant: Path, tmp_path: Path) -> None:
+    train_clips = [clip for clip in load_clips(plant)[0] if clip.split == "train"]
+    spec = TrainingSpec(steps=3, batch=4, evaluate_every=3, seconds=1.0, held_out=0, choose="last")
+    model = ModelSpec(branches=(BranchSpec(encoder="beats", size="tiny"),))
+    encoder, read = build_model(model).encoders[0], Reader(16_000, 1.0)
+    folder = tmp_path / "made"
+    folder.mkdir()
+    made = []
+    for number, clip in enumerate(train_clips):
+        (spectrogram,) = encoder.spectrogram(read(clip)[None])
+        write_spectrogram(folder / f"{number}", spectrogram, encoder.front_end())
+        made.append(replace(clip, path=folder / f"{number}", payload="spectrogram") if number % 2 else clip)
+    ids = [clip.clip_id for clip in train_clips]
+    table = ClassTable(
+        harken_labels=1,
+        policy="test",
+        classes=("a", "b"),
+        attribute_free=(False, False),
+        counts=(len(ids[::2]), len(ids[1::2])),
+        class_of={clip_id: row % 2 for row, clip_id in enumerate(ids)},
+    )
+    ends = []
+    for name, clips in (("sounds", train_clips), ("some", made)):
+        done = train(model, spec, clips, table, tmp_path / name)
+        assert not done.quarantined
+        ends.append(done.model.state())
+    for name, array in ends[0].items():
+        np.testing.assert_allclose(ends[1][name], array, atol=1e-6)
+    with pytest.raises(HarkenError, match="is a spectrogram of 16000 samples, and clips of 8000 are learned from"):
+        train(model, spec.model_copy(update={"seconds": 0.5}), made, table, tmp_path / "short")
+
+
+TRAINED = """
+name: trained
+title: Trained on generated spectrograms
+stages:
+  made: {{use: import_clips, folder: {folder}}}
+  labels: {{use: labels, from: made}}
+  train:
+    use: train
+    from: [labels, made]
+    model: {{branches: [{{encoder: {encoder}, size: tiny}}]}}
+    training: {{steps: 2, batch: 4, evaluate_every: 2, seconds: 1.0, held_out: 0.2}}
+  embed: {{use: embed_trained, from: [train, made]}}
+  blocks: {{use: embed_trained, from: [train, made], layers: all}}
+  detect: {{use: detect, from: [embed, made], detector: knn, model: machine}}
+systems: {{detect: detect}}
+profiles: {{tiny: {{}}}}
+"""
+
+
+def test_generated_spectrograms_are_trained_on_and_embedded(plant: Path, tmp_path: Path) -> None:
+    clips = load_clips(plant)[0]
+    train_clips = [clip for clip in clips if clip.split == "train"]
+    encoder, read = tiny("beats"), Reader(16_000, None)
+    folder = generated(
+        tmp_path / "made", train_clips, lambda clip: encoder.spectrogram(read(clip)[None])[0], encoder.front_end()
+    )
+    recipe = tmp_path / "trained.yaml"
+    recipe.write_text(TRAINED.format(folder=folder, encoder="beats"))
+    done, _ = run(plant, tmp_path / "w", str(recipe))
+    assert not done.failures
+    (training,) = objects(tmp_path / "w", "train")
+    assert {f"{clip.clip_id}#made" for clip in train_clips} & set(read_ids(training)[0])
+    for embedded in objects(tmp_path / "w", "embed_trained"):
+        ids, aside = read_ids(embedded)
+        assert not aside
+        rows_ND = safetensors.numpy.load_file(embedded / "embeddings.safetensors")["embeddings"]
+        vector_of = dict(zip(ids, rows_ND, strict=True))
+        for clip in train_clips:
+            assert np.array_equal(vector_of[clip.clip_id], vector_of[f"{clip.clip_id}#made"])
+    recipe.write_text(TRAINED.format(folder=folder, encoder="fisher"))
+    with pytest.raises(HarkenError, match=r"front end of beats at 16000 Hz .*, not of fisher at 16000 Hz"):
         run(plant, tmp_path / "w", str(recipe))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harken.audio.shape import fit_length
+from harken.core.errors import HarkenError
 from harken.data.clips import Clip
 from harken.encoders.pooling import pool
 from harken.training.checkpoints import read_checkpoint
 from harken.training.models import ASDModel
 from harken.training.recordings import Reader
 from harken.training.settings import TrainingSpec
+from harken.training.spectrograms import SpectrogramForm
 from harken.training.trained_encoder import TrainedEncoder
 
 Float32 = NDArray[np.float32]
@@ -49,8 +52,21 @@ class TrainedEmbedder:
         return cls(model, training, layers=layers, pooling=pooling)
 
     def __call__(self, clip: Clip) -> Float32:
-        """(D,). Raises AudioError for a recording that cannot be used."""
+        """(D,).
+
+        Raises AudioError for a clip that cannot be used, HarkenError for a spectrogram of another front end or length.
+        """
+        if clip.payload == "spectrogram":
+            self._form.check([clip])
+            return pool(self.encoder.frames_of_spectrogram(self._form.read(clip)), "mean")
         wave_T = self.reader(clip)
         if len(wave_T) < self.encoder.min_samples:
             wave_T = fit_length(wave_T, self.encoder.min_samples)
         return pool(self.encoder.frames(wave_T), "mean")
+
+    @cached_property
+    def _form(self) -> SpectrogramForm:
+        try:
+            return self.encoder.model.spectrogram_form(self.encoder.window)
+        except ValueError as error:
+            raise HarkenError(str(error), next_step="Leave the stage that makes spectrograms out of from") from error

@@ -38,6 +38,7 @@ from harken.training.recompute import recompute_blocks
 from harken.training.recordings import Batch, Order, Reader, WaveTransform, batches
 from harken.training.settings import TrainingSpec
 from harken.training.signals import Signals, hold_out, signals_of
+from harken.training.spectrograms import SpectrogramForm
 from harken.training.step import TrainingStep
 
 if TYPE_CHECKING:
@@ -163,8 +164,12 @@ class _Training:
                 augmentation=spec.augmentation,
                 seed=spec.seed,
             )
+            made = [clip for clip in self.train_clips if clip.payload == "spectrogram"]
+            self.form = _form_of_spectrograms(built, spec.seconds) if made else None
         except ValueError as error:
             raise HarkenError(str(error), next_step="Correct the recipe") from error
+        if self.form is not None:
+            self.form.check(made)
         self.model = built
         self.reader = Reader(built.sample_rate, spec.seconds, spec.microphones)
         self.transform = transform or spec.augmentation.wave_transform(clips, self.reader)
@@ -197,7 +202,8 @@ class _Training:
         schedule = FreezeSchedule(spec.frozen_epochs)
         found = batches(
             self.train_clips, self.reader, self.order, first=done * spec.accumulation,
-            count=(self.steps - done) * spec.accumulation, transform=self.transform, workers=self.workers,
+            count=(self.steps - done) * spec.accumulation, transform=self.transform, form=self.form,
+            workers=self.workers,
             rank=self.accelerator.process_index, world=self.accelerator.num_processes,
         )  # fmt: skip
         with _deterministic():
@@ -252,7 +258,8 @@ class _Training:
         mixture_B = None if self.mixture_N is None else torch.from_numpy(self.mixture_N[batch.rows]).to(device)
         place = f"{batch.number}.{rank}"
         with self.accelerator.autocast():
-            terms = network(batch.wave_BT.to(device), class_B, mixture_B, batch.epoch, place)
+            spectrograms = None if batch.spectrograms is None else batch.spectrograms.to(device)
+            terms = network(batch.wave_BT.to(device), class_B, mixture_B, batch.epoch, place, spectrograms)
         loss = torch.stack(list(terms.values())).sum()
         self.accelerator.backward(loss / self.spec.accumulation)
         return float(loss.detach())
@@ -441,6 +448,13 @@ def _held_out(
     origin_of, held = origins(clips), {clips[row].clip_id for row in held_N}
     made = [int(row) for row in np.flatnonzero(~recorded_N) if origin_of[clips[int(row)].clip_id] not in held]
     return np.sort(np.concatenate([train_N, np.array(made, dtype=np.int64)])), held_N
+
+
+def _form_of_spectrograms(model: ASDModel, seconds: float) -> SpectrogramForm:
+    """What clips that are spectrograms must be. Raises ValueError where the network cannot be trained on any."""
+    form = model.spectrogram_form(round(seconds * model.sample_rate))
+    model.check_front_ends_stay()
+    return form
 
 
 def _about(

@@ -13,6 +13,7 @@ The systems of the reports, each a `ModelSpec` (DCASE 2025 Task 2):
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -26,6 +27,7 @@ from harken.encoders.torch_encoder import TorchEncoder
 from harken.training.adapters import AdaptationModule, add_lora, merge_lora
 from harken.training.heads import PoolingHead, dense_layers
 from harken.training.model_spec import BranchSpec, HeadSpec, ModelSpec
+from harken.training.spectrograms import SpectrogramForm, SpectrogramRows
 from harken.weights.tensors import check_tensors
 
 
@@ -70,21 +72,61 @@ class ASDModel(nn.Module):
         """Shortest clip that every branch takes."""
         return max(encoder.min_samples for encoder in self.encoders)
 
-    def forward(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+    def spectrogram_form(self, samples: int) -> SpectrogramForm:
+        """What spectrograms that stand for clips of `samples` must be.
+
+        Raises ValueError where a branch takes none, or not in one window, and where front ends of branches differ.
+        """
+        forms = []
+        for encoder in self.encoders:
+            if not encoder.takes_spectrograms:
+                raise ValueError(f"{encoder.name} takes no spectrograms")
+            shapes = encoder.spectrogram_shapes(samples)
+            if len(shapes) != 1:
+                raise ValueError(f"clips of {samples} samples pass through {encoder.name} in {len(shapes)} windows")
+            forms.append(SpectrogramForm(encoder.front_end(), samples, shapes[0]))
+        other = next((form for form in forms if form != forms[0]), None)
+        if other is not None:
+            raise ValueError(
+                f"a spectrogram is of one front end, and branches have {forms[0].front_end} and {other.front_end}"
+            )
+        return forms[0]
+
+    def check_front_ends_stay(self) -> None:
+        """Raise ValueError where something of a front end learns: spectrograms made for it would no longer be its."""
+        for part in self._parts():
+            arrays = part.encoder.front_end_arrays
+            if part.learns if arrays is None else part.learns.intersection(arrays):
+                raise ValueError(
+                    f"the front end of {part.encoder.name} learns, and spectrograms are made for one that stays: "
+                    "freeze the encoder, or train adapters"
+                )
+
+    def forward(
+        self, wave_BT: Tensor, lengths_B: Tensor | None = None, spectrograms: SpectrogramRows | None = None
+    ) -> Tensor:
         """(clips, samples) at `sample_rate` -> (clips, embedding_dim).
 
         lengths_B: valid samples of each clip (default: all). The embedding of a padded clip is that of the clip
         alone, but for batch norms in training. EAT and FISHER hear the first 10.24 s of longer clips, the dual-branch
-        CNN its own length. Raises ValueError for clips shorter than `min_samples`.
+        CNN its own length. spectrograms: clips that enter every branch behind its front end, see `spectrogram_form`.
+        Raises ValueError for clips shorter than `min_samples`, and for spectrograms where a branch takes none.
         """
-        return self.join(self.branches(wave_BT, lengths_B))
+        return self.join(self.branches(wave_BT, lengths_B, spectrograms))
 
-    def branches(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> list[Tensor]:
+    def branches(
+        self, wave_BT: Tensor, lengths_B: Tensor | None = None, spectrograms: SpectrogramRows | None = None
+    ) -> list[Tensor]:
         """The (clips, dimensions) embeddings before they are joined: `branch_dims`. FeatEx exchanges these."""
         lengths = [wave_BT.shape[1]] * len(wave_BT) if lengths_B is None else lengths_B.tolist()
         if not lengths or not self.min_samples <= min(lengths) or max(lengths) > wave_BT.shape[1]:
             raise ValueError(f"clips of {self.min_samples} samples or more, not {min(lengths, default=0)}")
         augment = self.spectrogram_augment if self.training else None
+        if spectrograms is not None:
+            refusing = [encoder.name for encoder in self.encoders if not encoder.takes_spectrograms]
+            if refusing:
+                raise ValueError(f"{', '.join(refusing)} takes no spectrograms")
+            augment = partial(_placed, spectrograms, augment)
         padded = lengths_B is not None
         return [embedding_BD for part in self._parts() for embedding_BD in part(wave_BT, lengths, padded, augment)]
 
@@ -221,6 +263,12 @@ class _Branch(nn.Module):
         self.net = merged.module
         self.learns = frozenset(name for name, _ in self.net.named_parameters())
         self.keeps = False
+
+
+def _placed(spectrograms: SpectrogramRows, augment: Augment | None, spectrogram_BFM: Tensor) -> Tensor:
+    """A batch with the clips that are spectrograms in their rows, then augmented like the others."""
+    whole_BFM = spectrograms.placed(spectrogram_BFM)
+    return whole_BFM if augment is None else augment(whole_BFM)
 
 
 def build_model(spec: ModelSpec, start: ASDModel | None = None) -> ASDModel:

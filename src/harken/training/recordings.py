@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from harken.audio.shape import fit_length
 from harken.core.errors import AudioError, HarkenError
 from harken.data.clips import Clip
 from harken.training.augment.random_state import rng_for
+from harken.training.spectrograms import SpectrogramForm, SpectrogramRows
 
 Float32 = NDArray[np.float32]
 
@@ -97,29 +98,49 @@ class Batch:
     rows: NDArray[np.int64]
     wave_BT: Tensor
     failed: dict[str, str]
+    spectrograms: SpectrogramRows | None = None
 
 
-class _Waves(Dataset[tuple[int, Float32, dict[str, str]]]):
-    def __init__(self, clips: Sequence[Clip], reader: Reader, transform: WaveTransform | None, seed: int) -> None:
+class _Item(NamedTuple):
+    """A clip as it is trained on; of one that is a spectrogram, the waveform is silence."""
+
+    row: int
+    wave_T: Float32
+    spectrogram_FM: Float32 | None
+    failed: dict[str, str]
+
+
+class _Waves(Dataset[_Item]):
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        reader: Reader,
+        transform: WaveTransform | None,
+        form: SpectrogramForm | None,
+        seed: int,
+    ) -> None:
         self.clips = clips
         self.reader = reader
         self.transform = transform
+        self.form = form
         self.seed = seed
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[int, Float32, dict[str, str]]:
+    def __getitem__(self, place: tuple[int, int]) -> _Item:
         epoch, row = place
         failed: dict[str, str] = {}
         for step in range(len(self.clips)):
             found = (row + step) % len(self.clips)
             clip = self.clips[found]
             try:
+                if clip.payload == "spectrogram" and self.form is not None:
+                    return _Item(found, np.zeros(self.form.samples, np.float32), self.form.read(clip), failed)
                 wave_T = self.reader(clip, rng_for(self.seed, epoch, clip.clip_id, "crop"))
             except AudioError as error:
                 failed[clip.clip_id] = str(error)
                 continue
             if self.transform is not None:
                 wave_T = self.transform(wave_T, clip, self.seed, epoch)
-            return found, wave_T, failed
+            return _Item(found, wave_T, None, failed)
         raise HarkenError("none of the training clips can be used", next_step=next(iter(failed.values())))
 
 
@@ -131,12 +152,14 @@ def batches(
     first: int = 0,
     count: int,
     transform: WaveTransform | None = None,
+    form: SpectrogramForm | None = None,
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
 ) -> Iterator[Batch]:
     """Batches number `first` to `first + count - 1`; of each, every `world`-th clip from `rank` on.
 
+    form: of clips that are spectrograms, which are not transformed.
     workers: processes that read ahead. What comes does not depend on them, nor on where one begins.
     """
     numbers = range(first, first + count)
@@ -146,7 +169,7 @@ def batches(
             yield [(order.epoch(number), int(row)) for row in order.rows(number)[rank::world]]
 
     loader = DataLoader(
-        _Waves(clips, reader, transform, order.seed),
+        _Waves(clips, reader, transform, form, order.seed),
         batch_sampler=_Listed(places),  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=list,
@@ -155,11 +178,18 @@ def batches(
     )
     for number, items in zip(numbers, loader, strict=True):
         failed: dict[str, str] = {}
-        for _, _, some in items:
-            failed |= some
-        rows = np.array([row for row, _, _ in items], dtype=np.int64)
-        wave_BT = torch.from_numpy(np.stack([wave_T for _, wave_T, _ in items]))
-        yield Batch(number, order.epoch(number), rows, wave_BT, failed)
+        for item in items:
+            failed |= item.failed
+        rows = np.array([item.row for item in items], dtype=np.int64)
+        wave_BT = torch.from_numpy(np.stack([item.wave_T for item in items]))
+        yield Batch(number, order.epoch(number), rows, wave_BT, failed, _spectrograms(items))
+
+
+def _spectrograms(items: Sequence[_Item]) -> SpectrogramRows | None:
+    made = {row: item.spectrogram_FM for row, item in enumerate(items) if item.spectrogram_FM is not None}
+    if not made:
+        return None
+    return SpectrogramRows(torch.tensor(list(made)), torch.from_numpy(np.stack(list(made.values()))))
 
 
 class _Listed:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from harken.training.augment.compose import Augmentation
@@ -16,6 +17,7 @@ from harken.training.losses import create_loss, loss_class
 from harken.training.losses.base import ClassLoss
 from harken.training.models import ASDModel
 from harken.training.settings import LossSpec
+from harken.training.spectrograms import SpectrogramRows
 
 #: clean, noise, mixture
 MIXTURES = 3
@@ -59,23 +61,39 @@ class TrainingStep(nn.Module):
                     raise ValueError(f"mixup needs a loss that takes shares of classes, which {term.name} does not")
 
     def forward(
-        self, wave_BT: Tensor, class_B: Tensor, mixture_B: Tensor | None, epoch: int, place: str
+        self,
+        wave_BT: Tensor,
+        class_B: Tensor,
+        mixture_B: Tensor | None,
+        epoch: int,
+        place: str,
+        spectrograms: SpectrogramRows | None = None,
     ) -> dict[str, Tensor]:
         """Each term's loss by its number and name, weighted; their sum is what is learned from.
 
         wave_BT: (clips, samples). class_B: (clips,) class of each, -1 for none. mixture_B: second label of each, -1 for
-        none. epoch, place: which batch this is; random numbers depend on these and the seed.
+        none. epoch, place: which batch this is; random numbers depend on these and the seed. spectrograms: clips of the
+        batch that are none of waveforms, and which mixup passes over.
         """
         shares_BC: Tensor | None = None
         settings = self.augmentation
         if settings.mixup is not None:
             rng = rng_for(self.seed, epoch, place, "mixup")
-            wave_BT, shares_BC = mixup(wave_BT, one_hot(class_B, self.classes), rng, settings.mixup)
+            shares_BC = one_hot(class_B, self.classes)
+            if spectrograms is None:
+                wave_BT, shares_BC = mixup(wave_BT, shares_BC, rng, settings.mixup)
+            else:
+                heard_B = torch.ones(len(wave_BT), dtype=torch.bool, device=wave_BT.device)
+                heard_B[spectrograms.rows_K] = False
+                rows_W = heard_B.nonzero()[:, 0]
+                wave_WT, shares_WC = mixup(wave_BT[rows_W], shares_BC[rows_W], rng, settings.mixup)
+                wave_BT = wave_BT.index_copy(0, rows_W, wave_WT)
+                shares_BC = shares_BC.index_copy(0, rows_W, shares_WC)
         self.model.spectrogram_augment = None
         if settings.spec_augment is not None:
             rngs = [rng_for(self.seed, epoch, f"{place}.{row}", "spec_augment") for row in range(len(wave_BT))]
             self.model.spectrogram_augment = settings.spec_augment.for_batch(rngs)
-        branches = self.model.branches(wave_BT)
+        branches = self.model.branches(wave_BT, spectrograms=spectrograms)
         embedding_BD = self.model.join(branches)
         found: dict[str, Tensor] = {}
         for number, (term, loss) in enumerate(zip(self.terms, self.losses, strict=True)):

@@ -10,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from harken.audio.shape import fit_length, windows
+from harken.encoders.base import Spectrogram
 from harken.encoders.frame_encoder import FrameEncoder
 from harken.encoders.pooling import check_pooling, pool
 from harken.encoders.registry import register_encoder
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.training.model_spec import ModelSpec
 from harken.training.models import ASDModel, build_model
+from harken.training.spectrograms import SpectrogramRows
 
 Float32 = NDArray[np.float32]
 
@@ -87,18 +89,32 @@ class TrainedEncoder(FrameEncoder):
         embed = self._trained if self._read_layers is None else self._pooled
         return np.stack([embed(wave_T[start:stop]) for start, stop in windows(len(wave_T), self.window)])
 
-    def _trained(self, wave_T: Float32) -> Float32:
+    def frames_of_spectrogram(self, spectrogram_FM: Float32) -> Float32:
+        """(frames, bins), as `ASDModel.spectrogram_form` of `window` samples wants it -> (1, D)."""
+        silence_T = np.zeros(self.window, dtype=np.float32)
+        embed = self._trained if self._read_layers is None else self._pooled
+        return embed(silence_T, spectrogram_FM)[None]
+
+    def _trained(self, wave_T: Float32, spectrogram_FM: Float32 | None = None) -> Float32:
         device = next(self.model.parameters()).device
         with torch.inference_mode():
             wave_1T = torch.from_numpy(np.ascontiguousarray(wave_T[None])).to(device)
-            embedding_D: Float32 = self.model(wave_1T)[0].float().cpu().numpy()
+            spectrograms = None
+            if spectrogram_FM is not None:
+                spectrograms = SpectrogramRows(torch.tensor([0]), torch.from_numpy(spectrogram_FM[None])).to(device)
+            embedding_1D = self.model(wave_1T, spectrograms=spectrograms)
+            embedding_D: Float32 = embedding_1D[0].float().cpu().numpy()
         return _unit(embedding_D)
 
-    def _pooled(self, wave_T: Float32) -> Float32:
+    def _pooled(self, wave_T: Float32, spectrogram_FM: Float32 | None = None) -> Float32:
         assert self._read_layers is not None
         vectors = []
         for encoder, layers in zip(self.model.encoders, self._read_layers, strict=True):
-            embedding = encoder.encode(wave_T[None], layers=layers)
+            if spectrogram_FM is None:
+                embedding = encoder.encode(wave_T[None], layers=layers)
+            else:
+                clip = Spectrogram((spectrogram_FM,), len(wave_T))
+                embedding = encoder.encode_spectrogram([clip], layers=layers)
             frames_LTD = embedding.features_BLTD[0, :, : int(embedding.lengths_B[0])]
             vectors += [
                 _unit(pool(x_TD, self.read_pooling, cls_tokens=encoder.cls_tokens, patch_bands=encoder.patch_bands))

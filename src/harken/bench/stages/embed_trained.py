@@ -36,6 +36,7 @@ class EmbedTrainedStage(Stage):
     listens = True
     accelerated = True
     shards = True
+    payloads: ClassVar = ("sound", "spectrogram")
 
     class Parameters(Settings):
         """checkpoint: which of those that were kept, 0 being the best. layers, pooling: see `TrainedEmbedder`.

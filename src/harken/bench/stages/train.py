@@ -50,6 +50,7 @@ class TrainStage(Stage):
     spread = True
     listens = True
     accelerated = True
+    payloads: ClassVar = ("sound", "spectrogram")
 
     class Parameters(Settings):
         """model, training: see `ModelSpec` and `TrainingSpec`, whose seeds are the run's. threads: of the processor;
