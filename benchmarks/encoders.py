@@ -129,7 +129,7 @@ def torch_task(options: argparse.Namespace) -> Callable[[], np.ndarray]:
 def onnx_task(options: argparse.Namespace) -> Callable[[], np.ndarray]:
     from harken.encoders.onnx import OnnxEncoder
 
-    encoder = OnnxEncoder(options.folder / f"{options.case}.onnx", threads=options.threads)
+    encoder = OnnxEncoder.of_file(options.folder / f"{options.case}.onnx", threads=options.threads)
     wave_BT = clips(options.batch, encoder.sample_rate)
     batches = np.split(wave_BT, options.batch) if encoder.card.clips == 1 else [wave_BT]
 

@@ -19,15 +19,22 @@ pytest.importorskip("onnxruntime")
 
 from harken.cli.export import export
 from harken.core.errors import HarkenError, WeightsError
+from harken.embeddings.embedder import Embedder, make_spec
 from harken.encoders import create_encoder
 from harken.encoders.beats import TINY as TINY_BEATS
+from harken.encoders.checkpoints import load
+from harken.encoders.checks import check_encoder, check_pooled_alike
 from harken.encoders.dasheng import TINY as TINY_DASHENG
 from harken.encoders.eat import TINY as TINY_EAT
 from harken.encoders.fisher import TINY as TINY_FISHER
-from harken.encoders.onnx import CARD, OnnxEncoder
+from harken.encoders.onnx import CARD, OnnxEncoder, read_onnx
+from harken.encoders.pooling import pool
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.export import onnx as exporter
 from harken.export.onnx import export_onnx
+from harken.training.model_spec import ModelSpec
+from harken.training.models import build_model
+from harken.training.trained_encoder import TrainedEncoder
 
 #: shallow, since every block is exported alike
 TINY: dict[str, dict[str, Any]] = {
@@ -43,6 +50,16 @@ def build(name: str) -> TorchEncoder:
     encoder = create_encoder(name, TINY.get(name))
     assert isinstance(encoder, TorchEncoder)
     return encoder
+
+
+def kept_elsewhere(model: Any) -> bytes:
+    """The file, with a tensor in another one."""
+    import onnx
+
+    tensor = model.graph.initializer[0]
+    onnx.external_data_helper.set_external_data(tensor, location="../../etc/passwd")
+    tensor.ClearField("raw_data")
+    return bytes(model.SerializeToString())
 
 
 def noise(clips: int, samples: int) -> np.ndarray:
@@ -72,7 +89,7 @@ def test_features_are_those_of_torch(name: str, tmp_path: Path) -> None:
     card = export_onnx(encoder, file, seconds=1.0, layer=layer)
     assert card.max_abs_diff < 1e-3
     assert card.similarity > 0.99999
-    exported = OnnxEncoder(file, threads=1)
+    exported = OnnxEncoder.of_file(file, threads=1)
     assert exported.card == card
     assert exported.sample_rate == encoder.sample_rate
     assert (exported.cls_tokens, exported.patch_bands) == (encoder.cls_tokens, encoder.patch_bands)
@@ -90,7 +107,7 @@ def test_any_length(tmp_path: Path) -> None:
     encoder = build("efficientat")
     card = export_onnx(encoder, tmp_path / "any.onnx", seconds=None, layer="block_0")
     assert card.samples is None
-    exported = OnnxEncoder(tmp_path / "any.onnx", threads=1)
+    exported = OnnxEncoder.of_file(tmp_path / "any.onnx", threads=1)
     for samples in (encoder.min_samples, 40_001):
         wave = noise(1, samples)
         ours, theirs = exported.encode(wave), encoder.encode(wave, layers=("block_0",))
@@ -100,7 +117,7 @@ def test_any_length(tmp_path: Path) -> None:
 
 
 def test_int8_is_smaller_and_close(whole: Path, eat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = OnnxEncoder(eat, threads=1), OnnxEncoder(whole, threads=1)
+    ours, theirs = OnnxEncoder.of_file(eat, threads=1), OnnxEncoder.of_file(whole, threads=1)
     assert ours.card.int8
     assert not theirs.card.int8
     assert 0.99 < ours.card.similarity < theirs.card.similarity
@@ -117,8 +134,63 @@ def test_int8_is_smaller_and_close(whole: Path, eat: Path, tmp_path: Path, monke
         exporter._rounded(onnx, onnx.load(whole), whole, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["beats", "eat", "fisher"])
+def test_pooled_vectors_are_those_of_torch(name: str, tmp_path: Path) -> None:
+    """Band by band (BEATs), by class tokens (EAT, FISHER), whole and in the windows of a clip longer than one."""
+    encoder = build(name)
+    for seconds in (1.0, 2.6):
+        card = export_onnx(encoder, tmp_path / "encoder.onnx", seconds=seconds)
+        assert card.pooled_diff is not None
+        assert card.pooled_diff < 1e-3
+        exported = OnnxEncoder.of_file(tmp_path / "encoder.onnx")
+        check_pooled_alike(exported, encoder, [round(seconds * encoder.sample_rate)])
+    # As class tokens and bands would be read of the class.
+    exported.cls_tokens, exported.patch_bands = 0, 1
+    with pytest.raises(AssertionError, match="Pooled vectors of .* samples differ"):
+        check_pooled_alike(exported, encoder, [round(2.6 * encoder.sample_rate)])
+
+
+def test_it_is_an_encoder(eat: Path, tmp_path: Path) -> None:
+    check_encoder("onnx", {"threads": 1}, read_onnx(eat))
+    loaded = load(eat)
+    assert loaded.encoder == "onnx"
+    spec = make_spec("onnx", sample_rate=16_000, channels=1, weights=loaded.weights, config=loaded.config)
+    wave_CT = noise(1, 24_000)
+    exported = OnnxEncoder.of_file(eat)
+    frames_TD = exported.encode(wave_CT).features_BLTD[0, 0]
+    expected = pool(frames_TD, "cls", cls_tokens=1, patch_bands=exported.patch_bands)
+    np.testing.assert_array_equal(Embedder(spec, loaded.weights).embed(wave_CT), expected)
+    assert spec.pooling == "cls"
+
+
+def test_several_layers_in_one_file(tmp_path: Path) -> None:
+    encoder = create_encoder("beats", TINY_BEATS)
+    first, second, *_ = (layer for layer in encoder.layers if layer.startswith("block_"))
+    export_onnx(encoder, tmp_path / "two.onnx", seconds=0.5, layer=f"{first}+{second}")
+    exported = OnnxEncoder.of_file(tmp_path / "two.onnx")
+    assert exported.layers == (first, second)
+    wave = noise(1, 8000)
+    for layers in ((first,), (second,), (second, first)):
+        ours, theirs = exported.encode(wave, layers=layers), encoder.encode(wave, layers=layers)
+        np.testing.assert_allclose(ours.features_BLTD, theirs.features_BLTD, atol=1e-3)
+
+
+def test_a_trained_network_can_be_exported(tmp_path: Path) -> None:
+    """Windows as long as those of its training, shorter clips repeated."""
+    branch = {"encoder": "dasheng", "size": "tiny", "head": {"dims": [8]}}
+    model = build_model(ModelSpec.model_validate({"branches": [branch], "seed": 1}))
+    trained = TrainedEncoder.of(model, 0.5)
+    card = export_onnx(trained, tmp_path / "trained.onnx")
+    assert (card.samples, card.layer) == (8000, "embedding")
+    exported = OnnxEncoder.of_file(tmp_path / "trained.onnx")
+    for samples in (trained.min_samples, 6000, 8000, 20_000):
+        wave = noise(1, samples)
+        ours, theirs = exported.encode(wave), trained.encode(wave)
+        np.testing.assert_allclose(ours.features_BLTD, theirs.features_BLTD, atol=1e-4)
+
+
 def test_longer_clips_pass_in_windows_and_padding_changes_nothing(eat: Path) -> None:
-    exported = OnnxEncoder(eat, threads=1)
+    exported = OnnxEncoder.of_file(eat, threads=1)
     assert exported.windows(16_000) == [(0, 16_000)]
     assert exported.windows(40_000) == [(0, 16_000), (16_000, 32_000), (24_000, 40_000)]
     wave = noise(2, 40_000)
@@ -133,8 +205,10 @@ def test_longer_clips_pass_in_windows_and_padding_changes_nothing(eat: Path) -> 
     np.testing.assert_array_equal(both.features_BLTD[1, 0, frames : 2 * frames - 1], parts[1][1:])
     again = exported.encode(wave[1:])
     np.testing.assert_array_equal(again.features_BLTD[0], both.features_BLTD[1])
-    with pytest.raises(ValueError, match="needs 16000 samples"):
-        exported.encode(wave[:, :15_999])
+    with pytest.raises(ValueError, match=f"needs {exported.min_samples} samples"):
+        exported.encode(wave[:, : exported.min_samples - 1])
+    repeated = exported.encode(np.tile(wave[:1, :10_000], 2)[:, :16_000])
+    np.testing.assert_array_equal(exported.encode(wave[:1, :10_000]).features_BLTD, repeated.features_BLTD)
     with pytest.raises(ValueError, match="no layer block_9; there is block_1"):
         exported.encode(wave, layers=("block_9",))
 
@@ -148,12 +222,12 @@ for name in ("torch", "onnx", "onnxscript"):
 import numpy as np
 from harken.encoders.onnx import OnnxEncoder
 wave = np.random.default_rng(1).normal(scale=0.1, size=(1, 16000)).astype(np.float32)
-found = OnnxEncoder({str(eat)!r}, threads=1).encode(wave)
+found = OnnxEncoder.of_file({str(eat)!r}, threads=1).encode(wave)
 print(found.features_BLTD.shape, found.features_BLTD.sum(dtype=float))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    here = OnnxEncoder(eat, threads=1).encode(noise(1, 16_000)).features_BLTD
+    here = OnnxEncoder.of_file(eat, threads=1).encode(noise(1, 16_000)).features_BLTD
     assert done.stdout.strip() == f"{here.shape} {here.sum(dtype=float)}"
 
 
@@ -162,13 +236,13 @@ def test_what_cannot_be_done_says_so(tmp_path: Path, eat: Path, monkeypatch: pyt
         export_onnx(create_encoder("spectral"), tmp_path / "x.onnx")
     with pytest.raises(ValueError, match="has no layer 'nothing'"):
         export_onnx(build("eat"), tmp_path / "x.onnx", layer="nothing")
-    with pytest.raises(HarkenError, match=r"takes 0.175 to 29.93 s at once, not 60 s"):
-        export_onnx(build("beats"), tmp_path / "x.onnx", seconds=60)
+    with pytest.raises(HarkenError, match=r"takes 0.175 s or more, in up to 8 windows, not 600 s"):
+        export_onnx(build("beats"), tmp_path / "x.onnx", seconds=600)
     with pytest.raises(WeightsError, match="does not exist"):
-        OnnxEncoder(tmp_path / "x.onnx")
+        OnnxEncoder.of_file(tmp_path / "x.onnx")
     (tmp_path / "damaged.onnx").write_bytes(eat.read_bytes()[:5000])
     with pytest.raises(WeightsError, match="no ONNX file that can be run"):
-        OnnxEncoder(tmp_path / "damaged.onnx")
+        OnnxEncoder.of_file(tmp_path / "damaged.onnx")
     import onnx
 
     model = onnx.load(eat)
@@ -177,10 +251,14 @@ def test_what_cannot_be_done_says_so(tmp_path: Path, eat: Path, monkeypatch: pyt
     del model.metadata_props[:]
     onnx.save_model(model, tmp_path / "foreign.onnx")
     with pytest.raises(WeightsError, match="without a card"):
-        OnnxEncoder(tmp_path / "foreign.onnx")
+        OnnxEncoder.of_file(tmp_path / "foreign.onnx")
+    data = kept_elsewhere(onnx.load(eat))
+    (tmp_path / "elsewhere.onnx").write_bytes(data)
+    with pytest.raises(WeightsError, match="keeps tensors in other files"):
+        OnnxEncoder.of_file(tmp_path / "elsewhere.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(HarkenError, match=r"pip install 'harken\[onnx\]'"):
-        OnnxEncoder(eat)
+        OnnxEncoder.of_file(eat)
 
 
 def test_a_graph_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ Each check takes a function that makes an encoder, and raises AssertionError whe
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -146,6 +146,52 @@ def what_is_not_there_is_refused(make: Make) -> None:
         require_refusal(lambda: encoder.encode(wave_BT[:, :-1]), "The waveform was taken.")
 
 
+def pooled_difference(
+    encoder: Encoder, other: Encoder, waveform_BT: Float32, layers: Sequence[str] | None = None
+) -> float:
+    """Largest difference of a pooled vector of two encoders that should be one, such as a network and its export.
+
+    Frames are pooled as each encoder says of itself which are class tokens and bands: by the default of `other`, by
+    mean and deviation, and by class tokens and bands where `other` has them. inf where one cannot be pooled as the
+    other can.
+    """
+    poolings = {other.default_pooling, "mean", "std"}
+    poolings |= {"cls"} if other.cls_tokens else set()
+    poolings |= {"bands:mean"} if other.patch_bands > 1 else set()
+    largest = 0.0
+    for layer in layers or (other.default_layer,):
+        ours, theirs = (each.encode(waveform_BT, layers=(layer,)) for each in (encoder, other))
+        for pooling in sorted(poolings):
+            for row in range(len(waveform_BT)):
+                frames = [each.features_BLTD[row, 0, : int(each.lengths_B[row])] for each in (ours, theirs)]
+                expected_P = _pooled(other, frames[1], pooling)
+                try:
+                    vector_P = _pooled(encoder, frames[0], pooling)
+                except ValueError:
+                    return float("inf")
+                if vector_P.shape != expected_P.shape:
+                    return float("inf")
+                largest = max(largest, float(np.abs(vector_P - expected_P).max()))
+    return largest
+
+
+def check_pooled_alike(
+    encoder: Encoder,
+    other: Encoder,
+    samples: Sequence[int],
+    *,
+    layers: Sequence[str] | None = None,
+    tolerance: float = 1e-3,
+) -> None:
+    """Raise AssertionError unless pooled vectors of clips of so many samples equal those of another encoder.
+
+    See `pooled_difference`.
+    """
+    for length in samples:
+        difference = pooled_difference(encoder, other, sound(other, 2, length), layers)
+        require(difference <= tolerance, f"Pooled vectors of {length} samples differ by {difference:.3g}.")
+
+
 #: every check, the quick ones first
 CHECKS: tuple[Callable[[Make], None], ...] = (
     it_tells_what_it_takes,
@@ -167,8 +213,9 @@ def sound(encoder: Encoder, clips: int, samples: int) -> Float32:
     return np.asarray(0.1 * tone_BT + 0.02 * rng.normal(size=(clips, samples)), dtype=np.float32)
 
 
-def _pooled(encoder: Encoder, frames_TD: Float32) -> Float32:
-    return pool(frames_TD, encoder.default_pooling, cls_tokens=encoder.cls_tokens, patch_bands=encoder.patch_bands)
+def _pooled(encoder: Encoder, frames_TD: Float32, pooling: str | None = None) -> Float32:
+    pooling = pooling or encoder.default_pooling
+    return pool(frames_TD, pooling, cls_tokens=encoder.cls_tokens, patch_bands=encoder.patch_bands)
 
 
 def _built(kind: type[Encoder], config: Mapping[str, Any], weights: Mapping[str, np.ndarray] | None) -> Encoder:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.core.errors import WeightsError
+from harken.encoders.onnx import is_onnx, read_onnx
 from harken.encoders.registry import encoder_class, list_encoders
 from harken.weights.catalog import Checkpoint, catalog
 from harken.weights.formats import Contents, file_sha256, read_contents
@@ -40,8 +41,10 @@ def is_alike(entry: Checkpoint, loaded: Loaded) -> bool:
 def recognise(path: Path, entry: Checkpoint | None) -> Loaded:
     """Read a file of any format, find its architecture, and bring its tensors to the converted form.
 
-    entry: the checkpoint that the file holds, where that is known.
+    entry: the checkpoint that the file holds, where that is known. An ONNX file is taken as it is.
     """
+    if entry is None and is_onnx(path):
+        return Loaded("onnx", {"threads": 1}, {**read_onnx(path)})
     member = None
     if entry is not None and any(source.member for source in entry.files):
         member = {source.sha256: source.member for source in entry.files}.get(file_sha256(path))

@@ -10,10 +10,10 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,9 +25,11 @@ from torch.overrides import TorchFunctionMode
 from harken.core.errors import HarkenError
 from harken.core.extras import need
 from harken.encoders.base import Encoder
-from harken.encoders.onnx import Card, OnnxEncoder, write_card
+from harken.encoders.checks import pooled_difference
+from harken.encoders.onnx import LARGEST, Card, OnnxEncoder, write_card
 from harken.encoders.precision import SMALLEST
 from harken.encoders.torch_encoder import TorchEncoder
+from harken.training.trained_encoder import TrainedEncoder
 
 Float32 = NDArray[np.float32]
 
@@ -36,8 +38,8 @@ OPSET = 20
 TOLERANCE = 1e-3
 #: lowest cosine similarity of mean features to torch that 8 bits may cost
 LOWEST_SIMILARITY = 0.99
-#: most bytes of one protocol buffer
-_LARGEST = 2**31 - 2**24
+#: most windows of one clip that a graph is written out for
+_MOST_PASSES = 8
 
 
 def export_onnx(
@@ -51,54 +53,69 @@ def export_onnx(
 ) -> Card:
     """Write an encoder to `file`: (clips, samples) `waveform` -> (clips, frames, dimensions) `features` of `layer`.
 
-    seconds: length of the clips that the file takes; None for any length, which only some architectures allow.
-    layer: default is the encoder's own. int8: round the weights of linear layers to 8 bits.
+    encoder: a neural one, or a network that was trained here. seconds: length of the clips that the file takes; None
+    for any length, which only some architectures allow. layer: default is the encoder's own; several, joined by `+`,
+    stand one after the other in the dimensions. int8: round the weights of linear layers to 8 bits.
     Returns what the file says about itself. `OnnxEncoder` runs it.
-    Raises HarkenError if the encoder has no network, torch cannot export it, its file would exceed 2 GiB, or the
-    result differs from torch; ValueError for an unknown layer.
+    Raises HarkenError if the encoder has no network, torch cannot export it, its file would exceed 2 GiB, or features
+    or pooled vectors differ from torch; ValueError for an unknown layer.
     """
     onnx, _ = need("onnx", "ONNX files"), need("onnxscript", "ONNX files")
     need("onnxruntime", "ONNX files")
-    if not isinstance(encoder, TorchEncoder):
+    if not isinstance(encoder, TorchEncoder | TrainedEncoder):
         raise HarkenError(f"{encoder.name} has no network to export", next_step="It needs no torch: use it as it is")
     layer = layer or encoder.default_layer
-    if layer not in encoder.layers:
-        raise ValueError(f"{encoder.name} has no layer {layer!r}; there are {', '.join(encoder.layers)}")
-    if encoder.precision != "fp32" or next(encoder.module.parameters()).device.type != "cpu":
+    for name in layer.split("+"):
+        if name not in encoder.layers:
+            raise ValueError(f"{encoder.name} has no layer {name!r}; there are {', '.join(encoder.layers)}")
+    network = encoder.model if isinstance(encoder, TrainedEncoder) else encoder.module
+    precision = "fp32" if isinstance(encoder, TrainedEncoder) else encoder.precision
+    if precision != "fp32" or next(network.parameters()).device.type != "cpu":
         raise HarkenError("only float32 on a CPU can be exported", next_step="Call set_precision and to before")
-    samples, longest = _lengths(encoder, seconds)
-    if sum(tensor.nbytes for tensor in encoder.module.state_dict().values()) > _LARGEST:
+    if sum(tensor.nbytes for tensor in network.state_dict().values()) > LARGEST:
         raise HarkenError("its ONNX file would exceed 2 GiB", next_step="Export a smaller network")
+    if isinstance(encoder, TrainedEncoder):
+        samples = longest = encoder.window
+        module: nn.Module = _TrainedWindow(encoder)
+        seconds = encoder.seconds
+    else:
+        samples, longest = _lengths(encoder, seconds)
+        module = _Clip(encoder, tuple(layer.split("+")), None if seconds is None else samples)
     about: dict[str, Any] = {
         "encoder": encoder.name, "config": encoder.config(), "layer": layer, "sample_rate": encoder.sample_rate,
         "samples": None if seconds is None else samples, "min_samples": encoder.min_samples, "max_samples": longest,
         "pooling": encoder.default_pooling, "cls_tokens": encoder.cls_tokens, "patch_bands": encoder.patch_bands,
         "weights_sha256": weights_sha256,
     }  # fmt: skip
-    frames = None if seconds is None else encoder.frame_count(samples, layer)
-    module = _OneLayer(encoder.module, layer, frames, clamp=bool(encoder.config().get("clamp"))).eval()
     with tempfile.TemporaryDirectory(prefix="harken-onnx-") as folder:
-        model, clips = _to_onnx(module, samples, any_length=seconds is None)
+        model, clips = _to_onnx(module.eval(), samples, any_length=seconds is None)
         about["clips"] = clips
         whole = Path(folder) / "whole.onnx"
         lengths = [samples] if seconds is not None else sorted({encoder.min_samples, samples + 777, longest})
         card = _save(onnx, model, whole, about, int8=False)
-        difference, similarity = _compare(encoder, OnnxEncoder(whole), lengths)
-        if not difference <= TOLERANCE:
-            gap = f"differs from torch by {difference:.2g}" if difference < np.inf else "does not run as torch does"
-            hint = "Try another layer, or a newer torch" if seconds is not None else "Export it for clips of one length"
+        measured = _compare(encoder, OnnxEncoder.of_file(whole), lengths)
+        hint = "Try another layer, or a newer torch" if seconds is not None else "Export it for clips of one length"
+        if not measured.features <= TOLERANCE:
+            gap = f"differs from torch by {measured.features:.2g}"
+            gap = gap if measured.features < np.inf else "does not run as torch does"
             raise HarkenError(f"the exported {encoder.name} {gap}", next_step=hint)
-        about.update(max_abs_diff=difference, similarity=similarity)
+        if not measured.pooled <= TOLERANCE:
+            raise HarkenError(
+                f"pooled vectors of the exported {encoder.name} differ from torch by {measured.pooled:.2g}",
+                next_step=hint,
+            )
+        about.update(max_abs_diff=measured.features, similarity=measured.similarity, pooled_diff=measured.pooled)
         if int8:
             model = _rounded(onnx, model, whole, Path(folder))
             card = _save(onnx, model, whole, about, int8=True)
-            _, similarity = _compare(encoder, OnnxEncoder(whole), lengths)
-            if not similarity >= LOWEST_SIMILARITY:
+            rounded = _compare(encoder, OnnxEncoder.of_file(whole), lengths)
+            if not rounded.similarity >= LOWEST_SIMILARITY:
                 raise HarkenError(
-                    f"in 8 bits, the features of {encoder.name} have a cosine similarity of only {similarity:.4f}",
+                    f"in 8 bits, the features of {encoder.name} have a cosine similarity of only "
+                    f"{rounded.similarity:.4f}",
                     next_step="Export without int8",
                 )
-            about.update(similarity=similarity)
+            about.update(similarity=rounded.similarity, pooled_diff=rounded.pooled)
         # The card tells what was measured on the graph that it is written into.
         partial = Path(file).with_name(f".{Path(file).name}.{os.getpid()}")
         try:
@@ -114,34 +131,76 @@ def export_onnx(
 def _lengths(encoder: TorchEncoder, seconds: float | None) -> tuple[int, int]:
     """Samples of the example to export with, and the most that pass through the network at once."""
     shortest, rate = encoder.min_samples, encoder.sample_rate
-    # Some networks cut long clips themselves; half a minute is enough for one pass.
-    longest = max(stop - start for start, stop in encoder.passes(30 * rate))
     if seconds is None:
+        # Some networks cut long clips themselves; half a minute is enough for one pass.
+        longest = max(stop - start for start, stop in encoder.passes(30 * rate))
         return min(2 * shortest + rate, longest), longest
     samples = round(seconds * rate)
-    if samples < shortest or len(encoder.passes(samples)) > 1:
+    if samples < shortest or len(encoder.passes(samples)) > _MOST_PASSES:
         raise HarkenError(
-            f"{encoder.name} takes {shortest / rate:g} to {longest / rate:.4g} s at once, not {seconds:g} s",
-            next_step="Choose --seconds within; longer recordings pass in windows of that length",
+            f"{encoder.name} takes {shortest / rate:g} s or more, in up to {_MOST_PASSES} windows, not {seconds:g} s",
+            next_step="Choose other --seconds; longer recordings pass in windows of that length",
         )
     return samples, samples
 
 
-class _OneLayer(nn.Module):
-    """What `encode` makes of clips that pass at once: frames that are all padding left out, spikes suppressed."""
+class _Clip(nn.Module):
+    """What `encode` makes of clips: in its windows, frames that are all padding left out, spikes suppressed.
 
-    def __init__(self, module: nn.Module, layer: str, frames: int | None, *, clamp: bool) -> None:
+    samples: of the clips; None for any number that passes at once.
+    """
+
+    def __init__(self, encoder: TorchEncoder, layers: tuple[str, ...], samples: int | None) -> None:
         super().__init__()
-        self.module, self.layer, self.frames, self.clamp = module, layer, frames, clamp
+        self.module, self.layers, self.cls = encoder.module, layers, encoder.cls_tokens
+        self.clamp = bool(encoder.config().get("clamp"))
+        passes = [(0, samples)] if samples is None else encoder.passes(samples)
+        #: start, stop and frames of each window; None: all
+        self.windows: list[tuple[int, int | None, int | None]] = [
+            (start, stop, None if stop is None else encoder.frame_count(stop - start, layers[0]))
+            for start, stop in passes
+        ]
+        #: of the whole clip, where the windows have more
+        self.frames = None if samples is None else encoder.frame_count(samples, layers[0])
 
     def forward(self, waveform_BT: Tensor) -> Tensor:
-        features_BTD: Tensor = self.module(waveform_BT, (self.layer,))[0][:, : self.frames]
+        outputs = [self._window(waveform_BT, *window) for window in self.windows]
+        if len(outputs) == 1:
+            return outputs[0]
+        # As `TorchEncoder._joined`: class tokens are the mean of the windows', weighted by their frames.
+        frames = [output_BTD.shape[1] - self.cls for output_BTD in outputs]
+        heads = [output_BTD[:, : self.cls] * (n / sum(frames)) for output_BTD, n in zip(outputs, frames, strict=True)]
+        head_BCD = torch.stack(heads).sum(0)
+        joined_BTD = torch.cat([head_BCD, *(output_BTD[:, self.cls :] for output_BTD in outputs)], dim=1)
+        return joined_BTD[:, : self.frames]
+
+    def _window(self, waveform_BT: Tensor, start: int, stop: int | None, frames: int | None) -> Tensor:
+        if stop is not None and (start, stop) != (0, waveform_BT.shape[1]):
+            waveform_BT = waveform_BT[:, start:stop]
+        features_BTD = torch.cat([x_BTD[:, :frames] for x_BTD in self.module(waveform_BT, self.layers)], dim=2)
         if self.clamp:
             # As `harken.encoders.eat.suppress_spikes` with its own bounds.
             size_BTD = features_BTD.abs()
             bounded_BTD = torch.where(size_BTD > 0.5, 0.5 * (1 + torch.tanh(size_BTD / 0.5 - 1)), size_BTD)
             features_BTD = torch.where(size_BTD < 0.1, 0.0, features_BTD.sign() * bounded_BTD)
         return features_BTD
+
+
+class _TrainedWindow(nn.Module):
+    """What a `TrainedEncoder` makes of one window: (clips, samples) -> (clips, 1, D) of unit length."""
+
+    def __init__(self, encoder: TrainedEncoder) -> None:
+        super().__init__()
+        if encoder.read is not None:
+            raise HarkenError(
+                "a trained network whose layers are read one by one cannot be exported",
+                next_step="Package a system that takes the trained embedding: leave out layers",
+            )
+        self.model = encoder.model
+
+    def forward(self, waveform_BT: Tensor) -> Tensor:
+        embedding_BD: Tensor = self.model(waveform_BT)
+        return F.normalize(embedding_BD, dim=1)[:, None]
 
 
 class _Exportable(TorchFunctionMode):
@@ -233,28 +292,39 @@ def _save(onnx: Any, model: Any, file: Path, about: dict[str, Any], *, int8: boo
     return card
 
 
-def _compare(encoder: TorchEncoder, runtime: OnnxEncoder, lengths: list[int]) -> tuple[float, float]:
-    """Largest difference to torch of a feature, and lowest cosine similarity of mean features; for noise."""
+class _Measured(NamedTuple):
+    """Largest difference to torch of a feature, lowest cosine similarity of mean features, and largest difference of a
+    pooled vector; for noise."""
+
+    features: float
+    similarity: float
+    pooled: float
+
+
+def _compare(encoder: Encoder, runtime: OnnxEncoder, lengths: Sequence[int]) -> _Measured:
     rng = np.random.default_rng(0)
-    differences, similarities = [], []
+    differences, similarities, pooled = [], [], []
     for samples in lengths:
         # Levels 40 dB apart tell errors of scale.
         clips = runtime.card.clips or 3
         level_B1 = np.geomspace(0.001, 0.1, 3)[-clips:, None]
         wave_BT = (level_B1 * rng.normal(size=(clips, samples))).astype(np.float32)
-        theirs_BTD = encoder.encode(wave_BT, layers=runtime.layers).features_BLTD[:, 0]
         try:
+            theirs_BTD = np.concatenate(
+                [encoder.encode(wave_BT, layers=(layer,)).features_BLTD[:, 0] for layer in runtime.layers], axis=2
+            )
             ours_BTD = runtime.run(wave_BT)
         except Exception:
             # ONNX Runtime has no common class of exception; a graph that cannot run is no better than a wrong one.
-            return np.inf, -1.0
+            return _Measured(np.inf, -1.0, np.inf)
         if ours_BTD.shape != theirs_BTD.shape:
-            return np.inf, -1.0
+            return _Measured(np.inf, -1.0, np.inf)
         differences.append(float(np.abs(ours_BTD - theirs_BTD).max()))
         ours_BD, theirs_BD = ours_BTD.mean(axis=1, dtype=np.float64), theirs_BTD.mean(axis=1, dtype=np.float64)
         norms_B = np.linalg.norm(ours_BD, axis=1) * np.linalg.norm(theirs_BD, axis=1)
         similarities.append(float(((ours_BD * theirs_BD).sum(axis=1) / np.maximum(norms_B, 1e-300)).min()))
-    return max(differences), min(similarities)
+        pooled.append(pooled_difference(runtime, encoder, wave_BT[-1:], runtime.layers))
+    return _Measured(max(differences), min(similarities), max(pooled))
 
 
 @contextmanager
