@@ -16,7 +16,7 @@ Float64 = NDArray[np.float64]
 #: exponent of the bet against p-values; with `CONFIDENCE` chosen on splits of twelve machines (`benchmarks/alarms.py`)
 BET = 0.3
 #: share of sets of normal clips for which the rate of episodes holds
-CONFIDENCE = 0.95
+CONFIDENCE = 0.99
 #: evidence is kept below this during an episode, so that it ends soon after the machine is normal again
 HELD_EVIDENCE = 20.0
 _DRAWS, _CHUNK = 2000, 50
