@@ -22,6 +22,7 @@ from harken.cli.main import app
 from harken.core.errors import HarkenError
 from harken.data.names import parse_name
 from harken.data.truth import read_truth
+from harken.detection.normalise import normalised
 from harken.ensemble.bag import Bag, Entry, load_bag, merged, save_bag
 from harken.ensemble.bayes import bayes
 from harken.ensemble.fit import Proof, fit
@@ -29,7 +30,6 @@ from harken.ensemble.groups import grouped
 from harken.ensemble.label_free import agreement, correlation, least_variance
 from harken.ensemble.member import Member
 from harken.ensemble.members import read_members
-from harken.ensemble.normalise import normalised
 from harken.ensemble.objective import Objective, make_boards
 from harken.ensemble.problem import METHODS, Problem
 from harken.ensemble.score import apply, write_scores

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from harken.bench.package import package
 from harken.bench.recipe import load_recipe
 from harken.bench.run import run_recipe
 from harken.bench.workspace import Workspace
+from harken.cli.main import app
 from harken.core.errors import HarkenError
 from harken.encoders.checks import check_encoder
 from harken.monitor.detector import Detector
@@ -33,6 +35,11 @@ stages:
   joined: {use: detect, from: both, detector: knn}
   mixed: {use: combine, from: [single, joined], weights: [0.7, 0.3]}
 systems: {single: single, joined: joined, mixed: mixed}
+ensembles:
+  by_train: {members: {single: 0.7, mixed: 0.4}, tuned: someone}
+  by_gamma: {members: [single, joined, mixed], normalise: gamma}
+  by_rank: {members: [single, joined], normalise: rank}
+  as_they_are: {members: {joined: 0.2, single: 3}, normalise: none}
 """
 
 
@@ -48,7 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_recipe(recipe, folder / "plant", Workspace(folder / "ws"), machines=["fan"], workers=0).folder
 
 
-@pytest.mark.parametrize("system", ["single", "joined", "mixed"])
+@pytest.mark.parametrize("system", ["single", "joined", "mixed", "by_train", "by_gamma", "by_rank", "as_they_are"])
 def test_a_packaged_system_scores_as_its_run(run: Path, system: str, tmp_path: Path) -> None:
     fitted, false_alarms = package(run, system, workers=0)
     save_fitted(tmp_path / "m.harken", fitted, false_alarms)
@@ -75,3 +82,12 @@ def test_a_trained_network_keeps_what_encoders_guarantee() -> None:
     model = build_model(ModelSpec.model_validate({"branches": [branch], "seed": 1}))
     encoder = TrainedEncoder.of(model, 0.5)
     check_encoder("trained", encoder.config(), encoder.weights())
+
+
+def test_marks_of_the_runs_numbers_stay_with_the_model(run: Path, tmp_path: Path) -> None:
+    model = str(tmp_path / "m.harken")
+    assert CliRunner().invoke(app, ["package", str(run), "by_train", "-o", model]).exit_code == 0
+    mark = "tuned on test: the weights of by_train were chosen by someone"
+    assert mark in Detector.load(model).notes
+    (recording, *_) = sorted((run.parents[2] / "plant").rglob("*test*.wav"))
+    assert mark in CliRunner().invoke(app, ["score", str(recording), "-m", model]).stderr

@@ -1,4 +1,4 @@
-"""A system of a run -> a model that scores single recordings as the run did.
+"""A system or an ensemble of a run -> a model that scores single recordings as the run did.
 
 What the run kept is read, not made again: embeddings of the training clips, checkpoints of trainings. Detectors are
 fitted on those embeddings once more, which gives the same ones, and compared with the run's held-out scores; recordings
@@ -7,6 +7,7 @@ are listened to for what explanations need.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,29 +16,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harken.bench.graph import Task, Unit, make_common, make_tasks, make_units, task_name
+from harken.bench.graph import Unit, make_units
+from harken.bench.made import Made, MadeByRun
 from harken.bench.recipe import Recipe, load_recipe
 from harken.bench.stages import stage_class
 from harken.bench.stages.embed import embedding_of
 from harken.bench.stages.embed_trained import trained_embedding_of
-from harken.bench.stages.tables import by_section, read_arrays, read_ids
-from harken.bench.workspace import Object, Workspace
+from harken.bench.stages.tables import read_arrays, read_ids
 from harken.core.errors import HarkenError, did_you_mean
+from harken.core.plugins import custom_names
 from harken.core.threads import one_thread
 from harken.data.clips import Clip
 from harken.data.table import read_table
 from harken.detection import AnomalyDetector, create_detector
 from harken.detection.calibration import Calibration
-from harken.detection.composite import Columns, CompositeMember
+from harken.detection.composite import Columns, CompositeMember, Mixing
 from harken.embeddings.embedder import ClipFeatures, EmbeddingSpec, weights_digest
 from harken.embeddings.extract import extract
+from harken.ensemble.bag import Bag, load_bag
+from harken.ensemble.runs import SCORES, member_name
 from harken.evaluation.scores import Scores, read_scores
 from harken.monitor.fitted import Fitted
 from harken.monitor.normal_set import Training, names_below_common, notes_on
 
 Float32 = NDArray[np.float32]
-#: what a detector for the whole machine is kept under, in the files of a run
-_ALL_SECTIONS = "all sections"
+#: of ensembles, as the run decides
+_FALSE_ALARMS = "10%"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +59,7 @@ def package(
     run: Path,
     system: str,
     *,
+    workspace: Path | None = None,
     machine: str | None = None,
     data_set: str | None = None,
     section: str | None = None,
@@ -62,60 +67,67 @@ def package(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Fitted, str]:
-    """What a bundle of the system holds, and the rate of false alarms that its threshold is for.
+    """What a bundle of the system or ensemble holds, and the rate of false alarms that its threshold is for.
 
-    run: folder of a run. machine, data_set, section, seed: which of the run's, where it has several.
+    run: folder of a run. workspace: where its objects are; None is the one that the folder lies in. machine, data_set,
+    section, seed: which of the run's, where it has several; an ensemble is of all its seeds.
     Raises HarkenError for a system, machine, set, section or seed that is not there or not the only one, for kinds of
     systems that no model can hold, and where what the run was made of is gone.
     """
-    recipe, clips = _recipe(run), read_table(run / "clips.parquet")
-    if system not in recipe.systems:
-        if system in recipe.ensembles:
-            raise HarkenError(
-                f"{system} is an ensemble of systems, which are packaged one by one",
-                next_step=f"Package its members: {', '.join(recipe.ensembles[system].members)}",
-            )
-        hint = did_you_mean(system, recipe.systems, f"There are: {', '.join(recipe.systems)}")
+    recipe, clips, tables = _recipe(run), read_table(run / "clips.parquet"), read_scores(run / SCORES)
+    names = [*recipe.systems, *recipe.ensembles]
+    if system not in names:
+        hint = did_you_mean(system, names, f"There are: {', '.join(names)}")
         raise HarkenError(f"there is no system {system!r}", file=run, next_step=hint)
-    units = make_units(clips, None, recipe.score_years)
-    unit = _unit(units, machine, data_set)
-    tasks = make_tasks(recipe, units, make_common(clips, None, recipe.score_years))
-    target = _target(tasks, recipe, recipe.systems[system], unit, seed)
-    packing = _Packing(tasks, _objects(tasks, target, Workspace(run.absolute().parents[1])), unit, workers)
-    members = packing.members(target)
-    train = packing.training_clips(target, section)
-    embeddings_ND = np.stack([packing.vector(clip) for clip in train.clips])
-    detector = _detector(members, embeddings_ND.shape[1])
+    unit = _unit(make_units(clips, None, recipe.score_years), machine, data_set)
+    made = MadeByRun(run, workspace)
+    packing = _Packing(made, unit, workers)
+    if system in recipe.ensembles:
+        if seed is not None:
+            raise HarkenError(f"{system} mixes systems of all seeds", next_step="Leave --seed out")
+        whole, false_alarms = _ensemble(packing, run, recipe, system, tables), _FALSE_ALARMS
+    else:
+        stage = recipe.systems[system]
+        seed = _seed(made, stage, unit, seed)
+        target = made.of(stage, unit.set, unit.machine, seed)
+        whole = packing.member(target)
+        false_alarms = str(_parameters(target).false_alarms)
+    table = _table(tables, system, unit, seed)
+    train = packing.held_out(table, section)
+    of_id = {clip.clip_id: clip for clip in unit.clips}
+    learned = [of_id[clip_id] for clip_id in train.clip_id]
+    embeddings_ND = np.stack([packing.vector(clip) for clip in learned])
+    detector = _detector(whole, embeddings_ND.shape[1])
     with one_thread():
-        detector.fit(embeddings_ND, [clip.domain for clip in train.clips])
-    held_out = packing.scores(target).train
-    of_clip = dict(zip(held_out.clip_id, held_out.score_N.tolist(), strict=True))
-    expected_N = np.array([of_clip.get(clip.clip_id, np.nan) for clip in train.clips])
-    if not np.allclose(detector.train_scores_, expected_N, rtol=1e-6, atol=1e-9):
+        detector.fit(embeddings_ND, [clip.domain for clip in learned])
+    if not np.allclose(detector.train_scores_, train.score_N, rtol=1e-6, atol=1e-9):
         raise HarkenError(
             f"held-out scores of {system} are not those of the run, but differ by up to "
-            f"{np.abs(detector.train_scores_ - expected_N).max():.2g}",
+            f"{np.abs(detector.train_scores_ - train.score_N).max():.2g}",
             file=run,
-            next_step="Run it again with this version of Harken",
+            next_step="Run it again with this version of Harken; its members must learn from the same recordings",
         )
     spec, weights = packing.embedding()
-    features = _features(train.clips, spec, weights, workers, progress)
+    features = _features(learned, spec, weights, workers, progress)
     calibration = Calibration.fit(detector.train_scores_)
     training = Training(
-        names=names_below_common([clip.path for clip in train.clips]),
-        domains=tuple(str(clip.domain) for clip in train.clips),
+        names=names_below_common([clip.path for clip in learned]),
+        domains=tuple(str(clip.domain) for clip in learned),
         embeddings_ND=embeddings_ND,
         sketches_NBC=[clip.sketch_BC for clip in features],
         scores_N=detector.train_scores_,
         levels_db_N=np.array([clip.level_db for clip in features]),
         seconds_N=np.array([clip.seconds for clip in features]),
     )
-    notes = [f"system {system} of the run {run.absolute().name}, {unit.machine}", *notes_on(training, calibration)]
+    notes = [
+        f"system {system} of the run {run.absolute().name}, {unit.machine}",
+        *(f"{mark}: {reason}" for mark, reason in table.marks.items()),
+        *notes_on(training, calibration),
+    ]
     away = max(float(np.abs(a.embedding - b).max()) for a, b in zip(features, embeddings_ND, strict=True))
     if away > 0:
         notes.append(f"embeddings made here differ from the run's by up to {away:.2g}, so scores may differ a little")
-    rate = stage_class(target.kind).Parameters.model_validate(target.parameters).false_alarms  # type: ignore[attr-defined]
-    return Fitted(spec, weights, detector, calibration, training, tuple(notes)), str(rate)
+    return Fitted(spec, weights, detector, calibration, training, tuple(notes)), false_alarms
 
 
 # ------------------------------------------------------------------ which of a run's
@@ -138,153 +150,179 @@ def _unit(units: Sequence[Unit], machine: str | None, data_set: str | None) -> U
     raise HarkenError(f"there is no such machine; there are {there}", next_step="Choose another --machine")
 
 
-def _target(tasks: Mapping[str, Task], recipe: Recipe, stage: str, unit: Unit, seed: int | None) -> Task:
-    seeds = [other for other in (None, *recipe.seeds) if task_name(stage, unit, other) in tasks]
+def _seed(made: MadeByRun, stage: str, unit: Unit, seed: int | None) -> int | None:
+    seeds = made.seeds(stage, unit.set, unit.machine)
     if not seeds:
         raise HarkenError(f"{stage} was not run for {unit.machine}", next_step="Choose another machine")
     if seed is None and len(seeds) == 1:
-        seed = seeds[0]
+        return seeds[0]
     if seed not in seeds:
         raise HarkenError(
             "there are several trainings, one of each seed" if seed is None else f"there is no seed {seed}",
             next_step=f"Choose --seed among {', '.join(map(str, seeds))}",
         )
-    return tasks[task_name(stage, unit, seed)]
+    return seed
 
 
-def _objects(tasks: Mapping[str, Task], target: Task, workspace: Workspace) -> dict[str, Object]:
-    """What the run has made of the target and all that it needs. Raises HarkenError where some of it is gone."""
-    needed = {target.name}
-    for name in reversed(list(tasks)):
-        if name in needed:
-            needed |= set(tasks[name].needs)
-    objects: dict[str, Object] = {}
-    for name, task in tasks.items():
-        if name not in needed:
-            continue
-        kept = workspace.get(task.key({need: objects[need].digest for need in task.needs}))
-        if kept is None:
-            raise HarkenError(
-                f"{name} is not in the workspace, or the recordings have changed since",
-                file=workspace.root,
-                next_step="Run the recipe again: what is there is kept",
-            )
-        objects[name] = kept
-    return objects
+def _table(tables: Sequence[Scores], system: str, unit: Unit, seed: int | None) -> Scores:
+    """The machine's rows of a table of the run."""
+    for table in tables:
+        if (table.system, table.set, table.seed) == (system, unit.set, seed):
+            rows = [row for row, machine in enumerate(table.machine) if machine == unit.machine]
+            if rows:
+                return table.take(rows)
+    raise HarkenError(
+        f"the run has no scores of {system} for {unit.machine}", next_step="See what was left out in its report"
+    )
 
 
 # ------------------------------------------------------------------ what it is made of
 
 
-@dataclass(frozen=True)
-class _TrainingClips:
-    section: str
-    clips: list[Clip]
+def _parameters(made: Made) -> Any:
+    return stage_class(made.kind).Parameters.model_validate(made.parameters)
+
+
+def _ensemble(packing: _Packing, run: Path, recipe: Recipe, name: str, tables: Sequence[Scores]) -> CompositeMember:
+    """The members that a run's ensemble mixes, by the bag that the run has written."""
+    file = run / "ensembles" / f"{name}.yaml"
+    if not file.is_file():
+        raise HarkenError(f"the run has not mixed {name}", file=run, next_step="See why in its report")
+    bag = load_bag(file)
+    if bag.transductive():
+        raise HarkenError(
+            f"{name} is normalised by the test clips themselves, which no single recording has",
+            file=file,
+            next_step="Normalise by train, gamma, rank or none",
+        )
+    of_name = {member_name(recipe.name, table): table for table in tables if table.set == packing.unit.set}
+
+    def leaf(entry_name: str) -> CompositeMember:
+        table = of_name[entry_name]
+        stage = recipe.systems[table.system]
+        return packing.member(packing.made.of(stage, packing.unit.set, packing.unit.machine, table.seed))
+
+    def mixed(inner: Bag) -> CompositeMember:
+        # The order and the shares of `ensemble.mix`.
+        entries = sorted((entry for entry in inner.members if entry.weight > 0), key=lambda entry: entry.name)
+        total = math.fsum(entry.weight for entry in entries)
+        members = [mixed(entry.inner) if entry.inner is not None else leaf(entry.name) for entry in entries]
+        return _mixed(members, [entry.weight / total for entry in entries], inner.normalise)  # type: ignore[arg-type]
+
+    return mixed(bag)
+
+
+def _mixed(members: Sequence[CompositeMember], weights: Sequence[float], mixing: Mixing) -> CompositeMember:
+    weighted = [{**member, "weight": weight} for member, weight in zip(members, weights, strict=True)]
+    whole = Columns(start=0, stop=None, unit=None)
+    return CompositeMember(
+        detector="composite", parameters={"members": weighted, "mixing": mixing}, columns=[whole], weight=1.0
+    )
 
 
 class _Packing:
-    def __init__(
-        self, tasks: Mapping[str, Task], objects: Mapping[str, Object], unit: Unit, workers: int | None
-    ) -> None:
-        self.tasks, self.objects, self.unit, self.workers = tasks, objects, unit, workers
-        self.sources: dict[str, _Source] = {}
+    """Collects what a model is made of. sources: the embeddings that its members look at, by key of the object."""
 
-    def members(self, task: Task) -> list[CompositeMember]:
-        """Detectors of a task that makes scores, with their columns; embeddings become `sources`."""
-        parameters: Any = stage_class(task.kind).Parameters.model_validate(task.parameters)
-        if task.inputs.get("clips"):
+    def __init__(self, made: MadeByRun, unit: Unit, workers: int | None) -> None:
+        self.made, self.unit, self.workers = made, unit, workers
+        self.sources: dict[str, _Source] = {}
+        #: what the members' detectors are fitted on: sections, machines
+        self.fitted_on: set[str] = set()
+
+    def member(self, made: Made) -> CompositeMember:
+        """What made these scores, with its columns; embeddings become `sources`."""
+        if made.inputs.get("clips"):
             raise HarkenError(
-                f"{task.stage} learns from clips that a stage has made, which no model keeps",
+                f"{made.stage} learns from clips that a stage has made, which no model keeps",
                 next_step="Package a system that learns from recordings only",
             )
-        if task.kind == "detect":
-            (source,) = task.inputs["embeddings"]
-            columns = self._columns(self.tasks[source])
-            return [
-                CompositeMember(
-                    detector=parameters.detector, parameters=parameters.parameters, columns=columns, weight=1.0
-                )
-            ]
-        if task.kind == "combine":
-            needs = task.inputs["scores"]
+        if made.kind not in ("detect", "combine"):
+            raise HarkenError(
+                f"{made.stage} is a stage of the kind {made.kind}, which no model can hold",
+                next_step="Package a system that detects on embeddings",
+            )
+        parameters = _parameters(made)
+        if made.kind == "combine":
+            needs = made.inputs["scores"]
             weights = np.array(parameters.weights if parameters.weights is not None else [1.0] * len(needs))
-            mixed = []
-            for need, weight in zip(needs, (weights / weights.sum()).tolist(), strict=True):
-                inner = self.members(self.tasks[need])
-                if len(inner) > 1:
-                    whole = Columns(start=0, stop=None, unit=None)
-                    inner = [
-                        CompositeMember(
-                            detector="composite", parameters={"members": inner}, columns=[whole], weight=1.0
-                        )
-                    ]
-                mixed.append({**inner[0], "weight": weight})
-            return mixed  # type: ignore[return-value]
-        raise HarkenError(
-            f"{task.stage} is a stage of the kind {task.kind}, which no model can hold",
-            next_step="Package a system that detects on embeddings",
+            members = [self.member(self.made.get(need)) for need in needs]
+            return _mixed(members, (weights / weights.sum()).tolist(), "deviations")
+        for name in custom_names([parameters.detector, parameters.parameters]):
+            raise HarkenError(f"{made.stage} is custom code, {name}, which no model runs", next_step="Package another")
+        (source,) = made.inputs["embeddings"]
+        self.fitted_on.add(parameters.model)
+        return CompositeMember(
+            detector=parameters.detector,
+            parameters=parameters.parameters,
+            columns=self._columns(self.made.get(source)),
+            weight=1.0,
         )
 
-    def _columns(self, task: Task) -> list[Columns]:
-        if task.kind == "concatenate":
-            parameters: Any = stage_class(task.kind).Parameters.model_validate(task.parameters)
-            needs = task.inputs["embeddings"]
+    def _columns(self, made: Made) -> list[Columns]:
+        if made.kind == "concatenate":
+            parameters = _parameters(made)
+            needs = made.inputs["embeddings"]
             weights = parameters.weights if parameters.weights is not None else (1.0,) * len(needs)
-            parts = []
+            columns = []
             for need, weight in zip(needs, weights, strict=True):
-                inner = self._columns(self.tasks[need])
+                inner = self._columns(self.made.get(need))
                 if len(inner) > 1:
                     raise HarkenError(
-                        f"{task.stage} concatenates concatenations, which no model can hold", next_step="Flatten it"
+                        f"{made.stage} concatenates concatenations, which no model can hold", next_step="Flatten it"
                     )
-                parts.append(Columns(start=inner[0]["start"], stop=inner[0]["stop"], unit=weight))
-            return parts
-        source = self.sources.get(task.name) or self._read(task)
+                columns.append(Columns(start=inner[0]["start"], stop=inner[0]["stop"], unit=weight))
+            return columns
+        source = self.sources.get(made.key) or self._read(made)
         return [Columns(start=source.start, stop=source.stop, unit=None)]
 
-    def _read(self, task: Task) -> _Source:
-        parameters: Any = stage_class(task.kind).Parameters.model_validate(task.parameters)
-        if task.kind == "embed":
-            spec, weights = embedding_of(parameters, self.unit.clips, self.workers)
-        elif task.kind == "embed_trained":
-            (model,) = task.inputs["model"]
-            spec, weights = trained_embedding_of(parameters, self.objects[model].folder, self.unit.clips, self.workers)
+    def _read(self, made: Made) -> _Source:
+        if made.kind == "embed":
+            spec, weights = embedding_of(_parameters(made), self.unit.clips, self.workers)
+        elif made.kind == "embed_trained":
+            model = self.made.get(made.inputs["model"][0])
+            spec, weights = trained_embedding_of(_parameters(made), model.folder, self.unit.clips, self.workers)
         else:
             raise HarkenError(
-                f"{task.stage} is a stage of the kind {task.kind}, which no model can hold",
+                f"{made.stage} is a stage of the kind {made.kind}, which no model can hold",
                 next_step="Package a system that embeds recordings by embed or embed_trained",
             )
-        folder = self.objects[task.name].folder
-        rows_ND = read_arrays(folder / "embeddings.safetensors")["embeddings"]
-        vectors = dict(zip(read_ids(folder)[0], np.asarray(rows_ND, dtype=np.float32), strict=True))
+        for name in custom_names(
+            [spec.encoder, *(other["encoder"] for other in spec.config.get("model", {}).get("branches", ()))]
+        ):
+            raise HarkenError(f"{made.stage} is custom code, {name}, which no model runs", next_step="Package another")
+        rows_ND = read_arrays(made.folder / "embeddings.safetensors")["embeddings"]
+        vectors = dict(zip(read_ids(made.folder)[0], np.asarray(rows_ND, dtype=np.float32), strict=True))
         start = max((source.stop for source in self.sources.values()), default=0)
         source = _Source(spec, weights, vectors, start, start + rows_ND.shape[1])
-        self.sources[task.name] = source
+        self.sources[made.key] = source
         return source
 
-    def scores(self, target: Task) -> Scores:
-        """What the run's detector gave its test clips, and its training clips when they were held out."""
-        return read_scores(self.objects[target.name].folder / "scores.parquet")[0]
-
-    def training_clips(self, target: Task, section: str | None) -> _TrainingClips:
-        """Of one section, or of the machine, those of which the run has every embedding."""
-        scores = self.scores(target)
-        wide = scores.fitted_on == "machine"
-        sections = [_ALL_SECTIONS] if wide else [section for _, section in scores.sections("train")]
-        if section is None and len(sections) == 1:
-            section = sections[0]
-        if section not in sections:
+    def held_out(self, table: Scores, section: str | None) -> Scores:
+        """Held-out scores of the clips that detectors are fitted on, those of one section or of the machine, in the
+        order of sections and names: that in which stages and ensembles add them up."""
+        train = table.train
+        sections = sorted({*train.section})
+        if self.fitted_on == {"machine"}:
+            if section is not None:
+                raise HarkenError("its detector is one for all sections", next_step="Leave --section out")
+        elif section is None and len(sections) != 1:
             raise HarkenError(
                 f"there are several sections, each with a detector of its own: {', '.join(sections)}"
-                if section is None
-                else f"there is no section {section!r}",
-                next_step=f"Choose --section among {', '.join(sections)}",
+                if sections
+                else "there are no held-out scores of training clips, by which members are mixed",
+                next_step=f"Choose --section among {', '.join(sections)}" if sections else "Choose another system",
             )
-        groups = by_section(self.unit.clips, split="train")
-        rows = [row for group in groups.values() for row in group] if section == _ALL_SECTIONS else groups[section]
-        clips = [self.unit.clips[row] for row in rows]
-        kept = [clip for clip in clips if all(clip.clip_id in source.vectors for source in self.sources.values())]
-        return _TrainingClips(section, kept)
+        elif section not in (None, *sections):
+            raise HarkenError(
+                f"there is no section {section!r}", next_step=f"Choose --section among {', '.join(sections)}"
+            )
+        elif len(self.fitted_on) > 1 and len(sections) > 1:
+            raise HarkenError(
+                "some of its detectors are fitted on a section and some on the whole machine",
+                next_step="Package its members one by one",
+            )
+        rows = [row for row, name in enumerate(train.section) if section in (None, name)]
+        return train.take(sorted(rows, key=lambda row: (train.section[row], train.names[row])))
 
     def vector(self, clip: Clip) -> Float32:
         """The embeddings of all sources, one after the other."""
@@ -303,12 +341,11 @@ class _Packing:
         return first.spec.model_copy(update={"more": more, "weights_sha256": digest}), weights or None
 
 
-def _detector(members: list[CompositeMember], dimensions: int) -> AnomalyDetector:
-    if len(members) == 1:
-        (member,) = members
-        if member["columns"] == [Columns(start=0, stop=dimensions, unit=None)]:
-            return create_detector(member["detector"], member["parameters"])
-    return create_detector("composite", {"members": members})
+def _detector(whole: CompositeMember, dimensions: int) -> AnomalyDetector:
+    everything: list[Columns] = [Columns(start=0, stop=stop, unit=None) for stop in (None, dimensions)]
+    if any(whole["columns"] == [columns] for columns in everything):
+        return create_detector(whole["detector"], whole["parameters"])
+    return create_detector("composite", {"members": [whole], "mixing": "single"})
 
 
 def _features(

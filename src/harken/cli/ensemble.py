@@ -86,11 +86,11 @@ def fit(
     Where fitted weights do not beat the plain mean on machines that they were not fitted on, the plain mean is kept.
     """
     from harken.data.truth import read_truth
+    from harken.detection.normalise import named
     from harken.ensemble.bag import check_place, save_bag
     from harken.ensemble.fit import are_labelled, fit_without_labels
     from harken.ensemble.fit import fit as run
     from harken.ensemble.members import chosen, read_members
-    from harken.ensemble.normalise import named
     from harken.ensemble.search import Settings, parse_share
 
     settings = Settings(

@@ -12,12 +12,15 @@ from harken.cli.console import emit, progress, say
 
 def package(
     run: Annotated[Path, typer.Argument(help="Folder of a run: WORKSPACE/runs/NAME.", show_default=False)],
-    system: Annotated[str, typer.Argument(help="A system of the run.", show_default=False)],
+    system: Annotated[str, typer.Argument(help="A system or an ensemble of the run.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The model to write.", show_default=False)],
     machine: Annotated[str | None, typer.Option(help="Which machine, where there are several.")] = None,
     data_set: Annotated[str | None, typer.Option(help="Of which set, such as 'dcase2025 dev'.")] = None,
     section: Annotated[str | None, typer.Option(help="Which section, where each has its detector.")] = None,
     seed: Annotated[int | None, typer.Option(help="Which training, where there are several.")] = None,
+    workspace: Annotated[
+        Path | None, typer.Option(help="Where the run's objects are (default: the run lies in it).", show_default=False)
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes (default: one per core).")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -29,6 +32,7 @@ def package(
         fitted, false_alarms = make(
             run,
             system,
+            workspace=workspace,
             machine=machine,
             data_set=data_set,
             section=section,

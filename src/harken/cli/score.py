@@ -29,6 +29,7 @@ def score(
     from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
     from harken.core.errors import HarkenError
     from harken.data.clips import find_recordings
+    from harken.evaluation.scores import MARKS
     from harken.monitor.detector import Detector
     from harken.monitor.verdict import shifted
 
@@ -37,6 +38,9 @@ def score(
     detector = Detector.load(model)
     if false_alarms is not None:
         detector.set_false_alarms(false_alarms)
+    for note in detector.notes:
+        if note.startswith(MARKS):
+            say(f"note: {note}")
     p_values: list[float] = []
     alarms = failed = 0
     kept = []

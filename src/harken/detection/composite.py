@@ -1,22 +1,24 @@
-"""Detectors that each look at some of an embedding, mixed by their held-out scores: a system of several members."""
+"""Detectors that each look at some columns of an embedding, mixed by their held-out scores: several members in one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self, TypedDict
+from typing import Any, ClassVar, Literal, Self, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harken.detection import create_detector
 from harken.detection.base import AnomalyDetector, Float64
+from harken.detection.normalise import INDUCTIVE, normalised
 
 Float32 = NDArray[np.float32]
+Mixing = Literal["single", "deviations", "train", "gamma", "rank", "none"]
 
 
 class Columns(TypedDict):
-    """Columns `start` to `stop` of an embedding; to the end if
-    that is None; unit: brought to unit length and multiplied by this; None: as is."""
+    """Columns `start` to `stop` of an embedding; to the end if that is None; unit: brought to unit length and
+    multiplied by this; None: as is."""
 
     start: int
     stop: int | None
@@ -33,32 +35,37 @@ class CompositeMember(TypedDict):
 
 
 class Composite(AnomalyDetector):
-    """score(x) = sum_j w_j (s_j(x) - m_j) / v_j over members j, or s_1(x) of a single one.
+    """The sum of its members' scores, times weights, in units that make them alike.
 
-    m_j, v_j: mean and deviation of member j's held-out scores. Members are fitted as they would be alone.
+    mixing: `single`, the score of the only member as it is; `deviations`, sum_j w_j (s_j(x) - m_j) / v_j with the mean
+    m_j and deviation v_j of member j's held-out scores, as stages `combine` do; another: sum_j w_j n_j(s_j(x)) with n_j
+    that of `detection.normalise`, fitted to member j's held-out scores, as ensembles do. Either gives their bits.
+    Members are fitted as they would be alone; sums over their held-out scores go in the order of the clips in `fit`.
     """
 
     name: ClassVar[str] = "composite"
 
-    location_: Float64
-    spread_: Float64
+    #: (members, clips) held-out scores of each member
+    held_out_: Float64
 
-    def __init__(self, members: Sequence[CompositeMember]) -> None:
+    def __init__(self, members: Sequence[CompositeMember], mixing: Mixing = "deviations") -> None:
         self.members = members
+        self.mixing = mixing
 
     def fit(
         self, embeddings_ND: ArrayLike, domains_N: ArrayLike | None = None, blocks_N: ArrayLike | None = None
     ) -> Self:
-        """See `AnomalyDetector.fit`."""
+        """See `AnomalyDetector.fit`. Raises ValueError too for an unknown mixing, and where the scores that a
+        normalisation rests on are all equal."""
+        if self.mixing not in get_args(Mixing) or (self.mixing == "single" and len(self.members) != 1):
+            raise ValueError(f"{len(self.members)} members cannot be mixed by {self.mixing!r}")
         bank_ND = np.asarray(embeddings_ND, dtype=np.float32)
         self.mean_ = np.zeros(bank_ND.shape[1])
         self._made = [create_detector(member["detector"], member["parameters"]) for member in self.members]
         for detector, member in zip(self._made, self.members, strict=True):
             detector.fit(_chosen(bank_ND, member["columns"]), domains_N, blocks_N)
-        scores = [detector.train_scores_ for detector in self._made]
-        self.location_ = np.array([scores_N.mean() for scores_N in scores])
-        self.spread_ = np.array([scores_N.std() or 1.0 for scores_N in scores])
-        self.train_scores_ = self._mixed(scores)
+        self.held_out_ = np.stack([detector.train_scores_ for detector in self._made])
+        self.train_scores_ = self._mixed(list(self.held_out_))
         return self
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
@@ -73,11 +80,15 @@ class Composite(AnomalyDetector):
         return self._mixed(scores)
 
     def _mixed(self, scores: Sequence[Float64]) -> Float64:
-        if len(scores) == 1:
-            return np.asarray(scores[0])
+        if self.mixing == "single":
+            return np.array(scores[0])
         mixed_N = np.zeros(len(scores[0]))
-        for scores_N, member, location, spread in zip(scores, self.members, self.location_, self.spread_, strict=True):
-            mixed_N = mixed_N + member["weight"] * (scores_N - location) / spread
+        for scores_N, member, held_out_T in zip(scores, self.members, self.held_out_, strict=True):
+            if self.mixing == "deviations":
+                mixed_N = mixed_N + member["weight"] * (scores_N - held_out_T.mean()) / (held_out_T.std() or 1.0)
+            else:
+                train_T = held_out_T if self.mixing in INDUCTIVE else None
+                mixed_N = mixed_N + member["weight"] * normalised(self.mixing, scores_N, train_T)[0]
         return mixed_N
 
     def state(self) -> dict[str, NDArray[Any]]:

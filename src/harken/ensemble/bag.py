@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harken.core.errors import HarkenError, did_you_mean
 from harken.core.files import write_atomically
+from harken.detection.normalise import Normalise
 from harken.ensemble.bundles import Bundles
 from harken.ensemble.member import Member
 from harken.ensemble.members import read_members
-from harken.ensemble.normalise import Normalise
 
 #: bags within bags
 _DEEPEST = 8

@@ -12,12 +12,12 @@ from harken.core.errors import HarkenError
 from harken.core.threads import one_thread
 from harken.data.names import parse_name
 from harken.data.truth import Truth, label_of_name
+from harken.detection.normalise import Normalise
 from harken.ensemble.bag import Bag, Members, Origin
 from harken.ensemble.groups import as_bag, grouped, mixed_groups
 from harken.ensemble.label_free import compared
 from harken.ensemble.member import Member
 from harken.ensemble.mix import check_same_clips, clip_digests, mix
-from harken.ensemble.normalise import Normalise
 from harken.ensemble.problem import (
     LABEL_FREE,
     METHODS,

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.core.errors import HarkenError
+from harken.detection.normalise import Normalise
 from harken.ensemble.bag import Bag, Entry, entry_of
 from harken.ensemble.member import Member
 from harken.ensemble.mix import mix
-from harken.ensemble.normalise import Normalise
 from harken.evaluation.scores import Scores
 
 Float64 = NDArray[np.float64]

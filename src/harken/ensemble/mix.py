@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from harken.core.errors import HarkenError
 from harken.data.truth import Section
+from harken.detection.normalise import Normalise, normalised
 from harken.ensemble.bag import Bag, Entry
 from harken.ensemble.member import Member
-from harken.ensemble.normalise import Normalise, normalised
 from harken.evaluation.scores import (
     PUBLISHED,
     TRANSDUCTIVE,

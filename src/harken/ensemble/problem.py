@@ -13,6 +13,7 @@ from harken.core.errors import HarkenError, did_you_mean
 from harken.core.plugins import is_custom
 from harken.data.catalog import Metric
 from harken.data.truth import Truth
+from harken.detection.normalise import Normalise
 from harken.ensemble.bag import Bag
 from harken.ensemble.bayes import bayes
 from harken.ensemble.custom import custom_weights
@@ -20,7 +21,6 @@ from harken.ensemble.groups import Groups, as_bag, grouped, mixed_groups, singly
 from harken.ensemble.label_free import agreement, compared, least_variance
 from harken.ensemble.member import Member
 from harken.ensemble.mix import check_same_clips, normalised_section
-from harken.ensemble.normalise import Normalise
 from harken.ensemble.objective import Objective, make_boards
 from harken.ensemble.search import Settings, greedy, grid, top, uniform
 from harken.evaluation.evaluate import evaluate_system, join

@@ -33,6 +33,8 @@ TUNED = "tuned on test"
 TRANSDUCTIVE = "transductive"
 #: weights that others chose and published
 PUBLISHED = "published weights"
+#: all of them
+MARKS = (TUNED, TRANSDUCTIVE, PUBLISHED)
 
 UNDECIDED = -1
 _METADATA = b"harken_scores"

@@ -24,9 +24,9 @@ _MOST_SKEW = 3.0
 def named(word: str) -> Normalise | None:
     """A normalisation by its name; None for `auto`. Raises ValueError for any other word."""
     word = _ALIASES.get(word, word)
-    for known in NORMALISATIONS:
-        if known == word:
-            return known
+    for name in NORMALISATIONS:
+        if name == word:
+            return name
     if word == "auto":
         return None
     raise ValueError(f"there is no normalisation {word!r}")
@@ -60,13 +60,13 @@ def normalised(how: Normalise, scores_N: Float64, train_T: Float64 | None) -> tu
     return _quantiles(scores_N, train_T, deviation), _quantiles(train_T, train_T, deviation)
 
 
-def _moments(scores_N: Float64, which: str) -> tuple[float, float]:
+def _moments(scores_N: Float64, split: str) -> tuple[float, float]:
     # Sorted, since the last bit of a sum depends on its order.
     ordered_N = np.sort(scores_N)
     mean, deviation = float(ordered_N.mean()), float(ordered_N.std())
     # The deviation of equal scores may be a rounding error of their mean.
     if deviation <= 1e-12 * abs(mean) or np.ptp(scores_N) == 0:
-        raise ValueError(f"gives all {len(scores_N)} {which} clips the score {scores_N[0]:g}")
+        raise ValueError(f"gives all {len(scores_N)} {split} clips the score {scores_N[0]:g}")
     return mean, deviation
 
 
