@@ -40,7 +40,7 @@ from harken.embeddings.trained import TrainedEmbedder
 from harken.evaluation.metrics import SectionResult, official_score, section_result
 from harken.plant.simulate import simulate
 from harken.training.checkpoints import read_checkpoint
-from harken.training.loop import Trained, train
+from harken.training.loop import TrainedModel, train
 from harken.training.model_spec import ModelSpec
 from harken.training.models import ASDModel, build_model
 from harken.training.settings import TrainingSpec
@@ -95,7 +95,7 @@ def score(model: ASDModel, clips: Sequence[Clip], training: TrainingSpec) -> flo
     return official_score(results)
 
 
-def trained(model: ModelSpec, training: TrainingSpec, clips: Sequence[Clip], policy: str, **more: Any) -> Trained:
+def trained(model: ModelSpec, training: TrainingSpec, clips: Sequence[Clip], policy: str, **more: Any) -> TrainedModel:
     normal = [clip for clip in clips if clip.split != "test"]
     table = more.pop("table", None) or label_clips(normal, policy)
     with tempfile.TemporaryDirectory() as place:
@@ -105,7 +105,7 @@ def trained(model: ModelSpec, training: TrainingSpec, clips: Sequence[Clip], pol
     return done
 
 
-def _state_of(done: Trained) -> Any:
+def _state_of(done: TrainedModel) -> Any:
     arrays = read_checkpoint(done.checkpoints[0]).arrays
     return {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}
 
@@ -128,7 +128,7 @@ def plain_settings(seed: int, steps: int, **more: Any) -> TrainingSpec:
     })  # fmt: skip
 
 
-def last_signals(done: Trained) -> Any:
+def last_signals(done: TrainedModel) -> Any:
     return [row.signals for row in done.history if row.signals][-1]
 
 

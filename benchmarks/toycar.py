@@ -25,7 +25,7 @@ from harken.core.threads import torch_threads
 from harken.detection import create_detector, list_detectors
 from harken.detection.reconstruction import Reconstruction
 from harken.encoders.autoencoder import Autoencoder
-from harken.training.autoencoder import STACK, Settings, StackedFrames, train
+from harken.training.autoencoder import STACK, AutoencoderSettings, StackedFrames, train
 from shared_folder import shared_folder
 
 
@@ -104,7 +104,7 @@ def speed(shared: Path, rounds: int = 4, epochs: int = 2) -> None:
     ours, naive = [], []
     for _ in range(rounds):
         start = time.perf_counter()
-        train(stacked, Settings(epochs=epochs))
+        train(stacked, AutoencoderSettings(epochs=epochs))
         ours.append(time.perf_counter() - start)
         with torch_threads(1):
             network = Autoencoder(STACK * stacked.bands)

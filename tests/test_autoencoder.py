@@ -14,7 +14,7 @@ from scipy import stats
 from harken.core.errors import HarkenError
 from harken.detection.reconstruction import Reconstruction, gamma_threshold
 from harken.encoders.autoencoder import Autoencoder
-from harken.training.autoencoder import Settings, StackedFrames, batches, shuffled, train
+from harken.training.autoencoder import AutoencoderSettings, StackedFrames, batches, shuffled, train
 
 BANDS = 12
 SMALL: dict[str, Any] = {"epochs": 4, "batch": 64, "seed": 3}
@@ -82,7 +82,7 @@ def test_vectors_are_five_frames_of_one_clip() -> None:
 
 
 def test_training_reduces_the_loss() -> None:
-    trained = train(StackedFrames(clips()), Settings(epochs=15, batch=32))
+    trained = train(StackedFrames(clips()), AutoencoderSettings(epochs=15, batch=32))
     assert trained.history.shape == (15, 2)
     assert (trained.history[-1] < 0.5 * trained.history[0]).all()
     assert len(trained.valid_rows) == 52  # a tenth of 520
@@ -96,7 +96,7 @@ def test_training_reduces_the_loss() -> None:
 def test_the_loop_is_adam_on_the_squared_error() -> None:
     """Against torch's plain Adam over materialised vectors; a batch of one vector is passed over."""
     stacked = StackedFrames(clips(3, 11))
-    settings = Settings(epochs=12, batch=17, seed=1)
+    settings = AutoencoderSettings(epochs=12, batch=17, seed=1)
     trained = train(stacked, settings)
     assert len(trained.train_rows) == 18
     network = Autoencoder(5 * BANDS, seed=1)
@@ -144,7 +144,7 @@ class Killed(Exception):
 
 
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    settings = Settings(epochs=7, batch=50)
+    settings = AutoencoderSettings(epochs=7, batch=50)
     stacked = StackedFrames(clips())
     whole = train(stacked, settings)
     file = tmp_path / "training.safetensors"
@@ -175,13 +175,16 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "training.safetensors"
     stacked = StackedFrames(clips(5))
-    train(stacked, Settings(epochs=1), checkpoint=file)
-    for other, settings in ((StackedFrames(clips(5, seed=1)), Settings(epochs=1)), (stacked, Settings(epochs=2))):
+    train(stacked, AutoencoderSettings(epochs=1), checkpoint=file)
+    for other, settings in (
+        (StackedFrames(clips(5, seed=1)), AutoencoderSettings(epochs=1)),
+        (stacked, AutoencoderSettings(epochs=2)),
+    ):
         with pytest.raises(HarkenError, match="another training"):
             train(other, settings, checkpoint=file)
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(HarkenError, match="cannot be read"):
-        train(stacked, Settings(epochs=1), checkpoint=file)
+        train(stacked, AutoencoderSettings(epochs=1), checkpoint=file)
 
 
 def test_variants_share_a_checkpoint(tmp_path: Path) -> None:
@@ -250,7 +253,7 @@ def test_published_scores_and_thresholds(labels: list[str]) -> None:
     parts = [*batches(shuffled(rows, 3, 6), 64), *batches(valid, 64)]
     normal = [mahalanobis(residuals[part]) for part in parts]
     assert detector.thresholds_[1] == pytest.approx(stats.gamma.ppf(0.9, *stats.gamma.fit(normal)), rel=0.02)
-    losses = train(StackedFrames([clips()[i] for i in clip_order()]), Settings(4, 64, 1e-3, 3)).batch_losses
+    losses = train(StackedFrames([clips()[i] for i in clip_order()]), AutoencoderSettings(4, 64, 1e-3, 3)).batch_losses
     assert detector.thresholds_[0] == stats.gamma.ppf(0.9, *stats.gamma.fit(losses))
     assert len(losses) == len(parts) == 9
 

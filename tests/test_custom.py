@@ -153,8 +153,8 @@ class Shorter(WaveAugmentation):
 
 
 def test_broken_augmentations() -> None:
-    broken(check_augmentation, Drawn, "keeps a state, or draws itself")
-    broken(check_augmentation, InPlace, "It is another afterwards")
+    broken(check_augmentation, Drawn, "has a state, or another generator")
+    broken(check_augmentation, InPlace, "It was changed in place")
     broken(check_augmentation, Shorter, "samples give shape")
 
 

@@ -25,7 +25,7 @@ from harken.core.threads import torch_threads
 from harken.data.clips import Clip
 from harken.data.labels import ClassTable, label_clips
 from harken.training.checkpoints import read_checkpoint
-from harken.training.loop import STATE, Trained, train
+from harken.training.loop import STATE, TrainedModel, train
 from harken.training.model_spec import ModelSpec
 from harken.training.models import build_model
 from harken.training.optimiser import learning_rate_factor, parameter_groups
@@ -75,7 +75,7 @@ def settings(**more: Any) -> TrainingSpec:
     return TrainingSpec.model_validate({**base, **more})
 
 
-def run(clips: list[Clip], table: ClassTable, folder: Path, spec: TrainingSpec, **more: Any) -> Trained:
+def run(clips: list[Clip], table: ClassTable, folder: Path, spec: TrainingSpec, **more: Any) -> TrainedModel:
     with torch_threads(1):
         return train(more.pop("model", model()), spec, clips, table, folder, **more)
 
@@ -111,7 +111,7 @@ def test_it_learns_classes_that_it_has_not_heard_the_clips_of(
     assert last.signals.chance == pytest.approx(1 / 3)
     assert max(row.signals.accuracy for row in done.history if row.signals) > 0.6
     assert [row.step for row in done.history] == [every, 2 * every, steps]
-    losses = {int(file.stem[-8:]): read_checkpoint(file).about["signals"]["loss"] for file in done.checkpoints}
+    losses = {int(file.stem[-8:]): read_checkpoint(file).metadata["signals"]["loss"] for file in done.checkpoints}
     assert list(losses.values()) == sorted(losses.values())
     best = read_checkpoint(done.checkpoints[0]).model()
     assert sum(parameter.numel() for parameter in best.parameters()) == done.model.parameter_counts().total
@@ -246,7 +246,7 @@ def test_a_training_that_cannot_go_on_says_so(clips: list[Clip], table: ClassTab
     with pytest.raises(HarkenError, match="state of another training"):
         run(clips, table, tmp_path / "good", settings(steps=3, learning_rate=2e-3))
     (tmp_path / "good" / STATE).write_bytes(b"broken")
-    with pytest.raises(HarkenError, match="is no checkpoint"):
+    with pytest.raises(HarkenError, match="is not a checkpoint"):
         run(clips, table, tmp_path / "good", settings(steps=3))
     with pytest.raises(HarkenError, match=r"no longer.*lower learning rate"):
         run(clips, table, tmp_path / "nan", settings(learning_rate=1e30, warmup=0, clip_norm=None, schedule="constant"))
@@ -289,7 +289,7 @@ def test_chosen_by_test_clips_is_said(clips: list[Clip], table: ClassTable, tmp_
     done = run(clips, table, tmp_path, spec, dev=lambda built: {"official_score": next(values)})
     assert done.tuned_on_test
     assert [file.stem[-2:] for file in done.checkpoints] == ["06", "08"]
-    assert "dev (tuned on test)" in read_checkpoint(done.checkpoints[0]).about
+    assert "dev (tuned on test)" in read_checkpoint(done.checkpoints[0]).metadata
 
 
 @pytest.mark.parametrize(

@@ -33,10 +33,10 @@ from harken.core.threads import torch_threads
 from harken.encoders.autoencoder import Autoencoder
 from harken.training.autoencoder import (
     STACK,
+    AutoencoderSettings,
     Progress,
-    Settings,
     StackedFrames,
-    Trained,
+    TrainedAutoencoder,
     batches,
     check_clips,
     shuffled,
@@ -123,7 +123,7 @@ class Reconstruction:
         order = sorted(range(len(keys)), key=lambda number: (keys[number], labels[number]))
         stacked = StackedFrames([frames[i] for i in order])
         is_target_V = (labels[order] == "target")[stacked.clip_V]
-        settings = Settings(self.epochs, self.batch, self.learning_rate, self.seed)
+        settings = AutoencoderSettings(self.epochs, self.batch, self.learning_rate, self.seed)
         trained = train(stacked, settings, progress=progress, checkpoint=checkpoint, every=every)
         self._network = trained.network
         self.weights_ = {name: value.numpy() for name, value in trained.network.state_dict().items()}
@@ -198,7 +198,7 @@ class Reconstruction:
                 held_out[mode][order[clip]] = scores[mode]
         return held_out
 
-    def _calibrate(self, stacked: StackedFrames, is_target_V: NDArray[np.bool_], trained: Trained) -> None:
+    def _calibrate(self, stacked: StackedFrames, is_target_V: NDArray[np.bool_], trained: TrainedAutoencoder) -> None:
         """Covariances and thresholds, each in one more pass over the training vectors, shuffled anew."""
 
         def training_batches(turn: int) -> list[NDArray[np.int64]]:

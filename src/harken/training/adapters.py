@@ -1,4 +1,4 @@
-"""Little that learns beside much that is kept: low-rank adapters, an adaptation module, a schedule of freezing."""
+"""Parameter-efficient fine-tuning: low-rank adapters, an adaptation module, a freezing schedule."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from harken.training.heads import dense_layers
 
 
 def add_lora(encoder: TorchEncoder, rank: int = 64, alpha: float | None = None, dropout: float = 0.0) -> None:
-    """Give what an encoder names as `adapter_targets` a low-rank adapter, in place; all else of its network is frozen.
+    """Add low-rank adapters to the `adapter_targets` of an encoder, in place; its other parameters are frozen.
 
         y = W x + b + (alpha / rank) B A x,    A (rank, inputs) random, B (outputs, rank) zero at first
 
     Hu et al., "LoRA", ICLR 2022. Rank 64 on q, v and out is NWPU's LBEATs (sec. 2.1) and LEAT: 3,538,944 parameters
-    for a network of 12 blocks of width 768, and 0.04 M more in its classifier. They tell no alpha; the default is the
+    for a network of 12 blocks of width 768, and 0.04 M more in its classifier. They give no alpha; the default is the
     rank, a factor of one. Where the three projections are one module, keys are adapted too, and share the narrow side
     of the adapter with them, unless the encoder splits it (`prepare_for_adapters`).
 
     A is drawn from torch's global generator. Raises HarkenError without the package peft, ValueError for a network
-    that has no such projections and for one that has adapters.
+    without such projections and for one that already has adapters.
     """
     net = encoder.module
     if encoder.adapter_targets is None:
@@ -36,7 +36,7 @@ def add_lora(encoder: TorchEncoder, rank: int = 64, alpha: float | None = None, 
     from peft import LoraConfig, inject_adapter_in_model
 
     if has_lora(net):
-        raise ValueError("the network has adapters already")
+        raise ValueError("the network already has adapters")
     encoder.prepare_for_adapters()
     alpha = rank if alpha is None else alpha
     settings = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=encoder.adapter_targets)  # type: ignore[arg-type]
@@ -49,9 +49,9 @@ def has_lora(net: nn.Module) -> bool:
 
 
 def merge_lora(net: nn.Module) -> None:
-    """Add each adapter to the weight that it adapts, in place; plain layers and plain tensor names remain.
+    """Merge adapters into the weights that they adapt, in place; original layers and tensor names remain.
 
-    The same outputs but for rounding, at the cost of the plain network. Weights stay frozen. Raises HarkenError for
+    Outputs are equal up to rounding, at the cost of the original network. Weights stay frozen. Raises HarkenError for
     weights that are not finite; does nothing without adapters.
     """
     if not has_lora(net):
@@ -76,10 +76,10 @@ class AdaptationModule(nn.Module):
         z_l = relu(W_l x_l + b_l) for each token of layer l,    p = [mean_t z_1, max_t z_1, mean_t z_2, ...]
         embedding = dense(relu(V p + c))
 
-    The report tells of "several linear and pooling layers" and no more; which they are is ours.
+    The report mentions "several linear and pooling layers" without details; the choice is ours.
 
-    dimensions: D, of a token. layers: number of layers. hidden: outputs of W_l and V. dims: of the dense layers, as
-    for `PoolingHead`. cls_tokens: of the encoder; they are left out. Raises ValueError for sizes below one.
+    dimensions: D, of tokens. layers: number of layers. hidden: outputs of W_l and V. dims: of the dense layers, as
+    for `PoolingHead`. cls_tokens: of the encoder; not pooled. Raises ValueError for sizes below one.
     """
 
     def __init__(
@@ -98,30 +98,32 @@ class AdaptationModule(nn.Module):
         """(clips, tokens, D) of each layer -> (clips, output_dimensions); see `PoolingHead.forward`."""
         if len(tokens) != len(self.projections):
             raise ValueError(f"expected {len(self.projections)} layers, got {len(tokens)}")
-        parts = []
+        pooled = []
         for projection, tokens_BND in zip(self.projections, tokens, strict=True):
             frames_BTD = tokens_BND[:, self.cls_tokens :]
             lengths_B = None if valid_B is None else valid_B.to(frames_BTD.device) - self.cls_tokens
-            # Padding may hold anything, also what is not a number, which would get into the gradient.
+            # Padding may hold NaN, which would propagate to gradients.
             frames_BTD = frames_BTD.masked_fill(~valid_frames(frames_BTD, lengths_B), 0.0)
             z_BTH = torch.relu(projection(frames_BTD))
-            parts += [masked_mean(z_BTH, lengths_B), masked_max(z_BTH, lengths_B)]
-        embedding_BE: Tensor = self.dense(self.mix(torch.cat(parts, dim=1)))
+            pooled += [masked_mean(z_BTH, lengths_B), masked_max(z_BTH, lengths_B)]
+        embedding_BE: Tensor = self.dense(self.mix(torch.cat(pooled, dim=1)))
         return embedding_BE
 
 
 class Freezable(Protocol):
-    """A model whose encoders can be kept from learning."""
+    """A model whose encoders can be frozen."""
 
-    def set_encoders_learning(self, learning: bool) -> None: ...
+    def set_encoders_learning(self, learning: bool) -> None:
+        """Train the encoders, or freeze them."""
+        ...
 
 
 @dataclass(frozen=True)
 class FreezeSchedule:
-    """For the first `frozen_epochs` only what is new learns, then the encoders too (Unisound: two)."""
+    """Encoders are frozen for the first `frozen_epochs`, then trained too (Unisound: two)."""
 
     frozen_epochs: int = 2
 
     def apply(self, model: Freezable, epoch: int) -> None:
-        """To be called before each epoch; the first is epoch 1."""
+        """Call it before each epoch; the first is epoch 1."""
         model.set_encoders_learning(epoch > self.frozen_epochs)

@@ -14,15 +14,17 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def module_arrays(module: nn.Module) -> dict[str, NDArray[Any]]:
+    """State dict of a module as NumPy arrays."""
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
 
 
 def load_module(module: nn.Module, arrays: Arrays) -> None:
+    """Load arrays of `module_arrays`. Raises RuntimeError for other names or shapes."""
     module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
 
 
 def optimiser_arrays(optimiser: torch.optim.Optimizer) -> dict[str, NDArray[Any]]:
-    """Moments by number of the parameter and name."""
+    """Moments of an optimiser, named `<parameter index>.<moment>`."""
     return {
         f"{number}.{name}": value.detach().cpu().numpy().copy()
         for number, values in optimiser.state_dict()["state"].items()
@@ -31,6 +33,7 @@ def optimiser_arrays(optimiser: torch.optim.Optimizer) -> dict[str, NDArray[Any]
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, arrays: Arrays) -> None:
+    """Load arrays of `optimiser_arrays`; hyper-parameters stay as they are."""
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, array in arrays.items():
         number, moment = name.split(".")
@@ -39,10 +42,10 @@ def load_optimiser(optimiser: torch.optim.Optimizer, arrays: Arrays) -> None:
 
 
 def over(arrays: Arrays, name: str) -> dict[str, NDArray[Any]]:
-    """`name.` in front of each."""
+    """Arrays with the prefix `name.` added."""
     return {f"{name}.{key}": array for key, array in arrays.items()}
 
 
 def under(arrays: Arrays, name: str) -> dict[str, NDArray[Any]]:
-    """Those with `name.` in front, without it."""
+    """Arrays with the prefix `name.`, which is removed."""
     return {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")}

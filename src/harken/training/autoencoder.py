@@ -1,7 +1,7 @@
-"""Training of the DCASE Task 2 autoencoder (Harada et al., EUSIPCO 2023): the same to the bit, and resumable.
+"""Training of the DCASE Task 2 autoencoder (Harada et al., EUSIPCO 2023): bitwise repeatable and resumable.
 
-All randomness comes from (seed, turn) pairs: the split is turn 0, epoch e is turn e. A training that was killed thus
-needs no generator restored, only weights, optimiser and the number of the last epoch.
+All randomness comes from (seed, turn) pairs: the split is turn 0, epoch e is turn e. Resuming therefore needs weights,
+optimiser and the number of the last epoch, but no state of a generator.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ Ints = NDArray[np.int64]
 #: called after each epoch with its number, the number of epochs, training loss and validation loss
 Progress = Callable[[int, int, float, float], None]
 
-#: consecutive frames in a vector
+#: consecutive frames per vector
 STACK = 5
-#: share of the vectors that are held out
+#: fraction of the vectors that is held out
 VALIDATION = 0.1
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Defaults are those of the baseline."""
+class AutoencoderSettings:
+    """Hyper-parameters; the defaults are those of the baseline."""
 
     epochs: int = 100
     batch: int = 256
@@ -48,12 +48,12 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A trained network (in evaluation mode) and how it came about.
+class TrainedAutoencoder:
+    """A trained network in evaluation mode, and its losses.
 
-    train_rows, valid_rows: numbers of the vectors of either part. history: (epochs, 2) training and validation loss,
-    means over batches. batch_losses: loss of each training batch while the last epoch trained on it, then of each
-    validation batch after it.
+    train_rows, valid_rows: indices of training and validation vectors. history: (epochs, 2) training and validation
+    loss, means over batches. batch_losses: loss of each training batch during the last epoch, then of each validation
+    batch after it.
     """
 
     network: Autoencoder
@@ -64,7 +64,7 @@ class Trained:
 
 
 def check_clips(clips: Sequence[NDArray[np.floating]] | NDArray[np.floating]) -> None:
-    """Raise ValueError for no clips, and for one that is not (frames, D), shorter than `STACK` or not finite."""
+    """Raise ValueError without clips, and for a clip that is not (frames, D), shorter than `STACK` or not finite."""
     if len(clips) == 0:
         raise ValueError("no clips")
     for number, clip in enumerate(clips):
@@ -77,10 +77,9 @@ def check_clips(clips: Sequence[NDArray[np.floating]] | NDArray[np.floating]) ->
 
 
 class StackedFrames:
-    """Frames of many clips, read as vectors of `STACK` consecutive frames, the earliest first.
+    """Frames of clips as vectors of `STACK` consecutive frames, the earliest first.
 
-    Vectors are numbered clip by clip and in time; none crosses from clip to clip. The frames are kept once, and
-    vectors made where they are asked for.
+    Vectors are ordered by clip and time, and do not cross clips. Frames are stored once; vectors are made on access.
 
     clips: (frames, D) each; see `check_clips`.
     """
@@ -94,10 +93,10 @@ class StackedFrames:
         self.bounds = np.concatenate([[0], np.cumsum(vectors_N)])
         #: clip of each vector
         self.clip_V = np.repeat(np.arange(len(clips)), vectors_N)
-        # Each clip before has STACK - 1 more frames than vectors.
+        # Each preceding clip has STACK - 1 more frames than vectors.
         self._start_V = torch.from_numpy(np.arange(self.bounds[-1]) + (STACK - 1) * self.clip_V)
         self._frames = torch.from_numpy(frames_FD)
-        # A view in which row t is the memory of frames t .. t + 4.
+        # A view whose row t is frames t .. t + STACK - 1.
         shape = (len(frames_FD) - STACK + 1, STACK * self.bands)
         self._view_FX = self._frames.view(-1).as_strided(shape, (self.bands, 1))
 
@@ -105,18 +104,18 @@ class StackedFrames:
         return len(self.clip_V)
 
     def vectors(self, rows: Ints) -> Tensor:
-        """(rows, STACK * D)"""
+        """(rows, STACK * D) vectors."""
         return self._view_FX.index_select(0, self._start_V[torch.from_numpy(rows)])
 
     def clip(self, number: int) -> Tensor:
-        """All vectors of a clip."""
+        """(vectors, STACK * D) vectors of a clip."""
         return self.vectors(np.arange(self.bounds[number], self.bounds[number + 1]))
 
     def digest(self) -> str:
-        """Of the frames and where clips begin."""
-        found = hashlib.sha256(self._frames.numpy().data)
-        found.update(self.bounds.astype("<i8").tobytes())
-        return found.hexdigest()
+        """SHA-256 of frames and clip boundaries."""
+        digest = hashlib.sha256(self._frames.numpy().data)
+        digest.update(self.bounds.astype("<i8").tobytes())
+        return digest.hexdigest()
 
 
 def batches(rows: Ints, size: int) -> list[Ints]:
@@ -125,23 +124,23 @@ def batches(rows: Ints, size: int) -> list[Ints]:
 
 
 def shuffled(rows: Ints, seed: int, turn: int) -> Ints:
-    """`rows` in an order that depends on `seed` and `turn` alone."""
+    """`rows` in an order that depends only on `seed` and `turn`."""
     return np.random.default_rng([seed, turn]).permutation(rows)
 
 
 def train(
     stacked: StackedFrames,
-    settings: Settings,
+    settings: AutoencoderSettings,
     *,
     progress: Progress | None = None,
     checkpoint: Path | None = None,
     every: int = 10,
-) -> Trained:
-    """Adam on the mean squared error over shuffled vectors; batches of one vector are passed over.
+) -> TrainedAutoencoder:
+    """Adam on the mean squared error over shuffled vectors; batches of one vector are skipped.
 
-    checkpoint: file that is written every `every` epochs and at the end, and gone on from where it exists; the weights
-        are then the same to the bit as those of an uninterrupted training. It stays when training has ended.
-    Raises ValueError for less than three vectors, HarkenError for a checkpoint of another training.
+    checkpoint: file written every `every` epochs and at the end; if it exists, training resumes from it, with bitwise
+        the same weights as without interruption. It is kept after training.
+    Raises ValueError for fewer than three vectors, HarkenError for a checkpoint of another training.
     """
     if len(stacked) < 3:
         raise ValueError(f"{len(stacked)} vectors are too few to train on")
@@ -165,16 +164,16 @@ def train(
                 _store(checkpoint, identity, network, optimiser, history, losses)
             if progress:
                 progress(epoch, settings.epochs, *history[-1].tolist())
-    return Trained(network.eval(), train_rows, valid_rows, history, losses)
+    return TrainedAutoencoder(network.eval(), train_rows, valid_rows, history, losses)
 
 
 def _one_epoch(
-    network: Autoencoder, optimiser: torch.optim.Optimizer, stacked: StackedFrames, parts: list[Ints]
+    network: Autoencoder, optimiser: torch.optim.Optimizer, stacked: StackedFrames, batch_rows: list[Ints]
 ) -> list[float]:
     network.train()
     losses = []
-    for rows in parts:
-        if len(rows) == 1:  # has no variance to normalise by
+    for rows in batch_rows:
+        if len(rows) == 1:  # batch normalisation needs a variance
             continue
         x_BX = stacked.vectors(rows)
         optimiser.zero_grad(set_to_none=True)
@@ -185,10 +184,10 @@ def _one_epoch(
     return losses
 
 
-def _losses(network: Autoencoder, stacked: StackedFrames, parts: list[Ints]) -> list[float]:
+def _losses(network: Autoencoder, stacked: StackedFrames, batch_rows: list[Ints]) -> list[float]:
     network.eval()
     with torch.inference_mode():
-        return [F.mse_loss(network(x_BX), x_BX).item() for x_BX in map(stacked.vectors, parts)]
+        return [F.mse_loss(network(x_BX), x_BX).item() for x_BX in map(stacked.vectors, batch_rows)]
 
 
 def _store(
@@ -210,7 +209,7 @@ def _restore(
     try:
         with safe_open(path, framework="numpy") as file:
             if (file.metadata() or {}).get("training") != identity:
-                raise HarkenError("checkpoint of another training", file=path, next_step="Delete it or name another")
+                raise HarkenError("checkpoint of another training", file=path, next_step="Delete it or use another")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise HarkenError(f"checkpoint cannot be read: {error}", file=path, next_step="Delete it") from error

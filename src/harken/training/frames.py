@@ -1,4 +1,4 @@
-"""Frames of clips that were padded: which count, and their statistics."""
+"""Masks and statistics of padded frames."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def valid_frames(frames_BTD: Tensor, lengths_B: Tensor | None) -> Tensor:
-    """(clips, frames, 1), whether a frame counts. ValueError for lengths outside 1 .. frames."""
+    """(clips, frames, 1) boolean, False for padding. Raises ValueError for lengths outside 1 .. frames."""
     clips, frames, _ = frames_BTD.shape
     if lengths_B is None:
         return torch.ones(clips, frames, 1, dtype=torch.bool, device=frames_BTD.device)
@@ -19,7 +19,7 @@ def valid_frames(frames_BTD: Tensor, lengths_B: Tensor | None) -> Tensor:
 def masked_mean(frames_BTD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
     """(clips, frames, D) -> (clips, D) mean of the first `lengths_B` frames of each clip."""
     valid_BT1 = valid_frames(frames_BTD, lengths_B)
-    # Padding may hold anything, also what is not a number.
+    # Padding may hold NaN.
     return frames_BTD.masked_fill(~valid_BT1, 0.0).sum(dim=1) / valid_BT1.sum(dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Pooling heads: an encoder's tokens -> one embedding a clip."""
+"""Pooling heads: tokens of an encoder -> one embedding per clip."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Join = Literal["mean", "concatenate"]
 
 
 class PoolingHead(nn.Module):
-    """Layers joined token by token, pooled over tokens, then up to two dense layers.
+    """Layers joined per token, pooled over tokens, then up to two dense layers.
 
-    pooling: "mean" of the tokens that stand for a time (NWPU's BEATs); "cls", the class tokens themselves (THUEE's
+    pooling: "mean" of tokens other than class tokens (NWPU's BEATs); "cls", the class tokens themselves (THUEE's
         EAT and sub-band model); "attentive", weighted mean and deviation (THUEE's and SJTU-AITHU's BEATs).
-    join: "mean" of the layers, or their "concatenate"d dimensions; of one layer, both are that layer.
-    dims: outputs of the dense layers, with a ReLU between two; the last is the embedding's dimension. Without any,
-        the pooled vector is the embedding.
+    join: "mean" or "concatenate" the layers; the same for a single layer.
+    dims: outputs of the dense layers, with a ReLU between them; the last is the dimension of the embedding. Without
+        dense layers, the pooled vector is the embedding.
 
     dimensions: D, of a token. layers: number of layers. cls_tokens: of the encoder.
     hidden: bottleneck of the attention.
-    Raises ValueError for class tokens that the encoder has not, more than two dense layers, and sizes below one.
+    Raises ValueError for "cls" without class tokens, more than two dense layers, and sizes below one.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class PoolingHead(nn.Module):
     def forward(self, tokens: Sequence[Tensor], valid_B: Tensor | None = None) -> Tensor:
         """(clips, tokens, D) of each layer -> (clips, output_dimensions).
 
-        valid_B: leading tokens of each clip that count, class tokens among them (default: all).
-        Raises ValueError for another number of layers, and for a clip without a token of its own.
+        valid_B: number of valid leading tokens of each clip, including class tokens (default: all).
+        Raises ValueError for another number of layers, and for a clip without valid tokens.
         """
         if len(tokens) != self.layers:
             raise ValueError(f"expected {self.layers} layers, got {len(tokens)}")

@@ -55,7 +55,7 @@ PATIENCE = 3
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class StepEvaluation:
     """One row of a training's history.
 
     loss: mean over the steps since the last one. signals: of held-out clips; None without any. dev: what the caller's
@@ -70,13 +70,13 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """model: as it was at the last step, in evaluation mode. checkpoints: files of those that were kept, the best
     first. quarantined: clips that could not be used, and why. tuned_on_test: whether `dev` chose the checkpoints."""
 
     model: ASDModel
     checkpoints: tuple[Path, ...]
-    history: tuple[Evaluation, ...]
+    history: tuple[StepEvaluation, ...]
     quarantined: dict[str, str]
     tuned_on_test: bool
 
@@ -95,7 +95,7 @@ def train(
     transform: WaveTransform | None = None,
     logs: Path | None = None,
     progress: Progress = lambda step, steps, loss: None,
-) -> Trained:
+) -> TrainedModel:
     """Train a model to tell the classes of clips apart.
 
     clips: of which those are trained on that have a class in `table` (or a second label, where a loss is on that).
@@ -188,13 +188,13 @@ class _Training:
             if start.labels_sha256 == self.about["training"]["labels_sha256"]:
                 start.load_losses(self.step.losses)
         self.identity = hashlib.sha256(json.dumps(self.about["training"], sort_keys=True).encode()).hexdigest()
-        self.history: list[Evaluation] = []
+        self.history: list[StepEvaluation] = []
         self.kept: list[tuple[float, int]] = []
         self.quarantined: dict[str, str] = {}
         self.recent: list[float] = []
         self.writer = _writer(logs) if logs is not None and self.accelerator.is_main_process else None
 
-    def run(self, progress: Progress) -> Trained:
+    def run(self, progress: Progress) -> TrainedModel:
         spec = self.spec
         self.folder.mkdir(parents=True, exist_ok=True)
         done = self._resume()
@@ -238,7 +238,7 @@ class _Training:
         self.accelerator.unwrap_model(network, keep_fp32_wrapper=False)
         if self.writer is not None:
             self.writer.close()
-        return Trained(
+        return TrainedModel(
             self.model.eval(),
             tuple(self._checkpoint(step) for _, step in self.kept),
             tuple(self.history),
@@ -286,7 +286,7 @@ class _Training:
         if self.dev is not None:
             with torch.inference_mode():
                 dev = {name: float(value) for name, value in self.dev(self.model).items()}
-        self.history.append(Evaluation(step, float(np.mean(self.recent)), learning_rate, signals, dev))
+        self.history.append(StepEvaluation(step, float(np.mean(self.recent)), learning_rate, signals, dev))
         self.recent = []
         if signals is not None:
             self._log(step, {f"held_out/{name}": value for name, value in asdict(signals).items()})
@@ -329,7 +329,7 @@ class _Training:
         usable = [row for row, clip in enumerate(self.held_clips) if clip.clip_id not in self.quarantined]
         return signals_of(losses, torch.cat(logits), torch.cat(embeddings), self.held_class_N[usable])
 
-    def _merit(self, row: Evaluation) -> float:
+    def _merit(self, row: StepEvaluation) -> float:
         """By which checkpoints are chosen; higher is better."""
         choose = self.spec.choose
         if choose == "dev":
@@ -488,9 +488,9 @@ def _made_with() -> dict[str, Any]:
     }
 
 
-def _history_of(row: dict[str, Any]) -> Evaluation:
+def _history_of(row: dict[str, Any]) -> StepEvaluation:
     signals = row.pop("signals")
-    return Evaluation(signals=Signals(**signals) if signals else None, **row)
+    return StepEvaluation(signals=Signals(**signals) if signals else None, **row)
 
 
 @contextmanager

@@ -152,6 +152,7 @@ class ASDModel(nn.Module):
         self.train(self.training)
 
     def parameter_counts(self) -> ParameterCounts:
+        """Numbers of parameters, in total and trainable."""
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.parameters()]
         return ParameterCounts(sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns))
 

@@ -34,6 +34,7 @@ class Signals:
 
     @property
     def collapsed(self) -> bool:
+        """Whether embeddings of different classes are nearly equal."""
         return self.similarity > SAME
 
 

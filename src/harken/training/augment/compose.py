@@ -51,14 +51,14 @@ class Augmentation(BaseModel):
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Left out where there are none: what was made before there could be any stays valid.
+        # Omitted if empty, so that earlier objects stay valid.
         fields: dict[str, Any] = handler(self)
         if not self.custom:
             del fields["custom"]
         return fields
 
     def wave_transform(self, clips: Sequence[Clip], reader: Reader) -> WaveAugment | None:
-        """What is done to single waveforms, None for nothing.
+        """Transform of single waveforms; None if there is none.
 
         clips: among which the noise is. reader: of what is trained on; noise is read likewise, but whole.
         """
@@ -79,7 +79,7 @@ class WaveAugment:
         self._custom: list[WaveAugmentation] | None = None
 
     def __call__(self, wave_T: Float32, clip: Clip, seed: int, epoch: int) -> Float32:
-        """(samples,) -> (samples,); random numbers depend on seed, epoch and the clip's id alone."""
+        """(samples,) -> (samples,); random numbers depend only on seed, epoch and the clip's id."""
         settings = self.settings
         if settings.shift is not None:
             wave_T = settings.shift.apply(wave_T, rng_for(seed, epoch, clip.clip_id, "shift"))
@@ -88,9 +88,9 @@ class WaveAugment:
             draw = partial(self.bank.draw, machine)
             wave_T = settings.noise_mix.apply(wave_T, draw, rng_for(seed, epoch, clip.clip_id, "noise_mix"))
         if settings.custom and self._custom is None:
-            self._custom = [one.build() for one in settings.custom]
-        for number, (one, built) in enumerate(zip(settings.custom, self._custom or (), strict=True)):
-            wave_T = one.apply(built, wave_T, rng_for(seed, epoch, clip.clip_id, f"custom {number}"))
+            self._custom = [spec.build() for spec in settings.custom]
+        for number, (spec, built) in enumerate(zip(settings.custom, self._custom or (), strict=True)):
+            wave_T = spec.apply(built, wave_T, rng_for(seed, epoch, clip.clip_id, f"custom {number}"))
         return wave_T
 
     def __getstate__(self) -> dict[str, Any]:

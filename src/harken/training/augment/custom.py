@@ -38,12 +38,12 @@ class CustomAugmentation(BaseModel):
 
     def build(self) -> WaveAugmentation:
         """Raises HarkenError where the class cannot be loaded or built."""
-        found = load_class(self.name, WaveAugmentation)  # type: ignore[type-abstract]
+        augmentation = load_class(self.name, WaveAugmentation)  # type: ignore[type-abstract]
         with blamed(self.name):
-            return found(**self.parameters)
+            return augmentation(**self.parameters)
 
     def apply(self, built: WaveAugmentation, wave_T: Float32, rng: np.random.Generator) -> Float32:
-        """What `built` makes of a waveform. HarkenError where that is not one of the same length, or not finite."""
+        """Apply `built` to a waveform. Raises HarkenError if the result has another length or is not finite."""
         with blamed(self.name):
             changed_T = np.asarray(built.apply(wave_T, rng), dtype=np.float32)
             if changed_T.shape != wave_T.shape or not np.isfinite(changed_T).all():
