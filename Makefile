@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # A worker per core, eight at most; tests that share what takes long to set up stay in one of them.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .PHONY: demo test test-all lint bench clean

@@ -37,8 +37,6 @@ from harken.plant.simulate import simulate
 from test_finetune import SHORT
 from test_pipeline import contents, run
 
-# One cluster for all of them.
-pytestmark = pytest.mark.xdist_group("ray")
 NODES = 3
 FINETUNE = {**SHORT, "encoder": "dasheng"}
 
