@@ -19,7 +19,7 @@ from harken.bench.run import run_recipe
 from harken.bench.workspace import Workspace
 from harken.cli.main import app
 from harken.core.errors import HarkenError
-from harken.data.names import without_ending
+from harken.data.names import without_suffix
 from harken.ensemble.fit import fit
 from harken.ensemble.members import read_members
 from harken.evaluation.evaluate import evaluate
@@ -92,7 +92,7 @@ def test_tables_are_the_same_after_parquet(tmp_path: Path) -> None:
 NAMES = st.text(
     st.characters(exclude_characters="/\\\0\ufeff", exclude_categories=["Cs"]), min_size=1, max_size=12
 ).filter(
-    lambda name: name == name.strip() and without_ending(name + ".wav") == name and not name.startswith("section_")
+    lambda name: name == name.strip() and without_suffix(name + ".wav") == name and not name.startswith("section_")
 )
 
 
@@ -242,7 +242,7 @@ def test_a_model_for_a_section_and_one_for_the_machine_are_combined(tmp_path: Pa
         assert (len(near), len(wide)) == (8, 16)
         first = of["sum"].part(key).rows()[0]
         expected = sum(
-            0.5 * (of[name].by_name(key)[without_ending(first.file)] - train.mean()) / train.std()
+            0.5 * (of[name].by_name(key)[without_suffix(first.file)] - train.mean()) / train.std()
             for name, train in (("near", near), ("wide", wide))
         )
         assert first.score == pytest.approx(expected)
