@@ -201,7 +201,7 @@ harken.Detector.fit(sys.argv[1], store=sys.argv[2], workers=1).save(sys.argv[3])
 """
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_resumes_to_the_same_bytes(
     kills: int, make_clips: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -355,7 +355,8 @@ def test_a_plan_is_complete_without_data_and_tells_what_is_there(
     assert any("yamnet" in text for text in missing)
 
 
-def test_a_run_killed_at_any_moment_ends_in_the_same_bytes(plant: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_a_run_killed_at_any_moment_ends_in_the_same_bytes(kills: int, plant: Path, tmp_path: Path) -> None:
     arguments = ["run", "baseline_ae", "--profile", "tiny", "--data", str(plant), "--set", "seeds=[3]"]
     program = "import sys; from harken.cli.main import run; sys.argv[1:] = " + repr(arguments)
 
@@ -369,7 +370,7 @@ def test_a_run_killed_at_any_moment_ends_in_the_same_bytes(plant: Path, tmp_path
     assert undisturbed.returncode == 0
     length = time.monotonic() - began
     rng = np.random.default_rng(0)
-    for share in sorted(rng.uniform(0.3, 0.95, size=3)):
+    for share in sorted(rng.uniform(0.3, 0.95, size=kills)):
         process = start(tmp_path / "b")
         time.sleep(share * length)
         os.kill(process.pid, signal.SIGKILL)
