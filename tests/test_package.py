@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,32 +43,75 @@ ensembles:
   as_they_are: {members: {joined: 0.2, single: 3}, normalise: none}
 """
 
+TRAINED = """
+name: trained
+title: Trained
+summary: Two networks, of two seeds each, mixed.
+seeds: [0, 1]
+stages:
+  labels: {use: labels, policy: sjtu_aithu}
+  dasheng:
+    use: train
+    from: labels
+    model: {branches: [{encoder: dasheng, size: tiny, head: {kind: attentive, dims: [8]}}]}
+    training: &short {steps: 2, batch: 4, seconds: 1.0, evaluate_every: 2, keep: 1, losses: [{name: subcentre_arcface}]}
+  efficientat:
+    use: train
+    from: labels
+    model: {branches: [{encoder: efficientat, size: tiny, head: {kind: attentive, dims: [8]}}]}
+    training: *short
+  embed_dasheng: {use: embed_trained, from: dasheng}
+  embed_efficientat: {use: embed_trained, from: efficientat}
+  first: {use: detect, from: embed_dasheng, detector: knn, parameters: {space: raw, metric: cosine}}
+  second: {use: detect, from: embed_efficientat}
+  both: {use: combine, from: [first, second]}
+systems: {first: first, second: second, both: both}
+ensembles: {all: {members: {first: 1, second: 2}, normalise: gamma}}
+"""
+
+
+def run_small(folder: Path, recipe: str, machines: list[str], source: int = 12, test: int = 2) -> Path:
+    """Folder of a run of the recipe on a small plant of these machines, of which the fan is scored."""
+    plant, workspace = folder / "plant", Workspace(folder / "ws")
+    simulate(
+        plant, machines=machines, train_source=source, train_target=2, test_per_condition=test, supplemental=0, seconds=1.0
+    )
+    for machine in machines[1:]:
+        shutil.rmtree(next(plant.rglob(machine)) / "test")
+    (folder / "recipe.yaml").write_text(recipe)
+    return run_recipe(load_recipe(str(folder / "recipe.yaml")), plant, workspace, workers=0).folder
+
+
+def check_scores(run: Path, system: str, scores: Path, model: Path, seed: int | None = None) -> None:
+    """Package it, and compare the scores of a few recordings with those in the run's files."""
+    save_fitted(model, *package(run, system, workers=0, seed=seed))
+    detector = Detector.load(model)
+    (file,) = scores.glob("anomaly_score*.csv")
+    rows = list(csv.reader(file.read_text().splitlines()))[:4]
+    paths = [next((run.parents[2] / "plant").rglob(name)) for name, _ in rows]
+    verdicts = list(detector.score_many(paths, workers=0))
+    assert [verdict.score for verdict in verdicts] == [float(score) for _, score in rows]
+    assert all(verdict.explanation is not None for verdict in verdicts)
+    assert np.isfinite(detector.threshold)
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("package")
-    plant = folder / "plant"
-    simulate(
-        plant, machines=["fan"], train_source=12, train_target=2, test_per_condition=2, supplemental=0, seconds=1.0
-    )
-    (folder / "small.yaml").write_text(RECIPE)
-    recipe = load_recipe(str(folder / "small.yaml"))
-    return run_recipe(recipe, folder / "plant", Workspace(folder / "ws"), machines=["fan"], workers=0).folder
+    return run_small(tmp_path_factory.mktemp("package"), RECIPE, ["fan"])
 
 
 @pytest.mark.parametrize("system", ["single", "joined", "mixed", "by_train", "by_gamma", "by_rank", "as_they_are"])
 def test_a_packaged_system_scores_as_its_run(run: Path, system: str, tmp_path: Path) -> None:
-    fitted, false_alarms = package(run, system, workers=0)
-    save_fitted(tmp_path / "m.harken", fitted, false_alarms)
-    detector = Detector.load(tmp_path / "m.harken")
-    (file,) = (run / "scores" / system).glob("anomaly_score*.csv")
-    rows = list(csv.reader(file.read_text().splitlines()))
-    folder = run.parents[2] / "plant"
-    paths = [next(folder.rglob(name)) for name, _ in rows[:4]]
-    verdicts = list(detector.score_many(paths, workers=0))
-    assert [verdict.score for verdict in verdicts] == [float(score) for _, score in rows[:4]]
-    assert all(verdict.explanation is not None for verdict in verdicts)
-    assert np.isfinite(detector.threshold)
+    check_scores(run, system, run / "scores" / system, tmp_path / "m.harken")
+
+
+def test_trained_networks_of_several_seeds_and_machines_score_as_their_run(tmp_path: Path) -> None:
+    """The training has learned from a machine that is not scored, too."""
+    run = run_small(tmp_path, TRAINED, ["fan", "valve"], source=5, test=1)
+    with pytest.raises(HarkenError, match=r"several trainings.*--seed among 0, 1"):
+        package(run, "both")
+    check_scores(run, "both", run / "scores" / "both" / "seed_1", tmp_path / "both.harken", seed=1)
+    check_scores(run, "all", run / "scores" / "all", tmp_path / "all.harken")
 
 
 def test_what_cannot_be_packaged_is_refused(run: Path) -> None:

@@ -292,8 +292,16 @@ class Embedder:
         features = self.features(sound)
         if not self.more:
             return features
-        others = [embedder.analyse(source, name, sample_rate=sample_rate).embedding for embedder in self.more]
-        return replace(features, embedding=np.concatenate([features.embedding, *others]))
+        vectors, sounds = [features.embedding], {self.listening: sound}
+        with one_thread():
+            for embedder in self.more:
+                # Decoded and levelled once for all that listen alike.
+                if embedder.listening not in sounds:
+                    sounds[embedder.listening] = embedder.listen(source, sample_rate=sample_rate, name=name)
+                vectors.append(embedder.embed(sounds[embedder.listening].wave_CT))
+        embedding = np.concatenate(vectors)
+        _check_finite(embedding, sound.name)
+        return replace(features, embedding=embedding)
 
     def analyse_spectrogram(self, data: bytes, name: str | Path) -> ClipFeatures:
         """The bytes of a file of `write_spectrogram` -> `ClipFeatures`, without a sketch.
