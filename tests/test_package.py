@@ -74,7 +74,13 @@ def run_small(folder: Path, recipe: str, machines: list[str], source: int = 12, 
     """Folder of a run of the recipe on a small plant of these machines, of which the fan is scored."""
     plant, workspace = folder / "plant", Workspace(folder / "ws")
     simulate(
-        plant, machines=machines, train_source=source, train_target=2, test_per_condition=test, supplemental=0, seconds=1.0
+        plant,
+        machines=machines,
+        train_source=source,
+        train_target=2,
+        test_per_condition=test,
+        supplemental=0,
+        seconds=1.0,
     )
     for machine in machines[1:]:
         shutil.rmtree(next(plant.rglob(machine)) / "test")
