@@ -1,4 +1,4 @@
-"""harken export: a neural encoder -> one file that runs without torch."""
+"""harken export: a model, or a neural encoder -> what runs without torch."""
 
 from __future__ import annotations
 
@@ -16,22 +16,48 @@ class Format(StrEnum):
 
 
 def export(
-    encoder: Annotated[str, typer.Argument(help="A neural encoder that harken doctor lists.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)],
+    encoder: Annotated[
+        str,
+        typer.Argument(
+            help="A model, or a neural encoder that harken doctor lists.", metavar="MODEL", show_default=False
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model or file to write.", show_default=False)],
     format_: Annotated[Format, typer.Option("--format", help="Of the file.")] = Format.onnx,
     weights: Annotated[str | None, typer.Option(help="Encoder weights: a catalogue name or a file.")] = None,
     random: Annotated[bool, typer.Option("--random", help="Random weights, to try sizes and speed.")] = False,
-    seconds: Annotated[float, typer.Option(help="Length of the clips that the file takes.", min=0.01)] = 10.0,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="Length of the clips taken at once (default: as the model's, else 10).", min=0.01),
+    ] = None,
     any_length: Annotated[
         bool, typer.Option("--any-length", help="Take clips of any length, which few encoders allow.")
     ] = False,
     layer: Annotated[str | None, typer.Option(help="Encoder layer (default: the encoder's best).")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Round linear layers to 8 bits: smaller and faster.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="An encoder parameter, name=value.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print what the file says about itself as JSON.")] = False,
+    compare: Annotated[
+        list[Path] | None, typer.Option(help="Recordings that the model and the exported one are compared on.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
-    """Write an encoder, waveform in and features out, for ONNX Runtime; compared with torch before it is kept."""
+    """Write a model that needs no torch, for harken score; or one encoder as an ONNX file, waveform in, features out.
+
+    Networks are compared with torch before they are kept.
+    """
     from harken.core.errors import HarkenError
+
+    if Path(encoder, "manifest.json").is_file() or Path(encoder).suffix == ".harken":
+        if weights or random or any_length or layer or set_:
+            raise HarkenError(
+                "--weights, --random, --any-length, --layer and --set are of encoders, not of models",
+                next_step="Leave them out",
+            )
+        _export_model(Path(encoder), output, seconds, int8, compare or [], json)
+        return
+    if compare:
+        raise HarkenError("--compare is of models, not of encoders", next_step="Leave it out")
+    seconds = seconds or 10.0
     from harken.embeddings.embedder import weights_digest
     from harken.encoders import create_encoder, encoder_class
     from harken.encoders.checkpoints import weights_for
@@ -64,3 +90,44 @@ def export(
         f"differs from torch by {card.max_abs_diff:.2g} at most"
         + (f", cosine similarity {card.similarity:.5f} after rounding to 8 bits" if card.int8 else "")
     )
+
+
+def _export_model(
+    model: Path, output: Path, seconds: float | None, int8: bool, compare: list[Path], as_json: bool
+) -> None:
+    from harken.audio.suffixes import DEFAULT_SUFFIXES
+    from harken.core.errors import HarkenError
+    from harken.data.clips import find_recordings
+    from harken.export.model import NOTICEABLE, compare_scores, export_model
+    from harken.monitor.detector import Detector
+
+    if output.absolute() == model.absolute():
+        raise HarkenError("the model would be overwritten", file=output, next_step="Choose another --output")
+    files = find_recordings(compare, DEFAULT_SUFFIXES) if compare else []
+    detector = Detector.load(model)
+    made = export_model(detector, int8=int8, seconds=seconds)
+    made.detector.save(output)
+    size = sum(file.stat().st_size for file in output.iterdir())
+    say(f"{output}: {size / 2**20:.1f} MiB, needs no torch; {made.detector.notes[-1]}")
+    for card in made.cards:
+        if card.int8:
+            say(f"{card.encoder}: cosine similarity {card.similarity:.5f} after rounding to 8 bits")
+    if made.difference > NOTICEABLE and not files:
+        say("warning: scores may shift: measure it with --compare and recordings, or export without --int8")
+    gap = compare_scores(detector, made.detector, files) if files else None
+    if gap is not None:
+        say(
+            f"{gap.recordings} recordings scored by both: largest difference {gap.largest:.3g} "
+            f"(alarm above {detector.threshold:.4g}), {gap.decisions} decisions changed"
+        )
+    if as_json:
+        emit(
+            {
+                "model": str(output),
+                "bytes": size,
+                "vector_difference": made.difference,
+                "score_difference": None if gap is None else gap.largest,
+                "decisions_changed": None if gap is None else gap.decisions,
+                "encoders": [card.model_dump() for card in made.cards],
+            }
+        )

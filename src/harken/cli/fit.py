@@ -47,6 +47,9 @@ def fit(
         str | None, typer.Option(help="Regular expression whose first group in a file name is its state.")
     ] = None,
     store: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings for the next run.")] = None,
+    embed_weights: Annotated[
+        bool, typer.Option("--embed-weights", help="Copy large weights of the catalogue into the model.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(help="Processes (default: one a core).", min=1)] = None,
     formats: Annotated[
         Formats, typer.Option(help="default: WAV and FLAC; all: all libsndfile reads.")
@@ -74,7 +77,7 @@ def fit(
             all_formats=formats is Formats.all,
             progress=bar,
         )
-    found.save(output)
+    found.save(output, embed_weights=embed_weights)
     promised_beyond = found.calibration.extrapolated(found.rate)
     for aside in found.set_aside:
         say(f"set aside: {aside.path}: {aside.reason}")

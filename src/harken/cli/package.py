@@ -21,6 +21,9 @@ def package(
     workspace: Annotated[
         Path | None, typer.Option(help="Where the run's objects are (default: the run lies in it).", show_default=False)
     ] = None,
+    embed_weights: Annotated[
+        bool, typer.Option("--embed-weights", help="Copy large weights of the catalogue into the model.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(help="Processes (default: one per core).")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -40,7 +43,7 @@ def package(
             workers=workers,
             progress=bar,
         )
-    save_fitted(output, fitted, false_alarms)
+    save_fitted(output, fitted, false_alarms, embed_weights=embed_weights)
     for note in fitted.notes:
         say(f"note: {note}")
     say(f"packaged {system}, which learned from {len(fitted.training.names)} recordings: {output}")

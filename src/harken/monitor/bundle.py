@@ -25,17 +25,21 @@ import safetensors.numpy
 from harken.core.errors import BundleError
 from harken.core.files import temporary_beside, write_atomically
 
-SCHEMA = 1
+#: 2: bundles that name weights which are not in them; all others are of schema 1, as ever
+SCHEMA = 2
 _MANIFEST = "manifest.json"
 _MOST_MANIFEST_BYTES = 64 * 2**20
 
 Arrays = Mapping[str, np.ndarray]
 
 
-def write_bundle(path: str | Path, about: Mapping[str, Any], parts: Mapping[str, Arrays]) -> None:
+def write_bundle(
+    path: str | Path, about: Mapping[str, Any], parts: Mapping[str, Arrays], *, references: bool = False
+) -> None:
     """Write a bundle; one that is there already is replaced, anything else is left alone.
 
     about: JSON-able settings. parts: arrays by name, by part. The same content gives the same bytes.
+    references: whether the settings name weights that are not among the parts.
     Raises BundleError where `path` is something else than a bundle or cannot be written.
     """
     path = Path(path)
@@ -48,7 +52,7 @@ def write_bundle(path: str | Path, about: Mapping[str, Any], parts: Mapping[str,
         names[part] = f"{part}.{hashlib.sha256(data).hexdigest()[:12]}.safetensors"
         files[names[part]] = data
     manifest = {
-        "schema": SCHEMA,
+        "schema": 2 if references else 1,
         "parts": names,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         "about": dict(about),
@@ -156,7 +160,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             )
         manifest.pop("sha256")
         # Byte for byte, so that no flipped byte goes unseen, be it in white space.
-        if _manifest_bytes(manifest) != data or schema != SCHEMA:
+        if _manifest_bytes(manifest) != data or schema not in (1, 2):
             raise ValueError("its sha256 does not fit")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BundleError("is damaged", file=file, next_step=again) from None

@@ -136,10 +136,13 @@ class Detector:
         made.set_aside = list(fitted.set_aside)
         return made
 
-    def save(self, path: str | Path) -> None:
-        """Write the bundle: a directory, whole or not at all. Same detector, same bytes."""
+    def save(self, path: str | Path, *, embed_weights: bool = False) -> None:
+        """Write the bundle: a directory, whole or not at all. Same detector, same bytes.
+
+        embed_weights: copy large weights of the catalogue too, which are else named and read from the cache.
+        """
         fitted = Fitted(self.spec, self.weights, self.detector, self.calibration, self.training, self.notes)
-        save_fitted(path, fitted, self.false_alarms)
+        save_fitted(path, fitted, self.false_alarms, embed_weights=embed_weights)
 
     @classmethod
     def load(cls, path: str | Path) -> Detector:

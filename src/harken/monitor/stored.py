@@ -16,10 +16,14 @@ from harken.embeddings.embedder import EmbeddingSpec
 from harken.monitor.bundle import read_bundle, write_bundle
 from harken.monitor.fitted import Fitted
 from harken.monitor.normal_set import Training
+from harken.monitor.public_weights import public_arrays, without_public
 
 
-def save_fitted(path: str | Path, fitted: Fitted, false_alarms: str) -> None:
-    """Write the bundle: a directory, whole or not at all. The same content gives the same bytes."""
+def save_fitted(path: str | Path, fitted: Fitted, false_alarms: str, *, embed_weights: bool = False) -> None:
+    """Write the bundle: a directory, whole or not at all. The same content gives the same bytes.
+
+    embed_weights: copy large weights of the catalogue too, which are else named (`public_weights`).
+    """
     training = fitted.training
     widths = np.array([sketch.shape[1] for sketch in training.sketches_NBC], dtype=np.int64)
     parts: dict[str, dict[str, np.ndarray]] = {
@@ -33,8 +37,13 @@ def save_fitted(path: str | Path, fitted: Fitted, false_alarms: str) -> None:
             "seconds": training.seconds_N,
         },
     }
+    references: list[dict[str, str]] = []
     if fitted.weights is not None:
-        parts["encoder"] = dict(fitted.weights)
+        copied = dict(fitted.weights)
+        if not embed_weights:
+            copied, references = without_public(copied, grouped=bool(fitted.spec.more))
+        if copied:
+            parts["encoder"] = copied
     settings = {
         "harken": __version__,
         "spec": fitted.spec.model_dump(),
@@ -46,7 +55,9 @@ def save_fitted(path: str | Path, fitted: Fitted, false_alarms: str) -> None:
         "domains": list(training.domains),
         "notes": list(fitted.notes),
     }
-    write_bundle(path, settings, parts)
+    if references:
+        settings["public_weights"] = references
+    write_bundle(path, settings, parts, references=bool(references))
 
 
 def load_fitted(path: str | Path) -> tuple[Fitted, str]:
@@ -75,7 +86,10 @@ def load_fitted(path: str | Path) -> tuple[Fitted, str]:
             seconds_N=kept["seconds"],
         )
         calibration = Calibration(np.sort(training.scores_N), float(settings["effective_clips"]))
-        fitted = Fitted(spec, parts.get("encoder"), detector, calibration, training, tuple(settings["notes"]))
+        weights = dict(parts.get("encoder", {}))
+        for reference in settings.get("public_weights", []):
+            weights |= public_arrays(reference, path)
+        fitted = Fitted(spec, weights or None, detector, calibration, training, tuple(settings["notes"]))
         return fitted, settings["false_alarms"]
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
