@@ -85,7 +85,7 @@ def run_small(folder: Path, recipe: str, machines: list[str], source: int = 12, 
     for machine in machines[1:]:
         shutil.rmtree(next(plant.rglob(machine)) / "test")
     (folder / "recipe.yaml").write_text(recipe)
-    return run_recipe(load_recipe(str(folder / "recipe.yaml")), plant, workspace, workers=0).folder
+    return run_recipe(load_recipe(str(folder / "recipe.yaml")), plant, workspace, workers=1).folder
 
 
 def check_scores(run: Path, system: str, scores: Path, model: Path, seed: int | None = None) -> None:
