@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from harken.bench import estimate
+from harken.bench.devices import this_machine
 from harken.bench.recipe import list_recipes, load_recipe
 from harken.bench.run import load_clips
 from harken.bench.stages.train import TrainStage
@@ -89,9 +90,9 @@ def row(recipe: str, stage: str, data: Path, options: argparse.Namespace) -> str
     clips = [clip for clip in load_clips(data)[0] if clip.split != "test"]
     table = label_clips(clips, load_recipe(recipe).stages["labels"].parameters["policy"])
     counts = estimate.count_training(parameters.model, training, len(table), table.attribute_free_classes)
-    network, saved = estimate.training_memory_parts(counts, training)
+    network, saved = estimate.training_memory_parts(counts, training, this_machine(1))
     # CPU time does not decrease with threads.
-    seconds = estimate.step_work(counts, training).seconds(estimate.measured_speed(options.threads)) * options.threads
+    seconds = this_machine(options.threads).seconds(estimate.step_work(counts, training)) * options.threads
     sizes = f"{counts.parameters / 1e6:.1f} M ({counts.trainable / 1e6:.1f} M)"
     gib = [size / GIB for size in (done["network"], network, max(done["network"], done["saved"]), max(network, saved))]
     memory = " | ".join(f"{size:.1f}" for size in gib)

@@ -25,7 +25,8 @@ from harken.core.threads import torch_threads
 from harken.detection import create_detector, list_detectors
 from harken.detection.reconstruction import Reconstruction
 from harken.encoders.autoencoder import Autoencoder
-from harken.training.autoencoder import STACK, AutoencoderSettings, StackedFrames, train
+from harken.training.autoencoder import AutoencoderSettings, StackedFrames, train
+from harken.training.settings import STACK
 from shared_folder import shared_folder
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from conftest import SIZES
-from harken.bench import counting, estimate
-from harken.bench.expected import expected_clips, number_of
-from harken.bench.plan import make_plan, passed
+from harken.bench import counting, devices, estimate
+from harken.bench.costs import passed
+from harken.bench.expected import expected_clips, expected_seconds, number_of
+from harken.bench.plan import make_plan
 from harken.bench.recipe import list_recipes, load_recipe
 from harken.cli.main import app
 from harken.cli.plan import duration
@@ -40,6 +41,12 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stages(plan: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     return [row for row in plan["stages"] if row["kind"] == kind]
+
+
+def on_gpu(row: dict[str, Any]) -> list[float]:
+    """Memory, and seconds by precision, of a stage on the GPU that is planned for by default."""
+    gpu = row["devices"]["h200"]
+    return [gpu["memory"], *gpu["seconds"].values()]
 
 
 @pytest.fixture
@@ -70,7 +77,7 @@ def test_plans_are_complete_without_data_and_weights(name: str) -> None:
         assert row["classes"] > 1
         assert row["steps"] >= 1
         assert row["tasks"] == len(recipe.seeds)
-        assert min(row["seconds"], row["memory"], row["h200_memory"], *row["h200_seconds"].values()) > 0
+        assert min(row["seconds"], row["memory"], *on_gpu(row)) > 0
     assert all(row["steps"] > 1 and row["seconds"] > 0 for row in stages(plan, "autoencoder"))
     assert all(row["clips"] > 0 and row["seconds"] > 0 for row in stages(plan, "embed_trained"))
     assert plan["total"]["remaining_seconds"] == plan["total"]["seconds"] > 0
@@ -253,6 +260,103 @@ def test_without_torch_a_plan_has_no_times() -> None:
     assert "19,520 steps" in done.stdout
     assert "not estimated" in done.stdout
     assert "harken[torch]" in done.stderr
+
+
+# --- devices and stages
+
+
+def test_plans_are_for_the_device_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = load_recipe("finetune", profile="tiny", changes={**SMALL, "stages.labels.years": [2025]})
+    times = {
+        name: make_plan(recipe, None, None, device=name)["total"]["devices"][name]["seconds"]["recipe"]
+        for name in devices.list_devices()
+    }
+    # The same peak in fp32, with less bandwidth.
+    assert times["h100"] > times["h200"] > 0
+    app(args=["plan", "finetune", "--profile", "tiny", "--device", "h100"], standalone_mode=False)
+    shown = capsys.readouterr().out
+    assert "on one H100" in shown
+    assert "3.35 TB/s" in shown
+    assert "H200" not in shown
+    with pytest.raises(HarkenError, match="no device 'h20'") as caught:
+        make_plan(recipe, None, None, device="h20")
+    assert "h200" in str(caught.value)
+
+
+def test_times_are_shown_of_precisions_that_can_be_set() -> None:
+    changes = {**SMALL, "stages.labels.years": [2025]}
+    plan = make_plan(load_recipe("finetune", profile="tiny", changes=changes), None, None)
+    (row,) = stages(plan, "train")
+    shown = set(row["devices"]["h200"]["seconds"]) - {"recipe"}
+    assert shown == {"fp32", "tf32", "bf16"}
+    for precision in shown:
+        TrainingSpec.model_validate({"steps": 1, "precision": precision})
+    for row in stages(plan, "embed_trained"):
+        assert set(row["devices"]["h200"]["seconds"]) == {"recipe", "fp32"}
+    # Of the whole run, embeddings stay in fp32 beside a training in bf16.
+    changes["stages.train.training.precision"] = "bf16"
+    changed = make_plan(load_recipe("finetune", profile="tiny", changes=changes), None, None)
+    times = [one["total"]["devices"]["h200"]["seconds"] for one in (plan, changed)]
+    assert times[1]["recipe"] == times[0]["bf16"]
+
+
+def test_frozen_encoders_are_shown_in_fp32_only(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan(load_recipe("genrep", profile="tiny", changes={"score_years": [2025]}), None, None)
+    rows = [row["devices"]["h200"] for row in stages(plan, "embed")]
+    assert {name for row in rows for name in row["seconds"]} == {"recipe", "fp32"}
+    app(args=["plan", "genrep", "--profile", "tiny", "--set", "score_years=[2025]"], standalone_mode=False)
+    shown = capsys.readouterr().out
+    assert "on one H200" in shown
+    assert "with bf16" not in shown
+
+
+@pytest.mark.parametrize("config", [{}, {"n_mels": 32}, {"hop": 256}])
+def test_the_cost_of_the_baseline_follows_its_frames(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def seconds(inputs: int, batch: int) -> float:
+        asked.append((inputs, batch))
+        return 1e-3
+
+    monkeypatch.setattr(estimate, "autoencoder_step_seconds", seconds)
+    recipe = load_recipe("baseline_ae", changes={"score_years": [2025], "stages.frames.config": config})
+    plan = make_plan(recipe, None, None, machines=["ToyRCCar"])
+    assert set(asked) == {(5 * config.get("n_mels", 128), 256)}
+    (row,) = stages(plan, "autoencoder")
+    # Centred frames, five of which are a vector; a tenth is held out.
+    samples = int(16_000 * expected_seconds(2025, "ToyRCCar"))
+    vectors = 1000 * (samples // config.get("hop", 512) + 1 - 4)
+    assert row["steps"] == 100 * -(-9 * vectors // 2560)
+    assert row["seconds"] > 0
+
+
+def test_a_custom_stage_without_costs_is_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "quiet.py"
+    file.write_text(
+        "from harken.bench.stages import Stage\n"
+        "from harken.bench.stages.concatenate import ConcatenateStage\n"
+        "class Quiet(ConcatenateStage):\n"
+        "    cost = Stage.cost\n"
+    )
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "name: quiet\ntitle: Quiet\nsummary: none\nreference: none\nseeds: [0]\n"
+        "stages:\n"
+        "  embed: {use: embed, encoder: spectral}\n"
+        f"  quiet: {{use: '{file}:Quiet', from: embed}}\n"
+        "  nearest: {use: detect, from: quiet, detector: knn}\n"
+        "systems: {nearest: nearest}\n"
+    )
+    plan = make_plan(load_recipe(str(recipe), changes={"score_years": [2025]}), None, None)
+    rows = {row["stage"]: row for row in plan["stages"]}
+    assert rows["quiet"]["seconds"] is None
+    assert [rows[name]["unknown"] for name in ("embed", "quiet", "nearest")] == [False, True, False]
+    assert plan["total"]["unknown"] == ["quiet"]
+    assert plan["total"]["seconds"] == rows["embed"]["seconds"] > 0
+    app(args=["plan", str(recipe), "--set", "score_years=[2025]"], standalone_mode=False)
+    shown = capsys.readouterr().out
+    assert next(line for line in shown.splitlines() if line.startswith("quiet ")).split()[4] == "unknown"
+    assert "on this machine, without quiet, unknown" in shown
 
 
 def test_durations_are_readable() -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harken.bench import estimate, work
-from harken.bench.expected import classes_are_whole, expected_clips, expected_seconds, number_of
+from harken.bench import estimate
+from harken.bench.costs import Cost, PlannedStage
+from harken.bench.devices import DEFAULT, Device, machine_memory, this_machine
+from harken.bench.devices import device as device_of
+from harken.bench.expected import expected_clips, number_of
 from harken.bench.graph import Task, Tests, Unit, make_common, make_tasks, make_units
 from harken.bench.recipe import Recipe, StageEntry
 from harken.bench.run import load_clips
@@ -22,46 +22,30 @@ from harken.bench.workspace import Object, Workspace
 from harken.core.errors import HarkenError
 from harken.data import catalog
 from harken.data.clips import Clip
-from harken.data.labels import UNUSED, ClassTable, label_clips
-from harken.training.settings import TrainingSpec, held_out_clips
+from harken.data.labels import ClassTable, label_clips
 
-_PRECISIONS = ("fp32", "tf32", "bf16")
 _SPLITS = ("train", "test", "supplemental")
 
 
-@dataclass
-class _Cost:
-    """Of one stage. seconds: of each of its tasks on this machine, on one thread but for trainings; h200: the same by
-    precision. memory, h200_memory: bytes at the peak. about: what is told of it."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    h200: dict[str, dict[str, float]] = field(default_factory=dict)
-    memory: float | None = None
-    h200_memory: float | None = None
-    about: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Passed:
-    """What a training goes through: clips with a class (or a second label), those trained on and held out, steps."""
-
-    usable: int
-    trained: int
-    held_out: int
-    steps: int
-    evaluations: int
-
-
 def make_plan(
-    recipe: Recipe, data: Path | None, workspace: Path | None, *, machines: Collection[str] | None = None
+    recipe: Recipe,
+    data: Path | None,
+    workspace: Path | None,
+    *,
+    machines: Collection[str] | None = None,
+    device: str = DEFAULT,
 ) -> dict[str, Any]:
     """Stages with the number of their tasks and of those whose files are there (None without a workspace), classes,
     steps, time and memory; units with their clips; totals; and what is missing. Complete also without data, by the
     clips that the catalogue knows (`expected`), and without weights; without torch, times and memory are None.
 
-    Times are seconds, memory is bytes; those of `h200` rest on assumptions (`work.H200_UTILISATION`), by precision
-    (`recipe`: that of the recipe), and are None for stages that use no GPU.
+    Times are seconds, memory is bytes. Those of `devices` rest on assumptions (see `Device`), by precision (`recipe`:
+    that of the recipe; others where the stage can be set to them), and are None for stages that use no GPU. `unknown`:
+    stages whose kind does not say what it costs, or that could not be counted; they are in no total.
+
+    Raises HarkenError for an unknown device.
     """
+    chosen = device_of(device)
     missing: list[str] = []
     clips, expected = _clips(recipe, data, missing)
     units: list[Unit] = []
@@ -80,22 +64,23 @@ def make_plan(
     if reason is not None:
         missing.append(reason)
     tables = _tables(recipe, common, missing)
-    costs = {
-        name: _cost(recipe, name, [task for task in tasks.values() if task.stage == name], tables, expected, missing)
-        for name in recipe.stages
-    }
-    stages = [
-        _row(name, entry, [task for task in tasks.values() if task.stage == name], there, workspace, costs[name])
-        for name, entry in recipe.stages.items()
-    ]
+    by_stage: dict[str, list[Task]] = {name: [] for name in recipe.stages}
+    for task in tasks.values():
+        by_stage[task.stage].append(task)
+    planned = _planned(recipe, by_stage, tables, expected, chosen)
+    stages = []
+    for name, entry in recipe.stages.items():
+        cost = _cost(name, entry, planned[name], missing)
+        stages.append(_row(name, entry, by_stage[name], there, workspace, cost, chosen))
     return {
         "recipe": recipe.name,
         "expected": expected,
+        "device": chosen.name,
         "seeds": list(recipe.seeds),
         "stages": stages,
         "units": [_told(unit) for unit in units],
-        "total": _total(stages),
-        "assumptions": [] if reason is not None else _assumptions(stages, expected),
+        "total": _total(stages, chosen),
+        "assumptions": [] if reason is not None else _assumptions(stages, expected, chosen),
         "missing": missing,
     }
 
@@ -232,223 +217,46 @@ def _tables(recipe: Recipe, common: Mapping[Tests, Unit] | None, missing: list[s
     return found
 
 
-def passed(training: TrainingSpec, clips: Sequence[Clip], table: ClassTable) -> Passed:
-    """What `training.loop.train` makes of these settings on one device."""
-    second = any(loss.target == "mixture" for loss in training.losses) and table.mixture_of is not None
-    counts: Counter[int] = Counter()
-    for clip in clips:
-        label = table.class_of.get(clip.clip_id)
-        if label is None or clip.split == "test":
-            continue
-        if label != UNUSED or (second and (table.mixture_of or {})[clip.clip_id] != UNUSED):
-            counts[label] += number_of([clip])
-    held = sum(held_out_clips(count, training.held_out) for label, count in counts.items() if label != UNUSED)
-    usable = sum(counts.values())
-    trained = usable - held
-    size = max(1, min(training.batch, trained))
-    steps = training.steps_of(trained // size)
-    return Passed(usable, trained, held, steps, math.ceil(steps / training.evaluate_every))
-
-
 # ------------------------------------------------------------ costs
 
 
-def _cost(
+def _planned(
     recipe: Recipe,
-    name: str,
-    tasks: Sequence[Task],
+    tasks: Mapping[str, Sequence[Task]],
     tables: Mapping[str, ClassTable],
     expected: bool,
-    missing: list[str],
-) -> _Cost:
-    entry = recipe.stages[name]
-    cost = _Cost()
+    device: Device,
+) -> dict[str, PlannedStage]:
+    """What each stage is asked about."""
+    planned: dict[str, PlannedStage] = {}
+
+    def plan(name: str) -> PlannedStage:
+        if name not in planned:
+            entry = recipe.stages[name]
+            planned[name] = PlannedStage(
+                parameters=stage_class(entry.use).Parameters.model_validate(entry.parameters),
+                clips=tuple(task.unit.clips for task in tasks[name]),
+                inputs={key: tuple(map(plan, sources)) for key, sources in recipe.inputs_of(name).items()},
+                classes=tables.get(name),
+                expected=expected,
+                device=device,
+            )
+        return planned[name]
+
+    for name in recipe.stages:
+        plan(name)
+    return planned
+
+
+def _cost(name: str, entry: StageEntry, planned: PlannedStage, missing: list[str]) -> Cost | None:
+    """None where the stage cannot say."""
     try:
-        if entry.use == "labels" and name in tables:
-            table = tables[name]
-            years = {clip.year for task in tasks for clip in task.unit.clips if clip.year is not None}
-            used = number_of(clip for clip in tasks[0].unit.clips if table.class_of.get(clip.clip_id, UNUSED) != UNUSED)
-            cost.about = {"classes": len(table), "attribute_free": len(table.attribute_free_classes), "clips": used}
-            named = entry.parameters.get("years")
-            if expected and not classes_are_whole(named or years):
-                cost.about["at_least"] = True
-        elif entry.use == "train":
-            _train_cost(entry, tasks, tables.get(recipe.inputs_of(name)["labels"][0]), cost)
-        elif entry.use == "embed_trained":
-            _embed_trained_cost(recipe.inputs_of(name)["model"][0], tables, recipe, tasks, expected, cost)
-        elif entry.use == "embed":
-            _embed_cost(entry, tasks, expected, cost)
-        elif entry.use == "frames":
-            _frames_cost(entry, tasks, expected, cost)
-        elif entry.use == "autoencoder":
-            _autoencoder_cost(recipe, name, tasks, expected, cost)
+        return stage_class(entry.use).cost(planned.parameters, planned)
     except HarkenError as error:
         text = f"stage {name}: {error}"
         if text not in missing:
             missing.append(text)
-    return cost
-
-
-def _train_cost(entry: StageEntry, tasks: Sequence[Task], table: ClassTable | None, cost: _Cost) -> None:
-    settings: Any = TrainStage.Parameters.model_validate(entry.parameters)
-    training: TrainingSpec = settings.training
-    if table is None or not tasks:
-        return
-    clips = tasks[0].unit.clips
-    done = passed(training, clips, table)
-    cost.about = {
-        "classes": len(table), "clips": done.trained, "held_out": done.held_out, "steps": done.steps,
-        "batch": training.batch, "accumulation": training.accumulation,
-    }  # fmt: skip
-    if estimate.why_not() is not None:
-        return
-    counts = estimate.count_training(settings.model, training, len(table), table.attribute_free_classes)
-    step = estimate.step_work(counts, training)
-    looked_at = done.held_out
-    if training.choose == "dev":
-        looked_at += number_of(clip for clip in clips if clip.split in ("train", "test") and clip.kind == "machine")
-    whole = step * done.steps + counts.forward * (looked_at * done.evaluations)
-    speed = estimate.measured_speed(settings.threads)
-    cost.memory, cost.h200_memory = estimate.training_memory(counts, training)
-    cost.about |= {
-        "network_parameters": counts.parameters, "learned_parameters": counts.trainable, "threads": settings.threads,
-        "step_flops": step.flops, "step_seconds": step.seconds(speed), "precision": training.precision,
-    }  # fmt: skip
-    for task in tasks:
-        cost.seconds[task.name] = whole.seconds(speed)
-        cost.h200[task.name] = _h200(whole, training.precision)
-
-
-def _h200(whole: work.Work, precision: str) -> dict[str, float]:
-    told = {one: whole.h200_seconds(one) for one in _PRECISIONS}
-    return {"recipe": whole.h200_seconds(precision), **told}
-
-
-def _embed_trained_cost(
-    source: str,
-    tables: Mapping[str, ClassTable],
-    recipe: Recipe,
-    tasks: Sequence[Task],
-    expected: bool,
-    cost: _Cost,
-) -> None:
-    settings: Any = TrainStage.Parameters.model_validate(recipe.stages[source].parameters)
-    cost.about = {"clips": sum(number_of(task.unit.clips) for task in tasks)}
-    table = tables.get(recipe.inputs_of(source)["labels"][0])
-    if estimate.why_not() is not None or table is None:
-        return
-    training = settings.training
-    counts = estimate.count_training(settings.model, training, len(table), table.attribute_free_classes)
-    _embedding(tasks, counts, training.precision, expected, cost, lambda s: float(math.ceil(s / training.seconds)))
-
-
-def _embed_cost(entry: StageEntry, tasks: Sequence[Task], expected: bool, cost: _Cost) -> None:
-    from harken.encoders import encoder_class, tiny_config
-    from harken.weights.catalog import catalog as checkpoints
-
-    settings: Any = stage_class("embed").Parameters.model_validate(entry.parameters)
-    cost.about = {"clips": sum(number_of(task.unit.clips) for task in tasks)}
-    if settings.encoder not in ("spectral", "log_mel") and estimate.why_not() is not None:
-        return
-    if not encoder_class(settings.encoder).needs_weights:
-        each = estimate.front_end_seconds(settings.encoder, json.dumps(settings.config))
-        _front_end(tasks, each, expected, cost)
-        return
-    config = tiny_config(settings.encoder) if settings.size == "tiny" else {}
-    if settings.size == "full":
-        known = [one.name for one in checkpoints() if one.encoder == settings.encoder]
-        name = settings.weights or (known[0] if known else "")
-        config = estimate.published_config(settings.encoder, name)
-    config.pop("seed", None)
-    # Of several microphones, each passes.
-    counts = estimate.count_encoder(settings.encoder, {**config, **settings.config})
-    _embedding(tasks, counts, "fp32", expected, cost, lambda seconds: seconds / 10.0, settings.microphones == "all")
-
-
-def _embedding(
-    tasks: Sequence[Task],
-    counts: work.Counts,
-    precision: str,
-    expected: bool,
-    cost: _Cost,
-    passes: Any,
-    channels: bool = False,
-) -> None:
-    """Clips through a network, one by one on one thread. passes: seconds of a clip -> how often its work is done."""
-    speed = estimate.measured_speed(1)
-    each = counts.forward.seconds(speed)
-    cost.memory, cost.h200_memory = estimate.embedding_memory(counts)
-    cost.about |= {"network_parameters": counts.parameters, "clip_flops": counts.forward.flops}
-    for task in tasks:
-        times = passes(_seconds(task.unit, expected)) * (_channels(task.unit) if channels else 1)
-        count = number_of(task.unit.clips)
-        cost.seconds[task.name] = count * times * each
-        one = _h200(counts.forward, precision)
-        cost.h200[task.name] = {name: count * max(times * value, work.H200_CLIP_SECONDS) for name, value in one.items()}
-
-
-def _frames_cost(entry: StageEntry, tasks: Sequence[Task], expected: bool, cost: _Cost) -> None:
-    settings: Any = stage_class("frames").Parameters.model_validate(entry.parameters)
-    cost.about = {"clips": sum(number_of(task.unit.clips) for task in tasks)}
-    _front_end(tasks, estimate.front_end_seconds(settings.encoder, json.dumps(settings.config)), expected, cost)
-
-
-def _front_end(tasks: Sequence[Task], each: float, expected: bool, cost: _Cost) -> None:
-    for task in tasks:
-        seconds = number_of(task.unit.clips) * each * _seconds(task.unit, expected) / 10
-        cost.seconds[task.name] = seconds
-
-
-def _autoencoder_cost(recipe: Recipe, name: str, tasks: Sequence[Task], expected: bool, cost: _Cost) -> None:
-    settings: Any = stage_class("autoencoder").Parameters.model_validate(recipe.stages[name].parameters)
-    frames = recipe.stages[recipe.inputs_of(name)["frames"][0]].parameters.get("config", {})
-    hop, bands = int(frames.get("hop", 512)), int(frames.get("mels", 128))
-    each = None if estimate.why_not() is not None else estimate.autoencoder_step_seconds(5 * bands, settings.batch)
-    total = 0
-    for task in tasks:
-        clips = number_of(clip for clip in task.unit.clips if clip.split == "train" and clip.kind == "machine")
-        vectors = clips * max(1, int(_seconds(task.unit, expected) * 16_000 / hop) - 3)
-        steps = settings.epochs * math.ceil(0.9 * vectors / settings.batch)
-        total += steps
-        if each is not None:
-            # The held-out tenth passes without gradients.
-            cost.seconds[task.name] = 1.05 * steps * each
-            held = 4.0 * vectors * bands
-            cost.memory = max(cost.memory or 0.0, estimate.RUNTIME_BYTES + 2 * held)
-    cost.about = {"steps": total, "batch": settings.batch, "accumulation": 1, "classes": None}
-
-
-_LENGTHS: dict[str, tuple[float, int]] = {}
-
-
-def _form(unit: Unit) -> tuple[float, int] | None:
-    """Seconds and channels of the unit's first recording that can be opened: a machine's are alike."""
-    for clip in unit.clips[:3]:
-        key = str(clip.path)
-        if key not in _LENGTHS:
-            import soundfile
-
-            try:
-                info = soundfile.info(key)
-            except (OSError, soundfile.LibsndfileError):
-                continue
-            _LENGTHS[key] = (info.frames / info.samplerate, info.channels)
-        return _LENGTHS[key]
-    return None
-
-
-def _seconds(unit: Unit, expected: bool) -> float:
-    first = unit.clips[0]
-    found = None if expected else _form(unit)
-    return found[0] if found is not None else expected_seconds(first.year, first.machine)
-
-
-def _channels(unit: Unit) -> int:
-    first = unit.clips[0]
-    found = _form(unit)
-    if found is not None:
-        return found[1]
-    return len(catalog.year(first.year).channels) if first.year in catalog.years() and first.year else 1
+        return None
 
 
 # ------------------------------------------------------------ what is told
@@ -460,17 +268,20 @@ def _row(
     tasks: Sequence[Task],
     there: Mapping[str, Object],
     workspace: Path | None,
-    cost: _Cost,
+    cost: Cost | None,
+    device: Device,
 ) -> dict[str, Any]:
     # Trainings have all processes to themselves, other stages run beside each other.
     beside = 1 if entry.use == "train" else len(os.sched_getaffinity(0))
-    left = [task.name for task in tasks if task.name not in there]
-
-    def on_h200(names: Sequence[str]) -> dict[str, float] | None:
-        if not cost.h200:
-            return None
-        return {one: sum(cost.h200[task][one] for task in names) for one in ("recipe", *_PRECISIONS)}
-
+    known = cost if cost is not None else Cost()
+    left = [row for row, task in enumerate(tasks) if task.name not in there]
+    on_device = None
+    if known.device_seconds:
+        on_device = {
+            "seconds": _sums(known.device_seconds),
+            "remaining_seconds": _sums(known.device_seconds, left),
+            "memory": known.device_memory,
+        }
     return {
         "stage": name,
         "kind": entry.use,
@@ -478,14 +289,19 @@ def _row(
         "parameters": entry.parameters,
         "tasks": len(tasks),
         "cached": None if workspace is None else sum(task.name in there for task in tasks),
-        **cost.about,
-        "seconds": sum(cost.seconds.values()) / beside if cost.seconds else None,
-        "remaining_seconds": sum(cost.seconds[one] for one in left) / beside if cost.seconds else None,
-        "memory": None if cost.memory is None else cost.memory * beside,
-        "h200_seconds": on_h200([task.name for task in tasks]),
-        "h200_remaining_seconds": on_h200(left),
-        "h200_memory": cost.h200_memory,
+        **known.details,
+        "unknown": cost is None,
+        "seconds": sum(known.seconds) / beside if known.seconds else None,
+        "remaining_seconds": sum(known.seconds[row] for row in left) / beside if known.seconds else None,
+        "memory": None if known.memory is None else known.memory * beside,
+        "devices": {device.name: on_device},
     }
+
+
+def _sums(times: Sequence[Mapping[str, float]], rows: Sequence[int] | None = None) -> dict[str, float]:
+    """By precision, of these rows or all; every row has the same ones."""
+    chosen = range(len(times)) if rows is None else rows
+    return {precision: sum(times[row][precision] for row in chosen) for precision in times[0]}
 
 
 def _told(unit: Unit) -> dict[str, Any]:
@@ -493,42 +309,50 @@ def _told(unit: Unit) -> dict[str, Any]:
     return {"set": unit.set, "machine": unit.machine, **splits}
 
 
-def _total(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Sums of times, highest memory; None where nothing could be estimated."""
+def _total(stages: Sequence[Mapping[str, Any]], device: Device) -> dict[str, Any]:
+    """Sums of times, highest memory; None where nothing could be estimated. unknown: stages that are not among them."""
     counted = [row for row in stages if row["seconds"] is not None]
-    here = estimate.machine_memory()
-
-    def on_h200(key: str) -> dict[str, float] | None:
-        rows = [row[key] for row in counted if row[key] is not None]
-        return {one: sum(row[one] for row in rows) for one in ("recipe", *_PRECISIONS)} if rows else None
-
     memory = max((row["memory"] for row in stages if row["memory"] is not None), default=None)
-    gpu = max((row["h200_memory"] for row in stages if row["h200_memory"] is not None), default=None)
+    here = machine_memory()
+    on_device = [row["devices"][device.name] for row in stages if row["devices"][device.name] is not None]
+    held = max((row["memory"] for row in on_device if row["memory"] is not None), default=None)
     return {
         "seconds": sum(row["seconds"] for row in counted) if counted else None,
         "remaining_seconds": sum(row["remaining_seconds"] for row in counted) if counted else None,
-        "h200_seconds": on_h200("h200_seconds"),
-        "h200_remaining_seconds": on_h200("h200_remaining_seconds"),
         "memory": memory,
         "machine_memory": here,
         "fits": None if memory is None or here is None else memory <= here,
-        "h200_memory": gpu,
-        "h200_fits": None if gpu is None else gpu <= work.H200_MEMORY,
+        "unknown": [row["stage"] for row in stages if row["unknown"]],
+        "devices": {
+            device.name: {
+                "seconds": _by_precision([row["seconds"] for row in on_device]),
+                "remaining_seconds": _by_precision([row["remaining_seconds"] for row in on_device]),
+                "memory": held,
+                "device_memory": device.memory,
+                "fits": None if held is None or device.memory is None else held <= device.memory,
+            }
+            if on_device
+            else None
+        },
     }
 
 
-def _assumptions(stages: Sequence[Mapping[str, Any]], expected: bool) -> list[str]:
-    threads = max((row.get("threads") or 1 for row in stages), default=1)
-    speed = estimate.measured_speed(threads)
-    used = {name: f"{value / 1e12:.0f}" for name, value in work.H200_FLOPS.items()}
+def _by_precision(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Sums by the precisions that any of them can be set to; those that cannot stay in what they compute in."""
+    precisions = dict.fromkeys(name for row in rows for name in row)
+    return {name: sum(row.get(name, row["recipe"]) for row in rows) for name in precisions}
+
+
+def _assumptions(stages: Sequence[Mapping[str, Any]], expected: bool, device: Device) -> list[str]:
+    here = this_machine(max((row.get("threads") or 1 for row in stages), default=1))
+    peaks = {name: f"{value / 1e12:.0f}" for name, value in device.flops.items()}
     told = [
-        f"this machine: {speed.flops / 1e9:.0f} GFLOP/s in fp32 on {speed.threads} thread"
-        f"{'s' * (speed.threads > 1)}, as a recipe trains, measured just now; products at "
-        f"{work.CPU_UTILISATION:.0%} of it",
-        f"H200: assumed, none was measured: {work.H200_UTILISATION:.0%} of the published {used['fp32']} (fp32, "
-        f"which torch takes unless told otherwise), {used['tf32']} (tf32), {used['bf16']} (bf16) TFLOP/s and 4.8 TB/s; "
-        f"embedding {work.H200_CLIP_SECONDS * 1000:.0f} ms a clip at least; reading clips fast enough is left out",
-        "detectors, combinations and labels take seconds a machine and are left out",
+        f"this machine: {here.flops['fp32'] / 1e9:.0f} GFLOP/s in fp32 on {here.threads} thread"
+        f"{'s' * (here.threads > 1)}, as a recipe trains, measured just now; products at {here.utilisation:.0%} of it",
+        f"{device.title}: assumed, none was measured: {device.utilisation:.0%} of the published {peaks['fp32']} "
+        f"(fp32), {peaks['tf32']} (tf32), {peaks['bf16']} (bf16) TFLOP/s and {device.bandwidth / 1e12:g} TB/s; "
+        f"embedding {device.clip_seconds * 1000:.0f} ms per clip at least; reading clips fast enough is left out",
+        "detectors, combinations and labels take seconds per machine and are left out",
     ]
     if expected:
         told.append("expected clips: numbers and lengths as published, not of data; classes at least, where marked >=")

@@ -23,6 +23,7 @@ def plan(
     profile: Profile = "full",
     machines: Machines = None,
     set_: Set = None,
+    device: Annotated[str, typer.Option(help="A GPU to estimate for: h100 or h200.")] = "h200",
     json: Json = False,
 ) -> None:
     """What a run would do and cost: stages, clips, classes, steps, time, memory; what is there, what is missing."""
@@ -30,7 +31,7 @@ def plan(
     from harken.bench.recipe import load_recipe
 
     chosen = load_recipe(recipe, profile=profile, changes=key_values(set_ or []))
-    told = make_plan(chosen, data, workspace, machines=machine_names(machines))
+    told = make_plan(chosen, data, workspace, machines=machine_names(machines), device=device)
     if json:
         emit(told)
         return
@@ -45,12 +46,14 @@ def _stages(told: Mapping[str, Any]) -> Iterator[str]:
     rows = _grouped(told["stages"])
     name = max(len("stage"), *(len(row["stage"]) for row in rows))
     kind = max(len("kind"), *(len(row["kind"]) for row in rows))
+    device = told["device"]
     yield (f"{'stage':<{name}} {'kind':<{kind}} {'tasks':>6} {'there':>6} {'this machine':>13} {'memory':>9} "
-           f"{'H200':>11} {'memory':>9}  what")  # fmt: skip
+           f"{device.upper():>11} {'memory':>9}  what")  # fmt: skip
     for row in rows:
         there = "-" if row["cached"] is None else str(row["cached"])
-        h200 = None if row["h200_seconds"] is None else row["h200_seconds"]["recipe"]
-        costs = (duration(row["seconds"]), _gib(row["memory"]), duration(h200), _gib(row["h200_memory"]))
+        gpu = row["devices"][device] or {"seconds": {"recipe": None}, "memory": None}
+        here = "unknown" if row["unknown"] else duration(row["seconds"])
+        costs = (here, _gib(row["memory"]), duration(gpu["seconds"]["recipe"]), _gib(gpu["memory"]))
         told_costs = "{:>13} {:>9} {:>11} {:>9}".format(*costs)
         begin = f"{row['stage']:<{name}} {row['kind']:<{kind}} {row['tasks']:>6} {there:>6}"
         yield f"{begin} {told_costs}  {_what(row, told['expected'])}".rstrip()
@@ -73,15 +76,22 @@ def _together(group: list[dict[str, Any]]) -> dict[str, Any]:
         values = [row[key] for row in group if row.get(key) is not None]
         return sum(values) if values else None
 
-    memory = {key: max((row[key] for row in group if row[key] is not None), default=None)
-              for key in ("memory", "h200_memory")}  # fmt: skip
-    h200 = [row["h200_seconds"]["recipe"] for row in group if row["h200_seconds"] is not None]
+    def devices() -> dict[str, Any]:
+        together: dict[str, Any] = {}
+        for name in group[0]["devices"]:
+            rows = [row["devices"][name] for row in group if row["devices"][name] is not None]
+            memory = max((row["memory"] for row in rows if row["memory"] is not None), default=None)
+            seconds = {"recipe": sum(row["seconds"]["recipe"] for row in rows)}
+            together[name] = {"seconds": seconds, "memory": memory} if rows else None
+        return together
+
     return {
         **group[0],
-        **memory,
+        "memory": max((row["memory"] for row in group if row["memory"] is not None), default=None),
         "stage": f"{len(group)} x {group[0]['stage']} ...",
         "reads": [],
-        "h200_seconds": {"recipe": sum(h200)} if h200 else None,
+        "unknown": any(row["unknown"] for row in group),
+        "devices": devices(),
         **{key: total(key) for key in ("tasks", "cached", "seconds", "clips")},
     }
 
@@ -148,31 +158,34 @@ def _units(told: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _total(told: Mapping[str, Any]) -> Iterator[str]:
-    total = told["total"]
+    total, device = told["total"], told["device"]
+    without = f", without {', '.join(total['unknown'])}, unknown" if total["unknown"] else ""
     if total["seconds"] is None:
-        yield "time and memory: not estimated"
+        yield f"time and memory: not estimated{without}"
         return
-    left = (
-        ""
-        if total["remaining_seconds"] == total["seconds"]
-        else f", of which {duration(total['remaining_seconds'])} remain"
-    )
     fits = {True: "fits", False: "does not fit", None: "?"}
-    yield f"in all: {duration(total['seconds'])} on this machine{left}"
+    yield f"in all: {duration(total['seconds'])} on this machine{_remaining(total)}{without}"
     if total["memory"] is not None:
         yield (f"        {_gib(total['memory'])} at the peak of {_gib(total['machine_memory'])}: "
                f"{fits[total['fits']]}")  # fmt: skip
-    if total["h200_seconds"] is None:
-        yield "        no stage uses a GPU"
-    h200, remaining = total["h200_seconds"], total["h200_remaining_seconds"]
-    if h200 is not None:
-        left = "" if remaining == h200 else f", of which {duration(remaining['recipe'])} remain"
-        yield (f"        {duration(h200['recipe'])} on one H200{left} (with tf32 {duration(h200['tf32'])}, "
-               f"with bf16 {duration(h200['bf16'])})")  # fmt: skip
-    if total["h200_memory"] is not None:
-        yield f"        {_gib(total['h200_memory'])} of its 141 GB: {fits[total['h200_fits']]}"
+    gpu = total["devices"][device]
+    if gpu is None:
+        yield f"        no {'other ' * bool(total['unknown'])}stage uses a GPU"
+    else:
+        seconds, remaining = gpu["seconds"], gpu["remaining_seconds"]
+        left = "" if remaining == seconds else f", of which {duration(remaining['recipe'])} remain"
+        others = [f"with {name} {duration(seconds[name])}" for name in ("tf32", "bf16") if name in seconds]
+        other = f" ({', '.join(others)})" if others else ""
+        yield f"        {duration(seconds['recipe'])} on one {device.upper()}{left}{other}{without}"
+        if gpu["memory"] is not None:
+            yield f"        {_gib(gpu['memory'])} of its {gpu['device_memory'] / 1e9:.0f} GB: {fits[gpu['fits']]}"
     for text in told["assumptions"]:
         yield f"        {text}"
+
+
+def _remaining(total: Mapping[str, Any]) -> str:
+    same = total["remaining_seconds"] == total["seconds"]
+    return "" if same else f", of which {duration(total['remaining_seconds'])} remain"
 
 
 def duration(seconds: float | None) -> str:

@@ -32,7 +32,6 @@ from scipy import stats
 from harken.core.threads import torch_threads
 from harken.encoders.autoencoder import Autoencoder
 from harken.training.autoencoder import (
-    STACK,
     AutoencoderSettings,
     Progress,
     StackedFrames,
@@ -42,6 +41,7 @@ from harken.training.autoencoder import (
     shuffled,
     train,
 )
+from harken.training.settings import STACK
 
 Float64 = NDArray[np.float64]
 Frames = Sequence[NDArray[np.floating]] | NDArray[np.floating]

@@ -24,17 +24,13 @@ from harken.core.files import write_atomically
 from harken.core.threads import torch_threads
 from harken.encoders.autoencoder import Autoencoder
 from harken.training.arrays import load_module, load_optimiser, module_arrays, optimiser_arrays, over, under
+from harken.training.settings import STACK, VALIDATION
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 #: called after each epoch with its number, the number of epochs, training loss and validation loss
 Progress = Callable[[int, int, float, float], None]
-
-#: consecutive frames per vector
-STACK = 5
-#: fraction of the vectors that is held out
-VALIDATION = 0.1
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from harken.training.checkpoints import Start, read_arrays, write_arrays, write_
 from harken.training.model_spec import ModelSpec
 from harken.training.models import ASDModel, build_model
 from harken.training.optimiser import adamw, learning_rate_factor, parameter_groups, set_learning_rates
+from harken.training.precision import tf32_products
 from harken.training.recompute import recompute_blocks
 from harken.training.recordings import Batch, Order, Reader, WaveTransform, batches
 from harken.training.settings import TrainingSpec
@@ -217,7 +218,8 @@ class _Training:
                         schedule.apply(self.model, batch.epoch + 1)
                     last = part == spec.accumulation - 1
                     # Gradients are exchanged between devices once a step.
-                    with nullcontext() if last else self.accelerator.no_sync(network):
+                    together = nullcontext() if last else self.accelerator.no_sync(network)
+                    with together, tf32_products(spec.precision == "tf32"):
                         loss += self._backward(network, batch) / spec.accumulation
                 if not np.isfinite(loss):
                     raise self._lost(step, "the loss is no longer a number")
@@ -407,7 +409,7 @@ def _accelerator(spec: TrainingSpec) -> Accelerator:
 
     # One process may train several times, in different precisions.
     AcceleratorState._reset_state()
-    precision = "no" if spec.precision == "fp32" else spec.precision
+    precision = "no" if spec.precision in ("fp32", "tf32") else spec.precision
     # Frozen encoders and unlabelled clips leave parameters without gradient.
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
     try:

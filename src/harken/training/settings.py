@@ -16,6 +16,10 @@ _Count = Annotated[int, Field(ge=1)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+#: of the baseline's autoencoder: consecutive frames per vector
+STACK = 5
+#: of the baseline's autoencoder: share of the vectors that is held out
+VALIDATION = 0.1
 #: classes of fewer clips hold none out
 FEWEST = 10
 
@@ -64,8 +68,9 @@ class TrainingSpec(_Frozen):
     between evaluations. keep: how many checkpoints stay. choose: which; those of lowest held-out `loss`, highest
     held-out `accuracy`, the `last`, or the highest `dev` score, which is tuned on test clips and named so.
 
-    precision: of matrix products; bf16 and fp16 where the device has them. recompute: forget what is inside of the
-    encoders' blocks and compute it again on the way back: less memory, a third more time.
+    precision: of the matrix products of a step. tf32: of float32 on a GPU that has it, fp32 to the bit on a CPU; bf16
+    and fp16: by autocast, where the device has them. Evaluations and embeddings are fp32. recompute: forget what is
+    inside of the encoders' blocks and compute it again on the way back: less memory, a third more time.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -92,7 +97,7 @@ class TrainingSpec(_Frozen):
     keep: _Count = 3
     choose: Literal["loss", "accuracy", "last", "dev"] = "loss"
 
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     recompute: bool = False
 
     def steps_of(self, batches: int) -> int:

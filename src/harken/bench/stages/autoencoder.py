@@ -8,10 +8,14 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from harken.bench import devices, estimate
+from harken.bench.costs import Cost, PlannedStage
+from harken.bench.expected import number_of
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import by_section, read_arrays, read_ids, write_arrays
 from harken.core.errors import HarkenError, TooFewError
 from harken.core.extras import require_packages
+from harken.training.settings import STACK, VALIDATION
 
 
 class AutoencoderStage(Stage):
@@ -36,6 +40,31 @@ class AutoencoderStage(Stage):
     def identity(cls, parameters: Any) -> dict[str, Any]:
         require_packages(("torch",), "autoencoders")
         return {}
+
+    @classmethod
+    def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
+        """Of all steps on stacked frames, whose size and number are those of the encoder that makes them."""
+        frames = planned.input("frames").parameters
+        cost, total = Cost(), 0
+        for clips in planned.clips:
+            count = number_of(clip for clip in clips if clip.split == "train" and clip.kind == "machine")
+            seconds, _, rate = planned.form(clips)
+            config = {"sample_rate": rate, **frames.config}
+            samples = int(seconds * config["sample_rate"])
+            per_clip, bands = estimate.frame_shape(frames.encoder, json.dumps(config), samples)
+            vectors = count * max(1, per_clip - STACK + 1)
+            steps = parameters.epochs * math.ceil((1 - VALIDATION) * vectors / parameters.batch)
+            total += steps
+            if estimate.why_not() is not None:
+                continue
+            each = estimate.autoencoder_step_seconds(STACK * bands, parameters.batch)
+            # What is held out passes without gradients.
+            cost.seconds.append(1.05 * steps * each)
+            arrays = 2 * 4.0 * vectors * bands
+            here = devices.this_machine(1)
+            cost.memory = max(cost.memory or 0.0, here.runtime_bytes + arrays)
+        cost.details = {"steps": total, "batch": parameters.batch, "accumulation": 1, "classes": None}
+        return cost
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from harken.bench.costs import Cost, PlannedStage
 from harken.core.errors import HarkenError
 from harken.data.clips import Clip, Payload
 
@@ -122,6 +123,14 @@ class Stage(ABC):
     @abstractmethod
     def run(cls, parameters: Any, context: Context) -> None:
         """Make the files of the stage in `context.out`."""
+
+    @classmethod
+    def cost(cls, parameters: Any, planned: PlannedStage) -> Cost | None:
+        """What `run` costs, without running it; None where nobody has said, which plans print as unknown.
+
+        Raises HarkenError where it cannot be estimated, such as for a network that cannot be built.
+        """
+        return None
 
     @classmethod
     def run_shard(cls, parameters: Any, context: Context, index: int, count: int) -> None:

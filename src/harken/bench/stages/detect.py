@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
+from harken.bench.costs import Cost, PlannedStage
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import by_section, read_arrays, read_ids, score_rows
 from harken.core.errors import HarkenError
@@ -64,6 +65,11 @@ class DetectStage(Stage):
         if parameters.model == "machine":
             return frozenset(test if sum(map(len, train.values())) >= FEWEST else ())
         return frozenset(section for section in test if len(train.get(section, ())) >= FEWEST)
+
+    @classmethod
+    def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
+        """Seconds per machine, which are left out."""
+        return Cost()
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:

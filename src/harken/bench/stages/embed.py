@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -10,6 +11,8 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from harken.audio.channels import Microphones
+from harken.bench import estimate
+from harken.bench.costs import Cost, PlannedStage, embedding_cost, front_end_cost
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Quarantined, write_embeddings
 from harken.core.errors import AudioError, HarkenError
@@ -20,6 +23,7 @@ from harken.embeddings.extract import Extracted, extract, probe
 from harken.encoders import create_encoder, encoder_class, list_encoders, tiny_config
 from harken.encoders.checkpoints import weights_for
 from harken.encoders.spectrogram_file import read_front_end
+from harken.weights.catalog import catalog
 from harken.weights.formats import from_safetensors
 
 
@@ -64,6 +68,24 @@ class EmbedStage(Stage):
         _, weights = _network(parameters)
         found = {} if weights is None else {"weights_sha256": weights_digest(weights)}
         return {**found, **code_identity(parameters.encoder)}
+
+    @classmethod
+    def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
+        """Of one pass per clip and microphone; of encoders without a network, measured."""
+        encoder = parameters.encoder
+        if encoder not in ("spectral", "log_mel") and estimate.why_not() is not None:
+            return Cost(details={"clips": planned.clip_count()})
+        if not encoder_class(encoder).needs_weights:
+            return front_end_cost(planned, encoder, json.dumps(parameters.config))
+        config = tiny_config(encoder) if parameters.size == "tiny" else {}
+        if parameters.size == "full":
+            published = [entry.name for entry in catalog() if entry.encoder == encoder]
+            name = parameters.weights or (published[0] if published else "")
+            config = estimate.published_config(encoder, name)
+        config.pop("seed", None)
+        counts = estimate.count_encoder(encoder, {**config, **parameters.config})
+        every = parameters.microphones == "all"
+        return embedding_cost(planned, counts, lambda seconds: seconds / 10.0, all_channels=every)
 
     @classmethod
     def run_shard(cls, parameters: Any, context: Context, index: int, count: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from harken.bench import estimate
+from harken.bench.costs import Cost, PlannedStage, embedding_cost
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.embed import form_of
 from harken.bench.stages.tables import Quarantined, checkpoint_file, write_embeddings
@@ -46,6 +49,19 @@ class EmbedTrainedStage(Stage):
         layers: str | None = None
         pooling: str = "mean"
         device: str = "auto"
+
+    @classmethod
+    def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
+        """Of as many passes as a clip has windows."""
+        source = planned.input("model")
+        cost = Cost(details={"clips": planned.clip_count()})
+        labels = source.inputs.get("labels", ())
+        table = labels[0].classes if labels else None
+        if estimate.why_not() is not None or table is None:
+            return cost
+        training = source.parameters.training
+        counts = estimate.count_training(source.parameters.model, training, len(table), table.attribute_free_classes)
+        return embedding_cost(planned, counts, lambda seconds: float(math.ceil(seconds / training.seconds)))
 
     @classmethod
     def run_shard(cls, parameters: Any, context: Context, index: int, count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydantic import Field
 
 from harken.audio.channels import Microphones
 from harken.audio.listen import Listening, listen
+from harken.bench.costs import Cost, PlannedStage, front_end_cost
 from harken.bench.stages.base import Context, Settings, Stage
 from harken.bench.stages.embed import recording_form
 from harken.bench.stages.tables import Quarantined, write_arrays, write_ids
@@ -37,6 +39,11 @@ class FramesStage(Stage):
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
         return code_identity(parameters.encoder)
+
+    @classmethod
+    def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
+        """Measured on noise."""
+        return front_end_cost(planned, parameters.encoder, json.dumps(parameters.config))
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:

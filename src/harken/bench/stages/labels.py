@@ -6,10 +6,12 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
+from harken.bench.costs import Cost, PlannedStage
+from harken.bench.expected import classes_are_whole, number_of
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.core.errors import HarkenError
 from harken.core.plugins import check_name, code_identity
-from harken.data.labels import label_clips, list_policies
+from harken.data.labels import UNUSED, label_clips, list_policies
 
 
 class LabelsStage(Stage):
@@ -38,6 +40,21 @@ class LabelsStage(Stage):
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
         return code_identity(parameters.policy, parameters.parameters)
+
+    @classmethod
+    def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
+        """Classes and clips; the time is left out."""
+        table = planned.classes
+        if table is None or not planned.clips:
+            return Cost()
+        used = number_of(clip for clip in planned.clips[0] if table.class_of.get(clip.clip_id, UNUSED) != UNUSED)
+        details: dict[str, Any] = {
+            "classes": len(table), "attribute_free": len(table.attribute_free_classes), "clips": used,
+        }  # fmt: skip
+        years = {clip.year for clips in planned.clips for clip in clips if clip.year is not None}
+        if planned.expected and not classes_are_whole(parameters.years or years):
+            details["at_least"] = True
+        return Cost(details=details)
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:

@@ -13,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from harken.bench import devices, estimate
+from harken.bench.costs import Cost, PlannedStage, passed, training_seconds
+from harken.bench.expected import number_of
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Quarantined, by_section, checkpoint_file, write_ids
 from harken.core.errors import AudioError, HarkenError
@@ -75,6 +78,40 @@ class TrainStage(Stage):
     @classmethod
     def uses_test_labels(cls, parameters: Any) -> bool:
         return bool(parameters.training.choose == "dev")
+
+    @classmethod
+    def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
+        """Of all steps, and of the evaluations between them."""
+        table, training = planned.input("labels").classes, parameters.training
+        if table is None or not planned.clips:
+            return Cost()
+        clips = planned.clips[0]
+        done = passed(training, clips, table)
+        details = {
+            "classes": len(table), "clips": done.trained, "held_out": done.held_out, "steps": done.steps,
+            "batch": training.batch, "accumulation": training.accumulation,
+        }  # fmt: skip
+        if estimate.why_not() is not None:
+            return Cost(details=details)
+        counts = estimate.count_training(parameters.model, training, len(table), table.attribute_free_classes)
+        step = estimate.step_work(counts, training)
+        evaluated = done.held_out
+        if training.choose == "dev":
+            evaluated += number_of(clip for clip in clips if clip.split in ("train", "test") and clip.kind == "machine")
+        whole = step * done.steps + counts.forward * (evaluated * done.evaluations)
+        here, tasks = devices.this_machine(parameters.threads), len(planned.clips)
+        details |= {
+            "network_parameters": counts.parameters, "learned_parameters": counts.trainable,
+            "threads": parameters.threads, "step_flops": step.flops, "step_seconds": here.seconds(step),
+            "precision": training.precision,
+        }  # fmt: skip
+        return Cost(
+            seconds=[here.seconds(whole)] * tasks,
+            device_seconds=[training_seconds(planned.device, whole, training.precision)] * tasks,
+            memory=estimate.training_memory(counts, training, here),
+            device_memory=estimate.training_memory(counts, training, planned.device),
+            details=details,
+        )
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:

@@ -1,0 +1,159 @@
+"""What a stage costs, and what it is asked about: the answer of `Stage.cost` and its question."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from harken.bench import devices, estimate
+from harken.bench.devices import Device
+from harken.bench.expected import expected_seconds, number_of
+from harken.bench.work import Counts, Work
+from harken.data import catalog
+from harken.data.clips import Clip
+from harken.data.labels import UNUSED, ClassTable
+from harken.training.settings import TrainingSpec, held_out_clips
+
+#: of a recording: seconds, channels, sampling rate
+Form = tuple[float, int, int]
+
+
+@dataclass
+class Cost:
+    """Of one stage; an empty one is small enough to be left out.
+
+    seconds: of each of its tasks on this machine, on as many threads as the stage uses; empty where nothing is known or
+    left to say. device_seconds: of each task on the device of the plan, by precision; `recipe` is what the recipe
+    computes in; only precisions that are settings of the stage. memory, device_memory: bytes at the peak. details:
+    more of what is known, such as clips and steps.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    device_seconds: list[dict[str, float]] = field(default_factory=list)
+    memory: float | None = None
+    device_memory: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of a recipe that is planned.
+
+    parameters: as its class has them. clips: of each of its tasks. inputs: the stages that it reads, by the name of the
+    input. classes: of a stage that makes labels. expected: whether the clips are those that were published, of which no
+    file can be opened. device: what its times are estimated for, beside this machine.
+    """
+
+    parameters: Any
+    clips: tuple[tuple[Clip, ...], ...]
+    inputs: Mapping[str, tuple[PlannedStage, ...]]
+    classes: ClassTable | None
+    expected: bool
+    device: Device
+
+    def input(self, name: str) -> PlannedStage:
+        """A single input that is always there."""
+        (stage,) = self.inputs[name]
+        return stage
+
+    def clip_count(self) -> int:
+        """Clips of all tasks."""
+        return sum(map(number_of, self.clips))
+
+    def form(self, clips: Sequence[Clip]) -> Form:
+        """Seconds, channels and sampling rate of a task's clips: of the first that can be opened, since recordings of
+        a machine are alike; else as published."""
+        measured = _recorded_form(clips)
+        first = clips[0]
+        if measured is not None and not self.expected:
+            return measured
+        channels = len(catalog.year(first.year).channels) if first.year in catalog.years() and first.year else 1
+        return expected_seconds(first.year, first.machine), channels, 16_000
+
+
+def _recorded_form(clips: Sequence[Clip]) -> Form | None:
+    return next((form for clip in clips[:3] if (form := _file_form(str(clip.path))) is not None), None)
+
+
+@lru_cache(maxsize=4096)
+def _file_form(file: str) -> Form | None:
+    import soundfile
+
+    try:
+        info = soundfile.info(file)
+    except (OSError, soundfile.LibsndfileError):
+        return None
+    return info.frames / info.samplerate, info.channels, info.samplerate
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What a training goes through: clips with a class (or a second label), those trained on and held out, steps."""
+
+    usable: int
+    trained: int
+    held_out: int
+    steps: int
+    evaluations: int
+
+
+def passed(training: TrainingSpec, clips: Iterable[Clip], table: ClassTable) -> Passed:
+    """What `training.loop.train` makes of these settings on one device."""
+    second = any(loss.target == "mixture" for loss in training.losses) and table.mixture_of is not None
+    counts: Counter[int] = Counter()
+    for clip in clips:
+        label = table.class_of.get(clip.clip_id)
+        if label is None or clip.split == "test":
+            continue
+        if label != UNUSED or (second and (table.mixture_of or {})[clip.clip_id] != UNUSED):
+            counts[label] += number_of([clip])
+    held = sum(held_out_clips(count, training.held_out) for label, count in counts.items() if label != UNUSED)
+    usable = sum(counts.values())
+    trained = usable - held
+    size = max(1, min(training.batch, trained))
+    steps = training.steps_of(trained // size)
+    return Passed(usable, trained, held, steps, math.ceil(steps / training.evaluate_every))
+
+
+def training_seconds(device: Device, whole: Work, precision: str) -> dict[str, float]:
+    """By precision, all of which are settings of a training; `recipe`: in the one that the recipe sets."""
+    by_precision = {name: device.seconds(whole, name) for name in devices.PRECISIONS}
+    return {"recipe": device.seconds(whole, precision), **by_precision}
+
+
+def embedding_cost(
+    planned: PlannedStage, counts: Counts, passes: Callable[[float], float], *, all_channels: bool = False
+) -> Cost:
+    """Of clips that pass a network one by one, in fp32, here on one thread.
+
+    passes: seconds of a clip -> how many times the work of `counts.forward` is done. all_channels: each of several
+    microphones passes.
+    """
+    here, device = devices.this_machine(1), planned.device
+    cost = Cost(
+        memory=estimate.embedding_memory(counts, here),
+        device_memory=estimate.embedding_memory(counts, device),
+        details={
+            "clips": planned.clip_count(), "network_parameters": counts.parameters,
+            "clip_flops": counts.forward.flops,
+        },
+    )  # fmt: skip
+    for clips in planned.clips:
+        seconds, channels, _ = planned.form(clips)
+        times = passes(seconds) * (channels if all_channels else 1)
+        count = number_of(clips)
+        cost.seconds.append(count * times * here.seconds(counts.forward))
+        on_device = count * max(times * device.seconds(counts.forward), device.clip_seconds)
+        cost.device_seconds.append({"recipe": on_device, "fp32": on_device})
+    return cost
+
+
+def front_end_cost(planned: PlannedStage, encoder: str, config: str) -> Cost:
+    """Of clips that pass an encoder that is no network, on one thread of this machine. config: as JSON."""
+    each = estimate.front_end_seconds(encoder, config)
+    seconds = [number_of(clips) * each * planned.form(clips)[0] / 10 for clips in planned.clips]
+    return Cost(seconds=seconds, details={"clips": planned.clip_count()})
