@@ -40,12 +40,12 @@ BEATS_ONLY = ("plain", "eager")
 def clips(count: int, rate: int) -> np.ndarray:
     """(count, samples) hums of different machines in noise."""
     rng = np.random.default_rng(0)
-    time_T = np.arange(round(SECONDS * rate)) / rate
+    time_S = np.arange(round(SECONDS * rate)) / rate
     signals = []
     for _ in range(count):
         speed, noise = rng.uniform(20, 90), rng.uniform(0.003, 0.05)
-        hum = sum(np.sin(2 * np.pi * speed * k * time_T + rng.uniform(0, 6)) / k for k in range(1, 12))
-        signals.append(0.1 * hum + noise * rng.normal(size=len(time_T)))
+        hum = sum(np.sin(2 * np.pi * speed * k * time_S + rng.uniform(0, 6)) / k for k in range(1, 12))
+        signals.append(0.1 * hum + noise * rng.normal(size=len(time_S)))
     return np.array(signals, dtype=np.float32)
 
 
@@ -108,7 +108,7 @@ def network(name: str, case: str, config: dict[str, Any], device: str) -> tuple[
             attention = block.self_attn
             attention.forward = lambda *inputs, attention=attention: plain_attention(attention, *inputs)
     module = apply_precision(encoder.module, case if case in ("bf16", "int8") else "fp32")  # type: ignore[arg-type]
-    return lambda wave_BT: module(wave_BT, (encoder.default_layer,))[0], encoder.sample_rate
+    return lambda wave_BS: module(wave_BS, (encoder.default_layer,))[0], encoder.sample_rate
 
 
 def torch_task(options: argparse.Namespace) -> Callable[[], np.ndarray]:
@@ -117,11 +117,11 @@ def torch_task(options: argparse.Namespace) -> Callable[[], np.ndarray]:
     torch.set_num_threads(options.threads)
     device = "cuda" if options.cuda else "cpu"
     net, rate = network(options.encoder, options.case, options.config, device)
-    wave_BT = torch.from_numpy(clips(options.batch, rate)).to(device)
+    wave_BS = torch.from_numpy(clips(options.batch, rate)).to(device)
 
     def task() -> np.ndarray:
         with torch.inference_mode():
-            return np.asarray(net(wave_BT).float().mean(dim=1).cpu().numpy())
+            return np.asarray(net(wave_BS).float().mean(dim=1).cpu().numpy())
 
     return task
 
@@ -130,11 +130,11 @@ def onnx_task(options: argparse.Namespace) -> Callable[[], np.ndarray]:
     from harken.encoders.onnx import OnnxEncoder
 
     encoder = OnnxEncoder.of_file(options.folder / f"{options.case}.onnx", threads=options.threads)
-    wave_BT = clips(options.batch, encoder.sample_rate)
-    batches = np.split(wave_BT, options.batch) if encoder.card.clips == 1 else [wave_BT]
+    wave_BS = clips(options.batch, encoder.sample_rate)
+    batches = np.split(wave_BS, options.batch) if encoder.card.clips == 1 else [wave_BS]
 
     def task() -> np.ndarray:
-        return np.concatenate([encoder.run(batch_BT).mean(axis=1) for batch_BT in batches])
+        return np.concatenate([encoder.run(batch_BS).mean(axis=1) for batch_BS in batches])
 
     return task
 

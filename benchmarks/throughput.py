@@ -51,9 +51,9 @@ def row(step: str, seconds: float, alternative: str = "", alternative_s: float =
 
 def record(path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    time_T = np.arange(SECONDS * RATE) / RATE
-    sound = sum(np.sin(2 * np.pi * 50 * k * time_T + rng.uniform(0, 6)) / k for k in range(1, 8))
-    sf.write(path, 0.1 * sound + 0.03 * rng.normal(size=len(time_T)), RATE, subtype="PCM_16")
+    time_S = np.arange(SECONDS * RATE) / RATE
+    sound = sum(np.sin(2 * np.pi * 50 * k * time_S + rng.uniform(0, 6)) / k for k in range(1, 8))
+    sf.write(path, 0.1 * sound + 0.03 * rng.normal(size=len(time_S)), RATE, subtype="PCM_16")
 
 
 def audio_rows(wav: Path) -> None:
@@ -61,17 +61,17 @@ def audio_rows(wav: Path) -> None:
     sf.write(flac, sf.read(wav)[0], RATE)
     row("decode WAV, 10 s", best(lambda: decode(wav)), "soundfile.read, no checks", best(lambda: sf.read(wav)))
     row("decode FLAC", best(lambda: decode(flac)), "soundfile.read, no checks", best(lambda: sf.read(flac)))
-    samples_CT = decode(wav).samples_CT
+    samples_CS = decode(wav).samples_CS
     import soxr
 
     row(
         "resample 16 -> 32 kHz (HQ)",
-        best(lambda: resample(samples_CT, RATE, 32_000)),
+        best(lambda: resample(samples_CS, RATE, 32_000)),
         "soxr VHQ",
-        best(lambda: soxr.resample(samples_CT[0], RATE, 32_000, quality="VHQ")),
+        best(lambda: soxr.resample(samples_CS[0], RATE, 32_000, quality="VHQ")),
     )
     filters_FM, _ = mel_bands(RATE, 1024, 128, 0.0, RATE / 2)
-    row("log-mel of spectral", best(lambda: power_spectrogram(samples_CT[0], 1024, 512) @ filters_FM))
+    row("log-mel of spectral", best(lambda: power_spectrogram(samples_CS[0], 1024, 512) @ filters_FM))
 
 
 def fbank_rows(wav: Path) -> None:
@@ -81,20 +81,20 @@ def fbank_rows(wav: Path) -> None:
     from harken.audio.kaldi_fbank import beats_fbank
 
     torch.set_num_threads(1)
-    samples_CT = decode(wav).samples_CT
-    batch_BT = torch.from_numpy(np.repeat(samples_CT, 16, axis=0))
+    samples_CS = decode(wav).samples_CS
+    batch_BS = torch.from_numpy(np.repeat(samples_CS, 16, axis=0))
 
     def reference() -> None:
         options = knf.FbankOptions()
         options.frame_opts.dither = 0.0
         options.mel_opts.num_bins = 128
         bank = knf.OnlineFbank(options)
-        bank.accept_waveform(RATE, (samples_CT[0] * 2**15).tolist())
+        bank.accept_waveform(RATE, (samples_CS[0] * 2**15).tolist())
         bank.input_finished()
         for frame in range(bank.num_frames_ready):
             bank.get_frame(frame)
 
-    row("Kaldi fbank, 128 bands, batch of 16, per clip", best(lambda: beats_fbank(batch_BT)) / 16, "kaldi-native-fbank",
+    row("Kaldi fbank, 128 bands, batch of 16, per clip", best(lambda: beats_fbank(batch_BS)) / 16, "kaldi-native-fbank",
         best(reference))  # fmt: skip
 
 
@@ -102,11 +102,11 @@ def encoder_rows(wav: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
-    samples_CT = decode(wav).samples_CT
+    samples_CS = decode(wav).samples_CS
     for name in harken.list_encoders():
         encoder = create_encoder(name)
-        wave_CT = resample(samples_CT, RATE, encoder.sample_rate)
-        row(f"encode {name}, one core", best(lambda encoder=encoder, wave_CT=wave_CT: encoder.encode(wave_CT)))  # type: ignore[misc]
+        wave_CS = resample(samples_CS, RATE, encoder.sample_rate)
+        row(f"encode {name}, one core", best(lambda encoder=encoder, wave_CS=wave_CS: encoder.encode(wave_CS)))  # type: ignore[misc]
 
 
 def neighbour_rows() -> None:

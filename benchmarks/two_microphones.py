@@ -35,9 +35,9 @@ SNRS_DB = (-5.0, 0.0, 5.0)
 Step = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 SYSTEMS: dict[str, Step] = {
-    "near only": lambda samples_CT: samples_CT[:1],
-    "far only": lambda samples_CT: samples_CT[1:],
-    "both, one after the other": lambda samples_CT: samples_CT,
+    "near only": lambda samples_CS: samples_CS[:1],
+    "far only": lambda samples_CS: samples_CS[1:],
+    "both, one after the other": lambda samples_CS: samples_CS,
     "cancelled (default: 512 ms, 6 dB)": partial(cancel, sample_rate=RATE),
     "cancelled, no limit": partial(cancel, sample_rate=RATE, limit_db=None),
     "cancelled, 64 ms, no limit": partial(cancel, sample_rate=RATE, window_seconds=0.064, limit_db=None),
@@ -77,14 +77,14 @@ def main() -> None:
                         noise_db=MACHINES[machine].snr_db - snr_db, seed=seed,
                     )  # fmt: skip
                     clips = clips_from_files(files)
-                    recordings = [decode(clip.path).samples_CT for clip in clips]
+                    recordings = [decode(clip.path).samples_CS for clip in clips]
                 clip_count += len(clips)
                 for system, step in SYSTEMS.items():
                     with one_thread():
                         begun = time.perf_counter()
-                        kept = [step(samples_CT) for samples_CT in recordings]
+                        kept = [step(samples_CS) for samples_CS in recordings]
                         between = time.perf_counter()
-                        vectors_ND = np.stack([embedder.embed(normalised(samples_CT)) for samples_CT in kept])
+                        vectors_ND = np.stack([embedder.embed(normalised(samples_CS)) for samples_CS in kept])
                         step_seconds[system] += between - begun
                         embed_seconds[system] += time.perf_counter() - between
                         result = evaluate(clips, vectors_ND)

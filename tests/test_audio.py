@@ -30,11 +30,11 @@ def write(path: Path, samples: np.ndarray, rate: int = 16_000, **options: str) -
 def test_decoding_gives_back_what_was_written(tmp_path: Path, suffix: str, subtype: str) -> None:
     sound = np.stack([hum(1), hum(2)], axis=1)
     audio = decode(write(tmp_path / f"a.{suffix}", sound, subtype=subtype))
-    assert audio.samples_CT.shape == (2, 16_000)
-    assert audio.samples_CT.dtype == np.float32
-    np.testing.assert_allclose(audio.samples_CT, sound.T, atol=2**-15)
+    assert audio.samples_CS.shape == (2, 16_000)
+    assert audio.samples_CS.dtype == np.float32
+    np.testing.assert_allclose(audio.samples_CS, sound.T, atol=2**-15)
     assert audio.roles == ("near", "far")
-    np.testing.assert_array_equal(audio.channel("far"), audio.samples_CT[1])
+    np.testing.assert_array_equal(audio.channel("far"), audio.samples_CS[1])
 
 
 def test_other_formats_on_request_only(tmp_path: Path) -> None:
@@ -53,9 +53,9 @@ def wav_bytes(samples: int, *, claimed_bytes: int, channels: int = 1, rate: int 
 
 def test_lying_headers_are_bounded_by_the_data() -> None:
     endless = decode(wav_bytes(8_000, claimed_bytes=0xFFFFFFFF))
-    assert endless.samples_CT.shape == (1, 8_000)
+    assert endless.samples_CS.shape == (1, 8_000)
     huge = decode(wav_bytes(8_000, claimed_bytes=2**31))
-    assert huge.samples_CT.shape == (1, 8_000)
+    assert huge.samples_CS.shape == (1, 8_000)
 
 
 @pytest.mark.parametrize(

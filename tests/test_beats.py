@@ -43,14 +43,14 @@ def golden(folder: Path) -> tuple[BEATs, dict[str, np.ndarray]]:
 def test_reference(golden: tuple[BEATs, dict[str, np.ndarray]], attention: Any) -> None:
     encoder, reference = golden
     net = BEATs(encoder.weights(), **{**encoder.config(), "attention": attention}).module
-    wave_BT = torch.from_numpy(reference["waveform"])
+    wave_BS = torch.from_numpy(reference["waveform"])
     lengths_B = torch.from_numpy((reference["padding_mask"] == 0).sum(axis=1))
     with torch.inference_mode():
-        np.testing.assert_allclose(net.spectrogram(wave_BT).numpy(), reference["fbank"], atol=1e-4)
-        np.testing.assert_allclose(net(wave_BT)[0].numpy(), reference["features"], atol=1e-4)
-        masked = net(wave_BT, (), lengths_B)[0].numpy()
+        np.testing.assert_allclose(net.spectrogram(wave_BS).numpy(), reference["fbank"], atol=1e-4)
+        np.testing.assert_allclose(net(wave_BS)[0].numpy(), reference["features"], atol=1e-4)
+        masked = net(wave_BS, (), lengths_B)[0].numpy()
         np.testing.assert_allclose(masked, reference["features_masked"], atol=1e-4)
-    valid_B = net.valid_tokens(lengths_B, wave_BT.shape[1])
+    valid_B = net.valid_tokens(lengths_B, wave_BS.shape[1])
     assert valid_B.tolist() == (reference["padding_mask_out"] == 0).sum(axis=1).tolist()
 
 
@@ -185,11 +185,11 @@ def test_every_parameter_learns() -> None:
 
 
 def test_half_precision_autocast(encoder: BEATs) -> None:
-    wave_BT = torch.from_numpy(noise(1, RATE))
+    wave_BS = torch.from_numpy(noise(1, RATE))
     with torch.inference_mode():
-        (exact,) = encoder.module(wave_BT)
+        (exact,) = encoder.module(wave_BS)
         with torch.autocast("cpu", torch.bfloat16):
-            (rounded,) = encoder.module(wave_BT, (), torch.tensor([RATE]))
+            (rounded,) = encoder.module(wave_BS, (), torch.tensor([RATE]))
     assert (exact - rounded).abs().mean() < 0.05
 
 

@@ -30,9 +30,9 @@ def noise(seed: int, seconds: float = 4.0, rate: int = RATE) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(round(seconds * rate)).astype(np.float32)
 
 
-def snr_db(machine_T: np.ndarray, heard_T: np.ndarray) -> float:
+def snr_db(machine_S: np.ndarray, heard_S: np.ndarray) -> float:
     """Of a machine in a recording of it; whatever was lost of the machine counts as noise."""
-    return float(10 * np.log10(np.mean(machine_T**2) / np.mean((heard_T - machine_T) ** 2)))
+    return float(10 * np.log10(np.mean(machine_S**2) / np.mean((heard_S - machine_S) ** 2)))
 
 
 def shared_noise(rate: int = RATE, power: float = 2.0, leak: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -216,8 +216,8 @@ def test_parameters_that_make_no_filter_are_refused() -> None:
 # --- as a step of embedding
 
 
-def write(path: Path, samples_CT: np.ndarray) -> Path:
-    sf.write(path, samples_CT.T, RATE, subtype="PCM_16")
+def write(path: Path, samples_CS: np.ndarray) -> Path:
+    sf.write(path, samples_CS.T, RATE, subtype="PCM_16")
     return path
 
 
@@ -244,11 +244,11 @@ def test_embedding_and_sketch_are_of_the_same_sound(tmp_path: Path) -> None:
     for kind in ("all", "near", "far", "cancelled", "subtracted"):
         embedder = Embedder(make_spec("spectral", sample_rate=RATE, channels=2, microphones=kind))  # type: ignore[arg-type]
         found[kind] = embedder.analyse(data, "a.wav")
-        raw_CT = decode(data).samples_CT
+        raw_CS = decode(data).samples_CS
         with one_thread():
-            heard_CT = normalised(choose_channels(raw_CT, RATE, kind))  # type: ignore[arg-type]
-            np.testing.assert_array_equal(found[kind].embedding, embedder.embed(heard_CT))
-            sketch = make_sketch(embedder.log_mel(heard_CT))
+            heard_CS = normalised(choose_channels(raw_CS, RATE, kind))  # type: ignore[arg-type]
+            np.testing.assert_array_equal(found[kind].embedding, embedder.embed(heard_CS))
+            sketch = make_sketch(embedder.log_mel(heard_CS))
         np.testing.assert_array_equal(found[kind].sketch_BC, sketch)
     width = len(found["near"].embedding)
     assert len(found["all"].embedding) == 2 * width

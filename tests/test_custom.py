@@ -59,9 +59,9 @@ def test_searches(name: str) -> None:
 class _WithNoise:
     """NoiseMix with a noise of its own."""
 
-    def apply(self, wave_T: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        noise_T = np.random.default_rng(5).normal(size=8000).astype(np.float32)
-        return NoiseMix(probability=1).apply(wave_T, lambda rng: noise_T, rng)
+    def apply(self, wave_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        noise_S = np.random.default_rng(5).normal(size=8000).astype(np.float32)
+        return NoiseMix(probability=1).apply(wave_S, lambda rng: noise_S, rng)
 
 
 @pytest.mark.parametrize("make", [Shift, partial(Shift, gain_db=6.0), _WithNoise])
@@ -137,19 +137,19 @@ def test_broken_policies() -> None:
 
 
 class Drawn(WaveAugmentation):
-    def apply(self, wave_T: Any, rng: Any) -> Any:
-        return wave_T * np.float32(np.random.default_rng().uniform(0.5, 1))
+    def apply(self, wave_S: Any, rng: Any) -> Any:
+        return wave_S * np.float32(np.random.default_rng().uniform(0.5, 1))
 
 
 class InPlace(WaveAugmentation):
-    def apply(self, wave_T: Any, rng: Any) -> Any:
-        wave_T *= np.float32(rng.uniform(0.5, 1))
-        return wave_T
+    def apply(self, wave_S: Any, rng: Any) -> Any:
+        wave_S *= np.float32(rng.uniform(0.5, 1))
+        return wave_S
 
 
 class Shorter(WaveAugmentation):
-    def apply(self, wave_T: Any, rng: Any) -> Any:
-        return wave_T[rng.integers(2) :]
+    def apply(self, wave_S: Any, rng: Any) -> Any:
+        return wave_S[rng.integers(2) :]
 
 
 def test_broken_augmentations() -> None:
@@ -316,8 +316,8 @@ class Conv(torch.nn.Module):
         self.first = torch.nn.Conv1d(1, width, 400, stride=160)
         self.last = torch.nn.Conv1d(width, width, 3, padding=1)
 
-    def forward(self, wave_BT):
-        return self.last(torch.relu(self.first(wave_BT[:, None]))).transpose(1, 2)
+    def forward(self, wave_BS):
+        return self.last(torch.relu(self.first(wave_BS[:, None]))).transpose(1, 2)
 
 class Small(WaveNetwork):
     name, sample_rate, min_samples = "small", 16_000, 400

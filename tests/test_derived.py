@@ -111,9 +111,9 @@ def test_the_snr_is_recovered_from_the_files(plant: Path, tmp_path: Path, file_f
             parent.machine, parent.section, parent.domain, parent.attributes,
         )  # fmt: skip
         assert (noise.kind, noise.machine) == ("noise", "pump")
-        sound_CT = decode(parent.path).samples_CT
-        added_CT = decode(copy.path).samples_CT - sound_CT
-        found = 10 * np.log10(power(sound_CT) / power(added_CT))
+        sound_CS = decode(parent.path).samples_CS
+        added_CS = decode(copy.path).samples_CS - sound_CS
+        found = 10 * np.log10(power(sound_CS) / power(added_CS))
         assert abs(found - mixes[copy.clip_id]["snr_db"]) < 0.1
         drawn.append(found)
     assert min(drawn) >= -5.1
@@ -147,7 +147,7 @@ def test_loud_copies_are_not_clipped_and_silence_is_set_aside(tmp_path: Path) ->
         clips.append(Clip(name, tmp_path / f"{name}.wav", split=split, machine="fan", condition="normal", kind=kind))  # type: ignore[arg-type]
     (copy,) = made_by("mix", clips, tmp_path / "a", snr_db=[0, 0])
     assert copy.path.suffix == ".wav"
-    assert np.abs(decode(copy.path).samples_CT).max() > 1
+    assert np.abs(decode(copy.path).samples_CS).max() > 1
     assert [row.clip_id for row in read_ids(tmp_path / "a")[1]] == ["silent"]
 
 

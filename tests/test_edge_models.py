@@ -33,8 +33,8 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("recordings")
     rng = np.random.default_rng(0)
     for number in range(CLIPS):
-        tone_T = np.sin(2 * np.pi * (100 + 7 * number) * np.arange(16_000) / 16_000)
-        sf.write(folder / f"{number}.wav", 0.1 * tone_T + 0.02 * rng.normal(size=16_000), 16_000)
+        tone_S = np.sin(2 * np.pi * (100 + 7 * number) * np.arange(16_000) / 16_000)
+        sf.write(folder / f"{number}.wav", 0.1 * tone_S + 0.02 * rng.normal(size=16_000), 16_000)
     return sorted(folder.iterdir())
 
 

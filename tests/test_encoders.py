@@ -175,14 +175,14 @@ class Levels(Encoder):
         return {"scale": self.scale}
 
     def encode(
-        self, waveform_BT: np.ndarray, lengths_B: np.ndarray | None = None, layers: tuple[str, ...] | None = None
+        self, waveform_BS: np.ndarray, lengths_B: np.ndarray | None = None, layers: tuple[str, ...] | None = None
     ) -> Embedding:
-        if layers not in (None, self.layers) or waveform_BT.shape[1] < self.min_samples:
+        if layers not in (None, self.layers) or waveform_BS.shape[1] < self.min_samples:
             raise ValueError("no such layer, or too short")
-        frames = waveform_BT.shape[1] // 1_600
-        parts_BTN = waveform_BT[:, : frames * 1_600].reshape(len(waveform_BT), frames, 1_600)
+        frames = waveform_BS.shape[1] // 1_600
+        parts_BTN = waveform_BS[:, : frames * 1_600].reshape(len(waveform_BS), frames, 1_600)
         features_BLTD = self.scale * np.sqrt(np.mean(parts_BTN**2, axis=2))[:, None, :, None].astype(np.float32)
-        lengths = np.full(len(waveform_BT), frames) if lengths_B is None else lengths_B // 1_600
+        lengths = np.full(len(waveform_BS), frames) if lengths_B is None else lengths_B // 1_600
         return Embedding(features_BLTD, lengths, self.layers)
 
 
@@ -203,15 +203,15 @@ class Wide(Levels):
 
 
 class Hears(Levels):
-    def encode(self, waveform_BT: np.ndarray, *arguments: Any, **named: Any) -> Embedding:
-        if waveform_BT.shape[1] < self.min_samples:
+    def encode(self, waveform_BS: np.ndarray, *arguments: Any, **named: Any) -> Embedding:
+        if waveform_BS.shape[1] < self.min_samples:
             raise ValueError("too short")
-        return super().encode(waveform_BT - waveform_BT.max(axis=1, keepdims=True), *arguments, **named)
+        return super().encode(waveform_BS - waveform_BS.max(axis=1, keepdims=True), *arguments, **named)
 
 
 class Lenient(Levels):
-    def encode(self, waveform_BT: np.ndarray, lengths_B: Any = None, layers: Any = None) -> Embedding:
-        return super().encode(waveform_BT, lengths_B)
+    def encode(self, waveform_BS: np.ndarray, lengths_B: Any = None, layers: Any = None) -> Embedding:
+        return super().encode(waveform_BS, lengths_B)
 
 
 @pytest.mark.parametrize(

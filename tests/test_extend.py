@@ -58,8 +58,8 @@ class Level(FrameEncoder):
     sample_rate, min_samples = 16_000, 1600
     def config(self):
         return {}
-    def frames(self, samples_T):
-        return SCALE * np.abs(samples_T[: len(samples_T) // 1600 * 1600].reshape(-1, 1600)[:, :40])
+    def frames(self, samples_S):
+        return SCALE * np.abs(samples_S[: len(samples_S) // 1600 * 1600].reshape(-1, 1600)[:, :40])
 SCALE = 1.0
 """
 
@@ -351,7 +351,7 @@ def test_mistakes_of_encoders_are_told(here: Path) -> None:
             "        return np.full(len(bank_ND), np.nan)",
             "far.py: Far: ValueError: ",
         ),
-        ("level.py", "        return samples_T / nothing", r"level.py: line \d+: NameError.*nothing"),
+        ("level.py", "        return samples_S / nothing", r"level.py: line \d+: NameError.*nothing"),
     ],
 )
 def test_what_goes_wrong_in_a_run_is_told_with_its_line(

@@ -22,59 +22,59 @@ from harken.data.names import without_suffix
 RATE = 16_000
 
 
-def write(path: Path, samples_CT: np.ndarray) -> Path:
-    sf.write(path, samples_CT.T, RATE, subtype="FLOAT")
+def write(path: Path, samples_CS: np.ndarray) -> Path:
+    sf.write(path, samples_CS.T, RATE, subtype="FLOAT")
     return path
 
 
 def test_a_file_its_bytes_and_its_samples_sound_the_same(tmp_path: Path) -> None:
-    stereo_CT = np.stack([hum(1), hum(2)])
-    file = write(tmp_path / "a.wav", stereo_CT)
+    stereo_CS = np.stack([hum(1), hum(2)])
+    file = write(tmp_path / "a.wav", stereo_CS)
     settings = Listening(microphones="near", level="normalised", sample_rate=8_000)
     sounds = [
         listen(file, settings),
         listen(file.read_bytes(), settings),
-        listen(stereo_CT, settings, sample_rate=RATE),
-        listen(stereo_CT.astype(np.float64), settings, sample_rate=RATE),
+        listen(stereo_CS, settings, sample_rate=RATE),
+        listen(stereo_CS.astype(np.float64), settings, sample_rate=RATE),
     ]
     for sound in sounds:
-        np.testing.assert_array_equal(sound.wave_CT, sounds[0].wave_CT)
-        assert sound.wave_CT.shape == (1, 8_000)
+        np.testing.assert_array_equal(sound.wave_CS, sounds[0].wave_CS)
+        assert sound.wave_CS.shape == (1, 8_000)
         assert sound.sample_rate == 8_000
         assert sound.seconds == 1.0
-        assert sound.level_db == level_dbfs(stereo_CT)
+        assert sound.level_db == level_dbfs(stereo_CS)
         assert sound.recorded.roles == ("near", "far")
     assert sounds[0].sha256 == sounds[1].sha256
-    assert sounds[2].sha256 == sounds[3].sha256 != listen(stereo_CT, settings, sample_rate=22_050).sha256
+    assert sounds[2].sha256 == sounds[3].sha256 != listen(stereo_CS, settings, sample_rate=22_050).sha256
 
 
 def test_channels_then_mean_then_level_then_rate() -> None:
-    stereo_CT = np.stack([hum(1), hum(2)])
+    stereo_CS = np.stack([hum(1), hum(2)])
     settings = Listening(mono=True, level="normalised", sample_rate=8_000)
-    sound = listen(stereo_CT, settings, sample_rate=RATE)
-    mean_CT = stereo_CT.mean(axis=0, keepdims=True, dtype=np.float32)
-    levelled_CT = mean_CT * np.float32(10 ** ((NORMAL_LEVEL_DBFS - level_dbfs(mean_CT)) / 20))
-    np.testing.assert_array_equal(sound.wave_CT, resample(levelled_CT, RATE, 8_000))
-    as_recorded = listen(stereo_CT, sample_rate=RATE)
-    np.testing.assert_array_equal(as_recorded.wave_CT, stereo_CT)
-    np.testing.assert_array_equal(as_recorded.at(8_000), resample(stereo_CT, RATE, 8_000))
+    sound = listen(stereo_CS, settings, sample_rate=RATE)
+    mean_CS = stereo_CS.mean(axis=0, keepdims=True, dtype=np.float32)
+    levelled_CS = mean_CS * np.float32(10 ** ((NORMAL_LEVEL_DBFS - level_dbfs(mean_CS)) / 20))
+    np.testing.assert_array_equal(sound.wave_CS, resample(levelled_CS, RATE, 8_000))
+    as_recorded = listen(stereo_CS, sample_rate=RATE)
+    np.testing.assert_array_equal(as_recorded.wave_CS, stereo_CS)
+    np.testing.assert_array_equal(as_recorded.at(8_000), resample(stereo_CS, RATE, 8_000))
 
 
 def test_a_single_microphone_is_the_near_one_only_where_that_is_wanted() -> None:
-    mono_T = hum(1)
-    sound = listen(mono_T, Listening(microphones="cancelled", single_as_near=True), sample_rate=RATE)
-    np.testing.assert_array_equal(sound.wave_CT, mono_T[None])
+    mono_S = hum(1)
+    sound = listen(mono_S, Listening(microphones="cancelled", single_as_near=True), sample_rate=RATE)
+    np.testing.assert_array_equal(sound.wave_CS, mono_S[None])
     with pytest.raises(AudioError, match="'cancelled' needs two, near and far"):
-        listen(mono_T, Listening(microphones="cancelled"), sample_rate=RATE)
+        listen(mono_S, Listening(microphones="cancelled"), sample_rate=RATE)
 
 
 def test_defects_count_in_the_channels_that_are_listened_to() -> None:
-    broken_CT = np.stack([hum(1), np.zeros(RATE, np.float32)])
-    clipped_T = np.clip(hum(1) * 20, -0.5, 0.5).astype(np.float32)
-    assert listen(broken_CT, Listening(microphones="near"), sample_rate=RATE).findings == ()
+    broken_CS = np.stack([hum(1), np.zeros(RATE, np.float32)])
+    clipped_S = np.clip(hum(1) * 20, -0.5, 0.5).astype(np.float32)
+    assert listen(broken_CS, Listening(microphones="near"), sample_rate=RATE).findings == ()
     with pytest.raises(AudioError, match="is silent in channel 1"):
-        listen(broken_CT, sample_rate=RATE)
-    assert [finding.kind for finding in listen(clipped_T, sample_rate=RATE).findings] == ["clipped"]
+        listen(broken_CS, sample_rate=RATE)
+    assert [finding.kind for finding in listen(clipped_S, sample_rate=RATE).findings] == ["clipped"]
 
 
 @pytest.mark.parametrize(

@@ -47,17 +47,17 @@ def make(*branches: dict[str, Any], **fields: Any) -> ASDModel:
     return build_model(ModelSpec.model_validate({"branches": tiny, **fields}))
 
 
-def embed(model: ASDModel, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+def embed(model: ASDModel, wave_BS: Tensor, lengths_B: Tensor | None = None) -> Tensor:
     with torch.inference_mode():
-        return model(wave_BT, lengths_B).clone()
+        return model(wave_BS, lengths_B).clone()
 
 
-def step(model: ASDModel, wave_BT: Tensor, learning_rate: float = 0.01) -> None:
+def step(model: ASDModel, wave_BS: Tensor, learning_rate: float = 0.01) -> None:
     """One step of training on two classes."""
     loss = create_loss("arcface", {"dim": model.embedding_dim, "classes": 2})
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.SGD(learning, lr=learning_rate)
-    loss(model(wave_BT), torch.arange(len(wave_BT)) % 2).backward()
+    loss(model(wave_BS), torch.arange(len(wave_BS)) % 2).backward()
     optimiser.step()
 
 

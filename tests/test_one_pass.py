@@ -61,15 +61,15 @@ def test_one_log_mel_and_one_search_per_clip_and_one_encoder(
 
 
 def test_the_sketch_of_the_shared_log_mel_is_the_sketch() -> None:
-    stereo_CT = np.stack([hum(1), hum(2)])
+    stereo_CS = np.stack([hum(1), hum(2)])
     spec = make_spec("spectral", sample_rate=RATE, channels=2)
     shared = Embedder(spec)
     assert shared.encodes_sketch
-    log_mel_TM = np.mean([sketch_bands(spec).log_mel(x_T) for x_T in stereo_CT], axis=0, dtype=np.float32)
-    listened = shared.listen(stereo_CT, sample_rate=RATE)
-    recorded = Embedder(spec.model_copy(update={"level": "recorded"})).analyse(stereo_CT, sample_rate=RATE)
+    log_mel_TM = np.mean([sketch_bands(spec).log_mel(x_S) for x_S in stereo_CS], axis=0, dtype=np.float32)
+    listened = shared.listen(stereo_CS, sample_rate=RATE)
+    recorded = Embedder(spec.model_copy(update={"level": "recorded"})).analyse(stereo_CS, sample_rate=RATE)
     np.testing.assert_array_equal(recorded.sketch_BC, make_sketch(log_mel_TM))
-    np.testing.assert_array_equal(shared.features(listened).sketch_BC, make_sketch(shared.log_mel(listened.wave_CT)))
+    np.testing.assert_array_equal(shared.features(listened).sketch_BC, make_sketch(shared.log_mel(listened.wave_CS)))
     # Another rate of the encoder has other bands: those of the sketch are computed at the recordings' rate.
     lower = Embedder(make_spec("spectral", sample_rate=RATE, channels=2, config={"sample_rate": 8_000}))
     assert not lower.encodes_sketch

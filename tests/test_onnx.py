@@ -154,12 +154,12 @@ def test_it_is_an_encoder(eat: Path, tmp_path: Path) -> None:
     loaded = load(eat)
     assert loaded.encoder == "onnx"
     spec = make_spec("onnx", sample_rate=16_000, channels=1, weights=loaded.weights, config=loaded.config)
-    wave_CT = noise(1, 24_000)
+    wave_CS = noise(1, 24_000)
     exported = OnnxEncoder.of_file(eat)
-    frames_TD = exported.encode(wave_CT).features_BLTD[0, 0]
+    frames_TD = exported.encode(wave_CS).features_BLTD[0, 0]
     assert (spec.pooling, exported.cls_tokens) == (build("eat").default_pooling, 1)
     expected = pool(frames_TD, spec.pooling, cls_tokens=1, patch_bands=exported.patch_bands)
-    np.testing.assert_array_equal(Embedder(spec, loaded.weights).embed(wave_CT), expected)
+    np.testing.assert_array_equal(Embedder(spec, loaded.weights).embed(wave_CS), expected)
 
 
 def test_several_layers_in_one_file(tmp_path: Path) -> None:

@@ -170,12 +170,12 @@ def test_progress_and_no_unfinished_files(tmp_path: Path) -> None:
 def test_the_far_microphone_records_less_of_the_machine(machine: str) -> None:
     clean = Item(machine, "supplemental", "source", "normal", 0)
     assert MACHINES[machine].supplemental == "machine"
-    near_T, far_T = render(clean, samples=2 * RATE, rate=RATE, far_microphone=True).T / 32768
-    assert 20 * np.log10(rms(near_T) / rms(far_T)) == pytest.approx(FAR_LOSS_DB, abs=2.0)
+    near_S, far_S = render(clean, samples=2 * RATE, rate=RATE, far_microphone=True).T / 32768
+    assert 20 * np.log10(rms(near_S) / rms(far_S)) == pytest.approx(FAR_LOSS_DB, abs=2.0)
     # The noise field is diffuse: the far microphone has the lower signal-to-noise ratio.
     noisy = Item(machine, "test", "source", "normal", 0)
-    near_T, far_T = render(noisy, samples=2 * RATE, rate=RATE, far_microphone=True, noise_db=40).T / 32768
-    assert 20 * np.log10(rms(near_T) / rms(far_T)) == pytest.approx(0.0, abs=2.0)
+    near_S, far_S = render(noisy, samples=2 * RATE, rate=RATE, far_microphone=True, noise_db=40).T / 32768
+    assert 20 * np.log10(rms(near_S) / rms(far_S)) == pytest.approx(0.0, abs=2.0)
 
 
 def test_the_near_channel_equals_the_mono_clip() -> None:
@@ -193,9 +193,9 @@ def test_noise_level_changes_the_signal_to_noise_ratio() -> None:
 
 
 def test_noise_has_unit_power_and_the_given_slope() -> None:
-    noise_T = noise(20 * RATE, RATE, np.random.default_rng(0), slope(6.0, low_hz=200.0))
-    assert rms(noise_T) == pytest.approx(1.0, abs=0.03)
-    frequency, power = periodogram(noise_T, RATE)
+    noise_S = noise(20 * RATE, RATE, np.random.default_rng(0), slope(6.0, low_hz=200.0))
+    assert rms(noise_S) == pytest.approx(1.0, abs=0.03)
+    frequency, power = periodogram(noise_S, RATE)
     octaves = [power[(frequency > low) & (frequency < 1.1 * low)].mean() for low in (400, 800, 1600, 3200)]
     np.testing.assert_allclose(10 * np.diff(np.log10(octaves)), -6.0, atol=0.8)
 
@@ -210,18 +210,18 @@ def machine_sound(name: str, fault: str | None, *, seconds: float = 4.0, severit
     return machine.sound(run, np.random.default_rng(1), np.random.default_rng(2))
 
 
-def tone_db(signal_T: np.ndarray, frequency_hz: float) -> float:
+def tone_db(signal_S: np.ndarray, frequency_hz: float) -> float:
     """Strongest line within 2.5 % of a frequency, in dB."""
-    frequency, power = periodogram(signal_T, RATE, window="hann")
+    frequency, power = periodogram(signal_S, RATE, window="hann")
     near = np.abs(frequency / frequency_hz - 1) < 0.025
     return float(10 * np.log10(power[near].max()))
 
 
-def envelope(signal_T: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray:
+def envelope(signal_S: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray:
     """(T,) envelope of a band, without its mean, as in bearing diagnosis."""
     band = butter(4, (low_hz, high_hz), "bandpass", fs=RATE, output="sos")
-    envelope_T = np.abs(hilbert(sosfiltfilt(band, signal_T)))
-    return np.asarray(envelope_T - envelope_T.mean())
+    envelope_S = np.abs(hilbert(sosfiltfilt(band, signal_S)))
+    return np.asarray(envelope_S - envelope_S.mean())
 
 
 @pytest.mark.parametrize(("fault", "order"), [("outer race", BPFO), ("inner race", BPFI)])
@@ -266,8 +266,8 @@ def test_unbalance_raises_the_first_order_and_modulates_the_blade_pass() -> None
     speed_hz = HZ_PER_VOLT * float(MACHINES["fan"].source[0]["spd"].rstrip("V"))
     sound, unbalanced = machine_sound("fan", None), machine_sound("fan", "unbalance")
 
-    def above_blade_pass_db(signal_T: np.ndarray, order: float) -> float:
-        return tone_db(signal_T, order * speed_hz) - tone_db(signal_T, BLADES * speed_hz)
+    def above_blade_pass_db(signal_S: np.ndarray, order: float) -> float:
+        return tone_db(signal_S, order * speed_hz) - tone_db(signal_S, BLADES * speed_hz)
 
     assert above_blade_pass_db(unbalanced, 1) > above_blade_pass_db(sound, 1) + 10
     assert above_blade_pass_db(unbalanced, BLADES - 1) > above_blade_pass_db(sound, BLADES - 1) + 6
@@ -287,8 +287,8 @@ def test_every_fault_grows_with_its_severity(name: str) -> None:
     """Largest spectral deviations from the healthy machine: small for an incipient fault, large for a severe one."""
 
     def spectrum_db(fault: str | None, severity: float) -> np.ndarray:
-        sound_T = machine_sound(name, fault, severity=severity, seconds=3.0)
-        return log_mel(sound_T / rms(sound_T))[:128]
+        sound_S = machine_sound(name, fault, severity=severity, seconds=3.0)
+        return log_mel(sound_S / rms(sound_S))[:128]
 
     healthy = spectrum_db(None, 0.0)
     for fault in MACHINES[name].faults:
@@ -306,9 +306,9 @@ def _bands() -> np.ndarray:
     return mel_bands(RATE, 1024, 128, 0.0, RATE / 2)[0]
 
 
-def log_mel(signal_T: np.ndarray) -> np.ndarray:
+def log_mel(signal_S: np.ndarray) -> np.ndarray:
     """(256,) mean and deviation over time of each log-mel band: a minimal embedding."""
-    bands_TM = power_spectrogram(signal_T.astype(np.float32), 1024, 512) @ _bands()
+    bands_TM = power_spectrogram(signal_S.astype(np.float32), 1024, 512) @ _bands()
     level_TM = 10 * np.log10(np.maximum(bands_TM, 1e-10))
     return np.concatenate([level_TM.mean(axis=0), level_TM.std(axis=0)])
 

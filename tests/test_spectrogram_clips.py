@@ -153,7 +153,7 @@ def test_a_generated_spectrogram_is_embedded_as_its_sound(plant: Path, tmp_path:
     embedder = Embedder(spec, encoder.weights())
 
     def make(clip: Clip) -> Spectrogram:
-        (made,) = encoder.spectrogram(embedder.waveform(embedder.listen(clip.path).wave_CT))
+        (made,) = encoder.spectrogram(embedder.waveform(embedder.listen(clip.path).wave_CS))
         return made
 
     folder = generated(tmp_path / "made", train, make, encoder.front_end())
@@ -214,16 +214,16 @@ def model_of(*encoders: str, **more: object) -> ASDModel:
 
 def sounds(model: ASDModel, clips: int) -> tuple[Tensor, SpectrogramForm]:
     samples = model.sample_rate
-    wave_BT = torch.from_numpy(np.random.default_rng(0).normal(scale=0.1, size=(clips, samples)).astype(np.float32))
-    return wave_BT, model.spectrogram_form(samples)
+    wave_BS = torch.from_numpy(np.random.default_rng(0).normal(scale=0.1, size=(clips, samples)).astype(np.float32))
+    return wave_BS, model.spectrogram_form(samples)
 
 
-def rows_of(model: ASDModel, wave_BT: Tensor, rows: list[int]) -> tuple[Tensor, SpectrogramRows]:
+def rows_of(model: ASDModel, wave_BS: Tensor, rows: list[int]) -> tuple[Tensor, SpectrogramRows]:
     """The batch with some of its clips as spectrograms, which are silence among the waveforms."""
-    made = [clip.windows[0] for clip in model.encoders[0].spectrogram(wave_BT[rows].numpy())]
-    silent_BT = wave_BT.clone()
-    silent_BT[rows] = 0
-    return silent_BT, SpectrogramRows(torch.tensor(rows), torch.from_numpy(np.stack(made)))
+    made = [clip.windows[0] for clip in model.encoders[0].spectrogram(wave_BS[rows].numpy())]
+    silent_BS = wave_BS.clone()
+    silent_BS[rows] = 0
+    return silent_BS, SpectrogramRows(torch.tensor(rows), torch.from_numpy(np.stack(made)))
 
 
 def learned(step: TrainingStep, *batch: object) -> tuple[float, list[Tensor]]:
@@ -241,11 +241,11 @@ def learned(step: TrainingStep, *batch: object) -> tuple[float, list[Tensor]]:
 def test_a_step_on_spectrograms_is_that_on_their_sounds(encoders: tuple[str, ...]) -> None:
     model = model_of(*encoders)
     step = TrainingStep(model, (LossSpec(),), classes=2)
-    wave_BT, _ = sounds(model, 4)
+    wave_BS, _ = sounds(model, 4)
     class_B = torch.tensor([0, 1, 0, 1])
-    mixed_BT, spectrograms = rows_of(model, wave_BT, [1, 2])
-    loss, gradients = learned(step, wave_BT, class_B, None, 0, "0")
-    found, others = learned(step, mixed_BT, class_B, None, 0, "0", spectrograms)
+    mixed_BS, spectrograms = rows_of(model, wave_BS, [1, 2])
+    loss, gradients = learned(step, wave_BS, class_B, None, 0, "0")
+    found, others = learned(step, mixed_BS, class_B, None, 0, "0", spectrograms)
     assert found == pytest.approx(loss, abs=1e-6)
     assert gradients
     for x, y in zip(gradients, others, strict=True):
@@ -254,14 +254,14 @@ def test_a_step_on_spectrograms_is_that_on_their_sounds(encoders: tuple[str, ...
 
 def test_mixup_passes_over_spectrograms_and_masks_do_not() -> None:
     model = model_of("beats")
-    wave_BT, _ = sounds(model, 4)
+    wave_BS, _ = sounds(model, 4)
     class_B = torch.tensor([0, 1, 0, 1])
-    _, spectrograms = rows_of(model, wave_BT, [0, 1, 2, 3])
+    _, spectrograms = rows_of(model, wave_BS, [0, 1, 2, 3])
 
     def loss(spectrograms: SpectrogramRows | None, **settings: object) -> float:
         augmentation = Augmentation(**settings)  # type: ignore[arg-type]
         step = TrainingStep(model, (LossSpec(name="scadacos"),), classes=2, augmentation=augmentation)
-        return learned(step, wave_BT, class_B, None, 0, "0", spectrograms)[0]
+        return learned(step, wave_BS, class_B, None, 0, "0", spectrograms)[0]
 
     plain, mixup = loss(spectrograms), Mixup(probability=1.0)
     assert loss(spectrograms, mixup=mixup) == plain

@@ -352,9 +352,9 @@ def test_batches_may_begin_anywhere_and_be_shared(clips: list[Clip]) -> None:
     whole = list(batches(machines, reader, order, count=9))
     later = list(batches(machines, reader, order, first=5, count=4))
     for one, two in zip(whole[5:], later, strict=True):
-        assert torch.equal(one.wave_BT, two.wave_BT)
+        assert torch.equal(one.wave_BS, two.wave_BS)
         assert one.number == two.number
-    assert whole[0].wave_BT.shape == (4, 2000)
+    assert whole[0].wave_BS.shape == (4, 2000)
     shares = [list(batches(machines, reader, order, count=9, rank=rank, world=2)) for rank in range(2)]
     for batch, *parts in zip(whole, *shares, strict=True):
         assert sorted(batch.rows.tolist()) == sorted([*parts[0].rows, *parts[1].rows])

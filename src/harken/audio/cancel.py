@@ -32,7 +32,7 @@ SILENCE = 1e-12
 
 
 def cancel(
-    samples_CT: Float32,
+    samples_CS: Float32,
     sample_rate: int,
     *,
     window_seconds: float = 0.512,
@@ -58,25 +58,25 @@ def cancel(
     -60 dB, with several taps -45 dB and less. Scaling both channels scales the result; scaling the far one only has no
     effect unless a gain is limited. Raises ValueError for another number of channels or invalid parameters.
     """
-    near_T, far_T = _two_channels(samples_CT)
+    near_S, far_S = _two_channels(samples_CS)
     if taps < 1 or ridge <= 0 or not window_seconds > 0:
         raise ValueError("taps, ridge and window_seconds must be positive")
-    n_fft = _window(window_seconds, sample_rate, len(near_T), taps)
-    if n_fft is None or not far_T.any():
-        return near_T[None].copy()
+    n_fft = _window(window_seconds, sample_rate, len(near_S), taps)
+    if n_fft is None or not far_S.any():
+        return near_S[None].copy()
     hop = n_fft // 2
-    far_TFK = _neighbours(overlapped_stft(far_T, n_fft, hop), taps)
-    gain_FK = _gains(overlapped_stft(near_T, n_fft, hop), far_TFK, ridge)
+    far_TFK = _neighbours(overlapped_stft(far_S, n_fft, hop), taps)
+    gain_FK = _gains(overlapped_stft(near_S, n_fft, hop), far_TFK, ridge)
     if limit_db is not None:
         norm_F = np.sqrt((np.abs(gain_FK) ** 2).sum(axis=1))
         gain_FK = gain_FK / np.maximum(1.0, norm_F / 10 ** (limit_db / 20))[:, None]
     noise_TF = np.einsum("tfk,fk->tf", far_TFK, gain_FK.astype(np.complex64))
     # Subtracted in the time domain: without an estimate the near channel is returned unchanged.
-    return (near_T - overlap_add(noise_TF, n_fft, hop, len(near_T)))[None]
+    return (near_S - overlap_add(noise_TF, n_fft, hop, len(near_S)))[None]
 
 
 def subtract(
-    samples_CT: Float32,
+    samples_CS: Float32,
     sample_rate: int,
     *,
     window_seconds: float = 0.064,
@@ -92,25 +92,25 @@ def subtract(
     A silent far channel leaves the near one unchanged up to rounding; identical channels leave `floor` of it.
     Raises ValueError as `cancel` does.
     """
-    near_T, far_T = _two_channels(samples_CT)
+    near_S, far_S = _two_channels(samples_CS)
     if factor < 0 or not 0 <= floor <= 1 or not window_seconds > 0:
         raise ValueError("factor must be >= 0, floor in 0..1, window_seconds positive")
-    n_fft = _window(window_seconds, sample_rate, len(near_T), 1)
-    if n_fft is None or not far_T.any():
-        return near_T[None].copy()
+    n_fft = _window(window_seconds, sample_rate, len(near_S), 1)
+    if n_fft is None or not far_S.any():
+        return near_S[None].copy()
     hop = n_fft // 2
-    near_TF = overlapped_stft(near_T, n_fft, hop)
+    near_TF = overlapped_stft(near_S, n_fft, hop)
     level_TF = np.abs(near_TF)
-    wanted_TF = np.maximum(level_TF - np.float32(factor) * np.abs(overlapped_stft(far_T, n_fft, hop)), floor * level_TF)
+    wanted_TF = np.maximum(level_TF - np.float32(factor) * np.abs(overlapped_stft(far_S, n_fft, hop)), floor * level_TF)
     near_TF *= wanted_TF / np.maximum(level_TF, np.finfo(np.float32).tiny)
-    return overlap_add(near_TF, n_fft, hop, len(near_T))[None]
+    return overlap_add(near_TF, n_fft, hop, len(near_S))[None]
 
 
-def _two_channels(samples_CT: Float32) -> tuple[Float32, Float32]:
-    if samples_CT.ndim != 2 or len(samples_CT) != 2:
-        raise ValueError(f"a near and a far channel are needed, (2, samples), not {samples_CT.shape}")
-    near_T, far_T = np.asarray(samples_CT, dtype=np.float32)
-    return near_T, far_T
+def _two_channels(samples_CS: Float32) -> tuple[Float32, Float32]:
+    if samples_CS.ndim != 2 or len(samples_CS) != 2:
+        raise ValueError(f"a near and a far channel are needed, (2, samples), not {samples_CS.shape}")
+    near_S, far_S = np.asarray(samples_CS, dtype=np.float32)
+    return near_S, far_S
 
 
 def _window(seconds: float, sample_rate: int, samples: int, taps: int) -> int | None:

@@ -22,7 +22,7 @@ IDENTICAL_DB = -50.0
 
 
 def choose_channels(
-    samples_CT: Float32, sample_rate: int, microphones: Microphones, name: str | Path | None = None
+    samples_CS: Float32, sample_rate: int, microphones: Microphones, name: str | Path | None = None
 ) -> Float32:
     """Select channels: (channels, samples) -> (channels or 1, samples) float32.
 
@@ -31,10 +31,10 @@ def choose_channels(
     recording has another number, and if cancellation leaves nothing because both hold the same sound.
     """
     if microphones == "all":
-        return samples_CT
+        return samples_CS
     if microphones == "near":
-        return samples_CT[:1]
-    channels = len(samples_CT)
+        return samples_CS[:1]
+    channels = len(samples_CS)
     if channels != 2:
         raise AudioError(
             f"has {channels} channel{'s' * (channels != 1)}; {microphones!r} needs two, near and far",
@@ -42,12 +42,12 @@ def choose_channels(
             next_step="Record with two microphones, or use all channels or the near one",
         )
     if microphones == "far":
-        return samples_CT[1:]
-    residual_CT = (cancel if microphones == "cancelled" else subtract)(samples_CT, sample_rate)
-    if level_dbfs(residual_CT) - level_dbfs(samples_CT[:1]) < IDENTICAL_DB:
+        return samples_CS[1:]
+    residual_CS = (cancel if microphones == "cancelled" else subtract)(samples_CS, sample_rate)
+    if level_dbfs(residual_CS) - level_dbfs(samples_CS[:1]) < IDENTICAL_DB:
         raise AudioError(
             "has the same sound in both channels: cancellation leaves nothing",
             file=name,
             next_step="Check that the far microphone is connected, or use the near one",
         )
-    return residual_CT
+    return residual_CS

@@ -43,23 +43,23 @@ class Limits:
 class Audio:
     """A decoded recording.
 
-    samples_CT: (channels, samples) float32, full scale [-1, 1]. sample_rate: in Hz. roles: one per channel.
+    samples_CS: (channels, samples) float32, full scale [-1, 1]. sample_rate: in Hz. roles: one per channel.
     """
 
-    samples_CT: Float32
+    samples_CS: Float32
     sample_rate: int
     roles: tuple[str, ...]
 
     @property
     def seconds(self) -> float:
         """Length in seconds."""
-        return self.samples_CT.shape[1] / self.sample_rate
+        return self.samples_CS.shape[1] / self.sample_rate
 
     def channel(self, role: str) -> Float32:
         """(samples,) of the channel with this role. Raises KeyError if there is none."""
         if role not in self.roles:
             raise KeyError(f"no channel {role!r}; this recording has {', '.join(self.roles)}")
-        return self.samples_CT[self.roles.index(role)]
+        return self.samples_CS[self.roles.index(role)]
 
 
 def channel_roles(channels: int) -> tuple[str, ...]:
@@ -143,8 +143,8 @@ def audio_of_array(
             file=name,
             next_step="Pass floats in [-1, 1] of shape (samples,) or (channels, samples)",
         )
-    samples_CT = np.atleast_2d(np.asarray(samples, dtype=np.float32))
-    channels, frames = samples_CT.shape
+    samples_CS = np.atleast_2d(np.asarray(samples, dtype=np.float32))
+    channels, frames = samples_CS.shape
     if channels > limits.channels:
         raise AudioError(
             f"has {channels} channels, over the limit of {limits.channels}",
@@ -154,13 +154,13 @@ def audio_of_array(
     _check_rate(sample_rate, name, limits)
     if frames == 0 or channels == 0:
         raise AudioError("holds no samples", file=name, next_step="Record it again or remove it")
-    if frames > limits.seconds * sample_rate or samples_CT.nbytes > limits.decoded_bytes:
+    if frames > limits.seconds * sample_rate or samples_CS.nbytes > limits.decoded_bytes:
         raise AudioError(
             f"is longer than {limits.seconds:g} s or over {limits.decoded_bytes / 2**20:.0f} MiB",
             file=name,
             next_step="Cut it into shorter recordings",
         )
-    return Audio(samples_CT, int(sample_rate), channel_roles(channels))
+    return Audio(samples_CS, int(sample_rate), channel_roles(channels))
 
 
 def _check_rate(sample_rate: int, name: str | Path, limits: Limits) -> None:
@@ -232,9 +232,9 @@ def _decode(sound: sf.SoundFile, label: str | Path, limits: Limits, formats: fro
             file=label,
             next_step="Copy or record it again",
         )
-    samples_CT = np.empty((sound.channels, frames), dtype=np.float32)
+    samples_CS = np.empty((sound.channels, frames), dtype=np.float32)
     start = 0
     for block in blocks:
-        samples_CT[:, start : start + len(block)] = block.T
+        samples_CS[:, start : start + len(block)] = block.T
         start += len(block)
-    return Audio(samples_CT, int(sound.samplerate), channel_roles(sound.channels))
+    return Audio(samples_CS, int(sound.samplerate), channel_roles(sound.channels))

@@ -24,7 +24,7 @@ ENERGY_FLOOR = 1.1920929e-07
 
 
 def kaldi_fbank(
-    waveform_BT: Tensor,
+    waveform_BS: Tensor,
     *,
     sample_rate: int = 16_000,
     num_mels: int = 128,
@@ -45,11 +45,11 @@ def kaldi_fbank(
     scale: factor on the waveform, 2^15 for models trained on 16-bit integers.
     Raises ValueError if the waveform is too short for one frame or the bands do not fit the sampling rate.
     """
-    if waveform_BT.ndim != 2:
-        raise ValueError(f"expected (clips, samples), not a tensor of shape {tuple(waveform_BT.shape)}")
+    if waveform_BS.ndim != 2:
+        raise ValueError(f"expected (clips, samples), not a tensor of shape {tuple(waveform_BS.shape)}")
     length = int(sample_rate * frame_length_ms * 0.001)
     shift = int(sample_rate * frame_shift_ms * 0.001)
-    samples = waveform_BT.shape[1]
+    samples = waveform_BS.shape[1]
     frames = kaldi_frame_count(samples, length, shift, snip_edges=snip_edges)
     if frames == 0:
         raise ValueError(f"{samples} samples are too short for one frame of {length}")
@@ -57,10 +57,10 @@ def kaldi_fbank(
     filters_FM = kaldi_mel_filters(num_mels, n_fft, sample_rate, low_hz, high_hz)
 
     if scale != 1.0:
-        waveform_BT = waveform_BT * scale
+        waveform_BS = waveform_BS * scale
     if not snip_edges:
-        waveform_BT = _mirror_edges(waveform_BT, frames, length, shift)
-    frame_BFN = waveform_BT.unfold(1, length, shift)
+        waveform_BS = _mirror_edges(waveform_BS, frames, length, shift)
+    frame_BFN = waveform_BS.unfold(1, length, shift)
     if remove_dc:
         frame_BFN = frame_BFN - frame_BFN.mean(dim=-1, keepdim=True)
     if preemphasis:
@@ -74,21 +74,21 @@ def kaldi_fbank(
     return energy_BFM.clamp_min(ENERGY_FLOOR).log()
 
 
-def beats_fbank(waveform_BT: Tensor) -> Tensor:
+def beats_fbank(waveform_BS: Tensor) -> Tensor:
     """16 kHz waveform in [-1, 1] -> (clips, frames, 128) as in the training of BEATs, before normalisation.
 
     Chen et al., "BEATs: Audio Pre-Training with Acoustic Tokenizers", ICML 2023: 16-bit scale, Povey window.
     """
-    return kaldi_fbank(waveform_BT, window="povey", scale=2.0**15)
+    return kaldi_fbank(waveform_BS, window="povey", scale=2.0**15)
 
 
-def eat_fbank(waveform_BT: Tensor) -> Tensor:
+def eat_fbank(waveform_BS: Tensor) -> Tensor:
     """16 kHz waveform in [-1, 1] -> (clips, frames, 128) as in the training of EAT, before normalisation.
 
     Chen et al., "EAT: Self-Supervised Pre-Training with Efficient Audio Transformer", IJCAI 2024: each clip's
     mean removed, Hann window. Clips must be given without padding, which would shift the mean.
     """
-    return kaldi_fbank(waveform_BT - waveform_BT.mean(dim=1, keepdim=True), window="hanning")
+    return kaldi_fbank(waveform_BS - waveform_BS.mean(dim=1, keepdim=True), window="hanning")
 
 
 def kaldi_frame_count(samples: int, length: int, shift: int, *, snip_edges: bool = True) -> int:
@@ -133,11 +133,11 @@ def _window(kind: Window, length: int) -> NDArray[np.float32]:
     raise ValueError(f"unknown window {kind!r}; choose povey or hanning")
 
 
-def _mirror_edges(waveform_BT: Tensor, frames: int, length: int, shift: int) -> Tensor:
+def _mirror_edges(waveform_BS: Tensor, frames: int, length: int, shift: int) -> Tensor:
     # Frame f is centred on sample (f + 1/2) * shift; samples outside are mirrored at the edges,
     # including the edge sample (which the reflect padding of torch excludes).
     before = length // 2 - shift // 2
-    samples = waveform_BT.shape[1]
-    index = torch.arange(-before, (frames - 1) * shift - before + length, device=waveform_BT.device)
+    samples = waveform_BS.shape[1]
+    index = torch.arange(-before, (frames - 1) * shift - before + length, device=waveform_BS.device)
     index = torch.remainder(index, 2 * samples)
-    return waveform_BT[:, torch.where(index < samples, index, 2 * samples - 1 - index)]
+    return waveform_BS[:, torch.where(index < samples, index, 2 * samples - 1 - index)]

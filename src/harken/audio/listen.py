@@ -61,12 +61,12 @@ class Listening(BaseModel):
 class Sound:
     """Result of `listen`.
 
-    name: the recording in messages. wave_CT: (channels, samples) float32 at `sample_rate` Hz. findings: defects that
+    name: the recording in messages. wave_CS: (channels, samples) float32 at `sample_rate` Hz. findings: defects that
     leave it usable. sha256: of the file, or of an array's samples and rate. recorded: the decoded recording.
     """
 
     name: str | Path
-    wave_CT: Float32
+    wave_CS: Float32
     sample_rate: int
     findings: tuple[Finding, ...]
     sha256: str
@@ -80,11 +80,11 @@ class Sound:
     @cached_property
     def level_db(self) -> float:
         """RMS level as recorded, over all channels, dBFS."""
-        return level_dbfs(self.recorded.samples_CT)
+        return level_dbfs(self.recorded.samples_CS)
 
     def at(self, sample_rate: int) -> Float32:
         """(channels, samples) resampled to `sample_rate` Hz."""
-        return resample(self.wave_CT, self.sample_rate, sample_rate)
+        return resample(self.wave_CS, self.sample_rate, sample_rate)
 
 
 def listen(
@@ -105,8 +105,8 @@ def listen(
         if sample_rate is None:
             raise ValueError("samples need their sample_rate in Hz")
         audio = audio_of_array(source, sample_rate, label, settings.limits)
-        digest = hashlib.sha256(f"{audio.sample_rate} {audio.samples_CT.shape}".encode())
-        digest.update(np.ascontiguousarray(audio.samples_CT).data)
+        digest = hashlib.sha256(f"{audio.sample_rate} {audio.samples_CS.shape}".encode())
+        digest.update(np.ascontiguousarray(audio.samples_CS).data)
     else:
         label = name if name is not None else ("<bytes>" if isinstance(source, bytes) else source)
         data = source if isinstance(source, bytes) else read_file(source, settings.limits)
@@ -114,22 +114,22 @@ def listen(
         digest = hashlib.sha256(data)
     _check_form(audio, settings, label)
     microphones = settings.microphones
-    if settings.single_as_near and len(audio.samples_CT) == 1:
+    if settings.single_as_near and len(audio.samples_CS) == 1:
         microphones = "all"
     findings = _check_quality(audio, microphones, label)
-    wave_CT = choose_channels(audio.samples_CT, audio.sample_rate, microphones, label)
+    wave_CS = choose_channels(audio.samples_CS, audio.sample_rate, microphones, label)
     if settings.mono:
-        wave_CT = wave_CT.mean(axis=0, keepdims=True, dtype=np.float32)
+        wave_CS = wave_CS.mean(axis=0, keepdims=True, dtype=np.float32)
     if settings.level == "normalised":
-        wave_CT = normalised(wave_CT)
+        wave_CS = normalised(wave_CS)
     rate = audio.sample_rate if settings.sample_rate is None else settings.sample_rate
-    return Sound(label, resample(wave_CT, audio.sample_rate, rate), rate, findings, digest.hexdigest(), audio)
+    return Sound(label, resample(wave_CS, audio.sample_rate, rate), rate, findings, digest.hexdigest(), audio)
 
 
-def normalised(samples_CT: Float32) -> Float32:
+def normalised(samples_CS: Float32) -> Float32:
     """Scale (channels, samples) to an RMS level of `NORMAL_LEVEL_DBFS` by one gain; not for silence."""
-    gain = 10 ** ((NORMAL_LEVEL_DBFS - level_dbfs(samples_CT)) / 20)
-    return samples_CT * np.float32(gain)
+    gain = 10 ** ((NORMAL_LEVEL_DBFS - level_dbfs(samples_CS)) / 20)
+    return samples_CS * np.float32(gain)
 
 
 def _check_form(audio: Audio, settings: Listening, name: str | Path) -> None:
@@ -140,7 +140,7 @@ def _check_form(audio: Audio, settings: Listening, name: str | Path) -> None:
             file=name,
             next_step=f"Record or resample it at {rate} Hz, or fit to recordings of its rate",
         )
-    count = len(audio.samples_CT)
+    count = len(audio.samples_CS)
     if channels is not None and count != channels:
         raise AudioError(
             f"has {count} channel{'s' * (count != 1)}, not the expected {channels}",
@@ -152,8 +152,8 @@ def _check_form(audio: Audio, settings: Listening, name: str | Path) -> None:
 def _check_quality(audio: Audio, microphones: Microphones, name: str | Path) -> tuple[Finding, ...]:
     # Unused microphones may be broken.
     used = {"near": slice(0, 1), "far": slice(1, 2)}.get(microphones, slice(None))
-    samples_CT = audio.samples_CT[used]
-    findings = inspect(samples_CT if len(samples_CT) else audio.samples_CT, audio.sample_rate)
+    samples_CS = audio.samples_CS[used]
+    findings = inspect(samples_CS if len(samples_CS) else audio.samples_CS, audio.sample_rate)
     for finding in findings:
         if finding.unusable:
             raise AudioError(finding.detail, file=name, next_step=finding.next_step)

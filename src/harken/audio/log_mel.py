@@ -49,7 +49,7 @@ def slaney_bands(sample_rate: int, n_fft: int, n_mels: int) -> Float64:
 
 
 def log_mel(
-    waveform_T: NDArray[np.floating],
+    waveform_S: NDArray[np.floating],
     sample_rate: int,
     n_fft: int = 1024,
     hop: int = 512,
@@ -62,13 +62,13 @@ def log_mel(
     zeros before and after the waveform (librosa >= 0.10).
     Raises ValueError for a waveform that is empty or not one-dimensional.
     """
-    if waveform_T.ndim != 1 or len(waveform_T) == 0:
-        raise ValueError(f"expected (samples,), got {waveform_T.shape}")
+    if waveform_S.ndim != 1 or len(waveform_S) == 0:
+        raise ValueError(f"expected (samples,), got {waveform_S.shape}")
     # Double precision, so that bands far below the loudest one are not lost in rounding.
-    padded_T = np.pad(waveform_T.astype(np.float64), n_fft // 2)
+    padded_S = np.pad(waveform_S.astype(np.float64), n_fft // 2)
     window_N = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
     filters_FM = slaney_bands(sample_rate, n_fft, n_mels)
-    frames_TN = sliding_window_view(padded_T, n_fft)[::hop]
+    frames_TN = sliding_window_view(padded_S, n_fft)[::hop]
     decibel_TM = np.empty((len(frames_TN), n_mels), dtype=np.float32)
     for start in range(0, len(frames_TN), _BLOCK):
         spectrum_TF = scipy.fft.rfft(frames_TN[start : start + _BLOCK] * window_N, axis=-1)

@@ -15,18 +15,18 @@ def power(samples: Float32) -> float:
     return float(np.mean(np.square(samples, dtype=np.float64)))
 
 
-def mix_at_snr(signal_CT: Float32, noise_CT: Float32, snr_db: float, *, start: int = 0) -> Float32:
+def mix_at_snr(signal_CS: Float32, noise_CS: Float32, snr_db: float, *, start: int = 0) -> Float32:
     """signal + g * noise, with g such that 10 log10(power(signal) / power(g * noise)) = snr_db.
 
     Shorter noise is tiled, longer noise is cropped from sample `start` on; its power is that of the
     part used. All channels have the same gain, which keeps level differences between microphones.
     Raises ValueError when either side is silent (the ratio is then undefined) or channel counts differ.
     """
-    if signal_CT.shape[0] != noise_CT.shape[0]:
-        raise ValueError(f"signal has {signal_CT.shape[0]} channels, noise {noise_CT.shape[0]}")
-    noise_CT = fit_length(noise_CT, signal_CT.shape[1], short="tile", start=start)
-    signal_power, noise_power = power(signal_CT), power(noise_CT)
+    if signal_CS.shape[0] != noise_CS.shape[0]:
+        raise ValueError(f"signal has {signal_CS.shape[0]} channels, noise {noise_CS.shape[0]}")
+    noise_CS = fit_length(noise_CS, signal_CS.shape[1], short="tile", start=start)
+    signal_power, noise_power = power(signal_CS), power(noise_CS)
     if signal_power == 0 or noise_power == 0:
         raise ValueError("signal or noise is silent: the signal-to-noise ratio is undefined")
     gain = np.sqrt(signal_power / noise_power * 10.0 ** (-snr_db / 10.0))
-    return (signal_CT + np.float32(gain) * noise_CT).astype(np.float32)
+    return (signal_CS + np.float32(gain) * noise_CS).astype(np.float32)

@@ -41,43 +41,43 @@ def level_dbfs(samples: NDArray[np.float32]) -> float:
     return float(10 * np.log10(mean_square)) if mean_square > 0 else float("-inf")
 
 
-def inspect(samples_CT: NDArray[np.float32], sample_rate: int, *, shortest_seconds: float = 0.1) -> list[Finding]:
+def inspect(samples_CS: NDArray[np.float32], sample_rate: int, *, shortest_seconds: float = 0.1) -> list[Finding]:
     """Defects of a recording, (channels, samples) float32; a single one if it is unusable."""
-    invalid = samples_CT.size - int(np.isfinite(samples_CT).sum())
+    invalid = samples_CS.size - int(np.isfinite(samples_CS).sum())
     if invalid:
         return [Finding("not finite", f"{invalid} samples are NaN or infinite", "Record it again or remove it", True)]
-    seconds = samples_CT.shape[1] / sample_rate
+    seconds = samples_CS.shape[1] / sample_rate
     if seconds < shortest_seconds:
         detail = f"lasts {seconds * 1000:.0f} ms, too short to hear a machine"
         return [Finding("too short", detail, "Record at least one second", True)]
     findings: list[Finding] = []
     # Without the offset of the converter, which is not sound.
-    mean_C = samples_CT.mean(axis=1, dtype=np.float64)
-    rms_C = np.sqrt(np.mean(np.square(samples_CT, dtype=np.float64), axis=1))
+    mean_C = samples_CS.mean(axis=1, dtype=np.float64)
+    rms_C = np.sqrt(np.mean(np.square(samples_CS, dtype=np.float64), axis=1))
     deviation_C = np.sqrt(np.maximum(rms_C**2 - mean_C**2, 0))
     quiet = np.flatnonzero(deviation_C < 10 ** (SILENCE_DBFS / 20))
     if len(quiet):
-        channels = "" if samples_CT.shape[0] == 1 else f" in channel {', '.join(map(str, quiet))}"
+        channels = "" if samples_CS.shape[0] == 1 else f" in channel {', '.join(map(str, quiet))}"
         detail = f"is silent{channels} (below {SILENCE_DBFS:g} dBFS)"
         return [Finding("silent", detail, "Check that the microphone is connected and the machine runs", True)]
-    share = _clipped_share(samples_CT)
+    share = _clipped_share(samples_CS)
     if share > CLIPPED_SHARE:
         detail = f"is clipped: {share:.1%} of its samples are at full scale"
         findings.append(Finding("clipped", detail, "Lower the recording gain", False))
     if np.any(np.abs(mean_C) > OFFSET_SHARE * rms_C):
         detail = f"has a constant offset of {np.abs(mean_C).max():.3f}"
         findings.append(Finding("constant offset", detail, "Check the sound card or use AC coupling", False))
-    dropout = _longest_constant(samples_CT) / sample_rate
+    dropout = _longest_constant(samples_CS) / sample_rate
     if dropout > DROPOUT_SECONDS:
         detail = f"has dropouts: {dropout * 1000:.0f} ms of constant samples"
         findings.append(Finding("dropouts", detail, "Check the recorder and the cable", False))
     return findings
 
 
-def _clipped_share(samples_CT: NDArray[np.float32]) -> float:
+def _clipped_share(samples_CS: NDArray[np.float32]) -> float:
     """Largest fraction, over channels, of samples in runs of two or more at the extreme value: flat tops, not peaks."""
     worst = 0.0
-    for channel in samples_CT:
+    for channel in samples_CS:
         top = max(float(channel.max()), -float(channel.min()))
         at_top = np.abs(channel) >= top * (1 - 1e-4)
         flat = at_top[1:] & at_top[:-1]
@@ -87,10 +87,10 @@ def _clipped_share(samples_CT: NDArray[np.float32]) -> float:
     return worst
 
 
-def _longest_constant(samples_CT: NDArray[np.float32]) -> int:
+def _longest_constant(samples_CS: NDArray[np.float32]) -> int:
     """Length in samples of the longest run of equal samples in any channel."""
     longest = 0
-    for channel in samples_CT:
+    for channel in samples_CS:
         changes = np.flatnonzero(np.diff(channel))
         edges = np.concatenate([[-1], changes, [channel.size - 1]])
         longest = max(longest, int(np.diff(edges).max()))

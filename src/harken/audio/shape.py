@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 
 
-def fit_length(samples_CT: Float32, length: int, *, short: Literal["pad", "tile"] = "tile", start: int = 0) -> Float32:
+def fit_length(samples_CS: Float32, length: int, *, short: Literal["pad", "tile"] = "tile", start: int = 0) -> Float32:
     """(channels, samples) -> (channels, length).
 
     A longer waveform is cropped from sample `start` on; a shorter one is repeated from its beginning
     (`tile`, which adds no artificial silence) or padded with zeros at its end (`pad`). Raises ValueError for empty
     waveforms and invalid `length` or `start`.
     """
-    samples = samples_CT.shape[-1]
+    samples = samples_CS.shape[-1]
     if length <= 0 or samples == 0:
         raise ValueError("lengths must be positive")
     if samples >= length:
         if not 0 <= start <= samples - length:
             raise ValueError(f"start {start} leaves less than {length} of {samples} samples")
-        return samples_CT[..., start : start + length]
+        return samples_CS[..., start : start + length]
     if short == "pad":
-        return np.pad(samples_CT, [(0, 0)] * (samples_CT.ndim - 1) + [(0, length - samples)])
+        return np.pad(samples_CS, [(0, 0)] * (samples_CS.ndim - 1) + [(0, length - samples)])
     repeats = -(-length // samples)
-    return np.tile(samples_CT, repeats)[..., :length]
+    return np.tile(samples_CS, repeats)[..., :length]
 
 
 def windows(samples: int, span: int) -> list[tuple[int, int]]:

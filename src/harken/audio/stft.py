@@ -24,31 +24,31 @@ def _hann(n_fft: int) -> Float32:
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
 
 
-def power_spectrogram(samples_T: Float32, n_fft: int, hop: int) -> Float32:
+def power_spectrogram(samples_S: Float32, n_fft: int, hop: int) -> Float32:
     """|STFT|^2 of (samples,) -> (frames, n_fft // 2 + 1) float32; periodic Hann window, no centring, no padding.
 
     Raises ValueError for fewer samples than one frame.
     """
-    if samples_T.shape[-1] < n_fft:
-        raise ValueError(f"{samples_T.shape[-1]} samples are shorter than one frame of {n_fft}")
-    frames_TN = sliding_window_view(samples_T, n_fft)[::hop]
+    if samples_S.shape[-1] < n_fft:
+        raise ValueError(f"{samples_S.shape[-1]} samples are shorter than one frame of {n_fft}")
+    frames_TN = sliding_window_view(samples_S, n_fft)[::hop]
     spectrum_TF = scipy.fft.rfft(frames_TN * _hann(n_fft), axis=-1)
     power_TF = spectrum_TF.real**2
     power_TF += spectrum_TF.imag**2
     return np.asarray(power_TF, dtype=np.float32)
 
 
-def overlapped_stft(samples_T: Float32, n_fft: int, hop: int) -> Complex64:
+def overlapped_stft(samples_S: Float32, n_fft: int, hop: int) -> Complex64:
     """Complex STFT of (samples,) -> (frames, n_fft // 2 + 1) that `overlap_add` inverts.
 
     Square-root periodic Hann window, zeros before and after, so that every sample lies in n_fft / hop frames.
     Any number of samples is allowed. Raises ValueError unless n_fft is even and a multiple >= 2 of hop.
     """
     window_N = _synthesis(n_fft, hop)
-    frames = -(-(len(samples_T) + n_fft - hop) // hop)
-    padded_T = np.zeros((frames - 1) * hop + n_fft, dtype=np.float32)
-    padded_T[n_fft - hop : n_fft - hop + len(samples_T)] = samples_T
-    spectrum_TF = scipy.fft.rfft(sliding_window_view(padded_T, n_fft)[::hop] * window_N, axis=-1)
+    frames = -(-(len(samples_S) + n_fft - hop) // hop)
+    padded_S = np.zeros((frames - 1) * hop + n_fft, dtype=np.float32)
+    padded_S[n_fft - hop : n_fft - hop + len(samples_S)] = samples_S
+    spectrum_TF = scipy.fft.rfft(sliding_window_view(padded_S, n_fft)[::hop] * window_N, axis=-1)
     return np.asarray(spectrum_TF, dtype=np.complex64)
 
 

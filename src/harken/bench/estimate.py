@@ -137,9 +137,9 @@ def front_end_seconds(encoder: str, config: str) -> float:
     from harken.encoders import create_encoder
 
     built = create_encoder(encoder, json.loads(config))
-    wave_BT = np.random.default_rng(0).normal(size=(1, 10 * built.sample_rate)).astype(np.float32)
+    wave_BS = np.random.default_rng(0).normal(size=(1, 10 * built.sample_rate)).astype(np.float32)
     with one_thread():
-        return fastest(lambda: built.encode(wave_BT), 0.05)
+        return fastest(lambda: built.encode(wave_BS), 0.05)
 
 
 @lru_cache(maxsize=64)

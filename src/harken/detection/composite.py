@@ -83,12 +83,12 @@ class Composite(AnomalyDetector):
         if self.mixing == "single":
             return np.array(scores[0])
         mixed_N = np.zeros(len(scores[0]))
-        for scores_N, member, held_out_T in zip(scores, self.members, self.held_out_, strict=True):
+        for scores_N, member, held_out_S in zip(scores, self.members, self.held_out_, strict=True):
             if self.mixing == "deviations":
-                mixed_N = mixed_N + member["weight"] * (scores_N - held_out_T.mean()) / (held_out_T.std() or 1.0)
+                mixed_N = mixed_N + member["weight"] * (scores_N - held_out_S.mean()) / (held_out_S.std() or 1.0)
             else:
-                train_T = held_out_T if self.mixing in INDUCTIVE else None
-                mixed_N = mixed_N + member["weight"] * normalised(self.mixing, scores_N, train_T)[0]
+                train_S = held_out_S if self.mixing in INDUCTIVE else None
+                mixed_N = mixed_N + member["weight"] * normalised(self.mixing, scores_N, train_S)[0]
         return mixed_N
 
     def state(self) -> dict[str, NDArray[Any]]:

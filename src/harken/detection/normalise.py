@@ -32,7 +32,7 @@ def named(word: str) -> Normalise | None:
     raise ValueError(f"there is no normalisation {word!r}")
 
 
-def normalised(how: Normalise, scores_N: Float64, train_T: Float64 | None) -> tuple[Float64, Float64 | None]:
+def normalised(how: Normalise, scores_N: Float64, train_S: Float64 | None) -> tuple[Float64, Float64 | None]:
     """Scores of the test clips of one section, and of its training clips where they are known.
 
     train: in deviations from the mean of the training clips' scores, a Gaussian calibration. gamma: the standard normal
@@ -41,23 +41,23 @@ def normalised(how: Normalise, scores_N: Float64, train_T: Float64 | None) -> tu
     test clips that score less. Raises ValueError where the scores it rests on are not there or all equal.
     """
     if how == "none":
-        return scores_N, train_T
+        return scores_N, train_S
     if how == "transductive":
         return _deviations(scores_N, *_moments(scores_N, "test")), None
     if how == "transductive-rank":
         return _ranks(scores_N), None
-    if train_T is None:
+    if train_S is None:
         raise ValueError("has no scores of training clips")
-    mean, deviation = _moments(train_T, "training")
+    mean, deviation = _moments(train_S, "training")
     if how == "train":
-        return _deviations(scores_N, mean, deviation), _deviations(train_T, mean, deviation)
+        return _deviations(scores_N, mean, deviation), _deviations(train_S, mean, deviation)
     if how == "gamma":
-        skew = float(np.clip(np.mean(_deviations(np.sort(train_T), mean, deviation) ** 3), -_MOST_SKEW, _MOST_SKEW))
+        skew = float(np.clip(np.mean(_deviations(np.sort(train_S), mean, deviation) ** 3), -_MOST_SKEW, _MOST_SKEW))
         return (
             _gamma(_deviations(scores_N, mean, deviation), skew),
-            _gamma(_deviations(train_T, mean, deviation), skew),
+            _gamma(_deviations(train_S, mean, deviation), skew),
         )
-    return _quantiles(scores_N, train_T, deviation), _quantiles(train_T, train_T, deviation)
+    return _quantiles(scores_N, train_S, deviation), _quantiles(train_S, train_S, deviation)
 
 
 def _moments(scores_N: Float64, split: str) -> tuple[float, float]:
@@ -85,12 +85,12 @@ def _gamma(deviations_N: Float64, skew: float) -> Float64:
     return (np.cbrt(1.0 + deviations_N * skew / 2.0) - 1.0 + skew**2 / 36.0) * 6.0 / skew
 
 
-def _quantiles(scores_N: Float64, train_T: Float64, deviation: float) -> Float64:
+def _quantiles(scores_N: Float64, train_S: Float64, deviation: float) -> Float64:
     """Normal scores (Blom 1958) of the training clips, joined by lines; beyond them a line of slope 1 / deviation."""
     from scipy.special import ndtri
 
-    levels, last = np.unique(np.sort(train_T), return_index=True)
-    count = len(train_T)
+    levels, last = np.unique(np.sort(train_S), return_index=True)
+    count = len(train_S)
     ends = np.append(last[1:], count)
     # Equal scores share the middle of their ranks.
     values = ndtri(((last + 1 + ends) / 2 - 0.375) / (count + 0.25))

@@ -217,21 +217,21 @@ class Embedder:
         """A recording as the spec wants it, at the spec's rate. Raises AudioError for what cannot be used."""
         return listen(source, self.listening, sample_rate=sample_rate, name=name)
 
-    def waveform(self, samples_CT: Float32) -> Float32:
+    def waveform(self, samples_CS: Float32) -> Float32:
         """(channels, samples) at the spec's rate -> at the encoder's rate, repeated to its shortest waveform."""
-        wave_CT = resample(samples_CT, self.spec.sample_rate, self.encoder.sample_rate)
-        if wave_CT.shape[1] < self.encoder.min_samples:
-            wave_CT = fit_length(wave_CT, self.encoder.min_samples, short="tile")
-        return wave_CT
+        wave_CS = resample(samples_CS, self.spec.sample_rate, self.encoder.sample_rate)
+        if wave_CS.shape[1] < self.encoder.min_samples:
+            wave_CS = fit_length(wave_CS, self.encoder.min_samples, short="tile")
+        return wave_CS
 
-    def encode(self, wave_CT: Float32) -> list[Float32]:
+    def encode(self, wave_CS: Float32) -> list[Float32]:
         """What `waveform` gives -> frames (T, D) of each layer of each channel, channel by channel."""
         frames = []
         # One channel and one clip per call: matrix kernels depend on the batch's shape, and the same
         # recording must give the same bits whatever it is scored together with.
         with blamed(self.spec.encoder):
-            for channel in range(len(wave_CT)):
-                encoded = self.encoder.encode(wave_CT[channel : channel + 1], layers=self.layers)
+            for channel in range(len(wave_CS)):
+                encoded = self.encoder.encode(wave_CS[channel : channel + 1], layers=self.layers)
                 frames += list(encoded.features_BLTD[0, :, : int(encoded.lengths_B[0])])
         return frames
 
@@ -252,26 +252,26 @@ class Embedder:
                 ]
             )
 
-    def embed(self, samples_CT: Float32) -> Float32:
+    def embed(self, samples_CS: Float32) -> Float32:
         """(channels, samples) of a `Sound` at the spec's rate -> (D,) float32."""
-        return self.pool(self.encode(self.waveform(samples_CT)))
+        return self.pool(self.encode(self.waveform(samples_CS)))
 
     def embed_waveforms(self, waves: Sequence[Float32]) -> list[Float32]:
         """`embed` of several recordings."""
-        return [self.embed(samples_CT) for samples_CT in waves]
+        return [self.embed(samples_CS) for samples_CS in waves]
 
-    def log_mel(self, samples_CT: Float32) -> Float32:
+    def log_mel(self, samples_CS: Float32) -> Float32:
         """(frames, bands) in dB of the sound that is listened to, averaged over channels."""
-        if samples_CT.shape[1] < self.bands.min_samples:
-            samples_CT = fit_length(samples_CT, self.bands.min_samples, short="tile")
-        return _mean_over_channels([self.bands.log_mel(channel_T) for channel_T in samples_CT])
+        if samples_CS.shape[1] < self.bands.min_samples:
+            samples_CS = fit_length(samples_CS, self.bands.min_samples, short="tile")
+        return _mean_over_channels([self.bands.log_mel(channel_S) for channel_S in samples_CS])
 
     def features(self, sound: Sound) -> ClipFeatures:
         """What is kept of a recording. Raises AudioError for an embedding that is not finite."""
         with one_thread():
-            frames = self.encode(self.waveform(sound.wave_CT))
+            frames = self.encode(self.waveform(sound.wave_CS))
             embedding = self.pool(frames)
-            log_mel_TM = _mean_over_channels(frames) if self.encodes_sketch else self.log_mel(sound.wave_CT)
+            log_mel_TM = _mean_over_channels(frames) if self.encodes_sketch else self.log_mel(sound.wave_CS)
         _check_finite(embedding, sound.name)
         return ClipFeatures(
             embedding=embedding,
@@ -298,7 +298,7 @@ class Embedder:
                 # Decoded and levelled once for all that listen alike.
                 if embedder.listening not in sounds:
                     sounds[embedder.listening] = embedder.listen(source, sample_rate=sample_rate, name=name)
-                vectors.append(embedder.embed(sounds[embedder.listening].wave_CT))
+                vectors.append(embedder.embed(sounds[embedder.listening].wave_CS))
         embedding = np.concatenate(vectors)
         _check_finite(embedding, sound.name)
         return replace(features, embedding=embedding)

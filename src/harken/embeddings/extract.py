@@ -96,7 +96,7 @@ def _probe(path: Path, limits: Limits, formats: frozenset[str]) -> tuple[int, in
         audio = decode(path, limits=limits, formats=formats)
     except AudioError:
         return None
-    return audio.sample_rate, len(audio.samples_CT)
+    return audio.sample_rate, len(audio.samples_CS)
 
 
 def _isolated(

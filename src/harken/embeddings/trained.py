@@ -59,10 +59,10 @@ class TrainedEmbedder:
         if clip.payload == "spectrogram":
             self._form.check([clip])
             return pool(self.encoder.frames_of_spectrogram(self._form.read(clip)), "mean")
-        wave_T = self.reader(clip)
-        if len(wave_T) < self.encoder.min_samples:
-            wave_T = fit_length(wave_T, self.encoder.min_samples)
-        return pool(self.encoder.frames(wave_T), "mean")
+        wave_S = self.reader(clip)
+        if len(wave_S) < self.encoder.min_samples:
+            wave_S = fit_length(wave_S, self.encoder.min_samples)
+        return pool(self.encoder.frames(wave_S), "mean")
 
     @cached_property
     def _form(self) -> SpectrogramForm:

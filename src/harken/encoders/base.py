@@ -57,13 +57,13 @@ class FrontEnd:
 
 
 def valid_lengths(
-    who: str, waveform_BT: Float32, lengths_B: NDArray[np.int64] | None, min_samples: int
+    who: str, waveform_BS: Float32, lengths_B: NDArray[np.int64] | None, min_samples: int
 ) -> NDArray[np.int64]:
     """Valid samples of each clip: `lengths_B`, or all of them.
 
     Raises ValueError, which names `who`, where there is no clip or one is shorter than `min_samples`.
     """
-    clips, samples = waveform_BT.shape
+    clips, samples = waveform_BS.shape
     lengths_B = np.full(clips, samples) if lengths_B is None else np.asarray(lengths_B)
     shortest = int(lengths_B.min(initial=samples))
     if clips == 0 or shortest < min_samples:
@@ -136,7 +136,7 @@ class Encoder(ABC):
     @abstractmethod
     def encode(
         self,
-        waveform_BT: Float32,
+        waveform_BS: Float32,
         lengths_B: NDArray[np.int64] | None = None,
         layers: tuple[str, ...] | None = None,
     ) -> Embedding:
@@ -150,7 +150,7 @@ class Encoder(ABC):
         """Whose spectrograms it takes. Raises ValueError for encoders without a spectrogram (`takes_spectrograms`)."""
         raise ValueError(f"{self.name} has no spectrogram that its features could be made of")
 
-    def spectrogram(self, waveform_BT: Float32, lengths_B: NDArray[np.int64] | None = None) -> list[Spectrogram]:
+    def spectrogram(self, waveform_BS: Float32, lengths_B: NDArray[np.int64] | None = None) -> list[Spectrogram]:
         """What the front end makes of each clip. `encode_spectrogram` of it is `encode`, to the last bit on a CPU.
 
         Raises ValueError as `encode`, and for encoders without a spectrogram (`takes_spectrograms`).

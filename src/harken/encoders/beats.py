@@ -87,10 +87,10 @@ class BEATsNet(SpectrogramNet):
         self.post_extract_proj = nn.Linear(patch_width, width)
         self.encoder = _Encoder(depth, width, heads, ffn, buckets, max_distance, conv_kernel, conv_groups)
 
-    def spectrogram(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+    def spectrogram(self, wave_BS: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """(clips, samples) in [-1, 1] -> (clips, frames, 128), normalised as in training; always float32."""
-        with torch.autocast(wave_BT.device.type, enabled=False):
-            return (beats_fbank(wave_BT.float()) - FBANK_MEAN) / (2 * FBANK_STD)
+        with torch.autocast(wave_BS.device.type, enabled=False):
+            return (beats_fbank(wave_BS.float()) - FBANK_MEAN) / (2 * FBANK_STD)
 
     def patches(self, fbank_BFM: Tensor) -> Tensor:
         """(clips, frames, 128) -> (clips, tokens, width), column by column: token = 8 * column + band."""

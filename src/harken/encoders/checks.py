@@ -76,18 +76,18 @@ def the_same_sound_is_the_same(make: Make) -> None:
     except TypeError as error:
         raise AssertionError(f"config is not JSON: {error}.") from error
     again = _built(type(one), read, one.weights())
-    wave_BT = sound(one, 1, 2 * one.min_samples)
-    expected = one.encode(wave_BT).features_BLTD
-    require(np.array_equal(expected, one.encode(wave_BT).features_BLTD), "A second time they differ.")
-    require(np.array_equal(expected, again.encode(wave_BT).features_BLTD), f"Built again from {config}, they differ.")
+    wave_BS = sound(one, 1, 2 * one.min_samples)
+    expected = one.encode(wave_BS).features_BLTD
+    require(np.array_equal(expected, one.encode(wave_BS).features_BLTD), "A second time they differ.")
+    require(np.array_equal(expected, again.encode(wave_BS).features_BLTD), f"Built again from {config}, they differ.")
 
 
 def every_layer_can_be_asked_for(make: Make) -> None:
     """Each layer can be asked for by name."""
     encoder = make()
-    wave_BT = sound(encoder, 1, encoder.min_samples)
+    wave_BS = sound(encoder, 1, encoder.min_samples)
     for layer in encoder.layers:
-        found = encoder.encode(wave_BT, layers=(layer,))
+        found = encoder.encode(wave_BS, layers=(layer,))
         require(found.layers == (layer,), f"Asked for {layer}, it gives {found.layers}.")
         require(found.features_BLTD.shape[1] == 1, f"{layer} alone gives shape {found.features_BLTD.shape}.")
 
@@ -96,10 +96,10 @@ def padding_is_not_heard(make: Make) -> None:
     """A clip that was padded to the length of another gives the frames that it gives alone."""
     encoder = make()
     lengths_B = encoder.min_samples + encoder.sample_rate * np.array([1, 0, 2]) // 2
-    wave_BT = sound(encoder, 3, int(lengths_B.max()))
-    found = encoder.encode(wave_BT, lengths_B)
+    wave_BS = sound(encoder, 3, int(lengths_B.max()))
+    found = encoder.encode(wave_BS, lengths_B)
     for row, length in enumerate(lengths_B):
-        alone = encoder.encode(wave_BT[row : row + 1, :length])
+        alone = encoder.encode(wave_BS[row : row + 1, :length])
         frames = int(alone.lengths_B[0])
         require(int(found.lengths_B[row]) == frames, f"It has {found.lengths_B[row]} frames, alone {frames}.")
         near = np.allclose(found.features_BLTD[row, :, :frames], alone.features_BLTD[0], rtol=1e-4, atol=1e-4)
@@ -122,8 +122,8 @@ def a_spectrogram_is_as_good_as_its_sound(make: Make) -> None:
         require_refusal(encoder.front_end, "It has a front end.")
         return
     lengths_B = encoder.min_samples + encoder.sample_rate * np.array([2, 1]) // 2
-    wave_BT = sound(encoder, 2, int(lengths_B.max()))
-    clips = encoder.spectrogram(wave_BT, lengths_B)
+    wave_BS = sound(encoder, 2, int(lengths_B.max()))
+    clips = encoder.spectrogram(wave_BS, lengths_B)
     require([clip.samples for clip in clips] == lengths_B.tolist(), "Their clips are of other lengths.")
     for clip in clips:
         for window_FM in clip.windows:
@@ -131,7 +131,7 @@ def a_spectrogram_is_as_good_as_its_sound(make: Make) -> None:
     require(make().front_end() == encoder.front_end(), "Another one of the same kind has another front end.")
     cut = replace(clips[0], windows=tuple(window_FM[:-1] for window_FM in clips[0].windows))
     require_refusal(lambda: encoder.encode_spectrogram([cut]), "Spectrograms that lack a frame are taken.")
-    expected, found = encoder.encode(wave_BT, lengths_B), encoder.encode_spectrogram(clips)
+    expected, found = encoder.encode(wave_BS, lengths_B), encoder.encode_spectrogram(clips)
     require(expected.layers == found.layers, f"They are of {found.layers}.")
     require(np.array_equal(expected.lengths_B, found.lengths_B), f"They have {found.lengths_B} frames.")
     require(np.array_equal(expected.features_BLTD, found.features_BLTD), "They give other features.")
@@ -140,14 +140,14 @@ def a_spectrogram_is_as_good_as_its_sound(make: Make) -> None:
 def what_is_not_there_is_refused(make: Make) -> None:
     """ValueError for a layer that it does not have, and for a waveform shorter than `min_samples`."""
     encoder = make()
-    wave_BT = sound(encoder, 1, encoder.min_samples)
-    require_refusal(lambda: encoder.encode(wave_BT, layers=("no such layer",)), "The layer was taken.")
+    wave_BS = sound(encoder, 1, encoder.min_samples)
+    require_refusal(lambda: encoder.encode(wave_BS, layers=("no such layer",)), "The layer was taken.")
     if encoder.min_samples > 1:
-        require_refusal(lambda: encoder.encode(wave_BT[:, :-1]), "The waveform was taken.")
+        require_refusal(lambda: encoder.encode(wave_BS[:, :-1]), "The waveform was taken.")
 
 
 def pooled_difference(
-    encoder: Encoder, other: Encoder, waveform_BT: Float32, layers: Sequence[str] | None = None
+    encoder: Encoder, other: Encoder, waveform_BS: Float32, layers: Sequence[str] | None = None
 ) -> float:
     """Largest difference of a pooled vector of two encoders that should be one, such as a network and its export.
 
@@ -160,9 +160,9 @@ def pooled_difference(
     poolings |= {"bands:mean"} if other.patch_bands > 1 else set()
     largest = 0.0
     for layer in layers or (other.default_layer,):
-        ours, theirs = (each.encode(waveform_BT, layers=(layer,)) for each in (encoder, other))
+        ours, theirs = (each.encode(waveform_BS, layers=(layer,)) for each in (encoder, other))
         for pooling in sorted(poolings):
-            for row in range(len(waveform_BT)):
+            for row in range(len(waveform_BS)):
                 frames = [each.features_BLTD[row, 0, : int(each.lengths_B[row])] for each in (ours, theirs)]
                 expected_P = _pooled(other, frames[1], pooling)
                 try:
@@ -209,8 +209,8 @@ def sound(encoder: Encoder, clips: int, samples: int) -> Float32:
     """(clips, samples) tones in noise, each clip of its own pitch."""
     rng = np.random.default_rng(0)
     pitch_B1 = 200.0 * (1 + np.arange(clips)[:, None])
-    tone_BT = np.sin(2 * np.pi * pitch_B1 * np.arange(samples) / encoder.sample_rate)
-    return np.asarray(0.1 * tone_BT + 0.02 * rng.normal(size=(clips, samples)), dtype=np.float32)
+    tone_BS = np.sin(2 * np.pi * pitch_B1 * np.arange(samples) / encoder.sample_rate)
+    return np.asarray(0.1 * tone_BS + 0.02 * rng.normal(size=(clips, samples)), dtype=np.float32)
 
 
 def _pooled(encoder: Encoder, frames_TD: Float32, pooling: str | None = None) -> Float32:

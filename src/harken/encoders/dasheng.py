@@ -93,16 +93,16 @@ class DashengNet(SpectrogramNet):
         if token_count(samples) == 0:
             raise ValueError(f"{samples} samples are too short for one token of {self.PATCH} frames")
 
-    def spectrogram(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+    def spectrogram(self, wave_BS: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """(clips, samples) -> (clips, 64, frames): mel powers in dB, normalised by the batch norm.
 
         Each clip's range ends 120 dB below its own highest value, so that the others of a batch do not change it.
         """
         # Powers span more than half precision holds.
-        with torch.autocast(wave_BT.device.type, enabled=False):
-            wave_BT = wave_BT.float()
-            frames = 1 + wave_BT.shape[1] // self.HOP
-            db_BMF = 10 * self._mel(_mirror(wave_BT, self.N_FFT // 2, lengths_B)).clamp_min(self.FLOOR).log10()
+        with torch.autocast(wave_BS.device.type, enabled=False):
+            wave_BS = wave_BS.float()
+            frames = 1 + wave_BS.shape[1] // self.HOP
+            db_BMF = 10 * self._mel(_mirror(wave_BS, self.N_FFT // 2, lengths_B)).clamp_min(self.FLOOR).log10()
             heard_BMF = db_BMF
             if lengths_B is not None:
                 valid_BF = torch.arange(frames, device=db_BMF.device) < _frames(lengths_B.to(db_BMF.device))[:, None]
@@ -111,16 +111,16 @@ class DashengNet(SpectrogramNet):
             normal_BMF: Tensor = self.init_bn["1"](db_BMF[:, :, None])[:, :, 0]
             return normal_BMF
 
-    def _mel(self, padded_BT: Tensor) -> Tensor:
+    def _mel(self, padded_BS: Tensor) -> Tensor:
         """(clips, padded samples) -> (clips, 64, frames) mel powers."""
-        window = torch.hann_window(self.N_FFT, device=padded_BT.device)
-        filters_MK = torch.from_numpy(mel_filters()).to(padded_BT.device)
+        window = torch.hann_window(self.N_FFT, device=padded_BS.device)
+        filters_MK = torch.from_numpy(mel_filters()).to(padded_BS.device)
         parts = []
         # In stretches: the spectra of an hour at once would be many times its tokens.
         stretch = self.CHUNK * self.PATCH * self.HOP
-        for start in range(0, padded_BT.shape[1] - self.N_FFT + 1, stretch):
-            piece_BT = padded_BT[:, start : start + stretch - self.HOP + self.N_FFT]
-            stft_BKF = torch.stft(piece_BT, self.N_FFT, self.HOP, window=window, center=False, return_complex=True)
+        for start in range(0, padded_BS.shape[1] - self.N_FFT + 1, stretch):
+            piece_BS = padded_BS[:, start : start + stretch - self.HOP + self.N_FFT]
+            stft_BKF = torch.stft(piece_BS, self.N_FFT, self.HOP, window=window, center=False, return_complex=True)
             parts.append(filters_MK @ torch.view_as_real(stft_BKF).square().sum(dim=-1))
         return torch.cat(parts, dim=2)
 
@@ -250,15 +250,15 @@ def mel_filters() -> Float32:
     return np.maximum(triangles, 0.0).astype(np.float32)
 
 
-def _mirror(wave_BT: Tensor, margin: int, lengths_B: Tensor | None) -> Tensor:
+def _mirror(wave_BS: Tensor, margin: int, lengths_B: Tensor | None) -> Tensor:
     """`margin` samples more on both sides, mirrored at each clip's edges without the edge itself."""
     if lengths_B is None:
-        return F.pad(wave_BT[:, None], (margin, margin), mode="reflect")[:, 0]
-    place_T = torch.arange(-margin, wave_BT.shape[1] + margin, device=wave_BT.device).abs()
-    last_B1 = lengths_B.to(wave_BT.device)[:, None] - 1
+        return F.pad(wave_BS[:, None], (margin, margin), mode="reflect")[:, 0]
+    place_S = torch.arange(-margin, wave_BS.shape[1] + margin, device=wave_BS.device).abs()
+    last_B1 = lengths_B.to(wave_BS.device)[:, None] - 1
     # Far beyond a clip's end there is nothing to mirror; what stands there is hidden later.
-    place_BT = torch.minimum(place_T, 2 * last_B1 - place_T).clamp_min(0)
-    return wave_BT.gather(1, place_BT)
+    place_BS = torch.minimum(place_S, 2 * last_B1 - place_S).clamp_min(0)
+    return wave_BS.gather(1, place_BS)
 
 
 def _frames(lengths_B: Tensor) -> Tensor:

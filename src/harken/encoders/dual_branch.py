@@ -79,7 +79,7 @@ class DualBranchNet(SpectrogramNet):
 
     def forward(
         self,
-        wave_BT: Tensor,
+        wave_BS: Tensor,
         layers: Sequence[str] = (),
         lengths_B: Tensor | None = None,
         augment: Augment | None = None,
@@ -92,13 +92,13 @@ class DualBranchNet(SpectrogramNet):
         Raises ValueError for an unknown layer or a waveform without samples.
         """
         layers = self.checked(layers)
-        wave_BT = self.fit(wave_BT, lengths_B)
+        wave_BS = self.fit(wave_BS, lengths_B)
         found = {}
         if {"stft", "both"} & set(layers):
-            x_BFK = self.spectrogram(wave_BT)
+            x_BFK = self.spectrogram(wave_BS)
             found["stft"] = self.stft(x_BFK if augment is None else augment(x_BFK))
         if {"spectrum", "both"} & set(layers):
-            found["spectrum"] = self.spectrum(full_spectrum(wave_BT))
+            found["spectrum"] = self.spectrum(full_spectrum(wave_BS))
         if "both" in layers:
             found["both"] = torch.cat([found["stft"], found["spectrum"]], dim=1)
         return [found[layer][:, None] for layer in layers]
@@ -111,20 +111,20 @@ class DualBranchNet(SpectrogramNet):
             raise ValueError("of a spectrogram, dual_branch has the layer stft")
         return [self.stft(spectrogram_BFM)[:, None]]
 
-    def fit(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+    def fit(self, wave_BS: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """Each clip, without its padding, repeated or cropped to `samples`."""
-        if wave_BT.shape[1] == 0 or (lengths_B is not None and bool((lengths_B < 1).any())):
+        if wave_BS.shape[1] == 0 or (lengths_B is not None and bool((lengths_B < 1).any())):
             raise ValueError("a clip without samples")
-        place_T = torch.arange(self.samples, device=wave_BT.device)
+        place_S = torch.arange(self.samples, device=wave_BS.device)
         if lengths_B is None:
-            return wave_BT[:, place_T % wave_BT.shape[1]]
-        return wave_BT.gather(1, place_T % lengths_B.to(wave_BT.device)[:, None])
+            return wave_BS[:, place_S % wave_BS.shape[1]]
+        return wave_BS.gather(1, place_S % lengths_B.to(wave_BS.device)[:, None])
 
-    def spectrogram(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+    def spectrogram(self, wave_BS: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """(clips, samples) -> (clips, frames, bins): magnitudes, centred over time and normalised a bin."""
-        with torch.autocast(wave_BT.device.type, enabled=False):
-            window = torch.hann_window(N_FFT, device=wave_BT.device)
-            stft_BKF = torch.stft(wave_BT.float(), N_FFT, HOP, window=window, center=False, return_complex=True)
+        with torch.autocast(wave_BS.device.type, enabled=False):
+            window = torch.hann_window(N_FFT, device=wave_BS.device)
+            stft_BKF = torch.stft(wave_BS.float(), N_FFT, HOP, window=window, center=False, return_complex=True)
             magnitude_BKF = stft_BKF[:, self.band].abs()
             if self.centre:
                 magnitude_BKF = magnitude_BKF - magnitude_BKF.mean(dim=2, keepdim=True)
@@ -132,13 +132,13 @@ class DualBranchNet(SpectrogramNet):
             return normal_BKF.transpose(1, 2)
 
 
-def full_spectrum(wave_BT: Tensor) -> Tensor:
+def full_spectrum(wave_BS: Tensor) -> Tensor:
     """(clips, samples) -> (clips, samples // 2) magnitudes from 0 Hz to just below half the sampling rate.
 
     Divided by the root of the number of samples, so that a clip's length does not set the scale.
     """
-    with torch.autocast(wave_BT.device.type, enabled=False):
-        return torch.fft.rfft(wave_BT.float(), norm="ortho").abs()[:, : wave_BT.shape[1] // 2]
+    with torch.autocast(wave_BS.device.type, enabled=False):
+        return torch.fft.rfft(wave_BS.float(), norm="ortho").abs()[:, : wave_BS.shape[1] // 2]
 
 
 class _SpectrogramBranch(nn.Module):

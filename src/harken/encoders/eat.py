@@ -99,17 +99,17 @@ class EATNet(SpectrogramNet):
     def default_layer(self) -> str:
         return self.layers[-2]
 
-    def spectrogram(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+    def spectrogram(self, wave_BS: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """(clips, samples) -> (clips, frames, 128), padded or cropped, then normalised as in training."""
         # Filter banks span more than half precision holds.
-        with torch.autocast(wave_BT.device.type, enabled=False):
-            wave_BT = wave_BT.float()
+        with torch.autocast(wave_BS.device.type, enabled=False):
+            wave_BS = wave_BS.float()
             if lengths_B is not None:
                 # Padding takes the clip's mean, so that it does not move it.
-                valid_BT = torch.arange(wave_BT.shape[1], device=wave_BT.device) < lengths_B[:, None]
-                sum_B1 = torch.where(valid_BT, wave_BT, 0.0).sum(dim=1, keepdim=True)
-                wave_BT = torch.where(valid_BT, wave_BT, sum_B1 / lengths_B[:, None].clamp_min(1))
-            x_BFM = eat_fbank(wave_BT)
+                valid_BS = torch.arange(wave_BS.shape[1], device=wave_BS.device) < lengths_B[:, None]
+                sum_B1 = torch.where(valid_BS, wave_BS, 0.0).sum(dim=1, keepdim=True)
+                wave_BS = torch.where(valid_BS, wave_BS, sum_B1 / lengths_B[:, None].clamp_min(1))
+            x_BFM = eat_fbank(wave_BS)
             frames = x_BFM.shape[1]
             if lengths_B is not None:
                 valid_BF = torch.arange(frames, device=x_BFM.device) < _frames(lengths_B)[:, None]

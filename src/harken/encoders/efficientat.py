@@ -111,13 +111,13 @@ class EfficientATNet(SpectrogramNet):
         self.register_buffer("filters_MF", torch.tensor(filters_FM.T.copy()), persistent=False)
         self.register_buffer("window", torch.hann_window(WINDOW, periodic=False), persistent=False)
 
-    def spectrogram(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+    def spectrogram(self, wave_BS: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """(clips, samples) -> (clips, 128, frames), normalised as in training. Clips are of one length."""
         if lengths_B is not None:
             raise ValueError("efficientat takes clips of one length")
-        emphasised_BT = wave_BT[:, 1:] - 0.97 * wave_BT[:, :-1]
+        emphasised_BS = wave_BS[:, 1:] - 0.97 * wave_BS[:, :-1]
         # Centred frames, the edges reflected.
-        stft_BFT = torch.stft(emphasised_BT, N_FFT, HOP, WINDOW, self.window, return_complex=True)
+        stft_BFT = torch.stft(emphasised_BS, N_FFT, HOP, WINDOW, self.window, return_complex=True)
         power_BFT = torch.view_as_real(stft_BFT).square().sum(dim=-1)
         log_BMT = torch.log(self.filters_MF @ power_BFT + 1e-5)
         return (log_BMT + 4.5) / 5.0

@@ -110,21 +110,21 @@ class FISHERNet(SpectrogramNet):
         if stft_frames(samples, self.frame, self.hop) < self.PATCH:
             raise ValueError(f"{samples} samples are too short for one patch of {self.PATCH} frames")
 
-    def spectrogram(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+    def spectrogram(self, wave_BS: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """(clips, samples) -> (clips, at most 1024 frames, bins), normalised as in training."""
         # Logarithms of silence are more than half precision holds.
-        with torch.autocast(wave_BT.device.type, enabled=False):
-            wave_BT = wave_BT.float()
+        with torch.autocast(wave_BS.device.type, enabled=False):
+            wave_BS = wave_BS.float()
             if lengths_B is None:
-                mean_B1 = wave_BT.mean(dim=1, keepdim=True)
+                mean_B1 = wave_BS.mean(dim=1, keepdim=True)
             else:
-                lengths_B1 = lengths_B.to(wave_BT.device)[:, None]
-                valid_BT = torch.arange(wave_BT.shape[1], device=wave_BT.device) < lengths_B1
-                mean_B1 = torch.where(valid_BT, wave_BT, 0.0).sum(dim=1, keepdim=True) / lengths_B1.clamp_min(1)
+                lengths_B1 = lengths_B.to(wave_BS.device)[:, None]
+                valid_BS = torch.arange(wave_BS.shape[1], device=wave_BS.device) < lengths_B1
+                mean_B1 = torch.where(valid_BS, wave_BS, 0.0).sum(dim=1, keepdim=True) / lengths_B1.clamp_min(1)
             # The mean is that of the whole waveform, also where only its start is looked at.
-            wave_BT = (wave_BT - mean_B1)[:, : self.frame + (self.FRAMES - 1) * self.hop]
-            window = torch.hann_window(self.frame, device=wave_BT.device)
-            stft_BKF = torch.stft(wave_BT, self.frame, self.hop, self.frame, window, center=False, return_complex=True)
+            wave_BS = (wave_BS - mean_B1)[:, : self.frame + (self.FRAMES - 1) * self.hop]
+            window = torch.hann_window(self.frame, device=wave_BS.device)
+            stft_BKF = torch.stft(wave_BS, self.frame, self.hop, self.frame, window, center=False, return_complex=True)
             x_BFK = (stft_BKF.abs() + self.FLOOR).log().transpose(1, 2)
             return (x_BFK - self.MEAN) / (2 * self.DEVIATION)
 

@@ -16,19 +16,19 @@ class FrameEncoder(Encoder):
     """An encoder with one layer. A subclass says what `Encoder` asks for, but writes `frames` in place of `encode`."""
 
     @abstractmethod
-    def frames(self, samples_T: Float32) -> Float32:
+    def frames(self, samples_S: Float32) -> Float32:
         """(samples,) at `sample_rate`, at least `min_samples` of them -> (frames, dimensions)."""
 
     def encode(
         self,
-        waveform_BT: Float32,
+        waveform_BS: Float32,
         lengths_B: NDArray[np.int64] | None = None,
         layers: tuple[str, ...] | None = None,
     ) -> Embedding:
         """See `Encoder.encode`."""
         if layers is not None and layers != self.layers:
             raise ValueError(f"{self.name} has the layer {self.layers[0]!r}, not {', '.join(layers)}")
-        lengths_B = valid_lengths(self.name, waveform_BT, lengths_B, self.min_samples)
+        lengths_B = valid_lengths(self.name, waveform_BS, lengths_B, self.min_samples)
         # Each clip at its own length: the last frames may reach beyond its end.
-        found = [self.frames(clip_T[:length]) for clip_T, length in zip(waveform_BT, lengths_B, strict=True)]
+        found = [self.frames(clip_S[:length]) for clip_S, length in zip(waveform_BS, lengths_B, strict=True)]
         return padded(found, self.layers[0])

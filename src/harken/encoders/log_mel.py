@@ -42,6 +42,6 @@ class LogMel(FrameEncoder):
     def config(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("sample_rate", "n_fft", "hop", "n_mels", "power")}
 
-    def frames(self, samples_T: Float32) -> Float32:
+    def frames(self, samples_S: Float32) -> Float32:
         """(samples,) -> (frames, n_mels) in dB."""
-        return log_mel(samples_T, self.sample_rate, self.n_fft, self.hop, self.n_mels, self.power)
+        return log_mel(samples_S, self.sample_rate, self.n_fft, self.hop, self.n_mels, self.power)

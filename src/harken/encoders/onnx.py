@@ -119,7 +119,7 @@ class OnnxEncoder(Encoder):
 
     def encode(
         self,
-        waveform_BT: Float32,
+        waveform_BS: Float32,
         lengths_B: NDArray[np.int64] | None = None,
         layers: tuple[str, ...] | None = None,
     ) -> Embedding:
@@ -128,23 +128,23 @@ class OnnxEncoder(Encoder):
         unknown = [layer for layer in layers if layer not in self.layers]
         if unknown:
             raise ValueError(f"the file has no layer {', '.join(unknown)}; there is {', '.join(self.layers)}")
-        lengths_B = valid_lengths(f"{self.card.encoder} as ONNX", waveform_BT, lengths_B, self.min_samples)
+        lengths_B = valid_lengths(f"{self.card.encoder} as ONNX", waveform_BS, lengths_B, self.min_samples)
         places = [self.layers.index(layer) for layer in layers]
         clips = []
-        for wave_T, length in zip(waveform_BT, lengths_B, strict=True):
-            frames_TD = self._encode_clip(wave_T[:length])
+        for wave_S, length in zip(waveform_BS, lengths_B, strict=True):
+            frames_TD = self._encode_clip(wave_S[:length])
             frames_TLD = frames_TD.reshape(len(frames_TD), len(self.layers), -1)
             clips.append(frames_TLD.transpose(1, 0, 2)[places])
         return padded_layers(clips, layers)
 
-    def run(self, waveform_BT: Float32) -> Float32:
+    def run(self, waveform_BS: Float32) -> Float32:
         """(clips, samples), of a length that the file takes, -> (clips, frames, dimensions), in one pass.
 
         Of several layers, their dimensions follow each other. With 8 bits, clips that pass together share the scale of
         their activations.
         """
-        wave_BT = np.ascontiguousarray(waveform_BT, dtype=np.float32)
-        (features_BTD,) = self.session.run(None, {"waveform": wave_BT})
+        wave_BS = np.ascontiguousarray(waveform_BS, dtype=np.float32)
+        (features_BTD,) = self.session.run(None, {"waveform": wave_BS})
         return np.asarray(features_BTD, dtype=np.float32)
 
     def windows(self, samples: int) -> list[tuple[int, int]]:
@@ -152,10 +152,10 @@ class OnnxEncoder(Encoder):
         span = self.card.samples or min(samples, self.card.max_samples)
         return windows(samples, span)
 
-    def _encode_clip(self, wave_T: Float32) -> Float32:
-        if self.card.samples is not None and len(wave_T) < self.card.samples:
-            wave_T = fit_length(wave_T, self.card.samples, short="tile")
-        outputs = [self.run(wave_T[None, start:stop])[0] for start, stop in self.windows(len(wave_T))]
+    def _encode_clip(self, wave_S: Float32) -> Float32:
+        if self.card.samples is not None and len(wave_S) < self.card.samples:
+            wave_S = fit_length(wave_S, self.card.samples, short="tile")
+        outputs = [self.run(wave_S[None, start:stop])[0] for start, stop in self.windows(len(wave_S))]
         if len(outputs) == 1:
             return outputs[0]
         cls = self.cls_tokens

@@ -46,9 +46,9 @@ class Spectral(Encoder):
     def config(self) -> dict[str, Any]:
         return {"sample_rate": self.sample_rate, "bands": self.bands}
 
-    def log_mel(self, samples_T: Float32) -> Float32:
+    def log_mel(self, samples_S: Float32) -> Float32:
         """(samples,) -> (frames, bands) in dB relative to a full-scale sine."""
-        power_TF = power_spectrogram(samples_T, self.n_fft, self.hop)
+        power_TF = power_spectrogram(samples_S, self.n_fft, self.hop)
         band_TM = power_TF @ self.filters_FM
         band_TM *= self._scale
         band_TM += np.float32(self.FLOOR)
@@ -56,14 +56,14 @@ class Spectral(Encoder):
 
     def encode(
         self,
-        waveform_BT: Float32,
+        waveform_BS: Float32,
         lengths_B: NDArray[np.int64] | None = None,
         layers: tuple[str, ...] | None = None,
     ) -> Embedding:
         """See `Encoder.encode`; the only layer is `logmel`."""
         if layers is not None and layers != self.layers:
             raise ValueError(f"spectral has the layer 'logmel', not {', '.join(layers)}")
-        lengths_B = valid_lengths(self.name, waveform_BT, lengths_B, self.min_samples)
-        features = np.stack([self.log_mel(clip) for clip in waveform_BT])[:, None]
+        lengths_B = valid_lengths(self.name, waveform_BS, lengths_B, self.min_samples)
+        features = np.stack([self.log_mel(clip) for clip in waveform_BS])[:, None]
         frames = [frame_count(int(n), self.n_fft, self.hop) for n in lengths_B]
         return Embedding(features, np.array(frames, dtype=np.int64), self.layers)

@@ -28,7 +28,7 @@ class SpectrogramNet(nn.Module):
 
     def forward(
         self,
-        wave_BT: Tensor,
+        wave_BS: Tensor,
         layers: Sequence[str] = (),
         lengths_B: Tensor | None = None,
         augment: Augment | None = None,
@@ -40,14 +40,14 @@ class SpectrogramNet(nn.Module):
         Raises ValueError for an unknown layer and for waveforms that are too short.
         """
         layers = self.checked(layers)
-        self.check_samples(wave_BT.shape[1])
-        x_BFM = self.spectrogram(wave_BT, lengths_B)
+        self.check_samples(wave_BS.shape[1])
+        x_BFM = self.spectrogram(wave_BS, lengths_B)
         if augment is not None:
             x_BFM = self.augmented(x_BFM, augment)
-        return self.encode_spectrogram(x_BFM, layers, self.valid_frames(lengths_B, wave_BT.shape[1]))
+        return self.encode_spectrogram(x_BFM, layers, self.valid_frames(lengths_B, wave_BS.shape[1]))
 
     @abstractmethod
-    def spectrogram(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+    def spectrogram(self, wave_BS: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """(clips, samples) -> (clips, frames, bins), normalised as in training; float32 also under autocast."""
 
     @abstractmethod

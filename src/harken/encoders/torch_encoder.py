@@ -95,13 +95,13 @@ class TorchEncoder(Encoder):
 
     def encode(
         self,
-        waveform_BT: Float32,
+        waveform_BS: Float32,
         lengths_B: NDArray[np.int64] | None = None,
         layers: tuple[str, ...] | None = None,
     ) -> Embedding:
         """See `Encoder.encode`. Raises ValueError also for layers of different shape."""
         layers = self._checked(layers)
-        lengths = valid_lengths(self.name, waveform_BT, lengths_B, self.min_samples)
+        lengths = valid_lengths(self.name, waveform_BS, lengths_B, self.min_samples)
         frames = max(self.frame_count(int(lengths.max()), layer) for layer in layers)
         features_BLTD: Float32 | None = None
         for rows in self._batches(lengths):
@@ -110,11 +110,11 @@ class TorchEncoder(Encoder):
                 heard_B = [self.heard(int(n)) for n in lengths[rows]]
                 self._lengths_B = torch.tensor(heard_B, device=self._device)
             try:
-                found_BLTD = self._encode_equal(waveform_BT[rows, :longest], layers)
+                found_BLTD = self._encode_equal(waveform_BS[rows, :longest], layers)
             finally:
                 self._lengths_B = None
             if features_BLTD is None:
-                shape = (len(waveform_BT), len(layers), frames, found_BLTD.shape[3])
+                shape = (len(waveform_BS), len(layers), frames, found_BLTD.shape[3])
                 features_BLTD = np.zeros(shape, dtype=np.float32)
             for row, found_LTD in zip(rows, found_BLTD, strict=True):
                 valid = min(self.frame_count(int(lengths[row]), layers[0]), found_LTD.shape[1])
@@ -153,17 +153,17 @@ class TorchEncoder(Encoder):
             }
         return self._window_shapes[samples]
 
-    def spectrogram(self, waveform_BT: Float32, lengths_B: NDArray[np.int64] | None = None) -> list[Spectrogram]:
+    def spectrogram(self, waveform_BS: Float32, lengths_B: NDArray[np.int64] | None = None) -> list[Spectrogram]:
         """See `Encoder.spectrogram`."""
         if not self.takes_spectrograms:
-            return super().spectrogram(waveform_BT, lengths_B)
-        lengths = valid_lengths(self.name, waveform_BT, lengths_B, self.min_samples)
+            return super().spectrogram(waveform_BS, lengths_B)
+        lengths = valid_lengths(self.name, waveform_BS, lengths_B, self.min_samples)
         clips = []
-        for wave_T, samples in zip(waveform_BT, lengths.tolist(), strict=True):
+        for wave_S, samples in zip(waveform_BS, lengths.tolist(), strict=True):
             windows = []
             for start, stop in self.passes(samples):
                 with torch.inference_mode():
-                    x_1FM = self._network.spectrogram(self._tensor(wave_T[None, start : min(stop, samples)]))
+                    x_1FM = self._network.spectrogram(self._tensor(wave_S[None, start : min(stop, samples)]))
                 x_FM = x_1FM.flatten(end_dim=-3)[0]
                 windows.append((x_FM.T if self.module.frequency_first else x_FM).cpu().numpy())
             clips.append(Spectrogram(tuple(windows), samples))
@@ -245,15 +245,15 @@ class TorchEncoder(Encoder):
             batch.append(int(row))
         yield np.array(batch)
 
-    def _encode_equal(self, waveform_BT: Float32, layers: tuple[str, ...]) -> Float32:
+    def _encode_equal(self, waveform_BS: Float32, layers: tuple[str, ...]) -> Float32:
         """Clips without padding -> (clips, layers, frames, dimensions)."""
         windows, sizes = [], []
         network = self._network
         # Only modules that may get padded clips take their lengths.
         more = () if self._lengths_B is None else (self._lengths_B,)
-        for start, stop in self.passes(waveform_BT.shape[1]):
+        for start, stop in self.passes(waveform_BS.shape[1]):
             with torch.inference_mode():
-                outputs = network(self._tensor(waveform_BT[:, start:stop]), layers, *more)
+                outputs = network(self._tensor(waveform_BS[:, start:stop]), layers, *more)
             windows.append(_stacked(outputs, layers))
             sizes.append(stop - start)
         return self._joined(windows, sizes, layers)

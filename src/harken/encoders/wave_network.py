@@ -83,17 +83,17 @@ class _Waves(SpectrogramNet):
 
     def forward(
         self,
-        wave_BT: Tensor,
+        wave_BS: Tensor,
         layers: Sequence[str] = (),
         lengths_B: Tensor | None = None,
         augment: Augment | None = None,
     ) -> list[Tensor]:
         if augment is not None:
             raise ValueError("a network of waveforms has no spectrogram to augment: leave spec_augment out")
-        frames_BFD: Tensor = self.net(wave_BT)
+        frames_BFD: Tensor = self.net(wave_BS)
         return [frames_BFD for _ in self.checked(layers)]
 
-    def spectrogram(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+    def spectrogram(self, wave_BS: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         raise ValueError("a network of waveforms has no spectrogram")
 
     def encode_spectrogram(

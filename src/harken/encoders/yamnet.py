@@ -87,19 +87,19 @@ class YAMNetNet(SpectrogramNet):
         for start in range(2, len(parts), 4):
             yield parts[start : start + 4]
 
-    def spectrogram(self, wave_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+    def spectrogram(self, wave_BS: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """(clips, samples) -> (clips, frames, 64) log-mel magnitudes of whole patches; silence ends the last one."""
         if lengths_B is not None:
             raise ValueError("yamnet takes clips of one length")
-        samples = wave_BT.shape[1]
+        samples = wave_BS.shape[1]
         wanted = PATCH_SAMPLES + (patch_count(samples) - 1) * PATCH_SHIFT_SAMPLES
-        frame_BFN = F.pad(wave_BT, (0, wanted - samples)).unfold(1, FRAME, SHIFT) * self.window
+        frame_BFN = F.pad(wave_BS, (0, wanted - samples)).unfold(1, FRAME, SHIFT) * self.window
         magnitude_BFK = torch.fft.rfft(frame_BFN, n=N_FFT).abs()
         return torch.log(magnitude_BFK @ self.filters_FM + 0.001)
 
-    def patches(self, wave_BT: Tensor) -> Tensor:
+    def patches(self, wave_BS: Tensor) -> Tensor:
         """(clips, samples) -> (clips, patches, 96, 64) log-mel magnitudes."""
-        return _cut(self.spectrogram(wave_BT))
+        return _cut(self.spectrogram(wave_BS))
 
     def encode_spectrogram(
         self, spectrogram_BFM: Tensor, layers: Sequence[str] = (), frames_B: Tensor | None = None

@@ -114,7 +114,7 @@ class _Journal:
     def __init__(self, file: Path | None, objective: Objective, settings: Settings, space: _Space) -> None:
         self.file = file
         self.trials: list[dict[str, float]] = []
-        digest = hashlib.sha256(objective.boards.scores_MSN.tobytes() + objective.boards.anomaly_SN.tobytes())
+        digest = hashlib.sha256(objective.boards.scores_MQN.tobytes() + objective.boards.anomaly_QN.tobytes())
         about = [sorted(objective.counts.items()), settings.seed, settings.steps, space.names, objective.boards.rule]
         digest.update(json.dumps(about).encode())
         self.key = digest.hexdigest()[:16]

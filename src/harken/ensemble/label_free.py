@@ -20,7 +20,7 @@ def compared(members: Sequence[Scores], keys: Sequence[Section]) -> tuple[Float6
     """Correlation of members on the training clips that all have held-out scores of, else on the test clips; and
     whether it was the test clips."""
     training = [_training_clips(members, key) for key in keys]
-    held_out = [scores_MT for scores_MT in training if scores_MT is not None]
+    held_out = [scores_MN for scores_MN in training if scores_MN is not None]
     if len(held_out) == len(keys):
         return correlation(held_out), False
     return correlation([np.stack([member.part(key).score_N for member in members]) for key in keys]), True

@@ -53,7 +53,7 @@ def mix(bag: Bag, find: Callable[[Entry], Member]) -> Scores:
         mixed_N = _sum(shares, [test_N for test_N, _ in both])
         for row, score, vote in zip(members[0].part(key).rows(), mixed_N, _voted(shares, members, key), strict=True):
             rows.append(row._replace(score=float(score), decision=int(vote)))
-        of_key = _mixed_train(shares, [member.held_out(key) for member in members], [train_T for _, train_T in both])
+        of_key = _mixed_train(shares, [member.held_out(key) for member in members], [train_N for _, train_N in both])
         held_out |= {row.clip_id: row for row in of_key}
     wide = all(member.fitted_on == "machine" for member in members)
     made = [
@@ -99,9 +99,9 @@ def clip_digests(scores: Scores) -> dict[str, str]:
 def normalised_section(how: Normalise, scores: Scores, key: Section) -> tuple[Float64, Float64 | None]:
     """Normalised scores of test clips, and of the training clips of `Scores.held_out`, None where there are none.
     Raises HarkenError where that cannot be."""
-    train_T = scores.held_out(key).score_N
+    train_N = scores.held_out(key).score_N
     try:
-        return normalised(how, scores.part(key).score_N, train_T if len(train_T) else None)
+        return normalised(how, scores.part(key).score_N, train_N if len(train_N) else None)
     except ValueError as error:
         step = "Leave it out"
         if "no scores" in str(error):
@@ -141,20 +141,20 @@ def _sum(shares: Sequence[float], rows: Sequence[Float64]) -> Float64:
 
 
 def _mixed_train(
-    shares: Sequence[float], held_out: Sequence[Scores], normalised_MT: Sequence[Float64 | None]
+    shares: Sequence[float], held_out: Sequence[Scores], normalised_MN: Sequence[Float64 | None]
 ) -> list[ScoreRow]:
     """Training clips that all members have scored, joined on their names; none where they are too few."""
     columns: list[Mapping[tuple[str, str], float]] = []
-    for table, scores_T in zip(held_out, normalised_MT, strict=True):
-        if scores_T is None:
+    for table, scores_N in zip(held_out, normalised_MN, strict=True):
+        if scores_N is None:
             return []
-        columns.append(dict(zip(zip(table.section, table.names, strict=True), scores_T.tolist(), strict=True)))
+        columns.append(dict(zip(zip(table.section, table.names, strict=True), scores_N.tolist(), strict=True)))
     of_name = dict(zip(zip(held_out[0].section, held_out[0].names, strict=True), held_out[0].rows(), strict=True))
     names = sorted(name for name in of_name if all(name in column for column in columns))
     if len(names) < _FEWEST:
         return []
-    mixed_T = _sum(shares, [np.array([column[name] for name in names]) for column in columns])
-    return [of_name[name]._replace(score=score) for name, score in zip(names, mixed_T.tolist(), strict=True)]
+    mixed_N = _sum(shares, [np.array([column[name] for name in names]) for column in columns])
+    return [of_name[name]._replace(score=score) for name, score in zip(names, mixed_N.tolist(), strict=True)]
 
 
 def _voted(shares: Sequence[float], members: Sequence[Scores], key: Section) -> NDArray[np.int8]:

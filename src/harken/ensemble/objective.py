@@ -24,15 +24,15 @@ class Boards:
     """Everything official that depends on labels, padded to one array.
 
     A board is a set of clips that is sorted once: a section, or a domain of one where the rule keeps domains apart.
-    scores_MSN: normalised scores of M members, S boards, N clips. anomaly_SN, there_SN: False where a board has fewer
-    clips. normal_GSN: the normals of each AUC of a board. machine_S: whose board it is. rule: of the year.
+    scores_MQN: normalised scores of M members, Q boards, N clips. anomaly_QN, there_QN: False where a board has fewer
+    clips. normal_GQN: the normals of each AUC of a board. machine_Q: whose board it is. rule: of the year.
     """
 
-    scores_MSN: Float64
-    anomaly_SN: Bools
-    there_SN: Bools
-    normal_GSN: Bools
-    machine_S: tuple[str, ...]
+    scores_MQN: Float64
+    anomaly_QN: Bools
+    there_QN: Bools
+    normal_GQN: Bools
+    machine_Q: tuple[str, ...]
     rule: Metric
 
 
@@ -61,31 +61,31 @@ def make_boards(scores: Sequence[Float64], labels: Sequence[SectionScores], rule
     )
     for row, (scores_MN, anomaly_N, normals, _) in enumerate(parts):
         count = scores_MN.shape[1]
-        boards.scores_MSN[:, row, :count] = scores_MN
-        boards.anomaly_SN[row, :count] = anomaly_N
-        boards.there_SN[row, :count] = True
+        boards.scores_MQN[:, row, :count] = scores_MN
+        boards.anomaly_QN[row, :count] = anomaly_N
+        boards.there_QN[row, :count] = True
         for group, normal_N in enumerate(normals):
-            boards.normal_GSN[group, row, :count] = normal_N
+            boards.normal_GQN[group, row, :count] = normal_N
     return boards
 
 
-def areas(boards: Boards, scores_BSN: Float64) -> Float64:
+def areas(boards: Boards, scores_BQN: Float64) -> Float64:
     """(B, S, numbers): each board's AUCs and its partial AUC, for B mixes. Ties as the official evaluators take them.
 
     With clips in falling order, a normal clip adds the share of anomalies above it to the area, halfway through its
     group of equal scores; the groups that the limit of the false positive rate cuts add their part below it.
     """
-    order = np.argsort(np.where(boards.there_SN, -scores_BSN, np.inf), axis=-1, kind="stable")
-    sorted_BSN = np.take_along_axis(scores_BSN, order, -1)
-    anomaly = _taken(boards.anomaly_SN, order).astype(np.float64)
-    normals = [_taken(normal_SN, order) for normal_SN in boards.normal_GSN]
-    normal = _taken(boards.there_SN & ~boards.anomaly_SN, order).astype(np.float64)
+    order = np.argsort(np.where(boards.there_QN, -scores_BQN, np.inf), axis=-1, kind="stable")
+    sorted_BQN = np.take_along_axis(scores_BQN, order, -1)
+    anomaly = _taken(boards.anomaly_QN, order).astype(np.float64)
+    normals = [_taken(normal_QN, order) for normal_QN in boards.normal_GQN]
+    normal = _taken(boards.there_QN & ~boards.anomaly_QN, order).astype(np.float64)
     hits, false = np.cumsum(anomaly, -1), np.cumsum(normal, -1)
     all_hits, all_false = hits[..., -1:], false[..., -1:]
     # Without ties each clip is its own group, and its group begins just above it.
     start_hits, start_false, end_hits, end_false = hits - anomaly, false - normal, hits, false
-    there = _taken(boards.there_SN, order)
-    tied = (sorted_BSN[..., 1:] == sorted_BSN[..., :-1]) & there[..., 1:]
+    there = _taken(boards.there_QN, order)
+    tied = (sorted_BQN[..., 1:] == sorted_BQN[..., :-1]) & there[..., 1:]
     if tied.any():
         first, last = _groups(tied)
         start_hits, start_false = np.take_along_axis(start_hits, first, -1), np.take_along_axis(start_false, first, -1)
@@ -100,8 +100,8 @@ def areas(boards: Boards, scores_BSN: Float64) -> Float64:
     return np.stack([*numbers, 0.5 * (1.0 + (area - least) / (MAX_FPR - least))], axis=-1)
 
 
-def _taken(values_SN: Bools, order_BSN: NDArray[np.intp]) -> Bools:
-    return np.take_along_axis(np.broadcast_to(values_SN, order_BSN.shape), order_BSN, -1)
+def _taken(values_QN: Bools, order_BQN: NDArray[np.intp]) -> Bools:
+    return np.take_along_axis(np.broadcast_to(values_QN, order_BQN.shape), order_BQN, -1)
 
 
 def _groups(tied: Bools) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -124,13 +124,13 @@ class Objective:
 
     def __init__(self, boards: Boards, counts: Mapping[str, int] | None = None) -> None:
         self.boards = boards
-        self.counts = dict.fromkeys(boards.machine_S, 1) if counts is None else dict(counts)
+        self.counts = dict.fromkeys(boards.machine_Q, 1) if counts is None else dict(counts)
         self._seen: dict[bytes, Float64] = {}
         self.shared: dict[Any, Any] = {}
 
     @property
     def members(self) -> int:
-        return len(self.boards.scores_MSN)
+        return len(self.boards.scores_MQN)
 
     def of(self, counts: Mapping[str, int]) -> Objective:
         """The same on other machines: machine -> how often it counts; those not named are left out."""
@@ -155,30 +155,30 @@ class Objective:
 
     def fresh_numbers(self, weights_BM: Float64) -> Float64:
         """`numbers` without remembering them."""
-        members, boards, clips = self.boards.scores_MSN.shape
+        members, boards, clips = self.boards.scores_MQN.shape
         parts = []
         for rows in _chunks(range(len(weights_BM)), boards * clips):
-            mixed_BSN = weights_BM[rows] @ self.boards.scores_MSN.reshape(members, -1)
-            parts.append(areas(self.boards, mixed_BSN.reshape(-1, boards, clips)))
+            mixed_BQN = weights_BM[rows] @ self.boards.scores_MQN.reshape(members, -1)
+            parts.append(areas(self.boards, mixed_BQN.reshape(-1, boards, clips)))
         return np.concatenate(parts)
 
     def steps(self, counts_M: Float64) -> Float64:
         """(M, S, numbers) after adding each member once more to a mix of so many copies of each."""
         key = "steps", counts_M.tobytes()
         if key not in self.shared:
-            members, boards, clips = self.boards.scores_MSN.shape
-            mixed_SN = (counts_M @ self.boards.scores_MSN.reshape(members, -1)).reshape(boards, clips)
+            members, boards, clips = self.boards.scores_MQN.shape
+            mixed_QN = (counts_M @ self.boards.scores_MQN.reshape(members, -1)).reshape(boards, clips)
             self.shared[key] = np.concatenate(
                 [
-                    areas(self.boards, mixed_SN + self.boards.scores_MSN[rows])
+                    areas(self.boards, mixed_QN + self.boards.scores_MQN[rows])
                     for rows in _chunks(range(members), boards * clips)
                 ]
             )
         return np.asarray(self.shared[key])
 
-    def score(self, numbers_BSK: Float64) -> Float64:
+    def score(self, numbers_BQK: Float64) -> Float64:
         """(B,) official scores from the numbers of the boards."""
-        return pooled(numbers_BSK, self.boards, self.counts)
+        return pooled(numbers_BQK, self.boards, self.counts)
 
 
 def _chunks(rows: Sequence[int], size: int) -> list[list[int]]:
@@ -187,18 +187,18 @@ def _chunks(rows: Sequence[int], size: int) -> list[list[int]]:
     return [list(rows[start : start + step]) for start in range(0, len(rows), step)]
 
 
-def pooled(numbers_BSK: Float64, boards: Boards, counts: Mapping[str, int]) -> Float64:
+def pooled(numbers_BQK: Float64, boards: Boards, counts: Mapping[str, int]) -> Float64:
     """(B,) official scores by the rule of the year, boards of a machine counted as often as `counts` says.
 
     Harmonic mean over every number since 2021; in 2020 the mean over IDs, then machines, of AUC and pAUC.
     """
-    count_S = np.array([float(counts.get(machine, 0)) for machine in boards.machine_S])
+    count_Q = np.array([float(counts.get(machine, 0)) for machine in boards.machine_Q])
     if boards.rule == "machine_id":
-        ids = {machine: boards.machine_S.count(machine) for machine in counts}
-        count_S = count_S / np.array([ids.get(machine, 1) for machine in boards.machine_S])
-    share_S = count_S / count_S.sum()
-    used = share_S > 0
-    numbers = numbers_BSK[:, used]
+        ids = {machine: boards.machine_Q.count(machine) for machine in counts}
+        count_Q = count_Q / np.array([ids.get(machine, 1) for machine in boards.machine_Q])
+    share_Q = count_Q / count_Q.sum()
+    used = share_Q > 0
+    numbers = numbers_BQK[:, used]
     if boards.rule == "machine_id":
-        return np.asarray(numbers.mean(-1) @ share_S[used])
-    return np.asarray(1.0 / ((1.0 / np.maximum(numbers, EPSILON)).mean(-1) @ share_S[used]))
+        return np.asarray(numbers.mean(-1) @ share_Q[used])
+    return np.asarray(1.0 / ((1.0 / np.maximum(numbers, EPSILON)).mean(-1) @ share_Q[used]))

@@ -156,29 +156,29 @@ class Problem:
         """(S, numbers) of every board."""
         return np.asarray(self.objective(fitted.groups).numbers(fitted.weights_G[None])[0])
 
-    def score(self, numbers_SK: Float64, counts: Mapping[str, int]) -> float:
+    def score(self, numbers_QK: Float64, counts: Mapping[str, int]) -> float:
         """Official score on some machines, from the numbers of the boards."""
-        return float(self.of_all().of(counts).score(numbers_SK[None])[0])
+        return float(self.of_all().of(counts).score(numbers_QK[None])[0])
 
     def held_out(self, fit: Callable[[Mapping[str, int]], Fitted], counts: Mapping[str, int]) -> Float64:
         """(S, numbers): each machine's by weights fitted on the others."""
-        machine_S = np.array(self.of_all().boards.machine_S)
+        machine_Q = np.array(self.of_all().boards.machine_Q)
         found = np.zeros_like(self.numbers(self.fit("uniform", counts)))
         for machine in counts:
-            found[machine_S == machine] = self.numbers(fit(_without(counts, machine)))[machine_S == machine]
+            found[machine_Q == machine] = self.numbers(fit(_without(counts, machine)))[machine_Q == machine]
         return found
 
     def gate(self, method: Method, counts: Mapping[str, int]) -> Gate | None:
         """None where there are not two machines."""
         if len(counts) < 2:
             return None
-        fitted_SK = self.held_out(lambda rest: self.fit(method, rest), counts)
-        uniform_SK = self.numbers(self.fit("uniform", counts))
-        values = [self.score(numbers, counts) for numbers in (fitted_SK, uniform_SK)]
+        fitted_QK = self.held_out(lambda rest: self.fit(method, rest), counts)
+        uniform_QK = self.numbers(self.fit("uniform", counts))
+        values = [self.score(numbers, counts) for numbers in (fitted_QK, uniform_QK)]
         gains = []
         for machine in counts:
             rest = _without(counts, machine)
-            gains.append(self.score(fitted_SK, rest) - self.score(uniform_SK, rest))
+            gains.append(self.score(fitted_QK, rest) - self.score(uniform_QK, rest))
         error = float(np.std(gains) * np.sqrt(len(gains) - 1))
         return Gate(values[0], values[1], values[0] - values[1], error)
 
@@ -243,14 +243,14 @@ class Problem:
         """Of equal ones the one nearest to uniform, which it is too where no machine can be left out."""
         if len(counts) < 2:
             return 1.0
-        machine_S = np.array(self.of_all().boards.machine_S)
+        machine_Q = np.array(self.of_all().boards.machine_Q)
         even_G = uniform(len(groups))
         tried = {share: np.zeros_like(self.numbers(Fitted(groups, even_G))) for share in _SHARES}
         for machine in counts:
             fitted_G = self._weights(method, groups, _without(counts, machine))
-            for share, numbers_SK in tried.items():
-                found_SK = self.numbers(Fitted(groups, _between(fitted_G, even_G, share)))
-                numbers_SK[machine_S == machine] = found_SK[machine_S == machine]
+            for share, numbers_QK in tried.items():
+                found_QK = self.numbers(Fitted(groups, _between(fitted_G, even_G, share)))
+                numbers_QK[machine_Q == machine] = found_QK[machine_Q == machine]
         return max(_SHARES, key=lambda share: (self.score(tried[share], counts), share))
 
 

@@ -51,7 +51,7 @@ def report(problem: Problem, method: Method, fitted: Fitted, *, draws: int = 20)
     from harken.ensemble.label_free import correlation
 
     boards = objective.boards
-    parts = [boards.scores_MSN[:, row, there] for row, there in enumerate(boards.there_SN)]
+    parts = [boards.scores_MQN[:, row, there] for row, there in enumerate(boards.there_QN)]
     ranks_GG = correlation(parts, ranks=True)
     held_out = None
     if len(everywhere) > 1:

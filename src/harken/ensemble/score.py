@@ -47,9 +47,9 @@ def decided(scores: Scores, false_alarms: str = "10%") -> Scores:
     rate = parse_rate(false_alarms, clip_seconds=10.0)
     thresholds = {}
     for key in scores.sections():
-        train_T = scores.held_out(key).score_N
-        if len(train_T):
-            thresholds[key] = Calibration.fit(train_T).threshold(rate)
+        train_N = scores.held_out(key).score_N
+        if len(train_N):
+            thresholds[key] = Calibration.fit(train_N).threshold(rate)
     rows = []
     for row in scores.rows():
         threshold = thresholds.get((row.machine, row.section))

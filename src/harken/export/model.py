@@ -147,8 +147,8 @@ def _difference(detector: Detector, spec: EmbeddingSpec, weights: Arrays | None,
     """See `Exported`."""
     before, after = Embedder(detector.spec, detector.weights), Embedder(spec, weights)
     distances = []
-    for wave_CT in _synthetic(spec, seconds):
-        vectors = [each.analyse(wave_CT, sample_rate=spec.sample_rate).embedding for each in (before, after)]
+    for wave_CS in _synthetic(spec, seconds):
+        vectors = [each.analyse(wave_CS, sample_rate=spec.sample_rate).embedding for each in (before, after)]
         distances.append(float(np.linalg.norm(vectors[0].astype(np.float64) - vectors[1])))
     bank_ND = detector.training.embeddings_ND.astype(np.float64)
     between = float(np.median(nearest(bank_ND, bank_ND, 2)[0][:, 1]))
@@ -159,9 +159,9 @@ def _synthetic(spec: EmbeddingSpec, seconds: float) -> list[Float32]:
     """(channels, samples) of hum in noise, of three mixtures: what a network may be compared on without recordings."""
     rng = np.random.default_rng(0)
     samples = max(1, round(seconds * spec.sample_rate))
-    time_T = np.arange(samples) / spec.sample_rate
-    hum_T = sum(np.sin(2 * np.pi * 50 * order * time_T) / order for order in range(1, 20))
+    time_S = np.arange(samples) / spec.sample_rate
+    hum_S = sum(np.sin(2 * np.pi * 50 * order * time_S) / order for order in range(1, 20))
     return [
-        np.asarray(0.03 * tone * hum_T + 0.02 * rng.normal(size=(spec.channels, samples)), dtype=np.float32)
+        np.asarray(0.03 * tone * hum_S + 0.02 * rng.normal(size=(spec.channels, samples)), dtype=np.float32)
         for tone in (0.0, 0.3, 1.0)
     ]

@@ -163,8 +163,8 @@ class _Clip(nn.Module):
         #: of the whole clip, where the windows have more
         self.frames = None if samples is None else encoder.frame_count(samples, layers[0])
 
-    def forward(self, waveform_BT: Tensor) -> Tensor:
-        outputs = [self._window(waveform_BT, *window) for window in self.windows]
+    def forward(self, waveform_BS: Tensor) -> Tensor:
+        outputs = [self._window(waveform_BS, *window) for window in self.windows]
         if len(outputs) == 1:
             return outputs[0]
         # As `TorchEncoder._joined`: class tokens are the mean of the windows', weighted by their frames.
@@ -174,10 +174,10 @@ class _Clip(nn.Module):
         joined_BTD = torch.cat([head_BCD, *(output_BTD[:, self.cls :] for output_BTD in outputs)], dim=1)
         return joined_BTD[:, : self.frames]
 
-    def _window(self, waveform_BT: Tensor, start: int, stop: int | None, frames: int | None) -> Tensor:
-        if stop is not None and (start, stop) != (0, waveform_BT.shape[1]):
-            waveform_BT = waveform_BT[:, start:stop]
-        features_BTD = torch.cat([x_BTD[:, :frames] for x_BTD in self.module(waveform_BT, self.layers)], dim=2)
+    def _window(self, waveform_BS: Tensor, start: int, stop: int | None, frames: int | None) -> Tensor:
+        if stop is not None and (start, stop) != (0, waveform_BS.shape[1]):
+            waveform_BS = waveform_BS[:, start:stop]
+        features_BTD = torch.cat([x_BTD[:, :frames] for x_BTD in self.module(waveform_BS, self.layers)], dim=2)
         if self.clamp:
             # As `harken.encoders.eat.suppress_spikes` with its own bounds.
             size_BTD = features_BTD.abs()
@@ -198,8 +198,8 @@ class _TrainedWindow(nn.Module):
             )
         self.model = encoder.model
 
-    def forward(self, waveform_BT: Tensor) -> Tensor:
-        embedding_BD: Tensor = self.model(waveform_BT)
+    def forward(self, waveform_BS: Tensor) -> Tensor:
+        embedding_BD: Tensor = self.model(waveform_BS)
         return F.normalize(embedding_BD, dim=1)[:, None]
 
 
@@ -224,7 +224,7 @@ def _attention(q_BHLE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor, attn_mask: Tensor
 
 def _to_onnx(module: nn.Module, samples: int, *, any_length: bool) -> tuple[Any, int | None]:
     """The graph, and how many clips it takes: None for any number, 1 where the network's code fixes it."""
-    example_BT = torch.zeros(2, samples)
+    example_BS = torch.zeros(2, samples)
     any_size = torch.export.Dim.DYNAMIC
     clips = None
     try:
@@ -232,15 +232,15 @@ def _to_onnx(module: nn.Module, samples: int, *, any_length: bool) -> tuple[Any,
             sizes = {1: any_size} if any_length else {}
             try:
                 program = torch.export.export(
-                    module, (example_BT,), dynamic_shapes=({0: any_size, **sizes},), strict=False
+                    module, (example_BS,), dynamic_shapes=({0: any_size, **sizes},), strict=False
                 )
             except RuntimeError:
                 # Networks that count clips with len() fix their number.
                 clips = 1
-                program = torch.export.export(module, (example_BT[:1],), dynamic_shapes=(sizes,), strict=False)
+                program = torch.export.export(module, (example_BS[:1],), dynamic_shapes=(sizes,), strict=False)
             exported = torch.onnx.export(
                 program,
-                (example_BT[:1],),
+                (example_BS[:1],),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["waveform"],
@@ -308,12 +308,12 @@ def _compare(encoder: Encoder, runtime: OnnxEncoder, lengths: Sequence[int]) -> 
         # Levels 40 dB apart tell errors of scale.
         clips = runtime.card.clips or 3
         level_B1 = np.geomspace(0.001, 0.1, 3)[-clips:, None]
-        wave_BT = (level_B1 * rng.normal(size=(clips, samples))).astype(np.float32)
+        wave_BS = (level_B1 * rng.normal(size=(clips, samples))).astype(np.float32)
         try:
             theirs_BTD = np.concatenate(
-                [encoder.encode(wave_BT, layers=(layer,)).features_BLTD[:, 0] for layer in runtime.layers], axis=2
+                [encoder.encode(wave_BS, layers=(layer,)).features_BLTD[:, 0] for layer in runtime.layers], axis=2
             )
-            ours_BTD = runtime.run(wave_BT)
+            ours_BTD = runtime.run(wave_BS)
         except Exception:
             # ONNX Runtime has no common class of exception; a graph that cannot run is no better than a wrong one.
             return _Measured(np.inf, -1.0, np.inf)
@@ -323,7 +323,7 @@ def _compare(encoder: Encoder, runtime: OnnxEncoder, lengths: Sequence[int]) -> 
         ours_BD, theirs_BD = ours_BTD.mean(axis=1, dtype=np.float64), theirs_BTD.mean(axis=1, dtype=np.float64)
         norms_B = np.linalg.norm(ours_BD, axis=1) * np.linalg.norm(theirs_BD, axis=1)
         similarities.append(float(((ours_BD * theirs_BD).sum(axis=1) / np.maximum(norms_B, 1e-300)).min()))
-        pooled.append(pooled_difference(runtime, encoder, wave_BT[-1:], runtime.layers))
+        pooled.append(pooled_difference(runtime, encoder, wave_BS[-1:], runtime.layers))
     return _Measured(max(differences), min(similarities), max(pooled))
 
 

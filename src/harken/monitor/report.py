@@ -110,7 +110,7 @@ def _clip(detector: Detector, verdict: Verdict) -> dict[str, Any]:
     sound, problem = None, ""
     try:
         audio = decode(verdict.path, formats=ALL_FORMATS)
-        sound = data_url(_flac(audio.samples_CT, audio.sample_rate), "audio/flac")
+        sound = data_url(_flac(audio.samples_CS, audio.sample_rate), "audio/flac")
     except HarkenError as error:
         problem = str(error)
     return {
@@ -125,9 +125,9 @@ def _clip(detector: Detector, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _flac(samples_CT: np.ndarray, sample_rate: int) -> bytes:
+def _flac(samples_CS: np.ndarray, sample_rate: int) -> bytes:
     """The beginning of the sound, brought to a level that can be heard."""
-    sound = samples_CT[:, : int(_MOST_SECONDS * sample_rate)].T
+    sound = samples_CS[:, : int(_MOST_SECONDS * sample_rate)].T
     peak = float(np.abs(sound).max())
     buffer = io.BytesIO()
     sf.write(buffer, sound * (0.7 / peak if peak > 0 else 1.0), sample_rate, format="FLAC", subtype="PCM_16")

@@ -38,7 +38,7 @@ def sound(run: OperatingRun, unit: Rng, rng: Rng) -> Float:
     """
     volts = run.value("spd")
     speed_hz = HZ_PER_VOLT * volts * (1.0 + 0.004 * rng.standard_normal())
-    angle_T = run.shaft(speed_hz, rng)
+    angle_S = run.shaft(speed_hz, rng)
     unbalance = run.fault_gain("unbalance", -16.0, 12.0)
     chip = run.fault_gain("chipped blade", -16.0, 10.0)
     stall = run.fault_gain("blocked inlet", -16.0, 10.0)
@@ -48,20 +48,20 @@ def sound(run: OperatingRun, unit: Rng, rng: Rng) -> Float:
     amplitude_K = 0.02 * unit.uniform(0.3, 1.0, len(order_K)) + chip * 0.35 / np.sqrt(1.0 + order_K)
     add_blade_passes(amplitude_K, BLADES, passes=6, weakest=0.7, modulation=unbalance, unit=unit, rng=rng)
     amplitude_K[1] += 0.15 + 1.5 * unbalance
-    tones_T = at_level(periodic(angle_T, harmonics(amplitude_K, unit)), rng.normal(-3.0, 1.0))
+    tones_S = at_level(periodic(angle_S, harmonics(amplitude_K, unit)), rng.normal(-3.0, 1.0))
 
     tilt = 5.0 + 0.3 * rng.standard_normal()
-    flow_T = noise(run.samples, run.rate, rng, slope(tilt, low_hz=5.0 * speed_hz))
-    flow_T *= swell(0.05, run.samples, run.rate, rng)
+    flow_S = noise(run.samples, run.rate, rng, slope(tilt, low_hz=5.0 * speed_hz))
+    flow_S *= swell(0.05, run.samples, run.rate, rng)
     once_P = unbalance * 0.5 * np.sin(2 * np.pi * table_angles(4))
-    flow_T *= 1.0 + periodic(angle_T, once_P)
+    flow_S *= 1.0 + periodic(angle_S, once_P)
     if chip:
-        flow_T *= 1.0 + 2.0 * chip * periodic(angle_T, bump(table_angles(16), 0.3, 0.05))
+        flow_S *= 1.0 + 2.0 * chip * periodic(angle_S, bump(table_angles(16), 0.3, 0.05))
     if stall:
-        rumble_T = noise(run.samples, run.rate, rng, slope(9.0, low_hz=1.2 * speed_hz))
-        cell_T = 1.0 + 0.8 * periodic(0.45 * angle_T, np.sin(2 * np.pi * table_angles(1)))
-        flow_T = flow_T / np.sqrt(1.0 + stall) + 1.5 * stall * cell_T * rumble_T
-    return tones_T + flow_T
+        rumble_S = noise(run.samples, run.rate, rng, slope(9.0, low_hz=1.2 * speed_hz))
+        cell_S = 1.0 + 0.8 * periodic(0.45 * angle_S, np.sin(2 * np.pi * table_angles(1)))
+        flow_S = flow_S / np.sqrt(1.0 + stall) + 1.5 * stall * cell_S * rumble_S
+    return tones_S + flow_S
 
 
 FAN = Machine(

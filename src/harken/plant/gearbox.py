@@ -59,8 +59,8 @@ def sound(run: OperatingRun, unit: Rng, rng: Rng) -> Float:
     """
     speed_hz = HZ_PER_VOLT * run.value("volt") * (1.0 + 0.004 * rng.standard_normal())
     load = run.value("wt") / 100.0
-    angle_T = run.shaft(speed_hz, rng)
-    wheel_T = angle_T * (PINION_TEETH / WHEEL_TEETH)
+    angle_S = run.shaft(speed_hz, rng)
+    wheel_S = angle_S * (PINION_TEETH / WHEEL_TEETH)
     crack = run.fault_gain("cracked tooth", -20.0, 5.0)
     wear = run.fault_gain("worn teeth", -18.0, 10.0)
     scuff = run.fault_gain("dry gears", -24.0, 4.0)
@@ -72,21 +72,21 @@ def sound(run: OperatingRun, unit: Rng, rng: Rng) -> Float:
     amplitude_M[1:] += 0.5 * wear / np.sqrt(orders[1:])
     pinion_P = mesh_table(PINION_TEETH, amplitude_M, phase_M, unit.uniform(0.08, 0.15), crack)
     wheel_P = mesh_table(WHEEL_TEETH, 0.4 * amplitude_M, phase_M, unit.uniform(0.1, 0.2), 0.0)
-    mesh_T = periodic(angle_T, pinion_P) + periodic(wheel_T, wheel_P)
-    shaft_T = periodic(angle_T, harmonics(np.array([0.0, 0.3, 0.15, 0.08]), unit))
-    sum_T = at_level(mesh_T + shaft_T, rng.normal(0.0, 0.7) + 2.0 * load)
+    mesh_S = periodic(angle_S, pinion_P) + periodic(wheel_S, wheel_P)
+    shaft_S = periodic(angle_S, harmonics(np.array([0.0, 0.3, 0.15, 0.08]), unit))
+    sum_S = at_level(mesh_S + shaft_S, rng.normal(0.0, 0.7) + 2.0 * load)
 
     casing = modes((950.0, 1800.0, 3100.0), 0.02, unit)
-    rolling_T = noise(run.samples, run.rate, rng, slope(4.0 + 0.3 * rng.standard_normal(), low_hz=300.0))
-    sum_T += (0.5 + 0.8 * wear) * rolling_T * swell(0.08, run.samples, run.rate, rng)
+    rolling_S = noise(run.samples, run.rate, rng, slope(4.0 + 0.3 * rng.standard_normal(), low_hz=300.0))
+    sum_S += (0.5 + 0.8 * wear) * rolling_S * swell(0.08, run.samples, run.rate, rng)
     if crack:
         # The impulse has a fixed width in angle: it is sharper at higher speed.
-        shock_T = periodic(angle_T, bump(table_angles(256), 0.5, 0.002)) * speed_hz
-        sum_T += at_level(ring(np.diff(shock_T, prepend=shock_T[0]), casing, run.rate), -6.0) * 2.0 * crack
+        shock_S = periodic(angle_S, bump(table_angles(256), 0.5, 0.002)) * speed_hz
+        sum_S += at_level(ring(np.diff(shock_S, prepend=shock_S[0]), casing, run.rate), -6.0) * 2.0 * crack
     if scuff:
-        hiss_T = noise(run.samples, run.rate, rng, band(3500.0, 0.7))
-        sum_T += scuff * hiss_T * (1.0 + 0.5 * np.cos(2 * np.pi * PINION_TEETH * angle_T))
-    return sum_T
+        hiss_S = noise(run.samples, run.rate, rng, band(3500.0, 0.7))
+        sum_S += scuff * hiss_S * (1.0 + 0.5 * np.cos(2 * np.pi * PINION_TEETH * angle_S))
+    return sum_S
 
 
 GEARBOX = Machine(

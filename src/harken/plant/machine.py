@@ -47,7 +47,7 @@ class OperatingRun:
         return decibels(slight_db + (severe_db - slight_db) * self.severity)
 
     def shaft(self, speed_hz: float, rng: Rng, *, slack: float = 0.003) -> Float:
-        """Angle (T,) in revolutions of a shaft; see `signals.revolutions`."""
+        """Angle (S,) in revolutions of a shaft; see `signals.revolutions`."""
         return revolutions(speed_hz, self.samples, self.rate, rng, slack=slack)
 
 
@@ -57,7 +57,7 @@ class Machine:
 
     source, target: operating conditions of the two domains, used in rotation from clip to clip.
     faults: names of the faults that `sound` models.
-    sound: (run, unit, rng) -> (T,) sound pressure in arbitrary units. `unit` has the same seed for every clip
+    sound: (run, unit, rng) -> (S,) sound pressure in arbitrary units. `unit` has the same seed for every clip
         and draws the properties of this unit of the machine; `rng` is specific to the clip.
     snr_db: machine sound to factory noise at the near microphone.
     level_db: mean recording level in dBFS; impulsive machines need more headroom.

@@ -49,17 +49,17 @@ _STEEL = (Mode(1270.0, 0.004), Mode(2140.0, 0.004, 0.7), Mode(3480.0, 0.005, 0.5
 
 
 def factory_noise(background: Background, samples: int, rate: int, rng: Rng) -> Float:
-    """(T,) noise of about unit power; slope and hum levels vary slightly from clip to clip."""
+    """(S,) noise of about unit power; slope and hum levels vary slightly from clip to clip."""
     tilt = background.slope_db + 0.25 * rng.standard_normal()
-    sum_T = noise(samples, rate, rng, slope(tilt, low_hz=background.low_hz))
-    sum_T *= swell(0.08, samples, rate, rng)
+    sum_S = noise(samples, rate, rng, slope(tilt, low_hz=background.low_hz))
+    sum_S *= swell(0.08, samples, rate, rng)
     for hum_hz in background.hums_hz:
-        angle_T = revolutions(hum_hz * (1.0 + 0.002 * rng.standard_normal()), samples, rate, rng)
+        angle_S = revolutions(hum_hz * (1.0 + 0.002 * rng.standard_normal()), samples, rate, rng)
         amplitude_K = np.append(0.0, 1.0 / np.arange(1, 13) ** 0.8)
         level_db = background.hum_db + rng.normal(0.0, 1.0)
-        sum_T += at_level(periodic(angle_T, harmonics(amplitude_K, rng)), level_db)
+        sum_S += at_level(periodic(angle_S, harmonics(amplitude_K, rng)), level_db)
     time_N = poisson_times(background.clanks, samples / rate, rng)
     if len(time_N):
         strength_N = decibels(-12.0) * rng.exponential(1.0, len(time_N)) * np.sqrt(rate)
-        sum_T += ring(impulses(time_N, strength_N, samples, rate), _STEEL, rate)
-    return sum_T
+        sum_S += ring(impulses(time_N, strength_N, samples, rate), _STEEL, rate)
+    return sum_S

@@ -45,7 +45,7 @@ def diffuse_pair(rate: int, rng: Rng) -> Float:
     return np.asarray(pair / np.linalg.norm(pair, axis=1, keepdims=True))
 
 
-def convolve(signal_T: Float, response_CR: Float) -> Float:
-    """Convolve (T,) with each response -> (C, T - R): full overlap only, so that no clip fades in."""
+def convolve(signal_S: Float, response_CR: Float) -> Float:
+    """Convolve (S,) with each response -> (C, S - R): full overlap only, so that no clip fades in."""
     response_CR = response_CR.astype(np.float32)
-    return np.stack([oaconvolve(signal_T, response_R, mode="valid")[1:] for response_R in response_CR])
+    return np.stack([oaconvolve(signal_S, response_R, mode="valid")[1:] for response_R in response_CR])

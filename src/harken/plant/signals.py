@@ -1,6 +1,6 @@
 """Building blocks of machine sound: shafts with speed fluctuation, periodic waves, shaped noise, impulses, resonances.
 
-Signals are float32 (T,) at `rate` Hz; times and angles, which grow over a clip, are float64. All randomness comes
+Signals are float32 (S,) at `rate` Hz; times and angles, which grow over a clip, are float64. All randomness comes
 from the generator passed in.
 """
 
@@ -32,53 +32,53 @@ def decibels(db: float) -> float:
     return float(10.0 ** (db / 20.0))
 
 
-def rms(signal_T: Float) -> float:
+def rms(signal_S: Float) -> float:
     """Root mean square."""
-    return float(np.sqrt(np.vdot(signal_T, signal_T) / signal_T.size))
+    return float(np.sqrt(np.vdot(signal_S, signal_S) / signal_S.size))
 
 
-def at_level(signal_T: Float, db: float) -> Float:
-    """The signal (T,) scaled to an RMS of `db` dB relative to 1; silence stays silent."""
-    loudness = rms(signal_T)
-    return signal_T * (decibels(db) / loudness) if loudness > 0 else signal_T
+def at_level(signal_S: Float, db: float) -> Float:
+    """The signal (S,) scaled to an RMS of `db` dB relative to 1; silence stays silent."""
+    loudness = rms(signal_S)
+    return signal_S * (decibels(db) / loudness) if loudness > 0 else signal_S
 
 
 def wander(samples: int, rate: int, rng: Rng) -> Float:
-    """(T,) slow random fluctuation: unit-variance knots 0.5 s apart, linearly interpolated."""
+    """(S,) slow random fluctuation: unit-variance knots 0.5 s apart, linearly interpolated."""
     knots = int(np.ceil(samples / rate / KNOT_S)) + 1
     return np.interp(np.arange(samples) / (rate * KNOT_S), np.arange(knots), rng.standard_normal(knots))
 
 
 def swell(depth: float, samples: int, rate: int, rng: Rng) -> Float:
-    """(T,) 1 + depth x `wander`: slow amplitude changes within a clip."""
+    """(S,) 1 + depth x `wander`: slow amplitude changes within a clip."""
     return (1.0 + depth * wander(samples, rate, rng)).astype(np.float32)
 
 
 def revolutions(speed_hz: float, samples: int, rate: int, rng: Rng, *, slack: float = 0.003) -> Float:
-    """(T,) shaft angle in revolutions from a random start; `slack` is the relative std of the speed fluctuation."""
+    """(S,) shaft angle in revolutions from a random start; `slack` is the relative std of the speed fluctuation."""
     start = rng.uniform()
-    angle_T = 1.0 + slack * wander(samples, rate, rng)
-    np.cumsum(angle_T, out=angle_T)
-    angle_T *= speed_hz / rate
-    angle_T += start
-    return angle_T
+    angle_S = 1.0 + slack * wander(samples, rate, rng)
+    np.cumsum(angle_S, out=angle_S)
+    angle_S *= speed_hz / rate
+    angle_S += start
+    return angle_S
 
 
-def periodic(angle_T: Float, table_P: Float) -> Float:
-    """(T,) wave with a period of one revolution; `table_P` holds one period, P a power of two.
+def periodic(angle_S: Float, table_P: Float) -> Float:
+    """(S,) wave with a period of one revolution; `table_P` holds one period, P a power of two.
 
     The cost is one interpolation, independent of the number of harmonics.
     """
-    position_T = angle_T * len(table_P)
-    index_T = position_T.astype(np.int64)
-    position_T -= index_T
-    index_T &= len(table_P) - 1
+    position_S = angle_S * len(table_P)
+    index_S = position_S.astype(np.int64)
+    position_S -= index_S
+    index_S &= len(table_P) - 1
     table_P = table_P.astype(np.float32)
     rise_P = np.roll(table_P, -1) - table_P
-    wave_T = rise_P[index_T]
-    wave_T *= position_T
-    wave_T += table_P[index_T]
-    return wave_T
+    wave_S = rise_P[index_S]
+    wave_S *= position_S
+    wave_S += table_P[index_S]
+    return wave_S
 
 
 def table_angles(harmonics: int) -> Float:
@@ -120,7 +120,7 @@ def bump(angle_P: Float, centre: float, width: float) -> Float:
 
 
 def noise(samples: int, rate: int, rng: Rng, shape: Callable[[Float], Float]) -> Float:
-    """(T,) Gaussian noise of unit expected power with amplitude spectrum shape(frequency in Hz)."""
+    """(S,) Gaussian noise of unit expected power with amplitude spectrum shape(frequency in Hz)."""
     length = scipy.fft.next_fast_len(samples, real=True)
     gain_F = shape(scipy.fft.rfftfreq(length, 1.0 / rate).astype(np.float32))
     gain_F[0] = 0.0  # microphones have no DC response
@@ -153,15 +153,15 @@ def band(centre_hz: float, octaves: float) -> Callable[[Float], Float]:
 
 
 def impulses(time_N: Float, amplitude_N: Float, samples: int, rate: int) -> Float:
-    """(T,) impulses at fractional times in s, split linearly between adjacent samples; those outside are dropped."""
+    """(S,) impulses at fractional times in s, split linearly between adjacent samples; those outside are dropped."""
     position_N = time_N * rate
     inside_N = (position_N >= 0) & (position_N < samples - 1)
     position_N, amplitude_N = position_N[inside_N], amplitude_N[inside_N]
     index_N = position_N.astype(np.intp)
     late_N = position_N - index_N
-    signal_T = np.bincount(index_N, (1.0 - late_N) * amplitude_N, minlength=samples)
-    signal_T += np.bincount(index_N + 1, late_N * amplitude_N, minlength=samples)
-    return signal_T.astype(np.float32)
+    signal_S = np.bincount(index_N, (1.0 - late_N) * amplitude_N, minlength=samples)
+    signal_S += np.bincount(index_N + 1, late_N * amplitude_N, minlength=samples)
+    return signal_S.astype(np.float32)
 
 
 def poisson_times(per_second: float, seconds: float, rng: Rng) -> Float:
@@ -186,15 +186,15 @@ def modes(centres_hz: tuple[float, ...], damping: float, unit: Rng) -> tuple[Mod
     )
 
 
-def ring(force_T: Float, structure: tuple[Mode, ...], rate: int) -> Float:
-    """(T,) response of damped modes, h(t) = exp(-d w t) sin(w t), to a force; modes above 0.45 x rate are dropped."""
+def ring(force_S: Float, structure: tuple[Mode, ...], rate: int) -> Float:
+    """(S,) response of damped modes, h(t) = exp(-d w t) sin(w t), to a force; modes above 0.45 x rate are dropped."""
     active = [mode for mode in structure if mode.frequency_hz <= 0.45 * rate]
     if not active:
-        return np.zeros_like(force_T)
+        return np.zeros_like(force_S)
     omega_M = 2.0 * np.pi * np.array([mode.frequency_hz for mode in active])
     decay_M = omega_M * np.array([mode.damping for mode in active])
     # Scaled so that the energy of a mode hardly depends on its damping.
     gain_M = np.array([mode.amplitude for mode in active]) * np.sqrt(decay_M / rate)
     time_R = np.arange(int(DECAY_NEPERS / decay_M.min() * rate) + 1) / rate
     response_R = (np.exp(np.outer(time_R, -decay_M)) * np.sin(np.outer(time_R, omega_M))) @ gain_M
-    return np.asarray(oaconvolve(force_T, response_R.astype(np.float32))[: len(force_T)])
+    return np.asarray(oaconvolve(force_S, response_R.astype(np.float32))[: len(force_S)])

@@ -166,7 +166,7 @@ def relative_path(item: Item, attributes: Mapping[str, str]) -> Path:
 def render(
     item: Item, *, samples: int, rate: int, far_microphone: bool = False, noise_db: float = 0.0, seed: int = 0
 ) -> NDArray[np.int16]:
-    """Recording of a clip, (T,) or (T, 2) int16; a function of its arguments only."""
+    """Recording of a clip, (S,) or (S, 2) int16; a function of its arguments only."""
     machine = MACHINES[item.machine]
     conditions = operation(item)
     draw_severity, draw_gain = _even_draws(item, seed)
@@ -177,32 +177,32 @@ def render(
     extended = samples + int(room.RESPONSE_S * rate)
     run = OperatingRun(conditions, _fault(item, machine), draw_severity, extended, rate)
 
-    near_CT = np.zeros((1, samples), dtype=np.float32)
-    far_CT = np.zeros_like(near_CT)
+    near_CS = np.zeros((1, samples), dtype=np.float32)
+    far_CS = np.zeros_like(near_CS)
     to_near_R, to_far_R = _paths(item.machine, conditions.get("mic", "1"), rate, seed)
     if with_machine:
         # Faulty or not, a machine has the same power: what tells is how it sounds, not how loud it is.
-        sound_T = at_level(machine.sound(run, _rng(seed, f"unit/{machine.name}"), rng), 0.0)
-        near_CT += room.convolve(sound_T, to_near_R[None])
+        sound_S = at_level(machine.sound(run, _rng(seed, f"unit/{machine.name}"), rng), 0.0)
+        near_CS += room.convolve(sound_S, to_near_R[None])
         if far_microphone:
-            far_CT += decibels(-room.FAR_LOSS_DB) * room.convolve(sound_T, to_far_R[None])
+            far_CS += decibels(-room.FAR_LOSS_DB) * room.convolve(sound_S, to_far_R[None])
     if with_noise:
         background = BACKGROUNDS[conditions.get("bkg", DEFAULT_BACKGROUND)]
         level = decibels(noise_db - machine.snr_db + SNR_SPREAD_DB * rng.standard_normal())
-        noise_T = level * factory_noise(background, extended, rate, rng)
+        noise_S = level * factory_noise(background, extended, rate, rng)
         pair_CR = room.diffuse_pair(rate, _rng(seed, "hall"))
-        near_CT += room.convolve(noise_T, pair_CR[:1])
+        near_CS += room.convolve(noise_S, pair_CR[:1])
         if far_microphone:
-            far_CT += room.convolve(noise_T, pair_CR[1:])
-    sound_CT = np.concatenate([near_CT, far_CT]) if far_microphone else near_CT
+            far_CS += room.convolve(noise_S, pair_CR[1:])
+    sound_CS = np.concatenate([near_CS, far_CS]) if far_microphone else near_CS
 
     gain = decibels(machine.level_db + GAIN_RANGE_DB * (draw_gain - 0.5))
     # A clip that would exceed full scale gets a lower gain: clipping would be an artefact of the simulation.
-    gain = min(gain, CEILING / float(np.max(np.abs(sound_CT))))
-    sound_CT *= gain
+    gain = min(gain, CEILING / float(np.max(np.abs(sound_CS))))
+    sound_CS *= gain
     hiss = _rng(seed, f"{item.series}/self-noise", item.index)
-    sound_CT += decibels(SELF_NOISE_DB) * hiss.standard_normal(sound_CT.shape, dtype=np.float32)
-    pcm_TC = np.round(sound_CT.T * 32767.0).astype(np.int16)
+    sound_CS += decibels(SELF_NOISE_DB) * hiss.standard_normal(sound_CS.shape, dtype=np.float32)
+    pcm_TC = np.round(sound_CS.T * 32767.0).astype(np.int16)
     return pcm_TC if far_microphone else pcm_TC[:, 0]
 
 

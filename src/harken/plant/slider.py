@@ -48,45 +48,45 @@ def sound(run: OperatingRun, unit: Rng, rng: Rng) -> Float:
     dent = run.fault_gain("rail damage", -14.0, 16.0)
 
     # One revolution of `phase` is one stroke.
-    phase_T = run.shaft(1.0 / stroke_s, rng, slack=0.002)
-    within_T = phase_T % 1.0 * stroke_s
+    phase_S = run.shaft(1.0 / stroke_s, rng, slack=0.002)
+    within_S = phase_S % 1.0 * stroke_s
     travel_s = stroke_s - DWELL_S
     # Carriage speed relative to the setpoint.
-    motion_T = np.clip(np.minimum(within_T, travel_s - within_T) / ramp_s, 0.0, 1.0).astype(np.float32)
+    motion_S = np.clip(np.minimum(within_S, travel_s - within_S) / ramp_s, 0.0, 1.0).astype(np.float32)
     frame = modes((700.0, 1500.0, 2900.0), 0.03, unit)
 
     tilt = 5.0 + 0.3 * rng.standard_normal()
     # Asperities of a given size sound at a frequency proportional to the speed.
-    friction_T = noise(run.samples, run.rate, rng, slope(tilt, low_hz=speed_mm_s)) * motion_T
-    turns_T = np.cumsum(motion_T, dtype=np.float64) * speed_mm_s / LEAD_MM / run.rate
+    friction_S = noise(run.samples, run.rate, rng, slope(tilt, low_hz=speed_mm_s)) * motion_S
+    turns_S = np.cumsum(motion_S, dtype=np.float64) * speed_mm_s / LEAD_MM / run.rate
     amplitude_K = np.append(0.0, unit.uniform(0.5, 1.0, 6) / np.arange(1, 7))
     amplitude_K[1:] *= 1.0 + 0.1 * rng.standard_normal(6)
-    screw_T = motion_T * periodic(turns_T, harmonics(amplitude_K, unit))
-    sum_T = at_level(friction_T, 0.0) + at_level(screw_T, rng.normal(-4.0, 0.8))
-    sum_T += 0.25 * noise(run.samples, run.rate, rng, slope(6.0, low_hz=100.0))  # idle noise of the drive
+    screw_S = motion_S * periodic(turns_S, harmonics(amplitude_K, unit))
+    sum_S = at_level(friction_S, 0.0) + at_level(screw_S, rng.normal(-4.0, 0.8))
+    sum_S += 0.25 * noise(run.samples, run.rate, rng, slope(6.0, low_hz=100.0))  # idle noise of the drive
 
     def knocks(position: float, deviation: float) -> Float:
-        """(T,) impulses once per stroke at a phase in 0..1."""
-        turn_N = np.arange(np.ceil(phase_T[0] - position), np.floor(phase_T[-1] - position) + 1) + position
-        time_N = np.interp(turn_N, phase_T, np.arange(run.samples) / run.rate)
+        """(S,) impulses once per stroke at a phase in 0..1."""
+        turn_N = np.arange(np.ceil(phase_S[0] - position), np.floor(phase_S[-1] - position) + 1) + position
+        time_N = np.interp(turn_N, phase_S, np.arange(run.samples) / run.rate)
         return impulses(time_N, 1.0 + deviation * rng.standard_normal(len(time_N)), run.samples, run.rate)
 
     # Knocks have a fixed strength: with fewer per clip, each is not louder.
     strength = np.sqrt(run.rate * stroke_s)
-    sum_T += 0.6 * strength * ring(knocks(travel_s / stroke_s, 0.15), frame, run.rate)
+    sum_S += 0.6 * strength * ring(knocks(travel_s / stroke_s, 0.15), frame, run.rate)
     if dry:
-        squeal_T = noise(run.samples, run.rate, rng, band(3000.0 * speed_mm_s / 400.0, 0.6))
-        sum_T += dry * squeal_T * motion_T
+        squeal_S = noise(run.samples, run.rate, rng, band(3000.0 * speed_mm_s / 400.0, 0.6))
+        sum_S += dry * squeal_S * motion_S
     if stick:
-        slip_T = np.cumsum(motion_T, dtype=np.float64) / run.rate * RELEASES * speed_mm_s / 100.0
-        releases = int(slip_T[-1])
+        slip_S = np.cumsum(motion_S, dtype=np.float64) / run.rate * RELEASES * speed_mm_s / 100.0
+        releases = int(slip_S[-1])
         release_N = np.arange(releases) + 0.5 + 0.25 * rng.standard_normal(releases)
-        time_N = np.interp(release_N, slip_T, np.arange(run.samples) / run.rate)
-        force_T = impulses(time_N, 1.0 + 0.4 * rng.standard_normal(len(time_N)), run.samples, run.rate)
-        sum_T += stick * at_level(ring(force_T, frame, run.rate), 0.0)
+        time_N = np.interp(release_N, slip_S, np.arange(run.samples) / run.rate)
+        force_S = impulses(time_N, 1.0 + 0.4 * rng.standard_normal(len(time_N)), run.samples, run.rate)
+        sum_S += stick * at_level(ring(force_S, frame, run.rate), 0.0)
     if dent:
-        sum_T += 0.5 * dent * strength * ring(knocks(0.35 * travel_s / stroke_s, 0.2), frame, run.rate)
-    return sum_T
+        sum_S += 0.5 * dent * strength * ring(knocks(0.35 * travel_s / stroke_s, 0.2), frame, run.rate)
+    return sum_S
 
 
 SLIDER = Machine(

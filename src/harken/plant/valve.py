@@ -48,15 +48,15 @@ def strokes(pattern: str, seconds: float, rng: Rng) -> tuple[Float, Float]:
 
 
 def flow(open_N: Float, close_N: Float, samples: int, rate: int) -> Float:
-    """(T,) air flow relative to full flow, 0 to 1: first-order rise and fall after each stroke."""
+    """(S,) air flow relative to full flow, 0 to 1: first-order rise and fall after each stroke."""
     counts = []
     for edge_N in (open_N, close_N):
         index_N = np.clip(np.ceil(edge_N * rate), 0, samples).astype(np.intp)
         counts.append(np.bincount(index_N, minlength=samples + 1)[:samples].cumsum())
-    gate_T = (counts[0] - counts[1]).astype(np.float64)
+    gate_S = (counts[0] - counts[1]).astype(np.float64)
     pole = np.exp(-1.0 / (FLOW_S * rate))
-    flow_T, _ = lfilter([1.0 - pole], [1.0, -pole], gate_T, zi=[pole * gate_T[0]])
-    return np.asarray(flow_T.astype(np.float32))
+    flow_S, _ = lfilter([1.0 - pole], [1.0, -pole], gate_S, zi=[pole * gate_S[0]])
+    return np.asarray(flow_S.astype(np.float32))
 
 
 def sound(run: OperatingRun, unit: Rng, rng: Rng) -> Float:
@@ -72,34 +72,34 @@ def sound(run: OperatingRun, unit: Rng, rng: Rng) -> Float:
     rattle = run.fault_gain("loose coil", -14.0, 14.0)
     body = modes((900.0, 2100.0, 3700.0, 5600.0), 0.04, unit)
 
-    flow_T = flow(open_N, close_N, run.samples, run.rate)
-    hiss_T = noise(run.samples, run.rate, rng, band(4000.0 * (1.0 + 0.03 * rng.standard_normal()), 0.9))
-    sum_T = 0.8 * hiss_T * flow_T * decibels(rng.normal(0.0, 0.8))
+    flow_S = flow(open_N, close_N, run.samples, run.rate)
+    hiss_S = noise(run.samples, run.rate, rng, band(4000.0 * (1.0 + 0.03 * rng.standard_normal()), 0.9))
+    sum_S = 0.8 * hiss_S * flow_S * decibels(rng.normal(0.0, 0.8))
 
-    time_T = np.arange(run.samples) / run.rate
+    time_S = np.arange(run.samples) / run.rate
     amplitude_K = np.append(0.0, unit.uniform(0.4, 1.0, 5) / np.arange(1, 6))
     # The coil's force is proportional to the square of the current, hence twice the mains frequency.
-    buzz_T = periodic(rng.uniform() + 2.0 * MAINS_HZ * time_T, harmonics(amplitude_K, unit))
-    sum_T += 0.3 * flow_T * buzz_T * decibels(rng.normal(0.0, 0.8))
-    sum_T += 0.12 * noise(run.samples, run.rate, rng, slope(4.0, low_hz=100.0))  # flow noise of the supply line
+    buzz_S = periodic(rng.uniform() + 2.0 * MAINS_HZ * time_S, harmonics(amplitude_K, unit))
+    sum_S += 0.3 * flow_S * buzz_S * decibels(rng.normal(0.0, 0.8))
+    sum_S += 0.12 * noise(run.samples, run.rate, rng, slope(4.0, low_hz=100.0))  # flow noise of the supply line
 
     hit_N = np.concatenate([open_N, close_N]) + LATEST_S * slow
     strength_N = np.concatenate([np.full(len(open_N), 1.0), np.full(len(close_N), 0.6)])
     strength_N = strength_N * (1.0 + 0.08 * rng.standard_normal(len(hit_N))) * np.sqrt(0.2 * run.rate)
-    force_T = impulses(hit_N, (1.0 - 0.85 * slow) * strength_N, run.samples, run.rate)
+    force_S = impulses(hit_N, (1.0 - 0.85 * slow) * strength_N, run.samples, run.rate)
     for bounce, share in enumerate((0.5, 0.3, 0.15), start=1):
         late_N = hit_N + bounce * 0.018 * (1.0 + 0.2 * rng.standard_normal(len(hit_N)))
-        force_T += impulses(late_N, slow * share * strength_N, run.samples, run.rate)
-    sum_T += ring(force_T, body, run.rate)
+        force_S += impulses(late_N, slow * share * strength_N, run.samples, run.rate)
+    sum_S += ring(force_S, body, run.rate)
     if leak:
-        sum_T += 0.6 * leak * noise(run.samples, run.rate, rng, band(5200.0, 0.5))
+        sum_S += 0.6 * leak * noise(run.samples, run.rate, rng, band(5200.0, 0.5))
     if rattle:
         beat_N = np.arange(0.0, run.seconds, 0.5 / MAINS_HZ)
         beat_N = beat_N + 0.0005 * rng.standard_normal(len(beat_N))
-        on_N = np.interp(beat_N, time_T, flow_T)
-        shocks_T = impulses(beat_N, on_N * rng.uniform(0.4, 1.0, len(beat_N)), run.samples, run.rate)
-        sum_T += rattle * np.sqrt(0.5 / MAINS_HZ * run.rate) * ring(shocks_T, body[:2], run.rate)
-    return sum_T
+        on_N = np.interp(beat_N, time_S, flow_S)
+        shocks_S = impulses(beat_N, on_N * rng.uniform(0.4, 1.0, len(beat_N)), run.samples, run.rate)
+        sum_S += rattle * np.sqrt(0.5 / MAINS_HZ * run.rate) * ring(shocks_S, body[:2], run.rate)
+    return sum_S
 
 
 VALVE = Machine(

@@ -261,7 +261,7 @@ class _Training:
         place = f"{batch.number}.{rank}"
         with self.accelerator.autocast():
             spectrograms = None if batch.spectrograms is None else batch.spectrograms.to(device)
-            terms = network(batch.wave_BT.to(device), class_B, mixture_B, batch.epoch, place, spectrograms)
+            terms = network(batch.wave_BS.to(device), class_B, mixture_B, batch.epoch, place, spectrograms)
         loss = torch.stack(list(terms.values())).sum()
         self.accelerator.backward(loss / self.spec.accumulation)
         return float(loss.detach())
@@ -321,8 +321,8 @@ class _Training:
                 if not rows:
                     continue
                 class_B = torch.from_numpy(self.held_class_N[rows]).to(self.accelerator.device)
-                wave_BT = torch.from_numpy(np.stack(waves)).to(self.accelerator.device)
-                loss, logits_BC, embedding_BD = self.step.classify(wave_BT, class_B)
+                wave_BS = torch.from_numpy(np.stack(waves)).to(self.accelerator.device)
+                loss, logits_BC, embedding_BD = self.step.classify(wave_BS, class_B)
                 losses += [float(loss)] * len(rows)
                 logits.append(logits_BC.float())
                 embeddings.append(embedding_BD.float())

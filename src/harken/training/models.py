@@ -103,7 +103,7 @@ class ASDModel(nn.Module):
                 )
 
     def forward(
-        self, wave_BT: Tensor, lengths_B: Tensor | None = None, spectrograms: SpectrogramRows | None = None
+        self, wave_BS: Tensor, lengths_B: Tensor | None = None, spectrograms: SpectrogramRows | None = None
     ) -> Tensor:
         """(clips, samples) at `sample_rate` -> (clips, embedding_dim).
 
@@ -112,14 +112,14 @@ class ASDModel(nn.Module):
         CNN its own length. spectrograms: clips that enter every branch behind its front end, see `spectrogram_form`.
         Raises ValueError for clips shorter than `min_samples`, and for spectrograms where a branch takes none.
         """
-        return self.join(self.branches(wave_BT, lengths_B, spectrograms))
+        return self.join(self.branches(wave_BS, lengths_B, spectrograms))
 
     def branches(
-        self, wave_BT: Tensor, lengths_B: Tensor | None = None, spectrograms: SpectrogramRows | None = None
+        self, wave_BS: Tensor, lengths_B: Tensor | None = None, spectrograms: SpectrogramRows | None = None
     ) -> list[Tensor]:
         """The (clips, dimensions) embeddings before they are joined: `branch_dims`. FeatEx exchanges these."""
-        lengths = [wave_BT.shape[1]] * len(wave_BT) if lengths_B is None else lengths_B.tolist()
-        if not lengths or not self.min_samples <= min(lengths) or max(lengths) > wave_BT.shape[1]:
+        lengths = [wave_BS.shape[1]] * len(wave_BS) if lengths_B is None else lengths_B.tolist()
+        if not lengths or not self.min_samples <= min(lengths) or max(lengths) > wave_BS.shape[1]:
             raise ValueError(f"clips of {self.min_samples} samples or more, not {min(lengths, default=0)}")
         augment = self.spectrogram_augment if self.training else None
         if spectrograms is not None:
@@ -128,7 +128,7 @@ class ASDModel(nn.Module):
                 raise ValueError(f"{', '.join(refusing)} takes no spectrograms")
             augment = partial(_placed, spectrograms, augment)
         padded = lengths_B is not None
-        return [embedding_BD for part in self._parts() for embedding_BD in part(wave_BT, lengths, padded, augment)]
+        return [embedding_BD for part in self._parts() for embedding_BD in part(wave_BS, lengths, padded, augment)]
 
     def join(self, branches: Sequence[Tensor]) -> Tensor:
         """What `branches` returned, exchanged or not -> (clips, embedding_dim)."""
@@ -238,19 +238,19 @@ class _Branch(nn.Module):
         self.learns = frozenset(name for name, learns in learning.items() if learns)
         self.keeps = not all(learning.values())
 
-    def forward(self, wave_BT: Tensor, lengths: list[int], padded: bool, augment: Augment | None) -> list[Tensor]:
+    def forward(self, wave_BS: Tensor, lengths: list[int], padded: bool, augment: Augment | None) -> list[Tensor]:
         layers = tuple(dict.fromkeys(layer for read in self.reads for layer in read))
         frames = [self.encoder.frame_count(length, layers[0]) for length in lengths]
         lengths_B = None
         if padded:
             if not self.encoder.takes_lengths:
                 raise ValueError(f"{self.encoder.name} takes clips of one length")
-            masked = self.encoder.mask_lengths(lengths, wave_BT.shape[1])
-            lengths_B = torch.tensor(masked, device=wave_BT.device)
-        found = dict(zip(layers, self.net(wave_BT, layers, lengths_B, augment), strict=True))
+            masked = self.encoder.mask_lengths(lengths, wave_BS.shape[1])
+            lengths_B = torch.tensor(masked, device=wave_BS.device)
+        found = dict(zip(layers, self.net(wave_BS, layers, lengths_B, augment), strict=True))
         # Networks of a fixed length have fewer tokens than a longer clip would fill.
         tokens = found[layers[0]].shape[1]
-        valid_B = torch.tensor([min(count, tokens) for count in frames], device=wave_BT.device)
+        valid_B = torch.tensor([min(count, tokens) for count in frames], device=wave_BS.device)
         return [
             head([found[layer] for layer in read], valid_B) for head, read in zip(self.heads, self.reads, strict=True)
         ]

@@ -26,7 +26,7 @@ Float32 = NDArray[np.float32]
 class WaveTransform(Protocol):
     """What is done to a clip's waveform before it is trained on; picklable."""
 
-    def __call__(self, wave_T: Float32, clip: Clip, seed: int, epoch: int) -> Float32: ...
+    def __call__(self, wave_S: Float32, clip: Clip, seed: int, epoch: int) -> Float32: ...
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Reader:
         Raises AudioError for a recording that cannot be used.
         """
         settings = Listening(microphones=self.microphones, single_as_near=True, mono=True, sample_rate=self.sample_rate)
-        wave_CT = listen(clip.path, settings).wave_CT
+        wave_CS = listen(clip.path, settings).wave_CS
         if self.seconds is not None:
             length = round(self.seconds * self.sample_rate)
-            spare = wave_CT.shape[1] - length
+            spare = wave_CS.shape[1] - length
             start = int(rng.integers(spare + 1)) if rng is not None and spare > 0 else 0
-            wave_CT = fit_length(wave_CT, length, start=start)
-        return np.ascontiguousarray(wave_CT[0])
+            wave_CS = fit_length(wave_CS, length, start=start)
+        return np.ascontiguousarray(wave_CS[0])
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Batch:
     number: int
     epoch: int
     rows: NDArray[np.int64]
-    wave_BT: Tensor
+    wave_BS: Tensor
     failed: dict[str, str]
     spectrograms: SpectrogramRows | None = None
 
@@ -105,7 +105,7 @@ class _Item(NamedTuple):
     """A clip as it is trained on; of one that is a spectrogram, the waveform is silence."""
 
     row: int
-    wave_T: Float32
+    wave_S: Float32
     spectrogram_FM: Float32 | None
     failed: dict[str, str]
 
@@ -134,13 +134,13 @@ class _Waves(Dataset[_Item]):
             try:
                 if clip.payload == "spectrogram" and self.form is not None:
                     return _Item(found, np.zeros(self.form.samples, np.float32), self.form.read(clip), failed)
-                wave_T = self.reader(clip, rng_for(self.seed, epoch, clip.clip_id, "crop"))
+                wave_S = self.reader(clip, rng_for(self.seed, epoch, clip.clip_id, "crop"))
             except AudioError as error:
                 failed[clip.clip_id] = str(error)
                 continue
             if self.transform is not None:
-                wave_T = self.transform(wave_T, clip, self.seed, epoch)
-            return _Item(found, wave_T, None, failed)
+                wave_S = self.transform(wave_S, clip, self.seed, epoch)
+            return _Item(found, wave_S, None, failed)
         raise HarkenError("none of the training clips can be used", next_step=next(iter(failed.values())))
 
 
@@ -181,8 +181,8 @@ def batches(
         for item in items:
             failed |= item.failed
         rows = np.array([item.row for item in items], dtype=np.int64)
-        wave_BT = torch.from_numpy(np.stack([item.wave_T for item in items]))
-        yield Batch(number, order.epoch(number), rows, wave_BT, failed, _spectrograms(items))
+        wave_BS = torch.from_numpy(np.stack([item.wave_S for item in items]))
+        yield Batch(number, order.epoch(number), rows, wave_BS, failed, _spectrograms(items))
 
 
 def _spectrograms(items: Sequence[_Item]) -> SpectrogramRows | None:

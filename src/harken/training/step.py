@@ -62,7 +62,7 @@ class TrainingStep(nn.Module):
 
     def forward(
         self,
-        wave_BT: Tensor,
+        wave_BS: Tensor,
         class_B: Tensor,
         mixture_B: Tensor | None,
         epoch: int,
@@ -71,7 +71,7 @@ class TrainingStep(nn.Module):
     ) -> dict[str, Tensor]:
         """Each term's loss by its number and name, weighted; their sum is what is learned from.
 
-        wave_BT: (clips, samples). class_B: (clips,) class of each, -1 for none. mixture_B: second label of each, -1 for
+        wave_BS: (clips, samples). class_B: (clips,) class of each, -1 for none. mixture_B: second label of each, -1 for
         none. epoch, place: which batch this is; random numbers depend on these and the seed. spectrograms: clips of the
         batch that are none of waveforms, and which mixup passes over.
         """
@@ -81,19 +81,19 @@ class TrainingStep(nn.Module):
             rng = rng_for(self.seed, epoch, place, "mixup")
             shares_BC = one_hot(class_B, self.classes)
             if spectrograms is None:
-                wave_BT, shares_BC = mixup(wave_BT, shares_BC, rng, settings.mixup)
+                wave_BS, shares_BC = mixup(wave_BS, shares_BC, rng, settings.mixup)
             else:
-                heard_B = torch.ones(len(wave_BT), dtype=torch.bool, device=wave_BT.device)
+                heard_B = torch.ones(len(wave_BS), dtype=torch.bool, device=wave_BS.device)
                 heard_B[spectrograms.rows_K] = False
                 rows_W = heard_B.nonzero()[:, 0]
-                wave_WT, shares_WC = mixup(wave_BT[rows_W], shares_BC[rows_W], rng, settings.mixup)
-                wave_BT = wave_BT.index_copy(0, rows_W, wave_WT)
+                wave_WT, shares_WC = mixup(wave_BS[rows_W], shares_BC[rows_W], rng, settings.mixup)
+                wave_BS = wave_BS.index_copy(0, rows_W, wave_WT)
                 shares_BC = shares_BC.index_copy(0, rows_W, shares_WC)
         self.model.spectrogram_augment = None
         if settings.spec_augment is not None:
-            rngs = [rng_for(self.seed, epoch, f"{place}.{row}", "spec_augment") for row in range(len(wave_BT))]
+            rngs = [rng_for(self.seed, epoch, f"{place}.{row}", "spec_augment") for row in range(len(wave_BS))]
             self.model.spectrogram_augment = settings.spec_augment.for_batch(rngs)
-        branches = self.model.branches(wave_BT, spectrograms=spectrograms)
+        branches = self.model.branches(wave_BS, spectrograms=spectrograms)
         embedding_BD = self.model.join(branches)
         found: dict[str, Tensor] = {}
         for number, (term, loss) in enumerate(zip(self.terms, self.losses, strict=True)):
@@ -114,12 +114,12 @@ class TrainingStep(nn.Module):
             found[f"{number}_{term.name}"] = term.weight * value
         return found
 
-    def classify(self, wave_BT: Tensor, class_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def classify(self, wave_BS: Tensor, class_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Loss of the first term on the class, logits (clips, classes), embedding (clips, D); without augmentation."""
         number = next(number for number, term in enumerate(self.terms) if term.target == "class")
         loss = self.losses[number]
         assert isinstance(loss, ClassLoss)
-        embedding_BD = self.model(wave_BT)
+        embedding_BD = self.model(wave_BS)
         return loss(embedding_BD, class_B), loss.logits(embedding_BD), embedding_BD
 
 

@@ -83,22 +83,22 @@ class TrainedEncoder(FrameEncoder):
     def weights(self) -> Mapping[str, NDArray[Any]]:
         return self.model.state(complete=True)
 
-    def frames(self, samples_T: Float32) -> Float32:
+    def frames(self, samples_S: Float32) -> Float32:
         """(samples,) -> (windows, D)."""
-        wave_T = samples_T if len(samples_T) >= self.window else fit_length(samples_T, self.window)
+        wave_S = samples_S if len(samples_S) >= self.window else fit_length(samples_S, self.window)
         embed = self._trained if self._read_layers is None else self._pooled
-        return np.stack([embed(wave_T[start:stop]) for start, stop in windows(len(wave_T), self.window)])
+        return np.stack([embed(wave_S[start:stop]) for start, stop in windows(len(wave_S), self.window)])
 
     def frames_of_spectrogram(self, spectrogram_FM: Float32) -> Float32:
         """(frames, bins), as `ASDModel.spectrogram_form` of `window` samples wants it -> (1, D)."""
-        silence_T = np.zeros(self.window, dtype=np.float32)
+        silence_S = np.zeros(self.window, dtype=np.float32)
         embed = self._trained if self._read_layers is None else self._pooled
-        return embed(silence_T, spectrogram_FM)[None]
+        return embed(silence_S, spectrogram_FM)[None]
 
-    def _trained(self, wave_T: Float32, spectrogram_FM: Float32 | None = None) -> Float32:
+    def _trained(self, wave_S: Float32, spectrogram_FM: Float32 | None = None) -> Float32:
         device = next(self.model.parameters()).device
         with torch.inference_mode():
-            wave_1T = torch.from_numpy(np.ascontiguousarray(wave_T[None])).to(device)
+            wave_1T = torch.from_numpy(np.ascontiguousarray(wave_S[None])).to(device)
             spectrograms = None
             if spectrogram_FM is not None:
                 spectrograms = SpectrogramRows(torch.tensor([0]), torch.from_numpy(spectrogram_FM[None])).to(device)
@@ -106,14 +106,14 @@ class TrainedEncoder(FrameEncoder):
             embedding_D: Float32 = embedding_1D[0].float().cpu().numpy()
         return _unit(embedding_D)
 
-    def _pooled(self, wave_T: Float32, spectrogram_FM: Float32 | None = None) -> Float32:
+    def _pooled(self, wave_S: Float32, spectrogram_FM: Float32 | None = None) -> Float32:
         assert self._read_layers is not None
         vectors = []
         for encoder, layers in zip(self.model.encoders, self._read_layers, strict=True):
             if spectrogram_FM is None:
-                embedding = encoder.encode(wave_T[None], layers=layers)
+                embedding = encoder.encode(wave_S[None], layers=layers)
             else:
-                clip = Spectrogram((spectrogram_FM,), len(wave_T))
+                clip = Spectrogram((spectrogram_FM,), len(wave_S))
                 embedding = encoder.encode_spectrogram([clip], layers=layers)
             frames_LTD = embedding.features_BLTD[0, :, : int(embedding.lengths_B[0])]
             vectors += [

@@ -158,8 +158,8 @@ def made_up_clips(folder: Path) -> list[Clip]:
     clips = []
     for row, clip in enumerate(rows):
         file = folder / "sound" / f"{row:02d}.wav"
-        tone_T = 0.1 * np.sin((0.05 + 0.01 * (row % 2)) * np.arange(RATE // 2))
-        sf.write(file, tone_T + 0.02 * rng.normal(size=RATE // 2), RATE)
+        tone_S = 0.1 * np.sin((0.05 + 0.01 * (row % 2)) * np.arange(RATE // 2))
+        sf.write(file, tone_S + 0.02 * rng.normal(size=RATE // 2), RATE)
         clips.append(replace(clip, clip_id=file.name, path=file))
     return clips
 

@@ -85,13 +85,13 @@ def _combined(
     where = f"{key[0]} section {key[1]}"
     spread = []
     for member in members:
-        train_T = member.held_out(key).score_N
-        if len(train_T) < _FEWEST:
+        train_S = member.held_out(key).score_N
+        if len(train_S) < _FEWEST:
             raise HarkenError(
-                f"a member has {len(train_T)} held-out scores of training clips", file=where,
+                f"a member has {len(train_S)} held-out scores of training clips", file=where,
                 next_step="Combine systems that have held-out scores",
             )  # fmt: skip
-        spread.append((train_T.mean(), train_T.std() or 1.0))
+        spread.append((train_S.mean(), train_S.std() or 1.0))
 
     def mixed(tables: list[Scores]) -> list[ScoreRow]:
         scores = [dict(zip(table.clip_id, table.score_N.tolist(), strict=True)) for table in tables]

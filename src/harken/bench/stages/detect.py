@@ -124,11 +124,11 @@ class DetectStage(Stage):
                 raise HarkenError(str(error), file=where, next_step="Check its training clips") from error
             # Test clips are recordings: what was made of others says nothing of their scores.
             counted_N = recorded_N if recorded_N.any() else np.ones(len(train), dtype=bool)
-            held_out_T = detector.train_scores_[counted_N]
-            thresholds[section] = Calibration.fit(held_out_T).threshold(rate)
+            held_out_S = detector.train_scores_[counted_N]
+            thresholds[section] = Calibration.fit(held_out_S).threshold(rate)
             scored += score_rows([context.clips[row] for row in test], values, thresholds[section])
             counted = [context.clips[row] for row, counts in zip(train, counted_N, strict=True) if counts]
-            scored += score_rows(counted, held_out_T)
+            scored += score_rows(counted, held_out_S)
         write_scores(Scores.of_rows(scored, fitted_on=parameters.model), context.out / "scores.parquet")
         (context.out / "notes.json").write_text(json.dumps([str(error) for error in left_out]))
         (context.out / "thresholds.json").write_text(json.dumps(thresholds))

@@ -71,5 +71,5 @@ class FramesStage(Stage):
 def _frames(path: Path, encoder: Encoder, listening: Listening) -> np.ndarray:
     """(frames, D) float32 of one recording. Raises AudioError for what cannot be used."""
     with one_thread():
-        encoded = encoder.encode(listen(path, listening).wave_CT)
+        encoded = encoder.encode(listen(path, listening).wave_CS)
     return np.asarray(encoded.features_BLTD[0, 0, : int(encoded.lengths_B[0])], dtype=np.float32)

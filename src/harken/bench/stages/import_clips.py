@@ -85,7 +85,7 @@ def _form(file: Path) -> dict[str, Any]:
         return {"sample_rate": front_end.sample_rate, "channels": 1, "frames": spectrogram.samples,
                 "payload": "spectrogram"}  # fmt: skip
     sound = listen(file)
-    channels, frames = sound.wave_CT.shape
+    channels, frames = sound.wave_CS.shape
     return {"sample_rate": sound.sample_rate, "channels": channels, "frames": frames}
 
 

@@ -80,17 +80,17 @@ class MixStage(Stage):
                 for copy in range(parameters.copies):
                     rng = rng_for(context.seed, copy, clip.clip_id, "mix")
                     snr_db = float(rng.uniform(*parameters.snr_db))
-                    noise, noise_CT = noises.draw(clip, sound.wave_CT.shape, sound.sample_rate, rng)
-                    if min(level_dbfs(sound.wave_CT), level_dbfs(noise_CT)) < SILENCE_DBFS:
+                    noise, noise_CS = noises.draw(clip, sound.wave_CS.shape, sound.sample_rate, rng)
+                    if min(level_dbfs(sound.wave_CS), level_dbfs(noise_CS)) < SILENCE_DBFS:
                         raise AudioError(
                             f"cannot be mixed: it, or the noise {noise.clip_id}, is silent",
                             file=clip.path,
                             next_step="Remove the silent recording",
                         )
-                    mixed_CT = mix_at_snr(sound.wave_CT, noise_CT, snr_db)
+                    mixed_CS = mix_at_snr(sound.wave_CS, noise_CS, snr_db)
                     clip_id = f"{clip.clip_id}#mixed-{mark}-{copy}"
-                    file = _write(context.out / "audio", clip_id, mixed_CT, sound.sample_rate, parameters.format)
-                    channels, frames = mixed_CT.shape
+                    file = _write(context.out / "audio", clip_id, mixed_CS, sound.sample_rate, parameters.format)
+                    channels, frames = mixed_CS.shape
                     copies.append(
                         derive(clip, clip_id, file, "mixed", others=(noise.clip_id,), sample_rate=sound.sample_rate,
                                channels=channels, frames=frames)
@@ -124,12 +124,12 @@ class _Noises:
                 f"there are no {what} to mix with", file=clip.machine, next_step="Choose noise: machine, all or others"
             )
         noise = among[int(rng.integers(len(among)))]
-        noise_CT = self._read(noise, rate)
+        noise_CS = self._read(noise, rate)
         channels, samples = shape
-        if len(noise_CT) != channels:
-            noise_CT = np.repeat(noise_CT.mean(axis=0, keepdims=True, dtype=np.float32), channels, axis=0)
-        start = int(rng.integers(noise_CT.shape[1]))
-        return noise, np.resize(np.roll(noise_CT, -start, axis=1).T, (samples, channels)).T
+        if len(noise_CS) != channels:
+            noise_CS = np.repeat(noise_CS.mean(axis=0, keepdims=True, dtype=np.float32), channels, axis=0)
+        start = int(rng.integers(noise_CS.shape[1]))
+        return noise, np.resize(np.roll(noise_CS, -start, axis=1).T, (samples, channels)).T
 
     def _read(self, noise: Clip, rate: int) -> Float32:
         key = (noise.clip_id, rate)
@@ -145,9 +145,9 @@ class _Noises:
 _SUBTYPES: Mapping[str, str] = {"flac": "PCM_24", "wav": "FLOAT"}
 
 
-def _write(folder: Path, clip_id: str, samples_CT: Float32, rate: int, file_format: str) -> Path:
+def _write(folder: Path, clip_id: str, samples_CS: Float32, rate: int, file_format: str) -> Path:
     """A file that holds the samples as they are but for rounding at 24 bits; integers would clip beyond 1."""
-    chosen = "wav" if np.abs(samples_CT).max() >= 1 else file_format
+    chosen = "wav" if np.abs(samples_CS).max() >= 1 else file_format
     file = folder / f"{hashlib.sha256(clip_id.encode(errors='surrogatepass')).hexdigest()[:24]}.{chosen}"
-    sf.write(file, samples_CT.T, rate, subtype=_SUBTYPES[chosen])
+    sf.write(file, samples_CS.T, rate, subtype=_SUBTYPES[chosen])
     return file

@@ -17,7 +17,7 @@ Float32 = NDArray[np.float32]
 class Applies(Protocol):
     """An augmentation of waveforms, custom or built in."""
 
-    def apply(self, wave_T: Float32, rng: np.random.Generator) -> Float32:
+    def apply(self, wave_S: Float32, rng: np.random.Generator) -> Float32:
         """(samples,) -> (samples,) augmented waveform."""
         ...
 
@@ -44,19 +44,19 @@ def check_augmentation(
 def keeps_length(make: Make) -> None:
     """Waveforms of any length become finite float32 waveforms of the same length."""
     for samples in (1, 160, 16_001):
-        changed_T = make().apply(sound(samples), np.random.default_rng(0))
-        require(isinstance(changed_T, np.ndarray), f"It returns a {type(changed_T).__name__}.")
-        require(changed_T.dtype == np.float32, f"Samples are {changed_T.dtype}.")
-        require(changed_T.shape == (samples,), f"{samples} samples give shape {changed_T.shape}.")
-        require(bool(np.isfinite(changed_T).all()), "Samples are not finite.")
+        changed_S = make().apply(sound(samples), np.random.default_rng(0))
+        require(isinstance(changed_S, np.ndarray), f"It returns a {type(changed_S).__name__}.")
+        require(changed_S.dtype == np.float32, f"Samples are {changed_S.dtype}.")
+        require(changed_S.shape == (samples,), f"{samples} samples give shape {changed_S.shape}.")
+        require(bool(np.isfinite(changed_S).all()), "Samples are not finite.")
 
 
 def keeps_its_input(make: Make) -> None:
     """The input waveform is not changed."""
-    wave_T = sound(16_000)
+    wave_S = sound(16_000)
     for seed in range(5):
-        make().apply(wave_T, np.random.default_rng(seed))
-        require(np.array_equal(wave_T, sound(16_000)), "It was changed in place.")
+        make().apply(wave_S, np.random.default_rng(seed))
+        require(np.array_equal(wave_S, sound(16_000)), "It was changed in place.")
 
 
 def uses_the_given_generator(make: Make) -> None:
@@ -68,7 +68,7 @@ def uses_the_given_generator(make: Make) -> None:
         all(map(np.array_equal, waves, again)),
         "In another order they differ: it has a state, or another generator.",
     )
-    require(len({wave_T.tobytes() for wave_T in waves}) > 1, "Eight generators give the same waveform.")
+    require(len({wave_S.tobytes() for wave_S in waves}) > 1, "Eight generators give the same waveform.")
 
 
 CHECKS: tuple[Callable[[Make], None], ...] = (
@@ -80,5 +80,5 @@ CHECKS: tuple[Callable[[Make], None], ...] = (
 
 def sound(samples: int) -> Float32:
     """(samples,) tone in noise."""
-    noise_T = np.random.default_rng(1).normal(size=samples)
-    return np.asarray(0.1 * np.sin(0.1 * np.arange(samples)) + 0.02 * noise_T, dtype=np.float32)
+    noise_S = np.random.default_rng(1).normal(size=samples)
+    return np.asarray(0.1 * np.sin(0.1 * np.arange(samples)) + 0.02 * noise_S, dtype=np.float32)

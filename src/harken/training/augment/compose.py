@@ -78,20 +78,20 @@ class WaveAugment:
         self.bank = bank
         self._custom: list[WaveAugmentation] | None = None
 
-    def __call__(self, wave_T: Float32, clip: Clip, seed: int, epoch: int) -> Float32:
+    def __call__(self, wave_S: Float32, clip: Clip, seed: int, epoch: int) -> Float32:
         """(samples,) -> (samples,); random numbers depend only on seed, epoch and the clip's id."""
         settings = self.settings
         if settings.shift is not None:
-            wave_T = settings.shift.apply(wave_T, rng_for(seed, epoch, clip.clip_id, "shift"))
+            wave_S = settings.shift.apply(wave_S, rng_for(seed, epoch, clip.clip_id, "shift"))
         if settings.noise_mix is not None and self.bank is not None and clip.kind not in ("clean", "noise"):
             machine = clip.machine if settings.noise_mix.own_machine else None
             draw = partial(self.bank.draw, machine)
-            wave_T = settings.noise_mix.apply(wave_T, draw, rng_for(seed, epoch, clip.clip_id, "noise_mix"))
+            wave_S = settings.noise_mix.apply(wave_S, draw, rng_for(seed, epoch, clip.clip_id, "noise_mix"))
         if settings.custom and self._custom is None:
             self._custom = [spec.build() for spec in settings.custom]
         for number, (spec, built) in enumerate(zip(settings.custom, self._custom or (), strict=True)):
-            wave_T = spec.apply(built, wave_T, rng_for(seed, epoch, clip.clip_id, f"custom {number}"))
-        return wave_T
+            wave_S = spec.apply(built, wave_S, rng_for(seed, epoch, clip.clip_id, f"custom {number}"))
+        return wave_S
 
     def __getstate__(self) -> dict[str, Any]:
         # Classes of files are loaded anew where it is used.

@@ -18,8 +18,8 @@ class WaveAugmentation(ABC):
     """A change of single waveforms that leaves their class as it is. Its constructor takes plain values."""
 
     @abstractmethod
-    def apply(self, wave_T: Float32, rng: np.random.Generator) -> Float32:
-        """(samples,) -> (samples,) float32, as many; `wave_T` stays as it is, and all that is random comes of `rng`."""
+    def apply(self, wave_S: Float32, rng: np.random.Generator) -> Float32:
+        """(samples,) -> (samples,) float32, as many; `wave_S` stays as it is, and all that is random comes of `rng`."""
 
 
 class CustomAugmentation(BaseModel):
@@ -42,10 +42,10 @@ class CustomAugmentation(BaseModel):
         with blamed(self.name):
             return augmentation(**self.parameters)
 
-    def apply(self, built: WaveAugmentation, wave_T: Float32, rng: np.random.Generator) -> Float32:
+    def apply(self, built: WaveAugmentation, wave_S: Float32, rng: np.random.Generator) -> Float32:
         """Apply `built` to a waveform. Raises HarkenError if the result has another length or is not finite."""
         with blamed(self.name):
-            changed_T = np.asarray(built.apply(wave_T, rng), dtype=np.float32)
-            if changed_T.shape != wave_T.shape or not np.isfinite(changed_T).all():
-                raise ValueError(f"it makes {changed_T.shape} of {wave_T.shape}, or values that are not finite")
-            return changed_T
+            changed_S = np.asarray(built.apply(wave_S, rng), dtype=np.float32)
+            if changed_S.shape != wave_S.shape or not np.isfinite(changed_S).all():
+                raise ValueError(f"it makes {changed_S.shape} of {wave_S.shape}, or values that are not finite")
+            return changed_S

@@ -40,17 +40,17 @@ def one_hot(class_B: Tensor, classes: int) -> Tensor:
 
 
 def mixup(
-    wave_BT: Tensor, shares_BC: Tensor, rng: np.random.Generator, settings: Mixup = Mixup()
+    wave_BS: Tensor, shares_BC: Tensor, rng: np.random.Generator, settings: Mixup = Mixup()
 ) -> tuple[Tensor, Tensor]:
     """Waveforms and shares of classes, mixed. The shares of a clip still sum to one.
 
     Of padded clips, `Mixup.parts`, `mixed` and `mixed_lengths` do the same. Raises ValueError for different numbers of
     waveforms and labels.
     """
-    if len(shares_BC) != len(wave_BT):
-        raise ValueError(f"{len(wave_BT)} waveforms for {len(shares_BC)} labels")
-    part_B = settings.parts(len(wave_BT), rng)
-    return mixed(wave_BT, part_B), mixed(shares_BC, part_B)
+    if len(shares_BC) != len(wave_BS):
+        raise ValueError(f"{len(wave_BS)} waveforms for {len(shares_BC)} labels")
+    part_B = settings.parts(len(wave_BS), rng)
+    return mixed(wave_BS, part_B), mixed(shares_BC, part_B)
 
 
 def mixed(x_BN: Tensor, part_B: NDArray[np.float64]) -> Tensor:

@@ -36,7 +36,7 @@ class NoiseMix(BaseModel):
     own_machine: bool = False
 
     def apply(
-        self, wave_T: Float32, noise: Callable[[np.random.Generator], Float32 | None], rng: np.random.Generator
+        self, wave_S: Float32, noise: Callable[[np.random.Generator], Float32 | None], rng: np.random.Generator
     ) -> Float32:
         """(samples,) -> (samples,), beyond 1 where they add up to it: nothing is clipped.
 
@@ -46,20 +46,20 @@ class NoiseMix(BaseModel):
         """
         chosen, snr_db = rng.random() < self.probability, float(rng.choice(self.snr_db))
         if not chosen:
-            return wave_T
-        noise_T = noise(rng)
-        if noise_T is None:
-            return wave_T
-        spare = len(noise_T) - len(wave_T)
+            return wave_S
+        noise_S = noise(rng)
+        if noise_S is None:
+            return wave_S
+        spare = len(noise_S) - len(wave_S)
         if spare >= 0:
             start = int(rng.integers(spare + 1))
-            noise_T = noise_T[start : start + len(wave_T)]
+            noise_S = noise_S[start : start + len(wave_S)]
         else:
-            noise_T = np.resize(np.roll(noise_T, -int(rng.integers(len(noise_T)))), len(wave_T))
+            noise_S = np.resize(np.roll(noise_S, -int(rng.integers(len(noise_S)))), len(wave_S))
         # Silence contains rounding noise only.
-        if min(level_dbfs(wave_T), level_dbfs(noise_T)) < SILENCE_DBFS:
-            return wave_T
-        return mix_at_snr(wave_T[None], noise_T[None], snr_db)[0]
+        if min(level_dbfs(wave_S), level_dbfs(noise_S)) < SILENCE_DBFS:
+            return wave_S
+        return mix_at_snr(wave_S[None], noise_S[None], snr_db)[0]
 
 
 class NoiseBank:
@@ -91,13 +91,13 @@ class NoiseBank:
             self._kept.move_to_end(clip.clip_id)
             return self._kept[clip.clip_id]
         try:
-            noise_T: Float32 | None = self.read(clip)
+            noise_S: Float32 | None = self.read(clip)
         except AudioError:
-            noise_T = None
-        self._kept[clip.clip_id] = noise_T
+            noise_S = None
+        self._kept[clip.clip_id] = noise_S
         while sum(kept.nbytes for kept in self._kept.values() if kept is not None) > KEPT_BYTES:
             self._kept.popitem(last=False)
-        return noise_T
+        return noise_S
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": OrderedDict()}

@@ -22,8 +22,8 @@ class Shift(BaseModel):
     time: Annotated[float, Field(ge=0, le=1)] = 1.0
     gain_db: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
-    def apply(self, wave_T: Float32, rng: np.random.Generator) -> Float32:
+    def apply(self, wave_S: Float32, rng: np.random.Generator) -> Float32:
         """(samples,) -> (samples,) float32, some of its end now its beginning; nothing is clipped."""
-        places = int(rng.uniform(0, self.time) * len(wave_T))
+        places = int(rng.uniform(0, self.time) * len(wave_S))
         gain = 10 ** (rng.uniform(-self.gain_db, self.gain_db) / 20)
-        return (np.roll(wave_T, places) * np.float32(gain)).astype(np.float32)
+        return (np.roll(wave_S, places) * np.float32(gain)).astype(np.float32)
