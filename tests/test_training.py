@@ -29,6 +29,7 @@ from harken.training.loop import STATE, TrainedModel, train
 from harken.training.model_spec import ModelSpec
 from harken.training.models import build_model
 from harken.training.optimiser import learning_rate_factor, parameter_groups
+from harken.training.precision import tf32_products
 from harken.training.recompute import recompute_blocks
 from harken.training.recordings import Order, Reader, batches
 from harken.training.settings import TrainingSpec
@@ -209,6 +210,24 @@ def test_workers_change_nothing(clips: list[Clip], table: ClassTable, tmp_path: 
         run(clips, table, tmp_path / str(workers), settings(steps=4), workers=workers)
     same_files(tmp_path / "0", tmp_path / "1")
     same_files(tmp_path / "0", tmp_path / "2")
+
+
+def test_tf32_is_fp32_on_a_processor_and_of_the_steps_only(
+    clips: list[Clip], table: ClassTable, tmp_path: Path
+) -> None:
+    before = torch.backends.cuda.matmul.allow_tf32
+    states = {}
+    for precision in ("fp32", "tf32"):
+        done = run(clips, table, tmp_path / precision, settings(steps=4, precision=precision))
+        states[precision] = read_checkpoint(done.checkpoints[0]).model().state_dict()
+        assert torch.backends.cuda.matmul.allow_tf32 == before
+    for name, weights in states["fp32"].items():
+        assert torch.equal(weights, states["tf32"][name]), name
+    with tf32_products(True):
+        assert torch.backends.cuda.matmul.allow_tf32
+    with pytest.raises(KeyError), tf32_products(True):
+        raise KeyError
+    assert torch.backends.cuda.matmul.allow_tf32 == before
 
 
 @pytest.mark.slow

@@ -67,10 +67,10 @@ class PlannedStage:
     def form(self, clips: Sequence[Clip]) -> Form:
         """Seconds, channels and sampling rate of a task's clips: of the first that can be opened, since recordings of
         a machine are alike; else as published."""
-        measured = _recorded_form(clips)
+        recorded = None if self.expected else _recorded_form(clips)
+        if recorded is not None:
+            return recorded
         first = clips[0]
-        if measured is not None and not self.expected:
-            return measured
         channels = len(catalog.year(first.year).channels) if first.year in catalog.years() and first.year else 1
         return expected_seconds(first.year, first.machine), channels, 16_000
 
