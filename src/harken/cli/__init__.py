@@ -1,0 +1,1 @@
+"""The `harken` command: one module per verb; `main` puts them together."""

@@ -1,4 +1,4 @@
-"""What the verbs share: words to people on stderr, progress only on a terminal, data on stdout."""
+"""Output shared by all verbs: messages on stderr, progress bars only on a terminal, data on stdout."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 
 def say(text: str = "") -> None:
-    """One line to people."""
+    """Print one message line to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def emit(data: Any) -> None:
-    """One JSON line to programs."""
+    """Print one JSON line to stdout."""
     print(json.dumps(data, ensure_ascii=False), flush=True)
 
 
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar fed with (done, all); silent unless stderr is a terminal."""
+    """Progress bar, updated with (done, total); silent unless stderr is a terminal."""
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
@@ -35,7 +35,7 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def key_values(pairs: list[str]) -> dict[str, Any]:
-    """`name=value` words as a mapping; values are YAML, as in recipes. HarkenError, naming the word, for others."""
+    """Parse `name=value` arguments into a mapping; values are YAML, as in recipes. HarkenError if one is malformed."""
     from harken.core.errors import HarkenError
     from harken.core.plain_yaml import read_yaml
 
@@ -48,7 +48,7 @@ def key_values(pairs: list[str]) -> dict[str, Any]:
             found[name] = read_yaml(value)
         except ValueError as error:
             raise HarkenError(
-                f"the value of {pair!r} is no YAML ({error})",
-                next_step=f"Write it as in a recipe, a text with special characters in quotes: {name}='\"...\"'",
+                f"the value of {pair!r} is not valid YAML ({error})",
+                next_step=f"Write it as in a recipe; quote text that has special characters: {name}='\"...\"'",
             ) from None
     return found

@@ -1,4 +1,4 @@
-"""harken data: DCASE years, what of them is here, and the clips table."""
+"""harken data: DCASE years, local data and the clips table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 def list_(
     year: Annotated[int | None, typer.Argument(help="Show the machines of this year.")] = None, json: Json = False
 ) -> None:
-    """The years of the catalogue, or the machines of one."""
+    """List the years of the catalogue, or the machines of one year."""
     from harken.data import catalog
 
     if year is None:
@@ -54,14 +54,14 @@ def list_(
 def index_(
     root: Annotated[Path, typer.Argument(help="Folder with one or more years.", show_default=False)],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Where the table goes (default ROOT/clips.parquet).")
+        Path | None, typer.Option("-o", "--out", help="The table to write (default: ROOT/clips.parquet).")
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="Ground truth of evaluation clips.")] = None,
-    year: Annotated[int | None, typer.Option(help="The year, where no folder tells it.")] = None,
-    headers: Annotated[bool, typer.Option("--headers", help="Open every file for rate, channels and length.")] = False,
+    year: Annotated[int | None, typer.Option(help="The year, if no folder name gives it.")] = None,
+    headers: Annotated[bool, typer.Option("--headers", help="Read rate, channels and length of every file.")] = False,
     json: Json = False,
 ) -> None:
-    """Read names and attributes of every recording into one clips table (parquet)."""
+    """Collect names and attributes of all recordings in one clips table (Parquet)."""
     from harken.data.check import read_headers
     from harken.data.index import index
     from harken.data.table import write_table
@@ -100,7 +100,7 @@ def index_(
 def check_(
     root: Annotated[Path, typer.Argument(help="Folder with one or more years.", show_default=False)], json: Json = False
 ) -> None:
-    """Compare names, counts, rates and lengths with the catalogue; open every header."""
+    """Check names, counts, sampling rates and lengths against the catalogue; reads every file header."""
     from harken.data.check import check
 
     with progress("headers") as bar:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 class Split(StrEnum):
+    """Parts of a year that can be downloaded separately."""
+
     dev = "dev"
     train = "train"
     eval = "eval"
@@ -31,12 +33,12 @@ def download(
         Split, typer.Option(help="dev: development; train, eval: training and test clips of the evaluation machines.")
     ] = Split.all,
     machine: Annotated[list[str] | None, typer.Option(help="Only this machine; may be repeated.")] = None,
-    root: Annotated[Path, typer.Option(help="Folder of the years.")] = Path("data"),
-    jobs: Annotated[int, typer.Option(help="Downloads at a time.", min=1, max=16)] = 4,
-    keep_zips: Annotated[bool, typer.Option("--keep-zips", help="Keep the zips in .downloads of the year.")] = False,
+    root: Annotated[Path, typer.Option(help="Folder that holds the years.")] = Path("data"),
+    jobs: Annotated[int, typer.Option(help="Parallel downloads.", min=1, max=16)] = 4,
+    keep_zips: Annotated[bool, typer.Option("--keep-zips", help="Keep the zips, in .downloads of the year.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Download a year, check it, unpack it. Stopped or failed: the same command goes on where it was."""
+    """Download a year, check it and unpack it. If interrupted, the same command resumes."""
     from harken.data import catalog
     from harken.data.check import check_year
     from harken.data.download import download as get
@@ -68,7 +70,7 @@ def _note(text: str) -> None:
 
 @contextmanager
 def _bars() -> Iterator[Progress | None]:
-    """A bar for everything and one for each zip that is arriving; None unless stderr is a terminal."""
+    """One bar for the total and one per zip being downloaded; None unless stderr is a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -1,4 +1,4 @@
-"""harken demo: a simulated plant, a model a machine, scores, the official metric, a report."""
+"""harken demo: a simulated plant, a model per machine, scores, the official metric, a report."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from harken.cli.console import emit, progress, say
 
 
 def demo(
-    directory: Annotated[Path, typer.Argument(help="Where to work.")] = Path("demo"),
-    false_alarms: Annotated[str, typer.Option(help="What the thresholds promise.")] = "1%",
-    seed: Annotated[int, typer.Option(help="Another seed, another plant.")] = 0,
+    directory: Annotated[Path, typer.Argument(help="Output folder.")] = Path("demo"),
+    false_alarms: Annotated[str, typer.Option(help="False-alarm rate of the thresholds.")] = "1%",
+    seed: Annotated[int, typer.Option(help="Random seed of the plant.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Listen to a simulated plant: needs no data, no network, and about a minute."""
+    """Run the detector on a simulated plant. Needs no data and no network; takes about a minute."""
     from harken.data.clips import clips_from_files, find_recordings
     from harken.evaluation.metrics import official_score, section_result
     from harken.monitor.detector import Detector
@@ -79,7 +79,7 @@ def demo(
     report = directory / "report.html"
     lead = (
         f"Official score (harmonic mean of AUC source, AUC target and pAUC over all machines): "
-        f"{score:.4f}. The plant is simulated: the numbers show that the tool works, not how well it would on "
+        f"{score:.4f}. The plant is simulated: the numbers show that the tool works, not how well it would do on "
         "your machine."
     )
     write_report(report, "Harken demo: a simulated plant", parts, worst=3, lead=lead)

@@ -1,4 +1,4 @@
-"""harken doctor: what works here, what is missing, how to get it."""
+"""harken doctor: what is installed, what is missing and how to get it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings
 
 
 def _required() -> list[str]:
-    """Distributions that the core needs, as the package itself declares them."""
+    """Distributions required by the core, from the package metadata."""
     declared = [line for line in requires("harken") or [] if "extra ==" not in line]
     return sorted(re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in declared)
 

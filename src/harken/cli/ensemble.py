@@ -1,4 +1,4 @@
-"""harken ensemble: weights for several scorers, and the proof of whether they help."""
+"""harken ensemble: fit weights for several systems, and measure on held-out machines whether they help."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ app = typer.Typer(help="Ensembles: fit weights, apply them, show and merge bags.
 
 
 _METHODS = (
-    "How weights are found: greedy, bayes, grid, top, single, uniform, agreement, variance, or a custom search, "
+    "How weights are fitted: greedy, bayes, grid, top, single, uniform, agreement, variance, or a custom search, "
     "file.py:Class."
 )
 
 
 class Normalise(StrEnum):
+    """Normalisations of member scores; the transductive ones use the test clips."""
+
     auto = "auto"
     train = "train"
     gaussian = "gaussian"
@@ -38,47 +40,48 @@ class Normalise(StrEnum):
 @app.command()
 def fit(
     scores: Annotated[
-        list[Path], typer.Argument(help="Folders of score files, zips, tables, runs or models.", show_default=False)
+        list[Path], typer.Argument(help="Score folders, zips, tables, runs or models.", show_default=False)
     ],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The bag (YAML) to write.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Ground truth; not needed where names carry labels.")] = None,
     method: Annotated[str, typer.Option(help=_METHODS)] = "greedy",
-    compare: Annotated[list[str] | None, typer.Option(help="Show this method too; repeat.")] = None,
+    compare: Annotated[list[str] | None, typer.Option(help="Also report this method; repeat.")] = None,
     normalise: Annotated[
-        Normalise, typer.Option(help="By what scores are brought to one unit; auto: training clips, where known.")
+        Normalise, typer.Option(help="How scores are normalised; auto: by training clips, if available.")
     ] = Normalise.auto,
     transfer: Annotated[
-        list[Path] | None, typer.Option(help="The same members on another set, for a last column; repeat.")
+        list[Path] | None, typer.Option(help="The same members on another data set, for a last column; repeat.")
     ] = None,
     transfer_truth: Annotated[Path | None, typer.Option(help="Ground truth of that set.")] = None,
     keep_fitted: Annotated[
         bool, typer.Option("--keep-fitted", help="Keep fitted weights even if they do not beat the plain mean.")
     ] = False,
-    year: Annotated[int | None, typer.Option(help="Whose official rule; told from the files otherwise.")] = None,
+    year: Annotated[int | None, typer.Option(help="Year of the official metric (default: detected).")] = None,
     machine: Annotated[list[str] | None, typer.Option(help="Use this machine only; repeat.")] = None,
     member: Annotated[list[str] | None, typer.Option(help="Use members of this name (* and ?) only; repeat.")] = None,
     leave_out: Annotated[list[str] | None, typer.Option(help="Leave members of this name out; repeat.")] = None,
     group: Annotated[
-        str | None, typer.Option(help="First mix members whose names differ in this pattern only; auto: in seeds.")
+        str | None, typer.Option(help="First mix members that differ only in this pattern; auto: in seeds.")
     ] = None,
-    best_of_group: Annotated[int | None, typer.Option(help="Mix the best so many of each group only.", min=1)] = None,
+    best_of_group: Annotated[int | None, typer.Option(help="Only the best N of each group.", min=1)] = None,
     data_set: Annotated[str | None, typer.Option(help="A set of a run, such as 'dcase2025 dev'.")] = None,
     transfer_set: Annotated[str | None, typer.Option(help="The same for --transfer.")] = None,
-    recordings: Annotated[list[Path] | None, typer.Option(help="What models are to score; repeat.")] = None,
+    recordings: Annotated[list[Path] | None, typer.Option(help="Recordings for models to score; repeat.")] = None,
     steps: Annotated[int, typer.Option(help="greedy: members added, with replacement.", min=1)] = 15,
-    step: Annotated[float, typer.Option(help="grid: distance of weights.")] = 0.1,
-    best: Annotated[int, typer.Option(help="top: how many members.", min=1)] = 5,
-    trials: Annotated[int, typer.Option(help="bayes: weightings tried.", min=1)] = 100,
-    coordinates: Annotated[int, typer.Option(help="bayes: members with a weight of their own.", min=1)] = 16,
-    journal: Annotated[Path | None, typer.Option(help="bayes: file of trials, from which a search goes on.")] = None,
+    step: Annotated[float, typer.Option(help="grid: step between weights.")] = 0.1,
+    best: Annotated[int, typer.Option(help="top: number of members.", min=1)] = 5,
+    trials: Annotated[int, typer.Option(help="bayes: number of trials.", min=1)] = 100,
+    coordinates: Annotated[int, typer.Option(help="bayes: members with individual weights.", min=1)] = 16,
+    journal: Annotated[Path | None, typer.Option(help="bayes: journal file, to resume a search.")] = None,
     shrink: Annotated[
-        str, typer.Option(help="Share of uniform weights mixed into fitted ones, 0 to 1; auto: what holds up best.")
+        str, typer.Option(help="Shrinkage to uniform weights, 0 to 1; auto: best on held-out machines.")
     ] = "0",
     bootstrap: Annotated[
-        int | None, typer.Option(help="Draws of machines for the spread of weights; default 20 (bayes: none).", min=0)
+        int | None,
+        typer.Option(help="Bootstrap draws of machines, for the spread of weights (default: 20; bayes: 0).", min=0),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of whatever is drawn.")] = 0,
-    name: Annotated[str | None, typer.Option(help="Name of the bag; default: that of the file.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Name of the bag (default: the file name).")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Find weights, and compare them with the best single member and the plain mean, on machines left out, too.
@@ -139,16 +142,16 @@ def fit(
 def score(
     bag: Annotated[Path, typer.Argument(help="A bag (YAML).", show_default=False)],
     scores: Annotated[
-        list[Path] | None, typer.Argument(help="New scores of its members; default: the paths in the bag.")
+        list[Path] | None, typer.Argument(help="New scores of its members (default: the paths in the bag).")
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the ensemble's score files.")] = Path("ensemble"),
     data_set: Annotated[str | None, typer.Option(help="A set of a run, such as 'dcase2025 eval'.")] = None,
-    recordings: Annotated[list[Path] | None, typer.Option(help="What models in the bag are to score; repeat.")] = None,
+    recordings: Annotated[list[Path] | None, typer.Option(help="Recordings for its models to score; repeat.")] = None,
     member: Annotated[list[str] | None, typer.Option(help="Use members of this name (* and ?) only; repeat.")] = None,
-    false_alarms: Annotated[str, typer.Option(help="Share of normal clips that may be decided anomalous.")] = "10%",
+    false_alarms: Annotated[str, typer.Option(help="False-alarm rate of the decisions.")] = "10%",
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Mix the scores of a bag's members, and write them in the official layout."""
+    """Combine the scores of a bag's members and write them in the official layout."""
     from harken.ensemble.bag import load_bag
     from harken.ensemble.members import chosen, read_members
     from harken.ensemble.score import apply, write_scores
@@ -163,7 +166,7 @@ def score(
     for mark, reason in mixed.marks.items():
         say(f"note: {mark}: {reason}")
     if not any(file.startswith("decision_result") for file in files):
-        say("note: no decisions: neither scores of training clips nor decisions of all members are there")
+        say("note: no decisions: they need scores of training clips, or decisions of all members")
     say(f"{out}: {len(mixed.sections())} sections, {clips} clips, {len(list(known.leaves()))} members")
     if json:
         emit(
@@ -182,7 +185,7 @@ def show(
     bag: Annotated[Path, typer.Argument(help="A bag (YAML).", show_default=False)],
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Members and weights of a bag, and where they came from."""
+    """Show members and weights of a bag and how they were fitted."""
     from harken.ensemble.bag import load_bag
 
     known = load_bag(bag)
@@ -196,10 +199,10 @@ def show(
 def merge(
     bags: Annotated[list[Path], typer.Argument(help="Bags (YAML).", show_default=False)],
     out: Annotated[Path, typer.Option("-o", "--out", help="The bag to write.", show_default=False)],
-    nest: Annotated[bool, typer.Option("--nest", help="Mix and normalise each first.")] = False,
+    nest: Annotated[bool, typer.Option("--nest", help="Normalise and combine each bag first.")] = False,
     share: Annotated[list[float] | None, typer.Option(help="Weight of each bag, in their order; repeat.")] = None,
 ) -> None:
-    """One bag of several: members put together, or each bag a member of its own."""
+    """Merge bags: all members in one bag or, with --nest, each bag as one member."""
     from harken.ensemble.bag import load_bag, merged, save_bag
 
     bag = merged([load_bag(one) for one in bags], out.stem, shares=share, nest=nest)
@@ -233,7 +236,7 @@ def _print_proof(proof: Proof) -> None:
     print(f"\nbest single: {proof.rows[0].detail}")
     marks = {mark for row in proof.rows for one in (row.here, row.held_out, row.transfer) if one for mark in one.marks}
     if "tuned on test" in marks:
-        print("* tuned on test: weights, or a member, chosen with the labels of the very clips that it is measured on")
+        print("* tuned on test: weights, or a member, chosen with the labels of the clips it is measured on")
     if "transductive" in marks:
         print("T transductive: normalised by, or compared on, the test clips themselves")
     for mark in sorted(marks - _SIGNS.keys()):
@@ -242,7 +245,7 @@ def _print_proof(proof: Proof) -> None:
     _print_members(proof)
 
 
-#: behind a number, for its marks
+#: mark -> sign printed after the number
 _SIGNS = {"tuned on test": "*", "transductive": "T"}
 
 
@@ -254,7 +257,7 @@ def _number(number: Number | None) -> str:
 
 
 def _print_members(proof: Proof) -> None:
-    """Those with a weight, heaviest first."""
+    """Print members with a non-zero weight, largest first."""
     shown = sorted(
         (one for one in proof.report.members if one.weight > 0), key=lambda one: (-one.weight, -one.alone, one.name)
     )

@@ -1,4 +1,4 @@
-"""harken evaluate: official numbers of score files."""
+"""harken evaluate: official metrics of score files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def evaluate(
     truth: Annotated[
         Path | None, typer.Option(help="Folder with ground_truth_data; not needed where names carry labels.")
     ] = None,
-    year: Annotated[int | None, typer.Option(help="Whose official rule; told from the files otherwise.")] = None,
+    year: Annotated[int | None, typer.Option(help="Year of the official metric (default: detected).")] = None,
     machine: Annotated[list[str] | None, typer.Option(help="Evaluate this machine only; repeat.")] = None,
-    full: Annotated[bool, typer.Option("--full", help="Add the further numbers of the official evaluators.")] = False,
-    bootstrap: Annotated[int, typer.Option(help="Resamplings for a 95 % interval; 0 = none.", min=0)] = 0,
+    full: Annotated[bool, typer.Option("--full", help="Add the other metrics of the official evaluators.")] = False,
+    bootstrap: Annotated[int, typer.Option(help="Bootstrap draws for a 95 % interval; 0: none.", min=0)] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """The official score of one system, or of several, ranked. Clips are joined on their names."""
+    """Compute the official score of a system, or rank several. Clips are matched by file name."""
     from harken.evaluation.bootstrap import bootstrap as resample
     from harken.evaluation.evaluate import Result
     from harken.evaluation.evaluate import evaluate as run

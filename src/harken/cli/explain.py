@@ -1,4 +1,4 @@
-"""harken explain: why one recording was judged as it was, as a picture."""
+"""harken explain: a picture of why a recording got its score."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def explain(
     output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.", show_default=False)],
     json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> None:
-    """Draw a recording, its nearest normal one, and what differs."""
+    """Plot a recording, its nearest normal recording and their difference."""
     from harken.monitor.detector import Detector
     from harken.monitor.plot import save_png, why_figure
 

@@ -1,4 +1,4 @@
-"""harken export: a model, or a neural encoder -> what runs without torch."""
+"""harken export: a model or a neural encoder, in a form that runs without torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from harken.cli.console import emit, key_values, say
 
 
 class Format(StrEnum):
+    """File formats of exported encoders."""
+
     onnx = "onnx"
 
 
@@ -23,21 +25,21 @@ def export(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The model or file to write.", show_default=False)],
-    format_: Annotated[Format, typer.Option("--format", help="Of the file.")] = Format.onnx,
+    format_: Annotated[Format, typer.Option("--format", help="File format.")] = Format.onnx,
     weights: Annotated[str | None, typer.Option(help="Encoder weights: a catalogue name or a file.")] = None,
     random: Annotated[bool, typer.Option("--random", help="Random weights, to try sizes and speed.")] = False,
     seconds: Annotated[
         float | None,
-        typer.Option(help="Length of the clips taken at once (default: as the model's, else 10).", min=0.01),
+        typer.Option(help="Clip length in seconds (default: that of the model, else 10).", min=0.01),
     ] = None,
     any_length: Annotated[
-        bool, typer.Option("--any-length", help="Take clips of any length, which few encoders allow.")
+        bool, typer.Option("--any-length", help="Accept clips of any length; few encoders support it.")
     ] = False,
     layer: Annotated[str | None, typer.Option(help="Encoder layer (default: the encoder's best).")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Round linear layers to 8 bits: smaller and faster.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="An encoder parameter, name=value.")] = None,
     compare: Annotated[
-        list[Path] | None, typer.Option(help="Recordings that the model and the exported one are compared on.")
+        list[Path] | None, typer.Option(help="Recordings on which to compare the model and its export.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
@@ -50,13 +52,13 @@ def export(
     if Path(encoder, "manifest.json").is_file() or Path(encoder).suffix == ".harken":
         if weights or random or any_length or layer or set_:
             raise HarkenError(
-                "--weights, --random, --any-length, --layer and --set are of encoders, not of models",
+                "--weights, --random, --any-length, --layer and --set apply to encoders, not to models",
                 next_step="Leave them out",
             )
         _export_model(Path(encoder), output, seconds, int8, compare or [], json)
         return
     if compare:
-        raise HarkenError("--compare is of models, not of encoders", next_step="Leave it out")
+        raise HarkenError("--compare applies to models, not to encoders", next_step="Leave it out")
     seconds = seconds or 10.0
     from harken.embeddings.embedder import weights_digest
     from harken.encoders import create_encoder, encoder_class

@@ -12,11 +12,15 @@ from harken.cli.console import emit, key_values, progress, say
 
 
 class Level(StrEnum):
+    """Whether clips are normalised to one level, or loudness counts."""
+
     normalised = "normalised"
     recorded = "recorded"
 
 
 class Microphones(StrEnum):
+    """Channels to use: all, one of them, or the near one with the far one's noise removed."""
+
     all = "all"
     near = "near"
     far = "far"
@@ -25,6 +29,8 @@ class Microphones(StrEnum):
 
 
 class Formats(StrEnum):
+    """Audio files to read: WAV and FLAC, or every format of libsndfile."""
+
     default = "default"
     all = "all"
 
@@ -32,27 +38,27 @@ class Formats(StrEnum):
 def fit(
     normal: Annotated[list[Path], typer.Argument(help="Normal recordings, or folders of them.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The model to write.", show_default=False)],
-    false_alarms: Annotated[str, typer.Option(help="What the threshold promises: 1/week, 2/day, 0.1%.")] = "1/week",
+    false_alarms: Annotated[str, typer.Option(help="False-alarm rate: 1/week, 2/day, 0.1%.")] = "1/week",
     encoder: Annotated[str, typer.Option(help="An encoder that harken doctor lists.")] = "spectral",
     weights: Annotated[str | None, typer.Option(help="Encoder weights: a catalogue name or a file.")] = None,
     layer: Annotated[str | None, typer.Option(help="Encoder layer (default: the encoder's best).")] = None,
     pooling: Annotated[str | None, typer.Option(help="mean, std, max, variation; joined by +.")] = None,
-    level: Annotated[Level, typer.Option(help="Ignore loudness, or listen to it.")] = Level.normalised,
+    level: Annotated[Level, typer.Option(help="normalised: ignore loudness; recorded: keep it.")] = Level.normalised,
     microphones: Annotated[
-        Microphones, typer.Option(help="Which channels to listen to; cancelled: the near one less the far one's noise.")
+        Microphones, typer.Option(help="Channels to use; cancelled: near, with the noise of far removed.")
     ] = Microphones.all,
     detector: Annotated[str, typer.Option(help="local_density, knn, mahalanobis, gmm, lof, kmeans.")] = "local_density",
     set_: Annotated[list[str] | None, typer.Option("--set", help="A detector parameter, name=value.")] = None,
     state: Annotated[
-        str | None, typer.Option(help="Regular expression whose first group in a file name is its state.")
+        str | None, typer.Option(help="Regular expression; its first group in a file name is the state.")
     ] = None,
     store: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings for the next run.")] = None,
     embed_weights: Annotated[
         bool, typer.Option("--embed-weights", help="Copy large weights of the catalogue into the model.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(help="Processes (default: one a core).", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes (default: one per core).", min=1)] = None,
     formats: Annotated[
-        Formats, typer.Option(help="default: WAV and FLAC; all: all libsndfile reads.")
+        Formats, typer.Option(help="default: WAV and FLAC; all: any format of libsndfile.")
     ] = Formats.default,
     json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
@@ -86,11 +92,11 @@ def fit(
     say(f"learned from {len(found.training.names)} recordings ({len(found.set_aside)} set aside): {output}")
     say(f"finest false-alarm rate that they support: {found.calibration.finest:.2%} of recordings")
     say(
-        f"alarm above score {found.threshold:.4g}, promised false alarms {false_alarms} "
+        f"alarm above score {found.threshold:.4g}, false-alarm rate {false_alarms} "
         f"({found.rate:.2g} of recordings)" + (" [extrapolated]" if promised_beyond else "")
     )
     by_domain = found.held_out_alarms()
-    # Beyond what the data supports no held-out recording can be an alarm: the count would say nothing.
+    # Below the finest supported rate no held-out recording can be an alarm: the count would be meaningless.
     if len(by_domain) > 1 and not promised_beyond:
         counts = ", ".join(f"{name} {alarms} of {count}" for name, (alarms, count) in by_domain.items())
         say(f"held-out recordings that would be alarms: {counts}")

@@ -1,4 +1,4 @@
-"""The command line: one verb a file, no logic of its own."""
+"""The command line: one file per verb, no logic beyond it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="harken",
-    help="Learn a machine's normal sound; tell when it changes.",
+    help="Learn a machine's normal sound; detect when it changes.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -74,7 +74,7 @@ def _main(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
 ) -> None:
-    """Exit codes: 0 fine, 1 an anomaly was found (with --fail-on-anomaly), 2 could not do it."""
+    """Exit codes: 0 success, 1 anomaly detected (with --fail-on-anomaly), 2 error."""
 
 
 def run() -> None:

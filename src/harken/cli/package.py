@@ -14,12 +14,12 @@ def package(
     run: Annotated[Path, typer.Argument(help="Folder of a run: WORKSPACE/runs/NAME.", show_default=False)],
     system: Annotated[str, typer.Argument(help="A system or an ensemble of the run.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The model to write.", show_default=False)],
-    machine: Annotated[str | None, typer.Option(help="Which machine, where there are several.")] = None,
-    data_set: Annotated[str | None, typer.Option(help="Of which set, such as 'dcase2025 dev'.")] = None,
-    section: Annotated[str | None, typer.Option(help="Which section, where each has its detector.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Which training, where there are several.")] = None,
+    machine: Annotated[str | None, typer.Option(help="Machine, if there are several.")] = None,
+    data_set: Annotated[str | None, typer.Option(help="Data set of the run, such as 'dcase2025 dev'.")] = None,
+    section: Annotated[str | None, typer.Option(help="Section, if each has a separate detector.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the training, if there are several.")] = None,
     workspace: Annotated[
-        Path | None, typer.Option(help="Where the run's objects are (default: the run lies in it).", show_default=False)
+        Path | None, typer.Option(help="Workspace of the run (default: the one it is in).", show_default=False)
     ] = None,
     embed_weights: Annotated[
         bool, typer.Option("--embed-weights", help="Copy large weights of the catalogue into the model.")
@@ -27,7 +27,7 @@ def package(
     workers: Annotated[int | None, typer.Option(help="Processes (default: one per core).")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Make a model of a system of a run: harken score and explain use it, and its scores are the run's."""
+    """Package a system of a run as a model for harken score and explain; its scores equal those of the run."""
     from harken.bench.package import package as make
     from harken.monitor.stored import save_fitted
 

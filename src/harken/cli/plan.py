@@ -12,21 +12,21 @@ from harken.cli.console import emit, key_values, say
 from harken.cli.recipe_options import Json, Machines, Profile, Recipe, Set, machine_names
 
 GIB = 2**30
-#: of more stages than these, those of one kind that are alike share a line
+#: with more stages than this, similar stages of one kind share a line
 MANY = 40
 
 
 def plan(
     recipe: Recipe,
     data: Annotated[Path | None, typer.Option(help="Folder of DCASE data, or a clips table.")] = None,
-    workspace: Annotated[Path | None, typer.Option(help="Tell what is there already.")] = None,
+    workspace: Annotated[Path | None, typer.Option(help="Show what is already done in this workspace.")] = None,
     profile: Profile = "full",
     machines: Machines = None,
     set_: Set = None,
-    device: Annotated[str, typer.Option(help="A GPU to estimate for: h100 or h200.")] = "h200",
+    device: Annotated[str, typer.Option(help="GPU of the estimate: h100 or h200.")] = "h200",
     json: Json = False,
 ) -> None:
-    """What a run would do and cost: stages, clips, classes, steps, time, memory; what is there, what is missing."""
+    """Estimate a run: stages, clips, classes, steps, time and memory; what is done already, what is missing."""
     from harken.bench.plan import make_plan
     from harken.bench.recipe import load_recipe
 
@@ -60,7 +60,7 @@ def _stages(told: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _grouped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Where there are many, those without a model of their own and with the same settings as one, times added up."""
+    """Group stages with equal settings if there are many, adding up their times; stages that train stay separate."""
     if len(rows) <= MANY:
         return rows
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -97,7 +97,7 @@ def _together(group: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _what(row: Mapping[str, Any], expected: bool) -> str:
-    """The few parameters that tell a stage, and what they come to."""
+    """The main parameters of a stage, and the resulting numbers of classes, steps and clips."""
     parameters = row["parameters"]
     words: list[str] = []
     if row["kind"] == "labels":

@@ -12,6 +12,8 @@ from harken.cli.console import say
 
 
 class FigureKind(StrEnum):
+    """Figures that can be drawn from a run."""
+
     embedding = "embedding"
     roc = "roc"
     det = "det"
@@ -24,12 +26,12 @@ def plot(
     kind: Annotated[
         FigureKind, typer.Option(help="t-SNE of embeddings, ROC or DET curves, history of a training.")
     ] = FigureKind.roc,
-    stage: Annotated[str | None, typer.Option(help="Whose embeddings or history (default: the first).")] = None,
+    stage: Annotated[str | None, typer.Option(help="Stage to draw (default: the first).")] = None,
     machine: Annotated[str | None, typer.Option(help="Only this machine.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Default: the first.")] = None,
-    workspace: Annotated[Path | None, typer.Option(help="Of a run that was copied: where it was made.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed (default: the first).")] = None,
+    workspace: Annotated[Path | None, typer.Option(help="Workspace of a run that was copied.")] = None,
 ) -> None:
-    """Draw what a run left."""
+    """Draw a figure from the results of a run."""
     from harken.bench.plot import plot as draw
     from harken.bench.plot import save_figure
     from harken.bench.reading import load_run

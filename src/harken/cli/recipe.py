@@ -1,4 +1,4 @@
-"""harken recipe: what can be run."""
+"""harken recipe: the recipes that harken run takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ app = typer.Typer(help="Recipes: list, show, copy.", no_args_is_help=True)
 
 @app.command("list")
 def list_(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
-    """The recipes that come with Harken."""
+    """List the recipes that come with Harken."""
     from harken.bench.recipe import list_recipes, load_recipe
 
     recipes = [load_recipe(name) for name in list_recipes()]
@@ -27,11 +27,11 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] =
 
 @app.command()
 def show(
-    recipe: Annotated[str, typer.Argument(help="A name, or a YAML file.", show_default=False)],
+    recipe: Annotated[str, typer.Argument(help="A recipe name or a YAML file.", show_default=False)],
     profile: Annotated[str | None, typer.Option(help="Show it resolved with this profile.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Show it resolved with key=value.")] = None,
 ) -> None:
-    """The YAML of a recipe, comments and all; with --profile or --set as it would run."""
+    """Print the YAML of a recipe with its comments; with --profile or --set, as it would run."""
     from harken.bench.recipe import DEFAULT_PROFILE, load_recipe, recipe_text
 
     resolved = load_recipe(recipe, profile=profile or DEFAULT_PROFILE, changes=key_values(set_ or []))
@@ -40,10 +40,10 @@ def show(
 
 @app.command()
 def copy(
-    recipe: Annotated[str, typer.Argument(help="A name.", show_default=False)],
-    file: Annotated[Path, typer.Argument(help="Where to write it.", show_default=False)],
+    recipe: Annotated[str, typer.Argument(help="A recipe name.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
 ) -> None:
-    """Copy a recipe to change it; it runs by the name of its file."""
+    """Copy a recipe to a file, to edit it and run it by its path."""
     from harken.bench.recipe import recipe_text
     from harken.core.errors import HarkenError
     from harken.core.files import write_atomically
@@ -52,6 +52,6 @@ def copy(
     if file.exists():
         raise HarkenError("is there already", file=file, next_step="Name another file or remove it")
     if not file.parent.is_dir():
-        raise HarkenError("there is no such folder", file=file.parent, next_step="Make it first")
+        raise HarkenError("there is no such folder", file=file.parent, next_step="Create it first")
     write_atomically(file, text.encode())
     say(f"{file}: a copy of {recipe}. Run it: harken run {file} --data ROOT --workspace DIR")

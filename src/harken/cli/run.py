@@ -1,4 +1,4 @@
-"""harken run: a recipe on data."""
+"""harken run: run a recipe on data."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from harken.cli.recipe_options import Json, Machines, Profile, Recipe, Set, mach
 def run(
     recipe: Recipe,
     data: Annotated[Path, typer.Option(help="Folder of DCASE data, or a clips table.", show_default=False)],
-    workspace: Annotated[Path, typer.Option(help="Where results are kept and found again.", show_default=False)],
+    workspace: Annotated[Path, typer.Option(help="Folder of results; reused by later runs.", show_default=False)],
     profile: Profile = "full",
     machines: Machines = None,
     set_: Set = None,
     truth: Annotated[Path | None, typer.Option(help="Ground truth of evaluation clips.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; default one a core.", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes (default: one per core).", min=1)] = None,
     executor: Annotated[Literal["local", "ray"], typer.Option(help="Where stages run.")] = "local",
     address: Annotated[
-        str | None, typer.Option(help="Ray cluster: host:port, ray://host:port or auto; default one on this machine.")
+        str | None, typer.Option(help="Ray cluster: host:port, ray://host:port or auto (default: on this machine).")
     ] = None,
-    task_cpus: Annotated[float, typer.Option(help="With ray: CPUs of a task, such as 0.5.")] = 1.0,
-    task_gpus: Annotated[float, typer.Option(help="With ray: GPUs of a task that runs a network, such as 0.25.")] = 0.0,
-    label: Annotated[str, typer.Option(help="Write submission.zip too: Lastname_ABBR_task2.")] = "",
-    meta: Annotated[Path | None, typer.Option(help="Authors and names for it (YAML); see harken submit.")] = None,
+    task_cpus: Annotated[float, typer.Option(help="With ray: CPUs per task, such as 0.5.")] = 1.0,
+    task_gpus: Annotated[float, typer.Option(help="With ray: GPUs per task that runs a network, such as 0.25.")] = 0.0,
+    label: Annotated[str, typer.Option(help="Also write submission.zip with this label: Lastname_ABBR_task2.")] = "",
+    meta: Annotated[Path | None, typer.Option(help="Its authors and system names (YAML); see harken submit.")] = None,
     json: Json = False,
 ) -> None:
-    """Run a recipe: what is there is not made again, what was killed goes on. Ends with scores, results, report."""
+    """Run a recipe: finished stages are reused, interrupted ones resume. Writes scores, results and a report."""
     from harken.bench.executor import Event
     from harken.bench.recipe import load_recipe
     from harken.bench.run import run_recipe
@@ -40,7 +40,7 @@ def run(
     from harken.evaluation.submission import read_about
 
     if meta is not None:
-        read_about(meta)  # what is wrong with it is told before hours of work
+        read_about(meta)  # report errors in it before hours of work
     chosen = load_recipe(recipe, profile=profile, changes=key_values(set_ or []))
     made: list[str] = []
 

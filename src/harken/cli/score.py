@@ -14,18 +14,18 @@ from harken.cli.fit import Formats
 def score(
     paths: Annotated[list[Path], typer.Argument(help="Recordings, or folders of them.", show_default=False)],
     model: Annotated[Path, typer.Option("--model", "-m", help="A model made by harken fit.", show_default=False)],
-    false_alarms: Annotated[str | None, typer.Option(help="Another promise than the model's, as 0.1%.")] = None,
+    false_alarms: Annotated[str | None, typer.Option(help="False-alarm rate (default: that of the model).")] = None,
     fail_on_anomaly: Annotated[bool, typer.Option("--fail-on-anomaly", help="Exit with 1 on an anomaly.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if any recording cannot be scored.")] = False,
     report: Annotated[Path | None, typer.Option(help="Also write an HTML report.")] = None,
     store: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings for the next run.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes (default: one a core).", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes (default: one per core).", min=1)] = None,
     formats: Annotated[
-        Formats, typer.Option(help="default: WAV and FLAC; all: all libsndfile reads.")
+        Formats, typer.Option(help="default: WAV and FLAC; all: any format of libsndfile.")
     ] = Formats.default,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Score recordings: one line each, in order. Higher scores are more anomalous."""
+    """Score recordings, one line per recording, in order. Higher scores are more anomalous."""
     from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
     from harken.core.errors import HarkenError
     from harken.data.clips import find_recordings
@@ -67,7 +67,7 @@ def score(
                 print(f"{word}  {verdict.score:8.4g}  {chance:<10} {verdict.path}  {verdict.why}", flush=True)
     extrapolated = detector.calibration.extrapolated(detector.rate)
     say(
-        f"{len(p_values)} scored, {alarms} alarms, {failed} not scored; promised false alarms "
+        f"{len(p_values)} scored, {alarms} alarms, {failed} not scored; false-alarm rate "
         f"{detector.false_alarms}"
         + (" [extrapolated]" if extrapolated else "")
         + ("" if json else "; * = p-value extrapolated")

@@ -1,4 +1,4 @@
-"""harken submit: a run as a challenge submission."""
+"""harken submit: write a challenge submission from a run."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def submit(
     run: Annotated[Path | None, typer.Argument(help="Folder of a run, or of one system's score files.")] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="The zip to write.")] = Path("submission.zip"),
     label: Annotated[str, typer.Option(help="Lastname_ABBR_task2; systems are numbered.")] = "",
-    meta: Annotated[Path | None, typer.Option(help="Authors and names (YAML); see --template.")] = None,
+    meta: Annotated[Path | None, typer.Option(help="Authors and system names (YAML); see --template.")] = None,
     system: Annotated[
         list[str] | None, typer.Option(help="A system of the run, such as mse or mse/seed_1; repeat, up to four.")
     ] = None,
-    set_: Annotated[str | None, typer.Option("--data-set", help="A set of the run, such as 'dcase2025 eval'.")] = None,
+    set_: Annotated[str | None, typer.Option("--data-set", help="Data set, such as 'dcase2025 eval'.")] = None,
     data: Annotated[Path | None, typer.Option(help="Data or clips table to check plain score files against.")] = None,
     report: Annotated[Path | None, typer.Option(help="Technical report (pdf).")] = None,
-    template: Annotated[bool, typer.Option("--template", help="Print a file for --meta and stop.")] = False,
+    template: Annotated[bool, typer.Option("--template", help="Print a template for --meta and exit.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Write score files, decisions and meta.yaml in the official layout, checked against the rules, as a zip."""
+    """Write a zip of score files, decisions and meta.yaml in the official layout, checked against the rules."""
     from harken.bench.submit import entries_of
     from harken.core.errors import HarkenError
     from harken.evaluation.scores import in_brackets
@@ -34,7 +34,7 @@ def submit(
         print(TEMPLATE, end="")
         return
     if run is None:
-        raise HarkenError("no run is named", next_step="Name a folder that harken run made")
+        raise HarkenError("no run given", next_step="Give a folder that harken run wrote")
     about = read_about(meta) if meta else {}
     entries, clips = entries_of(run, systems=system, label=set_, data=data, about=about)
     names = write_submission(entries, label, clips, out, report=report)

@@ -1,4 +1,4 @@
-"""harken weights: encoder checkpoints, where they are and how to get them."""
+"""harken weights: list, fetch, add and verify encoder checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ app = typer.Typer(help="Encoder checkpoints: list, fetch, add, verify.", no_args
 
 @app.command("list")
 def list_(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
-    """Every checkpoint of the catalogue, its licence and whether it is here."""
+    """List the checkpoints of the catalogue with licence and whether each is in the cache."""
     from harken.weights.cache import cached, status
     from harken.weights.catalog import catalog
 
@@ -49,10 +49,10 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] =
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="A name of the catalogue.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="A catalogue name.", show_default=False)],
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Download a checkpoint, check its sha256, convert it. The only verb here that uses the network."""
+    """Download a checkpoint, check its sha256 and convert it. The only weights command that uses the network."""
     from harken.encoders.checkpoints import fetch as get
 
     with progress(f"fetching {name}") as bar:
@@ -65,7 +65,7 @@ def fetch(
 @app.command()
 def add(
     file: Annotated[Path, typer.Argument(help="A downloaded checkpoint.", show_default=False)],
-    name: Annotated[str | None, typer.Option(help="What to call it (default: recognised by content).")] = None,
+    name: Annotated[str | None, typer.Option(help="Its name (default: recognised by content).")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Check and convert a checkpoint that is already on this machine."""
@@ -79,17 +79,17 @@ def add(
 
 @app.command()
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Names (default: all that are here).")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Names (default: all cached ones).")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Compare cached checkpoints with their sha256."""
+    """Verify the sha256 of cached checkpoints."""
     from harken.core.errors import HarkenError
     from harken.weights.cache import cached
     from harken.weights.cache import verify as check
 
     wanted = names or [record.name for record in cached()]
     if not wanted:
-        raise HarkenError("no weights are here", next_step="harken weights list shows what can be fetched")
+        raise HarkenError("no weights in the cache", next_step="harken weights list shows what can be fetched")
     checked = [check(name) for name in wanted]
     for record in checked:
         say(f"{record.name}: intact")
