@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ def _stopped(arguments: list[str], tmp_path: Path, until: Callable[[], bool]) ->
     process = subprocess.Popen(
         [HARKEN, *arguments], cwd=tmp_path, text=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+        # What runs in a shell's background ignores Ctrl-C, and so would the program.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not until() and process.poll() is None and time.monotonic() < deadline:
