@@ -264,3 +264,18 @@ def test_sjtu_aithu(plant: Path, tmp_path: Path) -> None:
     assert [one.system for one in done.systems] == [*names, *mixed]
     # Checkpoints were chosen on development clips, and all says so.
     assert all(one.tuned and one.result is not None for one in done.systems)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "../../elsewhere"}, "cannot be the name of a folder"),
+        ({"name": ""}, "cannot be the name of a folder"),
+        ({"systems.a/b": "nearest"}, "cannot be the name of a folder"),
+        ({"stages": 3}, "no mapping of names"),
+        ({"stages.embed.pooling": "gem:x"}, "is no number"),
+    ],
+)
+def test_odd_values_are_refused_when_the_recipe_is_read(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(HarkenError, match=message):
+        load_recipe("spectral_knn", changes=changes)

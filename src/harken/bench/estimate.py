@@ -16,6 +16,7 @@ from harken.bench.devices import Device, fastest
 from harken.bench.work import Counts, Work
 from harken.core.errors import HarkenError
 from harken.core.extras import require_packages
+from harken.encoders.base import Encoder
 from harken.training.model_spec import BranchSpec, ModelSpec
 from harken.training.settings import TrainingSpec
 
@@ -134,9 +135,8 @@ def front_end_seconds(encoder: str, config: str) -> float:
     import json
 
     from harken.core.threads import one_thread
-    from harken.encoders import create_encoder
 
-    built = create_encoder(encoder, json.loads(config))
+    built = _built_encoder(encoder, json.loads(config))
     wave_BS = np.random.default_rng(0).normal(size=(1, 10 * built.sample_rate)).astype(np.float32)
     with one_thread():
         return fastest(lambda: built.encode(wave_BS), 0.05)
@@ -148,12 +148,20 @@ def frame_shape(encoder: str, config: str, samples: int) -> tuple[int, int]:
     import json
 
     from harken.core.threads import one_thread
-    from harken.encoders import create_encoder
 
-    built = create_encoder(encoder, json.loads(config))
+    built = _built_encoder(encoder, json.loads(config))
     with one_thread():
         features_BLTD = built.encode(np.zeros((1, samples), np.float32)).features_BLTD
     return features_BLTD.shape[2], features_BLTD.shape[3]
+
+
+def _built_encoder(encoder: str, config: dict[str, Any]) -> Encoder:
+    from harken.encoders import create_encoder
+
+    try:
+        return create_encoder(encoder, config)
+    except (ValueError, TypeError) as error:
+        raise HarkenError(str(error), file=encoder, next_step="Correct its config in the recipe") from error
 
 
 def autoencoder_step_seconds(inputs: int, batch: int) -> float:

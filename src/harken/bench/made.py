@@ -60,7 +60,9 @@ class MadeByRun:
                 if kept is None
                 else f"{about['stage']} was made by an older Harken, which did not record what it read",
                 file=self.workspace.root,
-                next_step="Run the recipe again, in a new workspace" if about else "Run the recipe again",
+                next_step="Run the recipe again, in a new workspace"
+                if about
+                else "Name the workspace that the run was made in (--workspace), or run the recipe again",
             )
         inputs = {name: tuple(row["key"] for row in rows) for name, rows in about["inputs"].items()}
         return Made(key, about["stage"], about["kind"], about["parameters"], kept.folder, inputs)

@@ -156,6 +156,8 @@ def _seed(made: MadeByRun, stage: str, unit: Unit, seed: int | None) -> int | No
         raise HarkenError(f"{stage} was not run for {unit.machine}", next_step="Choose another machine")
     if seed is None and len(seeds) == 1:
         return seeds[0]
+    if set(seeds) == {None}:
+        raise HarkenError(f"{stage} draws no random numbers: it has no seeds", next_step="Leave --seed out")
     if seed not in seeds:
         raise HarkenError(
             "there are several trainings, one of each seed" if seed is None else f"there is no seed {seed}",

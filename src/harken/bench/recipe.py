@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from harken.bench.repeat import expand, matching, set_key
 from harken.core.errors import HarkenError, did_you_mean
@@ -18,6 +19,8 @@ from harken.core.plugins import check_name
 from harken.ensemble.problem import SEARCHES
 
 DEFAULT_PROFILE = "full"
+#: names of recipes, stages, systems and ensembles become names of folders
+_FOLDER_NAME = re.compile(r"\w[\w .,+=@()-]{0,99}")
 
 
 class StageEntry(BaseModel):
@@ -100,6 +103,16 @@ class Recipe(BaseModel):
             raise ValueError("seeds are different whole numbers from 0 on, at least one")
         return seeds
 
+    @model_validator(mode="after")
+    def _names_of_folders(self) -> Self:
+        for name in (self.name, *self.stages, *self.systems, *self.ensembles):
+            if not _FOLDER_NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} cannot be the name of a folder: write letters, digits, spaces and . , + = @ ( ) - _, "
+                    "beginning with a letter or digit"
+                )
+        return self
+
     def inputs_of(self, stage: str) -> dict[str, tuple[str, ...]]:
         """Names of the stages that a stage reads, by the input that each is. HarkenError where they do not match."""
         from harken.bench.stages import match_inputs, stage_class
@@ -176,6 +189,13 @@ def load_recipe(
                 set_key(data, key, value, name_or_file)
     for key, value in wanted.items():
         set_key(data, key, value, name_or_file)
+    for key in ("parameters", "stages", "systems", "ensembles", "about"):
+        if not isinstance(data.get(key) or {}, dict):
+            raise HarkenError(
+                f"{key} is {data[key]!r}, no mapping of names",
+                file=name_or_file,
+                next_step="Write names and their values",
+            )
     for part in ("stages", "about"):
         data[part] = _filled(data.get(part) or {}, parameters, name_or_file)
     _known_keys(data, Recipe.model_fields, name_or_file, "")

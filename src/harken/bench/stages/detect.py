@@ -120,8 +120,12 @@ class DetectStage(Stage):
                     for scores_N, clips in ((detector.train_scores_, train), (values, test)):
                         if np.shape(scores_N) != (len(clips),) or not np.isfinite(scores_N).all():
                             raise ValueError("its scores are not one finite number per clip")
-            except ValueError as error:
-                raise HarkenError(str(error), file=where, next_step="Check its training clips") from error
+            except (ValueError, TypeError) as error:
+                raise HarkenError(
+                    str(error),
+                    file=where,
+                    next_step=f"Check the parameters of {parameters.detector} in the recipe, and its training clips",
+                ) from error
             # Test clips are recordings: what was made of others says nothing of their scores.
             counted_N = recorded_N if recorded_N.any() else np.ones(len(train), dtype=bool)
             held_out_S = detector.train_scores_[counted_N]

@@ -22,6 +22,7 @@ from harken.embeddings.embedder import EmbeddingSpec, check_front_end, make_spec
 from harken.embeddings.extract import Extracted, extract, probe
 from harken.encoders import create_encoder, encoder_class, list_encoders, tiny_config
 from harken.encoders.checkpoints import weights_for
+from harken.encoders.pooling import check_pooling
 from harken.encoders.spectrogram_file import read_front_end
 from harken.weights.catalog import catalog
 from harken.weights.formats import from_safetensors
@@ -56,6 +57,13 @@ class EmbedStage(Stage):
         pooling: str | None = None
         level: Literal["normalised", "recorded"] = "normalised"
         microphones: Microphones = "all"
+
+        @field_validator("pooling")
+        @classmethod
+        def _pooling_is_known(cls, pooling: str | None) -> str | None:
+            if pooling is not None:
+                check_pooling(pooling)
+            return pooling
 
         @field_validator("encoder")
         @classmethod
@@ -138,17 +146,22 @@ def embedding_of(
     """How a stage with these parameters makes embeddings of a machine's clips, and the weights for it."""
     config, weights = _network(parameters)
     rate, channels = form_of(clips, workers)
-    spec = make_spec(
-        parameters.encoder,
-        sample_rate=rate,
-        channels=channels,
-        config=config,
-        layer=parameters.layer,
-        pooling=parameters.pooling,
-        level=parameters.level,
-        microphones=parameters.microphones,
-        weights=weights,
-    )
+    try:
+        spec = make_spec(
+            parameters.encoder,
+            sample_rate=rate,
+            channels=channels,
+            config=config,
+            layer=parameters.layer,
+            pooling=parameters.pooling,
+            level=parameters.level,
+            microphones=parameters.microphones,
+            weights=weights,
+        )
+    except (ValueError, TypeError) as error:
+        raise HarkenError(
+            str(error), file=parameters.encoder, next_step="Correct config, layer or pooling of the embed stage"
+        ) from error
     return spec, weights
 
 

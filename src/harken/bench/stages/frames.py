@@ -48,7 +48,12 @@ class FramesStage(Stage):
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
         rate, _ = recording_form(context)
-        encoder = create_encoder(parameters.encoder, {"sample_rate": rate, **parameters.config})
+        try:
+            encoder = create_encoder(parameters.encoder, {"sample_rate": rate, **parameters.config})
+        except (ValueError, TypeError) as error:
+            raise HarkenError(
+                str(error), file=parameters.encoder, next_step="Correct config of the frames stage"
+            ) from error
         listening = Listening(recorded_rate=rate, microphones=parameters.microphones, mono=True)
         kept, features, aside = [], [], []
         for row, clip in enumerate(context.clips):
