@@ -105,7 +105,7 @@ def test_unknown_recipes_and_profiles(tmp_path: Path) -> None:
     with pytest.raises(HarkenError, match="Did you mean tiny"):
         load_recipe("spectral_knn", profile="tny")
     (tmp_path / "r.yaml").write_text("stages: [")
-    with pytest.raises(HarkenError, match="is no YAML"):
+    with pytest.raises(HarkenError, match="is not valid YAML"):
         load_recipe(str(tmp_path / "r.yaml"))
     (tmp_path / "r.yaml").write_text("name: x")
     with pytest.raises(HarkenError, match="it has no stages"):
@@ -431,7 +431,7 @@ def test_what_is_set_is_yaml(word: str, value: object) -> None:
 
 @pytest.mark.parametrize("word", ["a=[1,", "a=*", "a=@x", "a={b", "a=!!python/name:os.system ''", "a=!!binary eA=="])
 def test_odd_yaml_is_refused_with_the_pair(word: str) -> None:
-    with pytest.raises(HarkenError, match=f"the value of {re.escape(repr(word))} is no YAML"):
+    with pytest.raises(HarkenError, match=f"the value of {re.escape(repr(word))} is not valid YAML"):
         key_values([word])
 
 

@@ -167,7 +167,7 @@ def load_recipe(
     try:
         data = read_yaml(text)
     except ValueError as error:
-        raise HarkenError(f"is no YAML ({error})", file=name_or_file, next_step="Mend the file") from error
+        raise HarkenError(f"is not valid YAML ({error})", file=name_or_file, next_step="Mend the file") from error
     if not isinstance(data, dict) or not isinstance(data.get("stages", {} if data.get("repeat") else None), dict):
         raise HarkenError(
             "is no recipe: it has no stages", file=name_or_file, next_step="Start from one: harken recipe copy"
