@@ -14,7 +14,7 @@ import numpy as np
 
 from harken.bench.devices import Device, fastest
 from harken.bench.work import Counts, Work
-from harken.core.errors import HarkenError
+from harken.core.errors import HarkenError, settings_of
 from harken.core.extras import require_packages
 from harken.encoders.base import Encoder
 from harken.training.model_spec import BranchSpec, ModelSpec
@@ -158,10 +158,8 @@ def frame_shape(encoder: str, config: str, samples: int) -> tuple[int, int]:
 def _built_encoder(encoder: str, config: dict[str, Any]) -> Encoder:
     from harken.encoders import create_encoder
 
-    try:
+    with settings_of(encoder, "Correct its config in the recipe"):
         return create_encoder(encoder, config)
-    except (ValueError, TypeError) as error:
-        raise HarkenError(str(error), file=encoder, next_step="Correct its config in the recipe") from error
 
 
 def autoencoder_step_seconds(inputs: int, batch: int) -> float:

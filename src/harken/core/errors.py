@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -49,6 +50,15 @@ class BundleError(HarkenError):
 
 class WeightsError(HarkenError):
     """Encoder weights that are missing, damaged or of the wrong architecture."""
+
+
+@contextmanager
+def settings_of(name: str, next_step: str) -> Iterator[None]:
+    """Within it, ValueError and TypeError of settings become a HarkenError on `name` with this next step."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise HarkenError(str(error), file=name, next_step=next_step) from error
 
 
 def did_you_mean(word: str, names: Iterable[str], otherwise: str) -> str:

@@ -15,7 +15,7 @@ from harken.bench import estimate
 from harken.bench.costs import Cost, PlannedStage, embedding_cost, front_end_cost
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Quarantined, write_embeddings
-from harken.core.errors import AudioError, HarkenError
+from harken.core.errors import AudioError, HarkenError, settings_of
 from harken.core.plugins import check_name, code_identity, is_custom
 from harken.data.clips import Clip
 from harken.embeddings.embedder import EmbeddingSpec, check_front_end, make_spec, weights_digest
@@ -146,7 +146,7 @@ def embedding_of(
     """How a stage with these parameters makes embeddings of a machine's clips, and the weights for it."""
     config, weights = _network(parameters)
     rate, channels = form_of(clips, workers)
-    try:
+    with settings_of(parameters.encoder, "Correct config, layer or pooling of the embed stage"):
         spec = make_spec(
             parameters.encoder,
             sample_rate=rate,
@@ -158,10 +158,6 @@ def embedding_of(
             microphones=parameters.microphones,
             weights=weights,
         )
-    except (ValueError, TypeError) as error:
-        raise HarkenError(
-            str(error), file=parameters.encoder, next_step="Correct config, layer or pooling of the embed stage"
-        ) from error
     return spec, weights
 
 

@@ -15,7 +15,7 @@ from harken.bench.costs import Cost, PlannedStage, front_end_cost
 from harken.bench.stages.base import Context, Settings, Stage
 from harken.bench.stages.embed import recording_form
 from harken.bench.stages.tables import Quarantined, write_arrays, write_ids
-from harken.core.errors import AudioError, HarkenError
+from harken.core.errors import AudioError, HarkenError, settings_of
 from harken.core.plugins import blamed, code_identity
 from harken.core.threads import one_thread
 from harken.encoders import create_encoder
@@ -48,12 +48,8 @@ class FramesStage(Stage):
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
         rate, _ = recording_form(context)
-        try:
+        with settings_of(parameters.encoder, "Correct config of the frames stage"):
             encoder = create_encoder(parameters.encoder, {"sample_rate": rate, **parameters.config})
-        except (ValueError, TypeError) as error:
-            raise HarkenError(
-                str(error), file=parameters.encoder, next_step="Correct config of the frames stage"
-            ) from error
         listening = Listening(recorded_rate=rate, microphones=parameters.microphones, mono=True)
         kept, features, aside = [], [], []
         for row, clip in enumerate(context.clips):
