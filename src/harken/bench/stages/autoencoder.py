@@ -12,7 +12,7 @@ from harken.bench import devices, estimate
 from harken.bench.costs import Cost, PlannedStage
 from harken.bench.expected import number_of
 from harken.bench.stages.base import Context, Input, Settings, Stage
-from harken.bench.stages.tables import by_section, read_arrays, read_ids, write_arrays
+from harken.bench.stages.tables import by_section, read_arrays, read_row_of, write_arrays
 from harken.core.errors import HarkenError, TooFewError
 from harken.core.extras import require_packages
 from harken.training.settings import STACK, VALIDATION
@@ -71,9 +71,8 @@ class AutoencoderStage(Stage):
         from harken.detection.reconstruction import Reconstruction
 
         folder = context.folder("frames")
-        kept, _ = read_ids(folder)
         arrays = read_arrays(folder / "frames.safetensors")
-        row_of = {clip_id: row for row, clip_id in enumerate(kept)}
+        row_of = read_row_of(folder)
         rows = [
             (row_of[clip.clip_id], clip.domain, clip.clip_id)
             for section in by_section(context.clips, split="train").values()

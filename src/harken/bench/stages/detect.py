@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from harken.bench.costs import Cost, PlannedStage
 from harken.bench.stages.base import Context, Input, Settings, Stage
-from harken.bench.stages.tables import by_section, read_arrays, read_ids, score_rows
+from harken.bench.stages.tables import by_section, read_arrays, read_row_of, score_rows
 from harken.core.errors import HarkenError
 from harken.core.plugins import blamed, check_name, code_identity
 from harken.core.threads import one_thread
@@ -74,9 +74,8 @@ class DetectStage(Stage):
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
         folder = context.folder("embeddings")
-        kept, _ = read_ids(folder)
         embeddings = read_arrays(folder / "embeddings.safetensors")["embeddings"]
-        row_of = {clip_id: row for row, clip_id in enumerate(kept)}
+        row_of = read_row_of(folder)
         rate = parse_rate(parameters.false_alarms, clip_seconds=10.0)
         groups = {
             split: {

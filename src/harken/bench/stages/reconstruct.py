@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from harken.bench.costs import Cost, PlannedStage
 from harken.bench.stages.autoencoder import frames_of
 from harken.bench.stages.base import Context, Input, Settings, Stage
-from harken.bench.stages.tables import by_section, read_arrays, read_ids, score_rows
+from harken.bench.stages.tables import by_section, read_arrays, read_row_of, score_rows
 from harken.evaluation.scores import Scores, write_scores
 
 
@@ -36,9 +36,8 @@ class ReconstructStage(Stage):
         from harken.detection.reconstruction import Reconstruction
 
         folder = context.folder("frames")
-        kept, _ = read_ids(folder)
         arrays = read_arrays(folder / "frames.safetensors")
-        row_of = {clip_id: row for row, clip_id in enumerate(kept)}
+        row_of = read_row_of(folder)
         state = read_arrays(context.folder("autoencoder") / "model.safetensors")
         model = Reconstruction(mode=parameters.mode, variant=parameters.variant).restored(state)
         test = by_section(context.clips, split="test")

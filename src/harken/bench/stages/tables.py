@@ -44,6 +44,11 @@ def read_ids(folder: Path) -> tuple[list[str], list[Quarantined]]:
     return data["clips"], [Quarantined(**row) for row in data["quarantined"]]
 
 
+def read_row_of(folder: Path) -> dict[str, int]:
+    """Row of each clip, by its id, in the arrays of a stage."""
+    return {clip_id: row for row, clip_id in enumerate(read_ids(folder)[0])}
+
+
 def write_clips(folder: Path, clips: Sequence[Clip], aside: Sequence[Quarantined] = ()) -> None:
     """Clips that a stage has made, whose files lie in `folder`; and the clips that it could not use."""
     write_table(clips, folder / "clips.parquet", beside=True)
