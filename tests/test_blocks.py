@@ -7,8 +7,8 @@ import pytest
 from scipy.signal import lfilter
 
 from harken.detection import create_detector
-from harken.detection.blocks import find_blocks
-from harken.detection.calibration import Calibration
+from harken.detection.blocks import block_numbers, find_blocks
+from harken.detection.calibration import Calibration, autocorrelation_time
 
 
 def autoregressive(count: int, rho: float, seed: int, dimensions: int = 8) -> np.ndarray:
@@ -48,3 +48,54 @@ def test_correlated_recordings_keep_the_false_alarm_rate(rho: float) -> None:
         calibration = Calibration.fit(detector.train_scores_)
         shares.append(np.mean(detector.score(rows[450:]) > calibration.threshold(0.1)))
     assert np.mean(shares) <= 0.15
+
+
+def test_states_of_a_machine_are_no_drift() -> None:
+    """Recordings sorted by speed: each state is of one time only, and its recordings are independent."""
+    rng = np.random.default_rng(0)
+    states = np.repeat(np.arange(6), 30)
+    rows = 3.0 * states[:, None] + rng.normal(size=(180, 6))
+    assert find_blocks(rows).length > 5
+    assert find_blocks(rows, states_N=states).length == 1
+    scores = states + 0.3 * rng.normal(size=180)
+    assert autocorrelation_time(scores) > 20
+    assert autocorrelation_time(scores, states_N=states) == 1
+
+
+def test_states_that_alternate_hide_no_correlation() -> None:
+    """Correlation is measured from one recording of a state to the next of that state."""
+    states = np.arange(400) % 2
+    rows = np.empty((400, 8))
+    rows[0::2], rows[1::2] = autoregressive(200, 0.9, 0), 50 + autoregressive(200, 0.9, 1)
+    assert find_blocks(rows, states_N=states).length > 3
+    assert autocorrelation_time(rows[:, 0], states_N=states) > 5
+
+
+def test_folders_of_like_recordings_are_blocks() -> None:
+    """Nothing is known of time between folders, and recordings within each are alike."""
+    rng = np.random.default_rng(0)
+    folders = np.repeat(np.arange(40), 5)
+    offset = np.repeat(rng.normal(size=(40, 6)), 5, axis=0)
+    rows = offset + 0.1 * rng.normal(size=(200, 6))
+    blocks = find_blocks(rows, folders)
+    assert 4 <= blocks.length <= 8
+    assert autocorrelation_time(rows[:, 0], folders) == pytest.approx(5, abs=0.5)
+    numbers = block_numbers(blocks.length, 200, folders)
+    for folder in range(40):
+        mine, others = numbers[folders == folder], numbers[folders != folder]
+        assert np.ptp(mine) <= 1
+        assert np.abs(mine[:, None] - others).min() > 1
+
+
+def test_blocks_of_small_states_leave_most_of_the_state() -> None:
+    states = np.repeat(["large", "small"], [200, 20])
+    numbers = block_numbers(30, 220, None, states)
+    assert len(np.unique(numbers[states == "small"])) == 10
+    assert len(np.unique(numbers[states == "large"])) == 10
+
+
+def test_one_sequence_and_state_is_the_default() -> None:
+    rows = autoregressive(300, 0.8, 3)
+    same = np.zeros(300)
+    assert find_blocks(rows) == find_blocks(rows, same, same)
+    assert autocorrelation_time(rows[:, 0]) == autocorrelation_time(rows[:, 0], same, same)

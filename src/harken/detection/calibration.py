@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -44,20 +45,32 @@ def parse_rate(text: str, clip_seconds: float) -> float:
     return rate
 
 
-def autocorrelation_time(values_N: ArrayLike) -> float:
+def autocorrelation_time(
+    values_N: ArrayLike, sequences_N: ArrayLike | None = None, states_N: ArrayLike | None = None
+) -> float:
     """Integrated autocorrelation time of (N,) values, >= 1: consecutive values per independent one.
+
+    sequences_N, states_N: labels, see `find_blocks`: values are in chronological order within each sequence, and
+    compared with those of their state only.
 
     1 + 2 sum of autocorrelations, truncated by Geyer's (1992) initial positive sequence; on ranks, so that one
     outlier does not mask the correlation. N divided by it is the effective sample size.
     """
-    _, inverse_N, counts = np.unique(np.asarray(values_N), return_inverse=True, return_counts=True)
-    ranks_N = (np.cumsum(counts) - (counts - 1) / 2)[inverse_N]
-    ranks_N -= ranks_N.mean()
-    count = len(ranks_N)
+    values = np.asarray(values_N)
+    count = len(values)
+    state_N = _codes(count, states_N)
+    place_N = _codes(count, sequences_N) * (int(state_N.max(initial=0)) + 1) + state_N
+    ranks_N = np.empty(count)
+    for state in np.unique(state_N):
+        ranks_N[state_N == state] = _centred_ranks(values[state_N == state])
     if count < 4 or not ranks_N.any():
         return 1.0
-    spectrum = np.fft.rfft(ranks_N, 2 * count)
-    covariance = np.fft.irfft(spectrum * spectrum.conj())[: count // 2]
+    covariance = np.zeros(count // 2)
+    for place in np.unique(place_N):
+        of_place = ranks_N[place_N == place]
+        spectrum = np.fft.rfft(of_place, 2 * len(of_place))
+        lags = min(len(of_place), count // 2)
+        covariance[:lags] += np.fft.irfft(spectrum * spectrum.conj(), 2 * len(of_place))[:lags]
     rho = covariance / covariance[0]
     # By chance a lag has a correlation of about 1 / sqrt(N): short sequences are assumed independent
     # unless the first lag is significant.
@@ -72,6 +85,20 @@ def autocorrelation_time(values_N: ArrayLike) -> float:
     return float(np.clip(2 * total - 1, 1.0, count / 2))
 
 
+def _codes(count: int, labels_N: ArrayLike | None) -> NDArray[np.int64]:
+    """Labels as numbers from 0; all 0 for None."""
+    if labels_N is None:
+        return np.zeros(count, dtype=np.int64)
+    return np.asarray(np.unique(np.asarray(labels_N), return_inverse=True)[1], dtype=np.int64)
+
+
+def _centred_ranks(values_N: NDArray[Any]) -> Float64:
+    """Ranks / N with mean 0; equal values share theirs."""
+    _, inverse_N, counts = np.unique(values_N, return_inverse=True, return_counts=True)
+    ranks_N = ((np.cumsum(counts) - (counts - 1) / 2)[inverse_N]) / len(values_N)
+    return np.asarray(ranks_N - ranks_N.mean())
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Held-out scores of normal clips and their effective sample size.
@@ -83,12 +110,17 @@ class Calibration:
     effective: float
 
     @classmethod
-    def fit(cls, held_out_N: ArrayLike) -> Calibration:
-        """From held-out scores (N,) of normal clips in recording order. Raises ValueError if empty or not finite."""
+    def fit(
+        cls, held_out_N: ArrayLike, sequences_N: ArrayLike | None = None, states_N: ArrayLike | None = None
+    ) -> Calibration:
+        """From held-out scores (N,) of normal clips, in chronological order within each sequence.
+
+        sequences_N, states_N: see `autocorrelation_time`. Raises ValueError if there are none or not all are finite.
+        """
         values_N = np.asarray(held_out_N, dtype=np.float64)
         if values_N.ndim != 1 or len(values_N) == 0 or not np.isfinite(values_N).all():
             raise ValueError("calibration needs finite held-out scores")
-        return cls(np.sort(values_N), len(values_N) / autocorrelation_time(values_N))
+        return cls(np.sort(values_N), len(values_N) / autocorrelation_time(values_N, sequences_N, states_N))
 
     @property
     def finest(self) -> float:
