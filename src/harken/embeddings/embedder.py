@@ -23,6 +23,7 @@ from harken.audio.shape import fit_length
 from harken.core.errors import AudioError, HarkenError
 from harken.core.plugins import blamed, code_sha256
 from harken.core.threads import one_thread
+from harken.embeddings.short_time import short_time_levels
 from harken.embeddings.sketch import Sketch, make_sketch
 from harken.encoders import create_encoder, encoder_class
 from harken.encoders.base import Encoder, FrontEnd, Spectrogram
@@ -150,12 +151,15 @@ class ClipFeatures:
     embedding: (D,) float32, the vectors of the channels that are listened to, one after the other.
     sketch_BC: (bands, columns) uint8, a coarse spectrogram averaged over the same channels, whatever the encoder: it is
         what explanations compare with.
-    level_db: RMS level as recorded, dBFS. sha256: of the file's bytes. Of a spectrogram the sketch
-        is empty and the level nan.
+    short_time_D: float32, short-time levels of the same bands (`embeddings.short_time`), by which short events are
+        found.
+    level_db: RMS level as recorded, dBFS. sha256: of the file's bytes. Of a spectrogram the sketch and the short-time
+        levels are empty and the level nan.
     """
 
     embedding: Float32
     sketch_BC: Sketch
+    short_time_D: Float32
     level_db: float
     seconds: float
     sha256: str
@@ -276,6 +280,7 @@ class Embedder:
         return ClipFeatures(
             embedding=embedding,
             sketch_BC=make_sketch(log_mel_TM),
+            short_time_D=short_time_levels(log_mel_TM, self.bands.hop / self.bands.sample_rate),
             level_db=sound.level_db,
             seconds=sound.seconds,
             sha256=sound.sha256,
@@ -322,6 +327,7 @@ class Embedder:
         return ClipFeatures(
             embedding=embedding,
             sketch_BC=np.zeros((0, 0), dtype=np.uint8),
+            short_time_D=np.zeros(0, dtype=np.float32),
             level_db=float("nan"),
             seconds=spectrogram.samples / front_end.sample_rate,
             sha256=hashlib.sha256(data).hexdigest(),

@@ -16,7 +16,8 @@ from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
 from harken.embeddings.embedder import ClipFeatures, EmbeddingSpec
 
-SCHEMA = 1
+#: 2: entries with short-time levels; those of schema 1 are made again
+SCHEMA = 2
 
 
 class EmbeddingStore:
@@ -57,6 +58,7 @@ class EmbeddingStore:
             return ClipFeatures(
                 embedding=tensors["embedding"],
                 sketch_BC=tensors["sketch"],
+                short_time_D=tensors["short_time"],
                 level_db=float(tensors["level_db"][0]),
                 seconds=float(tensors["seconds"][0]),
                 sha256=sha256,
@@ -69,6 +71,7 @@ class EmbeddingStore:
         tensors: dict[str, np.ndarray] = {
             "embedding": features.embedding,
             "sketch": features.sketch_BC,
+            "short_time": features.short_time_D,
             "level_db": np.array([features.level_db]),
             "seconds": np.array([features.seconds]),
         }

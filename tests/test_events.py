@@ -1,0 +1,92 @@
+"""Short events: their levels, their view beside the stationary one, and both p-values in one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harken.detection.events import EVENT_SHARE, EventView, joined_p
+from harken.embeddings.embedder import Embedder, make_spec
+from harken.embeddings.short_time import GROUPS, MOMENTS_S, short_time_levels
+
+RATE = 16_000
+HOP_S = 0.032
+WIDTH = sum(GROUPS)
+EMBEDDER = Embedder(make_spec("spectral", sample_rate=RATE, channels=1))
+
+
+def machine(seed: int, *, strokes: bool = False, seconds: float = 3.0) -> np.ndarray:
+    """(samples,) noise, in which some machines strike twice a second, more or less hard."""
+    rng = np.random.default_rng(seed)
+    wave_S = 0.05 * rng.standard_normal(round(seconds * RATE))
+    if strokes:
+        for start in range(int(rng.integers(RATE // 2)), len(wave_S) - 800, RATE // 2):
+            wave_S[start : start + 800] += rng.uniform(0.2, 0.4) * rng.standard_normal(800)
+    return wave_S
+
+
+def levels(wave_S: np.ndarray) -> np.ndarray:
+    """Short-time levels of a recording."""
+    return short_time_levels(EMBEDDER.log_mel(wave_S[None].astype(np.float32)), HOP_S)
+
+
+def with_knock(wave_S: np.ndarray, start_s: float, height: float) -> np.ndarray:
+    knocked_S = wave_S.copy()
+    start = round(start_s * RATE)
+    knocked_S[start : start + 800] += height * np.random.default_rng(7).standard_normal(800)
+    return knocked_S
+
+
+def test_levels_tell_a_click_from_a_squeal() -> None:
+    """By definition: the loudest moment of each length above the median, in narrow groups and in wide ones."""
+    log_mel_TM = np.full((200, 128), -60.0, dtype=np.float32)
+    log_mel_TM[50, :] = -40
+    click_D = short_time_levels(log_mel_TM, HOP_S).reshape(len(MOMENTS_S), WIDTH)
+    quarter, second = (round(moment / HOP_S) for moment in MOMENTS_S[1:])
+    np.testing.assert_allclose(click_D[0], 20, atol=1e-4)
+    np.testing.assert_allclose(click_D[1], 20 / quarter, atol=1e-4)
+    np.testing.assert_allclose(click_D[2], 20 / second, atol=1e-4)
+    log_mel_TM[50, :] = -60
+    log_mel_TM[100:140, 64:68] = -30
+    squeal_D = short_time_levels(log_mel_TM, HOP_S).reshape(len(MOMENTS_S), WIDTH)
+    np.testing.assert_allclose(squeal_D[:, 16], 30, atol=1e-4)
+    np.testing.assert_allclose(squeal_D[:, 15], 0, atol=1e-4)
+    np.testing.assert_allclose(squeal_D[:, GROUPS[0] + 4], 30 / 4, atol=1e-4)
+    np.testing.assert_allclose(squeal_D[:, -1], 30 / 32, atol=1e-4)
+
+
+@pytest.mark.parametrize(("frames", "bands"), [(3, 128), (100, 20), (1, 4)])
+def test_levels_of_short_clips_and_of_few_bands_have_a_size_of_their_own(frames: int, bands: int) -> None:
+    log_mel_TM = np.random.default_rng(0).normal(-50, 3, (frames, bands)).astype(np.float32)
+    widths = [min(count, bands) for count in GROUPS]
+    values_D = short_time_levels(log_mel_TM, HOP_S)
+    assert values_D.shape == (len(MOMENTS_S) * sum(widths),)
+    assert np.isfinite(values_D).all()
+
+
+def test_levels_do_not_depend_on_the_loudness() -> None:
+    wave_S = with_knock(machine(0), 1.0, 0.4)
+    np.testing.assert_allclose(levels(0.3 * wave_S), levels(wave_S), atol=0.05)
+
+
+def test_a_knock_is_found_in_noise_and_strokes_of_the_machine_are_not() -> None:
+    quiet = EventView.fit(np.stack([levels(machine(seed)) for seed in range(30)]))
+    striking = EventView.fit(np.stack([levels(machine(seed, strokes=True)) for seed in range(30)]))
+    knocked_D = levels(with_knock(machine(100), 1.3, 0.3))
+    assert quiet.calibration.p_value(quiet.score([knocked_D]))[0] < 1e-3
+    stroke_N = striking.score([levels(machine(seed, strokes=True)) for seed in range(200, 220)])
+    assert (striking.calibration.p_value(stroke_N) < 0.02).sum() <= 2
+    blow_D = levels(with_knock(machine(100, strokes=True), 1.3, 4.0))
+    assert striking.calibration.p_value(striking.score([blow_D]))[0] < 1e-3
+
+
+def test_the_joined_p_keeps_the_rate_of_false_alarms() -> None:
+    rng = np.random.default_rng(0)
+    stationary_p_N, event_p_N = rng.uniform(size=(2, 20_000))
+    for rate in (0.001, 0.01, 0.1):
+        allowed = rate + 4 * np.sqrt(rate / 20_000)
+        assert (joined_p(stationary_p_N, event_p_N) <= rate).mean() <= allowed
+        assert (joined_p(stationary_p_N, stationary_p_N) <= rate).mean() <= allowed
+    assert joined_p(1e-6, 1.0) == pytest.approx(1e-6 / (1 - EVENT_SHARE))
+    assert joined_p(0.5, 1e-6) == pytest.approx(1e-6 / EVENT_SHARE)
+    assert joined_p(1.0, 1.0) == 1.0
