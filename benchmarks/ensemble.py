@@ -21,7 +21,7 @@ from harken.ensemble.member import Member
 from harken.ensemble.members import read_members
 from harken.ensemble.objective import Objective
 from harken.ensemble.problem import Method, Problem
-from harken.ensemble.search import Settings, greedy, uniform
+from harken.ensemble.search import SearchSettings, greedy, uniform
 from harken.evaluation.evaluate import evaluate_system
 from harken.evaluation.scores import ScoreRow, Scores
 from shared_folder import shared_folder
@@ -29,16 +29,16 @@ from shared_folder import shared_folder
 Float64 = NDArray[np.float64]
 
 #: a title, the method and its settings
-WAYS: list[tuple[str, Method, Settings]] = [
-    ("best single", "single", Settings()),
-    ("uniform", "uniform", Settings()),
-    *[(f"top {count}", "top", Settings(best=count)) for count in (3, 5, 10)],
-    ("agreement", "agreement", Settings()),
-    ("least variance", "variance", Settings()),
-    *[(f"greedy {steps}", "greedy", Settings(steps=steps)) for steps in (1, 3, 5, 8, 10, 12, 15, 20, 30)],
-    ("greedy 15, half uniform", "greedy", Settings(shrink=0.5)),
-    ("greedy 15, shrink auto", "greedy", Settings(shrink=-1.0)),
-    ("bayes", "bayes", Settings()),
+WAYS: list[tuple[str, Method, SearchSettings]] = [
+    ("best single", "single", SearchSettings()),
+    ("uniform", "uniform", SearchSettings()),
+    *[(f"top {count}", "top", SearchSettings(best=count)) for count in (3, 5, 10)],
+    ("agreement", "agreement", SearchSettings()),
+    ("least variance", "variance", SearchSettings()),
+    *[(f"greedy {steps}", "greedy", SearchSettings(steps=steps)) for steps in (1, 3, 5, 8, 10, 12, 15, 20, 30)],
+    ("greedy 15, half uniform", "greedy", SearchSettings(shrink=0.5)),
+    ("greedy 15, shrink auto", "greedy", SearchSettings(shrink=-1.0)),
+    ("bayes", "bayes", SearchSettings()),
 ]
 
 
@@ -76,7 +76,7 @@ def methods(name: str, members: Sequence[Member], trials: int) -> None:
 
 
 def _pair(row: Row) -> str:
-    return f"{row.here.value:.4f} here, {row.held_out.value if row.held_out else float('nan'):.4f} left out"
+    return f"{row.in_sample.value:.4f} here, {row.held_out.value if row.held_out else float('nan'):.4f} left out"
 
 
 def small_grids(members: Sequence[Member]) -> None:
@@ -91,7 +91,7 @@ def small_grids(members: Sequence[Member]) -> None:
         cells = []
         began = time.perf_counter()
         for method in ("grid", "greedy"):
-            part = Problem(few, None, "transductive", settings=Settings(step=step))
+            part = Problem(few, None, "transductive", settings=SearchSettings(step=step))
             everywhere = part.everywhere
             found = part.held_out(partial(part.fit, method), everywhere)
             cells += [part.score(part.numbers(part.fit(method, everywhere)), everywhere), part.score(found, everywhere)]
@@ -151,7 +151,7 @@ def plain_optuna(members: Sequence[Member], trials: int, seed: int, limit_s: flo
 def speed(trials: int, limit_s: float) -> None:
     """74 members x 1,400 clips."""
     members = many_members()
-    problem = Problem(members, None, "transductive", settings=Settings(trials=trials))
+    problem = Problem(members, None, "transductive", settings=SearchSettings(trials=trials))
     objective = problem.of_all()
     print(f"\n{len(members)} members x {sum(len(label.names) for label in problem.labels)} clips, {trials} trials")
     print(f"{'':<34}{'score':>9}{'trials':>8}{'seconds':>9}")
@@ -159,14 +159,14 @@ def speed(trials: int, limit_s: float) -> None:
         _timed("uniform", objective, lambda: uniform(len(members)))
         _timed("greedy 15", objective, lambda: greedy(objective, 15))
         fresh = Objective(objective.boards)
-        first = _timed("bayes, 16 coordinates", fresh, lambda: bayes(fresh, Settings(trials=trials)), trials)
-        wide = Settings(trials=trials, coordinates=80)
+        first = _timed("bayes, 16 coordinates", fresh, lambda: bayes(fresh, SearchSettings(trials=trials)), trials)
+        wide = SearchSettings(trials=trials, coordinates=80)
         _timed("bayes, a coordinate a member", objective, lambda: bayes(objective, wide), trials)
         began = time.perf_counter()
         _, score, done = plain_optuna(members, trials, 0, limit_s)
         print(f"{'optuna used plainly':<34}{score:>9.4f}{done:>8}{time.perf_counter() - began:>9.1f}")
-        again = bayes(Objective(objective.boards), Settings(trials=min(trials, 60)))
-        once_more = bayes(Objective(objective.boards), Settings(trials=min(trials, 60)))
+        again = bayes(Objective(objective.boards), SearchSettings(trials=min(trials, 60)))
+        once_more = bayes(Objective(objective.boards), SearchSettings(trials=min(trials, 60)))
         print(f"same seed, same weights: {np.array_equal(again, once_more)}")
         weights = np.random.default_rng(0).dirichlet(np.ones(len(members)), size=200)
         began = time.perf_counter()

@@ -22,7 +22,7 @@ from harken.data.policy_checks import check_label_policy
 from harken.ensemble.custom import Search
 from harken.ensemble.objective import Objective
 from harken.ensemble.problem import SEARCHES, search_of
-from harken.ensemble.search import Settings as SearchSettings
+from harken.ensemble.search import SearchSettings
 from harken.ensemble.search_checks import check_search
 from harken.plant.simulate import simulate
 from harken.training.augment.checks import check_augmentation
@@ -286,7 +286,7 @@ def test_custom_policies_and_searches(tmp_path: Path, monkeypatch: pytest.Monkey
     Path("policy.py").write_text(POLICY + "\n")
     assert labels.identity(parameters) != before
     Path("search.py").write_text(SEARCH.replace("np.eye(objective.members)[", "-np.eye(objective.members)["))
-    with pytest.raises(HarkenError, match=r"search.py:Best: gives no weights of 3 members"):
+    with pytest.raises(HarkenError, match=r"search.py:Best: does not return 3 finite weights"):
         search_of("search.py:Best")(_objective(3), SearchSettings())
     with pytest.raises(HarkenError, match=r"unknown method 'gredy'. Did you mean greedy"):
         search_of("gredy")

@@ -23,7 +23,7 @@ from harken.core.errors import HarkenError
 from harken.data.names import parse_name
 from harken.data.truth import read_truth
 from harken.detection.normalise import normalised
-from harken.ensemble.bag import Bag, Entry, load_bag, merged, save_bag
+from harken.ensemble.bag import Bag, BagMember, load_bag, merged, save_bag
 from harken.ensemble.bayes import bayes
 from harken.ensemble.fit import Proof, fit
 from harken.ensemble.groups import grouped
@@ -33,7 +33,7 @@ from harken.ensemble.members import read_members
 from harken.ensemble.objective import Objective, make_boards
 from harken.ensemble.problem import METHODS, Problem
 from harken.ensemble.score import apply, write_scores
-from harken.ensemble.search import Settings, greedy, grid, singles, top
+from harken.ensemble.search import SearchSettings, greedy, grid, singles, top
 from harken.evaluation.evaluate import evaluate
 from harken.evaluation.rules import SectionScores, section_numbers, summary
 from harken.evaluation.scores import TRANSDUCTIVE, TUNED, Scores
@@ -217,7 +217,7 @@ def test_the_grid_tries_everything() -> None:
 
 def test_bayes_is_seeded_and_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     objective, _ = boards_of(np.random.default_rng(7), "domain_generalization", 6, False)
-    wanted = Settings(trials=12, steps=6, coordinates=4)
+    wanted = SearchSettings(trials=12, steps=6, coordinates=4)
     found = bayes(objective, wanted)
     np.testing.assert_array_equal(bayes(objective, wanted), found)
     assert objective(found[None])[0] >= objective(greedy(objective, 6)[None])[0]
@@ -233,7 +233,7 @@ def test_bayes_is_seeded_and_goes_on_where_it_was_stopped(tmp_path: Path) -> Non
     bayes(objective.of({"fan": 1}), replace(wanted, trials=2, journal=journal))
     np.testing.assert_array_equal(bayes(objective, replace(wanted, journal=journal)), found)
     journal.write_text("no journal\n")
-    with pytest.raises(HarkenError, match="is no journal"):
+    with pytest.raises(HarkenError, match="is not a journal"):
         bayes(objective, replace(wanted, journal=journal))
 
 
@@ -243,13 +243,13 @@ def test_bayes_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     objective, _ = boards_of(np.random.default_rng(7), "domain_generalization", 3, False)
     with pytest.raises(HarkenError, match=r"need optuna\. Install it with: pip install .harken\[search"):
-        bayes(objective, Settings())
+        bayes(objective, SearchSettings())
 
 
 def test_bayes_has_a_limit() -> None:
     objective, _ = boards_of(np.random.default_rng(7), "domain_generalization", 81, False)
-    with pytest.raises(HarkenError, match="80 are the most"):
-        bayes(objective, Settings())
+    with pytest.raises(HarkenError, match="at most 80"):
+        bayes(objective, SearchSettings())
 
 
 def test_weights_without_labels() -> None:
@@ -298,8 +298,8 @@ def test_weights_lie_on_the_simplex(seed: int, method: str) -> None:
 
 def test_a_nested_bag_by_hand(systems: Path) -> None:
     members, _ = read_members([systems])
-    inner = Bag(name="in", members=(Entry(name="s0", weight=3), Entry(name="s1", weight=1)))
-    bag = Bag(name="out", normalise="gamma", members=(Entry(name="in", bag=inner), Entry(name="s2", weight=2)))
+    inner = Bag(name="in", members=(BagMember(name="s0", weight=3), BagMember(name="s1", weight=1)))
+    bag = Bag(name="out", normalise="gamma", members=(BagMember(name="in", bag=inner), BagMember(name="s2", weight=2)))
     mixed = apply(bag, members)
     of = {member.name: member for member in members}
     for key in mixed.sections():
@@ -314,7 +314,7 @@ def test_a_nested_bag_by_hand(systems: Path) -> None:
 
 def test_order_changes_no_bit(systems: Path, tmp_path: Path) -> None:
     members, _ = read_members([systems])
-    bag = Bag(name="b", members=tuple(Entry(name=f"s{n}", weight=0.1 + n) for n in range(4)))
+    bag = Bag(name="b", members=tuple(BagMember(name=f"s{n}", weight=0.1 + n) for n in range(4)))
     turned = Bag(name="b", members=tuple(reversed(bag.members)))
     for file in systems.rglob("*.csv"):
         lines = file.read_text().splitlines(keepends=True)
@@ -340,7 +340,7 @@ def test_the_score_is_that_of_the_written_files(systems: Path, tmp_path: Path, m
     write_scores(mixed, tmp_path / "out")
     (result,) = evaluate(tmp_path / "out").results
     row = next(row for row in proof.rows if row.name == method)
-    assert result.official_score == row.here.value
+    assert result.official_score == row.in_sample.value
     assert proof.bag.weights_from is not None
     assert proof.bag.weights_from.official_score == result.official_score
     # Written scores are a member like any other, training clips included.
@@ -350,7 +350,7 @@ def test_the_score_is_that_of_the_written_files(systems: Path, tmp_path: Path, m
 
 def test_decisions_keep_their_promise(systems: Path, tmp_path: Path) -> None:
     members, _ = read_members([systems])
-    bag = Bag(name="b", members=(Entry(name="s0"), Entry(name="s1")))
+    bag = Bag(name="b", members=(BagMember(name="s0"), BagMember(name="s1")))
     files = write_scores(apply(bag, members), tmp_path / "out", false_alarms="20%")
     assert sum(file.startswith("decision_result") for file in files) == len(MACHINES)
     (result,) = evaluate(tmp_path / "out").results
@@ -377,7 +377,7 @@ def test_the_rules_of_2020_and_2021(tmp_path: Path) -> None:
         write_scores(apply(proof.bag), tmp_path / f"out{year}")
         (result,) = evaluate(tmp_path / f"out{year}").results
         assert result.rule == rule
-        assert result.official_score == proof.rows[-1].here.value
+        assert result.official_score == proof.rows[-1].in_sample.value
 
 
 # --- bags
@@ -412,13 +412,13 @@ BAGS = {
     "zero": ("name: b\nmembers:\n- {name: a, scores: x, weight: 0}", "all weights are zero"),
     "negative": ("name: b\nmembers:\n- {name: a, scores: x, weight: -1}", "members.0.weight"),
     "nan": ("name: b\nmembers:\n- {name: a, scores: x, weight: .nan}", "members.0.weight"),
-    "twins": ("name: b\nmembers:\n- {name: a, scores: x}\n- {name: a, scores: y}", "two members are called a"),
+    "twins": ("name: b\nmembers:\n- {name: a, scores: x}\n- {name: a, scores: y}", "two members are named a"),
     "empty": ("name: b\nmembers: []", "members"),
     "key": ("name: b\nmembers:\n- {name: a, score: x}", "unknown key members.0.score. Did you mean scores"),
     "kinds": ("name: b\nmembers:\n- {name: a, scores: x, bundle: y}", "one of scores, bundle and bag"),
     "normalise": ("name: b\nnormalise: zscore\nmembers:\n- {name: a, scores: x}", "normalise"),
     "circle": ("name: b\nmembers:\n- {name: a, bag: bag.yaml}", "is a member of itself"),
-    "list": ("- a", "is no mapping"),
+    "list": ("- a", "is not a mapping"),
     "yaml": ("a: [", "cannot be read"),
     "schema": ("schema: 2\nname: b\nmembers:\n- {name: a, scores: x}", "schema"),
 }
@@ -436,23 +436,23 @@ def test_a_broken_bag_is_refused_with_its_reason(tmp_path: Path, case: str) -> N
 def test_members_that_are_not_there(systems: Path, tmp_path: Path) -> None:
     members, _ = read_members([systems])
     with pytest.raises(HarkenError, match=r"no scores of the member s9\. There are: s0"):
-        apply(Bag(name="b", members=(Entry(name="s9"),)), members)
+        apply(Bag(name="b", members=(BagMember(name="s9"),)), members)
     with pytest.raises(HarkenError, match="does not say where"):
-        apply(Bag(name="b", members=(Entry(name="s9"),)))
-    entry = Entry(name="s", scores=str(systems), system="s7")
-    with pytest.raises(HarkenError, match=r"'s7' there, which it has not\. There are: s0, s1"):
+        apply(Bag(name="b", members=(BagMember(name="s9"),)))
+    entry = BagMember(name="s", scores=str(systems), system="s7")
+    with pytest.raises(HarkenError, match=r"no system 's7', which the member s is\. There are: s0, s1"):
         apply(Bag(name="b", members=(entry,)))
-    with pytest.raises(HarkenError, match="none are named"):
-        apply(Bag(name="b", members=(Entry(name="m", bundle="m.harken"),)))
-    inner = Bag(name="in", members=(Entry(name="s0"),))
+    with pytest.raises(HarkenError, match="none are given"):
+        apply(Bag(name="b", members=(BagMember(name="m", bundle="m.harken"),)))
+    inner = Bag(name="in", members=(BagMember(name="s0"),))
     with pytest.raises(HarkenError, match="2 members of the bag are called s0"):
-        apply(Bag(name="b", members=(Entry(name="s0"), Entry(name="in", bag=inner))), members)
+        apply(Bag(name="b", members=(BagMember(name="s0"), BagMember(name="in", bag=inner))), members)
 
 
 def test_merged_bags(systems: Path) -> None:
     members, _ = read_members([systems])
-    one = Bag(name="one", members=(Entry(name="s0", weight=2), Entry(name="s1", weight=2)))
-    two = Bag(name="two", members=(Entry(name="s1", weight=1), Entry(name="s2", weight=3)))
+    one = Bag(name="one", members=(BagMember(name="s0", weight=2), BagMember(name="s1", weight=2)))
+    two = Bag(name="two", members=(BagMember(name="s1", weight=1), BagMember(name="s2", weight=3)))
     flat = merged([one, two], "both", shares=[1.0, 3.0])
     assert {entry.name: entry.weight for entry in flat.members} == {"s0": 0.5, "s1": 1.25, "s2": 2.25}
     nested = merged([one, two], "both", nest=True)
@@ -461,10 +461,10 @@ def test_merged_bags(systems: Path) -> None:
     key = ("fan", "00")
     scores = [apply(bag, members).part(key).score_N for bag in (one, two, flat)]
     np.testing.assert_allclose(scores[2], (scores[0] + 3 * scores[1]) / 4, atol=1e-12)
-    with pytest.raises(HarkenError, match="normalise differently"):
+    with pytest.raises(HarkenError, match="different normalisations"):
         merged([one, two.model_copy(update={"normalise": "rank"})], "both")
-    with pytest.raises(HarkenError, match="two different members are called s1"):
-        merged([one, Bag(name="x", members=(Entry(name="s1", scores="elsewhere"),))], "both")
+    with pytest.raises(HarkenError, match="two different members are named s1"):
+        merged([one, Bag(name="x", members=(BagMember(name="s1", scores="elsewhere"),))], "both")
     with pytest.raises(HarkenError, match="1 shares for 2 bags"):
         merged([one, two], "both", shares=[1.0])
 
@@ -480,7 +480,7 @@ def test_seeds_of_one_model_are_told_from_models() -> None:
         ("fisher", 1),
         ("run/ckpt-2", 1),
     ]
-    with pytest.raises(HarkenError, match="is no regular expression"):
+    with pytest.raises(HarkenError, match="is not a regular expression"):
         grouped(names, "(")
 
 
@@ -492,7 +492,7 @@ def test_two_steps_are_normalised_twice(tmp_path: Path) -> None:
     assert [entry.name for entry in proof.bag.members] == ["a", "b"]
     assert all(entry.inner is not None and len(entry.inner.members) == 3 for entry in proof.bag.members)
     inner = [Member(apply(entry.inner, members)) for entry in proof.bag.members if entry.inner is not None]
-    outer = apply(Bag(name="b", members=(Entry(name="a"), Entry(name="b"))), inner)
+    outer = apply(Bag(name="b", members=(BagMember(name="a"), BagMember(name="b"))), inner)
     key = ("fan", "00")
     np.testing.assert_array_equal(apply(proof.bag, members).part(key).score_N, outer.part(key).score_N)
     best = fit(members, groups="auto", best=2, keep_fitted=True, draws=3)
@@ -520,10 +520,10 @@ def test_leave_one_machine_out_by_hand(systems: Path) -> None:
     of = {row.name: row for row in proof.rows}
     assert of["greedy"].held_out is not None
     assert of["greedy"].held_out.value == pytest.approx(held_out_by_hand(problem, 15), abs=1e-12)
-    assert of["uniform"].held_out == of["uniform"].here
-    assert of["greedy"].here.marks == (TUNED,)
+    assert of["uniform"].held_out == of["uniform"].in_sample
+    assert of["greedy"].in_sample.marks == (TUNED,)
     assert of["greedy"].held_out.marks == ()
-    assert of["single"].here.value == max(result.official_score for result in evaluate(systems).results)
+    assert of["single"].in_sample.value == max(result.official_score for result in evaluate(systems).results)
     assert proof.gate is not None
     # The jackknife written out.
     fitted = problem.held_out(lambda rest: problem.fit("greedy", rest), problem.everywhere)
@@ -551,7 +551,7 @@ def test_weights_that_do_not_carry_over_are_not_kept(tmp_path: Path) -> None:
     assert proof.bag.weights_from.tuned_on is None
     asked = fit(members, draws=0, keep_fitted=True)
     assert asked.kept == "fitted"
-    assert "because that was asked for" in asked.why
+    assert "kept as requested" in asked.why
     assert asked.rows[-1].held_out == asked.rows[-2].held_out
 
 
@@ -569,20 +569,20 @@ def test_weights_that_carry_over_are_kept(tmp_path: Path) -> None:
     assert best.held_out[0] <= best.weight <= best.held_out[1] + 1e-9
     assert best.bootstrap is not None
     assert best.bootstrap[2] == 1.0
-    shrunk = fit(read_members([tmp_path / "s"])[0], draws=0, settings=Settings(shrink=0.5), keep_fitted=True)
+    shrunk = fit(read_members([tmp_path / "s"])[0], draws=0, settings=SearchSettings(shrink=0.5), keep_fitted=True)
     expected = {member.name: 0.5 * member.weight + 0.5 / 6 for member in proof.report.members}
     assert {entry.name: pytest.approx(entry.weight) for entry in shrunk.bag.members} == expected
-    auto = fit(read_members([tmp_path / "s"])[0], draws=0, settings=Settings(shrink=-1.0))
+    auto = fit(read_members([tmp_path / "s"])[0], draws=0, settings=SearchSettings(shrink=-1.0))
     assert auto.kept == "fitted"
 
 
 def test_contributions_and_correlations(systems: Path) -> None:
     members, _ = read_members([systems])
     proof = fit(members, method="uniform", draws=0)
-    everyone = proof.rows[1].here.value
+    everyone = proof.rows[1].in_sample.value
     for row, one in enumerate(proof.report.members):
         rest = fit([member for member in members if member.name != one.name], method="uniform", draws=0)
-        assert one.contribution == pytest.approx(everyone - rest.rows[1].here.value, abs=1e-12)
+        assert one.contribution == pytest.approx(everyone - rest.rows[1].in_sample.value, abs=1e-12)
         ranks = proof.report.correlation_GG[row]
         expected = np.mean(
             [
@@ -600,7 +600,7 @@ def test_marks_follow_the_test_clips(systems: Path, tmp_path: Path) -> None:
     assert proof.bag.normalise == "transductive"
     assert "no scores of the training clips of bearing section 00" in proof.notes[0]
     for row in proof.rows:
-        for number in (row.here, row.held_out):
+        for number in (row.in_sample, row.held_out):
             assert number is not None
             assert (TRANSDUCTIVE in number.marks) == (row.name != "single")
     assert proof.bag.weights_from is not None
@@ -616,8 +616,8 @@ def test_marks_follow_the_test_clips(systems: Path, tmp_path: Path) -> None:
         ]
         others.append(replace(member, scores=Scores.of_rows(rows, member.name)))
     rows = {row.name: row for row in fit(others, draws=0, compare=["variance"]).rows}
-    assert rows["variance"].here.marks == (TRANSDUCTIVE,)
-    assert rows["uniform"].here.marks == ()
+    assert rows["variance"].in_sample.marks == (TRANSDUCTIVE,)
+    assert rows["uniform"].in_sample.marks == ()
 
 
 def test_transfer(systems: Path, tmp_path: Path) -> None:
@@ -631,7 +631,7 @@ def test_transfer(systems: Path, tmp_path: Path) -> None:
     write_scores(apply(proof.bag, others), tmp_path / "out")
     assert of["greedy"].transfer.value == evaluate(tmp_path / "out").results[0].official_score
     assert of["greedy"].transfer.marks == ()
-    with pytest.raises(HarkenError, match="the other set has no member s3"):
+    with pytest.raises(HarkenError, match="the set of the transfer has no member s3"):
         fit(members, draws=0, transfer=(others[:3], None))
     # The very clips under another name are no other set.
     same = fit(members, draws=0, transfer=(members, None), keep_fitted=True)
@@ -644,7 +644,7 @@ def test_one_machine_tells_nothing_of_others(systems: Path) -> None:
     proof = fit(members, machines=["fan"])
     assert proof.gate is None
     assert proof.kept == "uniform"
-    assert "there is one machine" in proof.why
+    assert "with one machine" in proof.why
     assert proof.rows[-1].held_out is None
 
 
@@ -737,7 +737,7 @@ def test_a_run_brings_its_training_clips(tmp_path: Path) -> None:
         assert {parse_name(name).split for name in train.names} == {"train"}  # type: ignore[union-attr]
         written = run.folder / "scores" / "spectral_knn" / f"train_score_{key[0]}_section_{key[1]}.csv"
         assert [line.split(".wav,")[0] for line in written.read_text().splitlines()] == list(train.names)
-    bag = Bag(name="b", members=(Entry(name=members[0].name, scores=str(run.folder)),))
+    bag = Bag(name="b", members=(BagMember(name=members[0].name, scores=str(run.folder)),))
     mixed = apply(bag)
     assert mixed.sections() == members[0].scores.sections()
     with pytest.raises(HarkenError, match="the run has no set 'dcase2031'"):
@@ -820,7 +820,7 @@ def test_fit_score_show_and_merge(systems: Path, tmp_path: Path, capsys: pytest.
     assert f"{result.official_score:.6f}, tuned on test" in printed.out
     call("fit", systems, "-o", tmp_path / "two.yaml", "--normalise", "transductive", "--method", "uniform", "--json")
     data = json.loads(capsys.readouterr().out)
-    assert data["rows"][1]["here"]["marks"] == ["transductive"]
+    assert data["rows"][1]["in_sample"]["marks"] == ["transductive"]
     assert len(data["report"]["correlation"]["ranks"]) == 4
     call("merge", bag, tmp_path / "two.yaml", "--nest", "--share", 2, "--share", 1, "-o", tmp_path / "both.yaml")
     capsys.readouterr()
@@ -855,7 +855,7 @@ def reals(shared: Path, which: str) -> list[Member]:
 
 
 def by_name(proof: Proof) -> dict[str, tuple[float, float]]:
-    return {row.name: (row.here.value, row.held_out.value) for row in proof.rows if row.held_out is not None}
+    return {row.name: (row.in_sample.value, row.held_out.value) for row in proof.rows if row.held_out is not None}
 
 
 def test_44_systems_of_2022(shared: Path, tmp_path: Path) -> None:
@@ -867,7 +867,7 @@ def test_44_systems_of_2022(shared: Path, tmp_path: Path) -> None:
     assert rows["greedy"][0] > 0.735
     assert proof.kept == "fitted"
     assert rows["kept"][1] >= 0.72
-    assert TRANSDUCTIVE in proof.rows[-1].here.marks
+    assert TRANSDUCTIVE in proof.rows[-1].in_sample.marks
     save_bag(proof.bag, tmp_path / "bag.yaml")
     write_scores(apply(load_bag(tmp_path / "bag.yaml")), tmp_path / "out")
     assert evaluate(tmp_path / "out").results[0].official_score == rows["kept"][0]
@@ -890,9 +890,9 @@ def test_an_evaluators_truth(shared: Path, tmp_path: Path) -> None:
     members, _ = read_members([golden / "scores"])
     proof = fit(members, read_truth(golden), draws=0, keep_fitted=True)
     expected = json.loads((golden / "expected.json").read_text())
-    assert proof.rows[0].here.value == max(row["official score"] for row in expected.values())
+    assert proof.rows[0].in_sample.value == max(row["official score"] for row in expected.values())
     write_scores(apply(proof.bag, members), tmp_path / "out")
-    assert evaluate(tmp_path / "out", golden).results[0].official_score == proof.rows[-1].here.value
+    assert evaluate(tmp_path / "out", golden).results[0].official_score == proof.rows[-1].in_sample.value
     # All four decided every clip, hence so does their vote.
     assert len(list((tmp_path / "out").glob("decision_result_*.csv"))) == 21
 
@@ -900,7 +900,7 @@ def test_an_evaluators_truth(shared: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_bayes_on_44_systems(shared: Path) -> None:
     members, truth = read_members([shared / "golden" / "2022_dev" / "scores.csv.gz"])
-    problem = Problem(members, truth, "transductive", settings=Settings(trials=120))
+    problem = Problem(members, truth, "transductive", settings=SearchSettings(trials=120))
     scores = {
         method: problem.score(problem.numbers(problem.fit(method, problem.everywhere)), problem.everywhere)  # type: ignore[arg-type]
         for method in ("greedy", "bayes")

@@ -153,11 +153,11 @@ def test_an_ensemble_with_a_marked_member_is_marked(
 ) -> None:
     members, _ = read_members([systems])
     proof = fit(members, method="uniform", draws=0)
-    assert all(TUNED in row.here.marks for row in proof.rows if row.name == "uniform")
+    assert all(TUNED in row.in_sample.marks for row in proof.rows if row.name == "uniform")
     assert all(row.held_out is None for row in proof.rows)
-    assert "but labels of these clips had a part in b" in proof.why
+    assert "but b used labels of these clips" in proof.why
     clean = fit([member for member in members if member.name != "b"], method="uniform", draws=0)
-    assert clean.rows[1].here.marks == ()
+    assert clean.rows[1].in_sample.marks == ()
     assert clean.rows[1].held_out is not None
     call("ensemble", "fit", systems, "--method", "uniform", "-o", tmp_path / "bag.yaml", "--bootstrap", 0)
     printed = capsys.readouterr()

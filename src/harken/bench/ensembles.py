@@ -17,13 +17,13 @@ from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
 from harken.core.plugins import code_identity
 from harken.data.truth import Truth
-from harken.ensemble.bag import Bag, Entry, Origin
+from harken.ensemble.bag import Bag, BagMember, Origin
 from harken.ensemble.fit import fit
 from harken.ensemble.member import Member, Source
 from harken.ensemble.mix import clip_digests
 from harken.ensemble.runs import member_name
 from harken.ensemble.score import apply, decided
-from harken.ensemble.search import Settings
+from harken.ensemble.search import SearchSettings
 from harken.evaluation.score_files import write_score_files
 from harken.evaluation.scores import PUBLISHED, TUNED, Scores
 
@@ -144,11 +144,11 @@ def _given(recipe: Recipe, name: str, entry: EnsembleEntry, members: Mapping[str
     for system, weight in entry.members.items():
         seeds = [member.name for member in _seeds(recipe, name, system, members)]
         if len(seeds) == 1:
-            parts.append(Entry(name=seeds[0], weight=weight))
+            parts.append(BagMember(name=seeds[0], weight=weight))
         else:
             plain = f"{recipe.name}/{system}"
-            inner = Bag(name=plain, normalise=entry.normalise, members=tuple(Entry(name=seed) for seed in seeds))
-            parts.append(Entry(name=plain, weight=weight, bag=inner))
+            inner = Bag(name=plain, normalise=entry.normalise, members=tuple(BagMember(name=seed) for seed in seeds))
+            parts.append(BagMember(name=plain, weight=weight, bag=inner))
     return Bag(name=name, normalise=entry.normalise, members=tuple(parts))
 
 
@@ -182,7 +182,7 @@ def _searched(
             year=labels.year,
             groups=_SEEDS,
             keep_fitted=True,
-            settings=Settings(
+            settings=SearchSettings(
                 steps=asked.steps, best=asked.best, step=asked.step, trials=asked.trials, seed=asked.seed
             ),
             draws=0,
@@ -205,7 +205,7 @@ def _searched(
 def _by_name(bag: Bag) -> Bag:
     """The same without the paths of its members: what is kept does not depend on where the workspace lies."""
     members = [
-        Entry(name=one.name, weight=one.weight, bag=None if one.inner is None else _by_name(one.inner))
+        BagMember(name=one.name, weight=one.weight, bag=None if one.inner is None else _by_name(one.inner))
         for one in bag.members
     ]
     return bag.model_copy(update={"members": tuple(members)})

@@ -14,7 +14,7 @@ from harken.bench.stages import Context, stage_class
 from harken.bench.stages.tables import read_clips
 from harken.bench.workspace import Object, Workspace, recorded_digest
 from harken.core.errors import HarkenError
-from harken.core.plugins import blamed
+from harken.core.plugins import located_errors
 
 #: (done, all)
 Progress = Callable[[int, int], None]
@@ -95,7 +95,7 @@ def perform(
         if job.shard is not None:
             cls.run_shard(parameters, context, *job.shard)
             return None
-        with blamed(task.kind):
+        with located_errors(task.kind):
             cls.run(parameters, context)
         if cls.makes == "clips":
             check_derived(read_clips(made), context.clips, cls, made)

@@ -145,7 +145,7 @@ class Run:
 
 def grouped(systems: Sequence[SystemScores]) -> dict[tuple[str, str], list[SystemScores]]:
     """Seeds of each (set, system as it is shown)."""
-    found: dict[tuple[str, str], list[SystemScores]] = defaultdict(list)
-    for one in systems:
-        found[one.set, one.shown].append(one)
-    return dict(found)
+    by_system: dict[tuple[str, str], list[SystemScores]] = defaultdict(list)
+    for scores in systems:
+        by_system[scores.set, scores.shown].append(scores)
+    return dict(by_system)

@@ -94,9 +94,9 @@ def fit(
     from harken.ensemble.fit import are_labelled, fit_without_labels
     from harken.ensemble.fit import fit as run
     from harken.ensemble.members import chosen, read_members
-    from harken.ensemble.search import Settings, parse_share
+    from harken.ensemble.search import SearchSettings, parse_share
 
-    settings = Settings(
+    settings = SearchSettings(
         steps=steps, best=best, step=step, trials=trials, coordinates=coordinates, seed=seed,
         shrink=parse_share(shrink), journal=journal,
     )  # fmt: skip
@@ -231,10 +231,12 @@ def _print_proof(proof: Proof) -> None:
     print(f"{'official score':<20}" + "".join(f"{head:<20}" for head in heads))
     for row in proof.rows:
         label = {"single": "best single", "kept": f"kept: {row.detail}"}.get(row.name, row.name)
-        numbers = [row.here, row.held_out, *([row.transfer] if moved else [])]
+        numbers = [row.in_sample, row.held_out, *([row.transfer] if moved else [])]
         print(f"{label:<20}" + "".join(f"{_number(number):<20}" for number in numbers))
     print(f"\nbest single: {proof.rows[0].detail}")
-    marks = {mark for row in proof.rows for one in (row.here, row.held_out, row.transfer) if one for mark in one.marks}
+    marks = {
+        mark for row in proof.rows for one in (row.in_sample, row.held_out, row.transfer) if one for mark in one.marks
+    }
     if "tuned on test" in marks:
         print("* tuned on test: weights, or a member, chosen with the labels of the clips it is measured on")
     if "transductive" in marks:

@@ -60,7 +60,7 @@ def load_class(name: str, base: type[T]) -> type[T]:
     """
     source, _, attribute = name.rpartition(":")
     path = _source(name)
-    with blamed(name, "cannot be loaded: "):
+    with located_errors(name, "cannot be loaded: "):
         module = _loaded(path, _read(path)) if source.endswith(".py") else import_module(source)
     loaded = getattr(module, attribute, None)
     if loaded is None:
@@ -106,7 +106,7 @@ def code_identity(name: str, parameters: Any = None) -> dict[str, Any]:
 
 
 @contextmanager
-def blamed(name: str, doing: str = "") -> Iterator[None]:
+def located_errors(name: str, doing: str = "") -> Iterator[None]:
     """Context in which errors of a custom class become HarkenErrors with the line of its file.
 
     doing: start of the message. Errors of other names are not changed.

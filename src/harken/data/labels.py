@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
-from harken.core.plugins import blamed, check_name, is_custom, load_class
+from harken.core.plugins import check_name, is_custom, load_class, located_errors
 from harken.core.threads import one_thread
 from harken.data.clips import Clip
 
@@ -188,7 +188,7 @@ def create_policy(name: str, parameters: Mapping[str, Any] | None = None) -> Lab
     """
     if is_custom(name):
         policy_class = load_class(name, LabelPolicy)  # type: ignore[type-abstract]
-        with blamed(name):
+        with located_errors(name):
             return policy_class(**(parameters or {}))
     try:
         check_name("policy", name, _POLICIES)
@@ -220,7 +220,7 @@ def label_clips(
     for clip in clips:
         if clip.clip_id in names:
             raise HarkenError(f"two clips have the id {clip.clip_id}", next_step="Make the clips table again")
-        with blamed(name_of_policy):
+        with located_errors(name_of_policy):
             key = chosen.class_of(clip) if _is_training(clip) else None
         names[clip.clip_id] = None
         if key is not None:

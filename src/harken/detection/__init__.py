@@ -8,7 +8,7 @@ from inspect import Parameter, signature
 from typing import Any
 
 from harken.core.errors import HarkenError, did_you_mean
-from harken.core.plugins import blamed, is_custom, load_class
+from harken.core.plugins import is_custom, load_class, located_errors
 from harken.detection.base import AnomalyDetector
 
 __all__ = ["DEFAULT_DETECTOR", "AnomalyDetector", "create_detector", "detector_class", "list_detectors"]
@@ -64,7 +64,7 @@ def create_detector(name: str, parameters: Mapping[str, Any] | None = None) -> A
     for parameter, definition in accepted.items():
         if definition.default is Parameter.empty and parameter not in given:
             raise HarkenError(f"{name} needs the parameter {parameter!r}", next_step="Set it under parameters")
-    with blamed(name):
+    with located_errors(name):
         return cls(**given)
 
 

@@ -21,7 +21,7 @@ from harken.audio.quality import Finding
 from harken.audio.resample import resample
 from harken.audio.shape import fit_length
 from harken.core.errors import AudioError, HarkenError
-from harken.core.plugins import blamed, code_sha256
+from harken.core.plugins import code_sha256, located_errors
 from harken.core.threads import one_thread
 from harken.embeddings.short_time import short_time_levels
 from harken.embeddings.sketch import Sketch, make_sketch
@@ -233,7 +233,7 @@ class Embedder:
         frames = []
         # One channel and one clip per call: matrix kernels depend on the batch's shape, and the same
         # recording must give the same bits whatever it is scored together with.
-        with blamed(self.spec.encoder):
+        with located_errors(self.spec.encoder):
             for channel in range(len(wave_CS)):
                 encoded = self.encoder.encode(wave_CS[channel : channel + 1], layers=self.layers)
                 frames += list(encoded.features_BLTD[0, :, : int(encoded.lengths_B[0])])
@@ -241,14 +241,14 @@ class Embedder:
 
     def encode_spectrogram(self, spectrogram: Spectrogram) -> list[Float32]:
         """As `encode`, of a spectrogram that stands for one channel. Raises ValueError as the encoder's."""
-        with blamed(self.spec.encoder):
+        with located_errors(self.spec.encoder):
             encoded = self.encoder.encode_spectrogram([spectrogram], layers=self.layers)
         return list(encoded.features_BLTD[0, :, : int(encoded.lengths_B[0])])
 
     def pool(self, frames: Sequence[Float32]) -> Float32:
         """What `encode` gives -> (D,) float32, the pooled vectors one after the other."""
         encoder = self.encoder
-        with blamed(self.spec.encoder):
+        with located_errors(self.spec.encoder):
             return np.concatenate(
                 [
                     pool(frames_TD, self.spec.pooling, cls_tokens=encoder.cls_tokens, patch_bands=encoder.patch_bands)

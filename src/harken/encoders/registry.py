@@ -13,7 +13,7 @@ import numpy as np
 
 from harken.core.errors import HarkenError, did_you_mean
 from harken.core.extras import missing
-from harken.core.plugins import blamed, is_custom, load_class
+from harken.core.plugins import is_custom, load_class, located_errors
 from harken.encoders.base import Encoder
 
 #: packages whose modules may register encoders; they are read, not imported, so that names cost no torch
@@ -91,5 +91,5 @@ def create_encoder(
     arguments = dict(config or {})
     if cls.needs_weights:
         arguments["weights"] = weights
-    with blamed(name):
+    with located_errors(name):
         return cls(**arguments)

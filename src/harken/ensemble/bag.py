@@ -26,9 +26,9 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-class Entry(_Part):
-    """One member: score files (`scores`; `system` and `data_set` where there are several), a `bundle` that is to score
-    recordings, or a `bag` of its own, written here or in another file. Paths are relative to the file.
+class BagMember(_Part):
+    """One member: score files (`scores`; `system` and `data_set` where they hold several), a `bundle` that scores
+    recordings, or a nested `bag`, written in place or in another file. Paths are relative to the file.
     """
 
     name: str = Field(min_length=1)
@@ -40,22 +40,23 @@ class Entry(_Part):
     bag: Bag | str | None = None
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Entry:
+    def _one_kind(self) -> BagMember:
         if sum(kind is not None for kind in (self.scores, self.bundle, self.bag)) > 1:
             raise ValueError("a member is one of scores, bundle and bag")
         return self
 
     @property
     def inner(self) -> Bag | None:
+        """The nested bag; None for another member, or where `bag` is a path."""
         return self.bag if isinstance(self.bag, Bag) else None
 
 
 class Origin(_Part):
     """Where weights came from.
 
-    tuned_on: the clips whose labels chose them, None where no label was seen; clips: digests of their names.
-    official_score: on the clips at hand. held_out: of machines that the weights were not fitted on. uniform: of the
-    plain mean. marks: of official_score.
+    considered: number of members that the search chose from. tuned_on: the clips whose labels chose the weights, None
+    without labels; clips: digests of their names. official_score: on the clips at hand. held_out: of machines that the
+    weights were not fitted on. uniform: of the plain mean. marks: of official_score.
     """
 
     method: str
@@ -78,7 +79,7 @@ class Bag(_Part):
     version: Literal[1] = Field(default=1, alias="schema")
     name: str = Field(min_length=1)
     normalise: Normalise = "train"
-    members: tuple[Entry, ...] = Field(min_length=1)
+    members: tuple[BagMember, ...] = Field(min_length=1)
     weights_from: Origin | None = None
 
     @model_validator(mode="after")
@@ -86,13 +87,13 @@ class Bag(_Part):
         names = [entry.name for entry in self.members]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two members are called {name}")
+                raise ValueError(f"two members are named {name}")
         if not math.fsum(entry.weight for entry in self.members) > 0:
-            raise ValueError("all weights are zero: nothing is left to mix")
+            raise ValueError("all weights are zero")
         return self
 
-    def leaves(self) -> Iterator[Entry]:
-        """Members that are no bags, at any depth, that count."""
+    def leaves(self) -> Iterator[BagMember]:
+        """Members with a weight that are not bags, at any depth."""
         for entry in self.members:
             if entry.weight > 0 and entry.inner is not None:
                 yield from entry.inner.leaves()
@@ -100,37 +101,38 @@ class Bag(_Part):
                 yield entry
 
     def transductive(self) -> bool:
-        """Whether any normalisation in it looks at test clips."""
+        """Whether any normalisation in it uses test clips."""
         return self.normalise.startswith("transductive") or any(
             entry.inner is not None and entry.inner.transductive() for entry in self.members
         )
 
     def as_json(self) -> dict[str, Any]:
-        """What a file says, without what is empty."""
+        """The content of a bag's file, without empty fields."""
         data: dict[str, Any] = _without_empty(self.model_dump(mode="json", by_alias=True, exclude_none=True))
         return data
 
     def as_yaml(self) -> str:
+        """The text of a bag's file."""
         data = self.as_json()
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
 
 
 def load_bag(file: Path, _above: tuple[Path, ...] = ()) -> Bag:
-    """Read a bag and those it names; paths come out absolute. Raises HarkenError, naming what is wrong with it."""
+    """Read a bag and the bags that it names, with absolute paths. Raises HarkenError for a file that is not a bag."""
     file = file.absolute()
     if file in _above or len(_above) > _DEEPEST:
-        raise HarkenError("is a member of itself", file=file, next_step="Take it out of the bags that it names")
+        raise HarkenError("is a member of itself", file=file, next_step="Remove it from the bags that it names")
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise HarkenError(
-            f"cannot be read ({' '.join(str(error).split())})", file=file, next_step="harken ensemble fit makes one"
+            f"cannot be read ({' '.join(str(error).split())})", file=file, next_step="harken ensemble fit writes one"
         ) from error
     return _resolved(_checked(data, file), file, (*_above, file))
 
 
 def save_bag(bag: Bag, file: Path) -> None:
-    """Write a bag; its paths become relative to the file."""
+    """Write a bag; its paths become relative to the file. Raises HarkenError without the folder."""
     check_place(file)
     folder = file.absolute().parent
     moved = _with_paths(bag, lambda path: os.path.relpath(path, folder))
@@ -138,46 +140,48 @@ def save_bag(bag: Bag, file: Path) -> None:
 
 
 def check_place(file: Path) -> None:
-    """Before a long search for what shall be written there. Raises HarkenError where there is no folder for it."""
+    """Raise HarkenError, before a long search, where the folder of its output does not exist."""
     if not file.absolute().parent.is_dir():
-        raise HarkenError("there is no such folder", file=file.parent, next_step="Make it first")
+        raise HarkenError("there is no such folder", file=file.parent, next_step="Create it first")
 
 
 def merged(bags: Sequence[Bag], name: str, *, shares: Sequence[float] | None = None, nest: bool = False) -> Bag:
-    """One bag of several, each with its share (default: the same).
+    """One bag of several, each with its share (default: equal shares).
 
-    nest: each stays a member of its own, mixed and normalised first. Otherwise members are put together, and those
-    that are there several times get the sum of their weights; all bags must normalise alike.
-    Raises HarkenError for shares that do not fit, bags that normalise differently, or other members of one name.
+    nest: each bag becomes a member, mixed and normalised first. Otherwise the members of all bags are joined, and a
+    member of several bags gets the sum of its weights; all bags must have the same normalisation.
+    Raises HarkenError for a wrong number of shares, different normalisations, or different members of one name.
     """
     shares = [1.0] * len(bags) if shares is None else list(shares)
     if len(shares) != len(bags):
-        raise HarkenError(f"{len(shares)} shares for {len(bags)} bags", next_step="Give one share a bag")
+        raise HarkenError(f"{len(shares)} shares for {len(bags)} bags", next_step="Give one share per bag")
     if nest:
         normalise: Normalise = "transductive" if any(bag.transductive() for bag in bags) else "train"
-        parts = [Entry(name=bag.name, weight=share, bag=bag) for bag, share in zip(bags, shares, strict=True)]
-        return _checked({"name": name, "normalise": normalise, "members": [dict(part) for part in parts]}, name)
+        nested = [BagMember(name=bag.name, weight=share, bag=bag) for bag, share in zip(bags, shares, strict=True)]
+        return _checked({"name": name, "normalise": normalise, "members": [dict(member) for member in nested]}, name)
     if len({bag.normalise for bag in bags}) > 1:
         ways = ", ".join(f"{bag.name}: {bag.normalise}" for bag in bags)
-        raise HarkenError(f"bags that normalise differently cannot be put together ({ways})", next_step="Nest them")
-    entries: dict[str, Entry] = {}
+        raise HarkenError(
+            f"bags with different normalisations cannot be merged ({ways})", next_step="Nest them (--nest)"
+        )
+    entries: dict[str, BagMember] = {}
     for bag, share in zip(bags, shares, strict=True):
         total = math.fsum(entry.weight for entry in bag.members)
         for entry in bag.members:
             weight = share * entry.weight / total
-            known = entries.get(entry.name)
-            if known is not None and known.model_copy(update={"weight": 0.0}) != entry.model_copy(
+            same_name = entries.get(entry.name)
+            if same_name is not None and same_name.model_copy(update={"weight": 0.0}) != entry.model_copy(
                 update={"weight": 0.0}
             ):
-                raise HarkenError(f"two different members are called {entry.name}", next_step="Name them apart")
-            weight += known.weight if known is not None else 0.0
+                raise HarkenError(f"two different members are named {entry.name}", next_step="Rename one of them")
+            weight += same_name.weight if same_name is not None else 0.0
             entries[entry.name] = entry.model_copy(update={"weight": weight})
     data = {"name": name, "normalise": bags[0].normalise, "members": [dict(entry) for entry in entries.values()]}
     return _checked(data, name)
 
 
 class Members:
-    """Finds the members of a bag: by name among `given`, or, where nothing was given, at the paths in the bag.
+    """Finds the members of a bag: by name among `given`, or, where that is None, at the paths in the bag.
 
     data_set: of runs, instead of the set that the bag names.
     """
@@ -189,8 +193,8 @@ class Members:
         self.bundles, self.data_set = bundles, data_set
         self._read: dict[tuple[str, str | None], list[Member]] = {}
 
-    def __call__(self, entry: Entry) -> Member:
-        """Raises HarkenError where it is not there."""
+    def __call__(self, entry: BagMember) -> Member:
+        """Raises HarkenError for a member that does not exist."""
         if self.given is not None:
             if entry.name not in self.given:
                 raise HarkenError(
@@ -201,13 +205,13 @@ class Members:
         if entry.bundle is not None:
             if self.bundles is None:
                 raise HarkenError(
-                    "a bundle scores recordings, and none are named", file=entry.bundle,
-                    next_step="Name them with --recordings",
+                    "a bundle scores recordings, and none are given", file=entry.bundle,
+                    next_step="Give them with --recordings",
                 )  # fmt: skip
             return self.bundles.member(Path(entry.bundle))
         if entry.scores is None:
             raise HarkenError(
-                f"the bag does not say where the scores of {entry.name} are", next_step="Name the scores to apply it to"
+                f"the bag does not say where the scores of {entry.name} are", next_step="Give the scores to apply it to"
             )
         key = entry.scores, self.data_set or entry.data_set
         if key not in self._read:
@@ -220,33 +224,35 @@ class Members:
                 return member
         names = ", ".join(str(member.source and member.source.system) for member in inside[:20])
         raise HarkenError(
-            f"the member {entry.name} is the system {entry.system!r} there, which it has not", file=entry.scores,
+            f"holds no system {entry.system!r}, which the member {entry.name} is", file=entry.scores,
             next_step=f"There are: {names}",
         )  # fmt: skip
 
 
-def entry_of(member: Member, weight: float) -> Entry:
-    """How a bag names a member."""
+def entry_of(member: Member, weight: float) -> BagMember:
+    """The entry of a member in a bag."""
     source = member.source
     if source is None:
-        return Entry(name=member.name, weight=weight)
+        return BagMember(name=member.name, weight=weight)
     path = str(source.path.absolute())
     if source.bundle:
-        return Entry(name=member.name, weight=weight, bundle=path)
-    return Entry(name=member.name, weight=weight, scores=path, system=source.system, data_set=source.set)
+        return BagMember(name=member.name, weight=weight, bundle=path)
+    return BagMember(name=member.name, weight=weight, scores=path, system=source.system, data_set=source.set)
 
 
 def _checked(data: Any, file: Path | str) -> Bag:
     if not isinstance(data, dict):
-        raise HarkenError("is no mapping", file=file, next_step="harken ensemble fit makes a bag")
+        raise HarkenError("is not a mapping", file=file, next_step="harken ensemble fit writes a bag")
     try:
         return Bag.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            known = [field.alias or name for part in (Bag, Entry, Origin) for name, field in part.model_fields.items()]
-            step = did_you_mean(str(first["loc"][-1]), known, f"There are: {', '.join(dict.fromkeys(known))}")
+            keys = [
+                field.alias or name for model in (Bag, BagMember, Origin) for name, field in model.model_fields.items()
+            ]
+            step = did_you_mean(str(first["loc"][-1]), keys, f"There are: {', '.join(dict.fromkeys(keys))}")
             raise HarkenError(f"unknown key {where}", file=file, next_step=step) from error
         text = first["msg"].removeprefix("Value error, ")
         text = text[0].lower() + text[1:]
@@ -260,7 +266,7 @@ def _without_empty(value: Any) -> Any:
 
 
 def _resolved(bag: Bag, file: Path, above: tuple[Path, ...]) -> Bag:
-    """Paths absolute, and bags in other files in the place of their names."""
+    """The bag with absolute paths, and with bags of other files in place of their paths."""
     entries = []
     for entry in bag.members:
         changes: dict[str, Any] = {}
@@ -287,8 +293,8 @@ def _with_paths(bag: Bag, change: Any) -> Bag:
 
 
 def leaf_names(bag: Bag) -> Mapping[str, int]:
-    """How often each name of a leaf is there."""
-    found: dict[str, int] = {}
+    """Name of a leaf -> how often it occurs."""
+    counts: dict[str, int] = {}
     for entry in bag.leaves():
-        found[entry.name] = found.get(entry.name, 0) + 1
-    return found
+        counts[entry.name] = counts.get(entry.name, 0) + 1
+    return counts

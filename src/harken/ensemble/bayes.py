@@ -1,4 +1,4 @@
-"""Bayesian optimisation of weights: a Gaussian process guesses the score of weights not tried yet.
+"""Bayesian optimisation of weights: a Gaussian process predicts the score of weights not tried yet.
 
 As THUEE and SJTU-AITHU combined their systems (DCASE 2025, Task 2), with the sampler of Optuna.
 """
@@ -19,27 +19,27 @@ from numpy.typing import NDArray
 from harken.core.errors import HarkenError
 from harken.core.extras import need
 from harken.ensemble.objective import Objective
-from harken.ensemble.search import Settings, greedy_path, singles, uniform
+from harken.ensemble.search import SearchSettings, greedy_path, singles, uniform
 
 Float64 = NDArray[np.float64]
 
-#: Optuna's process takes seconds a trial beyond this
+#: beyond this, a trial of Optuna's Gaussian process takes seconds
 MOST_MEMBERS = 80
 
 
-def bayes(objective: Objective, settings: Settings) -> Float64:
-    """The best weights of `settings.trials` trials.
+def bayes(objective: Objective, settings: SearchSettings) -> Float64:
+    """(M,) the best weights of `settings.trials` trials.
 
-    The first trials are uniform and those of the greedy search, from few members to more. The members that it chose,
-    and then those that help its mix most, have a coordinate each, `settings.coordinates` of them; the others share
-    one. A weight is the square of its coordinate: most of the cube are mixes in which few members count.
-    Each trial depends on those before and on (seed, number) alone, so that a search that was stopped goes on from its
-    journal to the same weights, also with more trials. Raises HarkenError where Optuna is missing, or the journal is of
-    another search.
+    The first trials are the uniform weights and the steps of the greedy search. The `settings.coordinates` members that
+    it chose, or that improve its mix most, have one coordinate per member; the others share one. A weight is the square
+    of its coordinate, so that most of the cube holds mixes of few members.
+    Each trial depends on the earlier ones and on (seed, number) alone: a stopped search continues from its journal to
+    the same weights, also with more trials. Raises HarkenError where Optuna is missing, for too many members, or for a
+    file that is not a journal.
     """
     if objective.members > MOST_MEMBERS:
         raise HarkenError(
-            f"{objective.members} members are too many for a Gaussian process, {MOST_MEMBERS} are the most",
+            f"{objective.members} members are too many for a Gaussian process: at most {MOST_MEMBERS}",
             next_step="Group seeds first (--group auto), or take --method greedy",
         )
     optuna = _optuna()
@@ -48,75 +48,75 @@ def bayes(objective: Objective, settings: Settings) -> Float64:
     floats = {name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in space.names}
     journal = _Journal(settings.journal, objective, settings, space)
     study = optuna.create_study(direction="maximize")
-    best, found = -1.0, starts[0]
+    best_score, best_M = -1.0, starts[0]
     with _quietly():
         for number in range(settings.trials):
-            known = journal.trials[number] if number < len(journal.trials) else None
-            if known is None and number >= len(starts):
-                # A sampler that has lived through all trials could not be made again after a stop.
+            recorded = journal.trials[number] if number < len(journal.trials) else None
+            if recorded is None and number >= len(starts):
+                # A sampler with a state over all trials could not be restored after a stop.
                 study.sampler = optuna.samplers.GPSampler(
                     seed=_seed(settings.seed, number), n_startup_trials=len(starts), deterministic_objective=True
                 )
                 place = study.ask(floats).params
             else:
-                place = known if known is not None else space.place_of(starts[number])
+                place = recorded if recorded is not None else space.place_of(starts[number])
             weights_M = space.weights(place)
             score = float(objective(weights_M[None])[0])
-            if known is None:
+            if recorded is None:
                 journal.add(place)
-            if known is None and number >= len(starts):
+            if recorded is None and number >= len(starts):
                 study.tell(number, score)
             else:
                 study.add_trial(optuna.trial.create_trial(params=place, distributions=floats, value=score))
-            if score > best:
-                best, found = score, weights_M
-    return found
+            if score > best_score:
+                best_score, best_M = score, weights_M
+    return best_M
 
 
-def _starts(objective: Objective, settings: Settings) -> list[Float64]:
+def _starts(objective: Objective, settings: SearchSettings) -> list[Float64]:
     path = greedy_path(objective, settings.steps)
     steps = sorted({1, 2, 3, 5, 8, 10, len(path)} & set(range(1, len(path) + 1)))
     return [uniform(objective.members), *(path[step - 1] for step in steps)]
 
 
 class _Space:
-    """Coordinates: `own` members have one each, the rest share one."""
+    """Coordinates of a search: one per member of `single`, and one for all members of `shared`."""
 
     def __init__(self, objective: Objective, sparse_M: Float64, coordinates: int) -> None:
         order = np.lexsort((-singles(objective), -objective.score(_blends(objective, sparse_M)), -sparse_M))
         self.members = objective.members
-        self.own = sorted(int(row) for row in order[: max(1, coordinates)])
-        self.rest = sorted(set(range(objective.members)) - set(self.own))
-        self.names = [f"member {row}" for row in self.own] + (["the rest"] if self.rest else [])
+        self.single = sorted(int(row) for row in order[: max(1, coordinates)])
+        self.shared = sorted(set(range(objective.members)) - set(self.single))
+        self.names = [f"member {row}" for row in self.single] + (["the rest"] if self.shared else [])
 
     def weights(self, place: dict[str, float]) -> Float64:
         weights_M = np.zeros(self.members)
-        weights_M[self.own] = [place[f"member {row}"] ** 2 for row in self.own]
-        if self.rest:
-            weights_M[self.rest] = place["the rest"] ** 2
+        weights_M[self.single] = [place[f"member {row}"] ** 2 for row in self.single]
+        if self.shared:
+            weights_M[self.shared] = place["the rest"] ** 2
         total = float(weights_M.sum())
         return weights_M / total if total > 1e-12 else uniform(self.members)
 
     def place_of(self, weights_M: Float64) -> dict[str, float]:
         root_M = np.sqrt(weights_M / weights_M.max())
-        place = {f"member {row}": float(root_M[row]) for row in self.own}
-        return {**place, "the rest": float(root_M[self.rest].mean())} if self.rest else place
+        place = {f"member {row}": float(root_M[row]) for row in self.single}
+        return {**place, "the rest": float(root_M[self.shared].mean())} if self.shared else place
 
 
 def _blends(objective: Objective, sparse_M: Float64) -> Float64:
-    """Numbers of the mix with a tenth of each member added."""
+    """(M, Q, numbers) of the mix with a tenth of each member added."""
     return objective.numbers(0.9 * sparse_M + 0.1 * np.eye(objective.members))
 
 
 class _Journal:
-    """Trials of searches, one JSON line each; another search in the same file has another key."""
+    """Trials of searches, one JSON line per trial; each search in the file has its key."""
 
-    def __init__(self, file: Path | None, objective: Objective, settings: Settings, space: _Space) -> None:
+    def __init__(self, file: Path | None, objective: Objective, settings: SearchSettings, space: _Space) -> None:
         self.file = file
         self.trials: list[dict[str, float]] = []
         digest = hashlib.sha256(objective.boards.scores_MQN.tobytes() + objective.boards.anomaly_QN.tobytes())
-        about = [sorted(objective.counts.items()), settings.seed, settings.steps, space.names, objective.boards.rule]
-        digest.update(json.dumps(about).encode())
+        identity = [sorted(objective.counts.items()), settings.seed, settings.steps, space.names, objective.boards.rule]
+        digest.update(json.dumps(identity).encode())
         self.key = digest.hexdigest()[:16]
         if file is None or not file.exists():
             return
@@ -127,7 +127,7 @@ class _Journal:
                 trial = {str(name): float(value) for name, value in row["place"].items()}
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise HarkenError(
-                    "is no journal of a search", file=file, next_step="Name another file, or remove it"
+                    "is not a journal of a search", file=file, next_step="Name another file, or remove it"
                 ) from None
             if same and row["trial"] == len(self.trials):
                 self.trials.append(trial)
@@ -148,18 +148,18 @@ class _Journal:
 
 
 def _lines(file: Path) -> list[str]:
-    """Whole lines; a last one without its end was being written when the search was stopped, and is cut off."""
+    """The complete lines; an incomplete last one, of a search that was stopped, is removed from the file."""
     try:
         text = file.read_bytes().decode()
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
+        complete = text[: text.rfind("\n") + 1]
+        if complete != text:
             with file.open("r+b") as handle:
-                handle.truncate(len(whole.encode()))
+                handle.truncate(len(complete.encode()))
     except (OSError, UnicodeDecodeError) as error:
         raise HarkenError(
             f"cannot be read ({error})", file=file, next_step="Name another file, or remove it"
         ) from error
-    return whole.splitlines()
+    return complete.splitlines()
 
 
 def _seed(seed: int, number: int) -> int:
@@ -168,14 +168,14 @@ def _seed(seed: int, number: int) -> int:
 
 def _optuna() -> Any:
     optuna = need("optuna", "Bayesian searches")
-    need("torch", "Bayesian searches")  # the Gaussian process is made of it
+    need("torch", "Bayesian searches")  # of the Gaussian process
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """One thread, since the processes are small: threads cost more than they give; and without Optuna's warnings."""
+    """One thread, which is fastest for small Gaussian processes, and none of Optuna's warnings."""
     import warnings
 
     from harken.core.threads import torch_threads

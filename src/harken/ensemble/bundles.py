@@ -1,4 +1,4 @@
-"""Fitted detectors as members: their scores of recordings, and the held-out scores of what they learned from."""
+"""Fitted detectors as members: their scores of recordings, and the held-out scores of their training clips."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harken.data.clips import clips_from_files
 from harken.ensemble.member import Member, Source
 from harken.evaluation.scores import ScoreRow, Scores
 
-#: machine and section of recordings whose names tell none
+#: machine and section of recordings without them in their names
 MACHINE, SECTION = "recordings", "00"
 
 
 class Scorer(Protocol):
-    """What a member needs of a fitted detector: `harken.load` gives one."""
+    """What a member needs of a fitted detector, as `harken.load` returns it."""
 
     @property
     def training(self) -> Any:
@@ -30,13 +30,13 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class Bundles:
-    """Recordings of one machine, and how a bundle is opened (`harken.load`)."""
+    """Recordings of one machine, and the function that opens a bundle (`harken.load`)."""
 
     recordings: Sequence[Path]
     open: Callable[[Path], Scorer]
 
     def member(self, path: Path) -> Member:
-        """A bundle as a member. Raises HarkenError for a recording that cannot be scored, or two of one name."""
+        """A bundle as a member. Raises HarkenError for a recording that cannot be scored, or two of the same name."""
         detector = self.open(path)
         rows = []
         for clip, verdict in zip(clips_from_files(self.recordings), detector.score_many(self.recordings), strict=True):

@@ -8,36 +8,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.core.errors import HarkenError
-from harken.core.plugins import blamed, load_class
+from harken.core.plugins import load_class, located_errors
 from harken.ensemble.objective import Objective
-from harken.ensemble.search import Settings
+from harken.ensemble.search import SearchSettings
 
 Float64 = NDArray[np.float64]
 
 
 class Search(ABC):
-    """A way to find weights by labels. Its constructor takes no arguments."""
+    """A search for weights that uses labels. Its constructor takes no arguments."""
 
     @abstractmethod
-    def weights(self, objective: Objective, settings: Settings) -> Float64:
-        """(M,) weights of the members, none below zero and not all zero; their sum counts for nothing.
+    def weights(self, objective: Objective, settings: SearchSettings) -> Float64:
+        """(M,) weights of the members, none below zero and not all zero; they are scaled to sum to one.
 
-        objective: (B, M) weightings -> (B,) official scores, higher = better; `objective.members` is M. settings: what
-        the recipe or the command line says, of which a search takes what it needs.
+        objective: (B, M) weightings -> (B,) official scores, higher = better; `objective.members` is M. settings: of
+        the recipe or the command line, of which a search uses what it needs.
         """
 
 
-def custom_weights(name: str, objective: Objective, settings: Settings) -> Float64:
-    """(M,) weights that sum to one, of the search `file.py:Class`. HarkenError for a search that gives no weights."""
-    found = load_class(name, Search)  # type: ignore[type-abstract]
-    with blamed(name):
-        weights_M = np.asarray(found().weights(objective, settings), dtype=np.float64)
+def custom_weights(name: str, objective: Objective, settings: SearchSettings) -> Float64:
+    """(M,) weights that sum to one, of the search `file.py:Class`. HarkenError for a search that returns no weights."""
+    search = load_class(name, Search)  # type: ignore[type-abstract]
+    with located_errors(name):
+        weights_M = np.asarray(search().weights(objective, settings), dtype=np.float64)
     if weights_M.shape != (objective.members,) or not np.isfinite(weights_M).all() or (weights_M < 0).any():
         raise HarkenError(
-            f"gives no weights of {objective.members} members: finite numbers, none below zero",
+            f"does not return {objective.members} finite weights, none below zero",
             file=name,
-            next_step="Correct it: check_search tells more",
+            next_step="Correct it: check_search says more",
         )
     if not weights_M.sum() > 0:
-        raise HarkenError("gives weights that are all zero", file=name, next_step="Correct it")
+        raise HarkenError("returns weights that are all zero", file=name, next_step="Correct it")
     return weights_M / weights_M.sum()

@@ -1,4 +1,4 @@
-"""Weights and the proof of whether they help: best single, uniform and fitted, here and where they were not fitted."""
+"""Weights and the evidence of whether they help: best single, uniform and fitted, in sample and held out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harken.ensemble.mix import check_same_clips, clip_digests, mix
 from harken.ensemble.problem import (
     LABEL_FREE,
     METHODS,
-    Fitted,
+    FittedWeights,
     Gate,
     Method,
     Problem,
@@ -31,17 +31,17 @@ from harken.ensemble.problem import (
     without_labels,
 )
 from harken.ensemble.report import Report, report
-from harken.ensemble.search import Settings
+from harken.ensemble.search import SearchSettings
 from harken.evaluation.evaluate import Result, evaluate_system
 from harken.evaluation.scores import TRANSDUCTIVE, TUNED, Scores
 
-#: methods whose search is too long to be repeated dozens of times unasked
+#: methods whose search is too long to be repeated dozens of times unless requested
 _SLOW = frozenset({"bayes"})
 
 
 @dataclass(frozen=True)
 class Number:
-    """An official score, and what must be said wherever it stands."""
+    """An official score, and the marks that are shown wherever it is."""
 
     value: float
     marks: tuple[str, ...] = ()
@@ -49,11 +49,11 @@ class Number:
 
 @dataclass(frozen=True)
 class Row:
-    """One way to weigh. here: on these clips; held_out: each machine by weights fitted on the others; transfer: on
-    another set, by the weights fitted here. None: not to be had, or too slow to be found unasked."""
+    """One way to weigh. in_sample: on the clips of the fit; held_out: each machine by weights fitted on the others;
+    transfer: on another set, by the same weights. None: not available, or too slow unless requested."""
 
     name: str
-    here: Number
+    in_sample: Number
     held_out: Number | None
     transfer: Number | None
     detail: str = ""
@@ -61,10 +61,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Proof:
-    """What a fit found.
+    """The result of a fit.
 
-    bag: what is kept, the `fitted` weights or the `uniform` ones, and why. gate: None where no label entered, or no
-    machine can be left out. report: of the members, with the fitted weights.
+    bag: with the weights that are kept, the `fitted` or the `uniform` ones. gate: None where the method uses no labels,
+    or no machine can be left out. report: of the members, with the fitted weights.
     """
 
     bag: Bag
@@ -81,6 +81,7 @@ class Proof:
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
+        """As `harken ensemble fit --json` prints it."""
         names = [member.name for member in self.report.members]
         return {
             "members": self.members,
@@ -97,7 +98,7 @@ class Proof:
                 "members": [asdict(member) for member in self.report.members],
                 "correlation": {"names": names, "ranks": self.report.correlation_GG.tolist()},
                 "bootstrap_draws": self.report.draws,
-                "marks": sorted({TUNED, *(mark for row in self.rows for mark in row.here.marks)}),
+                "marks": sorted({TUNED, *(mark for row in self.rows for mark in row.in_sample.marks)}),
             },
             "notes": list(self.notes),
             "bag": self.bag.as_json(),
@@ -117,21 +118,22 @@ def fit(
     best: int | None = None,
     keep_fitted: bool = False,
     transfer: tuple[Sequence[Member], Truth | None] | None = None,
-    settings: Settings = Settings(),
+    settings: SearchSettings = SearchSettings(),
     draws: int | None = None,
     name: str = "ensemble",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Proof:
     """Fit weights to labelled members, and measure them where they were not fitted.
 
-    method: how weights are found; compare: others for the table. normalise: None for training clips where all members
-    have them, else the test clips. year: whose rule; told from the files when None. groups, best: see `Problem`.
-    keep_fitted: also where they do not beat the plain mean. transfer: the same members on another set, and its labels.
-    draws: bootstrap samples of machines for the report; None for 20, or none where the search is slow.
-    Raises HarkenError for members that cannot be evaluated, mixed or told apart.
+    method: of the search; compare: further methods for the table. normalise: None for training clips where all members
+    have held-out scores, else test clips. year: of the official rule; recognised from the clips when None. groups,
+    best: see `Problem`. keep_fitted: keep fitted weights even where they do not beat the plain mean. transfer: the same
+    members on another set, and its labels. draws: bootstrap samples of machines for the report; None: 20, or none where
+    the search is slow.
+    Raises HarkenError for members that cannot be evaluated, mixed or distinguished.
     """
-    for one in (method, *compare):
-        check_method(one)
+    for each in (method, *compare):
+        check_method(each)
     notes = []
     if normalise is None:
         normalise, missing = choose_normalisation(members)
@@ -141,8 +143,8 @@ def fit(
             members, truth, normalise, year=year, machines=machines, groups=groups, best=best, settings=settings
         )
         table = _Table(problem, transfer)
-        ways = [one for one in METHODS if one in compare and one not in ("single", "uniform", method)]
-        ways += [one for one in compare if one not in METHODS and one != method]
+        ways = [way for way in METHODS if way in compare and way not in ("single", "uniform", method)]
+        ways += [way for way in compare if way not in METHODS and way != method]
         ways = ["single", "uniform", *ways, *([method] if method not in ("single", "uniform") else [])]
         rows = []
         for number, way in enumerate(ways):
@@ -163,7 +165,7 @@ def fit(
         fitted = problem.fit(method if kept == "fitted" else "uniform", everywhere)
         bag = problem.bag(fitted, name)
         progress(len(ways) + 1, len(ways) + 2)
-        found = report(
+        member_report = report(
             problem,
             method,
             problem.fit(method, everywhere),
@@ -181,10 +183,10 @@ def fit(
         tuned_on=f"the labels of {clips} clips, {len(problem.labels)} sections" if tuned else None,
         machines=problem.machines if tuned else (),
         clips=_digests(members, problem.machines) if tuned else (),
-        official_score=row.here.value,
+        official_score=row.in_sample.value,
         held_out=row.held_out.value if row.held_out is not None else None,
-        uniform=rows[1].here.value,
-        marks=row.here.marks,
+        uniform=rows[1].in_sample.value,
+        marks=row.in_sample.marks,
         decision=why,
     )
     return Proof(
@@ -193,7 +195,7 @@ def fit(
         kept=kept,
         why=why,
         gate=gate,
-        report=found,
+        report=member_report,
         members=len(problem.members),
         machines=problem.machines,
         sections=len(problem.labels),
@@ -204,13 +206,13 @@ def fit(
 
 
 def _digests(members: Sequence[Member], machines: Sequence[str]) -> tuple[str, ...]:
-    """As the first member names the clips."""
+    """Digests of the clips of each machine, as the first member names them."""
     digests = clip_digests(min(members, key=lambda member: member.name).scores)
     return tuple(digests[machine] for machine in machines)
 
 
 def are_labelled(members: Sequence[Member], truth: Truth | None) -> bool:
-    """Whether there is a truth, or the names of the clips tell whether they are normal."""
+    """Whether there is a truth, or the names of the clips contain their labels."""
     first = members[0].scores.test.names[:1]
     return truth is not None or any(label_of_name(parse_name(name)) is not None for name in first)
 
@@ -223,12 +225,12 @@ def fit_without_labels(
     groups: str | None = None,
     name: str = "ensemble",
 ) -> tuple[Bag, tuple[str, ...]]:
-    """A bag whose weights no label entered, and notes. Raises HarkenError for a method that needs labels."""
+    """A bag whose weights are found without labels, and notes. Raises HarkenError for a method that needs labels."""
     check_method(method)
     if method not in LABEL_FREE:
         raise HarkenError(
-            f"{method} needs labels, and the names of these clips do not tell them",
-            next_step=f"Name the ground truth (--truth), or choose {', '.join(sorted(LABEL_FREE))}",
+            f"{method} needs labels, and the names of these clips do not contain them",
+            next_step=f"Give the ground truth (--truth), or choose {', '.join(sorted(LABEL_FREE))}",
         )
     in_order = sorted(members, key=lambda member: member.name)
     check_same_clips([member.scores for member in in_order])
@@ -238,13 +240,15 @@ def fit_without_labels(
         notes += [missing] if missing else []
     of = grouped([member.name for member in in_order], groups)
     with one_thread():
-        parts = mixed_groups(in_order, of, normalise)
-        correlation_GG, looked = compared(parts, parts[0].sections())
+        group_scores = mixed_groups(in_order, of, normalise)
+        correlation_GG, looked = compared(group_scores, group_scores[0].sections())
         if looked and method != "uniform":
             notes.append("members were compared on the test clips: the weights are transductive")
         bag = as_bag(in_order, of, without_labels(method, correlation_GG), normalise, name)
         mix(bag, Members(in_order))
-    origin = Origin(method=method, considered=len(in_order), settings=_settings_of(method, Settings(), groups, None))
+    origin = Origin(
+        method=method, considered=len(in_order), settings=_settings_of(method, SearchSettings(), groups, None)
+    )
     return bag.model_copy(update={"weights_from": origin}), tuple(notes)
 
 
@@ -256,34 +260,35 @@ class _Table:
         self.transfer: tuple[list[Member], Truth | None] | None = None
         if transfer is not None:
             names = {member.name for member in problem.members}
-            there = [member for member in transfer[0] if member.name in names]
-            missing = names - {member.name for member in there}
+            present = [member for member in transfer[0] if member.name in names]
+            missing = names - {member.name for member in present}
             if missing:
                 more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
                 raise HarkenError(
-                    f"the other set has no member {min(missing)}{more}",
-                    next_step="Name its folders as here, or leave the member out",
+                    f"the set of the transfer has no member {min(missing)}{more}",
+                    next_step="Rename its folders as those of the fit, or leave the member out",
                 )
-            self.transfer = labelled(there, transfer[1], problem.year, None)[0], transfer[1]
+            self.transfer = labelled(present, transfer[1], problem.year, None)[0], transfer[1]
         self.same = self.transfer is not None and _share_clips(problem.members[0].scores, self.transfer[0][0].scores)
 
     def row(self, method: Method) -> Row:
+        """The numbers of one method."""
         problem = self.problem
         fitted = problem.fit(method, problem.everywhere)
         held_out = None
         if len(problem.machines) > 1 and not problem.tuned_members:
             held_out = self._held_out(lambda counts: problem.fit(method, counts))
         marks = self._marks(method)
-        here = self._here(fitted, method, marks)
+        in_sample = self._in_sample(fitted, method, marks)
         if method == "uniform":
-            apart = None if problem.tuned_members else here
+            held_out_number = None if problem.tuned_members else in_sample
         else:
-            apart = None if held_out is None else Number(held_out, marks)
+            held_out_number = None if held_out is None else Number(held_out, marks)
         single = fitted.groups[int(np.argmax(fitted.weights_G))][0] if method == "single" else ""
-        return Row(method, here, apart, self._elsewhere(fitted, method, marks), single)
+        return Row(method, in_sample, held_out_number, self._elsewhere(fitted, method, marks), single)
 
     def kept_row(self, method: Method, kept: str, anyway: bool) -> Row:
-        """The method and the decision together: the plain mean wherever the method did not prove itself."""
+        """The method and the decision together: the plain mean wherever the method does not beat it."""
         problem = self.problem
         used: Method = method if kept == "fitted" else "uniform"
         fitted = problem.fit(used, problem.everywhere)
@@ -294,29 +299,29 @@ class _Table:
                 held_out = Number(self._held_out(lambda counts: problem.fit(method, counts)), marks)
             elif method not in _SLOW:
                 held_out = Number(self._held_out(lambda counts: problem.gated(method, counts)), marks)
-        return Row("kept", self._here(fitted, used, marks), held_out, self._elsewhere(fitted, used, marks), used)
+        return Row("kept", self._in_sample(fitted, used, marks), held_out, self._elsewhere(fitted, used, marks), used)
 
-    def _here(self, fitted: Fitted, method: Method, marks: tuple[str, ...]) -> Number:
-        """As `harken evaluate` finds it from the written scores, to the last digit."""
+    def _in_sample(self, fitted: FittedWeights, method: Method, marks: tuple[str, ...]) -> Number:
+        """As `harken evaluate` computes it from the written scores, to the last digit."""
         problem = self.problem
         mixed = mix(problem.bag(fitted, "ensemble"), Members(problem.members))
         result = evaluate_system(mixed, problem.truth, year=problem.year, machines=problem.machines)
         return _number(result, (*((TUNED,) if method not in LABEL_FREE else ()), *marks), fitted, problem.members)
 
-    def _held_out(self, fit: Callable[..., Fitted]) -> float:
+    def _held_out(self, fit: Callable[..., FittedWeights]) -> float:
         everywhere = self.problem.everywhere
         return self.problem.score(self.problem.held_out(fit, everywhere), everywhere)
 
     def _marks(self, method: Method) -> tuple[str, ...]:
         if method == "single":
-            # One member's numbers do not depend on how it is normalised.
+            # A single member's numbers do not depend on its normalisation.
             return ()
         looked = self.problem.normalise.startswith("transductive")
         if method in ("agreement", "variance"):
             looked |= self.problem.compares_test_clips
         return (TRANSDUCTIVE,) if looked else ()
 
-    def _elsewhere(self, fitted: Fitted, method: Method, marks: tuple[str, ...]) -> Number | None:
+    def _elsewhere(self, fitted: FittedWeights, method: Method, marks: tuple[str, ...]) -> Number | None:
         if self.transfer is None:
             return None
         mixed = mix(self.problem.bag(fitted, "ensemble"), Members(self.transfer[0]))
@@ -325,31 +330,31 @@ class _Table:
         return _number(result, (*tuned, *marks), fitted, self.transfer[0])
 
 
-def _number(result: Result, marks: tuple[str, ...], fitted: Fitted, members: Sequence[Member]) -> Number:
-    """With the marks of the way to weigh, and those of the members that count."""
+def _number(result: Result, marks: tuple[str, ...], fitted: FittedWeights, members: Sequence[Member]) -> Number:
+    """With the marks of the method, and those of the members that have a weight."""
     of_members = result.marks
     if [len(inside) for (_, inside), weight in zip(fitted.groups, fitted.weights_G, strict=True) if weight > 0] == [1]:
-        # How one member is normalised changes no number.
+        # The normalisation of a single member changes no number.
         (name,) = (name for (name, _), weight in zip(fitted.groups, fitted.weights_G, strict=True) if weight > 0)
         of_members = next(member.scores.marks for member in members if member.name == name)
     return Number(result.official_score, tuple(dict.fromkeys((*marks, *of_members))))
 
 
-def _share_clips(one: Scores, other: Scores) -> bool:
-    """Whether two sets have clips in common: the same name and, evaluation sets being numbered alike, score."""
-    for key in set(one.sections()) & set(other.sections()):
-        mine, theirs = one.by_name(key), other.by_name(key)
-        if any(mine[clip] == theirs[clip] for clip in mine.keys() & theirs.keys()):
+def _share_clips(scores: Scores, other_scores: Scores) -> bool:
+    """Whether two sets share clips: of the same name and score (evaluation sets share numbers, not clips)."""
+    for key in set(scores.sections()) & set(other_scores.sections()):
+        score_of, other_score_of = scores.by_name(key), other_scores.by_name(key)
+        if any(score_of[clip] == other_score_of[clip] for clip in score_of.keys() & other_score_of.keys()):
             return True
     return False
 
 
 def _why(method: Method, gate: Gate | None, keep_fitted: bool, looked: bool, tuned: Sequence[str]) -> str:
     if method in LABEL_FREE:
-        saw = f", but labels of these clips had a part in {', '.join(tuned)}" if tuned else ""
-        return f"no label entered the weights{saw}"
+        saw = f", but {', '.join(tuned)} used labels of these clips" if tuned else ""
+        return f"the weights use no labels{saw}"
     if gate is None:
-        text = f"there is one machine: nothing tells whether {method} weights hold on another"
+        text = f"with one machine it is unknown whether {method} weights help on another"
     else:
         numbers = (
             f"{gate.fitted:.4f} against {gate.uniform:.4f}, gain {gate.gain:+.4f}, standard error {gate.error:.4f}"
@@ -359,27 +364,29 @@ def _why(method: Method, gate: Gate | None, keep_fitted: bool, looked: bool, tun
         if gate.passed:
             return f"{method} beats the plain mean on machines that it was not fitted on ({numbers}): it is kept"
         if gate.gain > 0:
-            text = f"the gain of {method} on machines that it was not fitted on is within two errors ({numbers})"
+            text = (
+                f"the gain of {method} on machines that it was not fitted on is within two standard errors ({numbers})"
+            )
         else:
             text = f"{method} does not beat the plain mean on machines that it was not fitted on ({numbers})"
-    return text + (": it is kept because that was asked for" if keep_fitted else ": the plain mean is kept")
+    return text + (": it is kept as requested" if keep_fitted else ": the plain mean is kept")
 
 
-def _settings_of(method: Method, settings: Settings, groups: str | None, best: int | None) -> dict[str, Any]:
+def _settings_of(method: Method, settings: SearchSettings, groups: str | None, best: int | None) -> dict[str, Any]:
     """What the weights depend on besides the scores."""
-    found: dict[str, Any] = {}
+    chosen_settings: dict[str, Any] = {}
     if method in ("greedy", "bayes"):
-        found["steps"] = settings.steps
+        chosen_settings["steps"] = settings.steps
     if method == "bayes":
-        found |= {"trials": settings.trials, "coordinates": settings.coordinates, "seed": settings.seed}
+        chosen_settings |= {"trials": settings.trials, "coordinates": settings.coordinates, "seed": settings.seed}
     if method == "grid":
-        found["step"] = settings.step
+        chosen_settings["step"] = settings.step
     if method == "top":
-        found["best"] = settings.best
+        chosen_settings["best"] = settings.best
     if settings.shrink and method not in (*LABEL_FREE, "single"):
-        found["shrink"] = settings.shrink if settings.shrink > 0 else "auto"
+        chosen_settings["shrink"] = settings.shrink if settings.shrink > 0 else "auto"
     if groups is not None:
-        found["group"] = groups
+        chosen_settings["group"] = groups
         if best is not None and method not in LABEL_FREE:
-            found["best_of_group"] = best
-    return found
+            chosen_settings["best_of_group"] = best
+    return chosen_settings

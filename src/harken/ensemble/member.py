@@ -1,4 +1,4 @@
-"""One scorer of an ensemble: its table of scores, and where it was read from."""
+"""A member of an ensemble: its table of scores, and where it was read from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harken.evaluation.scores import Scores
 
 @dataclass(frozen=True)
 class Source:
-    """Where a member was read from: a path, the system in it and the set, where there are several."""
+    """Where a member was read from: a path, and the system and set in it where it holds several."""
 
     path: Path
     system: str | None = None
@@ -20,13 +20,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Member:
-    """One scorer; its scores are called by the name that bags use."""
+    """A member of an ensemble; its scores carry the name that bags use."""
 
     scores: Scores
     source: Source | None = None
 
     @property
     def name(self) -> str:
+        """Of its scores."""
         return self.scores.system
 
     def renamed(self, name: str) -> Member:

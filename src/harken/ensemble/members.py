@@ -23,31 +23,33 @@ if TYPE_CHECKING:
 def read_members(
     paths: Sequence[Path], *, data_set: str | None = None, bundles: Bundles | None = None
 ) -> tuple[list[Member], Truth | None]:
-    """Every system below `paths`, in the order of names, and the labels of a table that holds them.
+    """Every system below `paths`, in the order of names, and the truth of a table that holds labels.
 
     paths: folders of `anomaly_score_*.csv`, folders or zips of such folders, tables, runs, bundles. Scores of training
     clips are read from `train_score_<machine>_section_<nn>.csv` beside the score files, or from `scores.parquet` of a
     run.
-    data_set: which set of a run. bundles: what opens bundles, and the recordings that they score.
-    Members of one name are told apart by the folder above.
-    Raises HarkenError where a system cannot be read: an ensemble without it would be another one.
+    data_set: of runs with several sets. bundles: opens bundles, and has the recordings that they score.
+    Members of the same name are distinguished by their parent folders.
+    Raises HarkenError for a system that cannot be read: without it the ensemble would be another one.
     """
-    found: list[Member] = []
+    members_found: list[Member] = []
     truths: list[Truth] = []
     for path in paths:
         members, truth = _read(path, data_set, bundles)
-        found += members
+        members_found += members
         truths += [truth] if truth is not None else []
-    found = _told_apart(_told_apart(found, lambda path: path.parent.name), lambda path: path.parent.as_posix())
-    for name, count in Counter(member.name for member in found).items():
+    members_found = _distinct_names(
+        _distinct_names(members_found, lambda path: path.parent.name), lambda path: path.parent.as_posix()
+    )
+    for name, count in Counter(member.name for member in members_found).items():
         if count > 1:
-            raise HarkenError(f"the member {name} is given {count} times", next_step="Name each path once")
-    if not found:
-        raise HarkenError("no scores are named", next_step="Name folders of anomaly_score_*.csv, runs or tables")
-    return sorted(found, key=lambda member: member.name), truths[0] if truths else None
+            raise HarkenError(f"the member {name} is given {count} times", next_step="Give each path once")
+    if not members_found:
+        raise HarkenError("no scores are given", next_step="Give folders of anomaly_score_*.csv, runs or tables")
+    return sorted(members_found, key=lambda member: member.name), truths[0] if truths else None
 
 
-def _told_apart(members: Sequence[Member], prefix: Callable[[Path], str]) -> list[Member]:
+def _distinct_names(members: Sequence[Member], prefix: Callable[[Path], str]) -> list[Member]:
     counts = Counter(member.name for member in members)
     return [
         member.renamed(f"{prefix(member.source.path.absolute())}/{member.name}")
@@ -60,12 +62,12 @@ def _told_apart(members: Sequence[Member], prefix: Callable[[Path], str]) -> lis
 def chosen(members: Sequence[Member], only: Collection[str] = (), without: Collection[str] = ()) -> list[Member]:
     """Members whose names match one of the patterns `only` (all when empty) and none of `without` (`*` and `?`).
 
-    Raises HarkenError for a pattern that matches none, or when nobody is left.
+    Raises HarkenError for a pattern that matches no member, or when no member is left.
     """
     names = [member.name for member in members]
     for pattern in (*only, *without):
         if not any(_matches(name, pattern) for name in names):
-            raise HarkenError(f"no member is called {pattern!r}", next_step=f"There are: {', '.join(names[:20])}")
+            raise HarkenError(f"no member is named {pattern!r}", next_step=f"There are: {', '.join(names[:20])}")
     left = [
         member
         for member in members
@@ -86,7 +88,7 @@ def _read(path: Path, data_set: str | None, bundles: Bundles | None) -> tuple[li
         with tempfile.TemporaryDirectory() as temporary:
             unpack(path, Path(temporary) / path.stem)
             inside = _read_folders(Path(temporary) / path.stem)
-        return [replace(one, source=Source(path, one.name)) for one in inside], None
+        return [replace(member, source=Source(path, member.name)) for member in inside], None
     if path.is_file():
         systems, truth = read_score_table(path)
         return [Member(system, Source(path, system.system)) for system in systems], truth
@@ -95,8 +97,8 @@ def _read(path: Path, data_set: str | None, bundles: Bundles | None) -> tuple[li
     if (path / "manifest.json").is_file():
         if bundles is None:
             raise HarkenError(
-                "is a model, which scores recordings, and none are named", file=path,
-                next_step="Name them with --recordings",
+                "is a model, which scores recordings, and none are given", file=path,
+                next_step="Give them with --recordings",
             )  # fmt: skip
         return [bundles.member(path)], None
     if (path / "results.json").is_file():
@@ -107,16 +109,16 @@ def _read(path: Path, data_set: str | None, bundles: Bundles | None) -> tuple[li
 
 
 def _read_folders(path: Path) -> list[Member]:
-    """A member for each system of the folder, or of the folders below it."""
-    here = any(path.glob("anomaly_score_*.csv"))
-    folders = [path] if here else sorted({file.parent for file in path.rglob("anomaly_score_*.csv")})
+    """One member per system of the folder, or of the folders below it."""
+    is_system = any(path.glob("anomaly_score_*.csv"))
+    folders = [path] if is_system else sorted({file.parent for file in path.rglob("anomaly_score_*.csv")})
     if not folders:
         raise HarkenError(
-            "no anomaly_score_*.csv here or in folders below", file=path, next_step="Name the folder that holds them"
+            "no anomaly_score_*.csv in it or in folders below", file=path, next_step="Give the folder that holds them"
         )
     members = []
     for folder in folders:
-        name = path.absolute().name if here else folder.relative_to(path).as_posix()
+        name = path.absolute().name if is_system else folder.relative_to(path).as_posix()
         for scores in read_system_folder(folder, name):
             members.append(Member(scores, Source(path, scores.system)))
     if len(members) == 1:

@@ -1,4 +1,4 @@
-"""Members and weights to the scores of the ensemble."""
+"""The scores of an ensemble, from members and weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from harken.core.errors import HarkenError
 from harken.data.truth import Section
 from harken.detection.normalise import Normalise, normalised
-from harken.ensemble.bag import Bag, Entry
+from harken.ensemble.bag import Bag, BagMember
 from harken.ensemble.member import Member
 from harken.evaluation.scores import (
     PUBLISHED,
@@ -27,25 +27,25 @@ from harken.evaluation.scores import (
 
 Float64 = NDArray[np.float64]
 
-#: training clips that all members have scored, to mix their scores
+#: fewest training clips scored by all members whose held-out scores are mixed
 _FEWEST = 3
 
 
-def mix(bag: Bag, find: Callable[[Entry], Member]) -> Scores:
+def mix(bag: Bag, find: Callable[[BagMember], Member]) -> Scores:
     """The scores of a bag; bags within are mixed first, then normalised like any other member.
 
-    The same members and weights give the same bits, in whatever order they are listed. Held-out scores are mixed too,
-    of the training clips of which all members have one. The marks are those of its members and of its weights.
-    Raises HarkenError for members that differ in their clips or cannot be normalised.
+    The same members and weights give the same bits, in any order. Held-out scores of training clips that all members
+    have are mixed too. The marks are those of the members and of the weights.
+    Raises HarkenError for members that score different clips or cannot be normalised.
     """
-    parts: list[tuple[str, Scores, float]] = []
+    weighed: list[tuple[str, Scores, float]] = []
     for entry in sorted((entry for entry in bag.members if entry.weight > 0), key=lambda entry: entry.name):
         scores = mix(entry.inner, find) if entry.inner is not None else find(entry).scores
-        parts.append((entry.name, replace(scores, system=entry.name), entry.weight))
-    members = [scores for _, scores, _ in parts]
+        weighed.append((entry.name, replace(scores, system=entry.name), entry.weight))
+    members = [scores for _, scores, _ in weighed]
     check_same_clips(members)
-    total = math.fsum(weight for *_, weight in parts)
-    shares = [weight / total for *_, weight in parts]
+    total = math.fsum(weight for *_, weight in weighed)
+    shares = [weight / total for *_, weight in weighed]
     rows: list[ScoreRow] = []
     held_out: dict[str, ScoreRow] = {}
     for key in members[0].sections():
@@ -58,7 +58,7 @@ def mix(bag: Bag, find: Callable[[Entry], Member]) -> Scores:
     wide = all(member.fitted_on == "machine" for member in members)
     made = [
         bag.normalise,
-        [[name, share, scores.digest] for (name, scores, _), share in zip(parts, shares, strict=True)],
+        [[name, share, scores.digest] for (name, scores, _), share in zip(weighed, shares, strict=True)],
     ]
     return Scores.of_rows(
         [*rows, *held_out.values()],
@@ -89,7 +89,7 @@ def _marks_of_weights(bag: Bag, scores: Scores) -> dict[str, str]:
 
 
 def clip_digests(scores: Scores) -> dict[str, str]:
-    """Machine -> digest of the names of its test clips: whether weights meet again what they were found on."""
+    """Machine -> digest of the names of its test clips: to recognise the clips that weights were fitted on."""
     names: dict[str, list[list[str]]] = {}
     for machine, section in scores.sections():
         names.setdefault(machine, []).append([section, *scores.part((machine, section)).names])
@@ -97,13 +97,15 @@ def clip_digests(scores: Scores) -> dict[str, str]:
 
 
 def normalised_section(how: Normalise, scores: Scores, key: Section) -> tuple[Float64, Float64 | None]:
-    """Normalised scores of test clips, and of the training clips of `Scores.held_out`, None where there are none.
-    Raises HarkenError where that cannot be."""
+    """(N,) normalised scores of the test clips, and of the training clips of `Scores.held_out`, None without any.
+
+    Raises HarkenError for scores that cannot be normalised.
+    """
     train_N = scores.held_out(key).score_N
     try:
         return normalised(how, scores.part(key).score_N, train_N if len(train_N) else None)
     except ValueError as error:
-        step = "Leave it out"
+        step = "Leave the member out"
         if "no scores" in str(error):
             step = "Put train_score_<machine>_section_<nn>.csv beside its score files, or normalise transductive"
         raise HarkenError(
@@ -112,28 +114,28 @@ def normalised_section(how: Normalise, scores: Scores, key: Section) -> tuple[Fl
 
 
 def check_same_clips(members: Sequence[Scores]) -> None:
-    """Raises HarkenError for the first member that scores other sections or clips than the first one."""
+    """Raise HarkenError for the first member that scores other sections or clips than the first one."""
     first = members[0]
     for member in members[1:]:
-        for one, other in ((first, member), (member, first)):
-            for key in sorted(set(one.sections()) - set(other.sections())):
+        for complete, partial in ((first, member), (member, first)):
+            for key in sorted(set(complete.sections()) - set(partial.sections())):
                 raise HarkenError(
-                    f"has no scores of {key[0]} section {key[1]}, which {one.system} has", file=other.system,
+                    f"has no scores of {key[0]} section {key[1]}, which {complete.system} has", file=partial.system,
                     next_step="Add them, or leave the member or the machine out",
                 )  # fmt: skip
-            for key in one.sections():
-                missing = set(one.part(key).names) - set(other.part(key).names)
+            for key in complete.sections():
+                missing = set(complete.part(key).names) - set(partial.part(key).names)
                 if missing:
                     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
                     raise HarkenError(
-                        f"{key[0]} section {key[1]} has no score of {min(missing)}{more}, which {one.system} has",
-                        file=other.system,
+                        f"{key[0]} section {key[1]} has no score of {min(missing)}{more}, which {complete.system} has",
+                        file=partial.system,
                         next_step="Members of an ensemble score the same clips: score it again, or leave it out",
                     )
 
 
 def _sum(shares: Sequence[float], rows: Sequence[Float64]) -> Float64:
-    """One after the other, so that the last bit does not depend on a library's way of adding up."""
+    """In sequence, so that the last bit does not depend on the summation order of a library."""
     mixed = np.zeros_like(rows[0])
     for share, row in zip(shares, rows, strict=True):
         mixed += share * row
@@ -143,7 +145,7 @@ def _sum(shares: Sequence[float], rows: Sequence[Float64]) -> Float64:
 def _mixed_train(
     shares: Sequence[float], held_out: Sequence[Scores], normalised_MN: Sequence[Float64 | None]
 ) -> list[ScoreRow]:
-    """Training clips that all members have scored, joined on their names; none where they are too few."""
+    """Mixed scores of training clips that all members have scored, joined on their names; none below `_FEWEST`."""
     columns: list[Mapping[tuple[str, str], float]] = []
     for table, scores_N in zip(held_out, normalised_MN, strict=True):
         if scores_N is None:
@@ -158,7 +160,7 @@ def _mixed_train(
 
 
 def _voted(shares: Sequence[float], members: Sequence[Scores], key: Section) -> NDArray[np.int8]:
-    """Decisions by weighted vote, where all members made some."""
+    """Decisions by weighted vote, undecided where a member has no decisions."""
     votes_MN = [member.part(key).decision_N for member in members]
     if any((votes_N < 0).any() for votes_N in votes_MN):
         return np.full(len(votes_MN[0]), UNDECIDED, dtype=np.int8)

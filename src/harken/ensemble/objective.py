@@ -1,4 +1,4 @@
-"""The official score of many weightings at once: what every search for weights maximises."""
+"""The official score of many weightings at once, which every search for weights maximises."""
 
 from __future__ import annotations
 
@@ -15,77 +15,78 @@ from harken.evaluation.rules import SectionScores
 
 Float64 = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-#: numbers between 0 and 1 that a search keeps at most: a bounded memory of mixes already seen
+#: mixes whose numbers a search keeps at most
 _MOST_REMEMBERED = 20_000
 
 
 @dataclass(frozen=True)
 class Boards:
-    """Everything official that depends on labels, padded to one array.
+    """Scores and labels that the official rule needs, padded to one array.
 
-    A board is a set of clips that is sorted once: a section, or a domain of one where the rule keeps domains apart.
-    scores_MQN: normalised scores of M members, Q boards, N clips. anomaly_QN, there_QN: False where a board has fewer
-    clips. normal_GQN: the normals of each AUC of a board. machine_Q: whose board it is. rule: of the year.
+    A board is a set of clips that is ranked once: a section, or a domain of it where the rule ranks domains separately.
+    scores_MQN: normalised scores of M members, Q boards, N clips. anomaly_QN, present_QN: False in the
+    padding of boards with fewer clips. normal_GQN: the normal clips of each AUC. machine_Q: of each board. rule: of the
+    year.
     """
 
     scores_MQN: Float64
     anomaly_QN: Bools
-    there_QN: Bools
+    present_QN: Bools
     normal_GQN: Bools
     machine_Q: tuple[str, ...]
     rule: Metric
 
 
 def make_boards(scores: Sequence[Float64], labels: Sequence[SectionScores], rule: Metric) -> Boards:
-    """scores: (members, clips) of each section; labels: its truth, with clips in the same order."""
-    parts: list[tuple[Float64, Bools, list[Bools], str]] = []
+    """Boards of sections. scores: (members, clips) of each section; labels: its truth, clips in the same order."""
+    rows: list[tuple[Float64, Bools, list[Bools], str]] = []
     for scores_MN, section in zip(scores, labels, strict=True):
         normal_N = ~section.anomaly_N
         if rule == "domain_generalization":
             normals = [normal_N & (section.domain_N == domain) for domain in (0, 1)]
-            parts.append((scores_MN, section.anomaly_N, normals, section.machine))
+            rows.append((scores_MN, section.anomaly_N, normals, section.machine))
         elif rule == "domain_adaptation":
             for domain in (0, 1):
                 inside = section.domain_N == domain
-                parts.append((scores_MN[:, inside], section.anomaly_N[inside], [normal_N[inside]], section.machine))
+                rows.append((scores_MN[:, inside], section.anomaly_N[inside], [normal_N[inside]], section.machine))
         else:
-            parts.append((scores_MN, section.anomaly_N, [normal_N], section.machine))
-    members, clips = len(parts[0][0]), max(part[0].shape[1] for part in parts)
+            rows.append((scores_MN, section.anomaly_N, [normal_N], section.machine))
+    members, clips = len(rows[0][0]), max(board[0].shape[1] for board in rows)
     boards = Boards(
-        np.zeros((members, len(parts), clips)),
-        np.zeros((len(parts), clips), dtype=bool),
-        np.zeros((len(parts), clips), dtype=bool),
-        np.zeros((len(parts[0][2]), len(parts), clips), dtype=bool),
-        tuple(part[3] for part in parts),
+        np.zeros((members, len(rows), clips)),
+        np.zeros((len(rows), clips), dtype=bool),
+        np.zeros((len(rows), clips), dtype=bool),
+        np.zeros((len(rows[0][2]), len(rows), clips), dtype=bool),
+        tuple(board[3] for board in rows),
         rule,
     )
-    for row, (scores_MN, anomaly_N, normals, _) in enumerate(parts):
+    for row, (scores_MN, anomaly_N, normals, _) in enumerate(rows):
         count = scores_MN.shape[1]
         boards.scores_MQN[:, row, :count] = scores_MN
         boards.anomaly_QN[row, :count] = anomaly_N
-        boards.there_QN[row, :count] = True
+        boards.present_QN[row, :count] = True
         for group, normal_N in enumerate(normals):
             boards.normal_GQN[group, row, :count] = normal_N
     return boards
 
 
 def areas(boards: Boards, scores_BQN: Float64) -> Float64:
-    """(B, S, numbers): each board's AUCs and its partial AUC, for B mixes. Ties as the official evaluators take them.
+    """(B, Q, numbers): each board's AUCs and its partial AUC, for B mixes; ties as in the official evaluators.
 
-    With clips in falling order, a normal clip adds the share of anomalies above it to the area, halfway through its
-    group of equal scores; the groups that the limit of the false positive rate cuts add their part below it.
+    With clips in descending order, a normal clip adds the share of anomalies above it to the area, halfway through its
+    group of equal scores; a group that the limit of the false positive rate cuts adds the area below the limit.
     """
-    order = np.argsort(np.where(boards.there_QN, -scores_BQN, np.inf), axis=-1, kind="stable")
+    order = np.argsort(np.where(boards.present_QN, -scores_BQN, np.inf), axis=-1, kind="stable")
     sorted_BQN = np.take_along_axis(scores_BQN, order, -1)
     anomaly = _taken(boards.anomaly_QN, order).astype(np.float64)
     normals = [_taken(normal_QN, order) for normal_QN in boards.normal_GQN]
-    normal = _taken(boards.there_QN & ~boards.anomaly_QN, order).astype(np.float64)
+    normal = _taken(boards.present_QN & ~boards.anomaly_QN, order).astype(np.float64)
     hits, false = np.cumsum(anomaly, -1), np.cumsum(normal, -1)
     all_hits, all_false = hits[..., -1:], false[..., -1:]
-    # Without ties each clip is its own group, and its group begins just above it.
+    # Without ties each clip is a group, which begins just above it.
     start_hits, start_false, end_hits, end_false = hits - anomaly, false - normal, hits, false
-    there = _taken(boards.there_QN, order)
-    tied = (sorted_BQN[..., 1:] == sorted_BQN[..., :-1]) & there[..., 1:]
+    present = _taken(boards.present_QN, order)
+    tied = (sorted_BQN[..., 1:] == sorted_BQN[..., :-1]) & present[..., 1:]
     if tied.any():
         first, last = _groups(tied)
         start_hits, start_false = np.take_along_axis(start_hits, first, -1), np.take_along_axis(start_false, first, -1)
@@ -105,7 +106,7 @@ def _taken(values_QN: Bools, order_BQN: NDArray[np.intp]) -> Bools:
 
 
 def _groups(tied: Bools) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """First and last position of the group of equal scores that each position is in."""
+    """First and last position of the group of equal scores around each position."""
     count = tied.shape[-1] + 1
     position = np.broadcast_to(np.arange(count), (*tied.shape[:-1], count))
     edge = np.ones((*tied.shape[:-1], 1), dtype=bool)
@@ -116,10 +117,10 @@ def _groups(tied: Bools) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 class Objective:
-    """Official score of weightings on some of the machines, each counted as often as said.
+    """Official score of weightings on some of the machines. counts: machine -> how often it counts (default: once).
 
-    Views on other machines share the boards and the numbers of mixes that were met before, so that leaving machines
-    out one by one costs little more than one search.
+    Views on other machines share the boards and the numbers of earlier mixes, so that leave-one-machine-out costs
+    little more than one search.
     """
 
     def __init__(self, boards: Boards, counts: Mapping[str, int] | None = None) -> None:
@@ -130,6 +131,7 @@ class Objective:
 
     @property
     def members(self) -> int:
+        """M, the number of members."""
         return len(self.boards.scores_MQN)
 
     def of(self, counts: Mapping[str, int]) -> Objective:
@@ -143,7 +145,7 @@ class Objective:
         return self.score(self.numbers(weights_BM))
 
     def numbers(self, weights_BM: Float64) -> Float64:
-        """(B, S, numbers) of each weighting, on all machines. The sum of the weights changes nothing."""
+        """(B, Q, numbers) of each weighting, on all machines. The scale of the weights changes nothing."""
         keys = [row.tobytes() for row in np.ascontiguousarray(weights_BM)]
         new = [row for row, key in enumerate(keys) if key not in self._seen]
         if len(self._seen) + len(new) > _MOST_REMEMBERED:
@@ -156,14 +158,14 @@ class Objective:
     def fresh_numbers(self, weights_BM: Float64) -> Float64:
         """`numbers` without remembering them."""
         members, boards, clips = self.boards.scores_MQN.shape
-        parts = []
+        chunks = []
         for rows in _chunks(range(len(weights_BM)), boards * clips):
             mixed_BQN = weights_BM[rows] @ self.boards.scores_MQN.reshape(members, -1)
-            parts.append(areas(self.boards, mixed_BQN.reshape(-1, boards, clips)))
-        return np.concatenate(parts)
+            chunks.append(areas(self.boards, mixed_BQN.reshape(-1, boards, clips)))
+        return np.concatenate(chunks)
 
     def steps(self, counts_M: Float64) -> Float64:
-        """(M, S, numbers) after adding each member once more to a mix of so many copies of each."""
+        """(M, Q, numbers) after adding each member once more to a mix of so many copies of each."""
         key = "steps", counts_M.tobytes()
         if key not in self.shared:
             members, boards, clips = self.boards.scores_MQN.shape
@@ -182,7 +184,7 @@ class Objective:
 
 
 def _chunks(rows: Sequence[int], size: int) -> list[list[int]]:
-    """As many mixes at once as stay within some 10 MB an array."""
+    """As many mixes at once as stay within about 10 MB per array."""
     step = max(1, 1_000_000 // size)
     return [list(rows[start : start + step]) for start in range(0, len(rows), step)]
 

@@ -1,4 +1,4 @@
-"""Members, labels and a method: weights fitted on some of the machines, and what they are worth on the others."""
+"""Weights fitted to labelled members on some of the machines, and measured on the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harken.ensemble.label_free import agreement, compared, least_variance
 from harken.ensemble.member import Member
 from harken.ensemble.mix import check_same_clips, normalised_section
 from harken.ensemble.objective import Objective, make_boards
-from harken.ensemble.search import Settings, greedy, grid, top, uniform
+from harken.ensemble.search import SearchSettings, greedy, grid, top, uniform
 from harken.evaluation.evaluate import evaluate_system, join
 from harken.evaluation.rules import SectionScores
 from harken.evaluation.scores import TUNED, UNDECIDED, ScoreRow, Scores, merged_marks
@@ -30,8 +30,8 @@ from harken.evaluation.scores import TUNED, UNDECIDED, ScoreRow, Scores, merged_
 Float64 = NDArray[np.float64]
 #: one of `METHODS`, or a custom search, `file.py:Class`
 Method = str
-#: methods that look at labels: from the official score of weightings to weights
-SEARCHES: dict[str, Callable[[Objective, Settings], Float64]] = {
+#: methods that use labels: from the official score of weightings to weights
+SEARCHES: dict[str, Callable[[Objective, SearchSettings], Float64]] = {
     "greedy": lambda objective, settings: greedy(objective, settings.steps),
     "bayes": bayes,
     "grid": lambda objective, settings: grid(objective, settings.step),
@@ -39,17 +39,17 @@ SEARCHES: dict[str, Callable[[Objective, Settings], Float64]] = {
     "single": lambda objective, settings: top(objective, 1),
 }
 METHODS: tuple[Method, ...] = (*SEARCHES, "uniform", "agreement", "variance")
-#: methods that no label enters
+#: methods that use no labels
 LABEL_FREE: frozenset[str] = frozenset({"uniform", "agreement", "variance"})
 #: standard errors that a gain must exceed
 _ERRORS = 2.0
-#: shares of uniform weights that are tried where the best one is asked for
+#: shares of uniform weights that are tried for the best one
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """weights_G: of the groups."""
+class FittedWeights:
+    """Groups of members and their weights; weights_G sums to one."""
 
     groups: Groups
     weights_G: Float64
@@ -59,7 +59,7 @@ class Fitted:
 class Gate:
     """Whether fitted weights beat the plain mean on machines that they were not fitted on.
 
-    gain: in official score; error: its standard error over machines (jackknife). A gain within two errors may
+    gain: in official score; error: its standard error over machines (jackknife). A gain within two standard errors may
     be chance.
     """
 
@@ -70,28 +70,29 @@ class Gate:
 
     @property
     def passed(self) -> bool:
+        """Whether the gain exceeds two standard errors."""
         return self.gain > max(0.0, _ERRORS * self.error)
 
 
-def search_of(method: Method) -> Callable[[Objective, Settings], Float64]:
-    """How a method that looks at labels finds weights. HarkenError, naming the nearest, for an unknown one."""
+def search_of(method: Method) -> Callable[[Objective, SearchSettings], Float64]:
+    """The search of a method that uses labels. HarkenError, naming the nearest, for an unknown one."""
     check_method(method)
     return partial(custom_weights, method) if is_custom(method) else SEARCHES[method]
 
 
 def check_method(method: Method) -> None:
-    """HarkenError, naming the nearest, for a method that is neither known nor custom."""
+    """Raise HarkenError, naming the nearest, for a method that is neither known nor custom."""
     if not is_custom(method) and method not in METHODS:
         hint = did_you_mean(method, METHODS, f"There are: {', '.join(METHODS)}, or file.py:Class")
         raise HarkenError(f"unknown method {method!r}", next_step=hint)
 
 
 class Problem:
-    """Labelled members, brought into the order of names.
+    """Labelled members, in the order of their names.
 
-    groups: pattern of what is cut off a name; members with the same rest are mixed evenly first. best: so many of each
-    group, the best by their labels (top-3 checkpoints). Raises HarkenError for members that cannot be evaluated, score
-    different clips, or give all clips of a section one score.
+    groups: pattern that is removed from names; members of the same remaining name are mixed evenly first. best: number
+    of members of each group that are used, the best by their labels (top-3 checkpoints). Raises HarkenError for members
+    that cannot be evaluated, score different clips, or give all clips of a section one score.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class Problem:
         machines: Sequence[str] | None = None,
         groups: str | None = None,
         best: int | None = None,
-        settings: Settings = Settings(),
+        settings: SearchSettings = SearchSettings(),
     ) -> None:
         in_order = sorted(members, key=lambda member: member.name)
         self.members, self.labels, self.rule = labelled(in_order, truth, year, machines)
@@ -117,31 +118,31 @@ class Problem:
         self.best = best
         self.machines = tuple(dict.fromkeys(section.machine for section in self.labels))
         self._objectives: dict[tuple[tuple[int, ...], ...], Objective] = {}
-        self._fits: dict[tuple[str, frozenset[tuple[str, int]]], Fitted] = {}
+        self._fits: dict[tuple[str, frozenset[tuple[str, int]]], FittedWeights] = {}
 
     @property
     def everywhere(self) -> dict[str, int]:
-        """Every machine once."""
+        """Counts with every machine once."""
         return dict.fromkeys(self.machines, 1)
 
     def objective(self, groups: Groups) -> Objective:
-        """Of the weights of groups, on all machines."""
+        """The objective of weights of groups, on all machines."""
         key = tuple(inside for _, inside in groups)
         if key not in self._objectives:
-            parts = mixed_groups(self.members, groups, self.normalise)
+            group_scores = mixed_groups(self.members, groups, self.normalise)
             scores = [
-                np.stack([normalised_section(self.normalise, member, section.key)[0] for member in parts])
+                np.stack([normalised_section(self.normalise, member, section.key)[0] for member in group_scores])
                 for section in self.labels
             ]
             self._objectives[key] = Objective(make_boards(scores, self.labels, self.rule))
         return self._objectives[key]
 
     def of_all(self) -> Objective:
-        """Of the weights of single members."""
+        """The objective of weights of single members."""
         return self.objective(self._singly)
 
-    def fit(self, method: Method, counts: Mapping[str, int]) -> Fitted:
-        """Weights from the labels of some machines; machine -> how often it counts."""
+    def fit(self, method: Method, counts: Mapping[str, int]) -> FittedWeights:
+        """Weights from the labels of some machines; counts: machine -> how often it counts."""
         key = method, frozenset(counts.items())
         if key not in self._fits:
             groups = self.groups if method in LABEL_FREE else self._selected(counts)
@@ -149,61 +150,61 @@ class Problem:
             weights_G = self._weights(method, groups, counts)
             if method not in LABEL_FREE and method != "single" and self.settings.shrink:
                 weights_G = self._shrunk(method, groups, weights_G, counts)
-            self._fits[key] = Fitted(groups, weights_G)
+            self._fits[key] = FittedWeights(groups, weights_G)
         return self._fits[key]
 
-    def numbers(self, fitted: Fitted) -> Float64:
-        """(S, numbers) of every board."""
+    def numbers(self, fitted: FittedWeights) -> Float64:
+        """(Q, numbers) of every board."""
         return np.asarray(self.objective(fitted.groups).numbers(fitted.weights_G[None])[0])
 
     def score(self, numbers_QK: Float64, counts: Mapping[str, int]) -> float:
         """Official score on some machines, from the numbers of the boards."""
         return float(self.of_all().of(counts).score(numbers_QK[None])[0])
 
-    def held_out(self, fit: Callable[[Mapping[str, int]], Fitted], counts: Mapping[str, int]) -> Float64:
-        """(S, numbers): each machine's by weights fitted on the others."""
+    def held_out(self, fit: Callable[[Mapping[str, int]], FittedWeights], counts: Mapping[str, int]) -> Float64:
+        """(Q, numbers): each machine's by weights fitted on the others."""
         machine_Q = np.array(self.of_all().boards.machine_Q)
-        found = np.zeros_like(self.numbers(self.fit("uniform", counts)))
+        numbers_QK = np.zeros_like(self.numbers(self.fit("uniform", counts)))
         for machine in counts:
-            found[machine_Q == machine] = self.numbers(fit(_without(counts, machine)))[machine_Q == machine]
-        return found
+            numbers_QK[machine_Q == machine] = self.numbers(fit(_without(counts, machine)))[machine_Q == machine]
+        return numbers_QK
 
     def gate(self, method: Method, counts: Mapping[str, int]) -> Gate | None:
-        """None where there are not two machines."""
+        """The comparison with the plain mean on machines left out; None for less than two machines."""
         if len(counts) < 2:
             return None
-        fitted_QK = self.held_out(lambda rest: self.fit(method, rest), counts)
+        fitted_QK = self.held_out(lambda left: self.fit(method, left), counts)
         uniform_QK = self.numbers(self.fit("uniform", counts))
         values = [self.score(numbers, counts) for numbers in (fitted_QK, uniform_QK)]
         gains = []
         for machine in counts:
-            rest = _without(counts, machine)
-            gains.append(self.score(fitted_QK, rest) - self.score(uniform_QK, rest))
+            left = _without(counts, machine)
+            gains.append(self.score(fitted_QK, left) - self.score(uniform_QK, left))
         error = float(np.std(gains) * np.sqrt(len(gains) - 1))
         return Gate(values[0], values[1], values[0] - values[1], error)
 
-    def gated(self, method: Method, counts: Mapping[str, int]) -> Fitted:
+    def gated(self, method: Method, counts: Mapping[str, int]) -> FittedWeights:
         """The fitted weights where they beat the plain mean on machines left out, else the plain mean."""
         gate = self.gate(method, counts)
         return self.fit(method if gate is not None and gate.passed else "uniform", counts)
 
     @property
     def marks(self) -> dict[str, str]:
-        """Of the members, mark -> reason."""
+        """Marks of the members, mark -> reason."""
         return merged_marks(member.scores.marks for member in self.members)
 
     @property
     def tuned_members(self) -> tuple[str, ...]:
-        """Members that labels of these clips had a part in: on no machine are they as on one they do not know."""
+        """Members that used labels of these clips: none of their numbers is held out."""
         return tuple(member.name for member in self.members if TUNED in member.scores.marks)
 
     @property
     def compares_test_clips(self) -> bool:
-        """Whether methods that compare members see the test clips, for want of training clips by name."""
+        """Whether methods that compare members use the test clips, without training clips that all have scored."""
         return compared([member.scores for member in self.members], [section.key for section in self.labels])[1]
 
-    def bag(self, fitted: Fitted, name: str) -> Bag:
-        """As a file says it."""
+    def bag(self, fitted: FittedWeights, name: str) -> Bag:
+        """The bag of fitted weights."""
         return as_bag(self.members, fitted.groups, fitted.weights_G, self.normalise, name)
 
     def _selected(self, counts: Mapping[str, int]) -> Groups:
@@ -221,9 +222,9 @@ class Problem:
         if method == "uniform" or len(groups) == 1:
             return uniform(len(groups))
         if method in ("agreement", "variance"):
-            parts = mixed_groups(self.members, groups, self.normalise)
+            group_scores = mixed_groups(self.members, groups, self.normalise)
             keys = [section.key for section in self.labels if section.machine in counts]
-            return without_labels(method, compared(parts, keys)[0])
+            return without_labels(method, compared(group_scores, keys)[0])
         return search_of(method)(self.objective(groups).of(counts), settings)
 
     def _shrunk(
@@ -233,31 +234,31 @@ class Problem:
         weights_G: Float64,
         counts: Mapping[str, int],
     ) -> Float64:
-        """Regularised towards uniform, by a share that is given or does best on machines left out."""
+        """Shrunk towards uniform weights, by the share of the settings or the best one on machines left out."""
         even_G, share = uniform(len(groups)), self.settings.shrink
         if share < 0:
             share = self._best_share(method, groups, counts)
         return _between(weights_G, even_G, share)
 
     def _best_share(self, method: Method, groups: Groups, counts: Mapping[str, int]) -> float:
-        """Of equal ones the one nearest to uniform, which it is too where no machine can be left out."""
+        """Of equal ones the one nearest to uniform; with a single machine, 1."""
         if len(counts) < 2:
             return 1.0
         machine_Q = np.array(self.of_all().boards.machine_Q)
         even_G = uniform(len(groups))
-        tried = {share: np.zeros_like(self.numbers(Fitted(groups, even_G))) for share in _SHARES}
+        tried = {share: np.zeros_like(self.numbers(FittedWeights(groups, even_G))) for share in _SHARES}
         for machine in counts:
             fitted_G = self._weights(method, groups, _without(counts, machine))
             for share, numbers_QK in tried.items():
-                found_QK = self.numbers(Fitted(groups, _between(fitted_G, even_G, share)))
-                numbers_QK[machine_Q == machine] = found_QK[machine_Q == machine]
+                shrunk_QK = self.numbers(FittedWeights(groups, _between(fitted_G, even_G, share)))
+                numbers_QK[machine_Q == machine] = shrunk_QK[machine_Q == machine]
         return max(_SHARES, key=lambda share: (self.score(tried[share], counts), share))
 
 
 def labelled(
     members: Sequence[Member], truth: Truth | None, year: int | None, machines: Sequence[str] | None
 ) -> tuple[list[Member], list[SectionScores], Metric]:
-    """Members with their clips under the names of publication, their labels, and the rule of the year.
+    """Members with their clips under the published names, their labels, and the rule of the year.
 
     Raises HarkenError for members that cannot be evaluated or score different clips.
     """
@@ -268,7 +269,7 @@ def labelled(
 
 
 def _published(member: Member, truth: Truth | None, machines: Sequence[str] | None) -> Member:
-    """A member with its test clips under the names of publication, without the machines that are left out."""
+    """A member with its test clips under the published names, without the machines that are left out."""
     scores, rows = member.scores, []
     for section in join(scores, truth, machines):
         decided = section.decisions_N
@@ -277,19 +278,19 @@ def _published(member: Member, truth: Truth | None, machines: Sequence[str] | No
             clip_id = f"{section.machine}/section_{section.section}/test/{name}"
             rows.append(ScoreRow(clip_id, f"{name}.wav", *section.key, "test", score, decision))
     train = [row for row in scores.train.rows() if machines is None or row.machine in machines]
-    about = {name: getattr(scores, name) for name in ("set", "seed", "marks", "digest", "fitted_on", "layout")}
-    return replace(member, scores=Scores.of_rows([*rows, *train], scores.system, **about))
+    fields = {name: getattr(scores, name) for name in ("set", "seed", "marks", "digest", "fitted_on", "layout")}
+    return replace(member, scores=Scores.of_rows([*rows, *train], scores.system, **fields))
 
 
 def without_labels(method: Method, correlation_GG: Float64) -> Float64:
-    """Weights of a method that no label enters."""
+    """(G,) weights of a method that uses no labels."""
     if method == "agreement":
         return agreement(correlation_GG)
     return least_variance(correlation_GG) if method == "variance" else uniform(len(correlation_GG))
 
 
 def choose_normalisation(members: Iterable[Member]) -> tuple[Normalise, str]:
-    """`train` where every member has the scores of its training clips; else `transductive`, and what is missing."""
+    """`train` where every member has scores of its training clips; else `transductive`, and which are missing."""
     for member in members:
         for key in member.scores.sections():
             if not len(member.scores.held_out(key)):
@@ -307,7 +308,7 @@ def _refuse_constants(member: Member) -> None:
             raise HarkenError(
                 f"gives all {len(scores_N)} clips of {key[0]} section {key[1]} the score {scores_N[0]:g}",
                 file=member.name,
-                next_step="It tells nothing there: score it again, or leave the member (--leave-out) or machine out",
+                next_step="Score it again, or leave out the member (--leave-out) or the machine",
             )
 
 

@@ -1,4 +1,4 @@
-"""What each member is worth to an ensemble, and how much its weight hangs on the machines that were at hand."""
+"""The contribution of each member to an ensemble, and how its weight varies with the machines of the fit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harken.ensemble.problem import Fitted, Method, Problem
+from harken.ensemble.problem import FittedWeights, Method, Problem
 
 Float64 = NDArray[np.float64]
 
@@ -17,8 +17,8 @@ Float64 = NDArray[np.float64]
 class MemberReport:
     """One member (or group) of an ensemble.
 
-    alone: its own official score, and contribution: what the ensemble loses without it, its weight given to the others;
-    both on the clips that the weights were fitted on. held_out: lowest and highest weight when a machine is left out.
+    alone: its official score; contribution: what the ensemble loses without it, its weight given to the others; both on
+    the clips of the fit. held_out: lowest and highest weight when a machine is left out.
     bootstrap: mean, standard deviation and share of draws with a weight, over draws of machines; None without draws.
     nearest: the member with the highest rank correlation, over all clips.
     """
@@ -34,25 +34,25 @@ class MemberReport:
 
 @dataclass(frozen=True)
 class Report:
-    """Of every member, also those without weight. correlation_GG: of ranks, mean over sections."""
+    """Reports of all members, those without weight included. correlation_GG: of ranks, mean over sections."""
 
     members: tuple[MemberReport, ...]
     correlation_GG: Float64
     draws: int
 
 
-def report(problem: Problem, method: Method, fitted: Fitted, *, draws: int = 20) -> Report:
-    """draws: bootstrap samples of machines (Efron 1979), each with a search of its own."""
+def report(problem: Problem, method: Method, fitted: FittedWeights, *, draws: int = 20) -> Report:
+    """The report of fitted weights. draws: bootstrap samples of machines (Efron 1979), with one search per sample."""
     names = [name for name, _ in fitted.groups]
     everywhere = problem.everywhere
     objective = problem.objective(fitted.groups)
     alone_G = objective(np.eye(len(names)))
-    whole = float(objective(fitted.weights_G[None])[0])
+    all_of_them = float(objective(fitted.weights_G[None])[0])
     from harken.ensemble.label_free import correlation
 
     boards = objective.boards
-    parts = [boards.scores_MQN[:, row, there] for row, there in enumerate(boards.there_QN)]
-    ranks_GG = correlation(parts, ranks=True)
+    sections = [boards.scores_MQN[:, row, present_N] for row, present_N in enumerate(boards.present_QN)]
+    ranks_GG = correlation(sections, ranks=True)
     held_out = None
     if len(everywhere) > 1:
         fits = [problem.fit(method, {m: 1 for m in everywhere if m != left}) for left in everywhere]
@@ -65,11 +65,11 @@ def report(problem: Problem, method: Method, fitted: Fitted, *, draws: int = 20)
         if 0 < weight < 1 - 1e-12:
             rest_G = fitted.weights_G.copy()
             rest_G[row] = 0.0
-            contribution = whole - float(objective((rest_G / rest_G.sum())[None])[0])
+            contribution = all_of_them - float(objective((rest_G / rest_G.sum())[None])[0])
         nearest = None
         if len(names) > 1:
-            other = int(np.argmax(np.where(np.arange(len(names)) == row, -np.inf, ranks_GG[row])))
-            nearest = names[other], float(ranks_GG[row, other])
+            closest = int(np.argmax(np.where(np.arange(len(names)) == row, -np.inf, ranks_GG[row])))
+            nearest = names[closest], float(ranks_GG[row, closest])
         members.append(
             MemberReport(
                 name,
@@ -99,7 +99,7 @@ def _bootstrap(problem: Problem, method: Method, names: list[str], draws: int) -
     return np.array(rows)
 
 
-def _weights_of(names: list[str], fitted: Fitted) -> list[float]:
+def _weights_of(names: list[str], fitted: FittedWeights) -> list[float]:
     """Weights in the order of `names`."""
     of = dict(zip((name for name, _ in fitted.groups), fitted.weights_G.tolist(), strict=True))
     return [of.get(name, 0.0) for name in names]

@@ -1,4 +1,4 @@
-"""The systems of a run as members: from its folder alone."""
+"""The systems of a run as members, read from its folder."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SCORES = "scores.parquet"
 
 
 def members_of_run(folder: Path, data_set: str | None) -> list[Member]:
-    """`recipe/system`, or `recipe/system/seed_1`, for each system and seed of a run on one set, but for its ensembles,
-    with the held-out scores of training clips.
+    """The systems of a run on one set, per seed, without its ensembles, with held-out scores of training clips.
 
-    Raises HarkenError where the run has several sets and none is named.
+    They are named `recipe/system` or `recipe/system/seed_1`. Raises HarkenError for a run of several sets without
+    `data_set`, and for a set that it does not have.
     """
     tables = read_scores(folder / SCORES)
     recipe = _recipe(folder)
@@ -52,4 +52,6 @@ def _recipe(folder: Path) -> dict[str, Any]:
         recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
         return {"name": str(recipe["name"]), "ensembles": set(recipe.get("ensembles") or {})}
     except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        raise HarkenError(f"is no recipe of a run ({error})", file=file, next_step="Run the recipe again") from None
+        raise HarkenError(
+            f"is not the recipe of a run ({error})", file=file, next_step="Run the recipe again"
+        ) from None

@@ -1,4 +1,4 @@
-"""A bag applied to scores: score files of the ensemble in the official layout, decisions where they can be made."""
+"""A bag applied to scores: the ensemble's score files in the official layout, with decisions where possible."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ def apply(
     bundles: Bundles | None = None,
     data_set: str | None = None,
 ) -> Scores:
-    """The ensemble's scores of what `members` scored, which are found by their names; without any, of what the paths in
-    the bag hold. bundles: for members that are bundles. data_set: of runs, instead of the one that the bag names.
+    """The ensemble's scores of the clips of `members`, found by name; where that is None, of the members at the paths
+    of the bag. bundles: for members that are bundles. data_set: of runs, instead of the one that the bag names.
 
-    Raises HarkenError for members that are not there, differ in their clips or cannot be normalised.
+    Raises HarkenError for members that are missing, score different clips or cannot be normalised.
     """
     if members is not None:
         for name, count in leaf_names(bag).items():
             if count > 1:
                 raise HarkenError(
-                    f"{count} members of the bag are called {name}", next_step="Name them apart to apply it to others"
+                    f"{count} members of the bag are named {name}",
+                    next_step="Rename them to apply the bag to other members",
                 )
     with one_thread():
         return mix(bag, Members(members, bundles, data_set))
 
 
 def decided(scores: Scores, false_alarms: str = "10%") -> Scores:
-    """The scores with decisions: by a threshold that so many of the training clips exceed. In sections where their
-    scores are not known, the members' weighted vote stays, where all of them made decisions."""
+    """The scores with decisions by the threshold of a false-alarm rate on training clips. In sections without held-out
+    scores, the members' weighted vote stays, where all of them made decisions."""
     rate = parse_rate(false_alarms, clip_seconds=10.0)
     thresholds = {}
     for key in scores.sections():
@@ -60,14 +61,14 @@ def decided(scores: Scores, false_alarms: str = "10%") -> Scores:
 
 
 def write_scores(scores: Scores, folder: Path, *, false_alarms: str = "10%") -> list[str]:
-    """Decide, and write score files in the official layout, the held-out scores of training clips and the marks beside
-    them, so that the ensemble can be a member itself; returns the names of the files.
+    """Decide, and write score files in the official layout, held-out scores of training clips and the marks, so
+    that the ensemble can be a member of another one; returns the names of the files.
 
-    Raises HarkenError where other score files lie in the folder.
+    Raises HarkenError where the folder holds other score files.
     """
     scores = decided(scores, false_alarms)
     names = score_files(scores)
-    other = [file.name for file in folder.glob("*_score_*.csv") if file.name not in names] if folder.is_dir() else []
-    if other:
-        raise HarkenError(f"holds other scores already ({min(other)})", file=folder, next_step="Name another folder")
+    stale = [file.name for file in folder.glob("*_score_*.csv") if file.name not in names] if folder.is_dir() else []
+    if stale:
+        raise HarkenError(f"holds other scores already ({min(stale)})", file=folder, next_step="Choose another folder")
     return write_score_files(scores, folder)

@@ -1,4 +1,4 @@
-"""What every search for weights does, as checks: of Harken's, and of custom ones."""
+"""Checks of every search for weights, Harken's and custom ones."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from harken.core.conformance import check_all, require
 from harken.ensemble.custom import Search
 from harken.ensemble.objective import Objective, make_boards
 from harken.ensemble.problem import search_of
-from harken.ensemble.search import Settings, uniform
+from harken.ensemble.search import SearchSettings, uniform
 from harken.evaluation.rules import SectionScores
 
 Float64 = NDArray[np.float64]
-Find = Callable[[Objective, Settings], Float64]
+Find = Callable[[Objective, SearchSettings], Float64]
 
-SETTINGS = Settings(trials=20)
+SETTINGS = SearchSettings(trials=20)
 
 
 def check_search(search: str | type[Search]) -> None:
     """Raise AssertionError, saying which check fails and how, unless the search passes all of `CHECKS`.
 
-    search: a class, or any method of `harken ensemble fit` that looks at labels.
+    search: a class, or a method of `harken ensemble fit` that uses labels.
     """
     find = search_of(search) if isinstance(search, str) else search().weights
     check_all(search if isinstance(search, str) else search.__name__, CHECKS, find)
 
 
 def weights_are_weights(find: Find) -> None:
-    """There is a weight for each member, finite, none below zero, not all zero; for one member too."""
+    """One finite weight per member, none below zero, not all zero; for a single member too."""
     for members in (1, 2, 4):
         weights_M = np.asarray(find(objective(members), SETTINGS))
         require(weights_M.shape == (members,), f"{members} members have weights of shape {weights_M.shape}.")
@@ -40,22 +40,22 @@ def weights_are_weights(find: Find) -> None:
 
 def the_same_scores_give_the_same(find: Find) -> None:
     """The same members give the same weights to the last bit."""
-    one, other = (np.asarray(find(objective(4), SETTINGS)) for _ in range(2))
-    require(np.array_equal(one, other), f"They are {one} and {other}.")
+    first_M, second_M = (np.asarray(find(objective(4), SETTINGS)) for _ in range(2))
+    require(np.array_equal(first_M, second_M), f"They are {first_M} and {second_M}.")
 
 
 def labels_help(find: Find) -> None:
-    """Where one member tells anomalies apart and six do not, the mix scores higher than the plain mean."""
+    """Where one member separates anomalies and six do not, the mix scores higher than the plain mean."""
     board = objective(7)
-    found, even = board(np.stack([np.asarray(find(board, SETTINGS)), uniform(7)]))
-    require(bool(found > even), f"It scores {found:.3f}, the plain mean {even:.3f}.")
+    fitted, even = board(np.stack([np.asarray(find(board, SETTINGS)), uniform(7)]))
+    require(bool(fitted > even), f"It scores {fitted:.3f}, the plain mean {even:.3f}.")
 
 
 CHECKS: tuple[Callable[[Find], None], ...] = (weights_are_weights, the_same_scores_give_the_same, labels_help)
 
 
 def objective(members: int) -> Objective:
-    """Official score of mixes of members, of which the last tells the anomalies of two machines apart."""
+    """Official score of mixes of members, of which the last separates the anomalies of two machines."""
     rng = np.random.default_rng(0)
     anomaly_N = np.arange(40) % 2 == 1
     scores, labels = [], []

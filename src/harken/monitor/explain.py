@@ -111,7 +111,7 @@ def _faint(clip_BC: Float32, normal_BC: Float32, centres_hz_B: Float32, nearest:
         return f"sounds like the normal recording {nearest}"
     level_B = clip_BC.mean(axis=1) - normal_BC.mean(axis=1)
     motion_B = clip_BC.std(axis=1) - normal_BC.std(axis=1)
-    # Half an octave or so of neighbouring bands must agree before a band is blamed.
+    # Half an octave or so of neighbouring bands must agree before a band is located_errors.
     level_B, motion_B = uniform_filter(level_B, 7), uniform_filter(motion_B, 7)
     band = int(np.argmax(np.maximum(np.abs(level_B), 2 * np.abs(motion_B))))
     around = slice(max(0, band - 3), min(len(clip_BC), band + 4))

@@ -13,7 +13,7 @@ from harken.bench.costs import Cost, PlannedStage
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import by_section, read_arrays, read_row_of, score_rows
 from harken.core.errors import HarkenError
-from harken.core.plugins import blamed, check_name, code_identity
+from harken.core.plugins import check_name, code_identity, located_errors
 from harken.core.threads import one_thread
 from harken.data.clips import Clip, origins
 from harken.detection import create_detector, list_detectors
@@ -113,7 +113,7 @@ class DetectStage(Stage):
                 blocks_N = [2 * names.index(origin_of[context.clips[row].clip_id]) for row in train]
             detector = create_detector(parameters.detector, parameters.parameters)
             try:
-                with one_thread(), blamed(parameters.detector):
+                with one_thread(), located_errors(parameters.detector):
                     detector.fit(vectors["train"], [context.clips[row].domain for row in train], blocks_N)
                     values = detector.score(vectors["test"])
                     for scores_N, clips in ((detector.train_scores_, train), (values, test)):

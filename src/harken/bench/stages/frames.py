@@ -16,7 +16,7 @@ from harken.bench.stages.base import Context, Settings, Stage
 from harken.bench.stages.embed import recording_form
 from harken.bench.stages.tables import Quarantined, write_arrays, write_ids
 from harken.core.errors import AudioError, HarkenError, settings_of
-from harken.core.plugins import blamed, code_identity
+from harken.core.plugins import code_identity, located_errors
 from harken.core.threads import one_thread
 from harken.encoders import create_encoder
 from harken.encoders.base import Encoder
@@ -54,7 +54,7 @@ class FramesStage(Stage):
         kept, features, aside = [], [], []
         for row, clip in enumerate(context.clips):
             try:
-                with blamed(parameters.encoder):
+                with located_errors(parameters.encoder):
                     features.append(_frames(clip.path, encoder, listening))
                 kept.append(clip.clip_id)
             except AudioError as error:

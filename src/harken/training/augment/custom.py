@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from harken.core.plugins import blamed, is_custom, load_class
+from harken.core.plugins import is_custom, load_class, located_errors
 
 Float32 = NDArray[np.float32]
 
@@ -39,12 +39,12 @@ class CustomAugmentation(BaseModel):
     def build(self) -> WaveAugmentation:
         """Raises HarkenError where the class cannot be loaded or built."""
         augmentation = load_class(self.name, WaveAugmentation)  # type: ignore[type-abstract]
-        with blamed(self.name):
+        with located_errors(self.name):
             return augmentation(**self.parameters)
 
     def apply(self, built: WaveAugmentation, wave_S: Float32, rng: np.random.Generator) -> Float32:
         """Apply `built` to a waveform. Raises HarkenError if the result has another length or is not finite."""
-        with blamed(self.name):
+        with located_errors(self.name):
             changed_S = np.asarray(built.apply(wave_S, rng), dtype=np.float32)
             if changed_S.shape != wave_S.shape or not np.isfinite(changed_S).all():
                 raise ValueError(f"it makes {changed_S.shape} of {wave_S.shape}, or values that are not finite")

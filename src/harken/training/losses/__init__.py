@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from harken.core.errors import HarkenError, did_you_mean
-from harken.core.plugins import blamed, is_custom, load_class
+from harken.core.plugins import is_custom, load_class, located_errors
 
 if TYPE_CHECKING:
     from harken.training.losses.base import ClassLoss
@@ -60,7 +60,7 @@ def create_loss(name: str, parameters: Mapping[str, Any]) -> ClassLoss:
     for parameter, definition in accepted.items():
         if definition.default is definition.empty and parameter not in parameters:
             raise HarkenError(f"{name} needs the parameter {parameter!r}", next_step="Give it")
-    with blamed(name):
+    with located_errors(name):
         return cls(**parameters)
 
 
