@@ -445,7 +445,7 @@ def test_members_that_are_not_there(systems: Path, tmp_path: Path) -> None:
     with pytest.raises(HarkenError, match="none are given"):
         apply(Bag(name="b", members=(BagMember(name="m", bundle="m.harken"),)))
     inner = Bag(name="in", members=(BagMember(name="s0"),))
-    with pytest.raises(HarkenError, match="2 members of the bag are called s0"):
+    with pytest.raises(HarkenError, match="2 members of the bag are named s0"):
         apply(Bag(name="b", members=(BagMember(name="s0"), BagMember(name="in", bag=inner))), members)
 
 
