@@ -7,7 +7,7 @@ import pytest
 from scipy.signal import lfilter
 
 from harken.detection import create_detector
-from harken.detection.blocks import block_numbers, find_blocks
+from harken.detection.blocks import Blocks, block_numbers, find_blocks
 from harken.detection.calibration import Calibration, autocorrelation_time
 
 
@@ -28,6 +28,25 @@ def test_groups_of_similar_recordings_get_blocks_of_their_size() -> None:
     blocks = find_blocks(rows)
     assert 4 <= blocks.length <= 8
     assert not blocks.drifting
+
+
+@pytest.mark.parametrize("length", [8, 16])
+@pytest.mark.parametrize("count", [200, 600])
+def test_neighbours_that_clump_do_not_lengthen_blocks(length: int, count: int) -> None:
+    """Recordings of one block are nearest to those of one other block: few independent draws, which may be near."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        blocks_ND = np.repeat(rng.normal(size=(count // length + 2, 20)), length, axis=0)
+        rows = blocks_ND[rng.integers(length) :][:count] + 0.3 * rng.normal(size=(count, 20))
+        assert find_blocks(rows) == Blocks(length, drifting=False)
+
+
+def test_hubs_and_mutual_neighbours_are_no_correlation_in_time() -> None:
+    """Few clusters of many clips, in any order."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(8, 4))[rng.integers(8, size=400)] + 0.02 * rng.standard_t(2, size=(400, 4))
+    lengths = [find_blocks(rows[np.random.default_rng(seed).permutation(400)]).length for seed in range(20)]
+    assert np.mean(np.array(lengths) == 1) > 0.9
 
 
 def test_a_drift_is_detected() -> None:

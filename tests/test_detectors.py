@@ -15,7 +15,7 @@ from sklearn.neighbors import LocalOutlierFactor
 from harken.core.errors import HarkenError
 from harken.detection import AnomalyDetector, create_detector, list_detectors
 from harken.detection.checks import CHECKS, Make, check_detector, clips, domains, duplicate_scores
-from harken.detection.density import exit_sizes
+from harken.detection.density import FLOOR, exit_sizes
 from harken.detection.memory_bank import memory_bank, smote
 from harken.detection.neighbours import nearest
 from harken.detection.space import fit_space, ledoit_wolf_shrinkage
@@ -389,6 +389,16 @@ def test_lof_equals_scikit_learn() -> None:
     scale = lambda rows: (rows - detector.mean_) / detector.scale_  # noqa: E731
     oracle = LocalOutlierFactor(n_neighbors=5, novelty=True).fit(scale(bank))
     np.testing.assert_allclose(detector.score(queries), -oracle.score_samples(scale(queries)))
+
+
+def test_identical_clips_do_not_make_lof_explode() -> None:
+    """Thirty copies of one clip among others: their density is bounded, and so are scores beside them."""
+    bank = np.concatenate([clips(100), np.repeat(clips(1, seed=3), 30, axis=0)])
+    detector = create_detector("lof").fit(bank)
+    normal = detector.score(np.concatenate([clips(50, seed=1), bank[-1:] + 1e-3]))
+    assert np.median(normal) < 1.5
+    assert normal.max() < 1.5 / FLOOR
+    assert create_detector("lof").fit(np.repeat(bank[:1], 30, axis=0)).score(bank[:1] + 1e-3)[0] == 1
 
 
 @pytest.mark.parametrize("shape", [(50, 20), (20, 50), (300, 7)])

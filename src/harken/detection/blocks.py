@@ -13,6 +13,9 @@ from harken.detection.space import standardisation
 
 Ints = NDArray[np.int64]
 
+#: standard deviations above chance at which neighbours in time are too often alike
+SIGNIFICANT = 3.0
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -35,8 +38,8 @@ def find_blocks(
 
     Correlation in time biases the nearest neighbour. With all recordings at lag <= L excluded (L = 0, 1, 3, 7, ...),
     those are counted whose nearest neighbour lies in the next 2 L + 1 lags; when the count does not exceed chance by
-    three standard deviations, L + 1 is long enough. The length is at most a tenth of the recordings: beyond that they
-    drift, and no block is long enough.
+    `SIGNIFICANT` standard deviations, L + 1 is long enough. The length is at most a tenth of the recordings: beyond
+    that they drift, and no block is long enough.
     """
     rows_ND = np.asarray(embeddings_ND, dtype=np.float64)
     mean_D, scale_D = standardisation(rows_ND)
@@ -44,10 +47,10 @@ def find_blocks(
     count = len(z_ND)
     places = [_Places.of(members, sequences_N) for members in _members(count, states_N)]
     excluded = 0
-    while 2 * excluded + 1 <= count // 10:
+    while excluded + 1 <= count // 10:
         width = 2 * excluded + 1
         near, expected, variance = np.sum([place.near(z_ND, excluded, width) for place in places], axis=0)
-        if near <= expected + 3 * np.sqrt(variance):
+        if near <= expected + SIGNIFICANT * np.sqrt(variance):
             return Blocks(excluded + 1, False)
         excluded = width
     return Blocks(max(1, count // 10), count >= 10)
@@ -107,7 +110,26 @@ class _Places:
         near = int(((neighbour_N >= 0) & (lag_N <= excluded + width)).sum())
         within_N = self._within(excluded)
         chance_N = (self._within(excluded + width) - within_N) / np.maximum(len(position_N) - within_N, 1)
-        return near, float(chance_N.sum()), float((chance_N * (1 - chance_N)).sum())
+        return near, float(chance_N.sum()), self._variance(neighbour_N, chance_N, excluded)
+
+    def _variance(self, neighbour_N: Ints, chance_N: NDArray[np.float64], lag: int) -> float:
+        """Variance of the number of near neighbours by chance, where recordings up to `lag` apart are alike.
+
+        Recordings of one block have their neighbours in one other block, and are often the neighbours of these: pairs
+        of recordings of which both ends, in either direction, are at most `lag` apart count as completely correlated.
+        """
+        order_N = np.argsort(self.position_N)
+        ordered_N = self.position_N[order_N]
+        deviation_N = np.sqrt(chance_N * (1 - chance_N))
+        start_N, end_N = self.position_N, self.position_N[neighbour_N]
+        total = 0.0
+        for shift in range(-lag, lag + 1):
+            for near_N, far_N in ((start_N, end_N), (end_N, start_N)):
+                slot_N = np.searchsorted(ordered_N, near_N + shift).clip(max=len(ordered_N) - 1)
+                other_N = order_N[slot_N]
+                alike_N = (ordered_N[slot_N] == near_N + shift) & (np.abs(end_N[other_N] - far_N) <= lag)
+                total += float((deviation_N * deviation_N[other_N])[alike_N].sum())
+        return total
 
     def _within(self, lag: int) -> Ints:
         """Number of recordings at most `lag` away from each, itself included."""

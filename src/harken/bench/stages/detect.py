@@ -29,7 +29,7 @@ class DetectStage(Stage):
     `notes.json`: sections that could not be learned. Learns from training clips only; those of its input `clips` are
     some of them, but have no part in thresholds and held-out scores."""
 
-    version = 2
+    version = 3
 
     makes = "scores"
     inputs: ClassVar = {"embeddings": Input("embeddings"), "clips": Input("clips", optional=True, many=True)}
