@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +130,19 @@ def test_the_callers_threads_are_restored() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_libraries_that_are_loaded_later_are_limited_too() -> None:
+    """scikit-learn brings an OpenMP of its own, whose sums depend on the number of threads."""
+    program = """
+from harken.core.threads import one_thread
+with one_thread():
+    pass
+import sklearn.cluster
+from threadpoolctl import threadpool_info
+with one_thread():
+    print({library["num_threads"] for library in threadpool_info()})
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "{1}"

@@ -9,9 +9,17 @@ from functools import lru_cache
 
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
+#: packages that bring threads of their own with them
+_THREADED = ("numpy", "scipy", "sklearn", "torch")
+
+
+def _controller() -> ThreadpoolController:
+    return _listed(tuple(name for name in _THREADED if name in sys.modules))
+
 
 @lru_cache(maxsize=1)
-def _controller() -> ThreadpoolController:
+def _listed(packages: tuple[str, ...]) -> ThreadpoolController:
+    """Libraries that these packages have loaded: they are listed anew when there is another one."""
     return ThreadpoolController()
 
 
@@ -19,8 +27,8 @@ def _controller() -> ThreadpoolController:
 def one_thread() -> Iterator[None]:
     """Context in which BLAS and, if imported, torch use one thread: results do not depend on the number of cores.
 
-    The caller's settings are restored. Cheap enough for each recording, since libraries are listed only once: import
-    them before the first use.
+    The caller's settings are restored. Cheap enough for each recording. What is imported within the context is not
+    limited: import it before, or open another one.
     """
     if sys.modules.get("torch") is not None:
         with torch_threads(1):
@@ -47,7 +55,7 @@ def torch_threads(count: int = 1) -> Iterator[None]:
 
 def refresh_libraries() -> None:
     """List libraries anew; call it after running code that may have loaded some."""
-    _controller.cache_clear()
+    _listed.cache_clear()
 
 
 def one_thread_for_good() -> None:

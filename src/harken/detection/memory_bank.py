@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans as SklearnKMeans
 
+from harken.core.threads import one_thread
 from harken.detection.neighbours import Metric, unit_rows
 
 Float64 = NDArray[np.float64]
@@ -26,9 +26,13 @@ def is_source(domains_N: NDArray[np.str_]) -> NDArray[np.bool_]:
 
 def kmeans_centres(rows_ND: Float64, clusters: int, seed: int) -> Float64:
     """(K, D) k-means centres: at most one per four rows, and one per distinct row."""
+    # Imported on use: takes a second, and most banks need no centres. Its threads are then new to the caller's limit.
+    from sklearn.cluster import KMeans as SklearnKMeans
+
     distinct = len(np.unique(rows_ND, axis=0))
     count = max(1, min(clusters, len(rows_ND) // 4, distinct))
-    model = SklearnKMeans(count, n_init=4, random_state=seed).fit(rows_ND)
+    with one_thread():
+        model = SklearnKMeans(count, n_init=4, random_state=seed).fit(rows_ND)
     return np.asarray(model.cluster_centers_, dtype=np.float64)
 
 
@@ -38,7 +42,7 @@ def smote(rows_ND: Float64, domains_N: NDArray[np.str_], seed: int) -> tuple[Flo
     A new row is a random interpolation between a target clip and one of its `SMOTE_NEIGHBOURS` nearest target clips
     (fewer where there are fewer clips); a domain of one clip is not oversampled. New rows follow the given ones.
     """
-    # Imported on use: takes a second.
+    # Imported on use: takes two seconds.
     from imblearn.over_sampling import SMOTE  # type: ignore[import-untyped]
 
     source = is_source(domains_N)
@@ -51,7 +55,8 @@ def smote(rows_ND: Float64, domains_N: NDArray[np.str_], seed: int) -> tuple[Flo
             continue
         sampler = SMOTE(sampling_strategy={1: count}, k_neighbors=min(SMOTE_NEIGHBOURS, size - 1), random_state=seed)
         both_ND = np.concatenate([rows_ND[source], rows_ND[in_domain]])
-        new_MD = sampler.fit_resample(both_ND, np.repeat([0, 1], [count, size]))[0][len(both_ND) :]
+        with one_thread():
+            new_MD = sampler.fit_resample(both_ND, np.repeat([0, 1], [count, size]))[0][len(both_ND) :]
         rows.append(new_MD)
         domains.append(np.full(len(new_MD), label))
     return np.concatenate(rows), np.concatenate(domains)

@@ -19,9 +19,11 @@ from pebble import ProcessExpired, ProcessPool
 
 from harken.audio.decode import DEFAULT_FORMATS, Limits, decode, read_file
 from harken.core.errors import AudioError, HarkenError
+from harken.core.plugins import is_custom
 from harken.core.workers import begin_worker
 from harken.embeddings.embedder import ClipFeatures, Embedder, EmbeddingSpec
 from harken.embeddings.store import EmbeddingStore
+from harken.encoders import encoder_class
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ def extract(
         for path in names:
             yield worker(path)
         return
+    if _method() == "fork" and not is_custom(spec.encoder):
+        encoder_class(spec.encoder)  # what it imports, such as torch, is imported here once, not in each process
     yield from _isolated(_run, names, workers=workers, timeout=timeout, initializer=_start, initargs=(job,))
 
 
@@ -116,13 +120,11 @@ def _isolated(
     if workers is not None and workers < 0:
         raise HarkenError(f"{workers} workers are too few", next_step="Give 0 for none, or leave it out for one a core")
     count = min(workers or os.cpu_count() or 1, max(1, len(names)))
-    # Fork shares the weights and starts in milliseconds; the parent has no torch threads to lose.
-    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     with ProcessPool(
         max_workers=count,
         initializer=_worker_begins,
         initargs=(initializer, initargs),
-        context=multiprocessing.get_context(method),
+        context=multiprocessing.get_context(_method()),
     ) as pool:
         waiting: deque[tuple[Path, Any]] = deque()
         try:
@@ -135,6 +137,11 @@ def _isolated(
         except BaseException:
             pool.stop()  # type: ignore[no-untyped-call]
             raise
+
+
+def _method() -> str:
+    """Fork shares weights and modules and starts in milliseconds; the parent has no torch threads to lose."""
+    return "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 def _worker_begins(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
