@@ -26,7 +26,7 @@ from harken.bench.stages.tables import read_arrays, read_ids
 from harken.core.errors import HarkenError, did_you_mean
 from harken.core.plugins import custom_names
 from harken.core.threads import one_thread
-from harken.data.clips import Clip
+from harken.data.clips import Clip, names_below_common
 from harken.data.table import read_table
 from harken.detection import AnomalyDetector, create_detector
 from harken.detection.calibration import Calibration
@@ -37,7 +37,7 @@ from harken.ensemble.bag import Bag, load_bag
 from harken.ensemble.runs import SCORES, member_name
 from harken.evaluation.scores import Scores, read_scores
 from harken.monitor.fitted import Fitted
-from harken.monitor.normal_set import Training, names_below_common, notes_on
+from harken.monitor.normal_set import Training, notes_on
 
 Float32 = NDArray[np.float32]
 #: of ensembles, as the run decides

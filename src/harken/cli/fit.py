@@ -28,6 +28,15 @@ class Microphones(StrEnum):
     subtracted = "subtracted"
 
 
+class RecordingOrder(StrEnum):
+    """What tells the order in which recordings were made."""
+
+    auto = "auto"
+    name = "name"
+    time = "time"
+    none = "none"
+
+
 class Formats(StrEnum):
     """Audio files to read: WAV and FLAC, or every format of libsndfile."""
 
@@ -52,6 +61,10 @@ def fit(
     state: Annotated[
         str | None, typer.Option(help="Regular expression; its first group in a file name is the state.")
     ] = None,
+    order: Annotated[
+        RecordingOrder,
+        typer.Option(help="Order of recording: name, time (in names, else of files), none; auto: the best known."),
+    ] = RecordingOrder.auto,
     store: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings for the next run.")] = None,
     embed_weights: Annotated[
         bool, typer.Option("--embed-weights", help="Copy large weights of the catalogue into the model.")
@@ -78,6 +91,7 @@ def fit(
             parameters=key_values(set_ or []),
             false_alarms=false_alarms,
             states=state,
+            order=order.value,
             store=store,
             workers=workers,
             all_formats=formats is Formats.all,

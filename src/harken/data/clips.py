@@ -91,6 +91,14 @@ def natural_key(path: Path) -> list[tuple[int, int | str]]:
     return [(0, int(token)) if token.isdecimal() else (1, token) for token in tokens if token]
 
 
+def names_below_common(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Paths below their common folder."""
+    absolute = [path.absolute() for path in paths]
+    parents = [set(path.parents) for path in absolute]
+    common = max(set.intersection(*parents), key=lambda parent: len(parent.parts))
+    return tuple(path.relative_to(common).as_posix() for path in absolute)
+
+
 def find_recordings(paths: Iterable[str | Path], suffixes: frozenset[str]) -> list[Path]:
     """Audio files among `paths` and in folders among them, without repetition, folders in natural order.
 

@@ -14,6 +14,7 @@ from harken.audio.channels import Microphones
 from harken.audio.decode import ALL_FORMATS, DEFAULT_FORMATS, Limits
 from harken.audio.listen import Level
 from harken.core.threads import one_thread
+from harken.data.chronology import OrderChoice
 from harken.detection import DEFAULT_DETECTOR, AnomalyDetector
 from harken.detection.base import canonical_order
 from harken.detection.calibration import Calibration, parse_rate
@@ -46,14 +47,16 @@ class Detector:
         training: Training,
         false_alarms: str,
         notes: tuple[str, ...] = (),
+        block: int = 1,
     ) -> None:
-        """spec, weights ... notes: see `Fitted`. false_alarms: see `set_false_alarms`."""
+        """spec, weights ... block: see `Fitted`. false_alarms: see `set_false_alarms`."""
         self.spec = spec
         self.weights = weights
         self.detector = detector
         self.calibration = calibration
         self.training = training
         self.notes = notes
+        self.block = block
         self.set_aside: list[Excluded] = []
         self.set_false_alarms(false_alarms)
 
@@ -81,6 +84,7 @@ class Detector:
         parameters: Mapping[str, Any] | None = None,
         false_alarms: str = "1/week",
         states: str | None = None,
+        order: OrderChoice = "auto",
         store: str | Path | None = None,
         workers: int | None = None,
         all_formats: bool = False,
@@ -89,7 +93,7 @@ class Detector:
     ) -> Detector:
         """Learn the normal sound of one machine.
 
-        paths: recordings and folders of recordings, in the order in which they were made (a folder: by name).
+        paths: recordings and folders of recordings.
         encoder, config, layer, pooling: see `list_encoders`; weights: a catalogue name or a file.
         level: `normalised` ignores loudness, `recorded` listens to it. detector, parameters: see `list_detectors`.
         microphones: `all` channels, `near` or `far` of two, or the near one with the noise of the far one `cancelled`
@@ -97,6 +101,8 @@ class Detector:
         false_alarms: the rate that the threshold is set for, `1/week` or `0.1%`.
         states: regular expression whose first group (or match) in a file's name is its operating state, as
         `_(\\d+)rpm`; without it, DCASE names give domains, and states are looked for in other recordings.
+        order: of recording, in which correlation in time is measured (`harken.data.chronology`): `auto`; `name`: the
+        order given, folders by name; `time`: times in names, else of files; `none`: unknown.
         store: folder that keeps embeddings for the next run. workers: processes (0: none).
         progress: called with (done, all) recordings.
         Raises HarkenError when fewer than three recordings can be used.
@@ -114,6 +120,7 @@ class Detector:
             parameters=parameters,
             false_alarms=false_alarms,
             states=states,
+            order=order,
             store=store,
             workers=workers,
             all_formats=all_formats,
@@ -132,6 +139,7 @@ class Detector:
             fitted.training,
             false_alarms,
             fitted.notes,
+            fitted.block,
         )
         made.set_aside = list(fitted.set_aside)
         return made
@@ -141,7 +149,9 @@ class Detector:
 
         embed_weights: copy large weights of the catalogue too, which are else named and read from the cache.
         """
-        fitted = Fitted(self.spec, self.weights, self.detector, self.calibration, self.training, self.notes)
+        fitted = Fitted(
+            self.spec, self.weights, self.detector, self.calibration, self.training, self.notes, block=self.block
+        )
         save_fitted(path, fitted, self.false_alarms, embed_weights=embed_weights)
 
     @classmethod

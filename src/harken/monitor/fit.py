@@ -15,24 +15,21 @@ from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
 from harken.core.errors import HarkenError
 from harken.core.plugins import custom_names
 from harken.core.threads import one_thread
+from harken.data.chronology import OrderChoice, chronology
 from harken.data.clips import Clip, clips_from_files, find_recordings
-from harken.detection import AnomalyDetector, create_detector
-from harken.detection.blocks import find_blocks
-from harken.detection.calibration import Calibration, parse_rate
-from harken.detection.states import find_states
+from harken.detection import create_detector
+from harken.detection.calibration import parse_rate
 from harken.embeddings.embedder import ClipFeatures, make_spec
 from harken.embeddings.extract import Extracted, extract
 from harken.encoders import encoder_class
 from harken.encoders.checkpoints import weights_for
 from harken.monitor.fitted import Fitted
+from harken.monitor.learn import learn
 from harken.monitor.normal_set import (
     Excluded,
-    Training,
     learnable,
     named_states,
-    names_below_common,
     near_duplicate_rows,
-    notes_on,
     unfit,
     usual_form,
 )
@@ -55,6 +52,7 @@ def fit_normal(
     parameters: Mapping[str, Any] | None,
     false_alarms: str,
     states: str | None,
+    order: OrderChoice,
     store: str | Path | None,
     workers: int | None,
     all_formats: bool,
@@ -64,7 +62,7 @@ def fit_normal(
     """See `Detector.fit`, of which this is the work. Raises HarkenError as it does."""
     given = [paths] if isinstance(paths, (str, Path)) else list(paths)
     # Mistakes are cheaper before hours of recordings have been listened to.
-    _check_settings(given, [encoder, detector, parameters], level, microphones, false_alarms)
+    _check_settings(given, [encoder, detector, parameters], level, microphones, order, false_alarms)
     formats = ALL_FORMATS if all_formats else DEFAULT_FORMATS
     files = find_recordings(given, ALL_SUFFIXES if all_formats else DEFAULT_SUFFIXES)
     set_aside: list[Excluded] = []
@@ -76,6 +74,7 @@ def fit_normal(
         )
     if states is not None:
         named_states([clip.path for clip in clips], states)
+    chronology([clip.path for clip in clips], order)
     sample_rate, channels = usual_form([clip.path for clip in clips], workers, limits, formats)
     arrays: Mapping[str, np.ndarray] | None = None
     if encoder_class(encoder).needs_weights:
@@ -107,18 +106,30 @@ def fit_normal(
             next_step="Record more normal clips (30 or more make a useful model)",
         )
     kept, features = _without_near_duplicates(kept, features, set_aside)
+    seconds = float(np.median([clip.seconds for clip in features]))
+    when = chronology([clip.path for clip in kept], order, clip_seconds=seconds)
+    kept, features = [kept[row] for row in when.order_N], [features[row] for row in when.order_N]
     named = None if states is None else named_states([clip.path for clip in kept], states)
     try:
         with one_thread():
-            calibration, training, notes = _learn(unfitted, kept, features, named)
+            learned = learn(unfitted, kept, features, when.of(when.order_N), named)
     except (ValueError, TypeError) as error:
         # What a detector's parameters may be is known to the detector alone.
         raise HarkenError(f"{detector} cannot be fitted: {error}", next_step="Correct its parameters") from error
-    return Fitted(spec, arrays, unfitted, calibration, training, tuple(notes), tuple(set_aside))
+    return Fitted(
+        spec=spec,
+        weights=arrays,
+        detector=unfitted,
+        calibration=learned.calibration,
+        training=learned.training,
+        notes=learned.notes,
+        set_aside=tuple(set_aside),
+        block=learned.block,
+    )
 
 
 def _check_settings(
-    given: Sequence[str | Path], names: list[Any], level: str, microphones: str, false_alarms: str
+    given: Sequence[str | Path], names: list[Any], level: str, microphones: str, order: str, false_alarms: str
 ) -> None:
     """names: of the encoder and the detector, with its parameters."""
     for name in custom_names(names):
@@ -130,6 +141,7 @@ def _check_settings(
     for what, value, choices in (
         ("level", level, get_args(Level)),
         ("microphones", microphones, get_args(Microphones)),
+        ("order", order, get_args(OrderChoice)),
     ):
         if value not in choices:
             raise HarkenError(f"unknown {what} {value!r}", next_step=f"Choose one of {', '.join(choices)}")
@@ -174,42 +186,3 @@ def _without_near_duplicates(
     ]
     rows = [row for row in range(len(clips)) if row not in duplicates]
     return [clips[row] for row in rows], [features[row] for row in rows]
-
-
-def _learn(
-    detector: AnomalyDetector, clips: Sequence[Clip], features: Sequence[ClipFeatures], named_states: list[str] | None
-) -> tuple[Calibration, Training, list[str]]:
-    """Fit the detector; calibration, what is kept of the recordings, and notes on them."""
-    embeddings_ND = np.stack([clip.embedding for clip in features])
-    notes: list[str] = []
-    named = {clip.domain for clip in clips}
-    if named_states is not None:
-        domains = named_states
-        notes.append(f"{len(set(domains))} operating states named by the files")
-    elif "unknown" not in named and len(named) > 1:
-        domains = [str(clip.domain) for clip in clips]
-    else:
-        states_N = find_states(embeddings_ND)
-        domains = [f"state {state}" for state in states_N]
-        if states_N.max() > 0:
-            sizes = ", ".join(str(count) for count in np.bincount(states_N))
-            notes.append(f"{states_N.max() + 1} operating states found, of {sizes} recordings")
-    blocks = find_blocks(embeddings_ND)
-    if blocks.drifting:
-        notes.append(
-            "these recordings drift: neighbours in time stay alike over a tenth of them and more, so the promise "
-            "about false alarms rests on little; record over a longer time"
-        )
-    order_N = np.arange(len(clips))
-    detector.fit(embeddings_ND, domains, order_N // blocks.length if blocks.length > 1 else None)
-    calibration = Calibration.fit(detector.train_scores_)
-    training = Training(
-        names=names_below_common([clip.path for clip in clips]),
-        domains=tuple(domains),
-        embeddings_ND=embeddings_ND,
-        sketches_NBC=[clip.sketch_BC for clip in features],
-        scores_N=detector.train_scores_,
-        levels_db_N=np.array([clip.level_db for clip in features]),
-        seconds_N=np.array([clip.seconds for clip in features]),
-    )
-    return calibration, training, notes + notes_on(training, calibration)

@@ -17,7 +17,7 @@ from harken.monitor.normal_set import Excluded, Training
 class Fitted:
     """spec, weights: of embeddings. detector, calibration: fitted on those of the normal recordings. training: what is
     kept of them. notes: what the maker should know of them. set_aside: recordings that were not learned from; not kept
-    in a bundle."""
+    in a bundle. block: consecutive clips that are correlated, for `EDetector`."""
 
     spec: EmbeddingSpec
     weights: Mapping[str, np.ndarray] | None
@@ -26,3 +26,4 @@ class Fitted:
     training: Training
     notes: tuple[str, ...] = ()
     set_aside: tuple[Excluded, ...] = ()
+    block: int = 1

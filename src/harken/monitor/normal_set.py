@@ -37,7 +37,7 @@ class Excluded:
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """What is kept of the normal recordings, in recording order.
+    """What is kept of the normal recordings, in the order in which they were made, as far as it is known.
 
     names: paths below their common folder. domains: `source`/`target`, or `state 0` ... where they were found.
     """
@@ -133,11 +133,3 @@ def notes_on(training: Training, calibration: Calibration) -> list[str]:
     if training.scores_N[worst] > upper + 3 * (upper - middle):
         notes.append(f"{training.names[worst]} sounds unlike the other normal recordings: listen to it")
     return notes
-
-
-def names_below_common(paths: Sequence[Path]) -> tuple[str, ...]:
-    """Paths below their common folder."""
-    absolute = [path.absolute() for path in paths]
-    parents = [set(path.parents) for path in absolute]
-    common = max(set.intersection(*parents), key=lambda parent: len(parent.parts))
-    return tuple(path.relative_to(common).as_posix() for path in absolute)

@@ -51,6 +51,7 @@ def save_fitted(path: str | Path, fitted: Fitted, false_alarms: str, *, embed_we
         "parameters": fitted.detector.get_params(),
         "false_alarms": false_alarms,
         "effective_clips": fitted.calibration.effective,
+        "block": fitted.block,
         "names": list(training.names),
         "domains": list(training.domains),
         "notes": list(fitted.notes),
@@ -89,7 +90,9 @@ def load_fitted(path: str | Path) -> tuple[Fitted, str]:
         weights = dict(parts.get("encoder", {}))
         for reference in settings.get("public_weights", []):
             weights |= public_arrays(reference, path)
-        fitted = Fitted(spec, weights or None, detector, calibration, training, tuple(settings["notes"]))
+        # Models of earlier versions have no block.
+        block = int(settings.get("block", 1))
+        fitted = Fitted(spec, weights or None, detector, calibration, training, tuple(settings["notes"]), block=block)
         return fitted, settings["false_alarms"]
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(

@@ -1,0 +1,112 @@
+"""Embeddings of normal recordings -> fitted detector, calibration, and what its maker should know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harken.data.chronology import Chronology
+from harken.data.clips import Clip, names_below_common
+from harken.detection import AnomalyDetector
+from harken.detection.blocks import block_numbers, find_blocks
+from harken.detection.calibration import Calibration
+from harken.detection.states import find_states
+from harken.embeddings.embedder import ClipFeatures
+from harken.monitor.normal_set import Training, notes_on
+
+Ints = NDArray[np.int64]
+
+#: a found state of fewer recordings may be a moment of a drift
+_STATE_CLIPS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """See `Fitted`."""
+
+    calibration: Calibration
+    training: Training
+    notes: tuple[str, ...]
+    block: int
+
+
+def learn(
+    detector: AnomalyDetector,
+    clips: Sequence[Clip],
+    features: Sequence[ClipFeatures],
+    when: Chronology,
+    named_states: list[str] | None,
+) -> Learned:
+    """Fit the detector to clips, which are in the order of `when`.
+
+    named_states: operating state of each clip, where known. Raises ValueError as the detector does.
+    """
+    embeddings_ND = np.stack([clip.embedding for clip in features])
+    found_N = find_states(embeddings_ND)
+    domains, notes = _domains(clips, found_N, named_states)
+    count = len(clips)
+    sequences_N, states_N, blocks_N = None, None, None
+    if when.ordered:
+        states_N = _strata(domains, found_N, when)
+        sequences_N = when.sequences_N
+        notes.append(f"correlation in time is measured in the order of {when.source}")
+        blocks = find_blocks(embeddings_ND, sequences_N, states_N)
+        if blocks.drifting:
+            notes.append(
+                "these recordings drift: neighbours in time stay alike over a tenth of them and more, so the "
+                "false-alarm rate rests on little; record over a longer time"
+            )
+        if blocks.length > 1:
+            blocks_N = block_numbers(blocks.length, count, sequences_N, states_N)
+    else:
+        notes.append(
+            "correlation in time is not measured, since it is not known when these recordings were made: put times "
+            "into their names (pump_20240501_130507.wav), or use --order name where names are in that order"
+        )
+    detector.fit(embeddings_ND, domains, blocks_N)
+    if when.ordered:
+        calibration = Calibration.fit(detector.train_scores_, sequences_N, states_N)
+    else:
+        calibration = Calibration(np.sort(detector.train_scores_), float(count))
+    training = Training(
+        names=names_below_common([clip.path for clip in clips]),
+        domains=tuple(domains),
+        embeddings_ND=embeddings_ND,
+        sketches_NBC=[clip.sketch_BC for clip in features],
+        scores_N=detector.train_scores_,
+        levels_db_N=np.array([clip.level_db for clip in features]),
+        seconds_N=np.array([clip.seconds for clip in features]),
+    )
+    correlation_time = count / calibration.effective
+    # Blocks of twice the correlation time of single clips are nearly independent.
+    block = ceil(2 * correlation_time) if correlation_time > 1 else 1
+    return Learned(calibration, training, (*notes, *notes_on(training, calibration)), block)
+
+
+def _domains(clips: Sequence[Clip], found_N: Ints, named_states: list[str] | None) -> tuple[list[str], list[str]]:
+    """Domain or operating state of each clip, and a note on them. found_N: states found."""
+    named = {clip.domain for clip in clips}
+    if named_states is not None:
+        return named_states, [f"{len(set(named_states))} operating states named by the files"]
+    if "unknown" not in named and len(named) > 1:
+        return [str(clip.domain) for clip in clips], []
+    domains = [f"state {state}" for state in found_N]
+    if found_N.max() == 0:
+        return domains, []
+    sizes = ", ".join(str(count) for count in np.bincount(found_N))
+    return domains, [f"{found_N.max() + 1} operating states found, of {sizes} recordings"]
+
+
+def _strata(domains: Sequence[str], found_N: Ints, when: Chronology) -> NDArray[np.str_]:
+    """Label of the recordings among which correlation in time is measured: those of one state, or series of names.
+
+    Found states with fewer than `_STATE_CLIPS` recordings may be moments of a drift, and are taken together.
+    """
+    large = np.bincount(found_N) >= _STATE_CLIPS
+    state_N = np.where(large[found_N], found_N, -1)
+    named = [domain if domain != f"state {found}" else "" for domain, found in zip(domains, found_N, strict=True)]
+    return np.array(["\0".join(map(str, labels)) for labels in zip(named, state_N, when.series_N, strict=True)])
