@@ -112,8 +112,8 @@ def many_members(count: int = 74, seed: int = 0) -> list[Member]:
         noise = rng.uniform(0.2, 1.5)
         table: list[ScoreRow] = []
         for key in members[0].scores.sections():
-            part = members[0].scores.part(key)
-            rows = np.stack([one.scores.part(key).score_N for one in members])
+            part = members[0].scores.of_section(key)
+            rows = np.stack([one.scores.of_section(key).score_N for one in members])
             rows = (rows - rows.mean(1, keepdims=True)) / rows.std(1, keepdims=True)
             mixed = share @ rows + noise * rng.normal(size=len(part))
             table += [row._replace(score=score) for row, score in zip(part.rows(), mixed.tolist(), strict=True)]
@@ -129,7 +129,7 @@ def plain_optuna(members: Sequence[Member], trials: int, seed: int, limit_s: flo
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
     keys = members[0].scores.sections()
-    rows = {key: np.stack([member.scores.part(key).score_N for member in members]) for key in keys}
+    rows = {key: np.stack([member.scores.of_section(key).score_N for member in members]) for key in keys}
     rows = {key: (one - one.mean(1, keepdims=True)) / one.std(1, keepdims=True) for key, one in rows.items()}
 
     def objective(trial: optuna.Trial) -> float:
@@ -138,7 +138,7 @@ def plain_optuna(members: Sequence[Member], trials: int, seed: int, limit_s: flo
         table = [
             row._replace(score=score)
             for key in keys
-            for row, score in zip(members[0].scores.part(key).rows(), (weights @ rows[key]).tolist(), strict=True)
+            for row, score in zip(members[0].scores.of_section(key).rows(), (weights @ rows[key]).tolist(), strict=True)
         ]
         return evaluate_system(Scores.of_rows(table, "mix"), None).official_score
 

@@ -124,7 +124,7 @@ def fit(net: nn.Module, z: Tensor, seed: int, epochs: int, tricks: bool) -> floa
             x = x.roll(int(rng.integers(x.shape[1])), dims=1)
             shares = one_hot(change_B, CHANGES)
             if tricks:
-                part_B = Mixup().parts(len(rows), rng)
+                part_B = Mixup().kept_shares(len(rows), rng)
                 x, shares = mixed(x, part_B), mixed(shares, part_B)
                 masks = SpecAugment(time=40, frequency=16)
                 x = masks.for_batch([rng_for(seed, epoch, f"{start}.{row}") for row in range(len(rows))])(x)

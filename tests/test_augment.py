@@ -506,7 +506,7 @@ def test_a_shift_is_circular() -> None:
 @given(st.integers(1, 7), st.integers(0, 500))
 def test_mixup_of_padded_clips(clips: int, seed: int) -> None:
     settings = Mixup(alpha=0.4)
-    part = settings.parts(clips, rng_for(seed, 0, 0))
+    part = settings.kept_shares(clips, rng_for(seed, 0, 0))
     lengths = torch.arange(1, clips + 1) * 10
     wave = torch.randn(clips, 80, generator=torch.Generator().manual_seed(seed)) + 5
     wave = wave.masked_fill(torch.arange(80) >= lengths[:, None], 0.0)

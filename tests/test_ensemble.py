@@ -304,12 +304,12 @@ def test_a_nested_bag_by_hand(systems: Path) -> None:
     of = {member.name: member for member in members}
     for key in mixed.sections():
         parts = [of[name].scores for name in ("s0", "s1", "s2")]
-        pairs = [(one.part(key).score_N, one.held_out(key).score_N) for one in parts]
+        pairs = [(one.of_section(key).score_N, one.held_out(key).score_N) for one in parts]
         z = [normalised("train", *pair) for pair in pairs]
         tests = 0.75 * z[0][0] + 0.25 * z[1][0]
         trains = 0.75 * z[0][1] + 0.25 * z[1][1]  # type: ignore[operator]
         whole = normalised("gamma", tests, trains)[0] / 3 + normalised("gamma", *pairs[2])[0] * 2 / 3
-        np.testing.assert_allclose(mixed.part(key).score_N, whole, atol=1e-12)
+        np.testing.assert_allclose(mixed.of_section(key).score_N, whole, atol=1e-12)
 
 
 def test_order_changes_no_bit(systems: Path, tmp_path: Path) -> None:
@@ -396,16 +396,16 @@ def test_a_bag_survives_being_moved_and_written(systems: Path, tmp_path: Path) -
     (tmp_path / "bag.yaml").rename(moved / "bag.yaml")
     after = apply(load_bag(moved / "bag.yaml"))
     for key in before.sections():
-        np.testing.assert_array_equal(before.part(key).score_N, after.part(key).score_N)
+        np.testing.assert_array_equal(before.of_section(key).score_N, after.of_section(key).score_N)
     # By hand: a bag that names another, and a member that does not count.
     text = "name: top\nmembers:\n- {name: in, bag: bag.yaml}\n- {name: s, scores: systems/s3, weight: 0}\n"
     (moved / "top.yaml").write_text(text)
     top_bag = load_bag(moved / "top.yaml")
     assert len(list(top_bag.leaves())) == 4
     best = apply(top_bag)
-    rank = {key: np.argsort(best.part(key).score_N) for key in best.sections()}
+    rank = {key: np.argsort(best.of_section(key).score_N) for key in best.sections()}
     for key in rank:
-        np.testing.assert_array_equal(rank[key], np.argsort(after.part(key).score_N))
+        np.testing.assert_array_equal(rank[key], np.argsort(after.of_section(key).score_N))
 
 
 BAGS = {
@@ -459,7 +459,7 @@ def test_merged_bags(systems: Path) -> None:
     assert [entry.name for entry in nested.members] == ["one", "two"]
     # Put together, scores are the weighted sum of those of the bags.
     key = ("fan", "00")
-    scores = [apply(bag, members).part(key).score_N for bag in (one, two, flat)]
+    scores = [apply(bag, members).of_section(key).score_N for bag in (one, two, flat)]
     np.testing.assert_allclose(scores[2], (scores[0] + 3 * scores[1]) / 4, atol=1e-12)
     with pytest.raises(HarkenError, match="different normalisations"):
         merged([one, two.model_copy(update={"normalise": "rank"})], "both")
@@ -494,7 +494,7 @@ def test_two_steps_are_normalised_twice(tmp_path: Path) -> None:
     inner = [Member(apply(entry.inner, members)) for entry in proof.bag.members if entry.inner is not None]
     outer = apply(Bag(name="b", members=(BagMember(name="a"), BagMember(name="b"))), inner)
     key = ("fan", "00")
-    np.testing.assert_array_equal(apply(proof.bag, members).part(key).score_N, outer.part(key).score_N)
+    np.testing.assert_array_equal(apply(proof.bag, members).of_section(key).score_N, outer.of_section(key).score_N)
     best = fit(members, groups="auto", best=2, keep_fitted=True, draws=3)
     assert all(entry.inner is None or len(entry.inner.members) == 2 for entry in best.bag.members)
     assert best.bag.weights_from is not None
@@ -586,7 +586,9 @@ def test_contributions_and_correlations(systems: Path) -> None:
         ranks = proof.report.correlation_GG[row]
         expected = np.mean(
             [
-                stats.spearmanr(members[row].scores.part(key).score_N, members[0].scores.part(key).score_N).statistic
+                stats.spearmanr(
+                    members[row].scores.of_section(key).score_N, members[0].scores.of_section(key).score_N
+                ).statistic
                 for key in members[0].scores.sections()
             ]
         )
@@ -771,7 +773,7 @@ def test_a_run_on_two_sets(tmp_path: Path) -> None:
     bag = load_bag(tmp_path / "bag.yaml")
     key = ("fan", "00")
     for name, mixed in (("dcase dev", apply(bag)), ("dcase eval", apply(bag, data_set="dcase eval"))):
-        np.testing.assert_array_equal(mixed.part(key).score_N, apply(bag, sets[name]).part(key).score_N)
+        np.testing.assert_array_equal(mixed.of_section(key).score_N, apply(bag, sets[name]).of_section(key).score_N)
 
 
 def test_models_score_recordings(make_clips: Callable[..., Path], tmp_path: Path) -> None:

@@ -204,8 +204,8 @@ def test_labels_that_are_known_to_be_wrong_are_not_used(tmp_path: Path) -> None:
 
 BROKEN = {
     "missing": (lambda rows: rows[1:], "has no scores for section_00_0000"),
-    "extra": (lambda rows: [*rows, ("section_00_9999.wav", 1.0)], "the truth does not know: section_00_9999"),
-    "twice": (lambda rows: [*rows, rows[3]], "section_00_0003 is there twice"),
+    "extra": (lambda rows: [*rows, ("section_00_9999.wav", 1.0)], "clips unknown to the truth: section_00_9999"),
+    "twice": (lambda rows: [*rows, rows[3]], "section_00_0003 occurs twice"),
     "nan": (lambda rows: [(rows[0][0], float("nan")), *rows[1:]], "the score of section_00_0000 is nan"),
     "infinite": (lambda rows: [(rows[0][0], float("inf")), *rows[1:]], "the score of section_00_0000 is inf"),
     "text": (lambda rows: [("file", "score"), *rows], "has no number"),

@@ -61,8 +61,8 @@ def systems(tmp_path: Path) -> Path:
     ("change", "message"),
     [
         ({"score": float("nan")}, "x: the score of c1 is nan. Scores are finite"),
-        ({"file": "c2.flac"}, "x: c2 is there twice. Keep one row per clip"),
-        ({"clip_id": "2"}, "c1 is there twice|c2 is there twice"),
+        ({"file": "c2.flac"}, "x: c2 occurs twice. Keep one row per clip"),
+        ({"clip_id": "2"}, "c1 occurs twice|c2 occurs twice"),
         ({"decision": 7}, "c1 has the decision 7"),
         ({"split": "dev"}, "the split 'dev'"),
     ],
@@ -84,7 +84,7 @@ def test_tables_are_the_same_after_parquet(tmp_path: Path) -> None:
     assert tables[0] != tables[1]
     assert tables[0].to_arrow().column("marks").unique().to_pylist() == [TUNED]
     (tmp_path / "scores.parquet").write_bytes(b"no")
-    with pytest.raises(HarkenError, match="is no table of scores"):
+    with pytest.raises(HarkenError, match="is not a table of scores"):
         read_scores(tmp_path / "scores.parquet")
 
 
@@ -240,7 +240,7 @@ def test_a_model_for_a_section_and_one_for_the_machine_are_combined(tmp_path: Pa
     for key in (("fan", "00"), ("fan", "01")):
         near, wide = (of[name].held_out(key).score_N for name in ("near", "wide"))
         assert (len(near), len(wide)) == (8, 16)
-        first = of["sum"].part(key).rows()[0]
+        first = of["sum"].of_section(key).rows()[0]
         expected = sum(
             0.5 * (of[name].by_name(key)[without_suffix(first.file)] - train.mean()) / train.std()
             for name, train in (("near", near), ("wide", wide))

@@ -9,12 +9,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "harken"
 #: rooms, or files of rooms, that are not yet covered
-UNCOVERED = (
-    "bench/", "cli/",
-    "embeddings/", "encoders/",
-    "evaluation/evaluate.py", "evaluation/evaluator.py", "evaluation/score_files.py", "evaluation/scores.py",
-    "evaluation/submission.py", "export/", "generation/", "monitor/", "separation/", "training/", "weights/",
-)  # fmt: skip
+UNCOVERED = ("bench/", "cli/", "monitor/")
 #: parts of identifiers, between underscores
 BANNED = {"peeks", "twin", "twins", "nominal", "promise", "promises", "promised", "told", "tells"}
 #: whole identifiers that do not say what they hold
@@ -27,6 +22,7 @@ EMPTY = {
 TERMS = {
     "data/catalog/__init__.py": {"part", "parts"},
     "data/check.py": {"parts"},
+    "training/models.py": {"parts"},
     "data/download.py": {"part", "parts"},
 }
 

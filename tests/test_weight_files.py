@@ -79,9 +79,9 @@ def test_state_dict_and_what_lies_beside_it(tmp_path: Path) -> None:
         found = read_contents(path, None)
         assert set(found.tensors) == set(STATE)
         assert np.array_equal(found.tensors["a.weight"], STATE["a.weight"].numpy())
-        assert found.about == {"cfg": {"layers": 3, "rate": 0.5, "names": ["a", "b"]}, "step": 7}
+        assert found.settings == {"cfg": {"layers": 3, "rate": 0.5, "names": ["a", "b"]}, "step": 7}
     torch.save(STATE, path)
-    assert read_contents(path, None).about == {}
+    assert read_contents(path, None).settings == {}
 
 
 def test_settings_objects_become_plain(tmp_path: Path, stranger: Callable[..., Any]) -> None:
@@ -117,12 +117,12 @@ def test_settings_objects_become_plain(tmp_path: Path, stranger: Callable[..., A
     found = read_contents(path, None)
     assert "omegaconf" not in sys.modules
     assert set(found.tensors) == {"a.weight", "a.bias", "_ema.a.weight", "_ema.a.bias"}
-    assert found.about["cfg"] == {
+    assert found.settings["cfg"] == {
         "model": {"depth": 12, "sizes": [0.5]},
         "common": {"fp16": True, "choice": "fast"},
     }
-    assert found.about["args"] == {"arch": "eat", "lr": [0.1]}
-    assert found.about["last_optimizer_state"] == {"state": {"0": {"exp_avg": None}}}
+    assert found.settings["args"] == {"arch": "eat", "lr": [0.1]}
+    assert found.settings["last_optimizer_state"] == {"state": {"0": {"exp_avg": None}}}
     assert set(torch.serialization.get_safe_globals()) == allowed
 
 
@@ -138,7 +138,7 @@ def test_known_packages_are_not_called(
     setup = stranger("fairseq.tasks.setup_task", __new__=run)
     path = tmp_path / "task.pt"
     torch.save({"model": STATE, "task": Call(setup, "x"), "other": with_state(kind, level=3)}, path)
-    assert read_contents(path, None).about == {"task": "x", "other": {"level": 3}}
+    assert read_contents(path, None).settings == {"task": "x", "other": {"level": 3}}
     forget()
 
 

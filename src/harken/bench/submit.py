@@ -14,7 +14,7 @@ from harken.bench.run import load_clips
 from harken.core.errors import HarkenError
 from harken.data.clips import Clip
 from harken.data.table import read_table
-from harken.evaluation.submission import Entry
+from harken.evaluation.submission import SubmittedSystem
 
 
 def entries_of(
@@ -23,17 +23,17 @@ def entries_of(
     systems: Sequence[str] | None,
     label: str | None,
     data: Path | None,
-    about: Mapping[str, Any],
-) -> tuple[list[Entry], list[Clip]]:
+    meta: Mapping[str, Any],
+) -> tuple[list[SubmittedSystem], list[Clip]]:
     """Entries and the test clips they must cover, of a run's folder, or of a folder with one system's score files.
 
     systems: names below the run's `scores`; default those that the recipe submits, else its ensembles, else all.
     label: the set; default the evaluation set where there is one. data: what plain score files are checked against.
-    about: the submitters' part of meta.yaml; it goes over the recipe's.
+    meta: the submitters' part of meta.yaml; it goes over the recipe's.
     Raises HarkenError where the run, the system or the set is not there.
     """
     if (folder / "results.json").is_file():
-        return _of_run(folder, systems, label, about)
+        return _of_run(folder, systems, label, meta)
     if not any(folder.glob("anomaly_score_*.csv")):
         raise HarkenError(
             "is neither a run nor a folder of score files", file=folder, next_step="Name a folder that harken run made"
@@ -45,12 +45,12 @@ def entries_of(
     if label is not None and label not in sets:
         raise HarkenError(f"the data have no set {label!r}", file=data, next_step=f"There are: {', '.join(sets)}")
     clips = [clip for clip in clips if label in (None, set_of(clip))]
-    return [Entry(folder.name, folder, about)], clips
+    return [SubmittedSystem(folder.name, folder, meta)], clips
 
 
 def _of_run(
-    folder: Path, systems: Sequence[str] | None, label: str | None, about: Mapping[str, Any]
-) -> tuple[list[Entry], list[Clip]]:
+    folder: Path, systems: Sequence[str] | None, label: str | None, meta: Mapping[str, Any]
+) -> tuple[list[SubmittedSystem], list[Clip]]:
     results = json.loads((folder / "results.json").read_text())
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
     sets = list(results["sets"])
@@ -76,7 +76,9 @@ def _of_run(
             place = place / chosen.replace(" ", "_")
         if not place.is_dir():
             raise HarkenError("there are no scores", file=place, next_step="Check the name of the system and seed")
-        entries.append(Entry(name, place, _merged(recipe.get("about") or {}, about), _development(results, system)))
+        entries.append(
+            SubmittedSystem(name, place, _merged(recipe.get("about") or {}, meta), _development(results, system))
+        )
     return entries, clips
 
 

@@ -39,16 +39,16 @@ def key_values(pairs: list[str]) -> dict[str, Any]:
     from harken.core.errors import HarkenError
     from harken.core.plain_yaml import read_yaml
 
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise HarkenError(f"{pair!r} is not of the form name=value", next_step="Write it as name=value")
         try:
-            found[name] = read_yaml(value)
+            values[name] = read_yaml(value)
         except ValueError as error:
             raise HarkenError(
                 f"the value of {pair!r} is not valid YAML ({error})",
                 next_step=f"Write it as in a recipe; quote text that has special characters: {name}='\"...\"'",
             ) from None
-    return found
+    return values

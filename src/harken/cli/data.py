@@ -41,8 +41,8 @@ def list_(
         emit(entry.model_dump(mode="json"))
         return
     print(f"DCASE {entry.year}: {entry.metric}, {entry.sample_rate} Hz, channels {'+'.join(entry.channels)}")
-    for part, release in entry.parts.items():
-        print(f"{part:<6} https://zenodo.org/records/{release.record}")
+    for half, release in entry.parts.items():
+        print(f"{half:<6} https://zenodo.org/records/{release.record}")
     for machine in entry.machines:
         hidden = ", attributes hidden" if machine.hidden_attributes else ""
         print(f"{machine.part:<5} {machine.name:<20} sections {' '.join(machine.sections)}{hidden}")

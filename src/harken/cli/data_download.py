@@ -45,17 +45,17 @@ def download(
 
     entry = catalog.year(year)
     say(f"DCASE {year} Task 2, licence {entry.licence}")
-    parts = tuple(part for part in catalog.PARTS if split in (Split.all, part))
+    halves = tuple(half for half in catalog.PARTS if split in (Split.all, half))
     with _bars() as bar:
         results = get(
-            year, root, parts=parts, machines=machine, jobs=jobs, keep_zips=keep_zips, progress=bar, warn=_note
+            year, root, parts=halves, machines=machine, jobs=jobs, keep_zips=keep_zips, progress=bar, warn=_note
         )
     states = Counter(result.state for result in results)
     words = ", ".join(f"{count} {state}" for state, count in states.items())
     size = sum(result.bytes for result in results) / 1e9
     say(f"{root / f'dcase{year}t2'}: {len(results)} archives, {size:.3g} GB: {words}")
     with progress("check") as bar:
-        findings = check_year(root, year, parts, machine, bar)
+        findings = check_year(root, year, halves, machine, bar)
     for finding in findings:
         say(f"note: {finding}")
     if json:

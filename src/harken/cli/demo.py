@@ -42,7 +42,7 @@ def demo(
                 progress=bar,
             )
             building.rename(plant)
-    parts, rows = [], []
+    sections, rows = [], []
     for machine in sorted(path.name for path in plant.iterdir()):
         with progress(f"listening to {machine}") as bar:
             detector = Detector.fit(
@@ -58,7 +58,7 @@ def demo(
         truth = [clip.condition == "anomaly" for clip in clips]
         target = [clip.domain == "target" for clip in clips]
         result = section_result(truth, target, [float(verdict.score or 0.0) for verdict in verdicts])
-        parts.append(ReportSection(machine, detector, verdicts, truth, result))
+        sections.append(ReportSection(machine, detector, verdicts, truth, result))
         alarms = [
             (bool(verdict.is_anomaly), bad, shifted)
             for verdict, bad, shifted in zip(verdicts, truth, target, strict=True)
@@ -75,14 +75,14 @@ def demo(
                 "false_alarms_target": sum(alarm for alarm, bad, shifted in alarms if not bad and shifted),
             }
         )
-    score = official_score([part.result for part in parts if part.result is not None])
+    score = official_score([section.result for section in sections if section.result is not None])
     report = directory / "report.html"
     lead = (
         f"Official score (harmonic mean of AUC source, AUC target and pAUC over all machines): "
         f"{score:.4f}. The plant is simulated: the numbers show that the tool works, not how well it would do on "
         "your machine."
     )
-    write_report(report, "Harken demo: a simulated plant", parts, worst=3, lead=lead)
+    write_report(report, "Harken demo: a simulated plant", sections, worst=3, lead=lead)
     if json:
         emit({"official_score": score, "machines": rows, "report": str(report)})
     else:

@@ -43,8 +43,8 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings
         "libsndfile": soundfile.__libsndfile_version__,
         "packages": packages,
         "extras": {
-            name: {"purpose": EXTRAS[name].purpose, "installed": all(found.values()), "packages": found}
-            for name, found in extras.items()
+            name: {"purpose": EXTRAS[name].purpose, "installed": all(installed.values()), "packages": installed}
+            for name, installed in extras.items()
         },
         "encoders": list(list_encoders()),
         "weights": weights,
@@ -56,17 +56,17 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings
     else:
         print(f"harken {__version__}, Python {platform.python_version()}, {os.cpu_count()} cores")
         print(f"libsndfile {soundfile.__libsndfile_version__} decodes WAV and FLAC by default")
-        for name, found in packages.items():
-            print(f"  {'ok     ' if found else 'MISSING'} {name} {found or ''}")
+        for name, installed in packages.items():
+            print(f"  {'ok     ' if installed else 'MISSING'} {name} {installed or ''}")
         for name, versions in extras.items():
-            absent = [package for package, found in versions.items() if found is None]
+            absent = [package for package, installed in versions.items() if installed is None]
             hint = f" ({', '.join(absent)} missing; {install_command(name)})" if absent else ""
             print(f"  {'absent ' if absent else 'ok     '} extra {name}: {EXTRAS[name].purpose}{hint}")
         print(f"weights in {cache} ({free / 2**30:.0f} GiB free)")
         for name, where in weights.items():
             missing_hint = f": harken weights fetch {name}" if where == "missing" else f" ({where})"
             print(f"  {'absent ' if where == 'missing' else 'ok     '} {name}{missing_hint}")
-    missing = [name for name, found in packages.items() if found is None]
+    missing = [name for name, installed in packages.items() if installed is None]
     if missing:
         raise typer.Exit(2)
 

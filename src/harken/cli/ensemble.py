@@ -122,8 +122,8 @@ def fit(
         bag, notes = proof.bag, proof.notes
     else:
         bag, notes = fit_without_labels(members, method=method, normalise=how, groups=group, name=title)
-        for one in members:
-            notes += tuple(f"{one.name} is {mark}: {reason}" for mark, reason in one.scores.marks.items())
+        for scorer in members:
+            notes += tuple(f"{scorer.name} is {mark}: {reason}" for mark, reason in scorer.scores.marks.items())
     if out is not None:
         save_bag(bag, out)
     for note in notes:
@@ -156,25 +156,25 @@ def score(
     from harken.ensemble.members import chosen, read_members
     from harken.ensemble.score import apply, write_scores
 
-    known = load_bag(bag)
+    bag_file = load_bag(bag)
     given = None
     if scores:
         given = chosen(read_members(scores, data_set=data_set, bundles=_bundles(recordings))[0], member or ())
-    mixed = apply(known, given, bundles=_bundles(recordings), data_set=data_set)
+    mixed = apply(bag_file, given, bundles=_bundles(recordings), data_set=data_set)
     files = write_scores(mixed, out, false_alarms=false_alarms)
     clips = len(mixed.test)
     for mark, reason in mixed.marks.items():
         say(f"note: {mark}: {reason}")
     if not any(file.startswith("decision_result") for file in files):
         say("note: no decisions: they need scores of training clips, or decisions of all members")
-    say(f"{out}: {len(mixed.sections())} sections, {clips} clips, {len(list(known.leaves()))} members")
+    say(f"{out}: {len(mixed.sections())} sections, {clips} clips, {len(list(bag_file.leaves()))} members")
     if json:
         emit(
             {
                 "folder": str(out),
                 "files": files,
                 "clips": clips,
-                "transductive": known.transductive(),
+                "transductive": bag_file.transductive(),
                 "marks": dict(mixed.marks),
             }
         )
@@ -188,11 +188,11 @@ def show(
     """Show members and weights of a bag and how they were fitted."""
     from harken.ensemble.bag import load_bag
 
-    known = load_bag(bag)
+    bag_file = load_bag(bag)
     if json:
-        emit(known.as_json())
+        emit(bag_file.as_json())
     else:
-        _print_bag(known)
+        _print_bag(bag_file)
 
 
 @app.command()
@@ -205,7 +205,7 @@ def merge(
     """Merge bags: all members in one bag or, with --nest, each bag as one member."""
     from harken.ensemble.bag import load_bag, merged, save_bag
 
-    bag = merged([load_bag(one) for one in bags], out.stem, shares=share, nest=nest)
+    bag = merged([load_bag(path) for path in bags], out.stem, shares=share, nest=nest)
     save_bag(bag, out)
     say(f"{out}: {len(list(bag.leaves()))} members")
 
@@ -235,7 +235,11 @@ def _print_proof(proof: Proof) -> None:
         print(f"{label:<20}" + "".join(f"{_number(number):<20}" for number in numbers))
     print(f"\nbest single: {proof.rows[0].detail}")
     marks = {
-        mark for row in proof.rows for one in (row.in_sample, row.held_out, row.transfer) if one for mark in one.marks
+        mark
+        for row in proof.rows
+        for number in (row.in_sample, row.held_out, row.transfer)
+        if number
+        for mark in number.marks
     }
     if "tuned on test" in marks:
         print("* tuned on test: weights, or a member, chosen with the labels of the clips it is measured on")
@@ -261,7 +265,8 @@ def _number(number: Number | None) -> str:
 def _print_members(proof: Proof) -> None:
     """Print members with a non-zero weight, largest first."""
     shown = sorted(
-        (one for one in proof.report.members if one.weight > 0), key=lambda one: (-one.weight, -one.alone, one.name)
+        (member for member in proof.report.members if member.weight > 0),
+        key=lambda member: (-member.weight, -member.alone, member.name),
     )
     most = 20
     fitted = next(row.name for row in reversed(proof.rows) if row.name not in ("kept", "single"))
@@ -273,15 +278,15 @@ def _print_members(proof: Proof) -> None:
         + (f"{'bootstrap':>15}" if draws else "")
         + f"{'alone':>9}{'adds':>9}{'nearest':>9}  member"
     )
-    for one in shown[:most]:
-        between = "-" if one.held_out is None else f"{one.held_out[0]:.2f}-{one.held_out[1]:.2f}"
-        spread = "" if one.bootstrap is None else f"{one.bootstrap[0]:.2f} +- {one.bootstrap[1]:.2f}"
-        adds = "-" if one.contribution is None else f"{one.contribution:+.4f}"
-        nearest = "-" if one.nearest is None else f"{one.nearest[1]:.2f}"
+    for member in shown[:most]:
+        between = "-" if member.held_out is None else f"{member.held_out[0]:.2f}-{member.held_out[1]:.2f}"
+        spread = "" if member.bootstrap is None else f"{member.bootstrap[0]:.2f} +- {member.bootstrap[1]:.2f}"
+        adds = "-" if member.contribution is None else f"{member.contribution:+.4f}"
+        nearest = "-" if member.nearest is None else f"{member.nearest[1]:.2f}"
         print(
-            f"{one.weight:>7.3f}{between:>14}"
+            f"{member.weight:>7.3f}{between:>14}"
             + (f"{spread:>15}" if draws else "")
-            + f"{one.alone:>9.4f}{adds:>9}{nearest:>9}  {one.name}"
+            + f"{member.alone:>9.4f}{adds:>9}{nearest:>9}  {member.name}"
         )
     if len(shown) > most:
         print(f"... and {len(shown) - most} more; all of them with --json")

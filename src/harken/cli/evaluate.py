@@ -73,8 +73,8 @@ def _print_system(data: dict[str, Any]) -> None:
         if name in ("system", "rule", "machines", "official_score", "marks"):
             continue
         if isinstance(value, dict):
-            for what, number in value.items():
-                print(f"{what}: {' '.join(map(str, number)) if isinstance(number, list) else number}")
+            for measure, number in value.items():
+                print(f"{measure}: {' '.join(map(str, number)) if isinstance(number, list) else number}")
         else:
             print(f"{name}: {value}")
     if any("f1_best_tuned_on_test" in row for *_, row in sections):

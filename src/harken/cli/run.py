@@ -37,10 +37,10 @@ def run(
     from harken.bench.workspace import Workspace
     from harken.cli.submit import submit
     from harken.data.truth import read_truth
-    from harken.evaluation.submission import read_about
+    from harken.evaluation.submission import read_meta
 
     if meta is not None:
-        read_about(meta)  # report errors in it before hours of work
+        read_meta(meta)  # report errors in it before hours of work
     chosen = load_recipe(recipe, profile=profile, changes=key_values(set_ or []))
     made: list[str] = []
 
@@ -109,7 +109,7 @@ def _print_results(done: Any) -> None:
     from harken.bench.result import grouped
 
     for (label, system), seeds in grouped(done.systems).items():
-        results = [one.result for one in seeds if one.result is not None]
+        results = [scored.result for scored in seeds if scored.result is not None]
         if not results:
             print(f"{label}, {system}: scores of {len(seeds[0].scores.test)} clips; {seeds[0].why}")
             continue
@@ -121,16 +121,16 @@ def _print_results(done: Any) -> None:
 
 
 def _print_ensembles(done: Any) -> None:
-    mixed = [one for one in done.systems if one.mix is not None]
+    mixed = [system for system in done.systems if system.mix is not None]
     if not mixed:
         return
-    several = len({one.set for one in mixed}) > 1
+    several = len({system.set for system in mixed}) > 1
     print(f"{'ensemble':<48}{'official score':<18}{'machines left out':<20}weights")
-    for one in mixed:
-        name = f"{one.set}, {one.shown}" if several else one.shown
-        here = "-" if one.result is None else f"{one.result.official_score:.4f}"
-        apart = "-" if one.left_out is None else f"{one.left_out:.4f}"
-        print(f"{name:<48}{here:<18}{apart:<20}{one.mix.source}")
+    for system in mixed:
+        name = f"{system.set}, {system.shown}" if several else system.shown
+        score = "-" if system.result is None else f"{system.result.official_score:.4f}"
+        left_out = "-" if system.left_out is None else f"{system.left_out:.4f}"
+        print(f"{name:<48}{score:<18}{left_out:<20}{system.mix.source}")
 
 
 def _spread(values: list[float], *, exact: bool = False) -> str:

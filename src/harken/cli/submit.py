@@ -28,15 +28,15 @@ def submit(
     from harken.bench.submit import entries_of
     from harken.core.errors import HarkenError
     from harken.evaluation.scores import in_brackets
-    from harken.evaluation.submission import TEMPLATE, read_about, system_of, write_submission
+    from harken.evaluation.submission import TEMPLATE, read_meta, system_of, write_submission
 
     if template:
         print(TEMPLATE, end="")
         return
     if run is None:
         raise HarkenError("no run given", next_step="Give a folder that harken run wrote")
-    about = read_about(meta) if meta else {}
-    entries, clips = entries_of(run, systems=system, label=set_, data=data, about=about)
+    content = read_meta(meta) if meta else {}
+    entries, clips = entries_of(run, systems=system, label=set_, data=data, meta=content)
     names = write_submission(entries, label, clips, out, report=report)
     labelled = sum(clip.condition != "unknown" for clip in clips)
     if labelled == len(clips):

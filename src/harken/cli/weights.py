@@ -18,8 +18,8 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] =
     from harken.weights.cache import cached, status
     from harken.weights.catalog import catalog
 
-    known = {entry.name for entry in catalog()}
-    added = [record for record in cached() if record.name not in known]
+    listed = {entry.name for entry in catalog()}
+    added = [record for record in cached() if record.name not in listed]
     if json:
         emit(
             [

@@ -108,9 +108,9 @@ def make_spec(
         arguments.setdefault("sample_rate", sample_rate)
     built = create_encoder(encoder, arguments, weights)
     layer = layer or built.default_layer
-    for part in layer.split("+"):
-        if part not in built.layers:
-            raise ValueError(f"{encoder} has no layer {part!r}; there are {', '.join(built.layers)}")
+    for name in layer.split("+"):
+        if name not in built.layers:
+            raise ValueError(f"{encoder} has no layer {name!r}; there are {', '.join(built.layers)}")
     pooling = pooling or built.default_pooling
     check_pooling(pooling)
     return EmbeddingSpec(
@@ -203,8 +203,8 @@ class Embedder:
         first = {name: array for name, array in (weights or {}).items() if "/" not in name} if spec.more else weights
         self.encoder: Encoder = create_encoder(spec.encoder, spec.config, first or None)
         self.more = [
-            Embedder(other, weights_of(weights, number), limits=limits, formats=formats)
-            for number, other in enumerate(spec.more)
+            Embedder(extra, weights_of(weights, number), limits=limits, formats=formats)
+            for number, extra in enumerate(spec.more)
         ]
         #: whether the encoder's frames are the log-mel that sketches are made of
         self.encodes_sketch = _encodes_sketch(spec)
@@ -212,10 +212,10 @@ class Embedder:
 
     def limited(self, limits: Limits, formats: frozenset[str]) -> Embedder:
         """This embedder for recordings of other limits and formats; it shares the encoder."""
-        other = copy(self)
-        other.listening = self.listening.model_copy(update={"limits": limits, "formats": formats})
-        other.more = [embedder.limited(limits, formats) for embedder in self.more]
-        return other
+        limited = copy(self)
+        limited.listening = self.listening.model_copy(update={"limits": limits, "formats": formats})
+        limited.more = [embedder.limited(limits, formats) for embedder in self.more]
+        return limited
 
     def listen(self, source: Source, *, sample_rate: int | None = None, name: str | Path | None = None) -> Sound:
         """A recording as the spec wants it, at the spec's rate. Raises AudioError for what cannot be used."""
@@ -341,11 +341,11 @@ def check_front_end(spec: EmbeddingSpec, encoder: Encoder, front_end: FrontEnd, 
     if not encoder.takes_spectrograms:
         raise AudioError(f"is a spectrogram, and {spec.encoder} takes none", file=name, next_step=step)
     if encoder.front_end() != front_end:
-        what = f"is a spectrogram of the front end of {front_end}, not of {encoder.front_end()}"
-        raise AudioError(what, file=name, next_step=step)
+        cause = f"is a spectrogram of the front end of {front_end}, not of {encoder.front_end()}"
+        raise AudioError(cause, file=name, next_step=step)
     if spec.channels > 1 and spec.microphones == "all":
-        what = f"is a spectrogram of one channel, and {spec.channels} are listened to"
-        raise AudioError(what, file=name, next_step="Listen to one of the microphones")
+        cause = f"is a spectrogram of one channel, and {spec.channels} are listened to"
+        raise AudioError(cause, file=name, next_step="Listen to one of the microphones")
 
 
 def _check_finite(embedding_D: Float32, name: str | Path) -> None:

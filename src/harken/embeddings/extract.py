@@ -91,8 +91,8 @@ def probe(
 ) -> Iterator[tuple[int, int] | None]:
     """(sampling rate in Hz, channels) of each recording that can be decoded, None for the others."""
     names = [Path(path) for path in paths]
-    for found in _isolated(partial(_probe, limits=limits, formats=formats), names, workers=workers, timeout=60.0):
-        yield found if isinstance(found, tuple) else None
+    for result in _isolated(partial(_probe, limits=limits, formats=formats), names, workers=workers, timeout=60.0):
+        yield result if isinstance(result, tuple) else None
 
 
 def _probe(path: Path, limits: Limits, formats: frozenset[str]) -> tuple[int, int] | None:
@@ -173,9 +173,9 @@ class _Worker:
         try:
             data = read_file(path, job.limits)
             if self.store is not None:
-                found = self.store.get(hashlib.sha256(data).hexdigest())
-                if found is not None:
-                    return Extracted(path, found, cached=True)
+                features = self.store.get(hashlib.sha256(data).hexdigest())
+                if features is not None:
+                    return Extracted(path, features, cached=True)
             if self.embedder is None:
                 self.embedder = Embedder(job.spec, job.weights, limits=job.limits, formats=job.formats)
             spectrogram = path in job.spectrograms

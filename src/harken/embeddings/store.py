@@ -41,10 +41,11 @@ class EmbeddingStore:
             ) from None
 
     def path(self, sha256: str) -> Path:
+        """Place of the entry of a recording with this SHA-256."""
         return self.folder / sha256[:2] / f"{sha256}.safetensors"
 
     def get(self, sha256: str) -> ClipFeatures | None:
-        """The entry of a recording, or None where there is none that is whole."""
+        """The features of a recording; None without a complete entry."""
         try:
             data = self.path(sha256).read_bytes()
         except OSError:
@@ -52,8 +53,8 @@ class EmbeddingStore:
         try:
             tensors = safetensors.numpy.load(data)
             length = int.from_bytes(data[:8], "little")
-            about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["harken"])
-            if about["schema"] != SCHEMA or about["digest"] != _digest(tensors):
+            header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["harken"])
+            if header["schema"] != SCHEMA or header["digest"] != _digest(tensors):
                 return None
             return ClipFeatures(
                 embedding=tensors["embedding"],
@@ -62,12 +63,13 @@ class EmbeddingStore:
                 level_db=float(tensors["level_db"][0]),
                 seconds=float(tensors["seconds"][0]),
                 sha256=sha256,
-                findings=tuple(Finding(**found) for found in about["findings"]),
+                findings=tuple(Finding(**finding) for finding in header["findings"]),
             )
         except (safetensors.SafetensorError, ValueError, KeyError, TypeError):
             return None
 
     def put(self, features: ClipFeatures) -> None:
+        """Store the features of a recording."""
         tensors: dict[str, np.ndarray] = {
             "embedding": features.embedding,
             "sketch": features.sketch_BC,
@@ -75,13 +77,13 @@ class EmbeddingStore:
             "level_db": np.array([features.level_db]),
             "seconds": np.array([features.seconds]),
         }
-        about = {
+        header = {
             "schema": SCHEMA,
             "digest": _digest(tensors),
-            "findings": [asdict(found) for found in features.findings],
+            "findings": [asdict(finding) for finding in features.findings],
         }
         # One metadata key only: safetensors writes several in no fixed order.
-        data = safetensors.numpy.save(tensors, metadata={"harken": json.dumps(about, sort_keys=True)})
+        data = safetensors.numpy.save(tensors, metadata={"harken": json.dumps(header, sort_keys=True)})
         path = self.path(features.sha256)
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, data)

@@ -132,7 +132,7 @@ class BEATsNet(SpectrogramNet):
         """
         layers = self.checked(layers)
         x_BLD = self.patches(spectrogram_BFM)
-        found = {"patches": x_BLD}
+        outputs = {"patches": x_BLD}
         deepest = max(self.layers.index(layer) for layer in layers)
         if deepest > 0:
             padding_BL = None
@@ -140,8 +140,8 @@ class BEATsNet(SpectrogramNet):
                 valid_B1 = _valid_tokens(frames_B.to(x_BLD.device), spectrogram_BFM.shape[1])[:, None]
                 padding_BL = torch.arange(x_BLD.shape[1], device=x_BLD.device) >= valid_B1
             blocks = self.encoder(x_BLD, padding_BL, deepest, self.attention)
-            found.update(zip(self.layers[1:], blocks, strict=False))
-        return [found[layer] for layer in layers]
+            outputs.update(zip(self.layers[1:], blocks, strict=False))
+        return [outputs[layer] for layer in layers]
 
 
 class _Encoder(nn.Module):
@@ -318,8 +318,63 @@ class BEATs(TorchEncoder):
     def read_checkpoint(
         cls, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
-        """See `Encoder.read_checkpoint`."""
-        return _read_checkpoint(tensors, settings)
+        """Configuration and weights of a published file, fine-tuned or not, or of a converted one; None if of neither.
+
+        settings: what the file holds beside its tensors; `cfg`, where there is one, decides the depth and the farthest
+        distance. A classifier (`predictor.*`) is left out. Raises WeightsError if tensors are missing, unknown or of
+        wrong shape, or for a variant that computes otherwise.
+        """
+        cfg = settings.get("cfg")
+        cfg = cfg if isinstance(cfg, Mapping) else {}
+        gates = [name for name in tensors if re.fullmatch(r"encoder\.layers\.\d{1,3}\.self_attn\.grep_a", name)]
+        if not gates or not ("patch_embedding.weight" in tensors or "input_patch_size" in cfg):
+            return None
+        for key, fixed in _FIXED.items():
+            if cfg.get(key, fixed) != fixed:
+                raise WeightsError(
+                    f"is a BEATs with {key} {cfg[key]!r}, which no published one has",
+                    next_step=f"Use one with {key} {fixed!r}",
+                )
+        weights = {_RENAMED.get(name, name): tensors[name] for name in tensors if not name.startswith("predictor.")}
+        tables = [name for name in weights if name.endswith(".self_attn.relative_attention_bias.weight")]
+        shared = [weights.pop(name) for name in tables]
+        if shared:
+            if any(not np.array_equal(shared[0], table) for table in shared):
+                raise WeightsError(
+                    "is a BEATs whose layers differ in their position biases",
+                    next_step="Use one whose layers share them, as published",
+                )
+            weights["encoder.relative_attention_bias.weight"] = shared[0]
+
+        def size(name: str, axis: int, otherwise: int) -> int:
+            shape = weights[name].shape if name in weights else ()
+            return int(shape[axis]) if len(shape) > axis and shape[axis] else otherwise
+
+        depth, distance = cfg.get("encoder_layers"), cfg.get("max_distance", 800)
+        width = size("post_extract_proj.weight", 0, 768)
+        config = {
+            "depth": depth
+            if isinstance(depth, int) and 0 < depth < 1000
+            else 1 + max(int(n.split(".")[2]) for n in gates),
+            "width": width,
+            "heads": size(gates[0], 1, 12),
+            "ffn": size("encoder.layers.0.fc1.weight", 0, 4 * width),
+            "patch_width": size("patch_embedding.weight", 0, 512),
+            "buckets": size("encoder.relative_attention_bias.weight", 0, 320),
+            "max_distance": distance,
+            "conv_kernel": size("encoder.pos_conv.0.weight_v", 2, 128),
+            "conv_groups": max(1, width // size("encoder.pos_conv.0.weight_v", 1, width // 16 or 1)),
+        }
+        try:
+            shapes = BEATs.tensor_shapes(**config)
+            if not isinstance(distance, int) or distance <= config["buckets"] // 4:
+                raise ValueError(f"max_distance {distance!r} is within the exact buckets")
+        except ValueError as error:
+            raise WeightsError(
+                f"is a BEATs of impossible sizes ({error})", next_step="Get it from its publisher again"
+            ) from None
+        check_tensors(weights, shapes, architecture="beats")
+        return config, weights
 
     @classmethod
     def tensor_shapes(cls, *, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
@@ -351,66 +406,6 @@ class BEATs(TorchEncoder):
         windows = -(-columns // LONGEST)
         bounds = [columns * index // windows for index in range(windows + 1)]
         return [(STEP * start, STEP * stop + TAIL) for start, stop in pairwise(bounds)]
-
-
-def _read_checkpoint(
-    tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
-    """Configuration and weights of a published file, fine-tuned or not, or of a converted one; None if of neither.
-
-    about: what the file holds beside its tensors; `cfg`, where there is one, decides the depth and the farthest
-    distance. A classifier (`predictor.*`) is left out. Raises WeightsError if tensors are missing, unknown or of
-    wrong shape, or for a variant that computes otherwise.
-    """
-    cfg = about.get("cfg")
-    cfg = cfg if isinstance(cfg, Mapping) else {}
-    gates = [name for name in tensors if re.fullmatch(r"encoder\.layers\.\d{1,3}\.self_attn\.grep_a", name)]
-    if not gates or not ("patch_embedding.weight" in tensors or "input_patch_size" in cfg):
-        return None
-    for key, fixed in _FIXED.items():
-        if cfg.get(key, fixed) != fixed:
-            raise WeightsError(
-                f"is a BEATs with {key} {cfg[key]!r}, which no published one has",
-                next_step=f"Use one with {key} {fixed!r}",
-            )
-    weights = {_RENAMED.get(name, name): tensors[name] for name in tensors if not name.startswith("predictor.")}
-    tables = [name for name in weights if name.endswith(".self_attn.relative_attention_bias.weight")]
-    shared = [weights.pop(name) for name in tables]
-    if shared:
-        if any(not np.array_equal(shared[0], table) for table in shared):
-            raise WeightsError(
-                "is a BEATs whose layers differ in their position biases",
-                next_step="Use one whose layers share them, as published",
-            )
-        weights["encoder.relative_attention_bias.weight"] = shared[0]
-
-    def size(name: str, axis: int, otherwise: int) -> int:
-        shape = weights[name].shape if name in weights else ()
-        return int(shape[axis]) if len(shape) > axis and shape[axis] else otherwise
-
-    depth, distance = cfg.get("encoder_layers"), cfg.get("max_distance", 800)
-    width = size("post_extract_proj.weight", 0, 768)
-    config = {
-        "depth": depth if isinstance(depth, int) and 0 < depth < 1000 else 1 + max(int(n.split(".")[2]) for n in gates),
-        "width": width,
-        "heads": size(gates[0], 1, 12),
-        "ffn": size("encoder.layers.0.fc1.weight", 0, 4 * width),
-        "patch_width": size("patch_embedding.weight", 0, 512),
-        "buckets": size("encoder.relative_attention_bias.weight", 0, 320),
-        "max_distance": distance,
-        "conv_kernel": size("encoder.pos_conv.0.weight_v", 2, 128),
-        "conv_groups": max(1, width // size("encoder.pos_conv.0.weight_v", 1, width // 16 or 1)),
-    }
-    try:
-        shapes = BEATs.tensor_shapes(**config)
-        if not isinstance(distance, int) or distance <= config["buckets"] // 4:
-            raise ValueError(f"max_distance {distance!r} is within the exact buckets")
-    except ValueError as error:
-        raise WeightsError(
-            f"is a BEATs of impossible sizes ({error})", next_step="Get it from its publisher again"
-        ) from None
-    check_tensors(weights, shapes, architecture="beats")
-    return config, weights
 
 
 #: settings of the published files that decide what is computed, and that nothing else is written for

@@ -82,7 +82,7 @@ def add(path: str | Path, name: str | None = None) -> Record:
     entry = entry_of_file(file_sha256(path))
     loaded = recognise(path, entry)
     if name is None:
-        entry = entry or next((known for known in catalog() if _may_be(path, known, loaded)), None)
+        entry = entry or next((candidate for candidate in catalog() if _may_be(path, candidate, loaded)), None)
         name = entry.name if entry is not None else path.stem
     if not is_checkpoint_name(name):
         raise WeightsError(
@@ -123,18 +123,18 @@ def load(name_or_path: str | Path) -> Loaded:
 def weights_for(encoder: str, weights: str | Path | None) -> tuple[dict[str, Any], Mapping[str, NDArray[Any]]]:
     """Configuration and weights of an encoder: those asked for, or the catalogue's first."""
     if weights is None:
-        known = [entry.name for entry in catalog() if entry.encoder == encoder]
-        if not known:
+        names = [entry.name for entry in catalog() if entry.encoder == encoder]
+        if not names:
             raise WeightsError(f"no weights of {encoder} are in the catalogue", next_step="Give a file of weights")
-        weights = known[0]
-    found = load(weights)
-    if found.encoder != encoder:
+        weights = names[0]
+    loaded = load(weights)
+    if loaded.encoder != encoder:
         raise WeightsError(
-            f"are weights of {found.encoder}, not of {encoder}",
+            f"are weights of {loaded.encoder}, not of {encoder}",
             file=str(weights),
             next_step="Give weights of that encoder",
         )
-    return dict(found.config), found.weights
+    return dict(loaded.config), loaded.weights
 
 
 def _install(name: str, path: Path, entry: Checkpoint | None, loaded: Loaded) -> Record:
@@ -151,7 +151,7 @@ def _install(name: str, path: Path, entry: Checkpoint | None, loaded: Loaded) ->
             file=path,
             next_step=f"Add it under another name, or run: harken weights fetch {name}",
         )
-    known = entry or next((known for known in catalog() if known.sha256 == sha256), None)
+    source_entry = entry or next((source_entry for source_entry in catalog() if source_entry.sha256 == sha256), None)
     record = Record(
         name=name,
         encoder=encoder,
@@ -159,7 +159,7 @@ def _install(name: str, path: Path, entry: Checkpoint | None, loaded: Loaded) ->
         sha256=sha256,
         source_file=path.name,
         source_sha256=source_sha256,
-        licence=known.licence if known else None,
+        licence=source_entry.licence if source_entry else None,
     )
     keep(record, data)
     return record
@@ -169,8 +169,8 @@ def _is_of(entry: Checkpoint, loaded: Loaded, sha256: str, source_sha256: str) -
     """Whether a conversion is the catalogue's checkpoint, as far as the catalogue knows it."""
     if entry.sha256 is not None:
         return sha256 == entry.sha256
-    known = any(source.sha256 == source_sha256 for source in entry.files)
-    return (known or not entry.pinned) and is_alike(entry, loaded)
+    recorded = any(source.sha256 == source_sha256 for source in entry.files)
+    return (recorded or not entry.pinned) and is_alike(entry, loaded)
 
 
 def _may_be(path: Path, entry: Checkpoint, loaded: Loaded) -> bool:

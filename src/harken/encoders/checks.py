@@ -41,26 +41,31 @@ def check_encoder(
     check_all(name, CHECKS, make)
 
 
-def it_tells_what_it_takes(make: Make) -> None:
+def attributes_are_valid(make: Make) -> None:
     """It has a name, a sampling rate, a shortest waveform, layers, and a default one among them."""
     encoder = make()
     require(isinstance(encoder.name, str), f"Its name is {encoder.name!r}.")
-    for what in ("sample_rate", "min_samples"):
-        require(isinstance(getattr(encoder, what), int) and getattr(encoder, what) > 0, f"{what} is no whole number.")
+    for attribute in ("sample_rate", "min_samples"):
+        require(
+            isinstance(getattr(encoder, attribute), int) and getattr(encoder, attribute) > 0,
+            f"{attribute} is not a whole number.",
+        )
     require(isinstance(encoder.layers, tuple) and len(encoder.layers) > 0, f"Its layers are {encoder.layers!r}.")
     require(encoder.default_layer in encoder.layers, f"{encoder.default_layer!r} is none of {encoder.layers}.")
 
 
-def features_are_as_promised(make: Make) -> None:
+def features_have_the_expected_form(make: Make) -> None:
     """Features are float32 (clips, layers, frames, dimensions), finite, and differ from sound to sound."""
     encoder = make()
     for samples in (encoder.min_samples, encoder.min_samples + 1, encoder.min_samples + encoder.sample_rate):
-        found = encoder.encode(sound(encoder, 2, samples))
-        features_BLTD, lengths_B = found.features_BLTD, np.asarray(found.lengths_B)
+        embedding = encoder.encode(sound(encoder, 2, samples))
+        features_BLTD, lengths_B = embedding.features_BLTD, np.asarray(embedding.lengths_B)
         require(features_BLTD.dtype == np.float32, f"They are {features_BLTD.dtype}.")
         require(features_BLTD.ndim == 4, f"They are of shape {features_BLTD.shape}.")
         require(features_BLTD.shape[:2] == (2, 1), f"Two clips and a layer give shape {features_BLTD.shape}.")
-        require(found.layers == (encoder.default_layer,), f"Without layers asked for, they are of {found.layers}.")
+        require(
+            embedding.layers == (encoder.default_layer,), f"Without layers asked for, they are of {embedding.layers}."
+        )
         require(lengths_B.tolist() == [features_BLTD.shape[2]] * 2, f"Clips without padding have {lengths_B} frames.")
         require(len(features_BLTD[0, 0]) > 0, f"{samples} samples give no frame.")
         require(bool(np.isfinite(features_BLTD).all()), "Some are not finite.")
@@ -69,17 +74,17 @@ def features_are_as_promised(make: Make) -> None:
 
 def the_same_sound_is_the_same(make: Make) -> None:
     """The same waveform gives the same features to the last bit, and so does one built again from `config`."""
-    one = make()
-    config = one.config()
+    encoder = make()
+    config = encoder.config()
     try:
         read = json.loads(json.dumps(config))
     except TypeError as error:
         raise AssertionError(f"config is not JSON: {error}.") from error
-    again = _built(type(one), read, one.weights())
-    wave_BS = sound(one, 1, 2 * one.min_samples)
-    expected = one.encode(wave_BS).features_BLTD
-    require(np.array_equal(expected, one.encode(wave_BS).features_BLTD), "A second time they differ.")
-    require(np.array_equal(expected, again.encode(wave_BS).features_BLTD), f"Built again from {config}, they differ.")
+    rebuilt = _built(type(encoder), read, encoder.weights())
+    wave_BS = sound(encoder, 1, 2 * encoder.min_samples)
+    expected = encoder.encode(wave_BS).features_BLTD
+    require(np.array_equal(expected, encoder.encode(wave_BS).features_BLTD), "A second time they differ.")
+    require(np.array_equal(expected, rebuilt.encode(wave_BS).features_BLTD), f"Built again from {config}, they differ.")
 
 
 def every_layer_can_be_asked_for(make: Make) -> None:
@@ -87,9 +92,9 @@ def every_layer_can_be_asked_for(make: Make) -> None:
     encoder = make()
     wave_BS = sound(encoder, 1, encoder.min_samples)
     for layer in encoder.layers:
-        found = encoder.encode(wave_BS, layers=(layer,))
-        require(found.layers == (layer,), f"Asked for {layer}, it gives {found.layers}.")
-        require(found.features_BLTD.shape[1] == 1, f"{layer} alone gives shape {found.features_BLTD.shape}.")
+        embedding = encoder.encode(wave_BS, layers=(layer,))
+        require(embedding.layers == (layer,), f"Asked for {layer}, it gives {embedding.layers}.")
+        require(embedding.features_BLTD.shape[1] == 1, f"{layer} alone gives shape {embedding.features_BLTD.shape}.")
 
 
 def padding_is_not_heard(make: Make) -> None:
@@ -97,12 +102,12 @@ def padding_is_not_heard(make: Make) -> None:
     encoder = make()
     lengths_B = encoder.min_samples + encoder.sample_rate * np.array([1, 0, 2]) // 2
     wave_BS = sound(encoder, 3, int(lengths_B.max()))
-    found = encoder.encode(wave_BS, lengths_B)
+    embedding = encoder.encode(wave_BS, lengths_B)
     for row, length in enumerate(lengths_B):
         alone = encoder.encode(wave_BS[row : row + 1, :length])
         frames = int(alone.lengths_B[0])
-        require(int(found.lengths_B[row]) == frames, f"It has {found.lengths_B[row]} frames, alone {frames}.")
-        near = np.allclose(found.features_BLTD[row, :, :frames], alone.features_BLTD[0], rtol=1e-4, atol=1e-4)
+        require(int(embedding.lengths_B[row]) == frames, f"It has {embedding.lengths_B[row]} frames, alone {frames}.")
+        near = np.allclose(embedding.features_BLTD[row, :, :frames], alone.features_BLTD[0], rtol=1e-4, atol=1e-4)
         require(near, "They differ by more than 1e-4.")
 
 
@@ -131,10 +136,10 @@ def a_spectrogram_is_as_good_as_its_sound(make: Make) -> None:
     require(make().front_end() == encoder.front_end(), "Another one of the same kind has another front end.")
     cut = replace(clips[0], windows=tuple(window_FM[:-1] for window_FM in clips[0].windows))
     require_refusal(lambda: encoder.encode_spectrogram([cut]), "Spectrograms that lack a frame are taken.")
-    expected, found = encoder.encode(wave_BS, lengths_B), encoder.encode_spectrogram(clips)
-    require(expected.layers == found.layers, f"They are of {found.layers}.")
-    require(np.array_equal(expected.lengths_B, found.lengths_B), f"They have {found.lengths_B} frames.")
-    require(np.array_equal(expected.features_BLTD, found.features_BLTD), "They give other features.")
+    expected, embedding = encoder.encode(wave_BS, lengths_B), encoder.encode_spectrogram(clips)
+    require(expected.layers == embedding.layers, f"They are of {embedding.layers}.")
+    require(np.array_equal(expected.lengths_B, embedding.lengths_B), f"They have {embedding.lengths_B} frames.")
+    require(np.array_equal(expected.features_BLTD, embedding.features_BLTD), "They give other features.")
 
 
 def what_is_not_there_is_refused(make: Make) -> None:
@@ -147,7 +152,7 @@ def what_is_not_there_is_refused(make: Make) -> None:
 
 
 def pooled_difference(
-    encoder: Encoder, other: Encoder, waveform_BS: Float32, layers: Sequence[str] | None = None
+    encoder: Encoder, reference: Encoder, waveform_BS: Float32, layers: Sequence[str] | None = None
 ) -> float:
     """Largest difference of a pooled vector of two encoders that should be one, such as a network and its export.
 
@@ -155,16 +160,16 @@ def pooled_difference(
     mean and deviation, and by class tokens and bands where `other` has them. inf where one cannot be pooled as the
     other can.
     """
-    poolings = {other.default_pooling, "mean", "std"}
-    poolings |= {"cls"} if other.cls_tokens else set()
-    poolings |= {"bands:mean"} if other.patch_bands > 1 else set()
+    poolings = {reference.default_pooling, "mean", "std"}
+    poolings |= {"cls"} if reference.cls_tokens else set()
+    poolings |= {"bands:mean"} if reference.patch_bands > 1 else set()
     largest = 0.0
-    for layer in layers or (other.default_layer,):
-        ours, theirs = (each.encode(waveform_BS, layers=(layer,)) for each in (encoder, other))
+    for layer in layers or (reference.default_layer,):
+        ours, theirs = (each.encode(waveform_BS, layers=(layer,)) for each in (encoder, reference))
         for pooling in sorted(poolings):
             for row in range(len(waveform_BS)):
                 frames = [each.features_BLTD[row, 0, : int(each.lengths_B[row])] for each in (ours, theirs)]
-                expected_P = _pooled(other, frames[1], pooling)
+                expected_P = _pooled(reference, frames[1], pooling)
                 try:
                     vector_P = _pooled(encoder, frames[0], pooling)
                 except ValueError:
@@ -177,7 +182,7 @@ def pooled_difference(
 
 def check_pooled_alike(
     encoder: Encoder,
-    other: Encoder,
+    reference: Encoder,
     samples: Sequence[int],
     *,
     layers: Sequence[str] | None = None,
@@ -188,14 +193,14 @@ def check_pooled_alike(
     See `pooled_difference`.
     """
     for length in samples:
-        difference = pooled_difference(encoder, other, sound(other, 2, length), layers)
+        difference = pooled_difference(encoder, reference, sound(reference, 2, length), layers)
         require(difference <= tolerance, f"Pooled vectors of {length} samples differ by {difference:.3g}.")
 
 
 #: every check, the quick ones first
 CHECKS: tuple[Callable[[Make], None], ...] = (
-    it_tells_what_it_takes,
-    features_are_as_promised,
+    attributes_are_valid,
+    features_have_the_expected_form,
     every_layer_can_be_asked_for,
     the_same_sound_is_the_same,
     padding_is_not_heard,

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from harken.audio.stft import hz_to_mel, mel_to_hz
 from harken.core.errors import WeightsError
+from harken.encoders.nested import nested_value
 from harken.encoders.registry import register_encoder
 from harken.encoders.spectrogram_net import SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder
@@ -81,9 +82,11 @@ class DashengNet(SpectrogramNet):
             visible_BN = torch.arange(x_BD1N.shape[3], device=x_BD1N.device) < tokens_B[:, None]
         chunks = []
         for start in range(0, x_BD1N.shape[3], self.CHUNK):
-            part = slice(start, start + self.CHUNK)
-            chunks.append(self._encode(x_BD1N[..., part], layers, None if visible_BN is None else visible_BN[:, part]))
-        return [torch.cat(parts, dim=1) for parts in zip(*chunks, strict=True)]
+            chunk = slice(start, start + self.CHUNK)
+            chunks.append(
+                self._encode(x_BD1N[..., chunk], layers, None if visible_BN is None else visible_BN[:, chunk])
+            )
+        return [torch.cat(layer_chunks, dim=1) for layer_chunks in zip(*chunks, strict=True)]
 
     def valid_frames(self, lengths_B: Tensor | None, samples: int) -> Tensor | None:
         """Frames are centred: those whose centre lies within the clip."""
@@ -115,14 +118,14 @@ class DashengNet(SpectrogramNet):
         """(clips, padded samples) -> (clips, 64, frames) mel powers."""
         window = torch.hann_window(self.N_FFT, device=padded_BS.device)
         filters_MK = torch.from_numpy(mel_filters()).to(padded_BS.device)
-        parts = []
+        mel_chunks = []
         # In stretches: the spectra of an hour at once would be many times its tokens.
         stretch = self.CHUNK * self.PATCH * self.HOP
         for start in range(0, padded_BS.shape[1] - self.N_FFT + 1, stretch):
             piece_BS = padded_BS[:, start : start + stretch - self.HOP + self.N_FFT]
             stft_BKF = torch.stft(piece_BS, self.N_FFT, self.HOP, window=window, center=False, return_complex=True)
-            parts.append(filters_MK @ torch.view_as_real(stft_BKF).square().sum(dim=-1))
-        return torch.cat(parts, dim=2)
+            mel_chunks.append(filters_MK @ torch.view_as_real(stft_BKF).square().sum(dim=-1))
+        return torch.cat(mel_chunks, dim=2)
 
     def _encode(self, x_BD1N: Tensor, layers: Sequence[str], visible_BN: Tensor | None) -> list[Tensor]:
         """One chunk of patches -> (clips, tokens, width) of each of `layers`."""
@@ -132,15 +135,15 @@ class DashengNet(SpectrogramNet):
         if visible_BN is not None:
             # Of a chunk that is all padding no token would be visible, which gives no number, nor a gradient.
             mask_B11N = (visible_BN | ~visible_BN.any(dim=1, keepdim=True))[:, None, None]
-        found = {"patches": x_BND}
+        outputs = {"patches": x_BND}
         deepest = max(self.layers.index(layer) for layer in layers)
         for name, block in zip(self.layers[1 : deepest + 1], self.blocks, strict=False):
             x_BND = block(x_BND, mask_B11N)
             if name in layers:
-                found[name] = x_BND
+                outputs[name] = x_BND
         if "norm" in layers:
-            found["norm"] = self.norm(x_BND)
-        return [found[layer] for layer in layers]
+            outputs["norm"] = self.norm(x_BND)
+        return [outputs[layer] for layer in layers]
 
 
 @register_encoder("dasheng")
@@ -168,7 +171,7 @@ class Dasheng(TorchEncoder):
     adapter_targets: ClassVar[str | None] = r"blocks\.\d+\.attn\.(qkv|proj)"
     front_end_settings: ClassVar[tuple[str, ...]] = ()
     front_end_arrays: ClassVar[tuple[str, ...]] = tuple(
-        f"init_bn.1.{part}" for part in ("weight", "bias", "running_mean", "running_var")
+        f"init_bn.1.{name}" for name in ("weight", "bias", "running_mean", "running_var")
     )
 
     module: DashengNet
@@ -209,8 +212,43 @@ class Dasheng(TorchEncoder):
     def read_checkpoint(
         cls, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
-        """See `Encoder.read_checkpoint`."""
-        return _read_checkpoint(tensors, settings)
+        """Configuration and weights of a published file, of its transformers form, or of a converted one, else None.
+
+        tensors: by the file's names. settings: other content, such as its `config`; without one, heads are
+        those of the published size of the same width, or of 64 channels. Positions of another number of tokens are cut
+        to the first 252 or stretched to them, as the reference does. A decoder, a classifier and the front end's tables
+        are not read. Raises WeightsError for a Dasheng that is incomplete, misshapen, or has another front end.
+        """
+        prefix = "encoder." if any(name.startswith("encoder.") for name in tensors) else ""
+        weights = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+        blocks = {match[1] for name in weights if (match := re.match(r"blocks\.(\d+)\.attn\.qkv\.", name))}
+        tables = [weights[name] for name in _TABLES if name in weights and weights[name].ndim == 4]
+        # CED, of the same authors, has the same names, but several patches above one another.
+        if not blocks or not tables or any(table.shape[2] > 1 for table in tables):
+            return None
+        for key, ours in _FRONT_END.items():
+            value = nested_value(settings, key)
+            if value is not None and value != ours:
+                cause = f"is a Dasheng with {key} {value!r}, which no published one has"
+                raise WeightsError(cause, next_step=f"Use one with {key} {ours!r}")
+        width, depth = int(tables[0].shape[1]), len(blocks)
+        heads = nested_value(settings, "num_heads") or _HEADS.get(width) or (width // 64 if width % 64 == 0 else None)
+        try:
+            if not isinstance(heads, int):
+                raise TypeError
+            shapes = Dasheng.tensor_shapes(width=width, depth=depth, heads=heads)
+        except (TypeError, ValueError, RuntimeError):
+            cause = f"names {heads!r} heads, which do not fit its width of {width}"
+            raise WeightsError(cause, next_step="Download it again") from None
+        weights = {name: array for name, array in weights.items() if name.startswith(_PARTS)}
+        # How often the statistics were updated changes nothing, and not every file tells.
+        weights.setdefault(_COUNT, np.zeros((), dtype=np.int64))
+        if "time_pos_embed" in weights:
+            weights["time_pos_embed"] = _resized(weights["time_pos_embed"])
+        check_tensors(weights, shapes, architecture=f"dasheng of width {width} and {depth} blocks")
+        config = {"width": width, "depth": depth, "heads": heads}
+        types = {name: np.int64 if name == _COUNT else np.float32 for name in weights}
+        return config, {name: np.array(array, dtype=types[name], order="C") for name, array in weights.items()}
 
     @classmethod
     def tensor_shapes(cls, *, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
@@ -276,8 +314,8 @@ class _Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x_BND: Tensor, mask_B11N: Tensor | None) -> Tensor:
-        parts = self.qkv(x_BND).chunk(3, dim=-1)
-        q_BHNd, k_BHNd, v_BHNd = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        qkv = self.qkv(x_BND).chunk(3, dim=-1)
+        q_BHNd, k_BHNd, v_BHNd = (tensor.unflatten(-1, (self.heads, -1)).transpose(1, 2) for tensor in qkv)
         y_BHNd = F.scaled_dot_product_attention(q_BHNd, k_BHNd, v_BHNd, attn_mask=mask_B11N)
         y_BND: Tensor = self.proj(y_BHNd.transpose(1, 2).flatten(start_dim=2))
         return y_BND
@@ -339,48 +377,6 @@ def _randomise(net: DashengNet, seed: int) -> None:
 # ------------------------------------------------------------ official files
 
 
-def _read_checkpoint(
-    tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
-    """Configuration and weights of a published file, of its transformers form, or of a converted one; None if of none.
-
-    tensors: by the file's names. about: what else the file holds, such as its `config`; without one, heads are
-    those of the published size of the same width, or of 64 channels. Positions of another number of tokens are cut
-    to the first 252 or stretched to them, as the reference does. A decoder, a classifier and the front end's tables
-    are not read. Raises WeightsError for a Dasheng that is incomplete, misshapen, or has another front end.
-    """
-    prefix = "encoder." if any(name.startswith("encoder.") for name in tensors) else ""
-    weights = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
-    blocks = {match[1] for name in weights if (match := re.match(r"blocks\.(\d+)\.attn\.qkv\.", name))}
-    tables = [weights[name] for name in _TABLES if name in weights and weights[name].ndim == 4]
-    # CED, of the same authors, has the same names, but several patches above one another.
-    if not blocks or not tables or any(table.shape[2] > 1 for table in tables):
-        return None
-    for key, ours in _FRONT_END.items():
-        found = _find(about, key)
-        if found is not None and found != ours:
-            cause = f"is a Dasheng with {key} {found!r}, which no published one has"
-            raise WeightsError(cause, next_step=f"Use one with {key} {ours!r}")
-    width, depth = int(tables[0].shape[1]), len(blocks)
-    heads = _find(about, "num_heads") or _HEADS.get(width) or (width // 64 if width % 64 == 0 else None)
-    try:
-        if not isinstance(heads, int):
-            raise TypeError
-        shapes = Dasheng.tensor_shapes(width=width, depth=depth, heads=heads)
-    except (TypeError, ValueError, RuntimeError):
-        cause = f"names {heads!r} heads, which do not fit its width of {width}"
-        raise WeightsError(cause, next_step="Download it again") from None
-    weights = {name: array for name, array in weights.items() if name.startswith(_PARTS)}
-    # How often the statistics were updated changes nothing, and not every file tells.
-    weights.setdefault(_COUNT, np.zeros((), dtype=np.int64))
-    if "time_pos_embed" in weights:
-        weights["time_pos_embed"] = _resized(weights["time_pos_embed"])
-    check_tensors(weights, shapes, architecture=f"dasheng of width {width} and {depth} blocks")
-    config = {"width": width, "depth": depth, "heads": heads}
-    types = {name: np.int64 if name == _COUNT else np.float32 for name in weights}
-    return config, {name: np.array(array, dtype=types[name], order="C") for name, array in weights.items()}
-
-
 _TABLES = ("time_pos_embed", "freq_pos_embed")
 _COUNT = "init_bn.1.num_batches_tracked"
 
@@ -406,15 +402,3 @@ def _resized(table_1D1N: NDArray[Any]) -> NDArray[Any]:
         table = torch.tensor(table_1D1N, dtype=torch.float32)
         return np.asarray(F.interpolate(table, size=(1, DashengNet.CHUNK), mode="bilinear").numpy())
     return table_1D1N[..., : DashengNet.CHUNK]
-
-
-def _find(about: Any, key: str) -> Any:
-    """Value of `key` in nested mappings, the outermost first; None if there is none."""
-    level = [about]
-    while level:
-        level = [value for value in level if isinstance(value, Mapping)]
-        for mapping in level:
-            if mapping.get(key) is not None:
-                return mapping[key]
-        level = [value for mapping in level for value in mapping.values()]
-    return None

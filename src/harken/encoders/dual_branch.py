@@ -93,15 +93,15 @@ class DualBranchNet(SpectrogramNet):
         """
         layers = self.checked(layers)
         wave_BS = self.fit(wave_BS, lengths_B)
-        found = {}
+        outputs = {}
         if {"stft", "both"} & set(layers):
             x_BFK = self.spectrogram(wave_BS)
-            found["stft"] = self.stft(x_BFK if augment is None else augment(x_BFK))
+            outputs["stft"] = self.stft(x_BFK if augment is None else augment(x_BFK))
         if {"spectrum", "both"} & set(layers):
-            found["spectrum"] = self.spectrum(full_spectrum(wave_BS))
+            outputs["spectrum"] = self.spectrum(full_spectrum(wave_BS))
         if "both" in layers:
-            found["both"] = torch.cat([found["stft"], found["spectrum"]], dim=1)
-        return [found[layer][:, None] for layer in layers]
+            outputs["both"] = torch.cat([outputs["stft"], outputs["spectrum"]], dim=1)
+        return [outputs[layer][:, None] for layer in layers]
 
     def encode_spectrogram(
         self, spectrogram_BFM: Tensor, layers: Sequence[str] = ("stft",), frames_B: Tensor | None = None
@@ -214,6 +214,7 @@ class MultiDimensionalAttention(nn.Module):
         self.time = nn.Conv1d(2, 1, self.REACH, padding=self.REACH // 2)
 
     def forward(self, x_BCTF: Tensor) -> Tensor:
+        """(B, C, T, F) -> the same shape."""
         channel_BC11 = self.channel(x_BCTF.mean(dim=(2, 3)))[:, :, None, None]
         frequency_B11F = self.frequency(x_BCTF.mean(dim=(1, 2)))[:, None, None]
         over_time_B2T = torch.stack([x_BCTF.mean(dim=(1, 3)), x_BCTF.amax(dim=(1, 3))], dim=1)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from harken.audio.kaldi_fbank import eat_fbank, kaldi_frame_count
 from harken.core.errors import WeightsError
+from harken.encoders.nested import nested_value
 from harken.encoders.registry import register_encoder
 from harken.encoders.spectrogram_net import SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder
@@ -134,14 +135,14 @@ class EATNet(SpectrogramNet):
         # CLS has no position.
         x_BND = self.pre_norm(torch.cat([self.extra_tokens.expand(len(x_BND), -1, -1), x_BND], dim=1))
         mask_B11N = None if visible_BN is None else F.pad(visible_BN, (1, 0), value=True)[:, None, None]
-        found = {"patches": x_BND}
+        outputs = {"patches": x_BND}
         deepest = max((self.layers.index(layer) + 1) // 2 for layer in layers)
         for number, block in enumerate(self.blocks[:deepest], start=1):
             x_BND, target_BND = block(x_BND, mask_B11N)
             for name, value in ((f"block_{number}", x_BND), (f"target_{number}", target_BND)):
                 if name in layers:
-                    found[name] = value
-        return [found[layer] for layer in layers]
+                    outputs[name] = value
+        return [outputs[layer] for layer in layers]
 
     def split_qkv(self) -> None:
         """Replace the fused projection of every block by modules `q_proj`, `k_proj`, `v_proj` of the same output.
@@ -230,8 +231,39 @@ class EAT(TorchEncoder):
     def read_checkpoint(
         cls, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
-        """See `Encoder.read_checkpoint`."""
-        return _read_checkpoint(tensors, settings)
+        """Configuration and weights of an official file, pre-trained or fine-tuned, or None if it is no EAT.
+
+        tensors: by the file's names. settings: what else the file holds, such as its `cfg`, or a configuration beside
+        it. The student is read; the teacher, the decoder and a classifier are not. Raises WeightsError for an EAT
+        that is incomplete or misshapen.
+        """
+        weights = {_our_name(name): array for name, array in tensors.items()}
+        blocks = {match[1] for name in weights if (match := re.match(r"blocks\.(\d+)\.attn\.qkv\.", name))}
+        widths = [weights[name].shape[axis] for name, axis in _WIDTHS.items() if name in weights and weights[name].ndim]
+        if not blocks or not widths:
+            return None
+        # FISHER has the same names, but other positions.
+        table = weights.get("fixed_positional_encoder.positions")
+        if nested_value(settings, "band_width") is not None or (table is not None and not _is_our_table(table)):
+            return None
+        width, depth = widths[0], len(blocks)
+        # The published sizes all have heads of 64 channels.
+        heads = nested_value(settings, "num_heads") or (width // 64 if width % 64 == 0 else None)
+        image = nested_value(settings, "img_size")
+        target = nested_value(settings, "target_length") or (
+            image[0] if isinstance(image, Sequence) and image else FRAMES
+        )
+        try:
+            if not isinstance(heads, int) or not isinstance(target, int):
+                raise TypeError
+            shapes = EAT.tensor_shapes(width=width, depth=depth, heads=heads, target_frames=target)
+        except (TypeError, ValueError, RuntimeError):
+            cause = f"names {heads!r} heads and {target!r} frames, which do not fit its width of {width}"
+            raise WeightsError(cause, next_step="Download it again") from None
+        weights = {name: array for name, array in weights.items() if name.startswith(_PARTS)}
+        check_tensors(weights, shapes, architecture=f"eat of width {width} and {depth} blocks")
+        config = {"width": width, "depth": depth, "heads": heads, "target_frames": target}
+        return config, {name: np.array(array, dtype=np.float32, order="C") for name, array in weights.items()}
 
     @classmethod
     def tensor_shapes(
@@ -256,8 +288,8 @@ class EAT(TorchEncoder):
         """Every learned array by name, with q, k and v fused also where the module has them split."""
         state = {name: tensor.cpu().numpy().copy() for name, tensor in self.module.state_dict().items()}
         for name in [name for name in state if ".q_proj." in name]:
-            parts = [state.pop(name.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"]
-            state[name.replace(".q_proj.", ".qkv.")] = np.concatenate(parts)
+            tensors = [state.pop(name.replace(".q_proj.", f".{letter}_proj.")) for letter in "qkv"]
+            state[name.replace(".q_proj.", ".qkv.")] = np.concatenate(tensors)
         return state
 
     def frame_count(self, samples: int, layer: str) -> int:
@@ -339,10 +371,10 @@ class _Attention(nn.Module):
 
     def forward(self, x_BND: Tensor, mask_B11N: Tensor | None) -> Tensor:
         if self.qkv is not None:
-            parts = self.qkv(x_BND).chunk(3, dim=-1)
+            qkv = self.qkv(x_BND).chunk(3, dim=-1)
         else:
-            parts = self.q_proj(x_BND), self.k_proj(x_BND), self.v_proj(x_BND)
-        q_BHNd, k_BHNd, v_BHNd = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+            qkv = self.q_proj(x_BND), self.k_proj(x_BND), self.v_proj(x_BND)
+        q_BHNd, k_BHNd, v_BHNd = (tensor.unflatten(-1, (self.heads, -1)).transpose(1, 2) for tensor in qkv)
         y_BHNd = F.scaled_dot_product_attention(q_BHNd, k_BHNd, v_BHNd, attn_mask=mask_B11N)
         y_BND: Tensor = self.proj(y_BHNd.transpose(1, 2).flatten(start_dim=2))
         return y_BND
@@ -354,9 +386,9 @@ class _Attention(nn.Module):
         for name, weight, bias in zip("qkv", fused.weight.chunk(3), fused.bias.chunk(3), strict=True):
             with torch.device("meta"):
                 linear = nn.Linear(weight.shape[1], weight.shape[0])
-            for part, tensor in (("weight", weight), ("bias", bias)):
+            for kind, tensor in (("weight", weight), ("bias", bias)):
                 learned = nn.Parameter(tensor.detach().clone(), requires_grad=fused.weight.requires_grad)
-                setattr(linear, part, learned)
+                setattr(linear, kind, learned)
             setattr(self, f"{name}_proj", linear.train(self.training))
 
 
@@ -422,42 +454,6 @@ def _randomise(net: EATNet, seed: int) -> None:
 # ------------------------------------------------------------ official files
 
 
-def _read_checkpoint(
-    tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
-    """Configuration and weights of an official file, pre-trained or fine-tuned, or None if it is no EAT.
-
-    tensors: by the file's names. about: what else the file holds, such as its `cfg`, or a configuration beside
-    it. The student is read; the teacher, the decoder and a classifier are not. Raises WeightsError for an EAT
-    that is incomplete or misshapen.
-    """
-    weights = {_our_name(name): array for name, array in tensors.items()}
-    blocks = {match[1] for name in weights if (match := re.match(r"blocks\.(\d+)\.attn\.qkv\.", name))}
-    widths = [weights[name].shape[axis] for name, axis in _WIDTHS.items() if name in weights and weights[name].ndim]
-    if not blocks or not widths:
-        return None
-    # FISHER has the same names, but other positions.
-    table = weights.get("fixed_positional_encoder.positions")
-    if _find(about, "band_width") is not None or (table is not None and not _is_our_table(table)):
-        return None
-    width, depth = widths[0], len(blocks)
-    # The published sizes all have heads of 64 channels.
-    heads = _find(about, "num_heads") or (width // 64 if width % 64 == 0 else None)
-    image = _find(about, "img_size")
-    target = _find(about, "target_length") or (image[0] if isinstance(image, Sequence) and image else FRAMES)
-    try:
-        if not isinstance(heads, int) or not isinstance(target, int):
-            raise TypeError
-        shapes = EAT.tensor_shapes(width=width, depth=depth, heads=heads, target_frames=target)
-    except (TypeError, ValueError, RuntimeError):
-        cause = f"names {heads!r} heads and {target!r} frames, which do not fit its width of {width}"
-        raise WeightsError(cause, next_step="Download it again") from None
-    weights = {name: array for name, array in weights.items() if name.startswith(_PARTS)}
-    check_tensors(weights, shapes, architecture=f"eat of width {width} and {depth} blocks")
-    config = {"width": width, "depth": depth, "heads": heads, "target_frames": target}
-    return config, {name: np.array(array, dtype=np.float32, order="C") for name, array in weights.items()}
-
-
 #: what takes part in the computation; with any other tensor under these names it would be another one
 _PARTS = ("extra_tokens", "local_encoder.", "pre_norm.", "context_encoder.", "blocks.", "norm.", "alibi")
 
@@ -468,18 +464,6 @@ _WIDTHS = {"extra_tokens": -1, "pre_norm.weight": 0, "local_encoder.proj.weight"
 def _our_name(name: str) -> str:
     name = name.removeprefix("model.").removeprefix("modality_encoders.IMAGE.")
     return re.sub(r"^context_encoder\.norm\.", "pre_norm.", name)
-
-
-def _find(about: Any, key: str) -> Any:
-    """Value of `key` in nested mappings, the outermost first; None if there is none."""
-    level = [about]
-    while level:
-        level = [value for value in level if isinstance(value, Mapping)]
-        for mapping in level:
-            if mapping.get(key) is not None:
-                return mapping[key]
-        level = [value for mapping in level for value in mapping.values()]
-    return None
 
 
 def _is_our_table(table: NDArray[Any]) -> bool:

@@ -128,18 +128,18 @@ class EfficientATNet(SpectrogramNet):
         """(clips, 128, frames) -> (clips, frames, dimensions) of each of `layers` (default: `logits`)."""
         layers = self.checked(layers)
         deepest = max(MAPS.index(layer) if layer in MAPS else len(MAPS) - 1 for layer in layers)
-        found = {}
+        outputs = {}
         x_BCFT = spectrogram_BFM[:, None]
         for name, stage in zip(MAPS[: deepest + 1], self.features, strict=False):
             x_BCFT = stage(x_BCFT)
             if name in layers:
                 # Channel-major, so that dimension = channel * frequencies + frequency.
-                found[name] = x_BCFT.permute(0, 3, 1, 2).flatten(start_dim=2)
+                outputs[name] = x_BCFT.permute(0, 3, 1, 2).flatten(start_dim=2)
         if "pooled" in layers:
-            found["pooled"] = x_BCFT.mean(dim=(2, 3))[:, None]
+            outputs["pooled"] = x_BCFT.mean(dim=(2, 3))[:, None]
         if "logits" in layers:
-            found["logits"] = self.classifier(x_BCFT)[:, None]
-        return [found[layer] for layer in layers]
+            outputs["logits"] = self.classifier(x_BCFT)[:, None]
+        return [outputs[layer] for layer in layers]
 
 
 @register_encoder("efficientat")
@@ -231,13 +231,13 @@ def _conv(
     groups: int = 1,
     activation: type[nn.Module] | None = None,
 ) -> nn.Sequential:
-    parts: list[nn.Module] = [
+    modules: list[nn.Module] = [
         nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(out, eps=0.001, momentum=0.01),
     ]
     if activation is not None:
-        parts.append(activation())
-    return nn.Sequential(*parts)
+        modules.append(activation())
+    return nn.Sequential(*modules)
 
 
 class _SqueezeExcitation(nn.Module):
@@ -271,15 +271,15 @@ class _InvertedResidual(nn.Module):
     def __init__(self, channels: int, expanded: int, out: int, row: _Bottleneck) -> None:
         super().__init__()
         activation = nn.Hardswish if row.hardswish else nn.ReLU
-        parts: list[nn.Module] = []
+        modules: list[nn.Module] = []
         if expanded != channels:
-            parts.append(_conv(channels, expanded, kernel=1, activation=activation))
+            modules.append(_conv(channels, expanded, kernel=1, activation=activation))
         depthwise = {"kernel": row.kernel, "stride": row.stride, "groups": expanded}
-        parts.append(_conv(expanded, expanded, activation=activation, **depthwise))
+        modules.append(_conv(expanded, expanded, activation=activation, **depthwise))
         if row.squeeze:
-            parts.append(_ConcurrentSqueezeExcitation(expanded))
-        parts.append(_conv(expanded, out, kernel=1))
-        self.block = nn.Sequential(*parts)
+            modules.append(_ConcurrentSqueezeExcitation(expanded))
+        modules.append(_conv(expanded, out, kernel=1))
+        self.block = nn.Sequential(*modules)
         self.residual = row.stride == 1 and channels == out
 
     def forward(self, x_BCFT: Tensor) -> Tensor:

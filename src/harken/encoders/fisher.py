@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from harken.audio.stft import frame_count as stft_frames
 from harken.core.errors import WeightsError
+from harken.encoders.nested import nested_value
 from harken.encoders.registry import register_encoder
 from harken.encoders.spectrogram_net import SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder
@@ -93,14 +94,14 @@ class FISHERNet(SpectrogramNet):
             mask_G11N = F.pad(steps_N < steps_G[:, None], (1, 0), value=True)[:, None, None]
         # CLS has no position.
         x_GND = self.pre_norm(torch.cat([self.extra_tokens.expand(len(x_GND), -1, -1), x_GND], dim=1))
-        found = {"patches": x_GND}
+        outputs = {"patches": x_GND}
         deepest = max(self.layers.index(layer) for layer in layers)
         for name, block in zip(self.layers[1 : deepest + 1], self.blocks, strict=False):
             x_GND = block(x_GND, mask_G11N)
             if name in layers:
-                found[name] = x_GND
+                outputs[name] = x_GND
         size = (len(spectrogram_BFM), self.bands, *x_GND.shape[1:])
-        return [found[layer].view(size).transpose(1, 2).flatten(start_dim=2) for layer in layers]
+        return [outputs[layer].view(size).transpose(1, 2).flatten(start_dim=2) for layer in layers]
 
     def valid_frames(self, lengths_B: Tensor | None, samples: int) -> Tensor | None:
         """Those that lie within the clip."""
@@ -215,8 +216,44 @@ class FISHER(TorchEncoder):
     def read_checkpoint(
         cls, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
-        """See `Encoder.read_checkpoint`."""
-        return _read_checkpoint(tensors, settings)
+        """Configuration and weights of a published file, or of a converted one; None if it is no FISHER.
+
+        tensors: by the file's names. settings: other content, such as its `cfg`, or a configuration beside it;
+        without either, its table of positions tells a FISHER from an EAT, and heads are of 64 channels. The sampling
+        rate is the caller's to choose. Raises WeightsError for a FISHER that is incomplete, misshapen, or computes
+        otherwise.
+        """
+        weights = {_our_name(name): array for name, array in tensors.items()}
+        blocks = {match[1] for name in weights if (match := re.match(r"blocks\.(\d+)\.attn\.qkv\.", name))}
+        widths = [weights[name].shape[axis] for name, axis in _WIDTHS.items() if name in weights and weights[name].ndim]
+        table = weights.get(_TABLE)
+        tabled = table is not None and table.ndim == 3 and table.shape[1] == GRID[0] * GRID[1]
+        if not blocks or not widths or not (tabled or nested_value(settings, "band_width") is not None):
+            return None
+        for key, ours in _FIXED.items():
+            value = nested_value(settings, key)
+            if value is not None and value != ours:
+                cause = f"is a FISHER with {key} {value!r}, which no published one has"
+                raise WeightsError(cause, next_step=f"Use one with {key} {ours!r}")
+        width, depth = int(widths[0]), len(blocks)
+        heads = nested_value(settings, "num_heads") or (width // 64 if width % 64 == 0 else None)
+        try:
+            if not isinstance(heads, int):
+                raise TypeError
+            shapes = FISHER.tensor_shapes(width=width, depth=depth, heads=heads)
+        except (TypeError, ValueError, RuntimeError):
+            cause = f"names {heads!r} heads, which do not fit its width of {width}"
+            raise WeightsError(cause, next_step="Download it again") from None
+        weights = {name: array for name, array in weights.items() if name.startswith(_PARTS)}
+        check_tensors(weights, shapes, architecture=f"fisher of width {width} and {depth} blocks")
+        # Other values would belong to patches in another order.
+        if np.abs(weights[_TABLE] - positions(width).numpy()).max() > 1e-3:
+            raise WeightsError(
+                f"has positions that are not those of a grid of {GRID[1]} times by {GRID[0]} frequencies",
+                next_step="Download it again",
+            )
+        config = {"width": width, "depth": depth, "heads": heads}
+        return config, {name: np.array(array, dtype=np.float32, order="C") for name, array in weights.items()}
 
     @classmethod
     def tensor_shapes(cls, *, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
@@ -295,8 +332,8 @@ class _Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x_GND: Tensor, mask_G11N: Tensor | None) -> Tensor:
-        parts = self.qkv(x_GND).chunk(3, dim=-1)
-        q_GHNd, k_GHNd, v_GHNd = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        qkv = self.qkv(x_GND).chunk(3, dim=-1)
+        q_GHNd, k_GHNd, v_GHNd = (tensor.unflatten(-1, (self.heads, -1)).transpose(1, 2) for tensor in qkv)
         y_GHNd = F.scaled_dot_product_attention(q_GHNd, k_GHNd, v_GHNd, attn_mask=mask_G11N)
         y_GND: Tensor = self.proj(y_GHNd.transpose(1, 2).flatten(start_dim=2))
         return y_GND
@@ -359,49 +396,6 @@ def _randomise(net: FISHERNet, seed: int) -> None:
 # ------------------------------------------------------------ official files
 
 
-def _read_checkpoint(
-    tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
-    """Configuration and weights of a published file, or of a converted one; None if it is no FISHER.
-
-    tensors: by the file's names. about: what else the file holds, such as its `cfg`, or a configuration beside it;
-    without either, its table of positions tells a FISHER from an EAT, and heads are of 64 channels. The sampling
-    rate is the caller's to choose. Raises WeightsError for a FISHER that is incomplete, misshapen, or computes
-    otherwise.
-    """
-    weights = {_our_name(name): array for name, array in tensors.items()}
-    blocks = {match[1] for name in weights if (match := re.match(r"blocks\.(\d+)\.attn\.qkv\.", name))}
-    widths = [weights[name].shape[axis] for name, axis in _WIDTHS.items() if name in weights and weights[name].ndim]
-    table = weights.get(_TABLE)
-    tabled = table is not None and table.ndim == 3 and table.shape[1] == GRID[0] * GRID[1]
-    if not blocks or not widths or not (tabled or _find(about, "band_width") is not None):
-        return None
-    for key, ours in _FIXED.items():
-        found = _find(about, key)
-        if found is not None and found != ours:
-            cause = f"is a FISHER with {key} {found!r}, which no published one has"
-            raise WeightsError(cause, next_step=f"Use one with {key} {ours!r}")
-    width, depth = int(widths[0]), len(blocks)
-    heads = _find(about, "num_heads") or (width // 64 if width % 64 == 0 else None)
-    try:
-        if not isinstance(heads, int):
-            raise TypeError
-        shapes = FISHER.tensor_shapes(width=width, depth=depth, heads=heads)
-    except (TypeError, ValueError, RuntimeError):
-        cause = f"names {heads!r} heads, which do not fit its width of {width}"
-        raise WeightsError(cause, next_step="Download it again") from None
-    weights = {name: array for name, array in weights.items() if name.startswith(_PARTS)}
-    check_tensors(weights, shapes, architecture=f"fisher of width {width} and {depth} blocks")
-    # Other values would belong to patches in another order.
-    if np.abs(weights[_TABLE] - positions(width).numpy()).max() > 1e-3:
-        raise WeightsError(
-            f"has positions that are not those of a grid of {GRID[1]} times by {GRID[0]} frequencies",
-            next_step="Download it again",
-        )
-    config = {"width": width, "depth": depth, "heads": heads}
-    return config, {name: np.array(array, dtype=np.float32, order="C") for name, array in weights.items()}
-
-
 _TABLE = "fixed_positional_encoder.positions"
 
 #: what takes part in the computation; with any other tensor under these names it would be another one
@@ -420,15 +414,3 @@ _FIXED = {"band_width": FISHERNet.BAND, "flatten": "freq"}
 def _our_name(name: str) -> str:
     name = name.removeprefix("model.").removeprefix("modality_encoders.IMAGE.")
     return re.sub(r"^context_encoder\.norm\.", "pre_norm.", name)
-
-
-def _find(about: Any, key: str) -> Any:
-    """Value of `key` in nested mappings, the outermost first; None if there is none."""
-    level = [about]
-    while level:
-        level = [value for value in level if isinstance(value, Mapping)]
-        for mapping in level:
-            if mapping.get(key) is not None:
-                return mapping[key]
-        level = [value for mapping in level for value in mapping.values()]
-    return None

@@ -30,5 +30,5 @@ class FrameEncoder(Encoder):
             raise ValueError(f"{self.name} has the layer {self.layers[0]!r}, not {', '.join(layers)}")
         lengths_B = valid_lengths(self.name, waveform_BS, lengths_B, self.min_samples)
         # Each clip at its own length: the last frames may reach beyond its end.
-        found = [self.frames(clip_S[:length]) for clip_S, length in zip(waveform_BS, lengths_B, strict=True)]
-        return padded(found, self.layers[0])
+        features = [self.frames(clip_S[:length]) for clip_S, length in zip(waveform_BS, lengths_B, strict=True)]
+        return padded(features, self.layers[0])

@@ -52,14 +52,14 @@ def _variation(frames_TD: Float32, patch_bands: int) -> Float64:
     and does not change with the recording level. A clip with fewer frames than a lag reads zero there.
     Of patch tokens, those of one frequency band are compared.
     """
-    parts = []
+    means = []
     for lag in LAGS:
         step = lag * patch_bands
         if len(frames_TD) > step:
-            parts.append(np.abs(frames_TD[step:] - frames_TD[:-step]).mean(axis=0, dtype=np.float64))
+            means.append(np.abs(frames_TD[step:] - frames_TD[:-step]).mean(axis=0, dtype=np.float64))
         else:
-            parts.append(np.zeros(frames_TD.shape[1]))
-    return np.concatenate(parts)
+            means.append(np.zeros(frames_TD.shape[1]))
+    return np.concatenate(means)
 
 
 def _weighted(values_TD: Float64, weights_T: Float64) -> Float64:
@@ -136,11 +136,11 @@ def list_poolings() -> tuple[str, ...]:
 
 def check_pooling(pooling: str) -> None:
     """Raise ValueError, naming the part that is wrong, unless `pool` understands `pooling`."""
-    parts = pooling.removeprefix(_BANDS).split("+")
-    for part in parts:
-        if part != _CLS:
-            _arguments(part)
-    if pooling.startswith(_BANDS) and _CLS in parts:
+    terms = pooling.removeprefix(_BANDS).split("+")
+    for term in terms:
+        if term != _CLS:
+            _arguments(term)
+    if pooling.startswith(_BANDS) and _CLS in terms:
         raise ValueError(f"{pooling!r}: a class token has no frequency bands")
 
 
@@ -161,41 +161,41 @@ def pool(frames_TD: Float32, pooling: str, *, cls_tokens: int = 0, patch_bands: 
         raise ValueError("no frames to pool")
     if len(patches_TD) % patch_bands:
         raise ValueError(f"{len(patches_TD)} patches are not whole columns of {patch_bands} frequency bands")
-    parts = pooling.removeprefix(_BANDS).split("+")
-    if _CLS in parts and not cls_tokens:
+    terms = pooling.removeprefix(_BANDS).split("+")
+    if _CLS in terms and not cls_tokens:
         raise ValueError("there is no class token to pool")
     if pooling.startswith(_BANDS):
-        vectors = [_statistic(patches_TD[band::patch_bands], part) for band in range(patch_bands) for part in parts]
+        vectors = [_statistic(patches_TD[band::patch_bands], term) for band in range(patch_bands) for term in terms]
     else:
-        vectors = [tokens_CD.ravel() if part == _CLS else _statistic(patches_TD, part, patch_bands) for part in parts]
+        vectors = [tokens_CD.ravel() if term == _CLS else _statistic(patches_TD, term, patch_bands) for term in terms]
     return np.concatenate(vectors)
 
 
-def _statistic(frames_TD: Float32, part: str, patch_bands: int = 1) -> Float32:
-    name = part.split(":")[0]
-    arguments: list[float] = _arguments(part)
-    found = _POOLINGS[name]
-    if found.in_order:
+def _statistic(frames_TD: Float32, term: str, patch_bands: int = 1) -> Float32:
+    name = term.split(":")[0]
+    arguments: list[float] = _arguments(term)
+    pooling = _POOLINGS[name]
+    if pooling.in_order:
         arguments = [patch_bands]
-    return np.asarray(found.pool(frames_TD, *arguments), dtype=np.float32)
+    return np.asarray(pooling.pool(frames_TD, *arguments), dtype=np.float32)
 
 
-def _arguments(part: str) -> list[float]:
+def _arguments(term: str) -> list[float]:
     """The numbers of a part such as `gem:3`, defaults filled in; ValueError, naming the part, for anything else."""
-    name, *words = part.split(":")
+    name, *words = term.split(":")
     if name not in _POOLINGS:
-        raise ValueError(f"unknown pooling {part!r}; there are {', '.join([*_POOLINGS, _CLS])}")
+        raise ValueError(f"unknown pooling {term!r}; there are {', '.join([*_POOLINGS, _CLS])}")
     parameters = _POOLINGS[name].parameters
     if len(words) > len(parameters):
         taken = ":".join([name, *(parameter.upper() for parameter, _, _ in parameters)])
-        raise ValueError(f"pooling {part!r} has too many parameters: it is {taken}")
+        raise ValueError(f"pooling {term!r} has too many parameters: it is {taken}")
     values = [default for _, default, _ in parameters]
     for place, word in enumerate(words):
         parameter, _, lowest = parameters[place]
         try:
             values[place] = float(word)
         except ValueError:
-            raise ValueError(f"pooling {part!r}: {parameter} {word!r} is no number") from None
+            raise ValueError(f"pooling {term!r}: {parameter} {word!r} is no number") from None
         if not lowest <= values[place] < np.inf:
-            raise ValueError(f"pooling {part!r}: {parameter} is at least {lowest:g} and finite")
+            raise ValueError(f"pooling {term!r}: {parameter} is at least {lowest:g} and finite")
     return values

@@ -31,8 +31,8 @@ def apply_precision(module: nn.Module, precision: Precision) -> nn.Module:
     Raises HarkenError where torch, the processor or the device cannot.
     """
     if precision not in get_args(Precision):
-        known = ", ".join(get_args(Precision))
-        raise HarkenError(f"there is no precision {precision!r}", next_step=f"Choose one of {known}")
+        choices = ", ".join(get_args(Precision))
+        raise HarkenError(f"there is no precision {precision!r}", next_step=f"Choose one of {choices}")
     if precision == "fp32":
         return module
     device = next(module.parameters()).device
@@ -44,15 +44,15 @@ def apply_precision(module: nn.Module, precision: Precision) -> nn.Module:
         return _BFloat16(changed)
     _check_int8(device)
     # Subclasses and adapters may do more than multiply.
-    found = [
+    linears = [
         (parent, name, child)
         for parent in changed.modules()
         for name, child in parent.named_children()
         if type(child) is nn.Linear and child.out_features >= SMALLEST
     ]
-    if not found:
+    if not linears:
         raise HarkenError("it has no linear layers that 8 bits could speed up", next_step="Use fp32")
-    for parent, name, child in found:
+    for parent, name, child in linears:
         setattr(parent, name, _Int8Linear(child))
     return changed
 
@@ -82,16 +82,16 @@ class _BFloat16(nn.Module):
         self.module = module
         self._scope = ExitStack()
         self._entered = False
-        for part in module.modules():
-            if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d):
+        for child in module.modules():
+            if isinstance(child, nn.Linear | nn.Conv1d | nn.Conv2d):
                 # Once, not at every call as autocast would.
-                for name, parameter in list(part.named_parameters(recurse=False)):
+                for name, parameter in list(child.named_parameters(recurse=False)):
                     halved = nn.Parameter(parameter.detach().to(torch.bfloat16), requires_grad=False)
-                    setattr(part, name, halved)
+                    setattr(child, name, halved)
             # A batch normalisation may belong to the front end.
-            learned = part is not module and next(part.parameters(recurse=False), None) is not None
-            if learned and not isinstance(part, nn.modules.batchnorm._BatchNorm):
-                part.register_forward_pre_hook(self._leave_front_end)
+            learned = child is not module and next(child.parameters(recurse=False), None) is not None
+            if learned and not isinstance(child, nn.modules.batchnorm._BatchNorm):
+                child.register_forward_pre_hook(self._leave_front_end)
 
     def forward(self, *args: Any, **kwargs: Any) -> Sequence[Tensor]:
         self._entered = False
@@ -99,10 +99,10 @@ class _BFloat16(nn.Module):
             outputs: Sequence[Tensor] = self.module(*args, **kwargs)
         return [output.float() for output in outputs]
 
-    def _leave_front_end(self, part: nn.Module, inputs: Any) -> None:
+    def _leave_front_end(self, module: nn.Module, inputs: Any) -> None:
         if not self._entered:
             self._entered = True
-            device = next(part.parameters(recurse=False)).device
+            device = next(module.parameters(recurse=False)).device
             self._scope.enter_context(torch.autocast(device.type, dtype=torch.bfloat16))
 
 

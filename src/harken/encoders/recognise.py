@@ -49,9 +49,9 @@ def recognise(path: Path, entry: Checkpoint | None) -> Loaded:
     if entry is not None and any(source.member for source in entry.files):
         member = {source.sha256: source.member for source in entry.files}.get(file_sha256(path))
     contents = read_contents(path, member)
-    found = _from_reader(path, contents, list_encoders() if entry is None else (entry.encoder,))
-    found = found or _from_catalog(path, contents.tensors, entry)
-    return found._replace(weights={name: _plain(found.weights[name]) for name in sorted(found.weights)})
+    recognised = _from_reader(path, contents, list_encoders() if entry is None else (entry.encoder,))
+    recognised = recognised or _from_catalog(path, contents.tensors, entry)
+    return recognised._replace(weights={name: _plain(recognised.weights[name]) for name in sorted(recognised.weights)})
 
 
 def _from_reader(path: Path, contents: Contents, encoders: Sequence[str]) -> Loaded | None:
@@ -59,7 +59,7 @@ def _from_reader(path: Path, contents: Contents, encoders: Sequence[str]) -> Loa
     refusal: WeightsError | None = None
     for encoder in encoders:
         try:
-            read = encoder_class(encoder).read_checkpoint(contents.tensors, contents.about)
+            read = encoder_class(encoder).read_checkpoint(contents.tensors, contents.settings)
         except WeightsError as error:
             # Architectures resemble each other; another may still know the file.
             refusal = refusal or WeightsError(error.cause, file=path, next_step=error.next_step)

@@ -43,13 +43,13 @@ def register_encoder(name: str, *, listed: bool = True) -> Callable[[EncoderClas
 @lru_cache(maxsize=1)
 def _modules() -> dict[str, tuple[str, bool]]:
     """Module of each registered name, and whether it is listed; by the decorators in the source files."""
-    found = {}
+    modules = {}
     for package in _PACKAGES:
         for file in files(package).iterdir():
             if file.name.endswith(".py"):
                 for name, unlisted in _DECORATED.findall(file.read_text(encoding="utf-8")):
-                    found[name] = f"{package}.{file.name.removesuffix('.py')}", not unlisted
-    return found
+                    modules[name] = f"{package}.{file.name.removesuffix('.py')}", not unlisted
+    return modules
 
 
 def list_encoders() -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def write_spectrogram(file: Path, spectrogram: Spectrogram, front_end: FrontEnd)
         raise ValueError("the windows of a spectrogram have the same bins")
     if spectrogram.samples < 1 or not all(np.isfinite(window_FM).all() for window_FM in windows):
         raise ValueError("a spectrogram is finite, and of a clip with samples")
-    about = {
+    header = {
         "schema": SCHEMA,
         "encoder": front_end.encoder,
         "sample_rate": front_end.sample_rate,
@@ -45,7 +45,7 @@ def write_spectrogram(file: Path, spectrogram: Spectrogram, front_end: FrontEnd)
         "frames": [len(window_FM) for window_FM in windows],
     }
     # One metadata key only: safetensors writes several in no fixed order.
-    metadata = {"harken_spectrogram": json.dumps(about, sort_keys=True)}
+    metadata = {"harken_spectrogram": json.dumps(header, sort_keys=True)}
     data = safetensors.numpy.save({"spectrogram": np.concatenate(windows)}, metadata=metadata)
     write_atomically(file, data)
 
@@ -88,16 +88,16 @@ def read_front_end(file: Path) -> tuple[FrontEnd, int]:
 
 
 def _header(metadata: dict[str, str]) -> tuple[FrontEnd, int, list[int]]:
-    about = json.loads(metadata["harken_spectrogram"])
-    if about["schema"] != SCHEMA:
+    header = json.loads(metadata["harken_spectrogram"])
+    if header["schema"] != SCHEMA:
         raise ValueError("another schema")
-    front_end = FrontEnd(str(about["encoder"]), int(about["sample_rate"]), str(about["front_end"]))
-    return front_end, int(about["samples"]), [int(count) for count in about["frames"]]
+    front_end = FrontEnd(str(header["encoder"]), int(header["sample_rate"]), str(header["front_end"]))
+    return front_end, int(header["samples"]), [int(count) for count in header["frames"]]
 
 
 def _check(x_FM: NDArray[np.float32], frames: list[int], label: str | Path) -> None:
-    whole = x_FM.ndim == 2 and x_FM.dtype == np.float32 and min(frames, default=0) > 0 and sum(frames) == len(x_FM)
-    if not whole:
+    valid = x_FM.ndim == 2 and x_FM.dtype == np.float32 and min(frames, default=0) > 0 and sum(frames) == len(x_FM)
+    if not valid:
         raise AudioError("is a spectrogram whose array is not as its metadata says", file=label, next_step=_NEXT)
     if not np.isfinite(x_FM).all():
         raise AudioError("is a spectrogram that is not finite", file=label, next_step="Make it again")

@@ -77,15 +77,15 @@ class YAMNetNet(SpectrogramNet):
         self.register_buffer("filters_FM", torch.tensor(filters_FM), persistent=False)
         self.register_buffer("window", torch.hann_window(FRAME, periodic=True), persistent=False)
 
-    def _append(self, *parts: nn.Module) -> None:
-        for part in parts:
-            self.add_module(f"{len(self._modules):02d}", part)
+    def _append(self, *modules: nn.Module) -> None:
+        for module in modules:
+            self.add_module(f"{len(self._modules):02d}", module)
 
     def _stages(self) -> Iterator[list[nn.Module]]:
-        parts = list(self.children())[:-1]
-        yield parts[:2]
-        for start in range(2, len(parts), 4):
-            yield parts[start : start + 4]
+        modules = list(self.children())[:-1]
+        yield modules[:2]
+        for start in range(2, len(modules), 4):
+            yield modules[start : start + 4]
 
     def spectrogram(self, wave_BS: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """(clips, samples) -> (clips, frames, 64) log-mel magnitudes of whole patches; silence ends the last one."""
@@ -108,21 +108,21 @@ class YAMNetNet(SpectrogramNet):
         layers = self.checked(layers)
         deepest = max(MAPS.index(layer) if layer in MAPS else len(MAPS) - 1 for layer in layers)
         clips = len(spectrogram_BFM)
-        found = {}
+        outputs = {}
         x_PCTF = _cut(spectrogram_BFM).flatten(end_dim=1)[:, None]
         for name, stage in zip(MAPS[: deepest + 1], self._stages(), strict=False):
-            for part in stage:
-                x_PCTF = part(x_PCTF)
+            for module in stage:
+                x_PCTF = module(x_PCTF)
             if name in layers:
                 # Channel-major, so that dimension = channel * frequencies + frequency.
                 map_PTD = x_PCTF.permute(0, 2, 1, 3).flatten(start_dim=2)
-                found[name] = map_PTD.reshape(clips, -1, map_PTD.shape[2])
+                outputs[name] = map_PTD.reshape(clips, -1, map_PTD.shape[2])
         if "embedding" in layers or "scores" in layers:
             embedding_PD = x_PCTF.mean(dim=(2, 3))
-            found["embedding"] = embedding_PD.reshape(clips, -1, embedding_PD.shape[1])
+            outputs["embedding"] = embedding_PD.reshape(clips, -1, embedding_PD.shape[1])
             *_, classifier = self.children()
-            found["scores"] = torch.sigmoid(classifier(found["embedding"]))
-        return [found[layer] for layer in layers]
+            outputs["scores"] = torch.sigmoid(classifier(outputs["embedding"]))
+        return [outputs[layer] for layer in layers]
 
 
 def _cut(spectrogram_BFM: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ def compared(members: Sequence[Scores], keys: Sequence[Section]) -> tuple[Float6
     held_out = [scores_MN for scores_MN in training if scores_MN is not None]
     if len(held_out) == len(keys):
         return correlation(held_out), False
-    return correlation([np.stack([member.part(key).score_N for member in members]) for key in keys]), True
+    return correlation([np.stack([member.of_section(key).score_N for member in members]) for key in keys]), True
 
 
 def _training_clips(members: Sequence[Scores], key: Section) -> Float64 | None:

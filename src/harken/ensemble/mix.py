@@ -51,7 +51,9 @@ def mix(bag: Bag, find: Callable[[BagMember], Member]) -> Scores:
     for key in members[0].sections():
         both = [normalised_section(bag.normalise, member, key) for member in members]
         mixed_N = _sum(shares, [test_N for test_N, _ in both])
-        for row, score, vote in zip(members[0].part(key).rows(), mixed_N, _voted(shares, members, key), strict=True):
+        for row, score, vote in zip(
+            members[0].of_section(key).rows(), mixed_N, _voted(shares, members, key), strict=True
+        ):
             rows.append(row._replace(score=float(score), decision=int(vote)))
         of_key = _mixed_train(shares, [member.held_out(key) for member in members], [train_N for _, train_N in both])
         held_out |= {row.clip_id: row for row in of_key}
@@ -92,7 +94,7 @@ def clip_digests(scores: Scores) -> dict[str, str]:
     """Machine -> digest of the names of its test clips: to recognise the clips that weights were fitted on."""
     names: dict[str, list[list[str]]] = {}
     for machine, section in scores.sections():
-        names.setdefault(machine, []).append([section, *scores.part((machine, section)).names])
+        names.setdefault(machine, []).append([section, *scores.of_section((machine, section)).names])
     return {machine: digest_of([machine, *of])[:12] for machine, of in names.items()}
 
 
@@ -103,7 +105,7 @@ def normalised_section(how: Normalise, scores: Scores, key: Section) -> tuple[Fl
     """
     train_N = scores.held_out(key).score_N
     try:
-        return normalised(how, scores.part(key).score_N, train_N if len(train_N) else None)
+        return normalised(how, scores.of_section(key).score_N, train_N if len(train_N) else None)
     except ValueError as error:
         step = "Leave the member out"
         if "no scores" in str(error):
@@ -124,7 +126,7 @@ def check_same_clips(members: Sequence[Scores]) -> None:
                     next_step="Add them, or leave the member or the machine out",
                 )  # fmt: skip
             for key in complete.sections():
-                missing = set(complete.part(key).names) - set(partial.part(key).names)
+                missing = set(complete.of_section(key).names) - set(partial.of_section(key).names)
                 if missing:
                     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
                     raise HarkenError(
@@ -161,7 +163,7 @@ def _mixed_train(
 
 def _voted(shares: Sequence[float], members: Sequence[Scores], key: Section) -> NDArray[np.int8]:
     """Decisions by weighted vote, undecided where a member has no decisions."""
-    votes_MN = [member.part(key).decision_N for member in members]
+    votes_MN = [member.of_section(key).decision_N for member in members]
     if any((votes_N < 0).any() for votes_N in votes_MN):
         return np.full(len(votes_MN[0]), UNDECIDED, dtype=np.int8)
     return (_sum(shares, [votes_N.astype(np.float64) for votes_N in votes_MN]) > 0.5).astype(np.int8)

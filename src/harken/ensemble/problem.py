@@ -303,7 +303,7 @@ def choose_normalisation(members: Iterable[Member]) -> tuple[Normalise, str]:
 
 def _refuse_constants(member: Member) -> None:
     for key in member.scores.sections():
-        scores_N = member.scores.part(key).score_N
+        scores_N = member.scores.of_section(key).score_N
         if np.ptp(scores_N) == 0:
             raise HarkenError(
                 f"gives all {len(scores_N)} clips of {key[0]} section {key[1]} the score {scores_N[0]:g}",

@@ -24,7 +24,7 @@ from harken.evaluation.scores import Scores
 @dataclass(frozen=True)
 class Result:
     """One evaluated system. numbers: official, of each section; extra: within-domain, decisions, thresholds. marks:
-    what must be said wherever a number stands, mark -> reason."""
+    shown wherever its numbers are, mark -> reason."""
 
     system: str
     rule: Metric
@@ -36,6 +36,7 @@ class Result:
 
     @property
     def official_score(self) -> float:
+        """The score by which the challenge ranks, by the rule of the year."""
         return self.summary["official_score"]
 
     def as_json(self) -> dict[str, Any]:
@@ -65,13 +66,13 @@ def evaluate(
 ) -> Evaluation:
     """Official results of one system, or of every system below folders, ranked together.
 
-    scores: see `read_systems`. truth: see `read_truth`; None when the clip names carry labels. year: whose rule
-    applies; inferred from the spelling of the files when None. machines: leave out the others. Systems of one name are
-    distinguished by the folder above.
+    scores: see `read_systems`. truth: see `read_truth`; None when the clip names carry labels. year: of the
+    official rule; inferred from the names of the files when None. machines: leave out the others. Systems of the same
+    name are distinguished by their parent folders.
     Raises HarkenError when the truth cannot be read or no system can be evaluated.
     """
     paths = [scores] if isinstance(scores, Path) else list(scores)
-    known = read_truth(truth) if truth is not None else None
+    given_truth = read_truth(truth) if truth is not None else None
     broken: list[Broken] = []
     read: list[tuple[Path, Scores, Truth | None]] = []
     for path in paths:
@@ -83,7 +84,7 @@ def evaluate(
             broken.append(Broken(str(path), error))
             continue
         broken += refused
-        read += [(path, table, known or own_truth) for table in tables]
+        read += [(path, table, given_truth or own_truth) for table in tables]
     names = Counter(table.system for _, table, _ in read)
     results = []
     for path, table, labels in read:
@@ -130,12 +131,12 @@ def join(scores: Scores, truth: Truth | None, machines: Collection[str] | None =
         for key in sorted(wanted - expected):
             raise HarkenError(
                 f"{truth.source} has no labels of {key[0]} section {key[1]}", file=scores.system,
-                next_step="Name the right --truth, or the machines to evaluate with --machine",
+                next_step="Give the right --truth, or the machines to evaluate with --machine",
             )  # fmt: skip
         for key in sorted(expected - wanted):
             raise HarkenError(
                 f"there are no scores of {key[0]} section {key[1]}", file=scores.system,
-                next_step="Add them, or name the machines to evaluate with --machine",
+                next_step="Add them, or give the machines to evaluate with --machine",
             )  # fmt: skip
     if not wanted:
         raise HarkenError("there are no scores of these machines", file=scores.system, next_step="Check --machine")
@@ -164,7 +165,7 @@ def average_ranks(results: Sequence[Result]) -> list[float]:
 
 
 def _rule_of_names(scores: Scores) -> Metric:
-    """The rule of the years whose files are spelled so."""
+    """The rule of the years whose files are named so."""
     test = scores.test
     if not len(test):
         raise HarkenError("there are no scores of test clips", file=scores.system, next_step="Score some")
@@ -181,7 +182,7 @@ def _join_section(scores: Scores, key: Section, truth: Truth | None) -> SectionS
     else:
         if key[0] in truth.errata:
             raise HarkenError(
-                truth.errata[key[0]], file=truth.source, next_step="Name ground_truth_data of the evaluator"
+                truth.errata[key[0]], file=truth.source, next_step="Give ground_truth_data of the evaluator"
             )
         labels = truth.labels[key]
     values = _published(scores, values, key, truth)
@@ -204,7 +205,7 @@ def _join_section(scores: Scores, key: Section, truth: Truth | None) -> SectionS
 
 
 def _published(scores: Scores, rows: Mapping[str, float], key: Section, truth: Truth | None) -> dict[str, float]:
-    """Rows under the names of publication; two rows that turn out to be one clip are refused."""
+    """Rows under the published names; two rows of the same clip are refused."""
     if truth is None:
         return dict(rows)
     published: dict[str, float] = {}
@@ -213,7 +214,7 @@ def _published(scores: Scores, rows: Mapping[str, float], key: Section, truth: T
         label, in_name = truth.labels[key].get(name), label_of_name(parse_name(clip))
         if name in published:
             raise HarkenError(
-                f"{key[0]} section {key[1]}: {clip} is {name}, which is there too", file=scores.system,
+                f"{key[0]} section {key[1]}: {clip} is {name}, which has a row too", file=scores.system,
                 next_step="Keep one row per clip",
             )  # fmt: skip
         if label is not None and in_name is not None and in_name.anomaly != label.anomaly:
@@ -230,14 +231,14 @@ def _label_in_name(scores: Scores, clip: str, where: str) -> Label:
     if label is None:
         raise HarkenError(
             f"{where}: the name {clip} does not say whether the clip is normal", file=scores.system,
-            next_step="Name the ground truth: --truth FOLDER",
+            next_step="Give the ground truth: --truth FOLDER",
         )  # fmt: skip
     return label
 
 
-def _same_clips(scores: Scores, rows: Collection[str], labels: Collection[str], where: str, what: str) -> None:
+def _same_clips(scores: Scores, rows: Collection[str], labels: Collection[str], where: str, kind: str) -> None:
     missing, extra = set(labels) - set(rows), set(rows) - set(labels)
-    for clips, text in ((missing, f"has no {what} for"), (extra, f"has {what} for clips the truth does not know:")):
+    for clips, text in ((missing, f"has no {kind} for"), (extra, f"has {kind} for clips unknown to the truth:")):
         if clips:
             more = f" and {len(clips) - 1} more" if len(clips) > 1 else ""
             raise HarkenError(
@@ -248,10 +249,10 @@ def _same_clips(scores: Scores, rows: Collection[str], labels: Collection[str], 
 
 
 def _extra(section: SectionScores) -> Numbers:
-    found = within_domain(section)
+    numbers = within_domain(section)
     if section.anomaly_N.any() and not section.anomaly_N.all():
-        found["f1_expected"] = f1_expected(section.anomaly_N, section.scores_N)
-        found["f1_best_tuned_on_test"] = f1_best(section.anomaly_N, section.scores_N)
+        numbers["f1_expected"] = f1_expected(section.anomaly_N, section.scores_N)
+        numbers["f1_best_tuned_on_test"] = f1_best(section.anomaly_N, section.scores_N)
     if section.decisions_N is not None:
         domains = (("source", section.domain_N == 0), ("target", section.domain_N == 1))
         if not (section.domain_N >= 0).any():
@@ -259,5 +260,5 @@ def _extra(section: SectionScores) -> Numbers:
         for name, inside in domains:
             if inside.any():
                 made = decisions(section.anomaly_N[inside], section.decisions_N[inside])
-                found |= {f"{measure}_{name}": value for measure, value in asdict(made).items()}
-    return found
+                numbers |= {f"{measure}_{name}": value for measure, value in asdict(made).items()}
+    return numbers

@@ -1,4 +1,4 @@
-"""Every further number that the official evaluators of 2022-2026 print, equal to the last digit."""
+"""The further numbers that the official evaluators of 2022-2026 print, equal to the last digit."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def evaluator_numbers(result: Result) -> dict[str, list[float] | float]:
     official score and its "ci95".
 
     Two oddities are kept: pAUC, which has no domain, counts in both halves; "ci95" is the mean of the jackknife
-    half-widths (Mesaros et al. 2019, section IV) of AUC and pAUC on the scores of all machines thrown together, which
-    says little where machines score on different scales. `bootstrap` has intervals that mean something.
+    half-widths (Mesaros et al. 2019, section IV) of AUC and pAUC on the pooled scores of all machines, which means
+    little where their scales differ; `bootstrap` has meaningful intervals.
     """
     rows = [{**result.numbers[key], **result.extra[key]} for key in result.numbers]
     sources, targets = [], []
@@ -59,20 +59,20 @@ def pooled_jackknife(sections: Sequence[SectionScores]) -> float:
 def _without_each(
     anomaly_N: NDArray[np.bool_], scores_N: Float64, measure: Callable[[Roc], tuple[float, ...]]
 ) -> Float64:
-    """(clips, measures): the measures with each clip left out. Sorted once, not once a clip."""
+    """(clips, measures): the measures with each clip left out. Sorted once, not once per clip."""
     order = np.argsort(-scores_N, kind="stable")
     sorted_anomaly, sorted_scores = anomaly_N[order].astype(np.float64), scores_N[order]
-    found: list[tuple[float, ...]] = [()] * len(order)
+    measures: list[tuple[float, ...]] = [()] * len(order)
     for position, clip in enumerate(order):
-        found[clip] = measure(Roc.of_sorted(np.delete(sorted_anomaly, position), np.delete(sorted_scores, position)))
-    return np.array(found)
+        measures[clip] = measure(Roc.of_sorted(np.delete(sorted_anomaly, position), np.delete(sorted_scores, position)))
+    return np.array(measures)
 
 
 def _half_width(without_N: Float64) -> float:
     from scipy.stats import t
 
     count = len(without_N)
-    # Summed as a list is, one after the other in the order of clips.
+    # Summed as a list, in the order of clips.
     deviations = [(value - np.mean(without_N)) ** 2 for value in without_N]
     return float(np.abs(t.ppf((1 - 0.95) / 2, count - 1)) * np.sqrt(np.sum(deviations) / (count * (count - 1))))
 

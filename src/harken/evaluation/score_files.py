@@ -34,7 +34,7 @@ _FILE = re.compile(
     r"(?P<what>anomaly_score|decision_result|train_score)_(?:DCASE\d{4}T2)?(?P<machine>.+?)_(?P<word>section|id)_"
     r"(?P<section>\d+)(?:_(?P<domain>source|target))?(?:_test)?(?P<rest>_.+)?\.csv$"
 )
-#: beside score files: what must be said wherever their numbers stand, and what made them
+#: beside score files: their marks and the digest of their inputs
 MARKS = "marks.json"
 
 
@@ -49,10 +49,10 @@ class Broken:
 def read_systems(path: Path) -> tuple[list[Scores], list[Broken], Truth | None]:
     """The systems of `path`: a folder of `anomaly_score_*.csv`, a folder or zip of such folders, `scores.parquet` of a
     run, or one table of several systems (`machine,section,file,domain,anomaly,SYSTEM...`; csv, csv.gz, parquet), which
-    holds the truth too.
+    contains the truth.
 
-    A folder with files of several seeds holds several systems. Raises HarkenError when there is no score at all, or
-    the only system is broken.
+    A folder with files of several seeds holds several systems. Raises HarkenError without any scores, or when the only
+    system is broken.
     """
     if path.suffix == ".zip" and path.is_file():
         with tempfile.TemporaryDirectory() as temporary:
@@ -79,7 +79,7 @@ def read_systems(path: Path) -> tuple[list[Scores], list[Broken], Truth | None]:
         raise broken[0].error
     if not systems:
         raise HarkenError(
-            "no anomaly_score_*.csv here or in folders below", file=path, next_step="Name the folder that holds them"
+            "no anomaly_score_*.csv in it or in folders below", file=path, next_step="Give the folder that holds them"
         )
     return systems, broken, None
 
@@ -91,7 +91,7 @@ def _full_name(table: Scores) -> str:
 
 @dataclass
 class _Files:
-    """What the score files of one system hold: section -> clip as its row names it -> number."""
+    """Contents of the score files of one system: section -> clip as named in its row -> number."""
 
     scores: dict[Section, dict[str, float]] = field(default_factory=dict)
     decisions: dict[Section, dict[str, float]] = field(default_factory=dict)
@@ -116,48 +116,48 @@ class _Files:
 
 def read_system_folder(folder: Path, name: str | None = None) -> list[Scores]:
     """Systems of one folder, one for each suffix of its file names (`_seed13711...`), with the marks of `marks.json`
-    and the held-out scores of `train_score_<machine>_section_<nn>.csv` beside them, where they are there."""
+    and, where present, the held-out scores of `train_score_<machine>_section_<nn>.csv`."""
     systems: dict[str, _Files] = {}
     sources: dict[tuple[str, str, Section, str], Path] = {}
     for file, match in _score_files(folder):
-        rest = match["rest"] or ""
-        system = systems.setdefault(rest, _Files())
+        suffix = match["rest"] or ""
+        system = systems.setdefault(suffix, _Files())
         if match["domain"] is not None:
             system.layout = "domain"
         elif match["word"] == "id":
             system.layout = "id"
         section = (match["machine"], match["section"])
-        other = sources.setdefault((rest, match["what"], section, match["domain"] or ""), file)
-        if other is not file:
-            raise HarkenError(f"scores the same section as {other.name}", file=file, next_step="Keep one of them")
+        earlier = sources.setdefault((suffix, match["what"], section, match["domain"] or ""), file)
+        if earlier is not file:
+            raise HarkenError(f"scores the same section as {earlier.name}", file=file, next_step="Keep one of them")
         kinds = {"anomaly_score": system.scores, "decision_result": system.decisions, "train_score": system.train}
         rows = kinds[match["what"]].setdefault(section, {})
         for clip, value in read_rows(file, match["section"], decision=match["what"] == "decision_result").items():
             if clip in rows:
                 raise HarkenError(f"{clip} is in another file of this section too", file=file, next_step="Keep one row")
             rows[clip] = value
-    about = _read_marks(folder / MARKS)
+    fields = _read_marks(folder / MARKS)
     label = name or folder.absolute().name
     tables = []
-    for rest, files in systems.items():
+    for suffix, files in systems.items():
         if not files.scores:
             continue
         for key, decided in files.decisions.items():
-            strange = decided.keys() - files.scores.get(key, {}).keys()
-            if strange:
+            unscored = decided.keys() - files.scores.get(key, {}).keys()
+            if unscored:
                 raise HarkenError(
-                    f"{key[0]} section {key[1]} has decisions for clips without a score: {min(strange)}",
+                    f"{key[0]} section {key[1]} has decisions for clips without a score: {min(unscored)}",
                     file=folder, next_step="Give each test clip one row",
                 )  # fmt: skip
-        tables.append(Scores.of_rows(files.rows(), label + rest, layout=files.layout, **about))
+        tables.append(Scores.of_rows(files.rows(), label + suffix, layout=files.layout, **fields))
     return tables
 
 
 def read_rows(file: Path, section: str, *, decision: bool = False) -> dict[str, float]:
-    """Rows `clip.wav,number` of one file, clip name without ending -> number.
+    """Rows `clip.wav,number` of one file, clip name without suffix -> number.
 
-    Raises HarkenError for a row of another form or section, a clip twice, a score that is not finite, a decision that
-    is not 0 or 1.
+    Raises HarkenError for a row of another form or section, a repeated clip, a score that is not finite, and a decision
+    that is not 0 or 1.
     """
     rows: dict[str, float] = {}
     try:
@@ -192,7 +192,7 @@ def read_rows(file: Path, section: str, *, decision: bool = False) -> dict[str, 
                 f"line {number}: {clip} is of section {name.section}", file=file, next_step="Move the row"
             )
         if clip in rows:
-            raise HarkenError(f"line {number}: {clip} is there twice", file=file, next_step="Keep one row per clip")
+            raise HarkenError(f"line {number}: {clip} occurs twice", file=file, next_step="Keep one row per clip")
         rows[clip] = value
     if not rows:
         raise HarkenError("is empty", file=file, next_step="Write one row per clip")
@@ -201,13 +201,13 @@ def read_rows(file: Path, section: str, *, decision: bool = False) -> dict[str, 
 
 def read_score_table(file: Path) -> tuple[list[Scores], Truth | None]:
     """Systems of a table with the columns `machine`, `section`, `file`, optionally `domain` and `anomaly` (then the
-    table is its own truth), and one column per system. Raises HarkenError for anything else."""
+    table contains its truth), and one column per system. Raises HarkenError for anything else."""
     columns = _columns(file)
     if not {"machine", "section", "file"} <= columns.keys():
         raise HarkenError(
-            "is no table of scores: it needs the columns machine, section, file and one per system",
+            "is not a table of scores: it needs the columns machine, section, file and one per system",
             file=file,
-            next_step="Name a folder of anomaly_score_*.csv, or such a table",
+            next_step="Give a folder of anomaly_score_*.csv, or such a table",
         )
     numbers = [section.removeprefix("section_").removeprefix("id_") for section in columns["section"]]
     sections = list(zip(columns["machine"], numbers, strict=True))
@@ -218,7 +218,7 @@ def read_score_table(file: Path) -> tuple[list[Scores], Truth | None]:
         domains = columns.get("domain") or ["unknown"] * len(clips)
         for section, clip, anomaly, domain in zip(sections, clips, columns["anomaly"], domains, strict=True):
             if clip in truth.labels.get(section, {}):
-                raise HarkenError(f"{section[0]}: {clip} is there twice", file=file, next_step="Keep one row per clip")
+                raise HarkenError(f"{section[0]}: {clip} occurs twice", file=file, next_step="Keep one row per clip")
             truth.add(section, clip, Label(anomaly in ("1", "1.0", "True", "true"), domain))
     systems = []
     for name in columns.keys() - {"machine", "section", "file", "domain", "anomaly"}:
@@ -234,7 +234,7 @@ def read_score_table(file: Path) -> tuple[list[Scores], Truth | None]:
                 )
             rows = files.scores.setdefault(section, {})
             if clip in rows:
-                raise HarkenError(f"{section[0]}: {clip} is there twice", file=file, next_step="Keep one row per clip")
+                raise HarkenError(f"{section[0]}: {clip} occurs twice", file=file, next_step="Keep one row per clip")
             rows[clip] = value
         systems.append(Scores.of_rows(files.rows(), name))
     if not systems:
@@ -248,16 +248,16 @@ def score_files(scores: Scores, *, train: bool = True) -> dict[str, bytes]:
     `marks.json` only where there is a mark."""
     files: dict[str, bytes] = {}
     for key in scores.sections():
-        for what, rows in (("anomaly_score", scores.by_name(key)), ("decision_result", scores.decisions(key))):
-            for name, inside in _by_domain(official_name(what, key), rows, scores.layout).items():
+        for kind, rows in (("anomaly_score", scores.by_name(key)), ("decision_result", scores.decisions(key))):
+            for name, inside in _by_domain(official_name(kind, key), rows, scores.layout).items():
                 if inside:
                     files[name] = rows_as_bytes(inside)
     if train:
         for key in scores.sections("train"):
             files[f"train_score_{key[0]}_section_{key[1]}.csv"] = rows_as_bytes(scores.by_name(key, "train"))
     if train or scores.marks:
-        about: dict[str, Any] = {"marks": dict(scores.marks), "digest": scores.digest, "fitted_on": scores.fitted_on}
-        files[MARKS] = (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode()
+        record: dict[str, Any] = {"marks": dict(scores.marks), "digest": scores.digest, "fitted_on": scores.fitted_on}
+        files[MARKS] = (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
     return files
 
 
@@ -270,7 +270,7 @@ def write_score_files(scores: Scores, folder: Path) -> list[str]:
             write_atomically(folder / name, data)
     except OSError as error:
         raise HarkenError(
-            f"cannot be written ({error.strerror})", file=folder, next_step="Name another folder"
+            f"cannot be written ({error.strerror})", file=folder, next_step="Choose another folder"
         ) from None
     return sorted(files)
 
@@ -278,40 +278,40 @@ def write_score_files(scores: Scores, folder: Path) -> list[str]:
 def rows_as_bytes(rows: Mapping[str, float | int]) -> bytes:
     """`clip.wav,number` lines without a header, in the order of names; numbers survive reading unchanged.
 
-    Raises HarkenError for a name that is no text.
+    Raises HarkenError for a name that is not valid text.
     """
     text = io.StringIO()
     plain, quoted = csv.writer(text, lineterminator="\n"), csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     for clip, value in sorted(rows.items()):
-        # A carriage return alone is taken for the end of a line, unless it is in quotes.
+        # Without quotes, a carriage return ends the line.
         (quoted if "\r" in clip else plain).writerow((f"{clip}.wav", value))
     try:
         return text.getvalue().encode()
     except UnicodeEncodeError:
         name = next(clip for clip in rows if not clip.isprintable())
-        raise HarkenError(f"the name {name!r} is no text", next_step="Rename the recording") from None
+        raise HarkenError(f"the name {name!r} is not valid text", next_step="Rename the recording") from None
 
 
-def official_name(what: str, section: Section) -> str:
-    """`anomaly_score_fan_section_00_test.csv`; what is `anomaly_score` or `decision_result`."""
-    return f"{what}_{section[0]}_section_{section[1]}_test.csv"
+def official_name(kind: str, section: Section) -> str:
+    """`anomaly_score_fan_section_00_test.csv`; kind: `anomaly_score` or `decision_result`."""
+    return f"{kind}_{section[0]}_section_{section[1]}_test.csv"
 
 
-def _by_domain(whole: str, rows: Mapping[str, float | int], layout: Layout) -> dict[str, dict[str, float | int]]:
+def _by_domain(file_name: str, rows: Mapping[str, float | int], layout: Layout) -> dict[str, dict[str, float | int]]:
     """One file, or one per domain as in 2021."""
     if layout != "domain":
-        return {whole: dict(rows)}
+        return {file_name: dict(rows)}
     files: dict[str, dict[str, float | int]] = {}
     for clip, value in rows.items():
         name = parse_name(clip)
         domain = name.domain if name is not None else "unknown"
-        file = whole.replace("_test.csv", f"_{domain}_test.csv") if domain != "unknown" else whole
+        file = file_name.replace("_test.csv", f"_{domain}_test.csv") if domain != "unknown" else file_name
         files.setdefault(file, {})[clip] = value
     return files
 
 
 def _read_marks(file: Path) -> dict[str, Any]:
-    """Marks, digest and what a model was fitted on, of `marks.json`; nothing where there is none."""
+    """Marks, digest and `fitted_on` of `marks.json`; empty without the file."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -320,7 +320,9 @@ def _read_marks(file: Path) -> dict[str, Any]:
         raise HarkenError(f"cannot be read ({error})", file=file, next_step="Write the scores again") from None
     marks = data.get("marks", {}) if isinstance(data, dict) else None
     if not isinstance(marks, dict) or not all(isinstance(reason, str) for reason in marks.values()):
-        raise HarkenError("does not say mark: reason", file=file, next_step='Write {"marks": {"tuned on test": "why"}}')
+        raise HarkenError(
+            "does not map marks to reasons", file=file, next_step='Write {"marks": {"tuned on test": "why"}}'
+        )
     fitted_on = data.get("fitted_on", "section")
     if fitted_on not in ("section", "machine"):
         raise HarkenError(f"is fitted on {fitted_on!r}", file=file, next_step="Write section or machine")

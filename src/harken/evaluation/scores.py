@@ -1,4 +1,4 @@
-"""The one table of scores: what a system scored, clip by clip, and what must be said wherever its numbers stand."""
+"""The table of scores: a system's score per clip, and the marks that are shown wherever its numbers are."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Split = Literal["train", "test"]
 Layout = Literal["section", "domain", "id"]
 
 SCHEMA = 1
-#: labels of the clips that a number is about had a part in making it
+#: the number used labels of the clips that it is computed on
 TUNED = "tuned on test"
 #: the score of a clip depends on other test clips
 TRANSDUCTIVE = "transductive"
 #: weights that others chose and published
 PUBLISHED = "published weights"
-#: all of them
+#: in the order in which they are shown
 MARKS = (TUNED, TRANSDUCTIVE, PUBLISHED)
 
 UNDECIDED = -1
@@ -42,7 +42,7 @@ _COLUMNS = ("clip_id", "file", "machine", "section", "split")
 
 
 class ScoreRow(NamedTuple):
-    """One clip of a table. decision: 1 anomalous, 0 normal, -1 none was made."""
+    """One clip of a table. decision: 1 anomalous, 0 normal, -1 undecided."""
 
     clip_id: str
     file: str
@@ -55,18 +55,18 @@ class ScoreRow(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores of one system (on one set with one seed): a row per clip, the columns as tuples and arrays of one length.
+    """Scores of one system (on one set with one seed): one row per clip, columns as tuples and arrays of one length.
 
     clip_id: as in the clips table; where scores come from score files, made of machine, section and name. file: name of
-    the recording, joined on without its ending. split: `test`, or `train` for the held-out score of a training clip:
-    what it would get from a model that has not learned from it. score_N: float64, higher = more anomalous. decision_N:
-    1 anomalous, 0 normal, -1 none was made.
+    the recording, joined on without its ending. split: `test`, or `train` for the held-out score of a training clip,
+    from a model fitted without it. score_N: float64, higher = more anomalous. decision_N: 1 anomalous, 0 normal,
+    -1 undecided.
 
-    system, set, seed: what it is the scores of, as far as that is known. marks: what must be said wherever its numbers
-    stand, mark -> reason. digest: of what made it. fitted_on: what one model is fitted on: held-out scores say what is
-    usual within a section, or within its whole machine. layout: of its score files.
+    system, set, seed: as far as known. marks: shown wherever its numbers are, mark -> reason. digest: of all inputs.
+    fitted_on: whether one model is fitted per section or per machine, to whose held-out scores test scores are
+    compared. layout: of its score files.
 
-    Raises HarkenError for columns that do not fit, a score that is not finite, a clip that is there twice.
+    Raises HarkenError for columns of different lengths, a score that is not finite, a repeated clip.
     """
 
     system: str
@@ -87,7 +87,7 @@ class Scores:
     def __post_init__(self) -> None:
         lengths = {len(getattr(self, name)) for name in _COLUMNS}
         if lengths != {len(self.score_N)} or self.decision_N.shape != self.score_N.shape:
-            raise self._refusal("its columns are not of one length", "Give every clip one row")
+            raise self._refusal("its columns differ in length", "Give every clip one row")
         if not np.isfinite(self.score_N).all():
             row = int(np.flatnonzero(~np.isfinite(self.score_N))[0])
             raise self._refusal(f"the score of {self.names[row]} is {self.score_N[row]}", "Scores are finite")
@@ -100,48 +100,48 @@ class Scores:
             seen = set()
             for key, name in zip(keys, self.names, strict=True):
                 if key in seen:
-                    raise self._refusal(f"{name} is there twice", "Keep one row per clip")
+                    raise self._refusal(f"{name} occurs twice", "Keep one row per clip")
                 seen.add(key)
 
     def _refusal(self, cause: str, next_step: str) -> HarkenError:
         return HarkenError(cause, file=self.system or "scores", next_step=next_step)
 
     @classmethod
-    def of_rows(cls, rows: Iterable[ScoreRow], system: str = "", **about: Any) -> Scores:
-        """A table of rows; about: its other fields."""
+    def of_rows(cls, rows: Iterable[ScoreRow], system: str = "", **fields: Any) -> Scores:
+        """A table of rows; fields: the other fields."""
         columns = list(zip(*rows, strict=True)) or [()] * len(ScoreRow._fields)
         texts: dict[str, Any] = dict(zip(_COLUMNS, columns, strict=False))
         score_N, decision_N = (
             np.array(column, dtype) for column, dtype in zip(columns[5:], (np.float64, np.int8), strict=True)
         )
-        return cls(system, **texts, score_N=score_N, decision_N=decision_N, **about)
+        return cls(system, **texts, score_N=score_N, decision_N=decision_N, **fields)
 
     @classmethod
-    def joined(cls, tables: Sequence[Scores], system: str = "", **about: Any) -> Scores:
-        """The rows of all tables, one after the other, with the marks of each of them; about: other fields.
+    def joined(cls, tables: Sequence[Scores], system: str = "", **fields: Any) -> Scores:
+        """The rows of all tables in their order, with the marks of all of them; fields: the other fields.
 
-        Tables fitted on sections and on machines do not fit together: with one of the latter, the whole is of machines.
+        With one table fitted on whole machines, the joined table is `fitted_on` machines.
         """
-        about.setdefault("marks", merged_marks(table.marks for table in tables))
-        about.setdefault("digest", digest_of([table.digest for table in tables]))
+        fields.setdefault("marks", merged_marks(table.marks for table in tables))
+        fields.setdefault("digest", digest_of([table.digest for table in tables]))
         wide = any(table.fitted_on == "machine" for table in tables)
-        about.setdefault("fitted_on", "machine" if wide else "section")
+        fields.setdefault("fitted_on", "machine" if wide else "section")
         texts: dict[str, Any] = {
             name: tuple(chain.from_iterable(getattr(table, name) for table in tables)) for name in _COLUMNS
         }
         scores = [table.score_N for table in tables] or [np.empty(0)]
         decisions = [table.decision_N for table in tables] or [np.empty(0, dtype=np.int8)]
-        return cls(system, **texts, score_N=np.concatenate(scores), decision_N=np.concatenate(decisions), **about)
+        return cls(system, **texts, score_N=np.concatenate(scores), decision_N=np.concatenate(decisions), **fields)
 
     def __len__(self) -> int:
         return len(self.score_N)
 
-    def __eq__(self, other: object) -> bool:
-        """The same rows in the same order, and the same said of them."""
-        if not isinstance(other, Scores):
+    def __eq__(self, table: object) -> bool:
+        """Whether rows, their order and all fields are equal."""
+        if not isinstance(table, Scores):
             return NotImplemented
-        return self._about() == other._about() and all(
-            mine == theirs for mine, theirs in zip(self.rows(), other.rows(), strict=False)
+        return self._fields() == table._fields() and all(
+            first == second for first, second in zip(self.rows(), table.rows(), strict=False)
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -153,7 +153,7 @@ class Scores:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Files without their ending: what scores and labels are joined on."""
+        """Files without suffix, on which scores and labels are joined."""
         return tuple(map(without_suffix, self.file))
 
     @property
@@ -171,7 +171,7 @@ class Scores:
         return self.take([row for row, of in enumerate(self.split) if of == split])
 
     def take(self, numbers: Sequence[int]) -> Scores:
-        """The rows of these numbers, in their order."""
+        """The rows of these indices, in their order."""
         columns: dict[str, Any] = {
             name: tuple(column[row] for row in numbers)
             for name, column in ((name, getattr(self, name)) for name in _COLUMNS)
@@ -183,41 +183,41 @@ class Scores:
         """(machine, section) of every section with clips of the split, sorted."""
         return tuple(sorted(key for key, of in self._numbers if of == split))
 
-    def part(self, key: Section, split: Split = "test") -> Scores:
-        """The rows of one section and split, in the order of their names; empty where there are none."""
-        if (key, split) not in self._parts:
-            self._parts[key, split] = self.take(self._numbers.get((key, split), ()))
-        return self._parts[key, split]
+    def of_section(self, key: Section, split: Split = "test") -> Scores:
+        """The rows of one section and split, in the order of their names; empty without any."""
+        if (key, split) not in self._by_section:
+            self._by_section[key, split] = self.take(self._numbers.get((key, split), ()))
+        return self._by_section[key, split]
 
     def held_out(self, key: Section) -> Scores:
-        """The training clips that scores of a section are measured by: those of the section, or of its whole machine
-        where the model was fitted on that; in the order of their names, empty where they are not known."""
+        """The training clips to which a section's scores are compared: of the section, or of the whole machine as
+        `fitted_on` says; in the order of their names, empty where unknown."""
         if self.fitted_on == "section":
-            return self.part(key, "train")
-        whole: Section = (key[0], "")
-        if (whole, "train") not in self._parts:
+            return self.of_section(key, "train")
+        machine_key: Section = (key[0], "")
+        if (machine_key, "train") not in self._by_section:
             rows = [row for of, split in sorted(self._numbers) if split == "train" and of[0] == key[0]
                     for row in self._numbers[of, split]]  # fmt: skip
-            self._parts[whole, "train"] = self.take(rows)
-        return self._parts[whole, "train"]
+            self._by_section[machine_key, "train"] = self.take(rows)
+        return self._by_section[machine_key, "train"]
 
     def by_name(self, key: Section, split: Split = "test") -> dict[str, float]:
         """Name -> score of one section and split, in the order of names."""
-        part = self.part(key, split)
-        return dict(zip(part.names, part.score_N.tolist(), strict=True))
+        rows = self.of_section(key, split)
+        return dict(zip(rows.names, rows.score_N.tolist(), strict=True))
 
     def decisions(self, key: Section) -> dict[str, int]:
-        """Name -> decision of the test clips of one section that were decided, in the order of names."""
-        part = self.part(key)
-        return {name: made for name, made in zip(part.names, part.decision_N.tolist(), strict=True) if made >= 0}
+        """Name -> decision of the decided test clips of one section, in the order of names."""
+        rows = self.of_section(key)
+        return {name: made for name, made in zip(rows.names, rows.decision_N.tolist(), strict=True) if made >= 0}
 
     @property
     def label(self) -> str:
-        """Its name wherever its numbers are: with its marks."""
+        """Name of the system with its marks."""
         return self.system + in_brackets(self.marks)
 
     def marked(self, marks: Mapping[str, str]) -> Scores:
-        """The same with further marks; reasons that are there stay."""
+        """The same with further marks; existing reasons are kept."""
         return replace(self, marks=merged_marks([self.marks, marks]))
 
     def to_arrow(self) -> Any:
@@ -234,10 +234,10 @@ class Scores:
         return {key: sorted(rows, key=self.names.__getitem__) for key, rows in numbers.items()}
 
     @cached_property
-    def _parts(self) -> dict[tuple[Section, Split], Scores]:
+    def _by_section(self) -> dict[tuple[Section, Split], Scores]:
         return {}
 
-    def _about(self) -> dict[str, Any]:
+    def _fields(self) -> dict[str, Any]:
         return {
             "system": self.system, "set": self.set, "seed": self.seed, "marks": dict(self.marks), "digest": self.digest,
             "fitted_on": self.fitted_on, "layout": self.layout, "rows": len(self),
@@ -263,13 +263,13 @@ def _mark_order(mark: str) -> tuple[bool, str]:
     return mark != TUNED, mark
 
 
-def digest_of(parts: Any) -> str:
-    """Of JSON data."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+def digest_of(data: Any) -> str:
+    """SHA-256 of JSON data, in hexadecimal digits."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def write_scores(tables: Scores | Sequence[Scores], file: Path) -> None:
-    """Write tables as one parquet file, whole or not at all."""
+    """Write tables as one parquet file, atomically."""
     import pyarrow.parquet as pq
 
     sink = io.BytesIO()
@@ -284,22 +284,22 @@ def read_scores(file: Path) -> list[Scores]:
 
     try:
         table = pq.read_table(file)
-        told = json.loads((table.schema.metadata or {})[_METADATA])
+        metadata = json.loads((table.schema.metadata or {})[_METADATA])
     except FileNotFoundError:
         raise HarkenError("there is no such file", file=file, next_step="Run the recipe again") from None
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise HarkenError(f"is no table of scores ({error})", file=file, next_step="Run the recipe again") from None
-    if told.get("schema") != SCHEMA:
-        raise HarkenError("is no table of scores of this version", file=file, next_step="Run the recipe again")
+        raise HarkenError(f"is not a table of scores ({error})", file=file, next_step="Run the recipe again") from None
+    if metadata.get("schema") != SCHEMA:
+        raise HarkenError("is a table of scores of another version", file=file, next_step="Run the recipe again")
     columns = {name: table.column(name).to_pylist() for name in _COLUMNS}
     score_N = table.column("score").to_numpy()
     decision_N = table.column("decision").fill_null(UNDECIDED).to_numpy().astype(np.int8)
     start = 0
     tables: list[Scores] = []
-    for about in told["tables"]:
-        inside = slice(start, start := start + about.pop("rows"))
+    for fields in metadata["tables"]:
+        inside = slice(start, start := start + fields.pop("rows"))
         texts: dict[str, Any] = {name: tuple(column[inside]) for name, column in columns.items()}
-        tables.append(Scores(**about, **texts, score_N=score_N[inside], decision_N=decision_N[inside]))
+        tables.append(Scores(**fields, **texts, score_N=score_N[inside], decision_N=decision_N[inside]))
     return tables
 
 
@@ -334,5 +334,5 @@ def _arrow(tables: Sequence[Scores]) -> Any:
     made = np.concatenate([np.empty(0, dtype=np.int8), *(table.decision_N for table in tables)])
     columns["decision"] = pa.array(made, pa.int8(), mask=made == UNDECIDED)
     columns["marks"] = repeated(("; ".join(table.marks) for table in tables), text)
-    told = {"schema": SCHEMA, "tables": [table._about() for table in tables]}
-    return pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(told).encode()})
+    metadata = {"schema": SCHEMA, "tables": [table._fields() for table in tables]}
+    return pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(metadata).encode()})

@@ -31,6 +31,8 @@ class _Meta(BaseModel):
 
 
 class Affiliation(_Meta):
+    """Of an author."""
+
     abbreviation: str = ""
     institute: str = Field(min_length=1)
     department: str | None = None
@@ -38,6 +40,8 @@ class Affiliation(_Meta):
 
 
 class Author(_Meta):
+    """One author of a submission."""
+
     lastname: str = Field(min_length=1)
     firstname: str = Field(min_length=1)
     email: str | None = None
@@ -65,43 +69,49 @@ class Description(_Meta):
 
 
 class Complexity(_Meta):
+    """Number of parameters, and of multiply-accumulate operations."""
+
     total_parameters: int | None = None
     MACS: str | int | None = None
 
 
-class SystemAbout(_Meta):
+class SystemMeta(_Meta):
+    """`system` of a meta.yaml."""
+
     description: Description = Description()
     complexity: Complexity = Complexity()
     external_datasets: list[dict[str, Any]] = []
     source_code: str | None = None
 
 
-class SubmissionAbout(_Meta):
+class TeamMeta(_Meta):
+    """`submission` of a meta.yaml."""
+
     name: str = Field(min_length=1)
     abbreviation: str = Field(min_length=1, max_length=10)
     authors: list[Author] = Field(min_length=1)
 
 
-class About(_Meta):
-    """What a meta.yaml says besides label and results; a file of this form is given by the submitters."""
+class SubmissionMeta(_Meta):
+    """The submitters' part of a meta.yaml: all but label and results."""
 
-    submission: SubmissionAbout
-    system: SystemAbout = SystemAbout()
+    submission: TeamMeta
+    system: SystemMeta = SystemMeta()
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One system: where its score files are, what meta.yaml says of it, and its development results
-    (machine -> auc_source, auc_target, pauc) where there are any."""
+class SubmittedSystem:
+    """One system: the folder of its score files, the submitters' part of its meta.yaml, and its development results
+    (machine -> auc_source, auc_target, pauc), if any."""
 
     name: str
     folder: Path
-    about: Mapping[str, Any]
+    meta: Mapping[str, Any]
     results: Mapping[str, Mapping[str, float]] | None = None
 
 
 TEMPLATE = """\
-# Who submits what. Values of system.description may be the challenge's keywords, lists of them, or null.
+# The submitters and their system. Values of system.description: the challenge's keywords, lists of them, or null.
 submission:
   name: My system
   abbreviation: MySys
@@ -114,7 +124,7 @@ submission:
 """
 
 
-def read_about(file: Path) -> dict[str, Any]:
+def read_meta(file: Path) -> dict[str, Any]:
     """The submitters' part of meta.yaml. Raises HarkenError for anything but a mapping."""
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -125,18 +135,18 @@ def read_about(file: Path) -> dict[str, Any]:
             next_step="harken submit --template prints one",
         ) from error
     if not isinstance(data, dict):
-        raise HarkenError("is no mapping", file=file, next_step="harken submit --template prints one")
+        raise HarkenError("is not a mapping", file=file, next_step="harken submit --template prints one")
     return data
 
 
 def write_submission(
-    entries: Sequence[Entry], team: str, expected: Sequence[Clip], file: Path, *, report: Path | None = None
+    entries: Sequence[SubmittedSystem], team: str, expected: Sequence[Clip], file: Path, *, report: Path | None = None
 ) -> list[str]:
     """Check the systems and write `task2/<team>_<n>/...` of each into one zip; returns the names in it.
 
     team: `Lastname_ABBR_task2`; systems get `_1` to `_4` in the order given. expected: the test clips; each system must
-    score and decide every one of them exactly once. report: the technical report (pdf), put beside the systems. The
-    marks of a system that has some are beside its files, in `marks.json`.
+    have one score and one decision for each. report: the technical report (pdf), put beside the systems. Marks of a
+    system are beside its files, in `marks.json`.
     The same input gives the same bytes. Raises HarkenError for anything that the rules do not allow.
     """
     if not _TEAM.match(team):
@@ -153,7 +163,7 @@ def write_submission(
         if clip.split == "test":
             wanted.setdefault((clip.machine, clip.section), set()).add(without_suffix(clip.path.name))
     if not wanted:
-        raise HarkenError("there are no test clips to check against", next_step="Name the data: --data ROOT")
+        raise HarkenError("there are no test clips to check against", next_step="Give the data: --data ROOT")
     files: dict[str, bytes] = {}
     for number, entry in enumerate(entries, start=1):
         label = f"{team}_{number}"
@@ -171,23 +181,23 @@ def write_submission(
     return sorted(files)
 
 
-def system_of(entry: Entry) -> Scores:
+def system_of(entry: SubmittedSystem) -> Scores:
     """The scores of an entry, with their marks. Raises HarkenError unless its folder holds one system."""
     systems = read_system_folder(entry.folder, entry.name)
     if len(systems) != 1:
         raise HarkenError(
-            f"{len(systems)} systems' score files are here, one is needed", file=entry.folder,
-            next_step="Name a folder of anomaly_score_*.csv of one system and seed",
+            f"holds score files of {len(systems)} systems instead of one", file=entry.folder,
+            next_step="Give a folder of anomaly_score_*.csv of one system and seed",
         )  # fmt: skip
     return systems[0]
 
 
-def _check_clips(system: Scores, entry: Entry, wanted: Mapping[Section, set[str]]) -> None:
-    for what, rows in (("scores", system.by_name), ("decisions", system.decisions)):
+def _check_clips(system: Scores, entry: SubmittedSystem, wanted: Mapping[Section, set[str]]) -> None:
+    for kind, rows in (("scores", system.by_name), ("decisions", system.decisions)):
         for section in sorted(wanted.keys() | set(system.sections())):
             where = f"{section[0]} section {section[1]}"
-            there, needed = set(rows(section)), wanted.get(section, set())
-            for clips, text in ((needed - there, f"has no {what} for"), (there - needed, f"has {what} for unknown")):
+            scored, needed = set(rows(section)), wanted.get(section, set())
+            for clips, text in ((needed - scored, f"has no {kind} for"), (scored - needed, f"has {kind} for unknown")):
                 if clips:
                     raise HarkenError(
                         f"{where} {text} {min(clips)}" + (f" and {len(clips) - 1} more" if len(clips) > 1 else ""),
@@ -196,14 +206,14 @@ def _check_clips(system: Scores, entry: Entry, wanted: Mapping[Section, set[str]
                     )
 
 
-def _meta(label: str, entry: Entry) -> str:
-    about = dict(entry.about)
-    _check_keys(about, About.model_fields, "")
-    for name, model in (("submission", SubmissionAbout), ("system", SystemAbout)):
-        if isinstance(about.get(name), dict):
-            _check_keys(about[name], model.model_fields, f"{name}.")
+def _meta(label: str, entry: SubmittedSystem) -> str:
+    meta = dict(entry.meta)
+    _check_keys(meta, SubmissionMeta.model_fields, "")
+    for name, model in (("submission", TeamMeta), ("system", SystemMeta)):
+        if isinstance(meta.get(name), dict):
+            _check_keys(meta[name], model.model_fields, f"{name}.")
     try:
-        checked = About.model_validate(about)
+        checked = SubmissionMeta.model_validate(meta)
     except ValidationError as error:
         first = error.errors()[0]
         raise HarkenError(
@@ -213,7 +223,7 @@ def _meta(label: str, entry: Entry) -> str:
     submission = {"label": label, **checked.submission.model_dump()}
     data: dict[str, Any] = {"submission": submission, "system": checked.system.model_dump()}
     if entry.results:
-        # Two decimals of a percentage, as the challenge asks.
+        # Per cent with two decimals, as the challenge requires.
         data["results"] = {
             "development_dataset": {
                 machine: {name: round(100 * value, 2) for name, value in row.items()}
@@ -223,11 +233,11 @@ def _meta(label: str, entry: Entry) -> str:
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 
-def _check_keys(given: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
+def _check_keys(given: Mapping[str, Any], fields: Mapping[str, Any], prefix: str) -> None:
     for key in given:
-        if key not in known:
-            names = [f"{prefix}{name}" for name in known]
-            hint = did_you_mean(f"{prefix}{key}", names, f"There are: {', '.join(known)}")
+        if key not in fields:
+            names = [f"{prefix}{name}" for name in fields]
+            hint = did_you_mean(f"{prefix}{key}", names, f"There are: {', '.join(fields)}")
             raise HarkenError(f"meta.yaml: unknown key {prefix}{key}", next_step=hint)
 
 
@@ -235,6 +245,6 @@ def _zip(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(files):
-            # No date of writing: the same files are the same zip.
+            # Without dates the same files give the same zip.
             archive.writestr(zipfile.ZipInfo(name), files[name], zipfile.ZIP_DEFLATED)
     return buffer.getvalue()

@@ -99,10 +99,10 @@ def _exported(
     made_spec, made = _exported_first(alone, first, seconds, int8, cards)
     arrays = dict(made or {})
     more = []
-    for number, other in enumerate(spec.more):
-        other_spec, other_arrays = _exported(other, weights_of(weights, number), seconds, int8, cards)
-        more.append(other_spec)
-        arrays |= {f"{number}/{name}": array for name, array in (other_arrays or {}).items()}
+    for number, extra in enumerate(spec.more):
+        extra_spec, extra_arrays = _exported(extra, weights_of(weights, number), seconds, int8, cards)
+        more.append(extra_spec)
+        arrays |= {f"{number}/{name}": array for name, array in (extra_arrays or {}).items()}
     digest = weights_digest(arrays) if arrays else None
     return made_spec.model_copy(update={"more": tuple(more), "weights_sha256": digest}), arrays or None
 

@@ -81,7 +81,7 @@ def export_onnx(
     else:
         samples, longest = _lengths(encoder, seconds)
         module = _Clip(encoder, tuple(layer.split("+")), None if seconds is None else samples)
-    about: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "encoder": encoder.name, "config": encoder.config(), "layer": layer, "sample_rate": encoder.sample_rate,
         "samples": None if seconds is None else samples, "min_samples": encoder.min_samples, "max_samples": longest,
         "pooling": encoder.default_pooling, "cls_tokens": encoder.cls_tokens, "patch_bands": encoder.patch_bands,
@@ -89,11 +89,11 @@ def export_onnx(
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="harken-onnx-") as folder:
         model, clips = _to_onnx(module.eval(), samples, any_length=seconds is None)
-        about["clips"] = clips
-        whole = Path(folder) / "whole.onnx"
+        fields["clips"] = clips
+        complete = Path(folder) / "whole.onnx"
         lengths = [samples] if seconds is not None else sorted({encoder.min_samples, samples + 777, longest})
-        card = _save(onnx, model, whole, about, int8=False)
-        measured = _compare(encoder, OnnxEncoder.of_file(whole), lengths)
+        card = _save(onnx, model, complete, fields, int8=False)
+        measured = _compare(encoder, OnnxEncoder.of_file(complete), lengths)
         hint = "Try another layer, or a newer torch" if seconds is not None else "Export it for clips of one length"
         if not measured.features <= TOLERANCE:
             gap = f"differs from torch by {measured.features:.2g}"
@@ -104,22 +104,22 @@ def export_onnx(
                 f"pooled vectors of the exported {encoder.name} differ from torch by {measured.pooled:.2g}",
                 next_step=hint,
             )
-        about.update(max_abs_diff=measured.features, similarity=measured.similarity, pooled_diff=measured.pooled)
+        fields.update(max_abs_diff=measured.features, similarity=measured.similarity, pooled_diff=measured.pooled)
         if int8:
-            model = _rounded(onnx, model, whole, Path(folder))
-            card = _save(onnx, model, whole, about, int8=True)
-            rounded = _compare(encoder, OnnxEncoder.of_file(whole), lengths)
+            model = _rounded(onnx, model, complete, Path(folder))
+            card = _save(onnx, model, complete, fields, int8=True)
+            rounded = _compare(encoder, OnnxEncoder.of_file(complete), lengths)
             if not rounded.similarity >= LOWEST_SIMILARITY:
                 raise HarkenError(
                     f"in 8 bits, the features of {encoder.name} have a cosine similarity of only "
                     f"{rounded.similarity:.4f}",
                     next_step="Export without int8",
                 )
-            about.update(similarity=rounded.similarity, pooled_diff=rounded.pooled)
+            fields.update(similarity=rounded.similarity, pooled_diff=rounded.pooled)
         # The card tells what was measured on the graph that it is written into.
         partial = Path(file).with_name(f".{Path(file).name}.{os.getpid()}")
         try:
-            card = _save(onnx, model, partial, about, int8=int8)
+            card = _save(onnx, model, partial, fields, int8=int8)
             partial.replace(file)
         except OSError as error:
             raise HarkenError(f"cannot be written ({error.strerror})", file=file, next_step="Choose another") from None
@@ -257,7 +257,7 @@ def _to_onnx(module: nn.Module, samples: int, *, any_length: bool) -> tuple[Any,
     return exported.model_proto, clips
 
 
-def _rounded(onnx: Any, model: Any, whole: Path, folder: Path) -> Any:
+def _rounded(onnx: Any, model: Any, complete: Path, folder: Path) -> Any:
     """The graph with weights of linear layers in 8 bits, one scale a channel; activations are rounded as it runs."""
     quantization = need("onnxruntime.quantization", "ONNX files")
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
@@ -274,7 +274,7 @@ def _rounded(onnx: Any, model: Any, whole: Path, folder: Path) -> Any:
     small = folder / "small.onnx"
     with _quiet():
         quantization.quantize_dynamic(
-            whole,
+            complete,
             small,
             nodes_to_quantize=nodes,
             per_channel=True,
@@ -285,8 +285,8 @@ def _rounded(onnx: Any, model: Any, whole: Path, folder: Path) -> Any:
     return onnx.load(small)
 
 
-def _save(onnx: Any, model: Any, file: Path, about: dict[str, Any], *, int8: bool) -> Card:
-    card = Card(**{"max_abs_diff": np.inf, "similarity": -1.0, **about, "int8": int8})
+def _save(onnx: Any, model: Any, file: Path, fields: dict[str, Any], *, int8: bool) -> Card:
+    card = Card(**{"max_abs_diff": np.inf, "similarity": -1.0, **fields, "int8": int8})
     write_card(model, card)
     onnx.save_model(model, file)
     return card

@@ -183,12 +183,12 @@ class _Training:
             layer_decay=spec.layer_decay,
         )
         self.optimiser = adamw(groups)
-        self.about = _about(model, spec, clips, table, world)
+        self.record = _record(model, spec, clips, table, world)
         if start is not None:
-            self.about["training"]["start_sha256"] = start.digest()
-            if start.labels_sha256 == self.about["training"]["labels_sha256"]:
+            self.record["training"]["start_sha256"] = start.digest()
+            if start.labels_sha256 == self.record["training"]["labels_sha256"]:
                 start.load_losses(self.step.losses)
-        self.identity = hashlib.sha256(json.dumps(self.about["training"], sort_keys=True).encode()).hexdigest()
+        self.identity = hashlib.sha256(json.dumps(self.record["training"], sort_keys=True).encode()).hexdigest()
         self.history: list[StepEvaluation] = []
         self.kept: list[tuple[float, int]] = []
         self.quarantined: dict[str, str] = {}
@@ -201,7 +201,7 @@ class _Training:
         done = self._resume()
         network, optimiser = self.accelerator.prepare(self.step, self.optimiser)
         schedule = FreezeSchedule(spec.frozen_epochs)
-        found = batches(
+        loader = batches(
             self.train_clips, self.reader, self.order, first=done * spec.accumulation,
             count=(self.steps - done) * spec.accumulation, transform=self.transform, form=self.form,
             workers=self.workers,
@@ -211,12 +211,12 @@ class _Training:
             for step in range(done + 1, self.steps + 1):
                 self.step.train()
                 loss = 0.0
-                for part in range(spec.accumulation):
-                    batch = next(found)
+                for micro_step in range(spec.accumulation):
+                    batch = next(loader)
                     self.quarantined |= batch.failed
                     if spec.frozen_epochs:
                         schedule.apply(self.model, batch.epoch + 1)
-                    last = part == spec.accumulation - 1
+                    last = micro_step == spec.accumulation - 1
                     # Gradients are exchanged between devices once a step.
                     together = nullcontext() if last else self.accelerator.no_sync(network)
                     with together, tf32_products(spec.precision == "tf32"):
@@ -272,9 +272,9 @@ class _Training:
         norm = self.accelerator.clip_grad_norm_(parameters, limit)
         return 0.0 if norm is None else float(norm)
 
-    def _lost(self, step: int, what: str) -> HarkenError:
+    def _lost(self, step: int, event: str) -> HarkenError:
         return HarkenError(
-            f"at step {step} {what}",
+            f"at step {step} {event}",
             file=self.folder,
             next_step="Train with a lower learning rate, more warm-up steps, or in fp32",
         )
@@ -295,15 +295,15 @@ class _Training:
         self._log(step, {f"dev (tuned on test)/{name}": value for name, value in dev.items()})
         last = [row.signals for row in self.history[-PATIENCE:] if row.signals is not None]
         # What has not learned yet may begin there: it is lost if it does not move away.
-        if len(last) == PATIENCE and all(one.collapsed for one in last) and last[-1].similarity >= last[0].similarity:
+        if len(last) == PATIENCE and all(item.collapsed for item in last) and last[-1].similarity >= last[0].similarity:
             raise self._lost(step, "all clips have had the same embedding for a while")
         self.kept.append((self._merit(self.history[-1]), step))
         # Of equal ones the later.
-        self.kept = sorted(self.kept, key=lambda one: (-one[0], -one[1]))[: self.spec.keep]
+        self.kept = sorted(self.kept, key=lambda item: (-item[0], -item[1]))[: self.spec.keep]
         if self.accelerator.is_main_process and any(kept == step for _, kept in self.kept):
-            about = {"step": step, "training": self.identity, "signals": asdict(signals) if signals else None,
+            header = {"step": step, "training": self.identity, "signals": asdict(signals) if signals else None,
                      "dev (tuned on test)": dev}  # fmt: skip
-            write_checkpoint(self._checkpoint(step), self.model, self.step.losses, about)
+            write_checkpoint(self._checkpoint(step), self.model, self.step.losses, header)
 
     def _signals(self) -> Signals:
         losses, logits, embeddings = [], [], []
@@ -355,7 +355,7 @@ class _Training:
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
-        about = {
+        header = {
             "identity": self.identity,
             "step": step,
             "history": [asdict(row) for row in self.history],
@@ -369,7 +369,7 @@ class _Training:
             **over(module_arrays(self.step.losses), "losses"),
             **over(optimiser_arrays(self.optimiser), "optimiser"),
         }
-        write_arrays(self.folder / STATE, arrays, about)
+        write_arrays(self.folder / STATE, arrays, header)
         keep = {self._checkpoint(kept) for _, kept in self.kept}
         # Only now: a state that was written before may still name them.
         for file in self.folder.glob("checkpoint-*.safetensors"):
@@ -380,26 +380,26 @@ class _Training:
         """Steps that are done."""
         file = self.folder / STATE
         if self.accelerator.is_main_process:
-            for name, content in (("training.json", self.about), ("made_with.json", _made_with())):
+            for name, content in (("training.json", self.record), ("made_with.json", _made_with())):
                 text = json.dumps(content, indent=1, sort_keys=True) + "\n"
                 write_atomically(self.folder / name, text.encode())
         if not file.is_file():
             return 0
-        arrays, about = read_arrays(file)
-        if about.get("identity") != self.identity:
+        arrays, header = read_arrays(file)
+        if header.get("identity") != self.identity:
             raise HarkenError(
                 "is the state of another training", file=file, next_step="Delete it, or name another folder"
             )
         self.model.load_state(under(arrays, "model"))
         load_module(self.step.losses, under(arrays, "losses"))
         load_optimiser(self.optimiser, under(arrays, "optimiser"))
-        self.history = [_history_of(row) for row in about["history"]]
-        self.kept = [(float(merit), int(step)) for merit, step in about["kept"]]
-        self.recent = list(about["recent"])
-        self.quarantined = dict(about["quarantined"])
-        if about["scaler"] and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(about["scaler"])
-        return int(about["step"])
+        self.history = [_history_of(row) for row in header["history"]]
+        self.kept = [(float(merit), int(step)) for merit, step in header["kept"]]
+        self.recent = list(header["recent"])
+        self.quarantined = dict(header["quarantined"])
+        if header["scaler"] and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(header["scaler"])
+        return int(header["step"])
 
 
 def _accelerator(spec: TrainingSpec) -> Accelerator:
@@ -459,7 +459,7 @@ def _form_of_spectrograms(model: ASDModel, seconds: float) -> SpectrogramForm:
     return form
 
 
-def _about(
+def _record(
     model: ModelSpec, spec: TrainingSpec, clips: Sequence[Clip], table: ClassTable, world: int
 ) -> dict[str, Any]:
     """All that shaped a training. `training`: what its weights depend on."""

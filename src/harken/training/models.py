@@ -47,16 +47,16 @@ class ASDModel(nn.Module):
 
     spectrogram_augment: Augment | None
 
-    def __init__(self, spec: ModelSpec, parts: Sequence[_Branch]) -> None:
+    def __init__(self, spec: ModelSpec, branches: Sequence[_Branch]) -> None:
         super().__init__()
-        rates = {part.encoder.sample_rate for part in parts}
+        rates = {branch.encoder.sample_rate for branch in branches}
         if len(rates) > 1:
             raise ValueError(f"branches hear different sampling rates: {', '.join(map(str, sorted(rates)))} Hz")
         self.spec = spec
         self.spectrogram_augment = None
-        self.parts = nn.ModuleList(parts)
+        self.parts = nn.ModuleList(branches)
         #: dimensions of each of the embeddings that `branches` returns
-        self.branch_dims = tuple(size for part in parts for size in part.dims)
+        self.branch_dims = tuple(size for branch in branches for size in branch.dims)
         self.joint = dense_layers(sum(self.branch_dims), spec.joint)
         #: of the embedding that `forward` returns
         self.embedding_dim = spec.joint[-1] if spec.joint else sum(self.branch_dims)
@@ -65,7 +65,7 @@ class ASDModel(nn.Module):
     @property
     def encoders(self) -> tuple[TorchEncoder, ...]:
         """The encoders as they are trained, for features of any layer. Merge adapters before asking for weights."""
-        return tuple(part.encoder for part in self._parts())
+        return tuple(branch.encoder for branch in self._parts())
 
     @property
     def min_samples(self) -> int:
@@ -85,20 +85,20 @@ class ASDModel(nn.Module):
             if len(shapes) != 1:
                 raise ValueError(f"clips of {samples} samples pass through {encoder.name} in {len(shapes)} windows")
             forms.append(SpectrogramForm(encoder.front_end(), samples, shapes[0]))
-        other = next((form for form in forms if form != forms[0]), None)
-        if other is not None:
+        different = next((form for form in forms if form != forms[0]), None)
+        if different is not None:
             raise ValueError(
-                f"a spectrogram is of one front end, and branches have {forms[0].front_end} and {other.front_end}"
+                f"a spectrogram is of one front end, and branches have {forms[0].front_end} and {different.front_end}"
             )
         return forms[0]
 
     def check_front_ends_stay(self) -> None:
         """Raise ValueError where something of a front end learns: spectrograms made for it would no longer be its."""
-        for part in self._parts():
-            arrays = part.encoder.front_end_arrays
-            if part.learns if arrays is None else part.learns.intersection(arrays):
+        for branch in self._parts():
+            arrays = branch.encoder.front_end_arrays
+            if branch.learns if arrays is None else branch.learns.intersection(arrays):
                 raise ValueError(
-                    f"the front end of {part.encoder.name} learns, and spectrograms are made for one that stays: "
+                    f"the front end of {branch.encoder.name} learns, and spectrograms are made for one that stays: "
                     "freeze the encoder, or train adapters"
                 )
 
@@ -128,7 +128,7 @@ class ASDModel(nn.Module):
                 raise ValueError(f"{', '.join(refusing)} takes no spectrograms")
             augment = partial(_placed, spectrograms, augment)
         padded = lengths_B is not None
-        return [embedding_BD for part in self._parts() for embedding_BD in part(wave_BS, lengths, padded, augment)]
+        return [embedding_BD for branch in self._parts() for embedding_BD in branch(wave_BS, lengths, padded, augment)]
 
     def join(self, branches: Sequence[Tensor]) -> Tensor:
         """What `branches` returned, exchanged or not -> (clips, embedding_dim)."""
@@ -138,17 +138,17 @@ class ASDModel(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """As `nn.Module.train`; but batch norms that do not learn keep their statistics too."""
         super().train(mode)
-        for part in self._parts():
-            for module in part.net.modules():
+        for branch in self._parts():
+            for module in branch.net.modules():
                 if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and not module.weight.requires_grad:
                     module.eval()
         return self
 
     def set_encoders_learning(self, learning: bool) -> None:
         """Let what learns of the encoders (all, adapters or nothing, as the spec says) do so, or freeze it."""
-        for part in self._parts():
-            for name, parameter in part.net.named_parameters():
-                parameter.requires_grad_(learning and name in part.learns)
+        for branch in self._parts():
+            for name, parameter in branch.net.named_parameters():
+                parameter.requires_grad_(learning and name in branch.learns)
         self.train(self.training)
 
     def parameter_counts(self) -> ParameterCounts:
@@ -162,9 +162,9 @@ class ASDModel(nn.Module):
         The same embeddings but for rounding. An optimiser made before knows nothing of the merged weights.
         """
         branches = list(self.spec.branches)
-        for index, part in enumerate(self._parts()):
+        for index, branch in enumerate(self._parts()):
             if branches[index].adapter is not None:
-                part.merge()
+                branch.merge()
                 branches[index] = branches[index].model_copy(update={"adapter": None})
         self.spec = self.spec.model_copy(update={"branches": tuple(branches)})
         self.train(self.training)
@@ -172,8 +172,8 @@ class ASDModel(nn.Module):
     def standalone_spec(self) -> ModelSpec:
         """The spec of a network of the same shapes that names no weights: those are in `state(complete=True)`."""
         branches = []
-        for branch, part in zip(self.spec.branches, self._parts(), strict=True):
-            config = {name: value for name, value in part.encoder.config().items() if name != "seed"}
+        for branch, module in zip(self.spec.branches, self._parts(), strict=True):
+            config = {name: value for name, value in module.encoder.config().items() if name != "seed"}
             branches.append(branch.model_copy(update={"weights": None, "size": "full", "config": config}))
         return self.spec.model_copy(update={"branches": tuple(branches)})
 
@@ -195,30 +195,30 @@ class ASDModel(nn.Module):
 
         Raises WeightsError, and changes nothing, if a tensor is missing, unknown, of another shape or not finite.
         """
-        own = self.state_dict()
+        current = self.state_dict()
         kept = self._learned_names()
         if set(arrays) - kept:
-            kept = set(own)
-        shapes = {name: tuple(tensor.shape) for name, tensor in own.items() if name in kept}
+            kept = set(current)
+        shapes = {name: tuple(tensor.shape) for name, tensor in current.items() if name in kept}
         check_tensors(arrays, shapes, architecture="a model of this spec")
-        state = {name: torch.tensor(array).to(own[name].dtype) for name, array in arrays.items()}
+        state = {name: torch.tensor(array).to(current[name].dtype) for name, array in arrays.items()}
         self.load_state_dict(state, strict=False)
         return self
 
     def _learned_names(self) -> set[str]:
         """Names in the state dict, but for those of encoders that keep them as the spec has them."""
         names = set(self.state_dict())
-        for index, part in enumerate(self._parts()):
-            if part.keeps:
+        for index, branch in enumerate(self._parts()):
+            if branch.keeps:
                 prefix = f"parts.{index}.net."
-                learns = {prefix + name for name in part.learns}
+                learns = {prefix + name for name in branch.learns}
                 names = {name for name in names if not name.startswith(prefix) or name in learns}
         return names
 
     def _parts(self) -> Iterator[_Branch]:
-        for part in self.parts:
-            assert isinstance(part, _Branch)
-            yield part
+        for branch in self.parts:
+            assert isinstance(branch, _Branch)
+            yield branch
 
 
 class _Branch(nn.Module):
@@ -247,12 +247,13 @@ class _Branch(nn.Module):
                 raise ValueError(f"{self.encoder.name} takes clips of one length")
             masked = self.encoder.mask_lengths(lengths, wave_BS.shape[1])
             lengths_B = torch.tensor(masked, device=wave_BS.device)
-        found = dict(zip(layers, self.net(wave_BS, layers, lengths_B, augment), strict=True))
+        features = dict(zip(layers, self.net(wave_BS, layers, lengths_B, augment), strict=True))
         # Networks of a fixed length have fewer tokens than a longer clip would fill.
-        tokens = found[layers[0]].shape[1]
+        tokens = features[layers[0]].shape[1]
         valid_B = torch.tensor([min(count, tokens) for count in frames], device=wave_BS.device)
         return [
-            head([found[layer] for layer in read], valid_B) for head, read in zip(self.heads, self.reads, strict=True)
+            head([features[layer] for layer in read], valid_B)
+            for head, read in zip(self.heads, self.reads, strict=True)
         ]
 
     def merge(self) -> None:
@@ -284,15 +285,15 @@ def build_model(spec: ModelSpec, start: ASDModel | None = None) -> ASDModel:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(spec.seed)
         begun = _begun(spec, start)
-        parts = [
+        branches = [
             _build_branch(branch, spec.seed + index, source)
             for index, (branch, source) in enumerate(zip(spec.branches, begun, strict=True))
         ]
-        model = ASDModel(spec, parts)
+        model = ASDModel(spec, branches)
         if start is not None:
-            for part, source in zip(parts, begun, strict=True):
+            for branch, source in zip(branches, begun, strict=True):
                 assert source is not None
-                _take_over(part.heads, source.heads)
+                _take_over(branch.heads, source.heads)
             _take_over(model.joint, start.joint)
         return model.eval()
 
@@ -301,17 +302,17 @@ def _begun(spec: ModelSpec, start: ASDModel | None) -> list[_Branch] | list[None
     """The branch that each branch begins with. Raises ValueError where they are of other encoders."""
     if start is None:
         return [None] * len(spec.branches)
-    wanted, there = ([branch.encoder for branch in one.branches] for one in (spec, start.spec))
-    if wanted != there:
-        raise ValueError(f"the network is of {', '.join(wanted)}, the one that it begins with of {', '.join(there)}")
+    wanted, begun = ([branch.encoder for branch in each.branches] for each in (spec, start.spec))
+    if wanted != begun:
+        raise ValueError(f"the network is of {', '.join(wanted)}, the one that it begins with of {', '.join(begun)}")
     return list(start._parts())
 
 
 def _take_over(module: nn.Module, source: nn.Module) -> None:
     """Weights of a module of the same form; another keeps its own."""
-    own, other = module.state_dict(), source.state_dict()
-    if {name: x.shape for name, x in own.items()} == {name: x.shape for name, x in other.items()}:
-        module.load_state_dict(other)
+    current, pretrained = module.state_dict(), source.state_dict()
+    if {name: x.shape for name, x in current.items()} == {name: x.shape for name, x in pretrained.items()}:
+        module.load_state_dict(pretrained)
 
 
 def _build_branch(spec: BranchSpec, seed: int, start: _Branch | None = None) -> _Branch:

@@ -129,18 +129,18 @@ class _Waves(Dataset[_Item]):
         epoch, row = place
         failed: dict[str, str] = {}
         for step in range(len(self.clips)):
-            found = (row + step) % len(self.clips)
-            clip = self.clips[found]
+            usable = (row + step) % len(self.clips)
+            clip = self.clips[usable]
             try:
                 if clip.payload == "spectrogram" and self.form is not None:
-                    return _Item(found, np.zeros(self.form.samples, np.float32), self.form.read(clip), failed)
+                    return _Item(usable, np.zeros(self.form.samples, np.float32), self.form.read(clip), failed)
                 wave_S = self.reader(clip, rng_for(self.seed, epoch, clip.clip_id, "crop"))
             except AudioError as error:
                 failed[clip.clip_id] = str(error)
                 continue
             if self.transform is not None:
                 wave_S = self.transform(wave_S, clip, self.seed, epoch)
-            return _Item(found, wave_S, None, failed)
+            return _Item(usable, wave_S, None, failed)
         raise HarkenError("none of the training clips can be used", next_step=next(iter(failed.values())))
 
 

@@ -79,10 +79,10 @@ class SpectrogramForm:
                 raise HarkenError(error.cause, file=error.file, next_step=error.next_step) from error
 
     def _check(self, clip: Clip, front_end: FrontEnd, samples: int) -> None:
-        what = ""
+        cause = ""
         if front_end != self.front_end:
-            what = f"is a spectrogram of the front end of {front_end}, not of {self.front_end}"
+            cause = f"is a spectrogram of the front end of {front_end}, not of {self.front_end}"
         elif samples != self.samples:
-            what = f"is a spectrogram of {samples} samples, and clips of {self.samples} are learned from"
-        if what:
-            raise AudioError(what, file=clip.clip_id, next_step=_NEXT)
+            cause = f"is a spectrogram of {samples} samples, and clips of {self.samples} are learned from"
+        if cause:
+            raise AudioError(cause, file=clip.clip_id, next_step=_NEXT)

@@ -95,7 +95,7 @@ class TrainingStep(nn.Module):
             self.model.spectrogram_augment = settings.spec_augment.for_batch(rngs)
         branches = self.model.branches(wave_BS, spectrograms=spectrograms)
         embedding_BD = self.model.join(branches)
-        found: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         for number, (term, loss) in enumerate(zip(self.terms, self.losses, strict=True)):
             if term.target == "exchanged":
                 assert settings.featex is not None
@@ -111,8 +111,8 @@ class TrainingStep(nn.Module):
                 value = loss(embedding_BD, shares_BC)
             else:
                 value = _of_known(loss, embedding_BD, class_B)
-            found[f"{number}_{term.name}"] = term.weight * value
-        return found
+            losses[f"{number}_{term.name}"] = term.weight * value
+        return losses
 
     def classify(self, wave_BS: Tensor, class_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Loss of the first term on the class, logits (clips, classes), embedding (clips, D); without augmentation."""
@@ -135,10 +135,10 @@ def _of_known(loss: nn.Module, embedding_BD: Tensor, label_B: Tensor) -> Tensor:
 def _build(term: LossSpec, dim: int, classes: int, attribute_free: Sequence[int], seed: int) -> ClassLoss:
     number = {"class": classes, "exchanged": 3 * classes, "mixture": MIXTURES}[term.target]
     given: Mapping[str, Any] = {"dim": dim, "classes": number}
-    known = inspect.signature(loss_class(term.name)).parameters
-    if "seed" in known:
+    parameters = inspect.signature(loss_class(term.name)).parameters
+    if "seed" in parameters:
         given = {**given, "seed": seed}
-    if "attribute_free" in known:
+    if "attribute_free" in parameters:
         several = list(attribute_free) if term.target == "class" else []
         given = {**given, "attribute_free": several}
     return create_loss(term.name, {**given, **term.parameters})

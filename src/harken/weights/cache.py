@@ -49,13 +49,13 @@ def cache_dir() -> Path:
 
 def cached() -> list[Record]:
     """Every checkpoint in the cache, of the catalogue or added, by name; not those with a damaged record."""
-    found = []
+    records = []
     for path in sorted(cache_dir().glob("*.json")):
         try:
-            found.append(_read_record(path.stem))
+            records.append(_read_record(path.stem))
         except WeightsError:
             continue
-    return found
+    return records
 
 
 def status(entry: Checkpoint) -> Status:

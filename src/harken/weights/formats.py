@@ -51,12 +51,12 @@ _MOST_SETTINGS = 200_000
 class Contents(NamedTuple):
     """What a file of weights holds.
 
-    tensors: every tensor of its state dict by name. about: what else a torch file holds at its top level, such as
+    tensors: every tensor of its state dict by name. settings: what else a torch file holds at its top level, such as
     `cfg`, as plain values (dictionaries, lists, strings, numbers, None); empty for other formats.
     """
 
     tensors: dict[str, NDArray[Any]]
-    about: dict[str, Any]
+    settings: dict[str, Any]
 
 
 def read_contents(path: Path, member: str | None) -> Contents:
@@ -132,20 +132,20 @@ def _from_torch(path: Path) -> Contents:
     import torch
 
     try:
-        found = _load_torch(path)
+        content = _load_torch(path)
     except (RuntimeError, AttributeError, IndexError, RecursionError, AssertionError) as error:
         raise ValueError(first_line(error)) from None
-    state: Any = found
-    about: dict[str, Any] = {}
+    state: Any = content
+    settings: dict[str, Any] = {}
     for key in ("model", "state_dict", "model_state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
-            about |= {name: value for name, value in state.items() if name != key}
+            settings |= {name: value for name, value in state.items() if name != key}
             state = state[key]
     tensors: dict[str, torch.Tensor] = {}
     for name, value in state.items() if isinstance(state, dict) else ():
         # A second network, such as a teacher, may lie within the first one's state dict.
         inner = value.items() if isinstance(value, dict) else [(None, value)]
-        tensors |= {str(name) if part is None else f"{name}.{part}": tensor for part, tensor in inner}
+        tensors |= {str(name) if attribute is None else f"{name}.{attribute}": tensor for attribute, tensor in inner}
     if not tensors or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise WeightsError(
             "holds something other than tensors by name", file=path, next_step="Give a file with a state dict"
@@ -157,7 +157,7 @@ def _from_torch(path: Path) -> Contents:
         }
     except (RuntimeError, TypeError) as error:
         raise ValueError(first_line(error)) from None
-    return Contents(arrays, _Plain().of(about))
+    return Contents(arrays, _Plain().of(settings))
 
 
 def _load_torch(path: Path) -> Any:
@@ -251,12 +251,12 @@ def _from_wheel(path: Path, member: str | None) -> dict[str, NDArray[Any]]:
         variables = read_tf_checkpoint(archive.read(f"{member}.index"), archive.read(f"{member}.data-00000-of-00001"))
     # Keras numbers the layers that have weights in order of the network.
     pattern = re.compile(r"(?:.*/)?layer_with_weights-(\d+)/(\w+)/\.ATTRIBUTES/VARIABLE_VALUE")
-    found = {}
+    arrays = {}
     for name, array in variables.items():
         matched = pattern.fullmatch(name)
         if matched:
-            found[f"{int(matched[1]):02d}.{matched[2]}"] = array
-    return found
+            arrays[f"{int(matched[1]):02d}.{matched[2]}"] = array
+    return arrays
 
 
 def first_line(error: BaseException) -> str:

@@ -26,15 +26,15 @@ def read_tf_checkpoint(index: bytes, data: bytes) -> dict[str, NDArray[np.float3
         at = 0
         for _ in range(2):  # skip the handle of the meta index block
             _, at = _varint(footer, at)
-        found = {}
+        arrays = {}
         for _, handle in _block(index, *_handle(footer, at)):
             for key, value in _block(index, *_handle(handle, 0)):
                 if not key:
                     continue  # header of the bundle
                 array = _variable(value, data)
                 if array is not None:
-                    found[key.decode()] = array
-        return found
+                    arrays[key.decode()] = array
+        return arrays
     except (IndexError, struct.error, UnicodeDecodeError) as error:
         raise ValueError(f"not a TensorFlow checkpoint index: {error}") from None
 

@@ -110,4 +110,4 @@ def _combined(
             file=where,
             next_step="Combine detectors of the same recordings",
         )
-    return mixed([member.part(key) for member in members]), train
+    return mixed([member.of_section(key) for member in members]), train

@@ -20,14 +20,14 @@ def exchanged_clips(clips: int, probability: float, rng: np.random.Generator) ->
     return exchanged_B
 
 
-def tripled_shares(shares_BC: Tensor, exchanged_B: Tensor, own: float) -> Tensor:
-    """(clips, C) -> (clips, 3 C): [y, 0, 0] of a clip that is kept, else [0, own y, (1 - own) flip(y)].
+def tripled_shares(shares_BC: Tensor, exchanged_B: Tensor, kept_share: float) -> Tensor:
+    """(clips, C) -> (clips, 3 C): [y, 0, 0] of a clip that is kept, else [0, s y, (1 - s) flip(y)].
 
-    exchanged_B: as `exchanged_clips` says. own: the part of an exchanged clip that is still its own.
+    exchanged_B: as `exchanged_clips` says. kept_share: s, the share of an exchanged clip's original content.
     """
     import torch
 
     none_BC = torch.zeros_like(shares_BC)
     kept_BE = torch.cat([shares_BC, none_BC, none_BC], dim=1)
-    mixed_BE = torch.cat([none_BC, own * shares_BC, (1 - own) * shares_BC.flip(0)], dim=1)
+    mixed_BE = torch.cat([none_BC, kept_share * shares_BC, (1 - kept_share) * shares_BC.flip(0)], dim=1)
     return torch.where(exchanged_B[:, None], mixed_BE, kept_BE)

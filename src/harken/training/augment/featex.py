@@ -48,4 +48,4 @@ def featex(
         raise ValueError(f"branches of {', '.join(str(len(b)) for b in branches)} clips for {clips} labels")
     exchanged_B = torch.from_numpy(exchanged_clips(clips, settings.probability, rng)).to(shares_BC.device)
     later = [torch.where(exchanged_B[:, None], branch_BD.flip(0), branch_BD) for branch_BD in branches[1:]]
-    return [branches[0], *later], tripled_shares(shares_BC, exchanged_B, own=1 / count)
+    return [branches[0], *later], tripled_shares(shares_BC, exchanged_B, kept_share=1 / count)

@@ -24,8 +24,8 @@ class Mixup(BaseModel):
     probability: Annotated[float, Field(ge=0, le=1)] = 0.5
     alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
-    def parts(self, clips: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """(clips,) what of each clip is its own, l; 1 for those that are not mixed."""
+    def kept_shares(self, clips: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """(clips,) share l of the clip itself in each mix; 1 for clips that are not mixed."""
         chosen_B = rng.random(clips) < self.probability
         return np.where(chosen_B, rng.beta(self.alpha, self.alpha, clips), 1.0)
 
@@ -44,17 +44,17 @@ def mixup(
 ) -> tuple[Tensor, Tensor]:
     """Waveforms and shares of classes, mixed. The shares of a clip still sum to one.
 
-    Of padded clips, `Mixup.parts`, `mixed` and `mixed_lengths` do the same. Raises ValueError for different numbers of
-    waveforms and labels.
+    Of padded clips, `Mixup.kept_shares`, `mixed` and `mixed_lengths` do the same. Raises ValueError for different
+    numbers of waveforms and labels.
     """
     if len(shares_BC) != len(wave_BS):
         raise ValueError(f"{len(wave_BS)} waveforms for {len(shares_BC)} labels")
-    part_B = settings.parts(len(wave_BS), rng)
+    part_B = settings.kept_shares(len(wave_BS), rng)
     return mixed(wave_BS, part_B), mixed(shares_BC, part_B)
 
 
 def mixed(x_BN: Tensor, part_B: NDArray[np.float64]) -> Tensor:
-    """(clips, ...) with the batch in reverse order; part_B: see `Mixup.parts`. ValueError for another number."""
+    """(clips, ...) with the batch in reverse order; part_B: see `Mixup.kept_shares`. ValueError for another number."""
     import torch
 
     if len(part_B) != len(x_BN):

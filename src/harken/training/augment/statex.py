@@ -51,4 +51,6 @@ def statex(
     varies_B1F = deviation_B1F > _LEAST * mean_B1F.abs()
     course_BTF = torch.where(varies_B1F, (x_BTF - mean_B1F) / torch.where(varies_B1F, deviation_B1F, 1.0), 0.0)
     foreign_BTF = course_BTF * deviation_B1F.flip(0) + mean_B1F.flip(0)
-    return torch.where(exchanged_B[:, None, None], foreign_BTF, x_BTF), tripled_shares(shares_BC, exchanged_B, own=0.5)
+    return torch.where(exchanged_B[:, None, None], foreign_BTF, x_BTF), tripled_shares(
+        shares_BC, exchanged_B, kept_share=0.5
+    )
