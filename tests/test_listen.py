@@ -15,6 +15,7 @@ from conftest import hum
 from harken.audio.listen import NORMAL_LEVEL_DBFS, Listening, listen
 from harken.audio.quality import level_dbfs
 from harken.audio.resample import resample
+from harken.audio.stft import power_spectrogram
 from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
 from harken.core.errors import AudioError
 from harken.core.threads import one_thread, torch_threads
@@ -45,7 +46,7 @@ def test_a_file_its_bytes_and_its_samples_sound_the_same(tmp_path: Path) -> None
         assert sound.wave_CS.shape == (1, 8_000)
         assert sound.sample_rate == 8_000
         assert sound.seconds == 1.0
-        assert sound.level_db == level_dbfs(stereo_CS)
+        assert sound.level_db == pytest.approx(level_dbfs(stereo_CS), abs=1e-3)
         assert sound.recorded.roles == ("near", "far")
     assert sounds[0].sha256 == sounds[1].sha256
     assert sounds[2].sha256 == sounds[3].sha256 != listen(stereo_CS, settings, sample_rate=22_050).sha256
@@ -61,6 +62,47 @@ def test_channels_then_mean_then_level_then_rate() -> None:
     as_recorded = listen(stereo_CS, sample_rate=RATE)
     np.testing.assert_array_equal(as_recorded.wave_CS, stereo_CS)
     np.testing.assert_array_equal(as_recorded.at(8_000), resample(stereo_CS, RATE, 8_000))
+
+
+@pytest.mark.parametrize("offset", [0.02, -0.3, 20.0])
+@pytest.mark.parametrize("level", ["normalised", "recorded"])
+def test_an_offset_is_not_sound(offset: float, level: str) -> None:
+    """Converters, and gravity in units of the vibration, add a constant that may be many times the sound."""
+    settings = Listening(offset="removed", level=level)
+    plain, shifted = (listen(hum(1) + np.float32(add), settings, sample_rate=RATE) for add in (0.0, offset))
+    np.testing.assert_allclose(shifted.wave_CS, plain.wave_CS, atol=2e-4)
+    assert shifted.level_db == pytest.approx(plain.level_db, abs=0.01)
+    assert all(finding.harmless for finding in shifted.findings)
+    with pytest.raises(AudioError, match="is silent"):
+        listen(np.full(RATE, offset, np.float32), settings, sample_rate=RATE)
+
+
+def test_the_small_mean_of_a_finite_recording_stays() -> None:
+    sound_S = hum(1) - hum(1).mean()
+    sound_S += np.float32(1e-3) * sound_S.std()
+    sound = listen(sound_S, Listening(offset="removed"), sample_rate=RATE)
+    np.testing.assert_array_equal(sound.wave_CS[0], sound_S)
+
+
+@pytest.mark.parametrize("rate", [22_050, 44_100, 48_000])
+def test_recordings_of_higher_rates_are_brought_down_with_level_bands(rate: int) -> None:
+    """White noise stays white up to half the rate, and keeps its level per hertz; tones keep their places."""
+    rng = np.random.default_rng(0)
+    time_S = np.arange(2 * rate) / rate
+    sound_S = (0.1 * rng.normal(size=2 * rate)).astype(np.float32)
+    sound_S += np.sin(2 * np.pi * 1000 * time_S).astype(np.float32)
+    sound = listen(sound_S, Listening(recorded_rate=RATE, higher_rates="resampled"), sample_rate=rate)
+    assert sound.wave_CS.shape == (1, 2 * RATE)
+    assert [finding.kind for finding in sound.findings] == ["higher rate"]
+    assert sound.findings[0].harmless
+    tone_S = np.sin(2 * np.pi * 1000 * np.arange(2 * RATE) / RATE)
+    noise_S = sound.wave_CS[0] - tone_S
+    power_TF = power_spectrogram(noise_S.astype(np.float32), 1024, 512)
+    level_F = 10 * np.log10(power_TF.mean(axis=0))
+    top = level_F[-32:].mean() - level_F[40:].mean()
+    assert abs(top) < 1.5
+    with pytest.raises(AudioError, match="above 4000 Hz is missing"):
+        listen(hum(1), Listening(recorded_rate=RATE, higher_rates="resampled"), sample_rate=8_000)
 
 
 def test_a_single_microphone_is_the_near_one_only_where_that_is_wanted() -> None:

@@ -35,7 +35,7 @@ class Limits:
     seconds: float = 600.0
     decoded_bytes: int = 256 * 2**20
     channels: int = 8
-    sample_rate: tuple[int, int] = (1_000, 768_000)
+    sample_rate: tuple[int, int] = (100, 768_000)
     file_bytes: int = 1024 * 2**20
 
 

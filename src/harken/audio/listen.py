@@ -1,13 +1,14 @@
 """Audio input: a file, its bytes or an array -> a checked waveform of the required format.
 
 All rooms read audio through `listen`, so that they refuse the same recordings. Steps: decode (under limits), compare
-rate and channels with the expected ones, check quality, choose channels, mix down, normalise the level, resample.
+rate and channels with the expected ones, check quality, take off a constant offset, choose channels, mix down,
+normalise the level, resample.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -18,17 +19,22 @@ from pydantic import BaseModel, ConfigDict
 
 from harken.audio.channels import Microphones, choose_channels
 from harken.audio.decode import DEFAULT_FORMATS, Audio, Limits, audio_of_array, decode, read_file
-from harken.audio.quality import Finding, inspect, level_dbfs
-from harken.audio.resample import resample
+from harken.audio.health import Health, measure
+from harken.audio.quality import Finding, inspect, level_dbfs, means
+from harken.audio.resample import lower_rate, resample
 from harken.core.errors import AudioError
 
 Float32 = NDArray[np.float32]
 Level = Literal["normalised", "recorded"]
+Offset = Literal["kept", "removed"]
+HigherRates = Literal["refused", "resampled"]
 #: a path, the content of a file, or (samples,) or (channels, samples) floats in [-1, 1]
 Source = str | Path | bytes | NDArray[np.floating]
 
 #: RMS level of `normalised` recordings in dBFS
 NORMAL_LEVEL_DBFS = -20.0
+#: an offset below this share of the RMS of what remains is that of low-pitched sound in a finite recording, and stays
+LEAST_OFFSET = 2e-3
 
 
 class Listening(BaseModel):
@@ -40,6 +46,10 @@ class Listening(BaseModel):
     mono: average the chosen channels.
     level: `normalised` scales the waveform to one RMS level, by one gain for all channels, since loudness depends more
     on the microphone's distance and gain than on the machine's health; `recorded` keeps it.
+    offset: `removed` takes the mean of each channel off, if it is at least `LEAST_OFFSET` of the deviation from it: it
+    is that of the converter, or gravity, which is not sound.
+    higher_rates: recordings of a higher rate than `recorded_rate` are `refused` or first of all `resampled` to it,
+    with a finding. Lower rates lack bands and are always refused.
     sample_rate: of the waveform in Hz; None: as recorded.
     limits, formats: see `decode`.
     """
@@ -52,6 +62,8 @@ class Listening(BaseModel):
     single_as_near: bool = False
     mono: bool = False
     level: Level = "recorded"
+    offset: Offset = "kept"
+    higher_rates: HigherRates = "refused"
     sample_rate: int | None = None
     limits: Limits = Limits()
     formats: frozenset[str] = DEFAULT_FORMATS
@@ -62,7 +74,8 @@ class Sound:
     """Result of `listen`.
 
     name: the recording in messages. wave_CS: (channels, samples) float32 at `sample_rate` Hz. findings: defects that
-    leave it usable. sha256: of the file, or of an array's samples and rate. recorded: the decoded recording.
+    leave it usable. sha256: of the file, or of an array's samples and rate. recorded: the decoded recording. heard: the
+    same, resampled to the expected rate. used: its channels that are listened to.
     """
 
     name: str | Path
@@ -71,6 +84,8 @@ class Sound:
     findings: tuple[Finding, ...]
     sha256: str
     recorded: Audio = field(repr=False)
+    heard: Audio = field(repr=False)
+    used: slice
 
     @property
     def seconds(self) -> float:
@@ -79,8 +94,16 @@ class Sound:
 
     @cached_property
     def level_db(self) -> float:
-        """RMS level as recorded, over all channels, dBFS."""
-        return level_dbfs(self.recorded.samples_CS)
+        """RMS level as recorded, over all channels, without a constant offset, dBFS."""
+        return level_dbfs(without_offset(self.heard.samples_CS))
+
+    @cached_property
+    def health(self) -> Health:
+        """Statistics of the channels that are listened to, as recorded; their spectrum, at the expected rate."""
+        recorded, heard = self.recorded, self.heard
+        return measure(
+            recorded.samples_CS[self.used], recorded.sample_rate, heard.samples_CS[self.used], heard.sample_rate
+        )
 
     def at(self, sample_rate: int) -> Float32:
         """(channels, samples) resampled to `sample_rate` Hz."""
@@ -116,14 +139,23 @@ def listen(
     microphones = settings.microphones
     if settings.single_as_near and len(audio.samples_CS) == 1:
         microphones = "all"
-    findings = _check_quality(audio, microphones, label)
-    wave_CS = choose_channels(audio.samples_CS, audio.sample_rate, microphones, label)
+    # Unused microphones may be broken.
+    used = {"near": slice(0, 1), "far": slice(1, 2)}.get(microphones, slice(None))
+    findings = _check_quality(audio, used, settings, label)
+    recorded = audio
+    if settings.recorded_rate is not None and audio.sample_rate != settings.recorded_rate:
+        detail = f"was recorded at {audio.sample_rate} Hz and brought to the model's {settings.recorded_rate} Hz"
+        findings += (Finding("higher rate", detail, "", unusable=False, harmless=True),)
+        audio = _at_rate(audio, settings.recorded_rate)
+    samples_CS = without_offset(audio.samples_CS) if settings.offset == "removed" else audio.samples_CS
+    wave_CS = choose_channels(samples_CS, audio.sample_rate, microphones, label)
     if settings.mono:
         wave_CS = wave_CS.mean(axis=0, keepdims=True, dtype=np.float32)
     if settings.level == "normalised":
         wave_CS = normalised(wave_CS)
     rate = audio.sample_rate if settings.sample_rate is None else settings.sample_rate
-    return Sound(label, resample(wave_CS, audio.sample_rate, rate), rate, findings, digest.hexdigest(), audio)
+    wave_CS = resample(wave_CS, audio.sample_rate, rate)
+    return Sound(label, wave_CS, rate, findings, digest.hexdigest(), recorded, audio, used)
 
 
 def normalised(samples_CS: Float32) -> Float32:
@@ -132,28 +164,54 @@ def normalised(samples_CS: Float32) -> Float32:
     return samples_CS * np.float32(gain)
 
 
+def without_offset(samples_CS: Float32) -> Float32:
+    """(channels, samples) without the mean of each channel, where that is at least `LEAST_OFFSET` of the deviation."""
+    mean_C = means(samples_CS)
+    matters_C = np.abs(mean_C) >= LEAST_OFFSET * samples_CS.std(axis=1, dtype=np.float64)
+    if not matters_C.any():
+        return samples_CS
+    return samples_CS - np.where(matters_C, mean_C, 0.0).astype(np.float32)[:, None]
+
+
+def _at_rate(audio: Audio, sample_rate: int) -> Audio:
+    # Without the offset, which would ring at the ends.
+    mean_C1 = means(audio.samples_CS).astype(np.float32)[:, None]
+    samples_CS = lower_rate(audio.samples_CS - mean_C1, audio.sample_rate, sample_rate) + mean_C1
+    return replace(audio, samples_CS=samples_CS, sample_rate=sample_rate)
+
+
 def _check_form(audio: Audio, settings: Listening, name: str | Path) -> None:
     rate, channels = settings.recorded_rate, settings.recorded_channels
     if rate is not None and audio.sample_rate != rate:
-        raise AudioError(
-            f"was recorded at {audio.sample_rate} Hz, not at the expected {rate} Hz",
-            file=name,
-            next_step=f"Record or resample it at {rate} Hz, or fit to recordings of its rate",
-        )
+        if audio.sample_rate < rate and settings.higher_rates == "resampled":
+            raise AudioError(
+                f"was recorded at {audio.sample_rate} Hz: what the model listens to above "
+                f"{audio.sample_rate / 2:g} Hz is missing",
+                file=name,
+                next_step=f"Record at {rate} Hz or more, or fit to recordings of its rate",
+            )
+        if settings.higher_rates == "refused":
+            raise AudioError(
+                f"was recorded at {audio.sample_rate} Hz, not at the expected {rate} Hz",
+                file=name,
+                next_step=f"Record or resample it at {rate} Hz, or fit to recordings of its rate",
+            )
     count = len(audio.samples_CS)
     if channels is not None and count != channels:
         raise AudioError(
             f"has {count} channel{'s' * (count != 1)}, not the expected {channels}",
             file=name,
-            next_step="Use the same microphones as for the normal recordings",
+            next_step="Use the same microphones as for the normal recordings, or fit to recordings of this form",
         )
 
 
-def _check_quality(audio: Audio, microphones: Microphones, name: str | Path) -> tuple[Finding, ...]:
-    # Unused microphones may be broken.
-    used = {"near": slice(0, 1), "far": slice(1, 2)}.get(microphones, slice(None))
+def _check_quality(audio: Audio, used: slice, settings: Listening, name: str | Path) -> tuple[Finding, ...]:
     samples_CS = audio.samples_CS[used]
-    findings = inspect(samples_CS if len(samples_CS) else audio.samples_CS, audio.sample_rate)
+    findings = inspect(
+        samples_CS if len(samples_CS) else audio.samples_CS,
+        audio.sample_rate,
+        offset_removed=settings.offset == "removed",
+    )
     for finding in findings:
         if finding.unusable:
             raise AudioError(finding.detail, file=name, next_step=finding.next_step)

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["not finite", "silent", "clipped", "constant offset", "dropouts", "too short"]
+Kind = Literal["not finite", "silent", "clipped", "constant offset", "dropouts", "too short", "higher rate"]
 
 #: RMS level without the mean, below which a channel is silent
 SILENCE_DBFS = -90.0
@@ -17,8 +17,8 @@ SILENCE_DBFS = -90.0
 CLIPPED_SHARE = 1e-3
 #: mean relative to RMS above which a channel has a constant offset
 OFFSET_SHARE = 0.5
-#: duration of constant samples above which a recording has dropouts
-DROPOUT_SECONDS = 0.02
+#: duration and number of constant samples above which a recording has dropouts
+DROPOUT_SECONDS, DROPOUT_SAMPLES = 0.02, 32
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,15 @@ class Finding:
     """A defect of a recording.
 
     detail: the message. unusable: the recording cannot be scored. Usable recordings with defects can be scored, since a
-    loud fault may clip, but are excluded from training.
+    loud fault may clip, but are excluded from training; not so where the defect is harmless, that is, taken off by
+    `listen`.
     """
 
     kind: Kind
     detail: str
     next_step: str
     unusable: bool
+    harmless: bool = False
 
 
 def level_dbfs(samples: NDArray[np.float32]) -> float:
@@ -41,8 +43,18 @@ def level_dbfs(samples: NDArray[np.float32]) -> float:
     return float(10 * np.log10(mean_square)) if mean_square > 0 else float("-inf")
 
 
-def inspect(samples_CS: NDArray[np.float32], sample_rate: int, *, shortest_seconds: float = 0.1) -> list[Finding]:
-    """Defects of a recording, (channels, samples) float32; a single one if it is unusable."""
+def means(samples_CS: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(channels,) mean of the samples: the offset of the converter, or gravity, which is not sound."""
+    return np.asarray(samples_CS.mean(axis=1, dtype=np.float64))
+
+
+def inspect(
+    samples_CS: NDArray[np.float32], sample_rate: int, *, shortest_seconds: float = 0.1, offset_removed: bool = False
+) -> list[Finding]:
+    """Defects of a recording, (channels, samples) float32; a single one if it is unusable.
+
+    offset_removed: a constant offset is harmless.
+    """
     invalid = samples_CS.size - int(np.isfinite(samples_CS).sum())
     if invalid:
         return [Finding("not finite", f"{invalid} samples are NaN or infinite", "Record it again or remove it", True)]
@@ -51,10 +63,9 @@ def inspect(samples_CS: NDArray[np.float32], sample_rate: int, *, shortest_secon
         detail = f"lasts {seconds * 1000:.0f} ms, too short to hear a machine"
         return [Finding("too short", detail, "Record at least one second", True)]
     findings: list[Finding] = []
-    # Without the offset of the converter, which is not sound.
-    mean_C = samples_CS.mean(axis=1, dtype=np.float64)
-    rms_C = np.sqrt(np.mean(np.square(samples_CS, dtype=np.float64), axis=1))
-    deviation_C = np.sqrt(np.maximum(rms_C**2 - mean_C**2, 0))
+    mean_C = means(samples_CS)
+    deviation_C = np.std(samples_CS, axis=1, dtype=np.float64)
+    rms_C = np.hypot(mean_C, deviation_C)
     quiet = np.flatnonzero(deviation_C < 10 ** (SILENCE_DBFS / 20))
     if len(quiet):
         channels = "" if samples_CS.shape[0] == 1 else f" in channel {', '.join(map(str, quiet))}"
@@ -66,9 +77,13 @@ def inspect(samples_CS: NDArray[np.float32], sample_rate: int, *, shortest_secon
         findings.append(Finding("clipped", detail, "Lower the recording gain", False))
     if np.any(np.abs(mean_C) > OFFSET_SHARE * rms_C):
         detail = f"has a constant offset of {np.abs(mean_C).max():.3f}"
-        findings.append(Finding("constant offset", detail, "Check the sound card or use AC coupling", False))
-    dropout = _longest_constant(samples_CS) / sample_rate
-    if dropout > DROPOUT_SECONDS:
+        if offset_removed:
+            detail += ", which is not listened to"
+        step = "Check the sound card or use AC coupling"
+        findings.append(Finding("constant offset", detail, step, False, harmless=offset_removed))
+    constant = _longest_constant(samples_CS)
+    dropout = constant / sample_rate
+    if dropout > DROPOUT_SECONDS and constant > DROPOUT_SAMPLES:
         detail = f"has dropouts: {dropout * 1000:.0f} ms of constant samples"
         findings.append(Finding("dropouts", detail, "Check the recorder and the cable", False))
     return findings
@@ -77,9 +92,10 @@ def inspect(samples_CS: NDArray[np.float32], sample_rate: int, *, shortest_secon
 def _clipped_share(samples_CS: NDArray[np.float32]) -> float:
     """Largest fraction, over channels, of samples in runs of two or more at the extreme value: flat tops, not peaks."""
     worst = 0.0
-    for channel in samples_CS:
-        top = max(float(channel.max()), -float(channel.min()))
-        at_top = np.abs(channel) >= top * (1 - 1e-4)
+    for channel, mean in zip(samples_CS, means(samples_CS), strict=True):
+        deviation = np.abs(channel - np.float32(mean)) if abs(mean) > 1e-3 else np.abs(channel)
+        top = float(deviation.max())
+        at_top = deviation >= top * (1 - 1e-4)
         flat = at_top[1:] & at_top[:-1]
         # Quiet recordings of few quantisation steps also have flat tops without being clipped.
         if top > 0.05:

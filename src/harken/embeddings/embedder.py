@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 
 from harken.audio.channels import Microphones
 from harken.audio.decode import DEFAULT_FORMATS, Limits
+from harken.audio.health import Health
 from harken.audio.listen import Level, Listening, Sound, Source, listen
 from harken.audio.quality import Finding
 from harken.audio.resample import resample
@@ -45,6 +46,8 @@ class EmbeddingSpec(BaseModel):
     sample_rate, channels: what recordings must have; a recording of another rate has other bands, not other
     machine sounds.
     Sketches are made of the same sound, so that explanations show what was judged.
+    monitoring: as a machine in service is listened to, rather than a data set: a constant offset is taken off,
+    recordings of higher rates are brought to `sample_rate`, and statistics of the sensor are kept (`audio.health`).
     mono: the mean of the chosen channels is listened to, and a recording with one channel is taken for the near
     microphone, as trainings do.
     code_sha256: of the file of a custom encoder.
@@ -63,6 +66,7 @@ class EmbeddingSpec(BaseModel):
     weights_sha256: str | None = None
     microphones: Microphones = "all"
     mono: bool = False
+    monitoring: bool = False
     code_sha256: str | None = None
     more: tuple[EmbeddingSpec, ...] = ()
 
@@ -74,8 +78,9 @@ class EmbeddingSpec(BaseModel):
             del fields["microphones"]
         if self.code_sha256 is None:
             del fields["code_sha256"]
-        if not self.mono:
-            del fields["mono"]
+        for name in ("mono", "monitoring"):
+            if not fields[name]:
+                del fields[name]
         if not self.more:
             del fields["more"]
         return fields
@@ -96,11 +101,13 @@ def make_spec(
     pooling: str | None = None,
     level: Level = "normalised",
     microphones: Microphones = "all",
+    monitoring: bool = False,
     weights: Mapping[str, np.ndarray] | None = None,
 ) -> EmbeddingSpec:
     """A spec with the encoder's own defaults filled in.
 
-    sample_rate, channels: of the recordings. encoders of any rate listen at it; others resample to theirs.
+    sample_rate, channels: of the recordings. level, microphones, monitoring: see `EmbeddingSpec`. Encoders of any rate
+    listen at it; others resample to theirs.
     Raises HarkenError for an unknown encoder, ValueError for an unknown layer or pooling.
     """
     arguments = dict(config or {})
@@ -122,6 +129,7 @@ def make_spec(
         sample_rate=sample_rate,
         channels=channels,
         microphones=microphones,
+        monitoring=monitoring,
         weights_sha256=weights_digest(weights) if weights is not None else None,
         code_sha256=code_sha256(encoder),
     )
@@ -154,7 +162,7 @@ class ClipFeatures:
     short_time_D: float32, short-time levels of the same bands (`embeddings.short_time`), by which short events are
         found.
     level_db: RMS level as recorded, dBFS. sha256: of the file's bytes. Of a spectrogram the sketch and the short-time
-        levels are empty and the level nan.
+        levels are empty and the level nan. health: of the channels that are listened to; None unless `monitoring`.
     """
 
     embedding: Float32
@@ -164,6 +172,7 @@ class ClipFeatures:
     seconds: float
     sha256: str
     findings: tuple[Finding, ...]
+    health: Health | None = None
 
 
 def sketch_bands(spec: EmbeddingSpec) -> Spectral:
@@ -196,6 +205,8 @@ class Embedder:
             single_as_near=spec.mono,
             mono=spec.mono,
             level=spec.level,
+            offset="removed" if spec.monitoring else "kept",
+            higher_rates="resampled" if spec.monitoring else "refused",
             limits=limits,
             formats=formats,
         )
@@ -285,6 +296,7 @@ class Embedder:
             seconds=sound.seconds,
             sha256=sound.sha256,
             findings=sound.findings,
+            health=sound.health if self.spec.monitoring else None,
         )
 
     def analyse(

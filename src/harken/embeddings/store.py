@@ -11,6 +11,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from harken.audio.health import Health
 from harken.audio.quality import Finding
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
@@ -64,6 +65,7 @@ class EmbeddingStore:
                 seconds=float(tensors["seconds"][0]),
                 sha256=sha256,
                 findings=tuple(Finding(**finding) for finding in header["findings"]),
+                health=Health(tensors["health"]) if "health" in tensors else None,
             )
         except (safetensors.SafetensorError, ValueError, KeyError, TypeError):
             return None
@@ -77,6 +79,8 @@ class EmbeddingStore:
             "level_db": np.array([features.level_db]),
             "seconds": np.array([features.seconds]),
         }
+        if features.health is not None:
+            tensors["health"] = features.health.values_CK
         header = {
             "schema": SCHEMA,
             "digest": _digest(tensors),

@@ -14,9 +14,15 @@ from harken.encoders.registry import register_encoder
 Float32 = NDArray[np.float32]
 
 
+#: sampling rate in Hz that is still listened to
+LOWEST_RATE = 100
+
+
 @register_encoder("spectral")
 class Spectral(Encoder):
     """64 ms Hann frames every 32 ms, `bands` mel bands up to half the sampling rate, in dB.
+
+    Below 1000 Hz, the rates of slow vibration, frames have 128 samples and by default as many bands as frequencies.
 
     Layer `logmel` has D = bands: each dimension is one frequency band, so whatever is pooled over time keeps
     its frequency resolution. Pooled with `mean+std+variation` this is the default of Harken.
@@ -28,13 +34,15 @@ class Spectral(Encoder):
     #: added to the band power; 90 dB below full scale, about the noise floor of 16-bit recordings
     FLOOR = 1e-9
 
-    def __init__(self, sample_rate: int = 16_000, bands: int = 128) -> None:
-        if sample_rate < 1_000 or bands < 4:
-            raise ValueError("spectral needs at least 1000 Hz and 4 bands")
+    def __init__(self, sample_rate: int = 16_000, bands: int | None = None) -> None:
+        # 64 ms, rounded to a power of two: 1024 samples at 16 kHz.
+        self.n_fft = 1 << max(6, round(np.log2(0.064 * sample_rate))) if sample_rate >= 1_000 else 128
+        if bands is None:
+            bands = 128 if sample_rate >= 1_000 else self.n_fft // 2
+        if sample_rate < LOWEST_RATE or bands < 4:
+            raise ValueError(f"spectral needs at least {LOWEST_RATE} Hz and 4 bands")
         self.sample_rate = sample_rate
         self.bands = bands
-        # 64 ms, rounded to a power of two: 1024 samples at 16 kHz.
-        self.n_fft = 1 << max(6, round(np.log2(0.064 * sample_rate)))
         self.hop = self.n_fft // 2
         self.min_samples = self.n_fft
         self.layers = ("logmel",)

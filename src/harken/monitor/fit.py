@@ -90,6 +90,7 @@ def fit_normal(
             pooling=pooling,
             level=level,
             microphones=microphones,
+            monitoring=True,
             weights=arrays,
         )
         unfitted = create_detector(detector, parameters)

@@ -101,8 +101,9 @@ def unfit(result: Extracted, seen: Mapping[str, Path]) -> str | None:
     if result.error is not None:
         return result.error.cause
     assert result.features is not None
-    if result.features.findings:
-        return result.features.findings[0].detail
+    defect = next((finding for finding in result.features.findings if not finding.harmless), None)
+    if defect is not None:
+        return defect.detail
     same = seen.get(result.features.sha256)
     return None if same is None else f"is the same file as {same.name}"
 

@@ -12,6 +12,7 @@ import numpy as np
 import soundfile as sf
 
 from harken.audio.decode import ALL_FORMATS, decode
+from harken.audio.listen import without_offset
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
 from harken.core.pages import data_url, render
@@ -127,7 +128,7 @@ def _clip(detector: Detector, verdict: Verdict) -> dict[str, Any]:
 
 def _flac(samples_CS: np.ndarray, sample_rate: int) -> bytes:
     """The beginning of the sound, brought to a level that can be heard."""
-    sound = samples_CS[:, : int(_MOST_SECONDS * sample_rate)].T
+    sound = without_offset(samples_CS)[:, : int(_MOST_SECONDS * sample_rate)].T
     peak = float(np.abs(sound).max())
     buffer = io.BytesIO()
     sf.write(buffer, sound * (0.7 / peak if peak > 0 else 1.0), sample_rate, format="FLAC", subtype="PCM_16")
