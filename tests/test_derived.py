@@ -133,8 +133,12 @@ def test_copies_depend_on_seed_and_clip_alone(plant: Path, tmp_path: Path) -> No
     of_id = {clip.clip_id: clip for clip in clips}
     for clip in made_by("mix", clips, tmp_path / "d", noise="others"):
         assert of_id[clip.parents[1]].machine != clip.machine
-    with pytest.raises(HarkenError, match="no supplemental noise clips to mix with"):
+    # What is suggested is not what was chosen.
+    with pytest.raises(HarkenError, match=r"no supplemental noise clips to mix with. Choose noise: others\.$"):
         made_by("mix", some, tmp_path / "e")
+    alone = [clip for clip in clips if clip.machine == some[0].machine]
+    with pytest.raises(HarkenError, match=r"no training clips of other machines to mix with. Choose noise: machine or"):
+        made_by("mix", alone, tmp_path / "f", noise="others")
 
 
 def test_loud_copies_are_not_clipped_and_silence_is_set_aside(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from conftest import SIZES
 from harken.bench import counting, devices, estimate
 from harken.bench.costs import passed
 from harken.bench.expected import expected_clips, expected_seconds, number_of
+from harken.bench.kept_counts import kept_counts
 from harken.bench.plan import make_plan
 from harken.bench.recipe import list_recipes, load_recipe
+from harken.bench.work import Counts, Work
 from harken.cli.main import app
 from harken.cli.plan import duration
 from harken.core.errors import HarkenError
@@ -50,7 +53,7 @@ def on_gpu(row: dict[str, Any]) -> list[float]:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Counts networks as if they were small: which recipes tell what is another question than how much."""
     real = estimate.without_weights
 
@@ -61,6 +64,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return plain.model_copy(update={"branches": branches})
 
     monkeypatch.setattr(estimate, "without_weights", small)
+    monkeypatch.setenv("HARKEN_CACHE", str(tmp_path_factory.getbasetemp() / "small counts"))
 
 
 @pytest.mark.usefixtures("quick")
@@ -215,13 +219,14 @@ def test_every_encoder_is_counted(encoder: str) -> None:
 @pytest.mark.parametrize("encoder", ["beats", "dasheng", "eat", "fisher"])
 @pytest.mark.parametrize("more", [{}, {"adapter": {"rank": 4}}])
 def test_three_blocks_are_enough_to_count_all(
-    encoder: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    encoder: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from harken.training.models import build_model
 
     plain = spec(encoder, size="tiny", config={"depth": 6}, **more)
     training = TrainingSpec(steps=1, batch=4)
     by_block = estimate.count_training(plain, training, 10, (0,))
+    monkeypatch.setenv("HARKEN_CACHE", str(tmp_path))
     monkeypatch.setattr(counting, "_COUNTED", {})
     monkeypatch.setattr(counting, "_alike", lambda row: False)
     whole = estimate.count_training(plain, training, 10, (0,))
@@ -260,6 +265,44 @@ def test_without_torch_a_plan_has_no_times() -> None:
     assert "19,520 steps" in done.stdout
     assert "not estimated" in done.stdout
     assert "harken[torch]" in done.stderr
+
+
+def test_a_network_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARKEN_CACHE", str(tmp_path))
+    counts = Counts(1, 1, Work(0.1 + 0.2, 3), Work(4, 5, 6), 7, 8)
+    assert kept_counts({"depth": 2}, lambda: counts) == counts
+    assert kept_counts({"depth": 2}, lambda: pytest.fail("counted again")) == counts
+    # Other questions, custom classes and damaged files are.
+    other = replace(counts, parameters=9)
+    assert kept_counts({"depth": 3}, lambda: other) == other
+    assert kept_counts({"loss": "file.py:Loss"}, lambda: counts) == counts
+    assert kept_counts({"loss": "file.py:Loss"}, lambda: other) == other
+    for file in tmp_path.rglob("*.json"):
+        file.write_text("{")
+    assert kept_counts({"depth": 2}, lambda: other) == other
+
+
+def test_a_second_plan_needs_no_torch() -> None:
+    program = (
+        "import sys\n"
+        "from harken.cli.main import app; app(args=['plan', 'training_free'], standalone_mode=False)\n"
+        "print('loaded:', 'torch' in sys.modules)"
+    )
+    shown = []
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        shown.append(done.stdout)
+    assert "on one H200" in shown[1]
+    assert "loaded: False" in shown[1]
+
+
+def test_the_baseline_is_counted() -> None:
+    step = estimate.autoencoder_step(640, 256)
+    parameters = 267_928
+    assert step.updates == parameters
+    # Forward and twice as much backward, but for the first layer, whose input needs no gradient.
+    assert step.flops == pytest.approx(256 * 2 * (3 * (parameters - 3_000) - 640 * 128), rel=0.01)
 
 
 # --- devices and stages
@@ -314,11 +357,11 @@ def test_frozen_encoders_are_shown_in_fp32_only(capsys: pytest.CaptureFixture[st
 def test_the_cost_of_the_baseline_follows_its_frames(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def seconds(inputs: int, batch: int) -> float:
+    def step(inputs: int, batch: int) -> Work:
         asked.append((inputs, batch))
-        return 1e-3
+        return Work(1e9, 1e6)
 
-    monkeypatch.setattr(estimate, "autoencoder_step_seconds", seconds)
+    monkeypatch.setattr(estimate, "autoencoder_step", step)
     recipe = load_recipe("baseline_ae", changes={"score_years": [2025], "stages.frames.config": config})
     plan = make_plan(recipe, None, None, machines=["ToyRCCar"])
     assert set(asked) == {(5 * config.get("n_mels", 128), 256)}
@@ -362,3 +405,46 @@ def test_a_custom_stage_without_costs_is_unknown(tmp_path: Path, capsys: pytest.
 def test_durations_are_readable() -> None:
     told = [duration(seconds) for seconds in (None, 0.2, 12, 150, 12_000, 400_000)]
     assert told == ["-", "< 1 s", "12 s", "2 min", "3 h 20 min", "4 d 15 h"]
+
+
+def test_stages_that_make_clips_are_known(plant: Path, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "manifest.csv").write_text("file,id\na.wav,a\nb.wav,b\n")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "name: more\ntitle: More\nsummary: none\nreference: none\nseeds: [0]\n"
+        "stages:\n"
+        "  noisy: {use: mix, copies: 2, machines: [fan]}\n"
+        f"  made: {{use: import_clips, folder: '{made}'}}\n"
+        "  embed: {use: embed, encoder: spectral, from: [noisy, made]}\n"
+        "  nearest: {use: detect, from: embed, detector: knn}\n"
+        "systems: {nearest: nearest}\n"
+    )
+    plan = make_plan(load_recipe(str(recipe)), plant, None)
+    rows = {row["stage"]: row for row in plan["stages"]}
+    training = sum(unit["train"] for unit in plan["units"] if unit["machine"] == "fan")
+    assert rows["noisy"]["clips"] == 2 * training
+    assert rows["noisy"]["seconds"] > 0
+    assert rows["made"]["clips"] == 2
+    assert plan["total"]["unknown"] == []
+
+
+def test_custom_labels_are_planned_as_far_as_they_say(tmp_path: Path) -> None:
+    file = tmp_path / "named.py"
+    file.write_text(
+        "from harken.bench.stages import Stage\n"
+        "from harken.bench.stages.labels import LabelsStage\n"
+        "class Known(LabelsStage): pass\n"
+        "class Unknown(LabelsStage):\n"
+        "    classes = Stage.classes\n"
+    )
+    changes = {**SMALL, "stages.labels.years": [2025]}
+    rows = []
+    for kind in ("labels", f"{file}:Known", f"{file}:Unknown"):
+        recipe = load_recipe("finetune", profile="tiny", changes={**changes, "stages.labels.use": kind})
+        rows += stages(make_plan(recipe, None, None), "train")
+    expected, known, unknown = rows
+    assert (known["classes"], known["step_flops"]) == (expected["classes"], expected["step_flops"])
+    assert not known["unknown"]
+    assert unknown["unknown"]

@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from harken.bench.work import Counts, Work
 from harken.core.errors import HarkenError
 from harken.encoders import create_encoder
+from harken.encoders.autoencoder import Autoencoder
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.training.model_spec import LoraSpec, ModelSpec
 from harken.training.models import ASDModel, build_model
@@ -81,6 +82,19 @@ def count_encoder(encoder: str, config: Mapping[str, Any], seconds: float = 10.0
 
         _COUNTED[key] = _exact_or_whole(partial(_count_encoder, seconds=seconds), build)
     return _COUNTED[key]
+
+
+def count_autoencoder(inputs: int, batch: int) -> Counts:
+    """Of the network of the DCASE baseline, for vectors of so many numbers."""
+    with _shapes_only():
+        built = Autoencoder(inputs)
+        with _counted([]) as both_ways:
+            built(torch.empty(batch, inputs)).sum().backward()
+        built.eval()
+        with _counted([]) as forward, torch.no_grad():
+            built(torch.empty(1, inputs))
+    parameters = sum(parameter.numel() for parameter in built.parameters())
+    return Counts(parameters, parameters, forward.work(), both_ways.work(), both_ways.peak, forward.peak)
 
 
 def _without_memory(spec: ModelSpec) -> ASDModel:

@@ -5,7 +5,7 @@ Networks are counted (`counting`), not run; `devices` says how long a device tak
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 
 from harken.bench.devices import Device, fastest
+from harken.bench.kept_counts import kept_counts
 from harken.bench.work import Counts, Work
 from harken.core.errors import HarkenError, settings_of
 from harken.core.extras import require_packages
+from harken.encoders import create_encoder, encoder_class, tiny_config
 from harken.encoders.base import Encoder
 from harken.training.model_spec import BranchSpec, ModelSpec
 from harken.training.settings import TrainingSpec
+from harken.weights.cache import cached
+from harken.weights.catalog import catalog
 
 #: memory that a step takes of a CPU's allocator for what is alive of it, gradients aside: freed pieces between others
 #: stay; fitted to `benchmarks/full_steps.py` and to steps of eight clips
@@ -38,9 +42,7 @@ def why_not() -> str | None:
 def published_config(encoder: str, weights: str) -> dict[str, Any]:
     """Arguments of the architecture that named weights are of, whether they are here or not; those of the encoder's
     class where nothing is known of them."""
-    from harken.encoders import checkpoints, encoder_class
-    from harken.weights.cache import cached
-    from harken.weights.catalog import catalog
+    from harken.encoders import checkpoints
 
     for record in cached():
         if record.name == weights and record.encoder == encoder:
@@ -73,22 +75,69 @@ def _without_weights(branch: BranchSpec) -> BranchSpec:
 
 
 def count_training(model: ModelSpec, training: TrainingSpec, classes: int, attribute_free: tuple[int, ...]) -> Counts:
-    """See `counting.count_training`; named weights are not needed.
+    """See `counting.count_training`; named weights are not needed. Equal questions are answered from the user's cache.
 
     Raises HarkenError for models that cannot be built, and ModuleNotFoundError without torch.
     """
-    from harken.bench import counting
-
     if any(branch.adapter is not None for branch in model.branches):
         require_packages(("peft",), "adapters")
-    return counting.count_training(without_weights(model), training, classes, attribute_free)
+
+    def count() -> Counts:
+        from harken.bench import counting
+
+        return counting.count_training(without_weights(model), training, classes, attribute_free)
+
+    shaping = {"batch", "seconds", "recompute", "precision", "losses", "augmentation"}
+    question = {
+        "model": model.model_copy(update={"seed": 0}).model_dump(mode="json"),
+        "training": training.model_dump(mode="json", include=shaping),
+        "accumulated": training.accumulation > 1,
+        "classes": classes,
+        "attribute_free": attribute_free,
+    }
+    return _counted(question, [branch.weights for branch in model.branches], count)
 
 
-def count_encoder(encoder: str, config: Mapping[str, Any]) -> Counts:
-    """Of a clip of 10 s through a frozen encoder. Raises HarkenError where it cannot be built without its weights."""
-    from harken.bench import counting
+def count_encoder(encoder: str, config: Mapping[str, Any], weights: str | None = None, *, tiny: bool = False) -> Counts:
+    """Of a clip of 10 s through a frozen encoder. Equal questions are answered from the user's cache.
 
-    return counting.count_encoder(encoder, config)
+    config: what is set of it. weights: of which published architecture; default: the catalogue's first. tiny: of its
+    small network instead. Raises HarkenError where it cannot be built without its weights.
+    """
+    name = weights or next((entry.name for entry in catalog() if entry.encoder == encoder), "")
+
+    def count() -> Counts:
+        from harken.bench import counting
+
+        architecture = tiny_config(encoder) if tiny else published_config(encoder, name)
+        architecture.pop("seed", None)
+        return counting.count_encoder(encoder, {**architecture, **config})
+
+    question = {"encoder": encoder, "config": dict(config), "tiny": tiny, "weights": name}
+    return _counted(question, [name or None], count)
+
+
+@lru_cache(maxsize=8)
+def autoencoder_step(inputs: int, batch: int) -> Work:
+    """One step of the optimiser on the network of the DCASE baseline. inputs: numbers per vector."""
+
+    def count() -> Counts:
+        from harken.bench import counting
+
+        return counting.count_autoencoder(inputs, batch)
+
+    counts = kept_counts({"autoencoder": inputs, "batch": batch}, count)
+    return counts.batch + Work(0, 0, counts.trainable)
+
+
+def _counted(question: dict[str, Any], weights: Sequence[str | None], count: Callable[[], Counts]) -> Counts:
+    """From the cache or counted; weights: those named in the question."""
+    named = set(weights) - {None}
+    records = {record.name: record.model_dump(mode="json") for record in cached() if record.name in named}
+    if named <= {*records, *(entry.name for entry in catalog())}:
+        return kept_counts({**question, "cached_weights": records}, count)
+    # A file may change.
+    return count()
 
 
 # ------------------------------------------------------------ memory and time
@@ -156,27 +205,5 @@ def frame_shape(encoder: str, config: str, samples: int) -> tuple[int, int]:
 
 
 def _built_encoder(encoder: str, config: dict[str, Any]) -> Encoder:
-    from harken.encoders import create_encoder
-
     with settings_of(encoder, "Correct its config in the recipe"):
         return create_encoder(encoder, config)
-
-
-def autoencoder_step_seconds(inputs: int, batch: int) -> float:
-    """Seconds that a step of the baseline's network takes on one thread, measured."""
-    import torch
-
-    from harken.core.threads import torch_threads
-    from harken.encoders.autoencoder import Autoencoder
-
-    with torch_threads(1):
-        network = Autoencoder(inputs)
-        optimiser = torch.optim.Adam(network.parameters())
-        x_BX = torch.zeros(batch, inputs)
-
-        def step() -> None:
-            torch.nn.functional.mse_loss(network(x_BX), x_BX).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            optimiser.zero_grad()
-
-        return fastest(step, 0.1)

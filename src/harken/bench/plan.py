@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from harken.bench.workspace import Object, Workspace
 from harken.core.errors import HarkenError
 from harken.data import catalog
 from harken.data.clips import Clip
-from harken.data.labels import ClassTable, label_clips
+from harken.data.labels import ClassTable
 
 _SPLITS = ("train", "test", "supplemental")
 
@@ -90,15 +90,20 @@ def make_plan(
 
 def _wanted(recipe: Recipe) -> list[int]:
     """Years that are learned from or scored; all of the catalogue where the recipe leaves either open."""
-    named = [
-        stage_class(entry.use).Parameters.model_validate(entry.parameters).years  # type: ignore[attr-defined]
-        for entry in recipe.stages.values()
-        if entry.use == "labels"
-    ]
+    named = list(_learned_years(recipe))
+    learned = [year for years in named if years is not None for year in years]
     scored = recipe.score_years
-    if any(years is None for years in named) or (not named and scored is None):
+    if None in named or (not named and scored is None):
         return list(catalog.years())
-    return sorted({*(year for years in named for year in years), *(scored or ())})
+    return sorted({*learned, *(scored or ())})
+
+
+def _learned_years(recipe: Recipe) -> Iterator[tuple[int, ...] | None]:
+    """Of each stage that makes labels, the years that it is set to; None: all there are."""
+    for entry in recipe.stages.values():
+        cls = stage_class(entry.use)
+        if cls.makes == "labels":
+            yield getattr(cls.Parameters.model_validate(entry.parameters), "years", None)
 
 
 def _clips(recipe: Recipe, data: Path | None, missing: list[str]) -> tuple[list[Clip], bool]:
@@ -119,7 +124,7 @@ def _clips(recipe: Recipe, data: Path | None, missing: list[str]) -> tuple[list[
 
 def _missing_years(recipe: Recipe, clips: Sequence[Clip]) -> list[str]:
     """Of the years that stages of labels name: which halves have no training clips."""
-    if not any(entry.use == "labels" and entry.parameters.get("years") for entry in recipe.stages.values()):
+    if not any(_learned_years(recipe)):
         return []
     trained = [clip for clip in clips if clip.split == "train"]
     halves = {(clip.year, catalog.half_of(clip.year, clip.machine, clip.section)) for clip in trained}
@@ -193,27 +198,19 @@ def _there(tasks: Mapping[str, Task], workspace: Path | None) -> dict[str, Objec
 
 
 def _tables(recipe: Recipe, common: Mapping[Tests, Unit] | None, missing: list[str]) -> dict[str, ClassTable]:
-    """What each stage of labels would make."""
+    """What each stage that makes labels would make, as far as it says."""
     found: dict[str, ClassTable] = {}
     if common is None:
         return found
     for name, entry in recipe.stages.items():
-        if entry.use != "labels":
-            continue
-        settings: Any = stage_class("labels").Parameters.model_validate(entry.parameters)
-        years = settings.years
-        clips = [clip for clip in common["none"].clips if years is None or clip.year in years]
+        cls = stage_class(entry.use)
         try:
-            table = label_clips(clips, settings.policy, pool_years=settings.pool_years, parameters=settings.parameters)
+            table = cls.classes(cls.Parameters.model_validate(entry.parameters), common["none"].clips)
         except HarkenError as error:
             missing.append(f"stage {name}: {error}")
             continue
-        if len(table) < 2:
-            wanted = f" of {', '.join(map(str, years))}" if years else ""
-            missing.append(
-                f"stage {name}: {number_of(clips)} clips{wanted} have {len(table)} classes: nothing to tell apart"
-            )
-        found[name] = table
+        if table is not None:
+            found[name] = table
     return found
 
 
@@ -271,8 +268,8 @@ def _row(
     cost: Cost | None,
     device: Device,
 ) -> dict[str, Any]:
-    # Trainings have all processes to themselves, other stages run beside each other.
-    beside = 1 if entry.use == "train" else len(os.sched_getaffinity(0))
+    # Stages for all machines have all processes to themselves, others run beside each other.
+    beside = 1 if stage_class(entry.use).scope == "all" else len(os.sched_getaffinity(0))
     known = cost if cost is not None else Cost()
     left = [row for row, task in enumerate(tasks) if task.name not in there]
     on_device = None

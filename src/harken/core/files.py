@@ -1,10 +1,17 @@
-"""Atomic file writes."""
+"""Atomic file writes, and the folder of what is kept for the user."""
 
 from __future__ import annotations
 
 import os
 import uuid
 from pathlib import Path
+
+import platformdirs
+
+
+def user_cache() -> Path:
+    """The user's cache folder, or the one that HARKEN_CACHE names; it need not exist yet."""
+    return Path(os.environ.get("HARKEN_CACHE") or platformdirs.user_cache_dir("harken", appauthor=False))
 
 
 def temporary_beside(path: Path) -> Path:

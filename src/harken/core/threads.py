@@ -34,8 +34,15 @@ def one_thread() -> Iterator[None]:
         with torch_threads(1):
             yield
     else:
-        with _controller().limit(limits=1):
+        with blas_threads(1):
             yield
+
+
+@contextmanager
+def blas_threads(count: int) -> Iterator[None]:
+    """Context in which BLAS uses `count` threads. The caller's settings are restored."""
+    with _controller().limit(limits=count):
+        yield
 
 
 @contextmanager
@@ -45,7 +52,7 @@ def torch_threads(count: int = 1) -> Iterator[None]:
 
     before = torch.get_num_threads()
     try:
-        with _controller().limit(limits=1):
+        with blas_threads(1):
             # After the limit, which also applies to torch if it uses OpenMP.
             torch.set_num_threads(count)
             yield

@@ -9,15 +9,13 @@ HARKEN_CACHE: folder of the cache (default: the user's cache folder).
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any, Literal
 
-import platformdirs
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harken.core.errors import WeightsError
-from harken.core.files import write_atomically
+from harken.core.files import user_cache, write_atomically
 from harken.weights.catalog import Checkpoint, entry_named, is_checkpoint_name, local_file, require_entry
 
 Status = Literal["cached", "local", "missing"]
@@ -43,8 +41,7 @@ class Record(BaseModel):
 
 def cache_dir() -> Path:
     """Folder of the converted checkpoints; it need not exist yet."""
-    root = os.environ.get("HARKEN_CACHE") or platformdirs.user_cache_dir("harken", appauthor=False)
-    return Path(root) / "weights"
+    return user_cache() / "weights"
 
 
 def cached() -> list[Record]:

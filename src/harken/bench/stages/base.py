@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from harken.bench.costs import Cost, PlannedStage
 from harken.core.errors import HarkenError
 from harken.data.clips import Clip, Payload
+from harken.data.labels import ClassTable
 
 #: kinds of files that a stage makes and others read
 Artefact = Literal["clips", "labels", "model", "embeddings", "frames", "autoencoder", "scores"]
@@ -118,6 +119,14 @@ class Stage(ABC):
         or all with test clips."""
         sections = frozenset(clip.section for clip in clips if clip.split == "test")
         return sections.intersection(*inputs)
+
+    @classmethod
+    def classes(cls, parameters: Any, clips: Sequence[Clip]) -> ClassTable | None:
+        """Of a stage that makes labels: those of these training clips, for plans; None where only `run` can say.
+
+        Raises HarkenError where it would make none.
+        """
+        return None
 
     @classmethod
     @abstractmethod

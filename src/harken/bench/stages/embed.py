@@ -83,15 +83,10 @@ class EmbedStage(Stage):
         encoder = parameters.encoder
         if encoder not in ("spectral", "log_mel") and estimate.why_not() is not None:
             return Cost(details={"clips": planned.clip_count()})
-        if not encoder_class(encoder).needs_weights:
+        if not _is_published(encoder) and not encoder_class(encoder).needs_weights:
             return front_end_cost(planned, encoder, json.dumps(parameters.config))
-        config = tiny_config(encoder) if parameters.size == "tiny" else {}
-        if parameters.size == "full":
-            published = [entry.name for entry in catalog() if entry.encoder == encoder]
-            name = parameters.weights or (published[0] if published else "")
-            config = estimate.published_config(encoder, name)
-        config.pop("seed", None)
-        counts = estimate.count_encoder(encoder, {**config, **parameters.config})
+        tiny = parameters.size == "tiny"
+        counts = estimate.count_encoder(encoder, parameters.config, parameters.weights, tiny=tiny)
         every = parameters.microphones == "all"
         return embedding_cost(planned, counts, lambda seconds: seconds / 10.0, all_channels=every)
 
@@ -161,10 +156,14 @@ def embedding_of(
     return spec, weights
 
 
+def _is_published(encoder: str) -> bool:
+    """Whether there are weights of an encoder in the catalogue; known without torch, as its class is not."""
+    return any(entry.encoder == encoder for entry in catalog())
+
+
 def _network(parameters: Any) -> tuple[dict[str, Any], Mapping[str, np.ndarray] | None]:
     """Configuration and weights of the encoder; no weights where it needs none."""
-    cls = encoder_class(parameters.encoder)
-    if not cls.needs_weights:
+    if not _is_published(parameters.encoder) and not encoder_class(parameters.encoder).needs_weights:
         return dict(parameters.config), None
     if parameters.size == "tiny":
         # Architectures without a small variant are small themselves.

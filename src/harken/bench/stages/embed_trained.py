@@ -51,13 +51,15 @@ class EmbedTrainedStage(Stage):
         device: str = "auto"
 
     @classmethod
-    def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
+    def cost(cls, parameters: Any, planned: PlannedStage) -> Cost | None:
         """Of as many passes as a clip has windows."""
         source = planned.input("model")
         cost = Cost(details={"clips": planned.clip_count()})
         labels = source.inputs.get("labels", ())
         table = labels[0].classes if labels else None
-        if estimate.why_not() is not None or table is None:
+        if table is None:
+            return None
+        if estimate.why_not() is not None:
             return cost
         training = source.parameters.training
         counts = estimate.count_training(source.parameters.model, training, len(table), table.attribute_free_classes)

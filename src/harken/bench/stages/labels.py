@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
@@ -11,7 +12,8 @@ from harken.bench.expected import classes_are_whole, number_of
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.core.errors import HarkenError
 from harken.core.plugins import check_name, code_identity
-from harken.data.labels import UNUSED, label_clips, list_policies
+from harken.data.clips import Clip
+from harken.data.labels import UNUSED, ClassTable, label_clips, list_policies
 
 
 class LabelsStage(Stage):
@@ -42,6 +44,20 @@ class LabelsStage(Stage):
         return code_identity(parameters.policy, parameters.parameters)
 
     @classmethod
+    def classes(cls, parameters: Any, clips: Sequence[Clip]) -> ClassTable:
+        chosen = [clip for clip in clips if parameters.years is None or clip.year in parameters.years]
+        table = label_clips(
+            chosen, parameters.policy, pool_years=parameters.pool_years, parameters=parameters.parameters
+        )
+        if len(table) < 2:
+            raise HarkenError(
+                f"there is nothing to tell apart: {len(table)} classes among {number_of(chosen)} clips by the policy "
+                f"{parameters.policy}",
+                next_step="Add machines or years, or choose another policy",
+            )
+        return table
+
+    @classmethod
     def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
         """Classes and clips; the time is left out."""
         table = planned.classes
@@ -58,15 +74,6 @@ class LabelsStage(Stage):
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
-        clips = [clip for clip in context.clips if parameters.years is None or clip.year in parameters.years]
-        table = label_clips(
-            clips, parameters.policy, pool_years=parameters.pool_years, parameters=parameters.parameters
-        )
-        if len(table) < 2:
-            raise HarkenError(
-                f"there is nothing to tell apart: {len(table)} classes among {len(clips)} clips by the policy "
-                f"{parameters.policy}",
-                next_step="Add machines or years, or choose another policy",
-            )
+        table = cls.classes(parameters, context.clips)
         table.write(context.out / "classes.json")
         (context.out / "classes.txt").write_text(table.to_text())

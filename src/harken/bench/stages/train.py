@@ -80,11 +80,11 @@ class TrainStage(Stage):
         return bool(parameters.training.choose == "dev")
 
     @classmethod
-    def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
+    def cost(cls, parameters: Any, planned: PlannedStage) -> Cost | None:
         """Of all steps, and of the evaluations between them."""
         table, training = planned.input("labels").classes, parameters.training
         if table is None or not planned.clips:
-            return Cost()
+            return None
         clips = planned.clips[0]
         done = passed(training, clips, table)
         details = {
