@@ -157,6 +157,28 @@ def test_local_density_follows_its_equation() -> None:
     np.testing.assert_allclose(detector.score(queries), expected, rtol=1e-10)
 
 
+def test_density_comes_from_other_blocks() -> None:
+    """Clips that are alike because they are close in time do not make their surroundings dense."""
+    rng = np.random.default_rng(0)
+    alone = rng.normal(size=(40, 6))
+    runs = np.repeat(rng.normal(size=(10, 6)), 4, axis=0) + 0.05 * rng.normal(size=(40, 6))
+    bank, blocks = np.concatenate([alone, runs]), np.concatenate([2 * np.arange(40), 100 + np.arange(40) // 4])
+    parameters = {"neighbours": 3, "exponent": 1.0, "space": "standard"}
+    detector = create_detector("local_density", parameters).fit(bank, blocks_N=blocks)
+    z, queries = (bank - detector.mean_) / detector.scale_, rng.normal(size=(9, 6))
+    distance = cdist(z, z)
+    distance[blocks[:, None] == blocks] = np.inf
+    radius = np.sort(distance, axis=1)[:, :3].mean(axis=1)
+    query_distance = cdist((queries - detector.mean_) / detector.scale_, z)
+    np.testing.assert_allclose(detector.score(queries), (query_distance * np.median(radius) / radius).min(axis=1))
+    assert np.median(radius[40:]) > 0.5 * np.median(radius[:40])
+    # The same holds within a fusion, and where folds leave one block only.
+    fused = create_detector("fusion", {"members": [{"detector": "local_density", "parameters": parameters}]})
+    np.testing.assert_array_equal(fused.fit(bank, blocks_N=blocks)._members[0].weights_, detector.weights_)
+    two = create_detector("local_density").fit(bank[40:48], blocks_N=blocks[40:48])
+    assert np.isfinite(two.train_scores_).all()
+
+
 def labelled(count: int, targets: int) -> np.ndarray:
     """Domain labels, the last `targets` of them `target`."""
     return np.where(np.arange(count) < count - targets, "source", "target")

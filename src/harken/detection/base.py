@@ -51,7 +51,7 @@ class AnomalyDetector(ABC):
         # Canonical order: sums and initial values then do not depend on the order of files.
         order = canonical_order(bank_ND)
         bank_ND, domains, blocks = bank_ND[order], domains[order], blocks[order]
-        self._fit(bank_ND, domains)
+        self._fit_blocks(bank_ND, domains, blocks)
         held_out_N = self._held_out(bank_ND, domains, blocks)
         self.train_scores_ = np.empty(len(order))
         self.train_scores_[order] = held_out_N
@@ -89,6 +89,10 @@ class AnomalyDetector(ABC):
     @abstractmethod
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None: ...
 
+    def _fit_blocks(self, bank_ND: Float64, domains_N: NDArray[np.str_], blocks_N: Ints) -> None:
+        """`_fit`, for detectors to which correlation in time matters: `blocks_N` as in `fit`."""
+        self._fit(bank_ND, domains_N)
+
     @abstractmethod
     def _score(self, queries_ND: Float64) -> Float64: ...
 
@@ -108,7 +112,7 @@ class AnomalyDetector(ABC):
             kept = np.flatnonzero(~near) if (~near).sum() > 1 else np.flatnonzero(~held)
             # No detector can be fitted to a single clip; a duplicate adds no spread.
             kept = np.repeat(kept, 2) if len(kept) == 1 else kept
-            refit._fit(bank_ND[kept], domains_N[kept])
+            refit._fit_blocks(bank_ND[kept], domains_N[kept], blocks_N[kept])
             scores_N[held] = refit._score(bank_ND[held])
         return scores_N
 

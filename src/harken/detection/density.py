@@ -18,11 +18,23 @@ MIN_CLIPS = 20
 EXIT_RATIO = 10.0
 
 
-def neighbour_distances(rows_MD: Float64, count: int, metric: Metric) -> tuple[Float64, Ints]:
-    """(M, K) distances and row indices of the K = min(count, M - 1) nearest other rows of each row."""
-    own_row = np.arange(len(rows_MD))
+def neighbour_distances(
+    rows_MD: Float64, count: int, metric: Metric, blocks_M: Ints | None = None
+) -> tuple[Float64, Ints]:
+    """(M, K) distances and row indices of the K = min(count, M - 1) nearest other rows of each row.
+
+    blocks_M: rows of the same block are no neighbours, unless all rows are of one. Where other blocks have fewer than K
+    rows, missing neighbours have distance inf and row -1.
+    """
+    excluded_M = np.arange(len(rows_MD)) if blocks_M is None or len(np.unique(blocks_M)) == 1 else blocks_M
     count = min(count, len(rows_MD) - 1)
-    return nearest(rows_MD, rows_MD, count, metric=metric, query_blocks_N=own_row, bank_blocks_M=own_row)
+    return nearest(rows_MD, rows_MD, count, metric=metric, query_blocks_N=excluded_M, bank_blocks_M=excluded_M)
+
+
+def mean_distance(distance_MK: Float64) -> Float64:
+    """(M,) mean of the finite distances of each row, of which there is at least one."""
+    finite_MK = np.isfinite(distance_MK)
+    return np.asarray(np.where(finite_MK, distance_MK, 0.0).sum(axis=1) / finite_MK.sum(axis=1))
 
 
 def floored(radius_M: Float64) -> tuple[Float64, float]:

@@ -49,10 +49,13 @@ class Fusion(AnomalyDetector):
         return detectors
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
+        self._fit_blocks(bank_ND, domains_N, np.arange(len(bank_ND)))
+
+    def _fit_blocks(self, bank_ND: Float64, domains_N: NDArray[np.str_], blocks_N: Ints) -> None:
         self._members = self._create()
         self.mean_ = bank_ND.mean(axis=0)
         for member in self._members:
-            member._fit(bank_ND, domains_N)
+            member._fit_blocks(bank_ND, domains_N, blocks_N)
 
     def _held_out(self, bank_ND: Float64, domains_N: NDArray[np.str_], blocks_N: Ints) -> Float64:
         """Fused held-out scores of the members, which also give location and spread of each."""

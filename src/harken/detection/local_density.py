@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.detection.base import Float64, Ints
-from harken.detection.density import density_power, floored, neighbour_distances
+from harken.detection.density import density_power, floored, mean_distance, neighbour_distances
 from harken.detection.in_space import InSpace
 from harken.detection.neighbours import Metric, nearest
 from harken.detection.space import SpaceName
@@ -16,6 +16,8 @@ from harken.detection.space import SpaceName
 
 class LocalDensity(InSpace):
     """score(x) = min_y d(x, y) * (r / r(y))^a, with r(y) the mean distance from normal clip y to its K nearest.
+
+    The K nearest are of other blocks (`fit`): clips that are alike because they are close in time are no density.
 
     a = 0 is 1-NN; a = 1 the local density normalisation of Wilkinghoff et al. (ICASSP 2025), which prevents false
     alarms throughout a sparse target domain. r is the median of r(y) and keeps the unit of a distance.
@@ -44,12 +46,15 @@ class LocalDensity(InSpace):
         self.metric = metric
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
+        self._fit_blocks(bank_ND, domains_N, np.arange(len(bank_ND)))
+
+    def _fit_blocks(self, bank_ND: Float64, domains_N: NDArray[np.str_], blocks_N: Ints) -> None:
         if self.neighbours < 1:
             raise ValueError(f"neighbours must be at least 1, not {self.neighbours}")
         self.bank_ = bank_ND
         self._fit_space(bank_ND, domains_N)
-        distance_NK, neighbour_NK = neighbour_distances(self._mapped, self.neighbours, self.metric)
-        radius_N, typical = floored(distance_NK.mean(axis=1))
+        distance_NK, neighbour_NK = neighbour_distances(self._mapped, self.neighbours, self.metric, blocks_N)
+        radius_N, typical = floored(mean_distance(distance_NK))
         slope = density_power(distance_NK[:, 0], radius_N[neighbour_NK[:, 0]])
         self.exponent_ = slope if self.exponent == "auto" else float(self.exponent)
         self.weights_ = (typical / radius_N) ** self.exponent_
