@@ -1,9 +1,8 @@
-"""The command line through the real program: output, exit codes, messages."""
+"""The command line: output, exit codes, messages. Where the process itself is the point, the real program runs."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,21 +14,14 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from command_line import HARKEN, called, harken, official_scores, pasted, program
 from conftest import hum
 
-HARKEN = Path(sys.executable).with_name("harken")
 GROUPS = ("data", "ensemble", "recipe", "weights")
 VERBS = (
     *GROUPS, "cite", "demo", "doctor", "evaluate", "explain", "export", "fit", "package", "plan", "plot", "run",
     "score", "simulate", "submit",
 )  # fmt: skip
-
-
-def harken(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([HARKEN, *map(str, words)], capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +50,7 @@ def test_fit_says_what_the_promise_is_worth(model: Path, tmp_path: Path) -> None
 
 
 def test_score_prints_data_to_stdout_and_words_to_stderr(model: Path) -> None:
-    done = harken("score", model / "fine.wav", model / "fault.wav", "-m", model / "m.harken", "--json")
+    done = program("score", model / "fine.wav", model / "fault.wav", "-m", model / "m.harken", "--json")
     fine, fault = map(json.loads, done.stdout.splitlines())
     assert fine["is_anomaly"] is False
     assert fault["is_anomaly"] is True
@@ -73,15 +65,15 @@ def test_score_prints_data_to_stdout_and_words_to_stderr(model: Path) -> None:
 
 def test_exit_codes(model: Path, tmp_path: Path) -> None:
     options = ("-m", model / "m.harken", "--fail-on-anomaly")
-    harken("score", model / "fine.wav", *options, code=0)
-    harken("score", model / "fault.wav", *options, code=1)
+    program("score", model / "fine.wav", *options, code=0)
+    program("score", model / "fault.wav", *options, code=1)
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
-    harken("score", tmp_path / "broken.wav", *options, code=2)
+    program("score", tmp_path / "broken.wav", *options, code=2)
     done = harken("score", model / "fine.wav", tmp_path / "broken.wav", *options, code=0)
     assert "not scored" in done.stderr
     harken("score", model / "fine.wav", tmp_path / "broken.wav", *options, "--strict", code=2)
     harken("score", model / "fine.wav", code=2)
-    harken("listen", code=2)
+    program("listen", code=2)
 
 
 def test_a_reader_that_leaves_early_is_no_anomaly(model: Path) -> None:
@@ -244,23 +236,19 @@ def test_the_readmes_main_commands_and_python(make_clips: Callable[..., Path], t
     block = re.search(r"## Use\n\n```\n(.*?)```", readme, re.S)
     assert block is not None
     for line in block[1].strip().splitlines():
-        words = line.split()
-        assert words[0] == "harken"
-        done = subprocess.run([HARKEN, *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False)
+        name, *words = line.split()
+        assert name == "harken"
+        done = called(*words, folder=tmp_path)
         assert done.returncode in (0, 1), done.stderr
-    environment = {**os.environ, "PATH": f"{HARKEN.parent}:{os.environ['PATH']}"}
     bench = re.search(r"## Bench\n.*?```\n(.*?)```", readme, re.S)
     assert bench is not None
     (tmp_path / "meta.yaml").write_text(harken("submit", "--template").stdout)
-    # As a user would paste it; the shell completes the name of the run.
-    done = subprocess.run(
-        ["bash", "-ec", bench[1]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    done = pasted(bench[1], tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "submission.zip").is_file()
-    assert len(re.findall(r"official score \(domain_generalization\): (0\.\d+)", done.stdout)) == 2
-    assert len(set(re.findall(r"official score \(domain_generalization\): (0\.\d+)", done.stdout))) == 1
-    program = re.search(r"```python\n(.*?)```", readme, re.S)
-    assert program is not None
-    done = subprocess.run([sys.executable, "-c", program[1]], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert len(official_scores(done.stdout)) == 2
+    assert len(set(official_scores(done.stdout))) == 1
+    python = re.search(r"```python\n(.*?)```", readme, re.S)
+    assert python is not None
+    done = subprocess.run([sys.executable, "-c", python[1]], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

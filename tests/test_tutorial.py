@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import yaml
 
+from command_line import official_scores, pasted
 from test_system_pages import check_command, commands
 
 PAGE = Path(__file__).parents[1] / "docs" / "tutorial.md"
@@ -35,17 +33,13 @@ def test_commands_are_ones_that_there_are() -> None:
 
 
 def test_the_simulated_way(tmp_path: Path) -> None:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    told = []
+    printed = []
     for block in blocks("Both", "Plant"):
-        # As a user would paste it; the shell completes the names of runs.
-        done = subprocess.run(
-            ["bash", "-ec", block], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
+        done = pasted(block, tmp_path)
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
-        told.append(done.stdout + done.stderr)
-    stages = [int(number) for number in re.findall(r"^(\d+) stages run", "\n".join(told), re.M)]
+        printed.append(done.stdout + done.stderr)
+    stages = [int(number) for number in re.findall(r"^(\d+) stages run", "\n".join(printed), re.M)]
     assert len(stages) == 3
     assert stages[1] > stages[2] == 0
     # The submission holds the scores of the run.
@@ -54,5 +48,4 @@ def test_the_simulated_way(tmp_path: Path) -> None:
         meta = [yaml.safe_load(file.read(name)) for name in sorted(names) if name.endswith(".meta.yaml")]
     assert [one["submission"]["label"] for one in meta] == [f"Doe_EX_task2_{number}" for number in (1, 2, 3, 4)]
     assert sum("anomaly_score" in name for name in names) == 4 * 2
-    last = re.findall(r"official score \(domain_generalization\): (0\.\d+)", told[-1])
-    assert last[-1:] == re.findall(r"official score \(domain_generalization\): (0\.\d+)", told[-3])[-1:]
+    assert official_scores(printed[-1])[-1:] == official_scores(printed[-3])[-1:]
