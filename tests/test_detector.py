@@ -19,7 +19,6 @@ from sklearn.metrics import roc_auc_score
 import harken
 from conftest import hum
 from harken.core.errors import AudioError, HarkenError
-from harken.monitor.explain import explain
 from harken.monitor.verdict import shifted
 
 
@@ -47,7 +46,7 @@ def test_faults_are_found_and_explained(plant: tuple[Path, Path]) -> None:
         if bad:
             assert verdict.explanation.low_hz < 3000 < verdict.explanation.high_hz
             assert verdict.explanation.change_db > 3
-            assert "new energy" in verdict.why
+            assert verdict.why.startswith("new tone near 3.0 kHz from ")
 
 
 def test_a_saved_model_gives_bitwise_the_same_scores(plant: tuple[Path, Path], tmp_path: Path) -> None:
@@ -176,25 +175,6 @@ def test_a_machine_that_has_changed_as_a_whole_is_told_apart_from_odd_recordings
     assert false < 0.01 * 2_000
 
 
-def test_explain_names_the_region() -> None:
-    rng = np.random.default_rng(0)
-    hz = np.linspace(50, 7_950, 80).astype(np.float32)
-    normal = (-60 + rng.normal(size=(80, 100))).astype(np.float32)
-    clip = (-60 + rng.normal(size=(80, 100))).astype(np.float32)
-    clip[28:33, 41:60] += 14
-    found = explain(clip, normal, centres_hz_B=hz, seconds=10, nearest="0412.wav", anomalous=True)
-    assert found.sentence.startswith("new energy 2.")
-    assert found.sentence.endswith("0412.wav")
-    assert found.low_hz == pytest.approx(2_800, abs=150)
-    assert found.high_hz == pytest.approx(3_300, abs=150)
-    assert (found.start_s, found.end_s) == pytest.approx((4.1, 6.0), abs=0.2)
-    assert found.change_db == pytest.approx(14, abs=3)
-    missing = explain(clip - 2 * (clip + 60), normal, centres_hz_B=hz, seconds=10, nearest="n", anomalous=True)
-    assert "energy missing" in missing.sentence
-    same = explain(normal, normal, centres_hz_B=hz, seconds=10, nearest="n.wav", anomalous=False)
-    assert same.sentence == "sounds like the normal recording n.wav"
-
-
 PROGRAM = """
 import sys, harken
 harken.Detector.fit(sys.argv[1], store=sys.argv[2], workers=1).save(sys.argv[3])
@@ -252,26 +232,6 @@ def test_real_machines(shared: Path, train: str, test: str, least: float, level:
     verdicts = list(detector.score_many(sorted(corpus.glob(test))))
     truth = ["anomaly" in verdict.path.name for verdict in verdicts]
     assert roc_auc_score(truth, [verdict.score for verdict in verdicts]) >= least
-
-
-def test_explain_hears_a_hiss_between_strokes_that_are_louder() -> None:
-    """Moments are compared with like moments: the strokes mask nothing, and their phase does not matter."""
-    rng = np.random.default_rng(0)
-    hz = np.linspace(50, 7_950, 80).astype(np.float32)
-
-    def strokes(phase: int) -> np.ndarray:
-        on = (np.arange(100) + phase) % 10 < 4
-        return (np.where(on, -30, -70) + rng.normal(size=(80, 100))).astype(np.float32)
-
-    leaking = strokes(3)
-    leaking[60:] = np.maximum(leaking[60:], -55 + rng.normal(size=(20, 100)))
-    found = explain(leaking, strokes(0), centres_hz_B=hz, seconds=10, nearest="n.wav", anomalous=True)
-    assert found.low_hz > 5_700
-    # The edges of strokes dilute the 15 dB between them.
-    assert 9 < found.change_db < 16
-    assert "times" in found.sentence
-    healthy = explain(strokes(7), strokes(0), centres_hz_B=hz, seconds=10, nearest="n.wav", anomalous=False)
-    assert healthy.sentence == "sounds like the normal recording n.wav"
 
 
 def test_two_models_can_be_used_at_once(plant: tuple[Path, Path]) -> None:

@@ -9,7 +9,8 @@ Float32 = NDArray[np.float32]
 Sketch = NDArray[np.uint8]
 
 COLUMNS = 100
-_STEP_DB, _LOWEST_DB = 0.5, -110.0
+#: a step, and the level of step 0
+STEP_DB, _LOWEST_DB = 0.5, -110.0
 
 
 def make_sketch(log_mel_TM: Float32, columns: int = COLUMNS) -> Sketch:
@@ -18,10 +19,10 @@ def make_sketch(log_mel_TM: Float32, columns: int = COLUMNS) -> Sketch:
     edges = np.linspace(0, frames, min(columns, frames) + 1).round().astype(int)
     power_TM = 10.0 ** (log_mel_TM.astype(np.float64) / 10)
     mean_CM = np.add.reduceat(power_TM, edges[:-1], axis=0) / np.diff(edges)[:, None]
-    steps = (10 * np.log10(np.maximum(mean_CM, 1e-30)) - _LOWEST_DB) / _STEP_DB
+    steps = (10 * np.log10(np.maximum(mean_CM, 1e-30)) - _LOWEST_DB) / STEP_DB
     return np.ascontiguousarray(np.clip(np.rint(steps), 0, 255).astype(np.uint8).T)
 
 
 def sketch_db(sketch_BC: Sketch) -> Float32:
     """(bands, columns) uint8 -> dB."""
-    return (sketch_BC.astype(np.float32) * _STEP_DB + _LOWEST_DB).astype(np.float32)
+    return (sketch_BC.astype(np.float32) * STEP_DB + _LOWEST_DB).astype(np.float32)

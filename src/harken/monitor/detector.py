@@ -22,6 +22,7 @@ from harken.detection.neighbours import nearest
 from harken.embeddings.embedder import ClipFeatures, Embedder, EmbeddingSpec, sketch_bands
 from harken.embeddings.extract import extract
 from harken.embeddings.sketch import sketch_db
+from harken.monitor.envelope import Envelope
 from harken.monitor.explain import Explanation, explain
 from harken.monitor.fit import fit_normal
 from harken.monitor.fitted import Fitted
@@ -244,15 +245,19 @@ class Detector:
         return int(nearest(query_D[None], self.training.standardised_ND, 1)[1][0, 0])
 
     def _explain(self, features: ClipFeatures, row: int, is_anomaly: bool) -> Explanation:
-        """row: of the training recording that it is compared with: the one it was scored by, else the nearest."""
+        """row: of the training recording that is most alike: the one it was scored by, else the nearest."""
         return explain(
             sketch_db(features.sketch_BC),
-            sketch_db(self.training.sketches_NBC[row]),
+            self._envelope,
             centres_hz_B=self.band_centres_hz,
             seconds=features.seconds,
             nearest=self.training.names[row],
             anomalous=is_anomaly,
         )
+
+    @cached_property
+    def _envelope(self) -> Envelope:
+        return Envelope.of(self.training.sketches_NBC, aligned=self.spec.level == "normalised")
 
     @cached_property
     def band_centres_hz(self) -> Float32:

@@ -1,4 +1,4 @@
-"""Why a recording sounds different: where in time and frequency, by how much, against which normal recording."""
+"""Why a recording sounds different: where in time and frequency, and by how much more than any normal recording did."""
 
 from __future__ import annotations
 
@@ -6,20 +6,32 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
+from scipy import ndimage
+
+from harken.encoders.spectral import Spectral
+from harken.monitor.envelope import Envelope
+from harken.monitor.wording import Region, band_edges, differs, faint
 
 Float32 = NDArray[np.float32]
 
-#: a change below this is not told apart from the recording's own fluctuation
+#: a region stands out if it is this far beyond all normal recordings somewhere, and its cells are half as far
 _LEAST_DB = 3.0
+#: fewer cells are no gap: where two tones meet, a single cell is quiet by chance
+_LEAST_GAP = 4
+#: bands further below the loudest one of a region are its skirts, not itself
+_SKIRT_DB = 12.0
+#: levels of a sketch up to here are those of digital silence, and may have been any lower
+_SILENCE_DB = 10 * np.log10(Spectral.FLOOR) + 2
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What differs from the nearest normal recording.
+    """What differs from all normal recordings.
 
-    sentence: for people. heatmap_BC: (bands, columns) dB, see `difference`. low_hz, high_hz, start_s, end_s: the region
-        that the sentence speaks of; change_db: its mean difference in level. None where nothing stands out.
+    sentence: for people. heatmap_BC: (bands, columns) dB against the typical level of like moments. nearest: the normal
+    recording that is most alike. low_hz, high_hz, start_s, end_s: the region that the sentence speaks of, the strongest
+    one of several alike; change_db: by how much its level is beyond any normal recording's. None where nothing stands
+    out.
     """
 
     sentence: str
@@ -32,106 +44,130 @@ class Explanation:
     change_db: float | None = None
 
 
-def difference(clip_BC: Float32, normal_BC: Float32) -> Float32:
-    """(bands, columns) dB by which each moment differs from the like moment of the normal recording in that band.
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """(bands, columns) in dB: against the typical level of like moments, above the highest, and below the lowest of it.
 
-    Machines do not run in step, so columns cannot be compared as they stand. In each band, the loudest moment is
-    compared with the loudest, the median with the median, the quietest with the quietest: a hiss between two
-    strokes shows there although the strokes are louder.
+    beyond_BC: above the loudest moment of all normal recordings.
+    """
+
+    heatmap_BC: Float32
+    above_BC: Float32
+    below_BC: Float32
+    beyond_BC: Float32
+
+
+def difference(clip_BC: Float32, envelope: Envelope) -> Difference:
+    """Compare each moment of a spectrogram (bands, columns) in dB with the like moments of all normal recordings.
+
+    The levels of the clip are brought to those of the normal recordings first (`Envelope.common_shift`). Like moments
+    are those of like rank within the band. Moments louder than any, or quieter than any, are ranked apart from the
+    others: a squeal does not make the strokes beside it the second loudest.
     """
     columns = clip_BC.shape[1]
-    rank_BC = np.argsort(np.argsort(clip_BC, axis=1, kind="stable"), axis=1, kind="stable")
-    # Quantile of each rank in the normal recording, which may have another number of columns.
-    place_C = (np.arange(columns) + 0.5) / columns * normal_BC.shape[1] - 0.5
-    lower_C = np.clip(np.floor(place_C).astype(int), 0, normal_BC.shape[1] - 1)
-    upper_C = np.minimum(lower_C + 1, normal_BC.shape[1] - 1)
-    share_C = np.clip(place_C - lower_C, 0, 1)
-    sorted_BC = np.sort(normal_BC, axis=1)
-    quantile_BC = (1 - share_C) * sorted_BC[:, lower_C] + share_C * sorted_BC[:, upper_C]
-    return (clip_BC - np.take_along_axis(quantile_BC, rank_BC, axis=1)).astype(np.float32)
+    lowest_BC, middle_BC, highest_BC = envelope.stretched(columns)
+    level_BC = clip_BC - envelope.common_shift(np.sort(clip_BC, axis=1))
+    beyond_BC = level_BC - highest_BC[:, -1:]
+    louder_BC, quieter_BC = beyond_BC > _LEAST_DB, lowest_BC[:, :1] - level_BC > _LEAST_DB
+    rank_BC = np.argsort(np.argsort(level_BC, axis=1, kind="stable"), axis=1, kind="stable")
+    below_B1 = quieter_BC.sum(axis=1, keepdims=True)
+    others_B1 = np.maximum(columns - louder_BC.sum(axis=1, keepdims=True) - below_B1, 1)
+    place_BC = np.rint((rank_BC - below_B1 + 0.5) / others_B1 * columns - 0.5)
+    like_BC = np.clip(place_BC, 0, columns - 1).astype(int)
+    above_BC = level_BC - np.take_along_axis(highest_BC, like_BC, axis=1)
+    # What is silence in the clip may have been quieter still, and its shift is no rise.
+    above_BC[clip_BC <= _SILENCE_DB] = 0.0
+    return Difference(
+        heatmap_BC=(level_BC - np.take_along_axis(middle_BC, like_BC, axis=1)).astype(np.float32),
+        above_BC=above_BC,
+        below_BC=np.take_along_axis(lowest_BC, like_BC, axis=1) - level_BC,
+        beyond_BC=beyond_BC,
+    )
 
 
 def explain(
-    clip_BC: Float32, normal_BC: Float32, *, centres_hz_B: Float32, seconds: float, nearest: str, anomalous: bool
+    clip_BC: Float32, envelope: Envelope, *, centres_hz_B: Float32, seconds: float, nearest: str, anomalous: bool
 ) -> Explanation:
-    """Compare two spectrograms (bands, columns) in dB, of a clip of `seconds` and its nearest normal recording."""
-    heatmap_BC = difference(clip_BC, normal_BC)
-    smooth_BC = uniform_filter(heatmap_BC, size=3, mode="nearest")
-    excess_BC = np.stack([np.maximum(sign * smooth_BC - _LEAST_DB, 0) for sign in (1, -1)])
-    sign = int(np.argmax(excess_BC.sum(axis=(1, 2))))
-    if not excess_BC[sign].any():
-        return Explanation(_faint(clip_BC, normal_BC, centres_hz_B, nearest, anomalous), heatmap_BC, nearest)
-    bands = _around_peak(excess_BC[sign].sum(axis=1))
-    strength_C = (1, -1)[sign] * heatmap_BC[bands].mean(axis=0)
-    active_C = strength_C > max(_LEAST_DB / 2, 0.3 * float(strength_C.max()))
-    runs = _runs(active_C)
-    low_hz, high_hz = _edges(centres_hz_B, bands)
+    """Compare the spectrogram (bands, columns) in dB of a clip of `seconds` with all normal recordings.
+
+    anomalous: whether a difference is to be named though none stands out from the normal recordings.
+    """
+    compared = difference(clip_BC, envelope)
     column_s = seconds / clip_BC.shape[1]
-    start_s, end_s = runs[0][0] * column_s, runs[-1][1] * column_s
-    change_db = float(heatmap_BC[bands][:, active_C].mean())
-    if abs(change_db) < _LEAST_DB / 2:
-        return Explanation(_faint(clip_BC, normal_BC, centres_hz_B, nearest, anomalous), heatmap_BC, nearest)
-    what, side = (("new energy", "over"), ("energy missing", "under"))[sign]
-    sentence = (
-        f"{what} {_hz(low_hz, high_hz)} {_when(runs, column_s, seconds)}, "
-        f"{change_db:+.0f} dB {side} the nearest normal recording {nearest}"
+    regions = [
+        region
+        for sign, excess_BC in ((1, compared.above_BC), (-1, compared.below_BC))
+        if (region := _strongest(excess_BC, sign, compared, centres_hz_B, column_s)) is not None
+    ]
+    if not regions:
+        sentence = f"sounds like the normal recording {nearest}"
+        if anomalous:
+            sentence = faint(clip_BC, envelope, centres_hz_B)
+        return Explanation(sentence, compared.heatmap_BC, nearest)
+    region = max(regions, key=lambda region: region.weight)
+    return Explanation(
+        differs(region, seconds, envelope.count),
+        compared.heatmap_BC,
+        nearest,
+        region.low_hz,
+        region.high_hz,
+        region.start_s,
+        region.end_s,
+        region.change_db,
     )
-    if not anomalous:
-        sentence = f"within normal; largest difference: {sentence}"
-    return Explanation(sentence, heatmap_BC, nearest, low_hz, high_hz, start_s, end_s, change_db)
 
 
-def _around_peak(weights_B: Float32) -> slice:
-    """The contiguous bands around the strongest one that reach a quarter of its weight."""
-    above = _runs(weights_B >= 0.25 * weights_B.max())
-    peak = int(np.argmax(weights_B))
-    return next(slice(start, stop) for start, stop in above if start <= peak < stop)
+def _strongest(
+    excess_BC: Float32, sign: int, compared: Difference, centres_hz_B: Float32, column_s: float
+) -> Region | None:
+    """The region of the largest excess, among connected cells; None where none stands out."""
+    labels_BC, count = ndimage.label(excess_BC > _LEAST_DB / 2, structure=np.ones((3, 3)))
+    if not count:
+        return None
+    numbers = np.arange(1, count + 1)
+    energy_K = ndimage.sum_labels(excess_BC**2, labels_BC, numbers)
+    energy_K[ndimage.maximum(excess_BC, labels_BC, numbers) < _LEAST_DB] = 0.0
+    if sign < 0:
+        energy_K[np.bincount(labels_BC.ravel())[1:] < _LEAST_GAP] = 0.0
+    best = int(np.argmax(energy_K))
+    if energy_K[best] == 0:
+        return None
+    inside_BC = np.where(labels_BC == best + 1, excess_BC, 0.0)
+    columns_C = inside_BC.max(axis=0)
+    profile_B = inside_BC[:, columns_C > 0.5 * columns_C.max()].mean(axis=1)
+    peak = int(np.argmax(profile_B))
+    bands = _run_around(profile_B > max(profile_B[peak] - _SKIRT_DB, 0.4 * profile_B[peak]), peak)
+    # What happens again in the same bands is told of together.
+    strength_C = excess_BC[bands].mean(axis=0)
+    runs = _runs(strength_C > max(_LEAST_DB / 2, 0.3 * float(strength_C.max())))
+    start, stop = max(runs, key=lambda run: strength_C[run[0] : run[1]].max())
+    low_hz, high_hz = band_edges(centres_hz_B, bands)
+    active_C = np.zeros(excess_BC.shape[1], dtype=bool)
+    for first, last in runs:
+        active_C[first:last] = True
+    height_db = float(excess_BC[bands][:, active_C].max(axis=0).mean())
+    unlike_any = sign < 0 or float(compared.beyond_BC[bands][:, active_C].max(axis=0).mean()) > _LEAST_DB / 2
+    return Region(
+        low_hz=low_hz,
+        high_hz=high_hz,
+        peak_hz=float(np.average(centres_hz_B[bands], weights=10 ** (profile_B[bands] / 10))),
+        bands=bands.stop - bands.start,
+        start_s=start * column_s,
+        end_s=stop * column_s,
+        runs_s=tuple((first * column_s, last * column_s) for first, last in runs),
+        change_db=sign * height_db,
+        unlike_any=unlike_any,
+        # A gap is less striking than a sound as far from the normal level.
+        weight=float(energy_K[best]) * (1.0 if sign > 0 else 0.25),
+    )
+
+
+def _run_around(marked_B: NDArray[np.bool_], place: int) -> slice:
+    """The run of marked places that `place` is in."""
+    return next(slice(start, stop) for start, stop in _runs(marked_B) if start <= place < stop)
 
 
 def _runs(marked: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Start and stop of each run of marked places."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], marked.astype(np.int8), [0]])))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
-
-
-def _when(runs: list[tuple[int, int]], column_s: float, seconds: float) -> str:
-    """When a region is active, in words."""
-    start_s, end_s = runs[0][0] * column_s, runs[-1][1] * column_s
-    active = sum(stop - start for start, stop in runs) * column_s
-    if active > 0.7 * seconds:
-        return "throughout"
-    if len(runs) > 2:
-        return f"{len(runs)} times, first at {start_s:.1f} s"
-    return f"from {start_s:.1f} s" if end_s > 0.95 * seconds else f"at {start_s:.1f}-{end_s:.1f} s"
-
-
-def _faint(clip_BC: Float32, normal_BC: Float32, centres_hz_B: Float32, nearest: str, anomalous: bool) -> str:
-    """A sentence for differences that no single time-frequency region shows: level or fluctuation of a band."""
-    if not anomalous:
-        return f"sounds like the normal recording {nearest}"
-    level_B = clip_BC.mean(axis=1) - normal_BC.mean(axis=1)
-    motion_B = clip_BC.std(axis=1) - normal_BC.std(axis=1)
-    # Half an octave or so of neighbouring bands must agree before a band is located_errors.
-    level_B, motion_B = uniform_filter(level_B, 7), uniform_filter(motion_B, 7)
-    band = int(np.argmax(np.maximum(np.abs(level_B), 2 * np.abs(motion_B))))
-    around = slice(max(0, band - 3), min(len(clip_BC), band + 4))
-    where = _hz(*_edges(centres_hz_B, around))
-    if abs(level_B[band]) >= 2 * abs(motion_B[band]):
-        what = f"a steady {level_B[band]:+.1f} dB at {where}"
-    else:
-        what = f"{'more' if motion_B[band] > 0 else 'less'} fluctuation at {where} ({motion_B[band]:+.1f} dB)"
-    return (
-        f"no single event stands out; the largest difference is {what} against the nearest normal recording {nearest}"
-    )
-
-
-def _edges(centres_hz_B: Float32, bands: slice) -> tuple[float, float]:
-    """Frequencies halfway to the neighbouring bands."""
-    padded = np.concatenate([[0.0], centres_hz_B, centres_hz_B[-1:]])
-    return float(padded[bands.start : bands.start + 2].mean()), float(padded[bands.stop : bands.stop + 2].mean())
-
-
-def _hz(low: float, high: float) -> str:
-    if high < 1000:
-        return f"{low:.0f}-{high:.0f} Hz"
-    return f"{low / 1000:.1f}-{high / 1000:.1f} kHz"
