@@ -141,7 +141,7 @@ def run(plant: Path, **changes: object) -> tuple[Run, list[str]]:
     started: list[str] = []
 
     def watch(event: Event) -> None:
-        if event.what == "started":
+        if event.state == "started":
             started.append(event.task.stage)
 
     recipe = load_recipe("spectral_knn", changes={f"stages.{key.replace('__', '.')}": changes[key] for key in changes})

@@ -102,16 +102,39 @@ def test_a_clip_is_explained_by_the_recording_that_it_was_scored_by(make_clips: 
         assert verdict.explanation.nearest == name
 
 
-def test_the_neighbour_that_a_score_comes_from() -> None:
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("local_density", {"exponent": 0.0}),
+        ("knn", {}),
+        ("knn", {"banks": "separate"}),
+        ("ldn", {}),
+        ("ldn", {"form": "difference", "domain_wise": True}),
+        ("varmin", {"neighbours": 4}),
+    ],
+)
+def test_the_neighbour_that_a_score_comes_from(name: str, parameters: dict[str, Any]) -> None:
+    """Near one of two training clips, which are far from all others, it is that one; scores are those of `score`."""
     rng = np.random.default_rng(0)
-    bank_ND, queries_ND = rng.normal(size=(30, 6)), rng.normal(size=(9, 6))
-    detector = create_detector("local_density", {"space": "raw", "exponent": 0.0}).fit(bank_ND)
+    bank_ND = np.concatenate([rng.normal(size=(28, 6)), 40.0 + rng.normal(size=(2, 6))])
+    queries_ND = np.concatenate([bank_ND[[3, 17]], bank_ND[28:] + 1e-3])
+    detector = create_detector(name, {"space": "raw", **parameters}).fit(bank_ND, ["source", "target"] * 15)
     scores_N, rows_N = detector.score_with_nearest(queries_ND)
     np.testing.assert_array_equal(scores_N, detector.score(queries_ND))
     assert rows_N is not None
-    distance_N = np.linalg.norm(queries_ND - bank_ND[canonical_order(bank_ND)[rows_N]], axis=1)
-    np.testing.assert_allclose(scores_N, distance_N)
-    assert create_detector("gmm").fit(bank_ND).score_with_nearest(queries_ND)[1] is None
+    np.testing.assert_array_equal(canonical_order(bank_ND)[rows_N], [3, 17, 28, 29])
+    if name == "local_density":
+        distance_N = np.linalg.norm(queries_ND - bank_ND[canonical_order(bank_ND)[rows_N]], axis=1)
+        np.testing.assert_allclose(scores_N, distance_N)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("gmm", {}), ("knn", {"bank": "kmeans"}), ("ldn", {"bank": "kmeans"})]
+)
+def test_scores_that_come_from_no_training_clip(name: str, parameters: dict[str, Any]) -> None:
+    bank_ND = np.random.default_rng(0).normal(size=(30, 6))
+    detector = create_detector(name, {**parameters, **({"clusters": 4} if parameters else {})}).fit(bank_ND)
+    assert detector.score_with_nearest(bank_ND)[1] is None
 
 
 def test_fit_and_score_leave_torchs_threads_alone(make_clips: Callable[..., Path]) -> None:

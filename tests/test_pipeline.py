@@ -40,7 +40,7 @@ def run(plant: Path, workspace: Path, name: str = "spectral_knn", **options: obj
     started: list[str] = []
 
     def watch(event: Event) -> None:
-        if event.what == "started":
+        if event.state == "started":
             started.append(event.task.name)
 
     recipe = load_recipe(name, profile=profile, changes=changes)  # type: ignore[arg-type]
@@ -212,7 +212,7 @@ def test_scores_in_files_give_the_same_official_score(plant: Path, tmp_path: Pat
     assert told["sets"][name]["spectral_knn"]["official_score"] == result.official_score
     page = (done.folder / "report.html").read_text()
     assert f"{result.summary['auc_source']:.4f}" in page
-    assert "their numbers mean little" in page
+    assert "their numbers are uncertain" in page
 
 
 def test_the_baseline_end_to_end(plant: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,7 +85,7 @@ def test_a_copied_run_says_what_needs_the_workspace(folder: Path, tmp_path: Path
     copy = harken.load_run(tmp_path / "a" / "b" / "copy")
     assert len(copy.scores) == len(harken.load_run(folder).scores)
     assert copy.recipe == harken.load_run(folder).recipe
-    with pytest.raises(HarkenError, match=r"not in the workspace .*Name the workspace"):
+    with pytest.raises(HarkenError, match=r"not in the workspace .*Give the workspace"):
         copy.embeddings("embed")
     again = harken.load_run(copy.folder, workspace=folder.parent.parent)
     assert len(again.embeddings("embed", machine="valve")[0])

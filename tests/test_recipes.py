@@ -72,7 +72,7 @@ def run(recipe: str, plant: Path, workspace: Path, changes: dict[str, Any] | Non
     started: list[str] = []
     done = run_recipe(
         load_recipe(recipe, changes=changes), plant, Workspace(workspace), workers=1,
-        watch=lambda event: started.append(event.task.name) if event.what == "started" else None,
+        watch=lambda event: started.append(event.task.name) if event.state == "started" else None,
     )  # fmt: skip
     return done, started
 
@@ -109,11 +109,11 @@ def test_yaml_aliases_are_copies(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"repeat": {"over": {}}}, "repeat is no list"),
+        ({"repeat": {"over": {}}}, "repeat is not a list"),
         ({"repeat": [{"stages": {}}]}, "does not say over what"),
         ({"repeat": [{"over": {"a": [1]}, "stage": {}}]}, r"unknown key repeat\.stage.*Did you mean stages"),
         ({"repeat": [{"over": {"rate": [1]}, "stages": {"a_<rat>": {}}}]}, "nothing is repeated over 'rat'.*mean rate"),
-        ({"repeat": [{"over": {"a": [1, 2]}, "stages": {"same": {"use": "embed"}}}]}, r"stages\.same is there twice"),
+        ({"repeat": [{"over": {"a": [1, 2]}, "stages": {"same": {"use": "embed"}}}]}, r"stages\.same occurs twice"),
         ({"ensembles": {"e": {"members": ["four_*"]}}}, r"has a member 'four_\*', which is no system"),
         ({"ensembles": {"e": {"members": ["*"], "search": {"method": "luck"}}}}, "search.method"),
         ({"submission": ["fund"]}, "submission names 'fund'.*Did you mean found"),
@@ -272,7 +272,7 @@ def test_sjtu_aithu(plant: Path, tmp_path: Path) -> None:
         ({"name": "../../elsewhere"}, "cannot be the name of a folder"),
         ({"name": ""}, "cannot be the name of a folder"),
         ({"systems.a/b": "nearest"}, "cannot be the name of a folder"),
-        ({"stages": 3}, "no mapping of names"),
+        ({"stages": 3}, "not a mapping of names"),
         ({"stages.embed.pooling": "gem:x"}, "is no number"),
     ],
 )

@@ -30,14 +30,14 @@ def bibtex(recipe: Recipe) -> str:
         named = checkpoint.name in words
         # A recipe that names an encoder only uses the first checkpoint of it.
         first = checkpoint.encoder in words and not any(
-            other.name in words for other in weights_catalog() if other.encoder == checkpoint.encoder
+            listed.name in words for listed in weights_catalog() if listed.encoder == checkpoint.encoder
         )
         if (named or first) and checkpoint.citation not in seen:
             seen.add(checkpoint.citation)
             entries[checkpoint.encoder] = _of_reference(checkpoint.encoder, checkpoint.citation, checkpoint.source)
     for year in recipe.score_years or ():
         if year in data_catalog.years():
-            records = dict.fromkeys(part.record for part in data_catalog.year(year).parts.values())
+            records = dict.fromkeys(release.record for release in data_catalog.year(year).parts.values())
             key = f"dcase{year}t2"
             entries[key] = _entry(
                 key,
@@ -51,13 +51,13 @@ def bibtex(recipe: Recipe) -> str:
 
 def _of_reference(key: str, text: str, address: str = "") -> str:
     """An entry of `Authors: title, venue year` or `Authors: title. Venue year`."""
-    authors, _, rest = " ".join(text.split()).rstrip(".").partition(": ")
-    pieces = re.split(r"(?<=\w)[.,] (?=\S)", rest)
+    authors, _, remainder = " ".join(text.split()).rstrip(".").partition(": ")
+    pieces = re.split(r"(?<=\w)[.,] (?=\S)", remainder)
     title = [pieces[0]]
     while len(title) < len(pieces) and not _VENUE.match(pieces[len(title)]):
         title.append(pieces[len(title)])
     venue = ", ".join(pieces[len(title) :])
-    years = re.findall(r"\b(?:19|20)\d{2}\b(?![.\d])", venue) or re.findall(r"\b20\d{2}\b", rest)
+    years = re.findall(r"\b(?:19|20)\d{2}\b(?![.\d])", venue) or re.findall(r"\b20\d{2}\b", remainder)
     names = [name.removesuffix(" et al.") for name in authors.split(", ") if name != "et al."]
     others = " and others" if "et al." in authors else ""
     return _entry(

@@ -1,4 +1,4 @@
-"""Clips that stages have made: which of them a stage is given, and what holds for all of them."""
+"""Clips that stages have made: which of them a stage gets, and their checks."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ def with_derived(unit: Unit, cls: type[Stage], folders: Iterable[Path]) -> list[
     """Clips of a unit, then those in `folders` (of stages that make clips) that belong to it: made of one of its
     recordings, or, without parents, of its set and machine.
 
-    Raises HarkenError for two clips of one id, and for payloads that a stage of kind `cls` does not read.
+    Raises HarkenError for two clips of the same id, and for payloads that a stage of kind `cls` does not read.
     """
     made = [clip for folder in folders for clip in read_clips(folder)]
     rows = [*unit.clips, *made]
     clip_id, count = Counter(clip.clip_id for clip in rows).most_common(1)[0]
     if count > 1:
         raise HarkenError(f"{count} clips have the id {clip_id}", next_step="Name each stage once under from")
-    own, of_id, origin_of = {clip.clip_id for clip in unit.clips}, {clip.clip_id: clip for clip in made}, origins(rows)
+    unit_ids, of_id = {clip.clip_id for clip in unit.clips}, {clip.clip_id: clip for clip in made}
+    origin_of = origins(rows)
     machines = {clip.machine for clip in unit.clips}
 
     def belongs(clip: Clip) -> bool:
         first = of_id.get(origin_of[clip.clip_id])
         if first is None or first.parents:
-            return origin_of[clip.clip_id] in own
+            return origin_of[clip.clip_id] in unit_ids
         return first.machine in machines and unit.set in ("", set_of(first))
 
     given = [clip for clip in made if belongs(clip)]
@@ -44,24 +45,24 @@ def with_derived(unit: Unit, cls: type[Stage], folders: Iterable[Path]) -> list[
 
 
 def check_derived(clips: Sequence[Clip], parents: Sequence[Clip], cls: type[Stage], folder: Path) -> None:
-    """Check the clips that a stage of kind `cls` has made in `folder` of `parents`, which it was given.
+    """Check the clips that a stage of kind `cls` has made in `folder` of `parents`.
 
-    Raises HarkenError unless each has an id of its own, a kind that is not recorded, a file in the folder, and, where
+    Raises HarkenError unless each has a new id, a kind that is not recorded, a file in the folder, and, where
     it has parents, the machine, section, domain, attributes and split of the first; made of test clips, the stage must
     say so (`from_tests`), and they have no condition.
     """
-    known = {clip.clip_id: clip for clip in parents}
+    clip_of = {clip.clip_id: clip for clip in parents}
     for clip in clips:
-        wrong = _wrong(clip, known, cls, folder)
+        wrong = _wrong(clip, clip_of, cls, folder)
         if wrong:
             raise HarkenError(
                 f"{clip.clip_id or 'a clip'}, made by {cls.__name__}, {wrong}", next_step="Correct the stage"
             )
-        known[clip.clip_id] = clip
+        clip_of[clip.clip_id] = clip
 
 
-def _wrong(clip: Clip, known: dict[str, Clip], cls: type[Stage], folder: Path) -> str:
-    if not clip.clip_id or clip.clip_id in known:
+def _wrong(clip: Clip, clip_of: dict[str, Clip], cls: type[Stage], folder: Path) -> str:
+    if not clip.clip_id or clip.clip_id in clip_of:
         return "has the id of another clip"
     if clip.recorded:
         return f"is of kind {clip.kind}, that of recordings"
@@ -70,15 +71,15 @@ def _wrong(clip: Clip, known: dict[str, Clip], cls: type[Stage], folder: Path) -
     if clip.condition == "anomaly" and clip.split != "test":
         return "is to be trained on and anomalous"
     for parent in clip.parents:
-        if parent not in known:
+        if parent not in clip_of:
             return f"has the parent {parent}, which the stage was not given"
-    if any(known[parent].split == "test" for parent in clip.parents) or clip.split == "test":
+    if any(clip_of[parent].split == "test" for parent in clip.parents) or clip.split == "test":
         if not cls.from_tests:
             return "is made of a test clip, which the stage does not declare (from_tests)"
         if clip.split != "test" or clip.condition != "unknown":
             return "is made of a test clip, but not of split test and unknown condition"
     if clip.parents:
-        parent_clip = known[clip.parents[0]]
+        parent_clip = clip_of[clip.parents[0]]
         for name in ("machine", "section", "domain", "attributes", "split", "corpus", "year"):
             if getattr(clip, name) != getattr(parent_clip, name):
                 return f"has another {name} than its parent: {getattr(clip, name)!r}"

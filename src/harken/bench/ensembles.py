@@ -140,27 +140,27 @@ def _weighed(
 
 
 def _given(recipe: Recipe, name: str, entry: EnsembleEntry, members: Mapping[str, Member]) -> Bag:
-    parts = []
+    members_of_bag = []
     for system, weight in entry.members.items():
         seeds = [member.name for member in _seeds(recipe, name, system, members)]
         if len(seeds) == 1:
-            parts.append(BagMember(name=seeds[0], weight=weight))
+            members_of_bag.append(BagMember(name=seeds[0], weight=weight))
         else:
             plain = f"{recipe.name}/{system}"
             inner = Bag(name=plain, normalise=entry.normalise, members=tuple(BagMember(name=seed) for seed in seeds))
-            parts.append(BagMember(name=plain, weight=weight, bag=inner))
-    return Bag(name=name, normalise=entry.normalise, members=tuple(parts))
+            members_of_bag.append(BagMember(name=plain, weight=weight, bag=inner))
+    return Bag(name=name, normalise=entry.normalise, members=tuple(members_of_bag))
 
 
 def _seeds(recipe: Recipe, name: str, system: str, members: Mapping[str, Member]) -> list[Member]:
     """A system of the run, or each of its seeds."""
     plain = f"{recipe.name}/{system}"
-    found = [known for known in sorted(members) if known == plain or known.startswith(f"{plain}/seed_")]
-    if not found:
+    names = [name for name in sorted(members) if name == plain or name.startswith(f"{plain}/seed_")]
+    if not names:
         raise HarkenError(
             f"its member {system} has no scores", file=name, next_step="See why among the failed tasks, and run again"
         )
-    return [members[known] for known in found]
+    return [members[name] for name in names]
 
 
 def _searched(
@@ -168,11 +168,11 @@ def _searched(
 ) -> tuple[Bag, float | None]:
     """A bag with the weights that the labels ask for, and its official score on machines left out."""
     assert entry.search is not None
-    known = {"name": name, "entry": entry.model_dump(mode="json"), "year": labels.year,
+    identity = {"name": name, "entry": entry.model_dump(mode="json"), "year": labels.year,
              **code_identity(entry.search.method)}  # fmt: skip
-    key = object_key("ensemble", _VERSION, known, {"scores": [_digest(members, labels.truth)]})
-    here = workspace.get(key)
-    if here is None:
+    key = object_key("ensemble", _VERSION, identity, {"scores": [_digest(members, labels.truth)]})
+    stored = workspace.get(key)
+    if stored is None:
         asked = entry.search
         proof = fit(
             members,
@@ -194,31 +194,31 @@ def _searched(
             (made / "bag.yaml").write_text(_by_name(proof.bag).as_yaml(), encoding="utf-8")
             left_out = None if row.held_out is None else row.held_out.value
             (made / "numbers.json").write_text(json.dumps({"left_out": left_out}))
-            here = workspace.keep(key, made, {"stage": name, "kind": "ensemble", "parameters": known["entry"]})
+            stored = workspace.keep(key, made, {"stage": name, "kind": "ensemble", "parameters": identity["entry"]})
         except BaseException:
             workspace.drop(made)
             raise
-    bag = Bag.model_validate(yaml.safe_load((here.folder / "bag.yaml").read_text(encoding="utf-8")))
-    return bag, json.loads((here.folder / "numbers.json").read_text())["left_out"]
+    bag = Bag.model_validate(yaml.safe_load((stored.folder / "bag.yaml").read_text(encoding="utf-8")))
+    return bag, json.loads((stored.folder / "numbers.json").read_text())["left_out"]
 
 
 def _by_name(bag: Bag) -> Bag:
     """The same without the paths of its members: what is kept does not depend on where the workspace lies."""
     members = [
-        BagMember(name=one.name, weight=one.weight, bag=None if one.inner is None else _by_name(one.inner))
-        for one in bag.members
+        BagMember(name=member.name, weight=member.weight, bag=None if member.inner is None else _by_name(member.inner))
+        for member in bag.members
     ]
     return bag.model_copy(update={"members": tuple(members)})
 
 
 def _shares(recipe: Recipe, bag: Bag) -> dict[str, float]:
     """Weight of each system, in all one."""
-    found: dict[str, float] = {}
-    whole = sum(entry.weight for entry in bag.members)
+    shares: dict[str, float] = {}
+    total = sum(entry.weight for entry in bag.members)
     for entry in bag.members:
         system = entry.name.removeprefix(f"{recipe.name}/").split("/seed_")[0]
-        found[system] = found.get(system, 0.0) + entry.weight / whole
-    return found
+        shares[system] = shares.get(system, 0.0) + entry.weight / total
+    return shares
 
 
 def _digest(members: Sequence[Member], truth: Truth) -> str:

@@ -51,10 +51,10 @@ def published_config(encoder: str, weights: str) -> dict[str, Any]:
         if entry.name == weights:
             return dict(entry.config or encoder_class(entry.encoder).sizes.get(weights, {}))
     try:
-        found = checkpoints.load(weights)
+        loaded = checkpoints.load(weights)
     except HarkenError:
         return {}
-    return dict(found.config) if found.encoder == encoder else {}
+    return dict(loaded.config) if loaded.encoder == encoder else {}
 
 
 def without_weights(model: ModelSpec) -> ModelSpec:

@@ -1,4 +1,4 @@
-"""Running tasks: what is there already is not made again, what does not depend on each other runs side by side."""
+"""Running tasks: existing objects are reused, independent tasks run in parallel."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from harken.bench.stages import stage_class
 from harken.bench.workspace import Object, Workspace
 from harken.core.errors import HarkenError, TooFewError
 
-#: fewer recordings are not worth the time in which a worker gets ready
+#: with fewer recordings per shard, starting a worker takes longer than it saves
 SHARD_CLIPS = 64
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something to show: a task is `cached`, `started`, `done` (which took `seconds`), `left out` or `failed`; done,
-    total count tasks. A task that has started may have to wait for a worker.
+    """Progress of a run: a task is `cached`, `started`, `done` (in `seconds`), `left out` or `failed`; done and total
+    count tasks. A started task may wait for a worker.
 
-    Or it is `under way`, of which only tasks tell that run in this process: done, total then count its own parts.
+    Tasks that run in this process are also `under way`: done, total then count their steps.
     """
 
     task: Task
-    what: str
+    state: str
     done: int
     total: int
     seconds: float = 0.0
@@ -55,8 +55,8 @@ def run_tasks(
 ) -> tuple[dict[str, Object], list[Failure]]:
     """Objects of the tasks by name, and the tasks that failed; those that need a failed one are left out.
 
-    executor: where they run; None is in `workers` processes of this machine. The files made are the same wherever they
-    run, and however many side by side. A kill loses the tasks under way only.
+    executor: where they run; None: in `workers` processes of this machine. The files are the same with any executor and
+    any number of workers. A kill loses running tasks only.
     """
     with closing((executor or LocalProcesses(workers)).open(tasks, workspace)) as pool:
         run = _Run(tasks, workspace, pool, watch)
@@ -71,7 +71,7 @@ class _Run:
         self.failures: list[Failure] = []
         self._waiting = list(tasks)
         self._failed: set[str] = set()
-        # By key: the task at work and those that wait for the same object; shards that have not ended.
+        # By key: the running task and those that wait for the same object; shards that have not ended.
         self._running: dict[str, list[Task]] = {}
         self._shards: Counter[str] = Counter()
 
@@ -96,9 +96,9 @@ class _Run:
         if key in self._running:
             self._running[key].append(task)
             return
-        here = self.workspace.get(key)
-        if here is not None:
-            self._finish(task, here, "cached")
+        stored = self.workspace.get(key)
+        if stored is not None:
+            self._finish(task, stored, "cached")
             return
         self._tell(task, "started")
         self._running[key] = [task]
@@ -120,7 +120,7 @@ class _Run:
     def _collect(self) -> None:
         for job, made in self.pool.wait():
             if job.shard is not None:
-                # What a shard could not do the task does, or says why not.
+                # The task repeats what a shard failed to do, or raises its error.
                 self._shards[job.key] -= 1
                 if not self._shards[job.key]:
                     self._submit(replace(job, shard=None))
@@ -135,9 +135,9 @@ class _Run:
     def _ready(self, name: str) -> bool:
         return all(need in self.objects or need in self._failed for need in self.tasks[name].needs)
 
-    def _finish(self, task: Task, made: Object, what: str) -> None:
+    def _finish(self, task: Task, made: Object, state: str) -> None:
         self.objects[task.name] = made
-        self._tell(task, what, made.seconds)
+        self._tell(task, state, made.seconds)
 
     def _fail(self, task: Task, error: HarkenError) -> None:
         self._failed.add(task.name)
@@ -147,5 +147,5 @@ class _Run:
     def _under_way(self, task: Task, done: int, total: int) -> None:
         self.watch(Event(task, "under way", done, total))
 
-    def _tell(self, task: Task, what: str, seconds: float = 0.0) -> None:
-        self.watch(Event(task, what, len(self.objects), len(self.tasks), seconds))
+    def _tell(self, task: Task, state: str, seconds: float = 0.0) -> None:
+        self.watch(Event(task, state, len(self.objects), len(self.tasks), seconds))

@@ -84,9 +84,9 @@ def expected_seconds(year: int | None, machine: str) -> float:
     """Length of a machine's clips: the middle of what was published of the year; 10 s where nothing was."""
     if year is None or year not in catalog.years():
         return 10.0
-    known = catalog.year(year)
-    entry = next((entry for entry in known.machines if entry.name == machine and entry.seconds is not None), None)
-    shortest, longest = (entry.seconds if entry is not None else None) or known.seconds
+    published = catalog.year(year)
+    entry = next((entry for entry in published.machines if entry.name == machine and entry.seconds is not None), None)
+    shortest, longest = (entry.seconds if entry is not None else None) or published.seconds
     return (shortest + longest) / 2
 
 

@@ -1,4 +1,4 @@
-"""From a recipe and a clips table to tasks: each stage once a machine (and seed), with what it depends on."""
+"""From a recipe and a clips table to tasks: each stage once per machine (and seed), with its dependencies."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from harken.core.plugins import code_sha256, is_custom
 from harken.data import catalog
 from harken.data.clips import Clip
 
-#: what a stage that is made once sees of test clips
+#: test clips that a stage of scope `all` gets
 Tests = Literal["none", "unlabelled", "labelled"]
 
 
 @dataclass(frozen=True)
 class Unit:
-    """The clips of one machine of one set, such as fan of the 2025 development set; what a detector is made for. Or
-    those of all machines of all sets (which then is ""), for what is made once.
+    """The clips that a task works on: of one machine of one set, such as fan of the 2025 development set, or of all
+    machines of all sets (`set` is then "").
 
-    clips: in table order, test clips without their labels: no stage may look at them, but for stages that say so.
+    clips: in table order, test clips without labels, except for stages that declare the use of labels.
     """
 
     set: str
@@ -36,10 +36,11 @@ class Unit:
 
     @property
     def name(self) -> str:
+        """`dcase2025 dev/fan`"""
         return f"{self.set}/{self.machine}" if self.set else self.machine
 
     def labels_digest(self) -> str:
-        """Of which clips there are and what stages may know of them."""
+        """SHA-256 of the clips and the labels that stages may use."""
         rows = [
             [c.clip_id, c.split, c.machine, c.section, c.domain, c.condition, c.kind, sorted(c.attributes.items())]
             for c in self.clips
@@ -47,15 +48,15 @@ class Unit:
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     def recordings_digest(self) -> str:
-        """Of where the recordings are, their sizes and when they were last changed."""
+        """SHA-256 of paths, sizes and modification times of the recordings."""
         rows: list[tuple[str, int, int]] = []
         for clip in self.clips:
             try:
-                found = os.stat(clip.path)
+                status = os.stat(clip.path)
             except OSError:
                 rows.append((str(clip.path), -1, -1))
                 continue
-            rows.append((str(clip.path), found.st_size, found.st_mtime_ns))
+            rows.append((str(clip.path), status.st_size, status.st_mtime_ns))
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
@@ -73,47 +74,47 @@ class Task:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Names of all tasks whose files it reads."""
+        """Names of all tasks that it depends on."""
         return tuple(name for names in self.inputs.values() for name in names)
 
     def key(self, digests: Mapping[str, str]) -> str:
-        """Name of its object, given the digests of what it reads, by task. HarkenError where weights are missing."""
+        """Name of its object, given the digests of its inputs, by task. HarkenError where weights are missing."""
         cls = stage_class(self.kind)
-        known: dict[str, Any] = {
+        identity: dict[str, Any] = {
             "parameters": self.parameters,
             "clips": self.unit.labels_digest(),
             **cls.identity(cls.Parameters.model_validate(self.parameters)),
             **({"stage_sha256": code_sha256(self.kind)} if is_custom(self.kind) else {}),
         }
         if cls.listens:
-            known["recordings"] = self.unit.recordings_digest()
+            identity["recordings"] = self.unit.recordings_digest()
         if cls.seeded:
-            known["seed"] = self.seed
+            identity["seed"] = self.seed
         inputs = {name: [digests[need] for need in needs] for name, needs in self.inputs.items()}
-        return object_key(self.kind, cls.version, known, inputs)
+        return object_key(self.kind, cls.version, identity, inputs)
 
 
 def make_units(
     clips: Sequence[Clip], machines: Collection[str] | None = None, years: Collection[int] | None = None
 ) -> list[Unit]:
     """Units with test clips, by set and machine, of these machines and years only. A set is a corpus, and a half
-    (`dev`, `eval`) of it where the catalogue tells them apart.
+    (`dev`, `eval`) of it where the catalogue has both.
 
-    Raises HarkenError for a machine that is not there, and when nothing is left.
+    Raises HarkenError for a machine that the clips do not have, and when no machine is left.
     """
     if years is not None and not any(clip.year in years for clip in clips):
-        there = sorted({str(clip.year) for clip in clips if clip.year is not None})
+        present = sorted({str(clip.year) for clip in clips if clip.year is not None})
         raise HarkenError(
             f"there are no clips of {', '.join(map(str, sorted(years)))}, whose machines are to be scored",
-            next_step=f"Add them, or choose others (--set score_years=[...]); there are {', '.join(there) or 'none'}",
+            next_step=f"Add them, or choose others (--set score_years=[...]); there are {', '.join(present) or 'none'}",
         )
-    found = _by_machine([clip for clip in clips if years is None or clip.year in years])
-    known = {machine for _, machine in found}
+    clips_of = _by_machine([clip for clip in clips if years is None or clip.year in years])
+    names = {machine for _, machine in clips_of}
     for machine in machines or ():
-        if machine not in known:
-            raise HarkenError(f"there is no machine {machine!r}", next_step=f"There are: {', '.join(sorted(known))}")
+        if machine not in names:
+            raise HarkenError(f"there is no machine {machine!r}", next_step=f"There are: {', '.join(sorted(names))}")
     units = []
-    for (label, machine), rows in sorted(found.items()):
+    for (label, machine), rows in sorted(clips_of.items()):
         if (machines is None or machine in machines) and any(clip.split == "test" and clip.recorded for clip in rows):
             units.append(Unit(label, machine, tuple(map(_without_label, rows))))
     if not units:
@@ -124,8 +125,8 @@ def make_units(
 def make_common(
     clips: Sequence[Clip], machines: Collection[str] | None = None, years: Collection[int] | None = None
 ) -> dict[Tests, Unit]:
-    """The units of what is made once: training and supplemental clips of all machines (`none`); the same with test
-    clips of these years (`unlabelled`), and with their labels too (`labelled`), but for those of evaluation sets."""
+    """The units of stages of scope `all`: training and supplemental clips of all machines (`none`), the same with test
+    clips of these years (`unlabelled`), and with their labels, except those of evaluation sets (`labelled`)."""
     chosen = [clip for clip in clips if clip.split is not None and (machines is None or clip.machine in machines)]
     tested = [clip for clip in chosen if clip.split != "test" or years is None or clip.year in years]
     labelled = tuple(_without_label(clip) if is_evaluation(set_of(clip)) else clip for clip in tested)
@@ -148,22 +149,22 @@ def set_of(clip: Clip) -> str:
 
 
 def _by_machine(clips: Sequence[Clip]) -> dict[tuple[str, str], list[Clip]]:
-    """Rows by set and machine; those of no machine or split are left out."""
-    found: dict[tuple[str, str], list[Clip]] = defaultdict(list)
+    """Clips by set and machine; those without machine or split are left out."""
+    clips_of: dict[tuple[str, str], list[Clip]] = defaultdict(list)
     for clip in clips:
         if clip.machine and clip.split is not None:
-            found[set_of(clip), clip.machine].append(clip)
-    _share_supplements(found)
-    return found
+            clips_of[set_of(clip), clip.machine].append(clip)
+    _share_supplements(clips_of)
+    return clips_of
 
 
-def _share_supplements(found: dict[tuple[str, str], list[Clip]]) -> None:
-    """Clips whose section the catalogue does not know stay with their machine where it has one half only."""
-    for (label, machine), rows in list(found.items()):
-        owners = [key for key in found if key[1] == machine and key[0].startswith(f"{label} ")]
+def _share_supplements(clips_of: dict[tuple[str, str], list[Clip]]) -> None:
+    """Move clips of sections unknown to the catalogue to the half of their machine, where it has only one."""
+    for (label, machine), rows in list(clips_of.items()):
+        owners = [key for key in clips_of if key[1] == machine and key[0].startswith(f"{label} ")]
         if len(owners) == 1:
-            found[owners[0]] += rows
-            del found[label, machine]
+            clips_of[owners[0]] += rows
+            del clips_of[label, machine]
 
 
 def _without_label(clip: Clip) -> Clip:
@@ -175,9 +176,9 @@ def _without_label(clip: Clip) -> Clip:
 def make_tasks(recipe: Recipe, units: Sequence[Unit], common: Mapping[Tests, Unit] | None = None) -> dict[str, Task]:
     """Every task by name, each after those it needs.
 
-    A stage that is made once and reads one that is made for each machine reads it of all machines, those without test
-    clips too. common: see `make_common`; without it there are no tasks of stages that are made once, nor of those that
-    read them. Raises HarkenError for stages that read each other in a circle.
+    A stage of scope `all` reads a stage of scope `machine` of all machines, those without test clips included. common:
+    see `make_common`; without it there are no tasks of scope `all`, nor of stages that depend on them.
+    Raises HarkenError for stages that depend on each other in a circle.
     """
     order = _in_order(recipe)
     seeded = {name: stage_class(recipe.stages[name].use).seeded for name in order}
@@ -198,7 +199,7 @@ def make_tasks(recipe: Recipe, units: Sequence[Unit], common: Mapping[Tests, Uni
                     of = [once[source]] if source in once else [unit]
                     if source not in once and name in once:
                         of = [*units, *untested]
-                    needs += [task_name(source, one, seed if seeded[source] else None) for one in of]
+                    needs += [task_name(source, machine, seed if seeded[source] else None) for machine in of]
                 inputs[input_name] = tuple(needs)
             task = Task(task_name(name, unit, seed), name, entry.use, unit, seed, entry.parameters, inputs)
             if tasks.keys() >= set(task.needs):
@@ -215,7 +216,7 @@ def make_tasks(recipe: Recipe, units: Sequence[Unit], common: Mapping[Tests, Uni
 
 
 def _tests(recipe: Recipe, stage: str) -> Tests | None:
-    """What a stage that is made once sees of test clips; None of one for each machine."""
+    """The test clips that a stage of scope `all` gets; None for scope `machine`."""
     entry = recipe.stages[stage]
     cls = stage_class(entry.use)
     if cls.scope == "machine":
@@ -226,7 +227,7 @@ def _tests(recipe: Recipe, stage: str) -> Tests | None:
 
 
 def _before_once(recipe: Recipe, order: Sequence[str]) -> list[str]:
-    """Stages that are made once, and all that they depend on, in order."""
+    """Stages of scope `all` and all their dependencies, in order."""
     chosen: set[str] = set()
     for name in reversed(order):
         if name in chosen or _tests(recipe, name) is not None:
@@ -235,12 +236,12 @@ def _before_once(recipe: Recipe, order: Sequence[str]) -> list[str]:
 
 
 def _without_tests(common: Unit, units: Sequence[Unit]) -> list[Unit]:
-    """Units of the machines that are learned from only."""
-    there = {(unit.set, unit.machine) for unit in units}
+    """Units of the machines without test clips, which are only trained on."""
+    tested = {(unit.set, unit.machine) for unit in units}
     return [
         Unit(label, machine, tuple(rows))
         for (label, machine), rows in sorted(_by_machine(common.clips).items())
-        if (label, machine) not in there
+        if (label, machine) not in tested
     ]
 
 
@@ -256,7 +257,9 @@ def _in_order(recipe: Recipe) -> list[str]:
         ready = [name for name in waiting if all(source in order for source in recipe.stages[name].inputs)]
         if not ready:
             raise HarkenError(
-                f"stages {', '.join(waiting)} read each other in a circle", file=recipe.name, next_step="Mend from"
+                f"stages {', '.join(waiting)} depend on each other in a circle",
+                file=recipe.name,
+                next_step="Correct from",
             )
         order += ready
         waiting = [name for name in waiting if name not in ready]
@@ -264,6 +267,6 @@ def _in_order(recipe: Recipe) -> list[str]:
 
 
 def describe(task: Task) -> dict[str, Any]:
-    """What is kept beside its object: readable, and the same wherever the data lie."""
-    about = {key: value for key, value in asdict(task).items() if key in ("stage", "kind", "seed", "parameters")}
-    return {**about, "set": task.unit.set, "machine": task.unit.machine, "clips": len(task.unit.clips)}
+    """The record beside its object, independent of the place of the data."""
+    fields = {key: value for key, value in asdict(task).items() if key in ("stage", "kind", "seed", "parameters")}
+    return {**fields, "set": task.unit.set, "machine": task.unit.machine, "clips": len(task.unit.clips)}

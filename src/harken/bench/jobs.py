@@ -1,4 +1,4 @@
-"""What executors share: a job, what a pool of workers can do, and how a job is done once it has a worker."""
+"""Shared by executors: a job, the interface of a pool of workers, and the work of a job."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A task whose inputs are there, or a part of its recordings.
+    """A task whose inputs are made, or a shard of its recordings.
 
     key: name of the task's object. inputs: folders that it reads, by the name of the input. shard: (index, count);
     None is the task itself.
@@ -34,46 +34,46 @@ class Job:
     shard: tuple[int, int] | None = None
 
 
-#: a job and its object (None of a shard), or why it could not be done
+#: a job and its object (None of a shard), or its error
 Ended = tuple[Job, Object | HarkenError | None]
 
 
 class Pool(Protocol):
-    """Workers that see the workspace. What is no HarkenError comes out of `submit` or `wait` as it is."""
+    """Workers that see the workspace. `submit` and `wait` raise errors of tasks other than HarkenError."""
 
     def shards(self, task: Task) -> int:
-        """Parts of a task that can run side by side; 1 where parts would not make it faster."""
+        """Number of shards of a task that can run in parallel; 1 where sharding is no faster."""
 
     def submit(self, job: Job, progress: Progress) -> bool:
-        """Whether it has ended already, having run in this process; only then it is told of its progress."""
+        """Start a job. True if it has ended, having run in this process; only then `progress` is called."""
 
     def wait(self) -> list[Ended]:
-        """Those that have ended since the last call, at least one. There must be one that has not been given back."""
+        """Jobs that have ended since the last call, at least one. A submitted job must be left."""
 
     def close(self) -> None:
-        """Let go of the workers; jobs under way are given up."""
+        """Release the workers; running jobs are cancelled."""
 
 
 class Executor(Protocol):
     """Where tasks run."""
 
     def open(self, tasks: Mapping[str, Task], workspace: Workspace) -> Pool:
-        """Workers for these tasks. Raises HarkenError where there are none."""
+        """Workers for these tasks. Raises HarkenError without any."""
 
 
 def perform(
     job: Job, root: Path, workers: int, progress: Progress = lambda done, total: None
 ) -> Object | HarkenError | None:
-    """Do a job, in any process on any machine. root: of the workspace. workers: processes that it may use.
+    """Run a job, in any process on any machine. root: of the workspace. workers: processes that it may use.
 
-    A second attempt while the first is still at it does no harm: both make the same, and the first to end is taken.
+    Two attempts at the same job may run in parallel: both make the same files, and the first to end is used.
     """
     workspace = Workspace(root)
     task, key = job.task, job.key
     if job.shard is None:
-        here = workspace.get(key)
-        if here is not None:
-            return here
+        stored = workspace.get(key)
+        if stored is not None:
+            return stored
     cls = stage_class(task.kind)
     made, begun = workspace.new(key), time.monotonic()
     try:
@@ -99,13 +99,13 @@ def perform(
             cls.run(parameters, context)
         if cls.makes == "clips":
             check_derived(read_clips(made), context.clips, cls, made)
-        whole = workspace.get(key) or workspace.keep(key, made, {**describe(task), "inputs": _inputs(job)})
-        return replace(whole, seconds=time.monotonic() - begun)
+        joined = workspace.get(key) or workspace.keep(key, made, {**describe(task), "inputs": _inputs(job)})
+        return replace(joined, seconds=time.monotonic() - begun)
     except Exception as error:
-        # Whoever was faster has cleared the scratch folder under our feet.
-        here = workspace.get(key)
-        if here is not None:
-            return here
+        # A faster attempt has removed the scratch folder.
+        stored = workspace.get(key)
+        if stored is not None:
+            return stored
         if isinstance(error, HarkenError):
             return error
         raise

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 from harken.bench.graph import Task
-from harken.bench.jobs import Ended, Job, Progress, perform
+from harken.bench.jobs import Ended, Executor, Job, Pool, Progress, perform
 from harken.bench.stages import stage_class
 from harken.bench.workspace import Object, Workspace
 from harken.core.errors import HarkenError
@@ -18,10 +18,10 @@ from harken.core.workers import begin_worker
 
 
 @dataclass(frozen=True)
-class LocalProcesses:
-    """workers: processes (default: one a core); 1 runs everything in this process.
+class LocalProcesses(Executor):
+    """Tasks on this machine. workers: processes (default: one per core); 1 runs everything in this process.
 
-    Stages that use several processes themselves run in this one, one after the other, the others beside them.
+    Stages that use several processes themselves run in this process in sequence, the others beside them.
     """
 
     workers: int | None = None
@@ -30,7 +30,7 @@ class LocalProcesses:
         return LocalPool(workspace, self.workers or len(os.sched_getaffinity(0)))
 
 
-class LocalPool:
+class LocalPool(Pool):
     """See `Pool`."""
 
     def __init__(self, workspace: Workspace, workers: int) -> None:
@@ -73,7 +73,7 @@ class LocalPool:
         if self._processes is None:
             return
         if self._running:
-            # The run was stopped: what they are at goes on from scratch next time.
+            # The run was stopped: its unfinished tasks start again next time.
             for process in list((self._processes._processes or {}).values()):
                 process.terminate()
         self._processes.shutdown(wait=True, cancel_futures=True)

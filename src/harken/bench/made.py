@@ -1,4 +1,4 @@
-"""What the tasks of a run made: objects of the workspace, each with the objects that it was made of."""
+"""Objects that the tasks of a run made, each with the objects that it was made of."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Made:
 
 
 class MadeByRun:
-    """Objects by task, and what they were made of, whatever of the data the run's own clips table holds.
+    """Objects by task, and the objects that they were made of.
 
-    run: its folder. workspace: where the objects are; None is the one that the folder lies in.
+    run: its folder. workspace: of the objects; None: the one that contains the folder.
     Raises HarkenError for a folder without a list of tasks.
     """
 
@@ -40,11 +40,11 @@ class MadeByRun:
         self._tasks: dict[str, dict[str, Any]] = json.loads(file.read_text())
 
     def seeds(self, stage: str, set: str, machine: str) -> list[int | None]:
-        """Of what a stage made for a machine; None stands for what does not depend on the seed."""
+        """Seeds of a stage's objects for a machine; None for an object that does not depend on the seed."""
         return [row["seed"] for row in self._rows(stage, set, machine)]
 
     def of(self, stage: str, set: str, machine: str, seed: int | None) -> Made:
-        """What a stage made for a machine with a seed. Raises HarkenError where that is not there."""
+        """The object of a stage for a machine and seed. Raises HarkenError without one."""
         for row in self._rows(stage, set, machine):
             if row["seed"] == seed:
                 return self.get(row["object"])
@@ -53,19 +53,19 @@ class MadeByRun:
     def get(self, key: str) -> Made:
         """The object of that key. Raises HarkenError where it is missing or damaged."""
         kept = self.workspace.get(key)
-        about = {} if kept is None else json.loads((kept.folder / "stage.json").read_text())
-        if kept is None or "inputs" not in about:
+        record = {} if kept is None else json.loads((kept.folder / "stage.json").read_text())
+        if kept is None or "inputs" not in record:
             raise HarkenError(
                 f"what the run made is not in the workspace (object {key})"
                 if kept is None
-                else f"{about['stage']} was made by an older Harken, which did not record what it read",
+                else f"{record['stage']} was made by an older Harken, which did not record what it read",
                 file=self.workspace.root,
                 next_step="Run the recipe again, in a new workspace"
-                if about
-                else "Name the workspace that the run was made in (--workspace), or run the recipe again",
+                if record
+                else "Give the workspace of the run (--workspace), or run the recipe again",
             )
-        inputs = {name: tuple(row["key"] for row in rows) for name, rows in about["inputs"].items()}
-        return Made(key, about["stage"], about["kind"], about["parameters"], kept.folder, inputs)
+        inputs = {name: tuple(row["key"] for row in rows) for name, rows in record["inputs"].items()}
+        return Made(key, record["stage"], record["kind"], record["parameters"], kept.folder, inputs)
 
     def _rows(self, stage: str, set: str, machine: str) -> list[dict[str, Any]]:
         return [

@@ -191,9 +191,9 @@ def _labelled(run: LoadedRun, machine: str | None, seed: int | None) -> pd.DataF
     table = run.scores
     table = table[(table["split"] == "test") & (table["condition"] != "unknown")]
     if machine is not None:
-        known = sorted(table["machine"].unique())
-        if machine not in known:
-            hint = did_you_mean(machine, known, f"There are: {', '.join(known) or 'none'}")
+        machines = sorted(table["machine"].unique())
+        if machine not in machines:
+            hint = did_you_mean(machine, machines, f"There are: {', '.join(machines) or 'none'}")
             raise HarkenError(f"has no machine {machine!r}", file=run.folder, next_step=hint)
         table = table[table["machine"] == machine]
     if table["seed"].notna().any():

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harken.bench.graph import Task, Unit
-from harken.bench.jobs import Ended, Job, Progress, perform
+from harken.bench.jobs import Ended, Executor, Job, Pool, Progress, perform
 from harken.bench.stages import stage_class
 from harken.bench.workspace import Object, Workspace
 from harken.core.errors import HarkenError
@@ -34,7 +34,7 @@ _SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
 
 
 @dataclass(frozen=True)
-class RayCluster:
+class RayCluster(Executor):
     """address: `host:port`, `ray://host:port` or `auto`, the cluster that this machine is part of; None starts one on
     this machine for the time of the run, with `workers` cores (None: all). A program that has joined one already stays
     with that.
@@ -57,10 +57,10 @@ class RayCluster:
         ray = _import_ray()
         if self.address is not None:
             _check_address(self.address)
-        mine = not ray.is_initialized()
-        if mine:
+        started = not ray.is_initialized()
+        if started:
             self._connect(ray)
-        pool = RayPool(ray, self, tasks, workspace, mine)
+        pool = RayPool(ray, self, tasks, workspace, started)
         try:
             pool.check()
         except BaseException:
@@ -73,7 +73,7 @@ class RayCluster:
         if self.address is None:
             cores = self.workers or len(os.sched_getaffinity(0))
             quiet |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
-            # Nobody else joins it: a token of its own keeps Ray from leaving one in the user's home for good.
+            # Nobody else joins it: with this token, Ray does not leave one in the user's home.
             if not any(name.startswith("RAY_AUTH_") for name in os.environ):
                 os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex
         else:
@@ -81,20 +81,20 @@ class RayCluster:
         try:
             ray.init(**quiet)
         except Exception as error:
-            what = f"no Ray cluster can be joined at {self.address}" if self.address else "Ray does not start"
+            cause = f"no Ray cluster can be joined at {self.address}" if self.address else "Ray does not start"
             raise HarkenError(
-                f"{what} ({_first_line(error)})",
+                f"{cause} ({_first_line(error)})",
                 next_step="Start one with: ray start --head" if self.address else "Try: ray start --head",
             ) from error
 
 
-class RayPool:
-    """See `Pool`. Tasks whose worker or node dies are begun again by Ray, elsewhere if need be."""
+class RayPool(Pool):
+    """Tasks on a Ray cluster, which restarts those whose worker or node dies, on another node if necessary."""
 
     def __init__(
-        self, ray: Any, cluster: RayCluster, tasks: Mapping[str, Task], workspace: Workspace, mine: bool
+        self, ray: Any, cluster: RayCluster, tasks: Mapping[str, Task], workspace: Workspace, started: bool
     ) -> None:
-        self.ray, self.cluster, self.mine = ray, cluster, mine
+        self.ray, self.cluster, self.started = ray, cluster, started
         sample = next((str(clip.path) for task in tasks.values() for clip in task.unit.clips), None)
         self.place = Place(
             root=workspace.root,
@@ -110,7 +110,7 @@ class RayPool:
         self._do = ray.remote(max_retries=-1, scheduling_strategy="SPREAD", num_cpus=cluster.task_cpus)(_do)
 
     def check(self) -> None:
-        """Raises HarkenError where no node is large enough, and for one that does not see what it needs."""
+        """Raise HarkenError where no node is large enough, or one does not see code, workspace or recordings."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         nodes = [node for node in self._nodes() if _fits(node, self.cluster.task_cpus, 0) > 0]
@@ -126,11 +126,11 @@ class RayPool:
             where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             asked[look.options(scheduling_strategy=where).remote(self.place)] = node["NodeManagerHostname"]
         answered, silent = self.ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE)
-        for one in answered:
+        for task in answered:
             try:
-                wrong = self.ray.get(one)
+                wrong = self.ray.get(task)
             except self.ray.exceptions.RayTaskError as error:
-                cause = f"node {asked[one]} cannot run harken ({_first_line(error.cause)})"
+                cause = f"node {asked[task]} cannot run harken ({_first_line(error.cause)})"
                 raise HarkenError(cause, next_step=f"Install harken {__version__} there") from error
             except self.ray.exceptions.RayError:
                 continue  # the node has gone meanwhile
@@ -146,7 +146,7 @@ class RayPool:
         return max(1, sum(_fits(node, self.cluster.task_cpus, gpus) for node in self._nodes()))
 
     def submit(self, job: Job, progress: Progress) -> bool:
-        # Clips can be many: each node gets those of a unit once, and not with every task.
+        # There can be many clips: each node gets those of a unit once, not with every task.
         unit = job.task.unit
         if id(unit) not in self._units:
             self._units[id(unit)] = self.ray.put(unit)
@@ -160,7 +160,7 @@ class RayPool:
         try:
             self.ray.wait(list(self._running), num_returns=1)
             done, _ = self.ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
-            ended = [(self._running.pop(one), self.ray.get(one)) for one in done]
+            ended = [(self._running.pop(task), self.ray.get(task)) for task in done]
         except errors.RayTaskError as error:
             raise error.cause from error
         except errors.RayError as error:
@@ -176,13 +176,13 @@ class RayPool:
 
     def close(self) -> None:
         Path(self.place.token).unlink(missing_ok=True)
-        if self.mine:
-            # Which ends the workers. To cancel before it makes Ray abort, now and then, when a task ends meanwhile.
+        if self.started:
+            # This ends the workers. Cancelling before it sometimes makes Ray abort, when a task ends meanwhile.
             self.ray.shutdown()
         elif self._running:
-            for one in self._running:
+            for task in self._running:
                 with suppress(Exception):
-                    self.ray.cancel(one, force=True)
+                    self.ray.cancel(task, force=True)
             self.ray.wait(list(self._running), num_returns=len(self._running), timeout=10)
         self._running.clear()
         self._units.clear()

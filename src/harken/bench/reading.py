@@ -72,8 +72,8 @@ class LoadedRun:
         pd = need("pandas", "tables")
         table = pd.read_parquet(self.folder / SCORES)
         table["seed"] = table["seed"].astype("Int64")
-        known = self.clips[["clip_id", "domain", "condition"]].drop_duplicates("clip_id")
-        return table.merge(known, on="clip_id", how="left")
+        labels = self.clips[["clip_id", "domain", "condition"]].drop_duplicates("clip_id")
+        return table.merge(labels, on="clip_id", how="left")
 
     @cached_property
     def tasks(self) -> pd.DataFrame:
@@ -138,7 +138,7 @@ class LoadedRun:
                 raise HarkenError(
                     f"what the stage {stage} made is not in the workspace {self.workspace}",
                     file=self.folder,
-                    next_step="Name the workspace: load_run(folder, workspace=...), or run the recipe again",
+                    next_step="Give the workspace: load_run(folder, workspace=...), or run the recipe again",
                 )
             if not (folder / file).is_file():
                 raise HarkenError(
@@ -147,9 +147,9 @@ class LoadedRun:
         return folders
 
 
-def _check_known(value: Any, known: Iterable[Any], what: str, folder: Path) -> None:
-    """HarkenError, naming the nearest, for a value that is not among those known."""
-    names = [str(name) for name in known]
+def _check_known(value: Any, values: Iterable[Any], column: str, folder: Path) -> None:
+    """Raise HarkenError, naming the nearest, for a value that is not among `values`."""
+    names = [str(name) for name in values]
     if str(value) not in names:
         hint = did_you_mean(str(value), names, f"There are: {', '.join(names) or 'none'}")
-        raise HarkenError(f"has no {what} {value!r}", file=folder, next_step=hint)
+        raise HarkenError(f"has no {column} {value!r}", file=folder, next_step=hint)

@@ -74,11 +74,11 @@ class EnsembleEntry(BaseModel):
 class Recipe(BaseModel):
     """A resolved recipe.
 
-    parameters: what stages refer to as `$name`, filled in already. seeds: each stage that draws random numbers, and all
-    that follow it, run once a seed. score_years: whose machines are scored, if not those of all years; the others are
-    learned from only. stages: by name, in any order. systems: system -> the stage that yields its scores and decisions.
+    parameters: values of `$name` in stages, already inserted. seeds: each stage that draws random numbers, and all that
+    depend on it, run once per seed. score_years: years whose machines are scored (default: all); the others are only
+    trained on. stages: by name, in any order. systems: system -> the stage that yields its scores and decisions.
     ensembles: by name, of systems, each the mean of its seeds. submission: the systems and ensembles that are
-    submitted, unless others are named. about: what a submission says of it (meta.yaml).
+    submitted by default. meta: content of a submission's meta.yaml.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,7 +94,7 @@ class Recipe(BaseModel):
     systems: dict[str, str]
     ensembles: dict[str, EnsembleEntry] = {}
     submission: tuple[str, ...] = ()
-    about: dict[str, Any] = {}
+    meta: dict[str, Any] = {}
 
     @field_validator("seeds")
     @classmethod
@@ -185,19 +185,19 @@ def load_recipe(
         parameters[key] = wanted.pop(key)
     for name, cases in when.items():
         for key, value in (cases.get(str(parameters.get(name))) or {}).items():
-            if key not in [f"parameters.{one}" for one in given]:
+            if key not in [f"parameters.{name}" for name in given]:
                 set_key(data, key, value, name_or_file)
     for key, value in wanted.items():
         set_key(data, key, value, name_or_file)
-    for key in ("parameters", "stages", "systems", "ensembles", "about"):
+    for key in ("parameters", "stages", "systems", "ensembles", "meta"):
         if not isinstance(data.get(key) or {}, dict):
             raise HarkenError(
-                f"{key} is {data[key]!r}, no mapping of names",
+                f"{key} is {data[key]!r}, not a mapping of names",
                 file=name_or_file,
                 next_step="Write names and their values",
             )
-    for part in ("stages", "about"):
-        data[part] = _filled(data.get(part) or {}, parameters, name_or_file)
+    for key in ("stages", "meta"):
+        data[key] = _filled(data.get(key) or {}, parameters, name_or_file)
     _known_keys(data, Recipe.model_fields, name_or_file, "")
     stages = {}
     for name, entry in data["stages"].items():
@@ -235,12 +235,12 @@ def load_recipe(
             raise HarkenError(
                 f"{name} is a system and an ensemble", file=name_or_file, next_step="Name the ensemble otherwise"
             )
-    known = {**recipe.systems, **recipe.ensembles}
+    systems = {**recipe.systems, **recipe.ensembles}
     for name in recipe.submission:
-        if name not in known:
+        if name not in systems:
             raise HarkenError(
                 f"submission names {name!r}, which is no system and no ensemble", file=name_or_file,
-                next_step=_nearest(name, known),
+                next_step=_nearest(name, systems),
             )  # fmt: skip
     if not recipe.systems:
         raise HarkenError("names no system", file=name_or_file, next_step="Say under systems which stage scores")
@@ -255,7 +255,7 @@ def _written_out(data: dict[str, Any], file: str) -> None:
         members = dict.fromkeys(members, 1.0) if isinstance(members, list) else members
         if not isinstance(members, dict):
             continue  # told by the check that follows
-        found: dict[str, Any] = {}
+        weights: dict[str, Any] = {}
         for member, weight in members.items():
             named = matching(str(member), systems)
             if not named:
@@ -263,8 +263,8 @@ def _written_out(data: dict[str, Any], file: str) -> None:
                     f"ensemble {name} has a member {member!r}, which is no system", file=file,
                     next_step=_nearest(str(member), systems),
                 )  # fmt: skip
-            found |= dict.fromkeys(named, weight)
-        entry["members"] = found
+            weights |= dict.fromkeys(named, weight)
+        entry["members"] = weights
 
 
 def _stage_entry(name: str, entry: Any, file: str) -> dict[str, Any]:
@@ -298,10 +298,10 @@ def _filled(value: Any, parameters: Mapping[str, Any], file: str) -> Any:
     return value
 
 
-def _known_keys(given: Mapping[str, Any], known: Mapping[str, Any], file: str, prefix: str) -> None:
+def _known_keys(given: Mapping[str, Any], fields: Mapping[str, Any], file: str, prefix: str) -> None:
     for key in given:
-        if key not in known:
-            raise HarkenError(f"unknown key {prefix}{key}", file=file, next_step=_nearest(str(key), known))
+        if key not in fields:
+            raise HarkenError(f"unknown key {prefix}{key}", file=file, next_step=_nearest(str(key), fields))
 
 
 def _explained(error: ValidationError, file: str, prefix: str = "") -> HarkenError:
@@ -315,5 +315,5 @@ def _explained(error: ValidationError, file: str, prefix: str = "") -> HarkenErr
     )
 
 
-def _nearest(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    return did_you_mean(word, known, f"There are: {', '.join(sorted(known)) or 'none'}")
+def _nearest(word: str, names: Mapping[str, Any] | Sequence[str]) -> str:
+    return did_you_mean(word, names, f"There are: {', '.join(sorted(names)) or 'none'}")

@@ -28,19 +28,19 @@ _COLOURS = {
 
 
 def report_page(run: Run) -> str:
-    """The page, self-contained."""
+    """The report of a run as one HTML page without external files."""
     from harken.bench.result import grouped
 
     groups = grouped(run.systems)
     sets = []
-    for label in dict.fromkeys(one.set for one in run.systems):
-        here = {system: seeds for (of, system), seeds in groups.items() if of == label}
+    for label in dict.fromkeys(scored.set for scored in run.systems):
+        systems = {system: seeds for (of, system), seeds in groups.items() if of == label}
         sets.append(
             {
                 "title": label,
-                "ranking": _ranking(here),
-                "why": next(seeds[0].why for seeds in here.values()),
-                "mixes": _mixes([seeds[0] for seeds in here.values()]),
+                "ranking": _ranking(systems),
+                "why": next(seeds[0].why for seeds in systems.values()),
+                "mixes": _mixes([seeds[0] for seeds in systems.values()]),
                 "systems": [
                     {
                         "title": system,
@@ -48,7 +48,7 @@ def report_page(run: Run) -> str:
                         "machines": _machines(seeds),
                         "picture": data_url(_picture(run, seeds[0]), "image/png"),
                     }
-                    for system, seeds in here.items()
+                    for system, seeds in systems.items()
                 ],
             }
         )
@@ -61,7 +61,7 @@ def report_page(run: Run) -> str:
         notes=_notes(run),
         sets=sets,
         recipe=run.recipe.as_yaml(),
-        tuned=any(one.tuned for one in run.systems),
+        tuned=any(scored.tuned for scored in run.systems),
     )
 
 
@@ -69,10 +69,12 @@ def _notes(run: Run) -> list[str]:
     notes = [f"set aside: {row.clip_id}: {row.reason}" for row in run.quarantined]
     notes += [f"left out: {text}" for text in run.notes]
     for label, clips in run.unscored.items():
-        notes.append(f"{label}: {len(clips)} test clips have no score; the numbers are about the others: {clips[0]}")
+        notes.append(f"{label}: {len(clips)} test clips have no score; the numbers leave them out: {clips[0]}")
     notes += [f"failed: {failure.name}: {failure.error}" for failure in run.failures]
     marks = {
-        f"{one.system}, {one.set}: {mark}: {reason}": None for one in run.systems for mark, reason in one.marks.items()
+        f"{scored.system}, {scored.set}: {mark}: {reason}": None
+        for scored in run.systems
+        for mark, reason in scored.marks.items()
     }
     notes += marks
     notes += [f"data: {finding}" for finding in run.findings]
@@ -80,10 +82,10 @@ def _notes(run: Run) -> list[str]:
 
 
 def _ranking(systems: dict[str, list[SystemScores]]) -> dict[str, Any] | None:
-    """Head and rows of the table of systems, the best first; None where none has an official score."""
+    """Head and rows of the table of systems, the best first; None without official scores."""
     rows = []
     for system, seeds in systems.items():
-        results = [one.result for one in seeds if one.result is not None]
+        results = [scored.result for scored in seeds if scored.result is not None]
         if not results:
             continue
         names = [name for name in results[0].summary if name != "official_score"]
@@ -101,23 +103,23 @@ def _ranking(systems: dict[str, list[SystemScores]]) -> dict[str, Any] | None:
 
 
 def _mixes(systems: Sequence[SystemScores]) -> list[dict[str, str]]:
-    """Ensembles: what they are worth here, and on machines that their weights were not found on."""
+    """Ensembles: official scores, in sample and with each machine left out of the search for weights."""
     return [
         {
-            "name": one.shown,
-            "score": "-" if one.result is None else f"{one.result.official_score:.4f}",
-            "left_out": "-" if one.left_out is None else f"{one.left_out:.4f}",
-            "source": one.mix.source,
-            "weights": ", ".join(f"{name} {weight:.3f}" for name, weight in one.mix.weights.items() if weight > 0),
+            "name": mixed.shown,
+            "score": "-" if mixed.result is None else f"{mixed.result.official_score:.4f}",
+            "left_out": "-" if mixed.left_out is None else f"{mixed.left_out:.4f}",
+            "source": mixed.mix.source,
+            "weights": ", ".join(f"{name} {weight:.3f}" for name, weight in mixed.mix.weights.items() if weight > 0),
         }
-        for one in systems
-        if one.mix is not None
+        for mixed in systems
+        if mixed.mix is not None
     ]
 
 
 def _machines(seeds: Sequence[SystemScores]) -> dict[str, Any] | None:
     """Head and rows of the table of machines and sections; None without an official result."""
-    results = [one.result for one in seeds if one.result is not None]
+    results = [scored.result for scored in seeds if scored.result is not None]
     if not results:
         return None
     keys = list(results[0].numbers)

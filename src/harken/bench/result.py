@@ -1,4 +1,4 @@
-"""What a run left: scores and results of every system, and what had to be left out."""
+"""Results of a run: scores and official numbers of every system, and what was left out."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ FEW_CLIPS = 50
 class SystemScores:
     """Scores of one system on one set with one seed (None: it draws no random numbers), with their marks.
 
-    folder: of its score files. why: the reason for which there is no official result. mix: of an ensemble, how it was
-    mixed.
+    folder: of its score files. why: the reason for which there is no official result. mix: weights of an ensemble.
     """
 
     scores: Scores
@@ -41,35 +40,38 @@ class SystemScores:
 
     @property
     def system(self) -> str:
+        """Name of the system."""
         return self.scores.system
 
     @property
     def set(self) -> str:
+        """Name of the set, such as `dcase2025 dev`."""
         return self.scores.set
 
     @property
     def seed(self) -> int | None:
+        """Of its random numbers; None if it draws none."""
         return self.scores.seed
 
     @property
     def marks(self) -> Mapping[str, str]:
-        """What must be said wherever its numbers stand, mark -> reason."""
+        """Marks that are shown wherever its numbers are, mark -> reason."""
         return self.scores.marks
 
     @property
     def tuned(self) -> bool:
-        """Whether labels of its test clips had a part in making its scores."""
+        """Whether its scores used labels of the test clips."""
         return TUNED in self.marks
 
     @property
     def shown(self) -> str:
-        """Its name wherever its numbers are, with its marks."""
+        """Its name with its marks."""
         return self.scores.label
 
     @property
     def left_out(self) -> float | None:
-        """Of an ensemble: its official score with each machine scored by weights found on the others; None where
-        that is not known."""
+        """Of an ensemble: its official score with each machine scored by weights found on the others; None if
+        unknown."""
         if self.mix is None or self.result is None:
             return None
         if self.mix.label_free:
@@ -78,12 +80,13 @@ class SystemScores:
 
     @property
     def label(self) -> str:
+        """Its name with marks and seed."""
         return self.shown + (f", seed {self.seed}" if self.seed is not None else "")
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A task, system or ensemble that could not be made, and why."""
+    """A task, system or ensemble that failed, and why."""
 
     name: str
     error: HarkenError
@@ -91,10 +94,9 @@ class Failed:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run left: folder, scores and results of each system, recordings that could not be used, what
-    failed, what else was left out.
+    """Results of a run: scores of each system, recordings that could not be used, failures, notes.
 
-    unscored: test clips without a score, by set; official numbers of that set are then about the others only.
+    unscored: test clips without a score, by set, which its official numbers leave out.
     """
 
     folder: Path
@@ -110,17 +112,17 @@ class Run:
 
     @property
     def caution(self) -> str:
-        """What to think of results from few clips; empty for sets of the usual size."""
+        """Warning on results from few clips; empty for sets of the usual size."""
         smallest = min(sum(clip.split == "test" for clip in unit.clips) for unit in self.units)
         if smallest >= FEW_CLIPS:
             return ""
-        return f"some machines have as few as {smallest} test clips: their numbers mean little"
+        return f"some machines have as few as {smallest} test clips: their numbers are uncertain"
 
     def as_json(self) -> dict[str, Any]:
         """Official numbers by set and system: each seed, mean and standard deviation."""
         sets: dict[str, dict[str, Any]] = defaultdict(dict)
         for (label, _), group in grouped(self.systems).items():
-            results = {str(one.seed if one.seed is not None else "-"): one.result for one in group}
+            results = {str(scored.seed if scored.seed is not None else "-"): scored.result for scored in group}
             entry: dict[str, Any] = {
                 "seeds": {seed: result.as_json() if result else None for seed, result in results.items()}
             }

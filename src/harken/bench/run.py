@@ -57,11 +57,11 @@ def run_recipe(
     executor: Executor | None = None,
     watch: Watch = lambda event: None,
 ) -> Run:
-    """Run what is not there yet, and write score files, results and report to `workspace/runs/<recipe>-<digest>/`.
+    """Run all unfinished tasks, and write score files, results and report to `workspace/runs/<recipe>-<digest>/`.
 
-    data: folder or clips table. machines: leave out the others. truth: labels of evaluation clips; they are used for
-    the official numbers and nothing else. executor: where stages run; None is in `workers` processes of this machine.
-    The files do not depend on either, nor on how often a run was killed.
+    data: folder or clips table. machines: leave out the others. truth: labels of evaluation clips, used for the
+    official numbers only. executor: where stages run; None: in `workers` processes of this machine. The files depend on
+    neither, nor on interruptions.
     Raises HarkenError when no system could be scored.
     """
     clips, findings = load_clips(data, truth)
@@ -72,7 +72,7 @@ def run_recipe(
     objects, failures = run_tasks(tasks, workspace, workers=workers, executor=executor, watch=watch)
     scored = _scored(recipe, units, objects)
     left_out = [str(failure.error) for failure in failures if isinstance(failure.error, TooFewError)]
-    failed = [Failed(one.task.name, one.error) for one in failures if not isinstance(one.error, TooFewError)]
+    failed = [Failed(each.task.name, each.error) for each in failures if not isinstance(each.error, TooFewError)]
     notes = list(dict.fromkeys([*_notes(objects), *left_out]))
     if not any(len(table.test) for table in scored):
         if failed:
@@ -110,16 +110,16 @@ def run_recipe(
 def _with_ensembles(run: Run, truth: Truth | None, workspace: Workspace) -> Run:
     """The run with its ensembles as further systems; those that could not be mixed are among the failures."""
     of_id = {clip.clip_id: clip for clip in run.clips}
-    sets = list(dict.fromkeys(one.set for one in run.systems))
+    sets = list(dict.fromkeys(scored.set for scored in run.systems))
     labels = {}
     for label in sets:
-        table = next(one.scores for one in run.systems if one.set == label)
+        table = next(scored.scores for scored in run.systems if scored.set == label)
         clips = [of_id[clip_id] for clip_id in table.test.clip_id]
-        known = None if is_evaluation(label) else _known(clips, truth)
-        if known is not None:
-            labels[label] = Labels(known, _year(clips))
+        set_truth = None if is_evaluation(label) else _truth_of(clips, truth)
+        if set_truth is not None:
+            labels[label] = Labels(set_truth, _year(clips))
     systems, failures = list(run.systems), list(run.failures)
-    for mixed in mix_systems(run.recipe, run.folder, [one.scores for one in run.systems], labels, workspace):
+    for mixed in mix_systems(run.recipe, run.folder, [scored.scores for scored in run.systems], labels, workspace):
         if mixed.error is not None:
             failures.append(Failed(f"ensemble {mixed.name} of {mixed.set}", mixed.error))
             continue
@@ -130,7 +130,7 @@ def _with_ensembles(run: Run, truth: Truth | None, workspace: Workspace) -> Run:
 
 
 def _scored(recipe: Recipe, units: Sequence[Unit], objects: Mapping[str, Object]) -> list[Scores]:
-    """Of each system, set and seed, where a machine of the set could be scored; machines in the order of names."""
+    """Scores of each system, set and seed with at least one machine; machines in the order of their names."""
     tables = []
     for system, stage in recipe.systems.items():
         for label in dict.fromkeys(unit.set for unit in units):
@@ -142,9 +142,9 @@ def _scored(recipe: Recipe, units: Sequence[Unit], objects: Mapping[str, Object]
                     if unit.set == label and task_name(stage, unit, seed) in objects
                 }
                 if made:
-                    parts = [read_scores(made[machine].folder / "scores.parquet")[0] for machine in sorted(made)]
-                    digest = digest_of({machine: one.digest for machine, one in made.items()})
-                    tables.append(Scores.joined(parts, system, set=label, seed=seed, marks=marks, digest=digest))
+                    by_machine = [read_scores(made[machine].folder / "scores.parquet")[0] for machine in sorted(made)]
+                    digest = digest_of({machine: table.digest for machine, table in made.items()})
+                    tables.append(Scores.joined(by_machine, system, set=label, seed=seed, marks=marks, digest=digest))
     return tables
 
 
@@ -170,51 +170,51 @@ def _collect(
 
 
 def _evaluated(table: Scores, clips: Sequence[Clip], truth: Truth | None) -> tuple[Result | None, str]:
-    """Official result, or why there is none: labels are not known, or a class is missing."""
+    """Official result, or the reason without one: unknown labels, or a missing class."""
     of_id = {clip.clip_id: clip for clip in clips}
     scored = [of_id[clip_id] for clip_id in table.test.clip_id]
-    known = _known(scored, truth)
-    if known is None:
+    labels = _truth_of(scored, truth)
+    if labels is None:
         return None, "the labels of its test clips are not known"
     try:
-        return evaluate_system(table, known, year=_year(scored)), ""
+        return evaluate_system(table, labels, year=_year(scored)), ""
     except HarkenError as error:
         return None, error.cause
 
 
-def _known(clips: Sequence[Clip], truth: Truth | None) -> Truth | None:
-    """The labels of test clips; None where one of them has none."""
-    known = Truth("the clips table")
+def _truth_of(clips: Sequence[Clip], truth: Truth | None) -> Truth | None:
+    """The labels of test clips; None if one is unknown."""
+    labels = Truth("the clips table")
     for clip in clips:
         if clip.condition == "unknown":
             return None
         label = Label(clip.condition == "anomaly", clip.domain)
-        known.add((clip.machine, clip.section), without_suffix(clip.path.name), label)
-    known.official = truth is not None and truth.official and bool(known.labels.keys() & truth.labels.keys())
-    return known
+        labels.add((clip.machine, clip.section), without_suffix(clip.path.name), label)
+    labels.official = truth is not None and truth.official and bool(labels.labels.keys() & truth.labels.keys())
+    return labels
 
 
 def _year(clips: Sequence[Clip]) -> int | None:
-    """Whose rule they are evaluated by; None where no year is known."""
+    """The year of their official rule; None if unknown."""
     return next((clip.year for clip in clips if clip.year in catalog.years()), None)
 
 
 def _quarantined(tasks: Mapping[str, Task], objects: Mapping[str, Object]) -> list[Quarantined]:
-    found: dict[Quarantined, None] = {}
+    rows: dict[Quarantined, None] = {}
     for name, made in objects.items():
         if stage_class(tasks[name].kind).listens:
-            found |= dict.fromkeys(read_ids(made.folder)[1])
-    return sorted(found, key=lambda row: row.clip_id)
+            rows |= dict.fromkeys(read_ids(made.folder)[1])
+    return sorted(rows, key=lambda row: row.clip_id)
 
 
 def _notes(objects: Mapping[str, Object]) -> list[str]:
-    """What stages had to leave out."""
-    found: dict[str, None] = {}
+    """Notes of stages on what they left out."""
+    notes: dict[str, None] = {}
     for made in objects.values():
         file = made.folder / "notes.json"
         if file.is_file():
-            found |= dict.fromkeys(json.loads(file.read_text()))
-    return sorted(found)
+            notes |= dict.fromkeys(json.loads(file.read_text()))
+    return sorted(notes)
 
 
 def _run_digest(recipe: Recipe, units: Sequence[Unit]) -> str:
@@ -236,7 +236,7 @@ def _write(run: Run, *, report: bool = True) -> None:
         files["report.html"] = report_page(run)
     for name, text in files.items():
         write_atomically(run.folder / name, text.encode())
-    write_scores([one.scores for one in run.systems], run.folder / SCORES)
+    write_scores([scored.scores for scored in run.systems], run.folder / SCORES)
 
 
 def _write_tasks(folder: Path, tasks: Mapping[str, Task], objects: Mapping[str, Object]) -> None:

@@ -46,10 +46,10 @@ def _scored(recipe: Recipe, stage: str, unit: Unit) -> frozenset[str] | None:
             return None
         if stage_class(recipe.stages[source].use).makes == "scores":
             inputs.append(_scored(recipe, source, unit))
-    known = [of for of in inputs if of is not None]
-    if len(known) < len(inputs):
+    available = [of for of in inputs if of is not None]
+    if len(available) < len(inputs):
         return None
-    return cls.scored_sections(cls.Parameters.model_validate(entry.parameters), unit.clips, known)
+    return cls.scored_sections(cls.Parameters.model_validate(entry.parameters), unit.clips, available)
 
 
 def _makes_clips(recipe: Recipe, stage: str) -> bool:

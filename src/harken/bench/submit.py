@@ -59,8 +59,8 @@ def _of_run(
         raise HarkenError(f"the run has no set {chosen!r}", file=folder, next_step=f"There are: {', '.join(sets)}")
     clips = [clip for clip in read_table(folder / "clips.parquet") if clip.split == "test" and set_of(clip) == chosen]
     entries = []
-    known = recipe.get("submission") or recipe.get("ensembles") or recipe["systems"]
-    for name in systems or [name for name in known if name in results["sets"][chosen]]:
+    default = recipe.get("submission") or recipe.get("ensembles") or recipe["systems"]
+    for name in systems or [name for name in default if name in results["sets"][chosen]]:
         system, _, seed = name.partition("/")
         if system not in results["sets"][chosen]:
             raise HarkenError(
@@ -77,7 +77,7 @@ def _of_run(
         if not place.is_dir():
             raise HarkenError("there are no scores", file=place, next_step="Check the name of the system and seed")
         entries.append(
-            SubmittedSystem(name, place, _merged(recipe.get("about") or {}, meta), _development(results, system))
+            SubmittedSystem(name, place, _merged(recipe.get("meta") or {}, meta), _development(results, system))
         )
     return entries, clips
 

@@ -16,8 +16,8 @@ class Work:
     def __mul__(self, times: float) -> Work:
         return Work(self.flops * times, self.bytes * times, self.updates * times)
 
-    def __add__(self, other: Work) -> Work:
-        return Work(self.flops + other.flops, self.bytes + other.bytes, self.updates + other.updates)
+    def __add__(self, work: Work) -> Work:
+        return Work(self.flops + work.flops, self.bytes + work.bytes, self.updates + work.updates)
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,9 @@ class Workspace:
         """The object of that name if it is there and undamaged."""
         folder = self._folder(key)
         try:
-            about = json.loads((folder / _ABOUT).read_text())
-            files = about["files"]
-            if about["schema"] != SCHEMA or any(_sha256(folder / name) != digest for name, digest in files.items()):
+            record = json.loads((folder / _ABOUT).read_text())
+            files = record["files"]
+            if record["schema"] != SCHEMA or any(_sha256(folder / name) != digest for name, digest in files.items()):
                 return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
@@ -87,11 +87,11 @@ class Workspace:
         folder.mkdir()
         return folder
 
-    def keep(self, key: str, made: Path, about: Mapping[str, Any]) -> Object:
-        """Turn a folder from `new` into the object of that name. about: stage, parameters and the key and digest of its
-        inputs; kept beside it in `stage.json`."""
+    def keep(self, key: str, made: Path, record: Mapping[str, Any]) -> Object:
+        """Turn a folder from `new` into the object of that name. record: stage, parameters, and keys and digests of its
+        inputs, kept beside it in `stage.json`."""
         files = {path.relative_to(made).as_posix(): _sha256(path) for path in sorted(made.rglob("*")) if path.is_file()}
-        text = json.dumps({"schema": SCHEMA, **about, "files": files}, indent=1, sort_keys=True)
+        text = json.dumps({"schema": SCHEMA, **record, "files": files}, indent=1, sort_keys=True)
         write_atomically(made / _ABOUT, text.encode())
         folder = self._folder(key)
         folder.parent.mkdir(exist_ok=True)

@@ -45,15 +45,15 @@ def run(
     made: list[str] = []
 
     def watch(event: Event) -> None:
-        if event.what == "under way":
+        if event.state == "under way":
             bar(event.done, event.total)
             return
         count = f"[{event.done}/{event.total}]"
-        if event.what == "done":
+        if event.state == "done":
             made.append(event.task.name)
             say(f"{count} {event.task.name}: {event.seconds:.1f} s")
-        elif event.what in ("failed", "left out"):
-            say(f"{count} {event.task.name}: {event.what}")
+        elif event.state in ("failed", "left out"):
+            say(f"{count} {event.task.name}: {event.state}")
 
     with progress("running") as bar:
         done = run_recipe(

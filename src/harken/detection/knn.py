@@ -79,7 +79,7 @@ class KNN(AnomalyDetector):
     def _standardise_banks(self) -> None:
         """Location and spread of the leave-one-out distances within each bank, or all banks if it is too small."""
         blocks = 2 * np.arange(len(self._scaled))
-        distances_NK = self._distances(self._scaled, blocks, blocks)
+        distances_NK = self._distances(self._scaled, blocks, blocks)[0]
         within_N = distances_NK[np.arange(len(self.domain_)), self.domain_]
         finite_N = np.isfinite(within_N)
         for domain in range(len(self.location_)):
@@ -92,12 +92,15 @@ class KNN(AnomalyDetector):
     def _rebuild(self) -> None:
         self._scaled = (self.bank_ - self.mean_) / self.scale_
 
-    def _distances(self, scaled_ND: Float64, blocks_N: Ints | None, bank_blocks_M: Ints | None) -> Float64:
-        """(N, domains) mean distance to the k nearest rows of each bank; inf where all its rows are excluded."""
-        columns = []
+    def _distances(self, scaled_ND: Float64, blocks_N: Ints | None, bank_blocks_M: Ints | None) -> tuple[Float64, Ints]:
+        """(N, domains) mean distance to the k nearest rows of each bank, and the row of the nearest one.
+
+        Where all rows of a bank are excluded, the distance is inf and the row has no meaning.
+        """
+        columns, nearest_rows = [], []
         for domain in range(len(self.location_)):
             in_domain_M = self.domain_ == domain
-            neighbour_NK, _ = nearest(
+            neighbour_NK, row_NK = nearest(
                 scaled_ND,
                 self._scaled[in_domain_M],
                 self.neighbours,
@@ -110,19 +113,27 @@ class KNN(AnomalyDetector):
             count_N = np.maximum(finite_NK.sum(axis=1), 1)
             mean_N = np.where(finite_NK, neighbour_NK, 0.0).sum(axis=1) / count_N
             columns.append(np.where(finite_NK.any(axis=1), mean_N, np.inf))
-        return np.stack(columns, axis=1)
+            nearest_rows.append(np.flatnonzero(in_domain_M)[row_NK[:, 0]])
+        return np.stack(columns, axis=1), np.stack(nearest_rows, axis=1)
 
     def _held_out(self, bank_ND: Float64, domains_N: NDArray[np.str_], blocks_N: Ints) -> Float64:
         if not self._bank_is_training_set:
             return super()._held_out(bank_ND, domains_N, blocks_N)
-        scores_N = self._fused(self._distances(self._scaled, blocks_N, blocks_N))
+        scores_N = self._standardised(self._distances(self._scaled, blocks_N, blocks_N)[0]).min(axis=1)
         if np.isfinite(scores_N).all():
             return scores_N
         # Some clip has no other far enough away in time: fall back to folds.
         return super()._held_out(bank_ND, domains_N, blocks_N)
 
-    def _fused(self, distances_NK: Float64) -> Float64:
-        return np.asarray(((distances_NK - self.location_) / self.spread_).min(axis=1))
+    def _standardised(self, distances_NK: Float64) -> Float64:
+        return (distances_NK - self.location_) / self.spread_
 
     def _score(self, queries_ND: Float64) -> Float64:
-        return self._fused(self._distances((queries_ND - self.mean_) / self.scale_, None, None))
+        return self._score_with_nearest(queries_ND)[0]
+
+    def _score_with_nearest(self, queries_ND: Float64) -> tuple[Float64, Ints | None]:
+        distances_NK, rows_NK = self._distances((queries_ND - self.mean_) / self.scale_, None, None)
+        scores_NK = self._standardised(distances_NK)
+        closest_N = scores_NK.argmin(axis=1)
+        rows_N = rows_NK[np.arange(len(rows_NK)), closest_N] if self._bank_is_training_set else None
+        return scores_NK.min(axis=1), rows_N

@@ -114,7 +114,13 @@ class LDN(InSpace):
         return np.where(inside_MK, distance_MK, 0.0).sum(axis=1) / sizes_M
 
     def _score(self, queries_ND: Float64) -> Float64:
+        return self._score_with_nearest(queries_ND)[0]
+
+    def _score_with_nearest(self, queries_ND: Float64) -> tuple[Float64, Ints | None]:
         mapped_ND = self._space.apply(queries_ND)
         if self.form == "ratio":
-            return nearest(mapped_ND, self.bank_, 1, metric=self.metric, weights_M=1.0 / self.radius_)[0][:, 0]
-        return nearest(mapped_ND, self.bank_, 1, metric=self.metric, offsets_M=-self.radius_)[0][:, 0]
+            distance_N1, row_N1 = nearest(mapped_ND, self.bank_, 1, metric=self.metric, weights_M=1.0 / self.radius_)
+        else:
+            distance_N1, row_N1 = nearest(mapped_ND, self.bank_, 1, metric=self.metric, offsets_M=-self.radius_)
+        bank_is_training_set = self.bank == "all" and self.oversample is None
+        return distance_N1[:, 0], row_N1[:, 0] if bank_is_training_set else None

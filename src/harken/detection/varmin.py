@@ -105,5 +105,9 @@ class VarMin(InSpace):
         return np.stack([(log_d_NC - power * log_r_NC).min(axis=1) for power in powers_A])
 
     def _score(self, queries_ND: Float64) -> Float64:
+        return self._score_with_nearest(queries_ND)[0]
+
+    def _score_with_nearest(self, queries_ND: Float64) -> tuple[Float64, Ints]:
         mapped_ND = self._space.apply(queries_ND)
-        return nearest(mapped_ND, self.bank_, 1, metric=self.metric, weights_M=self.weights_)[0][:, 0]
+        distance_N1, row_N1 = nearest(mapped_ND, self.bank_, 1, metric=self.metric, weights_M=self.weights_)
+        return distance_N1[:, 0], row_N1[:, 0]

@@ -40,5 +40,5 @@ def stage_class(name: str) -> type[Stage]:
         hint = did_you_mean(name, _STAGES, f"There are: {', '.join(list_stages())}")
         raise HarkenError(f"there is no kind of stage {name!r}", next_step=hint)
     module, attribute = _STAGES[name]
-    found: type[Stage] = getattr(import_module(module), attribute)
-    return found
+    cls: type[Stage] = getattr(import_module(module), attribute)
+    return cls

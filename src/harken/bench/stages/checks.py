@@ -45,7 +45,7 @@ class _Trial:
 
     def run(self, name: str, seed: int = 0) -> Path:
         """Files of the stage."""
-        folders = [self.folder / name / part for part in ("out", "scratch", "store", "logs")]
+        folders = [self.folder / name / subfolder for subfolder in ("out", "scratch", "store", "logs")]
         for folder in folders:
             folder.mkdir(parents=True)
         out, scratch, store, logs = folders
@@ -100,21 +100,21 @@ def it_makes_what_it_says(trial: _Trial) -> None:
     out = trial.run("first")
     for name in FILES[trial.cls.makes]:
         require((out / name).is_file(), f"There is no {name}.")
-    known = {clip.clip_id for clip in trial.clips}
+    ids = {clip.clip_id for clip in trial.clips}
     if trial.cls.makes == "clips":
         made = read_clips(out)
-        require(all(set(clip.parents) <= known for clip in made), "Some parents were not given.")
+        require(all(set(clip.parents) <= ids for clip in made), "Some parents were not given.")
         require(not any(clip.recorded for clip in made), "Some are of a kind that is recorded.")
     elif "clips.json" in FILES[trial.cls.makes]:
-        require(set(read_ids(out)[0]) <= known, "Some clips were not given.")
+        require(set(read_ids(out)[0]) <= ids, "Some clips were not given.")
     after = [_digests(folder) for folders in trial.inputs.values() for folder in folders]
     require(before == after, "An input is another afterwards.")
 
 
 def it_makes_the_same_again(trial: _Trial) -> None:
     """The same parameters, inputs, clips and seed give the same files to the last bit."""
-    one, other = _digests(trial.run("one")), _digests(trial.run("other"))
-    differing = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    first, second = _digests(trial.run("one")), _digests(trial.run("other"))
+    differing = sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
     require(not differing, f"{', '.join(differing)} differ.")
 
 

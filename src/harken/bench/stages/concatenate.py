@@ -39,13 +39,15 @@ class ConcatenateStage(Stage):
         aside: dict[str, Quarantined] = {}
         for folder in folders:
             aside |= {row.clip_id: row for row in read_ids(folder)[1]}
-        kept = [clip_id for clip_id in ids[0] if all(clip_id in known for known in map(set, ids))]
-        parts = []
-        for folder, known, weight in zip(folders, ids, weights, strict=True):
-            row_of = {clip_id: row for row, clip_id in enumerate(known)}
-            rows_ND = read_arrays(folder / "embeddings.safetensors")["embeddings"][[row_of[one] for one in kept]]
+        kept = [clip_id for clip_id in ids[0] if all(clip_id in clip_ids for clip_ids in map(set, ids))]
+        blocks = []
+        for folder, clip_ids, weight in zip(folders, ids, weights, strict=True):
+            row_of = {clip_id: row for row, clip_id in enumerate(clip_ids)}
+            rows_ND = read_arrays(folder / "embeddings.safetensors")["embeddings"][
+                [row_of[clip_id] for clip_id in kept]
+            ]
             length_N1 = np.linalg.norm(rows_ND, axis=1, keepdims=True)
             unit_ND = np.asarray(rows_ND / np.where(length_N1 > 0, length_N1, 1.0), dtype=np.float32)
-            parts.append(np.float32(weight) * unit_ND)
-        write_arrays(context.out / "embeddings.safetensors", embeddings=np.concatenate(parts, axis=1))
+            blocks.append(np.float32(weight) * unit_ND)
+        write_arrays(context.out / "embeddings.safetensors", embeddings=np.concatenate(blocks, axis=1))
         write_ids(context.out, kept, list(aside.values()))

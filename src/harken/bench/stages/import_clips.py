@@ -59,12 +59,12 @@ class ImportClipsStage(Stage):
     def run(cls, parameters: Any, context: Context) -> None:
         folder = Path(parameters.folder)
         (context.out / "audio").mkdir()
-        known = {clip.clip_id: clip for clip in context.clips}
-        recorded = dict(known)
+        clip_of = {clip.clip_id: clip for clip in context.clips}
+        recorded = dict(clip_of)
         clips = []
         rows = list(_rows(parameters))
         for number, (where, row) in enumerate(rows):
-            if row["id"] in known:
+            if row["id"] in clip_of:
                 raise _wrong(where, f"there is a clip {row['id']!r} already", "Give it another id")
             source = folder / row["file"]
             try:
@@ -75,10 +75,10 @@ class ImportClipsStage(Stage):
             file = context.out / "audio" / f"{name}{source.suffix.lower()}"
             shutil.copyfile(source, file)
             if row["parent"]:
-                clip = _of_parent(where, row, file, known, parameters.kind, form)
+                clip = _of_parent(where, row, file, clip_of, parameters.kind, form)
             else:
                 clip = _without_parent(where, row, file, recorded, parameters, form)
-            known[clip.clip_id] = clip
+            clip_of[clip.clip_id] = clip
             clips.append(clip)
             context.progress(number + 1, len(rows))
         write_clips(context.out, clips)
@@ -96,12 +96,12 @@ def _form(file: Path) -> dict[str, Any]:
 
 
 def _of_parent(
-    where: str, row: dict[str, str], file: Path, known: dict[str, Clip], kind: Any, form: dict[str, Any]
+    where: str, row: dict[str, str], file: Path, clip_of: dict[str, Clip], kind: Any, form: dict[str, Any]
 ) -> Clip:
-    if row["parent"] not in known:
-        hint = did_you_mean(row["parent"], known, "Name the id of a clip of the clips table, or of an earlier row")
+    if row["parent"] not in clip_of:
+        hint = did_you_mean(row["parent"], clip_of, "Name the id of a clip of the clips table, or of an earlier row")
         raise _wrong(where, f"there is no clip {row['parent']!r} to be its parent", hint)
-    parent = known[row["parent"]]
+    parent = clip_of[row["parent"]]
     for name in ("machine", "section", "domain"):
         if row[name] and row[name] != getattr(parent, name) and parent.split != "test":
             raise _wrong(
@@ -150,8 +150,8 @@ def _rows(parameters: Any) -> Iterator[tuple[str, dict[str, str]]]:
                 raise _wrong(f"{file}:1", f"unknown column {unknown!r}", did_you_mean(unknown, COLUMNS, _COLUMNS))
             missing = [name for name in _NEEDED if name not in header]
             if missing or len(set(header)) < len(header):
-                what = f"has no column {missing[0]}" if missing else "has a column twice"
-                raise _wrong(f"{file}:1", what, _COLUMNS)
+                cause = f"has no column {missing[0]}" if missing else "has a column twice"
+                raise _wrong(f"{file}:1", cause, _COLUMNS)
             ids: set[str] = set()
             for cells in reader:
                 where = f"{file}:{reader.line_num}"

@@ -153,8 +153,8 @@ class _Noises:
     def draw(self, clip: Clip, shape: tuple[int, ...], rate: int, rng: np.random.Generator) -> tuple[Clip, Float32]:
         """A noise clip and its sound of this shape (channels, samples), begun at any place and repeated where it is
         short. Raises HarkenError where there is no noise."""
-        own = [noise for noise in self.all if (noise.machine == clip.machine) != (self.of == "others")]
-        among = self.all if self.of == "all" or (self.of == "machine" and not own) else own
+        allowed = [noise for noise in self.all if (noise.machine == clip.machine) != (self.of == "others")]
+        among = self.all if self.of == "all" or (self.of == "machine" and not allowed) else allowed
         if not among:
             others = self.of == "others"
             what = "training clips of other machines" if others else "supplemental noise clips"

@@ -45,7 +45,7 @@ class ReconstructStage(Stage):
         values = model.score([frames_of(arrays, row_of[clip.clip_id]) for clip in clips])
         rows = score_rows(clips, values, model.threshold)
         held_out = json.loads((context.folder("autoencoder") / "held_out.json").read_text()).get(parameters.mode, {})
-        known = [clip for clip in context.clips if clip.clip_id in held_out]
-        rows += score_rows(known, [held_out[clip.clip_id] for clip in known])
+        available = [clip for clip in context.clips if clip.clip_id in held_out]
+        rows += score_rows(available, [held_out[clip.clip_id] for clip in available])
         write_scores(Scores.of_rows(rows, fitted_on="machine"), context.out / "scores.parquet")
         (context.out / "thresholds.json").write_text(json.dumps({"all sections": model.threshold}))

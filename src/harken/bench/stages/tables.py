@@ -26,10 +26,12 @@ class Quarantined:
 
 
 def write_arrays(file: Path, **arrays: NDArray[np.generic]) -> None:
+    """Write arrays as one safetensors file."""
     file.write_bytes(safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
 def read_arrays(file: Path) -> dict[str, NDArray[np.generic]]:
+    """Arrays of a safetensors file, by name."""
     return safetensors.numpy.load_file(file)
 
 
@@ -40,6 +42,7 @@ def write_ids(folder: Path, kept: Sequence[str], aside: Sequence[Quarantined]) -
 
 
 def read_ids(folder: Path) -> tuple[list[str], list[Quarantined]]:
+    """Clip ids of a stage's rows, and the recordings that it left out."""
     data = json.loads((folder / "clips.json").read_text())
     return data["clips"], [Quarantined(**row) for row in data["quarantined"]]
 
@@ -108,11 +111,11 @@ def by_section(clips: Sequence[Clip], *, split: str, derived: bool = False) -> d
 
     derived: training clips that were made of others too; test clips are recordings always.
     """
-    found: dict[str, list[int]] = {}
+    rows_of: dict[str, list[int]] = {}
     for row, clip in enumerate(clips):
         usable = clip.recorded or (derived and split == "train")
         if split == "train":
             usable &= clip.condition == "normal" and (clip.kind == "machine" or not clip.recorded)
         if usable and clip.split == split:
-            found.setdefault(clip.section, []).append(row)
-    return found
+            rows_of.setdefault(clip.section, []).append(row)
+    return rows_of
