@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,8 @@ from scipy.signal import lfilter
 from scipy.stats import binom, genpareto
 
 from harken.core.errors import HarkenError
-from harken.detection.calibration import POWERFUL_HEIGHT, Calibration, autocorrelation_time, parse_rate
+from harken.detection.calibration import POWERFUL_HEIGHT, Calibration, autocorrelation_time
+from harken.detection.rates import in_words, one_in, parse_period, parse_rate
 from harken.detection.tail import fit_tail
 
 
@@ -27,16 +30,62 @@ def autoregressive(count: int, rho: float, rng: np.random.Generator) -> np.ndarr
         ("1/week", 10 / 604_800),
         ("2/day", 20 / 86_400),
         ("3 / hours", 30 / 3_600),
+        ("10/h", 100 / 3_600),
+        ("1/shift", 10 / 28_800),
+        ("2 per day", 20 / 86_400),
+        ("1 every 2 weeks", 5 / 604_800),
+        ("1 a quarter", 10 / 7_889_238),
+        ("1 in 500", 0.002),
+        ("1/500", 0.002),
+        ("1 / 500 clips", 0.002),
+        ("1e-3", 0.001),
     ],
 )
 def test_rates(text: str, rate: float) -> None:
-    assert parse_rate(text, clip_seconds=10) == pytest.approx(rate)
+    assert parse_rate(text, 10) == pytest.approx(rate)
 
 
-@pytest.mark.parametrize("text", ["", "weekly", "0", "-1%", "60%", "1/fortnight", "nan", "inf", "1000/hour"])
-def test_invalid_rates_are_refused(text: str) -> None:
-    with pytest.raises(HarkenError, match="not a false-alarm rate"):
-        parse_rate(text, clip_seconds=10)
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("", "Give a share"),
+        ("weekly", "Give a share"),
+        ("0", "Give a share"),
+        ("-1%", "Give a share"),
+        ("60%", "Give a share"),
+        ("nan", "Give a share"),
+        ("inf", "Give a share"),
+        ("0/week", "Give a share"),
+        ("1/0", "Give a share"),
+        ("1000/hour", "lower rate"),
+        ("1/fortnight", "Units are"),
+        ("1/wek", "Did you mean week"),
+        ("5", "Did you mean 5%"),
+        ("0,1 %", "Did you mean 0.1%"),
+    ],
+)
+def test_invalid_rates_are_refused_with_the_nearest_form(text: str, hint: str) -> None:
+    with pytest.raises(HarkenError, match=re.escape(repr(text))) as caught:
+        parse_rate(text, 10)
+    assert hint in str(caught.value)
+
+
+def test_periods() -> None:
+    assert parse_period("10min") == parse_period("10 minutes") == 600
+    assert parse_period("h") == 3600
+    for text in ("", "10", "0 s", "10 m", "-1 h"):
+        with pytest.raises(HarkenError):
+            parse_period(text)
+    assert [in_words(s) for s in (0.5, 10, 4920, 14_400, 3e5, 6.1e6)] == [
+        "0.5 seconds",
+        "10 seconds",
+        "82 minutes",
+        "4 hours",
+        "3.5 days",
+        "2.3 months",
+    ]
+    assert one_in(1 / 60_480) == "1 in 60,000"
+    assert one_in(0.3) == "1 in 3.3"
 
 
 @given(

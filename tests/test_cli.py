@@ -36,30 +36,77 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_fit_says_what_the_promise_is_worth(model: Path, tmp_path: Path) -> None:
+def test_fit_says_what_the_recordings_support(model: Path, tmp_path: Path) -> None:
     done = harken("fit", model / "normal", "-o", tmp_path / "m.harken", "--json")
     summary = json.loads(done.stdout)
     assert summary["recordings"] == 40
-    assert summary["extrapolated"] is True  # one false alarm a week is finer than 40 recordings support
-    assert summary["finest_rate"] == pytest.approx(1 / 41)
-    assert "finest false-alarm rate that they support: 2.44%" in done.stderr
-    assert "[extrapolated]" in done.stderr
-    coarse = harken("fit", model / "normal", "-o", tmp_path / "m.harken", "--false-alarms", "5%")
-    assert coarse.stdout == ""
-    assert "[extrapolated]" not in coarse.stderr
+    assert summary["powerful"] is True
+    assert 1 / 5_000 < summary["rate"] < 1 / 40
+    assert summary["change_recordings"] < 30
+    assert "the rarest that these recordings support" in done.stderr
+    assert "falsely at most once in 7 days" in done.stderr
+    weekly = harken("fit", model / "normal", "-o", tmp_path / "m.harken", "--false-alarms", "1/week")
+    assert weekly.stdout == ""
+    assert "40 recordings cannot keep 1/week by single recordings and still find most faults" in weekly.stderr
+    snapshots = harken("fit", model / "normal", "-o", tmp_path / "m.harken", "--every", "10min")
+    assert "one in" in snapshots.stderr
+    harken("fit", model / "normal", "-o", tmp_path / "m.harken", "--every", "10 moons", code=2)
+
+
+def test_the_alarm_of_a_model_can_be_changed(model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "m.harken"
+    shutil.copytree(model / "m.harken", copy)
+    before = json.loads(harken("model", "show", copy, "--json").stdout)
+    assert before["false_alarms"] == "3%"
+    harken("model", "set-alarm", copy, "--false-alarms", "1/week", "--every", "10min")
+    after = json.loads(harken("model", "show", copy, "--json").stdout)
+    assert after["false_alarms"] == "1/week"
+    assert after["interval_s"] == 600
+    assert after["threshold"] > before["threshold"]
+    assert "learned from 40 recordings" in harken("model", "show", copy).stdout
+    harken("model", "set-alarm", copy, "--false-alarms", "3%")
+    assert [file.read_bytes() for file in sorted(copy.iterdir())] == [
+        file.read_bytes() for file in sorted((model / "m.harken").iterdir())
+    ]
+
+
+def test_a_lasting_change_is_reported_once_and_across_calls(model: Path, tmp_path: Path) -> None:
+    """With an alarm that no single recording reaches."""
+    for index in range(30):
+        sf.write(tmp_path / f"{index:02d}.wav", hum(800 + index, fault=index >= 10), 16_000)
+    files = sorted(tmp_path.glob("*.wav"))
+    options = ("-m", model / "m.harken", "--false-alarms", "1 in 1000000000000", "--json", "--fail-on-anomaly")
+    records = [json.loads(line) for line in harken("score", *files, *options, code=1).stdout.splitlines()]
+    assert {record["verdict"] for record in records if record["record"] == "recording"} <= {"normal", "suspect"}
+    (change,) = [record for record in records if record["record"] == "change"]
+    assert change["state"] == "began"
+    assert Path(change["since"]).name == "10.wav"
+    assert records[-1]["record"] == "summary"
+    assert records[-1]["changed_since"] == change["since"]
+    # The same in two calls that share a memory; a recording that is given twice counts once.
+    memory = ("--memory", tmp_path / "memory.json")
+    harken("score", *files[:12], *options, *memory, code=0)
+    later = harken("score", *files[8:], *options, *memory, code=1)
+    assert [json.loads(line) for line in later.stdout.splitlines() if '"change"' in line] == [change]
+    harken("fit", *files[:10], "-o", tmp_path / "other.harken")
+    done = harken("score", files[0], "-m", tmp_path / "other.harken", *memory, code=2)
+    assert "memory of another model" in done.stderr
 
 
 def test_score_prints_data_to_stdout_and_words_to_stderr(model: Path) -> None:
     done = program("score", model / "fine.wav", model / "fault.wav", "-m", model / "m.harken", "--json")
-    fine, fault = map(json.loads, done.stdout.splitlines())
-    assert fine["is_anomaly"] is False
-    assert fault["is_anomaly"] is True
+    fine, fault, summary = map(json.loads, done.stdout.splitlines())
+    assert fine["verdict"] == "normal"
+    assert fault["verdict"] == "alarm"
+    assert fine.keys() == fault.keys()
+    assert (summary["normal"], summary["alarm"]) == (1, 1)
     assert fault["score"] > fine["score"]
     assert fault["p_value"] < fine["p_value"]
     assert fault["region"]["low_hz"] < 3_000 < fault["region"]["high_hz"]
-    assert "2 scored, 1 alarms, 0 not scored" in done.stderr
+    assert "2 recordings: 1 normal, 1 alarm" in done.stderr
     plain = harken("score", model / "fault.wav", "-m", model / "m.harken")
-    assert plain.stdout.startswith("ANOMALY")
+    assert plain.stdout.startswith("alarm ")
+    assert "above all 40" in plain.stdout
     assert "kHz" in plain.stdout
 
 
@@ -179,7 +226,7 @@ def test_simulate_fit_score(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["machines"] == ["fan"]
     harken("fit", tmp_path / "plant" / "fan" / "train", "-o", tmp_path / "fan.harken")
     done = harken("score", tmp_path / "plant" / "fan" / "test", "-m", tmp_path / "fan.harken", "--json")
-    assert len(done.stdout.splitlines()) == 8
+    assert len(done.stdout.splitlines()) == 9  # eight recordings and the summary
 
 
 def test_doctor_and_weights(tmp_path: Path) -> None:
@@ -204,7 +251,7 @@ def test_weights_add_fit_score_with_each_encoder(shared: Path, model: Path, tmp_
         harken("weights", "add", shared / "weights" / file)
         harken("fit", model / "normal", "-o", tmp_path / encoder, "--encoder", encoder, "--false-alarms", "10%")
         done = harken("score", model / "fine.wav", model / "fault.wav", "-m", tmp_path / encoder, "--json")
-        fine, fault = map(json.loads, done.stdout.splitlines())
+        fine, fault, _ = map(json.loads, done.stdout.splitlines())
         assert fault["score"] > fine["score"]
     harken("weights", "verify")
 

@@ -98,7 +98,7 @@ sys.argv = ["harken", *{words!r}]
 run()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    lines = [json.loads(line) for line in done.stdout.splitlines()[:-1]]
     assert len(lines) == CLIPS, done.stderr
     for line, verdict in zip(lines, made.detector.score_many(recordings, workers=0), strict=True):
         assert line["score"] == verdict.score

@@ -66,8 +66,8 @@ def package(
     seed: int | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Fitted, str]:
-    """What a bundle of the system or ensemble holds, and the rate of false alarms that its threshold is for.
+) -> Fitted:
+    """What a bundle of the system or ensemble holds.
 
     run: folder of a run. workspace: where its objects are; None is the one that the folder lies in. machine, data_set,
     section, seed: which of the run's, where it has several; an ensemble is of all its seeds.
@@ -127,7 +127,7 @@ def package(
     away = max(float(np.abs(a.embedding - b).max()) for a, b in zip(features, embeddings_ND, strict=True))
     if away > 0:
         notes.append(f"embeddings made here differ from the run's by up to {away:.2g}, so scores may differ a little")
-    return Fitted(spec, weights, detector, calibration, training, tuple(notes)), false_alarms
+    return Fitted(spec, weights, detector, calibration, training, false_alarms, notes=tuple(notes))
 
 
 # ------------------------------------------------------------------ which of a run's

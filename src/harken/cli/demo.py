@@ -13,7 +13,7 @@ from harken.cli.console import emit, progress, say
 
 def demo(
     directory: Annotated[Path, typer.Argument(help="Output folder.")] = Path("demo"),
-    false_alarms: Annotated[str, typer.Option(help="False-alarm rate of the thresholds.")] = "1%",
+    false_alarms: Annotated[str, typer.Option(help="False-alarm rate of the thresholds.")] = "auto",
     seed: Annotated[int, typer.Option(help="Random seed of the plant.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:

@@ -26,7 +26,7 @@ def explain(
         raise verdict.error
     assert verdict.sketch_db is not None
     save_png(why_figure(detector, verdict, verdict.sketch_db), output)
-    say(f"{'ANOMALY' if verdict.is_anomaly else 'normal'}: {verdict.why}")
+    say(f"{verdict.kind} ({verdict.rank}): {verdict.why}")
     say(f"picture: {output}")
     if json:
         emit(verdict.as_json())

@@ -47,7 +47,12 @@ class Formats(StrEnum):
 def fit(
     normal: Annotated[list[Path], typer.Argument(help="Normal recordings, or folders of them.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The model to write.", show_default=False)],
-    false_alarms: Annotated[str, typer.Option(help="False-alarm rate: 1/week, 2/day, 0.1%.")] = "1/week",
+    false_alarms: Annotated[
+        str, typer.Option(help="False-alarm rate: auto (the rarest that still finds faults), 0.1%, 1 in 500, 1/week.")
+    ] = "auto",
+    every: Annotated[
+        str | None, typer.Option(help="From the beginning of one recording to that of the next: 10min; else gapless.")
+    ] = None,
     encoder: Annotated[str, typer.Option(help="An encoder that harken doctor lists.")] = "spectral",
     weights: Annotated[str | None, typer.Option(help="Encoder weights: a catalogue name or a file.")] = None,
     layer: Annotated[str | None, typer.Option(help="Encoder layer (default: the encoder's best).")] = None,
@@ -79,7 +84,7 @@ def fit(
     from harken.monitor.detector import Detector
 
     with progress("listening") as bar:
-        found = Detector.fit(
+        fitted = Detector.fit(
             normal,
             encoder=encoder,
             weights=weights,
@@ -90,6 +95,7 @@ def fit(
             detector=detector,
             parameters=key_values(set_ or []),
             false_alarms=false_alarms,
+            every=every,
             states=state,
             order=order.value,
             store=store,
@@ -97,35 +103,21 @@ def fit(
             all_formats=formats is Formats.all,
             progress=bar,
         )
-    found.save(output, embed_weights=embed_weights)
-    promised_beyond = found.calibration.extrapolated(found.rate)
-    for aside in found.set_aside:
+    fitted.save(output, embed_weights=embed_weights)
+    for aside in fitted.set_aside:
         say(f"set aside: {aside.path}: {aside.reason}")
-    for note in found.notes:
+    for note in fitted.notes:
         say(f"note: {note}")
-    say(f"learned from {len(found.training.names)} recordings ({len(found.set_aside)} set aside): {output}")
-    say(f"finest false-alarm rate that they support: {found.calibration.finest:.2%} of recordings")
-    say(
-        f"alarm above score {found.threshold:.4g}, false-alarm rate {false_alarms} "
-        f"({found.rate:.2g} of recordings)" + (" [extrapolated]" if promised_beyond else "")
-    )
-    by_domain = found.held_out_alarms()
-    # Below the finest supported rate no held-out recording can be an alarm: the count would be meaningless.
-    if len(by_domain) > 1 and not promised_beyond:
-        counts = ", ".join(f"{name} {alarms} of {count}" for name, (alarms, count) in by_domain.items())
-        say(f"held-out recordings that would be alarms: {counts}")
+    say(f"learned from {len(fitted.training.names)} recordings ({len(fitted.set_aside)} set aside): {output}")
+    for sentence in fitted.alarm.sentences():
+        say(sentence)
     if json:
         emit(
             {
                 "model": str(output),
-                "recordings": len(found.training.names),
-                "set_aside": [{"file": str(aside.path), "reason": aside.reason} for aside in found.set_aside],
-                "notes": list(found.notes),
-                "false_alarms": false_alarms,
-                "rate": found.rate,
-                "finest_rate": found.calibration.finest,
-                "extrapolated": promised_beyond,
-                "threshold": found.threshold,
-                "held_out_alarms": None if promised_beyond else by_domain,
+                "recordings": len(fitted.training.names),
+                "set_aside": [{"file": str(aside.path), "reason": aside.reason} for aside in fitted.set_aside],
+                "notes": list(fitted.notes),
+                **fitted.alarm.as_json(),
             }
         )

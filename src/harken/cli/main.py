@@ -18,6 +18,7 @@ from harken.cli import (
     explain,
     export,
     fit,
+    model,
     package,
     plan,
     plot,
@@ -59,6 +60,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("submit")(submit.submit)
 app.add_typer(data.app, name="data")
 app.add_typer(ensemble.app, name="ensemble")
+app.add_typer(model.app, name="model")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(weights.app, name="weights")
 
@@ -74,7 +76,7 @@ def _main(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
 ) -> None:
-    """Exit codes: 0 success, 1 anomaly detected (with --fail-on-anomaly), 2 error."""
+    """Exit codes: 0 success, 1 alarm or lasting change (with --fail-on-anomaly), 2 error."""
 
 
 def run() -> None:

@@ -32,7 +32,7 @@ def package(
     from harken.monitor.stored import save_fitted
 
     with progress("listening") as bar:
-        fitted, false_alarms = make(
+        fitted = make(
             run,
             system,
             workspace=workspace,
@@ -43,7 +43,7 @@ def package(
             workers=workers,
             progress=bar,
         )
-    save_fitted(output, fitted, false_alarms, embed_weights=embed_weights)
+    save_fitted(output, fitted, embed_weights=embed_weights)
     for note in fitted.notes:
         say(f"note: {note}")
     say(f"packaged {system}, which learned from {len(fitted.training.names)} recordings: {output}")
@@ -53,7 +53,7 @@ def package(
                 "model": str(output),
                 "system": system,
                 "recordings": len(fitted.training.names),
-                "false_alarms": false_alarms,
+                "false_alarms": fitted.false_alarms,
                 "notes": list(fitted.notes),
             }
         )

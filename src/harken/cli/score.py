@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from harken.cli.console import emit, progress, say
 from harken.cli.fit import Formats
 
+if TYPE_CHECKING:
+    from harken.monitor.verdict import Verdict
+
 
 def score(
     paths: Annotated[list[Path], typer.Argument(help="Recordings, or folders of them.", show_default=False)],
     model: Annotated[Path, typer.Option("--model", "-m", help="A model made by harken fit.", show_default=False)],
     false_alarms: Annotated[str | None, typer.Option(help="False-alarm rate (default: that of the model).")] = None,
-    fail_on_anomaly: Annotated[bool, typer.Option("--fail-on-anomaly", help="Exit with 1 on an anomaly.")] = False,
+    every: Annotated[
+        str | None, typer.Option(help="From the beginning of one recording to that of the next (default: the model's).")
+    ] = None,
+    memory: Annotated[
+        Path | None, typer.Option(help="File that remembers the recordings judged so far, for the next call.")
+    ] = None,
+    fail_on_anomaly: Annotated[
+        bool, typer.Option("--fail-on-anomaly", help="Exit with 1 on an alarm or a lasting change.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if any recording cannot be scored.")] = False,
     report: Annotated[Path | None, typer.Option(help="Also write an HTML report.")] = None,
     store: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings for the next run.")] = None,
@@ -25,64 +36,87 @@ def score(
     ] = Formats.default,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Score recordings, one line per recording, in order. Higher scores are more anomalous."""
+    """Judge recordings, one line per recording, in order. Higher scores are more anomalous.
+
+    normal: as normal recordings; suspect: scores above every normal recording; alarm: above the alarm threshold;
+    not judged: says nothing about the machine. Recordings are also judged together, in order of their names: a lasting
+    change is reported once.
+    """
     from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
     from harken.core.errors import HarkenError
     from harken.data.clips import find_recordings
     from harken.evaluation.scores import MARKS
     from harken.monitor.detector import Detector
-    from harken.monitor.verdict import shifted
+    from harken.monitor.verdict import Kind
 
-    every = formats is Formats.all
-    files = find_recordings(paths, ALL_SUFFIXES if every else DEFAULT_SUFFIXES)
+    every_format = formats is Formats.all
+    files = find_recordings(paths, ALL_SUFFIXES if every_format else DEFAULT_SUFFIXES)
     detector = Detector.load(model)
-    if false_alarms is not None:
-        detector.set_false_alarms(false_alarms)
+    if false_alarms is not None or every is not None:
+        fitted = detector.fitted
+        detector.set_alarm(false_alarms or fitted.false_alarms, every or fitted.every)
     for note in detector.notes:
         if note.startswith(MARKS):
             say(f"note: {note}")
-    p_values: list[float] = []
-    alarms = failed = 0
-    kept = []
-    with progress("scoring") as bar:
-        for done, verdict in enumerate(
-            detector.score_many(files, store=store, workers=workers, all_formats=every), start=1
-        ):
-            bar(done, len(files))
-            if report is not None:
-                kept.append(verdict)
-            if verdict.error is not None:
-                failed += 1
-                say(f"not scored: {verdict.error}")
-            else:
-                alarms += bool(verdict.is_anomaly)
-                p_values.append(float(verdict.p_value or 0.0))
-                for warning in verdict.warnings:
-                    say(f"warning: {verdict.path}: {warning}")
-            if json:
-                emit(verdict.as_json())
-            elif verdict.error is None:
-                word = "ANOMALY" if verdict.is_anomaly else "normal "
-                chance = f"p={verdict.p_value:.2g}{'*' if verdict.extrapolated else ''}"
-                print(f"{word}  {verdict.score:8.4g}  {chance:<10} {verdict.path}  {verdict.why}", flush=True)
-    extrapolated = detector.calibration.extrapolated(detector.rate)
-    say(
-        f"{len(p_values)} scored, {alarms} alarms, {failed} not scored; false-alarm rate "
-        f"{detector.false_alarms}"
-        + (" [extrapolated]" if extrapolated else "")
-        + ("" if json else "; * = p-value extrapolated")
-    )
-    changed = shifted(p_values)
-    if changed:
-        say(f"note: {changed}")
+    sequence = detector.sequence(memory)
+    counts = dict.fromkeys(get_args(Kind), 0)
+    failed = 0
+    kept, reported = [], []
+    try:
+        with progress("scoring") as bar:
+            for done, verdict in enumerate(
+                detector.score_many(files, store=store, workers=workers, all_formats=every_format), start=1
+            ):
+                bar(done, len(files))
+                if report is not None:
+                    kept.append(verdict)
+                counts[verdict.kind] += 1
+                failed += verdict.error is not None
+                change = sequence.update(verdict)
+                _print(verdict, json)
+                if change is not None:
+                    reported.append(change)
+                    emit(change.as_json()) if json else print(f"changed     {change.sentence}", flush=True)
+    finally:
+        if memory is not None:
+            sequence.save(memory)
+    summary = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    began = sum(change.state == "began" for change in reported)
+    still = f"; sounds different since {sequence.changed}" if sequence.changed else ""
+    say(f"{sum(counts.values())} recordings: {summary}{still}")
+    if json:
+        emit(
+            {
+                "record": "summary",
+                "recordings": sum(counts.values()),
+                **{kind.replace(" ", "_"): count for kind, count in counts.items()},
+                "not_scored": failed,
+                "changes": began,
+                "changed_since": sequence.changed,
+                "rate": detector.alarm.rate,
+                "threshold": detector.threshold,
+            }
+        )
     if report is not None:
         from harken.monitor.report import ReportSection, write_report
 
-        write_report(report, f"Harken: {model.name}", [ReportSection(model.name, detector, kept)])
+        write_report(report, f"Harken: {model.name}", [ReportSection(model.name, detector, kept, changes=reported)])
         say(f"report: {report}")
-    if not p_values:
+    if failed == sum(counts.values()):
         raise HarkenError("no recording could be scored", next_step="See the messages above")
     if strict and failed:
         raise typer.Exit(2)
-    if fail_on_anomaly and alarms:
+    if fail_on_anomaly and (counts["alarm"] or began or sequence.changed):
         raise typer.Exit(1)
+
+
+def _print(verdict: Verdict, json: bool) -> None:
+    if verdict.error is not None:
+        say(f"not scored: {verdict.error}")
+    for warning in verdict.warnings:
+        say(f"warning: {verdict.path}: {warning}")
+    if json:
+        emit(verdict.as_json())
+    elif verdict.error is None:
+        score = "" if verdict.score is None else f"{verdict.score:.4g}"
+        print(f"{verdict.kind:<10}  {score:>8}  {verdict.rank:<18} {verdict.path}  {verdict.why or ''}", flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,39 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harken.core.errors import HarkenError
 from harken.detection.tail import Tail, fit_tail
 
 Float64 = NDArray[np.float64]
 
-_PERIODS = {"hour": 3600.0, "day": 86_400.0, "week": 604_800.0, "month": 2_629_746.0, "year": 31_556_952.0}
 #: a threshold has power up to this height (see `Calibration.height`)
 POWERFUL_HEIGHT = 1.5
-
-
-def parse_rate(text: str, clip_seconds: float) -> float:
-    """False-alarm rate as a share of normal clips, parsed from `0.1%`, `0.001`, `1/week` or `2/day`.
-
-    A rate per time assumes gapless monitoring in clips of `clip_seconds`.
-    Raises HarkenError for other text, or a share outside (0, 0.5].
-    """
-    words = str(text).strip().lower()
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*/\s*([a-z]+?)s?", words)
-    try:
-        if match and match[2] in _PERIODS:
-            rate = float(match[1]) * clip_seconds / _PERIODS[match[2]]
-        elif words.endswith("%"):
-            rate = float(words[:-1]) / 100
-        else:
-            rate = float(words)
-    except ValueError:
-        rate = float("nan")
-    if not 0 < rate <= 0.5:
-        raise HarkenError(
-            f"{text!r} is not a false-alarm rate",
-            next_step="Give a share of clips up to 50% (0.1%) or a number per time (1/week, 2/day)",
-        )
-    return rate
 
 
 def autocorrelation_time(

@@ -10,7 +10,8 @@ import numpy as np
 
 from harken.core.errors import HarkenError
 from harken.core.threads import one_thread
-from harken.detection.calibration import Calibration, parse_rate
+from harken.detection.calibration import Calibration
+from harken.detection.rates import parse_rate
 from harken.ensemble.bag import Bag, Members, leaf_names
 from harken.ensemble.bundles import Bundles
 from harken.ensemble.member import Member
@@ -45,7 +46,7 @@ def apply(
 def decided(scores: Scores, false_alarms: str = "10%") -> Scores:
     """The scores with decisions by the threshold of a false-alarm rate on training clips. In sections without held-out
     scores, the members' weighted vote stays, where all of them made decisions."""
-    rate = parse_rate(false_alarms, clip_seconds=10.0)
+    rate = parse_rate(false_alarms, 10.0)
     thresholds = {}
     for key in scores.sections():
         train_N = scores.held_out(key).score_N

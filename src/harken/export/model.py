@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,15 +67,7 @@ def export_model(detector: Detector, *, int8: bool = False, seconds: float | Non
         f"exported as {form}: vectors of synthetic sound differ by up to {difference:.2g} of the distance between "
         "neighbouring normal recordings; held-out scores and the threshold are those from before the export"
     )
-    made = Detector(
-        spec,
-        weights,
-        detector.detector,
-        detector.calibration,
-        detector.training,
-        detector.false_alarms,
-        (*detector.notes, note),
-    )
+    made = Detector(replace(detector.fitted, spec=spec, weights=weights, notes=(*detector.notes, note)))
     return Exported(made, tuple(cards), difference)
 
 

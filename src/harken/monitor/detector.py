@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,20 @@ from harken.audio.decode import ALL_FORMATS, DEFAULT_FORMATS, Limits
 from harken.audio.listen import Level
 from harken.core.threads import one_thread
 from harken.data.chronology import OrderChoice
-from harken.detection import DEFAULT_DETECTOR, AnomalyDetector
+from harken.detection import DEFAULT_DETECTOR
 from harken.detection.base import canonical_order
-from harken.detection.calibration import Calibration, parse_rate
 from harken.detection.neighbours import nearest
-from harken.embeddings.embedder import ClipFeatures, Embedder, EmbeddingSpec, sketch_bands
+from harken.embeddings.embedder import ClipFeatures, Embedder, sketch_bands
 from harken.embeddings.extract import extract
 from harken.embeddings.sketch import sketch_db
+from harken.monitor.alarm import AUTO, AlarmSetting, interval_of
 from harken.monitor.envelope import Envelope
 from harken.monitor.explain import Explanation, explain
 from harken.monitor.fit import fit_normal
 from harken.monitor.fitted import Fitted
-from harken.monitor.normal_set import Excluded, Training
+from harken.monitor.sequence import Sequence
 from harken.monitor.stored import load_fitted, save_fitted
-from harken.monitor.verdict import Verdict
+from harken.monitor.verdict import Kind, Verdict
 
 Float32 = NDArray[np.float32]
 
@@ -39,33 +40,38 @@ IN_MEMORY = Path("<samples>")
 class Detector:
     """A fitted detector. Make one with `Detector.fit` or `harken.load`."""
 
-    def __init__(
-        self,
-        spec: EmbeddingSpec,
-        weights: Mapping[str, np.ndarray] | None,
-        detector: AnomalyDetector,
-        calibration: Calibration,
-        training: Training,
-        false_alarms: str,
-        notes: tuple[str, ...] = (),
-        block: int = 1,
-    ) -> None:
-        """spec, weights ... block: see `Fitted`. false_alarms: see `set_false_alarms`."""
-        self.spec = spec
-        self.weights = weights
-        self.detector = detector
-        self.calibration = calibration
-        self.training = training
-        self.notes = notes
-        self.block = block
-        self.set_aside: list[Excluded] = []
-        self.set_false_alarms(false_alarms)
+    def __init__(self, fitted: Fitted) -> None:
+        """fitted: what was learned. Raises HarkenError where its `false_alarms` or `every` is not understood."""
+        self.fitted = fitted
+        self.spec = fitted.spec
+        self.weights = fitted.weights
+        self.detector = fitted.detector
+        self.calibration = fitted.calibration
+        self.training = fitted.training
+        self.notes = fitted.notes
+        self.set_aside = fitted.set_aside
+        self.alarm = self._setting()
 
-    def set_false_alarms(self, false_alarms: str) -> None:
-        """Set the alarm threshold for a rate such as `0.1%` or `1/week`; HarkenError for no such rate."""
-        self.false_alarms = false_alarms
-        self.rate = parse_rate(false_alarms, float(np.median(self.training.seconds_N)))
-        self.threshold = self.calibration.threshold(self.rate)
+    def _setting(self) -> AlarmSetting:
+        interval_s = interval_of(self.fitted.every, float(np.median(self.training.seconds_N)))
+        return AlarmSetting(self.fitted.false_alarms, self.calibration, interval_s, self.fitted.block)
+
+    def set_alarm(self, false_alarms: str = AUTO, every: str | None = None) -> None:
+        """Set the alarm for a rate such as `auto`, `0.1%` or `1/week`; see `fit`. HarkenError for no such rate."""
+        self.fitted = replace(self.fitted, false_alarms=false_alarms, every=every)
+        self.alarm = self._setting()
+
+    @property
+    def threshold(self) -> float:
+        """Recordings that score above it are alarms."""
+        return self.alarm.threshold
+
+    def __repr__(self) -> str:
+        """What it learned from and listens with."""
+        return (
+            f"<harken.Detector: {self.spec.encoder} and {self.detector.name}, learned from {len(self.training.names)} "
+            f"recordings of {self.spec.sample_rate} Hz; alarm above {self.threshold:.4g} ({self.fitted.false_alarms})>"
+        )
 
     # ---- made, kept, read --------------------------------------------------------------------------------
 
@@ -83,7 +89,8 @@ class Detector:
         microphones: Microphones = "all",
         detector: str = DEFAULT_DETECTOR,
         parameters: Mapping[str, Any] | None = None,
-        false_alarms: str = "1/week",
+        false_alarms: str = AUTO,
+        every: str | None = None,
         states: str | None = None,
         order: OrderChoice = "auto",
         store: str | Path | None = None,
@@ -99,7 +106,8 @@ class Detector:
         level: `normalised` ignores loudness, `recorded` listens to it. detector, parameters: see `list_detectors`.
         microphones: `all` channels, `near` or `far` of two, or the near one with the noise of the far one `cancelled`
         or `subtracted` (`harken.audio.cancel`).
-        false_alarms: the rate that the threshold is set for, `1/week` or `0.1%`.
+        false_alarms: the rate that the alarm is set for: `auto`, the rarest that still finds faults; `1/week`; `0.1%`.
+        every: time from the beginning of one recording to that of the next, as `10min`; None: gapless.
         states: regular expression whose first group (or match) in a file's name is its operating state, as
         `_(\\d+)rpm`; without it, DCASE names give domains, and states are looked for in other recordings.
         order: of recording, in which correlation in time is measured (`harken.data.chronology`): `auto`; `name`: the
@@ -120,6 +128,7 @@ class Detector:
             detector=detector,
             parameters=parameters,
             false_alarms=false_alarms,
+            every=every,
             states=states,
             order=order,
             store=store,
@@ -128,37 +137,19 @@ class Detector:
             limits=limits,
             progress=progress,
         )
-        return cls._of(fitted, false_alarms)
-
-    @classmethod
-    def _of(cls, fitted: Fitted, false_alarms: str) -> Detector:
-        made = cls(
-            fitted.spec,
-            fitted.weights,
-            fitted.detector,
-            fitted.calibration,
-            fitted.training,
-            false_alarms,
-            fitted.notes,
-            fitted.block,
-        )
-        made.set_aside = list(fitted.set_aside)
-        return made
+        return cls(fitted)
 
     def save(self, path: str | Path, *, embed_weights: bool = False) -> None:
         """Write the bundle: a directory, whole or not at all. Same detector, same bytes.
 
         embed_weights: copy large weights of the catalogue too, which are else named and read from the cache.
         """
-        fitted = Fitted(
-            self.spec, self.weights, self.detector, self.calibration, self.training, self.notes, block=self.block
-        )
-        save_fitted(path, fitted, self.false_alarms, embed_weights=embed_weights)
+        save_fitted(path, self.fitted, embed_weights=embed_weights)
 
     @classmethod
     def load(cls, path: str | Path) -> Detector:
         """Read a bundle. Raises BundleError when it is missing, damaged or of a newer schema."""
-        return cls._of(*load_fitted(path))
+        return cls(load_fitted(path))
 
     # ---- score -------------------------------------------------------------------------------------------
 
@@ -213,18 +204,30 @@ class Detector:
         score = float(scores_N[0])
         row = self.nearest_normal(features.embedding) if nearest_N is None else int(self._order[nearest_N[0]])
         p_value = float(self.calibration.p_value(score))
-        is_anomaly = score > self.threshold
+        higher_than = int(np.searchsorted(self.calibration.scores, score, side="left"))
+        of = len(self.calibration.scores)
+        kind: Kind = "alarm" if score > self.threshold else "suspect" if higher_than == of else "normal"
         return Verdict(
             path=path,
+            kind=kind,
             score=score,
             p_value=p_value,
-            is_anomaly=is_anomaly,
             extrapolated=p_value < self.calibration.finest,
-            explanation=self._explain(features, row, is_anomaly),
+            higher_than=higher_than,
+            of=of,
+            explanation=self._explain(features, row, kind != "normal"),
             sketch_BC=features.sketch_BC,
             warnings=(*(finding.detail for finding in features.findings), *self._length_warning(features.seconds)),
             seconds=features.seconds,
+            sha256=features.sha256,
         )
+
+    def sequence(self, memory: str | Path | None = None) -> Sequence:
+        """Judges recordings together, in order of time: `sequence().update(verdict)` after each.
+
+        memory: a file whose state is taken up, see `Sequence.load`.
+        """
+        return Sequence(self.alarm) if memory is None else Sequence.load(memory, self.alarm)
 
     def _length_warning(self, seconds: float) -> tuple[str, ...]:
         """Statistics over time settle with a clip's length, so p-values hold for clips like the normal ones."""
@@ -244,7 +247,7 @@ class Detector:
         query_D = (embedding_D - mean_D) / scale_D
         return int(nearest(query_D[None], self.training.standardised_ND, 1)[1][0, 0])
 
-    def _explain(self, features: ClipFeatures, row: int, is_anomaly: bool) -> Explanation:
+    def _explain(self, features: ClipFeatures, row: int, unusual: bool) -> Explanation:
         """row: of the training recording that is most alike: the one it was scored by, else the nearest."""
         return explain(
             sketch_db(features.sketch_BC),
@@ -252,7 +255,7 @@ class Detector:
             centres_hz_B=self.band_centres_hz,
             seconds=features.seconds,
             nearest=self.training.names[row],
-            anomalous=is_anomaly,
+            anomalous=unusual,
         )
 
     @cached_property
@@ -263,16 +266,6 @@ class Detector:
     def band_centres_hz(self) -> Float32:
         """Centre frequencies of the bands of heat maps and sketches."""
         return sketch_bands(self.spec).centres_hz_M
-
-    def held_out_alarms(self) -> dict[str, tuple[int, int]]:
-        """For each training domain or state: how many held-out recordings would raise an alarm, of how many.
-
-        Few target recordings say only roughly what to expect there, but more than the rate, which is about
-        all recordings together.
-        """
-        of = np.asarray(self.training.domains)
-        alarm = self.training.scores_N > self.threshold
-        return {str(name): (int(alarm[of == name].sum()), int((of == name).sum())) for name in np.unique(of)}
 
 
 def load(path: str | Path) -> Detector:

@@ -18,11 +18,11 @@ from harken.core.threads import one_thread
 from harken.data.chronology import OrderChoice, chronology
 from harken.data.clips import Clip, clips_from_files, find_recordings
 from harken.detection import create_detector
-from harken.detection.calibration import parse_rate
 from harken.embeddings.embedder import ClipFeatures, make_spec
 from harken.embeddings.extract import Extracted, extract
 from harken.encoders import encoder_class
 from harken.encoders.checkpoints import weights_for
+from harken.monitor.alarm import check_request
 from harken.monitor.fitted import Fitted
 from harken.monitor.learn import learn
 from harken.monitor.normal_set import (
@@ -51,6 +51,7 @@ def fit_normal(
     detector: str,
     parameters: Mapping[str, Any] | None,
     false_alarms: str,
+    every: str | None,
     states: str | None,
     order: OrderChoice,
     store: str | Path | None,
@@ -62,7 +63,8 @@ def fit_normal(
     """See `Detector.fit`, of which this is the work. Raises HarkenError as it does."""
     given = [paths] if isinstance(paths, (str, Path)) else list(paths)
     # Mistakes are cheaper before hours of recordings have been listened to.
-    _check_settings(given, [encoder, detector, parameters], level, microphones, order, false_alarms)
+    check_request(false_alarms, every)
+    _check_settings(given, [encoder, detector, parameters], level, microphones, order)
     formats = ALL_FORMATS if all_formats else DEFAULT_FORMATS
     files = find_recordings(given, ALL_SUFFIXES if all_formats else DEFAULT_SUFFIXES)
     set_aside: list[Excluded] = []
@@ -123,22 +125,21 @@ def fit_normal(
         detector=unfitted,
         calibration=learned.calibration,
         training=learned.training,
+        false_alarms=false_alarms,
+        every=every,
         notes=learned.notes,
         set_aside=tuple(set_aside),
         block=learned.block,
     )
 
 
-def _check_settings(
-    given: Sequence[str | Path], names: list[Any], level: str, microphones: str, order: str, false_alarms: str
-) -> None:
+def _check_settings(given: Sequence[str | Path], names: list[Any], level: str, microphones: str, order: str) -> None:
     """names: of the encoder and the detector, with its parameters."""
     for name in custom_names(names):
         raise HarkenError(
             f"{name} cannot be part of a model, which runs no code that it names",
             next_step="Take a detector and encoder that Harken has; use custom ones in the bench (harken run)",
         )
-    parse_rate(false_alarms, 10.0)
     for what, value, choices in (
         ("level", level, get_args(Level)),
         ("microphones", microphones, get_args(Microphones)),

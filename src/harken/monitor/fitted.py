@@ -15,15 +15,21 @@ from harken.monitor.normal_set import Excluded, Training
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """spec, weights: of embeddings. detector, calibration: fitted on those of the normal recordings. training: what is
-    kept of them. notes: what the maker should know of them. set_aside: recordings that were not learned from; not kept
-    in a bundle. block: consecutive clips that are correlated, for `EDetector`."""
+    """All that is learned.
+
+    spec, weights: of embeddings. detector, calibration: fitted on those of the normal recordings. training: what is
+    kept of these. false_alarms, every: the rate that the alarm is set for, and the time from the beginning of one
+    recording to that of the next, see `monitor.alarm`. block: consecutive recordings that may be correlated.
+    notes: what the maker should know of the recordings. set_aside: those not learned from; not kept in a bundle.
+    """
 
     spec: EmbeddingSpec
     weights: Mapping[str, np.ndarray] | None
     detector: AnomalyDetector
     calibration: Calibration
     training: Training
+    false_alarms: str
+    every: str | None = None
+    block: int = 1
     notes: tuple[str, ...] = ()
     set_aside: tuple[Excluded, ...] = ()
-    block: int = 1

@@ -25,11 +25,11 @@ Float32 = NDArray[np.float32]
 
 mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 
-_NORMAL, _ANOMALY, _THRESHOLD = "#3b6ea5", "#c8442f", "#222222"
+_NORMAL, _SUSPECT, _ANOMALY, _THRESHOLD = "#3b6ea5", "#d99a2b", "#c8442f", "#222222"
 #: of training domains, the first being the source
 _DOMAINS = ("#3b6ea5", "#8fbbe3", "#1d3557", "#a8a29e")
-#: groups of scored recordings that are drawn in the colour of an anomaly
-_BAD = frozenset({"alarm", "anomaly"})
+#: colours of groups of scored recordings, by truth or by verdict
+_GROUPS = {"normal": _NORMAL, "suspect": _SUSPECT, "alarm": _ANOMALY, "anomaly": _ANOMALY, "not judged": "#a8a29e"}
 
 
 def why_figure(detector: Detector, verdict: Verdict, clip_BC: Float32) -> Figure:
@@ -58,10 +58,9 @@ def why_figure(detector: Detector, verdict: Verdict, clip_BC: Float32) -> Figure
     figure.colorbar(difference, ax=right, label="against like moments (dB)", shrink=0.9)
     _mark_region(right, found, seconds, hz)
     left.set_ylabel("frequency")
-    word = "ANOMALY" if verdict.is_anomaly else "normal"
-    chance = f"p = {verdict.p_value:.2g}" + (" (extrapolated)" if verdict.extrapolated else "")
     figure.suptitle(
-        f"{word}   score {verdict.score:.3g}, alarm above {detector.threshold:.3g}, {chance}\n{found.sentence}",
+        f"{verdict.kind}   score {verdict.score:.3g}, alarm above {detector.threshold:.3g}, {verdict.rank} normal "
+        f"recordings\n{found.sentence}",
         fontsize=10,
         color=_ANOMALY if verdict.is_anomaly else _THRESHOLD,
         wrap=True,
@@ -132,7 +131,7 @@ def scores_figure(detector: Detector, scores_by_group: Mapping[str, Sequence[flo
     )
     upper.set_title("normal recordings, each scored by the others", fontsize=9, loc="left")
     names = list(scores_by_group)
-    colours = [_ANOMALY if name in _BAD else _NORMAL for name in names]
+    colours = [_GROUPS.get(name, _NORMAL) for name in names]
     if names:
         lower.hist(
             [np.asarray(scores_by_group[name]) for name in names],
@@ -153,7 +152,7 @@ def scores_figure(detector: Detector, scores_by_group: Mapping[str, Sequence[flo
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=8)
-    lower.set_xlabel(f"anomaly score (alarm above {detector.threshold:.3g}, {detector.false_alarms})")
+    lower.set_xlabel(f"anomaly score (alarm above {detector.threshold:.3g}, {detector.fitted.false_alarms})")
     return figure
 
 

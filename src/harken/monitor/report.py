@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import soundfile as sf
@@ -19,7 +19,8 @@ from harken.core.pages import data_url, render
 from harken.evaluation.metrics import SectionResult
 from harken.monitor.detector import Detector
 from harken.monitor.plot import png_bytes, scores_figure, why_figure
-from harken.monitor.verdict import Verdict, shifted
+from harken.monitor.sequence import Change
+from harken.monitor.verdict import Kind, Verdict
 
 #: longest sound that is put into the report, in seconds
 _MOST_SECONDS = 12.0
@@ -27,13 +28,17 @@ _MOST_SECONDS = 12.0
 
 @dataclass(frozen=True)
 class ReportSection:
-    """One model with what it scored. truth: whether each verdict is of an anomaly, where known."""
+    """One model with what it scored.
+
+    truth: whether each verdict is of an anomaly, where known. changes: lasting ones, see `monitor.sequence`.
+    """
 
     title: str
     detector: Detector
     verdicts: Sequence[Verdict]
     truth: Sequence[bool] | None = None
     result: SectionResult | None = None
+    changes: Sequence[Change] = ()
 
 
 def write_report(
@@ -62,23 +67,20 @@ def write_report(
 def _values(section: ReportSection, worst: int) -> dict[str, Any]:
     """What the template shows of one model."""
     detector = section.detector
-    scored = [verdict for verdict in section.verdicts if verdict.error is None]
-    alarms = sum(bool(verdict.is_anomaly) for verdict in scored)
-    extrapolated = " (extrapolated)" if detector.calibration.extrapolated(detector.rate) else ""
+    scored = [verdict for verdict in section.verdicts if verdict.score is not None]
+    counts = {kind: sum(verdict.kind == kind for verdict in section.verdicts) for kind in get_args(Kind)}
+    judged = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     facts = [
         ("learned from", f"{len(detector.training.names)} normal recordings"),
-        ("scored", f"{len(scored)} recordings, {alarms} alarms"),
-        ("false alarms allowed", f"{detector.false_alarms}{extrapolated}"),
-        ("finest rate that the data supports", f"{detector.calibration.finest:.2%} of recordings"),
+        ("judged", f"{len(section.verdicts)} recordings: {judged}"),
+        ("alarm", "; ".join(detector.alarm.sentences())),
         ("encoder, detector", f"{detector.spec.encoder} ({detector.spec.layer}), {detector.detector.name}"),
     ]
     if section.result is not None:
         values = (section.result.auc_source, section.result.auc_target, section.result.pauc)
         facts.append(("AUC source, AUC target, pAUC", " · ".join(f"{value:.3f}" for value in values)))
     notes = list(detector.notes)
-    changed = shifted([verdict.p_value for verdict in scored if verdict.p_value is not None])
-    if changed and section.truth is None:
-        notes.append(changed)
+    notes += [change.sentence for change in section.changes]
     notes += [str(verdict.error) for verdict in section.verdicts if verdict.error is not None]
     notes += [f"{excluded.path}: {excluded.reason}" for excluded in detector.set_aside]
     order = sorted(scored, key=lambda verdict: -(verdict.score or 0.0))
@@ -95,8 +97,9 @@ def _groups(section: ReportSection, scored: Sequence[Verdict]) -> dict[str, list
     """Scores under the names that the legend shows: by truth where it is known, else by decision."""
     if section.truth is None:
         return {
-            "no alarm": [v.score or 0.0 for v in scored if not v.is_anomaly],
-            "alarm": [v.score or 0.0 for v in scored if v.is_anomaly],
+            kind: scores
+            for kind in get_args(Kind)
+            if (scores := [verdict.score or 0.0 for verdict in scored if verdict.kind == kind])
         }
     truth = {str(v.path): label for v, label in zip(section.verdicts, section.truth, strict=True)}
     return {
@@ -116,9 +119,9 @@ def _clip(detector: Detector, verdict: Verdict) -> dict[str, Any]:
         problem = str(error)
     return {
         "name": Path(verdict.path).name,
-        "alarm": bool(verdict.is_anomaly),
+        "kind": verdict.kind,
         "score": verdict.score,
-        "p_value": verdict.p_value,
+        "rank": verdict.rank,
         "why": verdict.why or "",
         "picture": data_url(png_bytes(why_figure(detector, verdict, verdict.sketch_db)), "image/png"),
         "sound": sound,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from harken.monitor.normal_set import Training
 from harken.monitor.public_weights import public_arrays, without_public
 
 
-def save_fitted(path: str | Path, fitted: Fitted, false_alarms: str, *, embed_weights: bool = False) -> None:
+def save_fitted(path: str | Path, fitted: Fitted, *, embed_weights: bool = False) -> None:
     """Write the bundle: a directory, whole or not at all. The same content gives the same bytes.
 
     embed_weights: copy large weights of the catalogue too, which are else named (`public_weights`).
@@ -44,14 +45,15 @@ def save_fitted(path: str | Path, fitted: Fitted, false_alarms: str, *, embed_we
             copied, references = without_public(copied, grouped=bool(fitted.spec.more))
         if copied:
             parts["encoder"] = copied
-    settings = {
+    settings: dict[str, Any] = {
         "harken": __version__,
         "spec": fitted.spec.model_dump(),
         "detector": fitted.detector.name,
         "parameters": fitted.detector.get_params(),
-        "false_alarms": false_alarms,
-        "effective_clips": fitted.calibration.effective,
+        "false_alarms": fitted.false_alarms,
+        "every": fitted.every,
         "block": fitted.block,
+        "effective_clips": fitted.calibration.effective,
         "names": list(training.names),
         "domains": list(training.domains),
         "notes": list(fitted.notes),
@@ -61,8 +63,8 @@ def save_fitted(path: str | Path, fitted: Fitted, false_alarms: str, *, embed_we
     write_bundle(path, settings, parts, references=bool(references))
 
 
-def load_fitted(path: str | Path) -> tuple[Fitted, str]:
-    """What a bundle holds, and the rate of false alarms. Raises BundleError where it is missing, damaged or newer."""
+def load_fitted(path: str | Path) -> Fitted:
+    """What a bundle holds. Raises BundleError where it is missing, damaged or newer."""
     settings, parts = read_bundle(path)
     try:
         spec = EmbeddingSpec(**settings["spec"])
@@ -90,14 +92,29 @@ def load_fitted(path: str | Path) -> tuple[Fitted, str]:
         weights = dict(parts.get("encoder", {}))
         for reference in settings.get("public_weights", []):
             weights |= public_arrays(reference, path)
-        # Models of earlier versions have no block.
-        block = int(settings.get("block", 1))
-        fitted = Fitted(spec, weights or None, detector, calibration, training, tuple(settings["notes"]), block=block)
-        return fitted, settings["false_alarms"]
+        return Fitted(
+            spec=spec,
+            weights=weights or None,
+            detector=detector,
+            calibration=calibration,
+            training=training,
+            false_alarms=settings["false_alarms"],
+            # Absent in models of earlier versions.
+            every=settings.get("every"),
+            block=settings.get("block", 1),
+            notes=tuple(settings["notes"]),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
             f"lacks something that a model needs ({error})", file=path, next_step="Fit the model again"
         ) from None
+
+
+def store_alarm(path: str | Path, false_alarms: str, every: str | None) -> None:
+    """Change what the alarm of a bundle is set to, and nothing else. Raises BundleError as `load_fitted`."""
+    settings, parts = read_bundle(path)
+    settings |= {"false_alarms": false_alarms, "every": every}
+    write_bundle(path, settings, parts, references=bool(settings.get("public_weights")))
 
 
 def _compact(array: np.ndarray) -> np.ndarray:

@@ -1,11 +1,10 @@
-"""What is said of a recording, and of many."""
+"""What is said of a recording."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,10 @@ from harken.monitor.explain import Explanation
 
 Float32 = NDArray[np.float32]
 
+#: `normal`: as normal recordings. `suspect`: scores above every normal recording, no alarm. `alarm`: above the
+#: threshold. `not judged`: says nothing about the machine (off, sensor, unreadable)
+Kind = Literal["normal", "suspect", "alarm", "not judged"]
+
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
@@ -23,71 +26,83 @@ class Verdict:
 
     score: higher = more anomalous. p_value: probability that a normal recording scores as high.
     extrapolated: the p-value is finer than the training recordings support.
+    higher_than, of: the score is higher than that many of the held-out scores of normal recordings.
     why, heatmap: see `Explanation`. sketch_BC: coarse spectrogram, see `sketch_db`.
-    error: set, and all else None, where the recording could not be scored.
+    not_judged: why the recording says nothing about the machine; error: why it could not be read or scored. Where the
+    recording could not be scored, all numbers are None.
+    warnings: defects of the recording, and what the numbers do not account for. sha256: of the file.
     """
 
     path: Path
+    kind: Kind = "not judged"
     score: float | None = None
     p_value: float | None = None
-    is_anomaly: bool | None = None
     extrapolated: bool | None = None
+    higher_than: int | None = None
+    of: int | None = None
     explanation: Explanation | None = field(default=None, repr=False)
     sketch_BC: NDArray[np.uint8] | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
     seconds: float | None = None
+    sha256: str | None = field(default=None, repr=False)
+    not_judged: str | None = None
     error: HarkenError | None = None
 
     @property
+    def is_anomaly(self) -> bool | None:
+        """Whether it is an alarm; None where it is not judged."""
+        return None if self.kind == "not judged" else self.kind == "alarm"
+
+    @property
+    def rank(self) -> str:
+        """How the score stands among those of normal recordings: `above all 108`, `above 41 of 108`."""
+        if self.higher_than is None:
+            return ""
+        return f"above {f'all {self.of}' if self.higher_than == self.of else f'{self.higher_than} of {self.of}'}"
+
+    @property
     def why(self) -> str | None:
+        """The difference to normal recordings in a sentence, or why it is not judged."""
+        if self.not_judged is not None:
+            return self.not_judged
         return None if self.explanation is None else self.explanation.sentence
 
     @property
     def heatmap(self) -> Float32 | None:
+        """See `Explanation.heatmap_BC`."""
         return None if self.explanation is None else self.explanation.heatmap_BC
 
     @property
     def sketch_db(self) -> Float32 | None:
-        """The recording's own spectrogram, (bands, columns) in dB, on the grid of `heatmap`."""
+        """The recording's spectrogram, (bands, columns) in dB, on the grid of `heatmap`."""
         return None if self.sketch_BC is None else sketch_db(self.sketch_BC)
 
     def as_json(self) -> dict[str, Any]:
-        """JSON-able fields, without the heat map."""
-        if self.error is not None:
-            return {"file": str(self.path), "error": self.error.cause, "next_step": self.error.next_step}
-        found = self.explanation
+        """JSON-able fields, the same for every recording, without the heat map."""
+        explanation = self.explanation
         region = None
-        if found is not None and found.low_hz is not None:
+        if explanation is not None and explanation.low_hz is not None:
             region = {
-                "low_hz": round(found.low_hz, 1),
-                "high_hz": round(found.high_hz or 0.0, 1),
-                "start_s": round(found.start_s or 0.0, 2),
-                "end_s": round(found.end_s or 0.0, 2),
-                "change_db": round(found.change_db or 0.0, 1),
+                "low_hz": round(explanation.low_hz, 1),
+                "high_hz": round(explanation.high_hz or 0.0, 1),
+                "start_s": round(explanation.start_s or 0.0, 2),
+                "end_s": round(explanation.end_s or 0.0, 2),
+                "change_db": round(explanation.change_db or 0.0, 1),
             }
+        error = self.error
         return {
+            "record": "recording",
             "file": str(self.path),
+            "verdict": self.kind,
             "score": self.score,
             "p_value": self.p_value,
-            "is_anomaly": self.is_anomaly,
             "extrapolated": self.extrapolated,
-            "why": self.why,
+            "higher_than": self.higher_than,
+            "of": self.of,
+            "why": error.cause if error is not None else self.why,
             "region": region,
-            "nearest": None if found is None else found.nearest,
+            "nearest": None if explanation is None else explanation.nearest,
+            "seconds": self.seconds,
             "warnings": list(self.warnings),
+            "error": None if error is None else {"cause": error.cause, "next_step": error.next_step},
         }
-
-
-def shifted(p_values: Sequence[float]) -> str | None:
-    """A sentence for someone whose machine has changed its state rather than its health; None otherwise.
-
-    When half of eight or more recordings have p <= 0.1, it is not this or that recording that is odd: all
-    sound different together. Normal recordings give this in less than 1 % of cases.
-    """
-    if len(p_values) < 8 or 2 * sum(p <= 0.1 for p in p_values) < len(p_values):
-        return None
-    return (
-        f"most of these {len(p_values)} recordings sound different from the normal ones together: the machine's "
-        "state, its surroundings or the microphone has changed, or it has a lasting fault. If it is healthy, "
-        "add normal recordings of the new state and fit again; until then the promise about false alarms does not hold"
-    )

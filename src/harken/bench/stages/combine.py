@@ -12,7 +12,8 @@ from harken.bench.costs import Cost, PlannedStage
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.core.errors import HarkenError
 from harken.data.truth import Section
-from harken.detection.calibration import Calibration, parse_rate
+from harken.detection.calibration import Calibration
+from harken.detection.rates import parse_rate
 from harken.evaluation.scores import UNDECIDED, ScoreRow, Scores, read_scores, write_scores
 
 #: training clips with held-out scores of every member, to combine its test clips
@@ -51,7 +52,7 @@ class CombineStage(Stage):
             raise HarkenError(
                 f"{count} members need as many weights, none below zero and not all zero", next_step="Correct weights"
             )
-        rate = parse_rate(parameters.false_alarms, clip_seconds=10.0)
+        rate = parse_rate(parameters.false_alarms, 10.0)
         members = [table for folder in folders for table in read_scores(folder / "scores.parquet")]
         keys = [key for key in members[0].sections() if all(key in member.sections() for member in members)]
         notes = [

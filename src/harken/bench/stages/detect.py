@@ -17,7 +17,8 @@ from harken.core.plugins import check_name, code_identity, located_errors
 from harken.core.threads import one_thread
 from harken.data.clips import Clip, origins
 from harken.detection import create_detector, list_detectors
-from harken.detection.calibration import Calibration, parse_rate
+from harken.detection.calibration import Calibration
+from harken.detection.rates import parse_rate
 from harken.evaluation.scores import ScoreRow, Scores, write_scores
 
 #: training clips that a detector needs
@@ -76,7 +77,7 @@ class DetectStage(Stage):
         folder = context.folder("embeddings")
         embeddings = read_arrays(folder / "embeddings.safetensors")["embeddings"]
         row_of = read_row_of(folder)
-        rate = parse_rate(parameters.false_alarms, clip_seconds=10.0)
+        rate = parse_rate(parameters.false_alarms, 10.0)
         groups = {
             split: {
                 section: [row for row in rows if context.clips[row].clip_id in row_of]

@@ -1,0 +1,65 @@
+"""harken model: what a fitted model is, and what its alarm is set to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harken.cli.console import emit, say
+
+app = typer.Typer(help="Show a model, or set its alarm.", no_args_is_help=True)
+
+Model = Annotated[Path, typer.Argument(help="A model made by harken fit.", show_default=False)]
+
+
+@app.command()
+def show(
+    model: Model,
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show what a model learned from and what its alarm is set to."""
+    from harken.monitor.detector import Detector
+
+    detector = Detector.load(model)
+    if json:
+        spec = detector.spec
+        emit(
+            {
+                "model": str(model),
+                "encoder": spec.encoder,
+                "layer": spec.layer,
+                "detector": detector.detector.name,
+                "sample_rate": spec.sample_rate,
+                "channels": spec.channels,
+                "recordings": len(detector.training.names),
+                "notes": list(detector.notes),
+                **detector.alarm.as_json(),
+            }
+        )
+        return
+    print(repr(detector))
+    for note in detector.notes:
+        print(f"note: {note}")
+    for sentence in detector.alarm.sentences():
+        print(sentence)
+
+
+@app.command("set-alarm")
+def set_alarm(
+    model: Model,
+    false_alarms: Annotated[str, typer.Option(help="False-alarm rate: auto, 0.1%, 1 in 500, 1/week.")] = "auto",
+    every: Annotated[
+        str | None, typer.Option(help="From the beginning of one recording to that of the next: 10min; else gapless.")
+    ] = None,
+) -> None:
+    """Set the alarm of a model; nothing else of it changes."""
+    from harken.monitor.detector import Detector
+    from harken.monitor.stored import store_alarm
+
+    detector = Detector.load(model)
+    detector.set_alarm(false_alarms, every)
+    store_alarm(model, false_alarms, every)
+    for sentence in detector.alarm.sentences():
+        say(sentence)

@@ -1,0 +1,146 @@
+"""What an alarm is set to: the rate of false alarms that was asked for, what the recordings support, and the words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from harken.core.errors import HarkenError
+from harken.detection.calibration import Calibration
+from harken.detection.rates import MOST, Rate, in_words, one_in, parse_period, parse_rate, read_rate
+from harken.detection.sequential import EDetector
+
+#: the rate of single recordings is the lowest one that still finds faults
+AUTO = "auto"
+#: rate of false reports of a lasting change, unless a rate per time was asked for
+CHANGES = Rate(per_second=1 / 604_800)
+#: with `auto`, no rate below that of CHANGES is useful
+_MOST_CLIPS_UNTIL_CHANGE = 1000
+
+
+@dataclass(frozen=True)
+class AlarmSetting:
+    """Rates of false alarms.
+
+    false_alarms: as asked for: `auto`, a share of recordings, or a rate per time (`harken.detection.rates`).
+    interval_s: from the beginning of one recording to that of the next. block: see `EDetector`.
+
+    Single recordings and several together are two tests. A rate per time is halved between them; with a share of
+    recordings or `auto`, lasting changes have the rate `CHANGES`.
+    """
+
+    false_alarms: str
+    calibration: Calibration
+    interval_s: float
+    block: int = 1
+
+    @cached_property
+    def rate(self) -> float:
+        """Share of normal recordings that raise an alarm on their own."""
+        if self.false_alarms == AUTO:
+            finest = max(self.calibration.finest_with_power, CHANGES.of_clips(self.interval_s) / 2)
+            return min(finest, MOST)
+        asked = parse_rate(self.false_alarms, self.interval_s)
+        return asked / 2 if self._timed else asked
+
+    @cached_property
+    def change_rate(self) -> float:
+        """False reports of a lasting change per recording."""
+        asked = read_rate(self.false_alarms) if self._timed else CHANGES
+        share = asked.of_clips(self.interval_s)
+        return min(share / 2 if self._timed else share, MOST)
+
+    @property
+    def _timed(self) -> bool:
+        return self.false_alarms != AUTO and read_rate(self.false_alarms).per_second is not None
+
+    @cached_property
+    def threshold(self) -> float:
+        """Alarms are scores strictly above it."""
+        return self.calibration.threshold(self.rate)
+
+    @cached_property
+    def changes(self) -> EDetector:
+        """The test of several recordings together."""
+        return EDetector(self.calibration, self.change_rate, self.block)
+
+    @property
+    def powerful(self) -> bool:
+        """Whether the threshold of single recordings is one that faults reach."""
+        return self.rate >= self.calibration.finest_with_power * (1 - 1e-9)
+
+    def sentences(self) -> list[str]:
+        """What the maker of a model must know of its alarm."""
+        lines = [
+            f"alarm above score {self.threshold:.4g}: {self._in_time(self.rate)} of normal sound"
+            + (", the rarest that these recordings support" if self.false_alarms == AUTO and self.powerful else "")
+        ]
+        clips = self.changes.fewest_clips
+        if clips <= _MOST_CLIPS_UNTIL_CHANGE:
+            lines.append(
+                f"lasting change: reported after {clips} recordings or more ({in_words(clips * self.interval_s)}), "
+                f"falsely at most once in {in_words(self.interval_s / self.change_rate)}"
+            )
+        else:
+            lines.append("lasting change: not reported, since these recordings are too few for it: record more")
+        return lines + ([] if self.powerful else [self._without_power()])
+
+    def as_json(self) -> dict[str, Any]:
+        """Rates, threshold and sentences, JSON-able."""
+        return {
+            "false_alarms": self.false_alarms,
+            "interval_s": self.interval_s,
+            "rate": self.rate,
+            "threshold": self.threshold,
+            "powerful": self.powerful,
+            "finest_rate_with_power": self.calibration.finest_with_power,
+            "height": self.calibration.height(self.rate),
+            "change_rate": self.change_rate,
+            "change_recordings": self.changes.fewest_clips,
+            "block": self.block,
+            "effective_recordings": self.calibration.effective,
+            "alarm": self.sentences(),
+        }
+
+    def _in_time(self, rate: float) -> str:
+        """A rate per recording, and in time."""
+        return f"{one_in(rate)} recordings, one in {in_words(self.interval_s / rate)}"
+
+    def _without_power(self) -> str:
+        count, finest = len(self.calibration.scores), self.calibration.finest_with_power
+        effective = round(self.calibration.effective)
+        alike = "" if effective == count else f" (as good as {effective} independent ones)"
+        height = self.calibration.height(self.rate)
+        # On the machines of `benchmarks/alarms.py`, the finest rate falls as the number of recordings to the power 1.5.
+        more = (finest / self.rate) ** (2 / 3)
+        return (
+            f"{count} recordings{alike} cannot keep {self.false_alarms} by single recordings and still find most "
+            f"faults: the alarm is {height:.1f} times as far above the usual score as the highest normal recording. "
+            f"What they support is {self._in_time(min(finest, MOST))} (--false-alarms auto). For {self.false_alarms}, "
+            f"give about {more:.2g} times as many recordings, of several days, or let lasting changes ring"
+        )
+
+
+def check_request(false_alarms: str, every: str | None) -> None:
+    """Raise HarkenError unless the rate and the interval are written in a form that is understood."""
+    if every is not None:
+        parse_period(every)
+    if false_alarms != AUTO:
+        read_rate(false_alarms)
+
+
+def interval_of(every: str | None, clip_seconds: float) -> float:
+    """Seconds between the beginnings of recordings: `every`, or gapless recordings of `clip_seconds`.
+
+    Raises HarkenError for an interval shorter than half a recording: such ones would not be independent.
+    """
+    if every is None:
+        return clip_seconds
+    seconds = parse_period(every)
+    if seconds < 0.5 * clip_seconds:
+        raise HarkenError(
+            f"recordings of {clip_seconds:.3g} s cannot begin every {seconds:.3g} s",
+            next_step="Give the time from the beginning of one recording to that of the next",
+        )
+    return seconds

@@ -1,0 +1,160 @@
+"""Recordings judged one after the other: a change that lasts is reported once, although no recording alone rings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from harken.core.errors import HarkenError
+from harken.core.files import write_atomically
+from harken.detection.sequential import Evidence
+from harken.monitor.alarm import AlarmSetting
+from harken.monitor.verdict import Verdict
+
+#: version of the memory file
+_VERSION = 1
+#: recordings that a memory knows to have been judged
+_HEARD = 10_000
+
+
+@dataclass(frozen=True)
+class Change:
+    """A lasting change of the sound.
+
+    state: `began` or `ended`. since: the recording with which it most likely began; at: the one with which it was
+    noticed, or ended. recordings: judged from `since` to `at`.
+    """
+
+    state: Literal["began", "ended"]
+    since: str
+    at: str
+    recordings: int
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        if self.state == "ended":
+            return f"sounds as usual again since {self.at}; it had sounded different since {self.since}"
+        return (
+            f"sounds different since {self.since} ({self.recordings} recordings, judged together): a fault, a new "
+            "operating state, a moved microphone or other surroundings. If the machine is healthy, add normal "
+            "recordings of this state and fit again"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-able fields."""
+        return {
+            "record": "change",
+            "state": self.state,
+            "since": self.since,
+            "at": self.at,
+            "recordings": self.recordings,
+            "why": self.sentence,
+        }
+
+
+class Sequence:
+    """Judges recordings together, in order of time; see `harken.detection.sequential.EDetector`.
+
+    A recording that is not judged, or was counted before (same bytes), counts for nothing. The state can be kept in a
+    file and taken up again (`save`, `load`).
+    """
+
+    def __init__(self, setting: AlarmSetting) -> None:
+        self._test = setting.changes
+        self._evidence = Evidence()
+        self._since = ""
+        self._latest: deque[str] = deque(maxlen=self._test.block)
+        self._heard: dict[str, None] = {}
+
+    @property
+    def changed(self) -> str | None:
+        """The recording since which the machine sounds different, if it does now."""
+        return self._since if self._evidence.alarm else None
+
+    def update(self, verdict: Verdict) -> Change | None:
+        """Count one more recording; what is to be reported, if anything."""
+        if verdict.score is None or verdict.kind == "not judged" or verdict.sha256 in self._heard:
+            return None
+        if verdict.sha256 is not None:
+            self._heard[verdict.sha256] = None
+            if len(self._heard) > _HEARD:
+                del self._heard[next(iter(self._heard))]
+        name = str(verdict.path)
+        self._latest.append(name)
+        before, self._evidence = self._evidence, self._test.update(self._evidence, verdict.score)
+        if self._evidence.alarm != before.alarm:
+            return self._report(before, name)
+        if self._evidence.onset != before.onset or not self._since:
+            self._since = self._latest[0]
+        return None
+
+    def _report(self, before: Evidence, name: str) -> Change:
+        now = self._evidence
+        if now.alarm:
+            if now.onset != before.onset or not self._since:
+                self._since = self._latest[0]
+            return Change("began", self._since, name, now.clips - now.onset)
+        change = Change("ended", self._since, name, now.clips - before.onset)
+        self._since = ""
+        return change
+
+    def save(self, path: str | Path) -> None:
+        """Write the state, whole or not at all. Raises HarkenError where that cannot be."""
+        memory = {
+            "harken_memory": _VERSION,
+            "model": self._model(),
+            "evidence": self._evidence.to_json(),
+            "since": self._since,
+            "latest": list(self._latest),
+            "heard": list(self._heard),
+        }
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, (json.dumps(memory, indent=1) + "\n").encode())
+        except OSError as error:
+            cause = f"cannot be written ({error.strerror})"
+            raise HarkenError(cause, file=path, next_step="Choose another place") from None
+
+    @classmethod
+    def load(cls, path: str | Path, setting: AlarmSetting) -> Sequence:
+        """Take up the state of `path`; a new one where there is no such file.
+
+        Raises HarkenError for a file that is not a memory, or is that of another model.
+        """
+        sequence = cls(setting)
+        path = Path(path)
+        step = "Give another file as memory, or remove this one to begin anew"
+        try:
+            memory = json.loads(path.read_bytes())
+            if memory["harken_memory"] != _VERSION:
+                raise ValueError(f"version {memory['harken_memory']!r}")
+            model, since = memory["model"], memory["since"]
+            evidence = Evidence.from_json(memory["evidence"])
+            latest, heard = memory["latest"], memory["heard"]
+            if not all(isinstance(value, str) for value in (model, since, *latest, *heard)):
+                raise ValueError("names that are not text")
+        except FileNotFoundError:
+            return sequence
+        except OSError as error:
+            raise HarkenError(f"cannot be read ({error.strerror})", file=path, next_step=step) from None
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise HarkenError(f"is not a memory of scored recordings ({error})", file=path, next_step=step) from None
+        if model != sequence._model():
+            raise HarkenError("is the memory of another model, or of an earlier fit", file=path, next_step=step)
+        sequence._evidence, sequence._since = evidence, since
+        sequence._latest.extend(latest)
+        sequence._heard = dict.fromkeys(heard)
+        return sequence
+
+    def _model(self) -> str:
+        """Names what evidence depends on: the normal scores and the length of blocks."""
+        scores = np.ascontiguousarray(self._test.calibration.scores)
+        return hashlib.sha256(scores.tobytes() + str(self._test.block).encode()).hexdigest()
