@@ -19,6 +19,7 @@ from harken.encoders import create_encoder
 from harken.encoders.beats import TINY as TINY_BEATS
 from harken.monitor import public_weights
 from harken.monitor.detector import Detector
+from harken.monitor.fitted import Fitted
 from harken.monitor.normal_set import Training
 from harken.training.model_spec import ModelSpec
 from harken.training.models import build_model
@@ -54,7 +55,7 @@ def model(spec: EmbeddingSpec, weights: dict[str, np.ndarray], recordings: list[
         levels_db_N=np.array([clip.level_db for clip in features]),
         seconds_N=np.array([clip.seconds for clip in features]),
     )
-    return Detector(spec, weights, detector, Calibration.fit(detector.train_scores_), training, "1%")
+    return Detector(Fitted(spec, weights, detector, Calibration.fit(detector.train_scores_), training, "1%"))
 
 
 @pytest.fixture(scope="module")
