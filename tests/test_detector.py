@@ -132,10 +132,10 @@ def test_too_little_to_learn_from(tmp_path: Path) -> None:
 
 
 def test_alike_neighbours_in_time_do_not_fake_confidence(tmp_path: Path) -> None:
-    """Ten recordings, each written six times with a little noise: worth about ten, and held out together."""
+    """Ten recordings, each written six times with other noise: worth about ten, and held out together."""
     rng = np.random.default_rng(0)
     for index in range(60):
-        sound = hum(index // 6) + 1e-3 * rng.normal(size=16_000).astype(np.float32)
+        sound = hum(index // 6) + 0.01 * rng.normal(size=16_000).astype(np.float32)
         sf.write(tmp_path / f"{index:02d}.wav", sound, 16_000)
     detector = harken.Detector.fit(tmp_path, workers=0, false_alarms="10%")
     assert detector.calibration.effective < 35

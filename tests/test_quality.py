@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile as sf
 
 from conftest import hum
-from harken.audio.quality import inspect, level_groups, near_duplicates
+from harken.audio.quality import SAME_TEXTURE, inspect, level_groups, texture_difference
+from harken.embeddings.sketch import make_sketch, sketch_db
+from harken.encoders.spectral import Spectral
 
 
 def spoiled(kind: str) -> np.ndarray:
@@ -49,11 +54,32 @@ def test_a_dead_second_channel_is_named() -> None:
     assert "channel 1" in finding.detail
 
 
-def test_near_duplicates() -> None:
-    distances = np.array([5.0, 1e-6, 1e-6, 4.0])
-    neighbours = np.array([3, 2, 1, 0])
-    assert near_duplicates(distances, neighbours) == [(1, 2)]
-    assert near_duplicates(np.array([1.0, 1.1, 0.9]), np.array([1, 0, 0])) == []
+@pytest.mark.parametrize("change", ["gain", "noise", "bits", "vorbis"])
+def test_reencoded_recordings_have_the_same_texture(change: str, tmp_path: Path) -> None:
+    sound = hum(0, seconds=2)
+    changed = {
+        "gain": 0.3 * sound,
+        "noise": sound + 0.02 * sound.std() * np.random.default_rng(0).normal(size=len(sound)).astype(np.float32),
+        "bits": np.round(sound * 127) / 127,
+        "vorbis": sound,
+    }[change]
+    if change == "vorbis":
+        sf.write(tmp_path / "a.ogg", sound, 16_000)
+        changed = sf.read(tmp_path / "a.ogg", dtype="float32")[0]
+    assert difference(sound, changed) < SAME_TEXTURE
+
+
+@pytest.mark.parametrize("seconds", [1.0, 3.0, 20.0])
+def test_other_recordings_of_the_same_machine_have_another(seconds: float) -> None:
+    noise = [np.random.default_rng(seed).normal(size=int(16_000 * seconds)).astype(np.float32) for seed in range(2)]
+    assert 0.8 < difference(*noise) < 1.3
+    assert difference(hum(0, seconds=seconds), hum(1, seconds=seconds)) > 1.2 * SAME_TEXTURE
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> float:
+    bands = Spectral(16_000)
+    sketches = [sketch_db(make_sketch(bands.log_mel(samples))) for samples in (first, second)]
+    return texture_difference(sketches[0], sketches[1], len(first) / 16_000, 8_000 / 128)
 
 
 def test_level_groups() -> None:

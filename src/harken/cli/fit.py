@@ -70,6 +70,12 @@ def fit(
         RecordingOrder,
         typer.Option(help="Order of recording: name, time (in names, else of files), none; auto: the best known."),
     ] = RecordingOrder.auto,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="A file, folder or pattern of names that is not learned from; repeatable.")
+    ] = None,
+    keep_outliers: Annotated[
+        bool, typer.Option("--keep-outliers", help="Also learn from recordings that are unlike all others.")
+    ] = False,
     store: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings for the next run.")] = None,
     embed_weights: Annotated[
         bool, typer.Option("--embed-weights", help="Copy large weights of the catalogue into the model.")
@@ -98,6 +104,8 @@ def fit(
             every=every,
             states=state,
             order=order.value,
+            exclude=exclude or (),
+            keep_outliers=keep_outliers,
             store=store,
             workers=workers,
             all_formats=formats is Formats.all,

@@ -93,6 +93,8 @@ class Detector:
         every: str | None = None,
         states: str | None = None,
         order: OrderChoice = "auto",
+        exclude: Iterable[str] = (),
+        keep_outliers: bool = False,
         store: str | Path | None = None,
         workers: int | None = None,
         all_formats: bool = False,
@@ -112,6 +114,8 @@ class Detector:
         `_(\\d+)rpm`; without it, DCASE names give domains, and states are looked for in other recordings.
         order: of recording, in which correlation in time is measured (`harken.data.chronology`): `auto`; `name`: the
         order given, folders by name; `time`: times in names, else of files; `none`: unknown.
+        exclude: files, folders and patterns of names that are not learned from. keep_outliers: also learn from
+        recordings that are unlike all others (`harken.detection.outliers`), which are else set aside.
         store: folder that keeps embeddings for the next run. workers: processes (0: none).
         progress: called with (done, all) recordings.
         Raises HarkenError when fewer than three recordings can be used.
@@ -131,6 +135,8 @@ class Detector:
             every=every,
             states=states,
             order=order,
+            exclude=tuple(exclude),
+            keep_outliers=keep_outliers,
             store=store,
             workers=workers,
             all_formats=all_formats,
@@ -202,6 +208,12 @@ class Detector:
         with one_thread():
             scores_N, nearest_N = self.detector.score_with_nearest(features.embedding[None])
         score = float(scores_N[0])
+        learned_row = self.training.rows_by_sha256.get(features.sha256)
+        learned: tuple[str, ...] = ()
+        if learned_row is not None:
+            # Its own embedding is among those it would be compared with.
+            score = float(self.training.scores_N[learned_row])
+            learned = ("is one of the recordings that the model learned from: the score is its held-out one",)
         row = self.nearest_normal(features.embedding) if nearest_N is None else int(self._order[nearest_N[0]])
         p_value = float(self.calibration.p_value(score))
         higher_than = int(np.searchsorted(self.calibration.scores, score, side="left"))
@@ -217,7 +229,11 @@ class Detector:
             of=of,
             explanation=self._explain(features, row, kind != "normal"),
             sketch_BC=features.sketch_BC,
-            warnings=(*(finding.detail for finding in features.findings), *self._length_warning(features.seconds)),
+            warnings=(
+                *learned,
+                *(finding.detail for finding in features.findings),
+                *self._length_warning(features.seconds),
+            ),
             seconds=features.seconds,
             sha256=features.sha256,
         )

@@ -30,6 +30,7 @@ from harken.monitor.normal_set import (
     learnable,
     named_states,
     near_duplicate_rows,
+    not_excluded,
     unfit,
     usual_form,
 )
@@ -54,6 +55,8 @@ def fit_normal(
     every: str | None,
     states: str | None,
     order: OrderChoice,
+    exclude: Sequence[str],
+    keep_outliers: bool,
     store: str | Path | None,
     workers: int | None,
     all_formats: bool,
@@ -68,10 +71,10 @@ def fit_normal(
     formats = ALL_FORMATS if all_formats else DEFAULT_FORMATS
     files = find_recordings(given, ALL_SUFFIXES if all_formats else DEFAULT_SUFFIXES)
     set_aside: list[Excluded] = []
-    clips = learnable(clips_from_files(files), set_aside)
+    clips = learnable(clips_from_files(not_excluded(files, exclude, set_aside)), set_aside)
     if not clips:
         raise HarkenError(
-            "none of these recordings is named as a normal one of a machine",
+            "none of these recordings is to be learned from as a normal one of a machine",
             next_step="Give normal recordings to learn from",
         )
     if states is not None:
@@ -108,14 +111,14 @@ def fit_normal(
             f"{len(kept)} of {len(files)} recordings can be learned from, at least {LEAST_CLIPS} are needed{first}",
             next_step="Record more normal clips (30 or more make a useful model)",
         )
-    kept, features = _without_near_duplicates(kept, features, set_aside)
+    kept, features = _without_near_duplicates(kept, features, sample_rate, set_aside)
     seconds = float(np.median([clip.seconds for clip in features]))
     when = chronology([clip.path for clip in kept], order, clip_seconds=seconds)
     kept, features = [kept[row] for row in when.order_N], [features[row] for row in when.order_N]
     named = None if states is None else named_states([clip.path for clip in kept], states)
     try:
         with one_thread():
-            learned = learn(unfitted, kept, features, when.of(when.order_N), named)
+            learned = learn(unfitted, kept, features, when.of(when.order_N), named, keep_outliers=keep_outliers)
     except (ValueError, TypeError) as error:
         # What a detector's parameters may be is known to the detector alone.
         raise HarkenError(f"{detector} cannot be fitted: {error}", next_step="Correct its parameters") from error
@@ -128,7 +131,7 @@ def fit_normal(
         false_alarms=false_alarms,
         every=every,
         notes=learned.notes,
-        set_aside=tuple(set_aside),
+        set_aside=(*set_aside, *learned.set_aside),
         block=learned.block,
     )
 
@@ -175,12 +178,12 @@ def _usable(
 
 
 def _without_near_duplicates(
-    clips: list[Clip], features: list[ClipFeatures], set_aside: list[Excluded]
+    clips: list[Clip], features: list[ClipFeatures], sample_rate: int, set_aside: list[Excluded]
 ) -> tuple[list[Clip], list[ClipFeatures]]:
     """Without those that are the same as an earlier one but for a re-encoding, as long as enough are left."""
     if len(clips) <= LEAST_CLIPS:
         return clips, features
-    duplicates = near_duplicate_rows(np.stack([clip.embedding for clip in features]))
+    duplicates = near_duplicate_rows(features, sample_rate)
     duplicates = dict(list(duplicates.items())[: len(clips) - LEAST_CLIPS])
     set_aside += [
         Excluded(clips[row].path, f"is nearly the same as {clips[first].path.name}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -14,9 +14,10 @@ from harken.data.clips import Clip, names_below_common
 from harken.detection import AnomalyDetector
 from harken.detection.blocks import block_numbers, find_blocks
 from harken.detection.calibration import Calibration
+from harken.detection.outliers import outliers
 from harken.detection.states import find_states
 from harken.embeddings.embedder import ClipFeatures
-from harken.monitor.normal_set import Training, notes_on
+from harken.monitor.normal_set import QUESTION, Excluded, Training, listed, notes_on
 
 Ints = NDArray[np.int64]
 
@@ -32,6 +33,7 @@ class Learned:
     training: Training
     notes: tuple[str, ...]
     block: int
+    set_aside: tuple[Excluded, ...] = ()
 
 
 def learn(
@@ -40,11 +42,46 @@ def learn(
     features: Sequence[ClipFeatures],
     when: Chronology,
     named_states: list[str] | None,
+    *,
+    keep_outliers: bool = False,
 ) -> Learned:
     """Fit the detector to clips, which are in the order of `when`.
 
-    named_states: operating state of each clip, where known. Raises ValueError as the detector does.
+    named_states: operating state of each clip, where known. Outliers among the held-out scores are set aside, unless
+    they are to be kept, and the detector is fitted again to the others. Raises ValueError as the detector does.
     """
+    learned = _learn(detector, clips, features, when, named_states)
+    scores_N = learned.training.scores_N
+    outlier_N = outliers(scores_N)
+    if keep_outliers or not outlier_N.any():
+        return learned
+    rows = np.flatnonzero(~outlier_N).tolist()
+    median = float(np.median(scores_N))
+    aside = [
+        Excluded(
+            clips[row].path, f"is unlike all other recordings (score {scores_N[row]:.3g}, the usual one {median:.3g})"
+        )
+        for row in np.flatnonzero(outlier_N).tolist()
+    ]
+    again = _learn(
+        detector,
+        [clips[row] for row in rows],
+        [features[row] for row in rows],
+        when.of(rows),
+        None if named_states is None else [named_states[row] for row in rows],
+    )
+    names = listed([excluded.path.name for excluded in aside])
+    note = f"left out as unlike all other recordings: {names}: {QUESTION} (--keep-outliers keeps them)"
+    return replace(again, notes=(note, *again.notes), set_aside=tuple(aside))
+
+
+def _learn(
+    detector: AnomalyDetector,
+    clips: Sequence[Clip],
+    features: Sequence[ClipFeatures],
+    when: Chronology,
+    named_states: list[str] | None,
+) -> Learned:
     embeddings_ND = np.stack([clip.embedding for clip in features])
     found_N = find_states(embeddings_ND)
     domains, notes = _domains(clips, found_N, named_states)
@@ -80,6 +117,7 @@ def learn(
         scores_N=detector.train_scores_,
         levels_db_N=np.array([clip.level_db for clip in features]),
         seconds_N=np.array([clip.seconds for clip in features]),
+        sha256s=tuple(clip.sha256 for clip in features),
     )
     correlation_time = count / calibration.effective
     # Blocks of twice the correlation time of single clips are nearly independent.

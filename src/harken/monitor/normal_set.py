@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
@@ -12,19 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.audio.decode import Limits
-from harken.audio.quality import level_groups, near_duplicates
+from harken.audio.quality import SAME_TEXTURE, level_groups, texture_difference
 from harken.core.errors import HarkenError
-from harken.data.clips import Clip
+from harken.data.clips import Clip, names_below_common
 from harken.detection.calibration import Calibration
 from harken.detection.neighbours import nearest
 from harken.detection.space import standardisation
+from harken.embeddings.embedder import ClipFeatures
 from harken.embeddings.extract import Extracted, probe
+from harken.embeddings.sketch import sketch_db
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
 #: fewer normal recordings than this make a weak model
 FEW_CLIPS = 30
+#: near duplicates are looked for among so many nearest embeddings
+_CANDIDATES = 5
+#: share of the recordings up to which a state that was found may be something else
+_SMALL_STATE = 0.1
+#: what to ask of recordings that are unlike the others
+QUESTION = (
+    "a fault, a rare state, another machine? Listen to them; leave them out with --exclude, or record more of them"
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,8 @@ class Excluded:
 class Training:
     """What is kept of the normal recordings, in the order in which they were made, as far as it is known.
 
-    names: paths below their common folder. domains: `source`/`target`, or `state 0` ... where they were found.
+    names: paths below their common folder. domains: `source`/`target`, or `state 0` ... where they were found. sha256s:
+    of the files' bytes; none in models of earlier versions.
     """
 
     names: tuple[str, ...]
@@ -49,6 +61,12 @@ class Training:
     scores_N: Float64
     levels_db_N: Float64
     seconds_N: Float64
+    sha256s: tuple[str, ...] = ()
+
+    @cached_property
+    def rows_by_sha256(self) -> dict[str, int]:
+        """Row of the recording with a file of those bytes."""
+        return {sha256: row for row, sha256 in enumerate(self.sha256s)}
 
     @cached_property
     def scaling(self) -> tuple[Float64, Float64]:
@@ -58,6 +76,30 @@ class Training:
     def standardised_ND(self) -> Float64:
         mean_D, scale_D = self.scaling
         return (self.embeddings_ND - mean_D) / scale_D
+
+
+def not_excluded(paths: Sequence[Path], patterns: Sequence[str], excluded: list[Excluded]) -> list[Path]:
+    """Paths that no pattern names; the others are added to `excluded`.
+
+    patterns: paths of files or folders, or patterns (`*`, `?`, `[...]`) of file names and of paths below the common
+    folder. Raises HarkenError for one that names no recording.
+    """
+    kept = list(paths)
+    names = dict(zip(paths, names_below_common(paths), strict=True)) if paths else {}
+    for pattern in patterns:
+        given = Path(pattern).absolute()
+        matching = [
+            path
+            for path in paths
+            if given in (path.absolute(), *path.absolute().parents)
+            or fnmatchcase(path.name, pattern)
+            or fnmatchcase(names[path], pattern)
+        ]
+        if not matching:
+            raise HarkenError(f"{pattern!r} names none of the recordings", next_step="Correct --exclude")
+        excluded += [Excluded(path, f"is excluded by {pattern}") for path in matching if path in kept]
+        kept = [path for path in kept if path not in set(matching)]
+    return kept
 
 
 def learnable(clips: Sequence[Clip], excluded: list[Excluded]) -> list[Clip]:
@@ -108,13 +150,32 @@ def unfit(result: Extracted, seen: Mapping[str, Path]) -> str | None:
     return None if same is None else f"is the same file as {same.name}"
 
 
-def near_duplicate_rows(embeddings_ND: Float32) -> dict[int, int]:
-    """Rows that are the same as an earlier one but for a re-encoding, and that earlier row."""
-    mean_D, scale_D = standardisation(embeddings_ND.astype(np.float64))
+def near_duplicate_rows(features: Sequence[ClipFeatures], sample_rate: int) -> dict[int, int]:
+    """Rows that are the same as an earlier one but for gain or a re-encoding, and that earlier row.
+
+    They bias held-out scores towards normal, since each has the other as neighbour. Each is compared with those of
+    `_CANDIDATES` nearest embeddings; see `texture_difference`.
+    """
+    embeddings_ND = np.stack([clip.embedding for clip in features]).astype(np.float64)
+    mean_D, scale_D = standardisation(embeddings_ND)
     z_ND = (embeddings_ND - mean_D) / scale_D
     itself = np.arange(len(z_ND))
-    distance_N1, neighbour_N1 = nearest(z_ND, z_ND, 1, query_blocks_N=itself, bank_blocks_M=itself)
-    return {second: first for first, second in near_duplicates(distance_N1[:, 0], neighbour_N1[:, 0])}
+    neighbour_NK = nearest(z_ND, z_ND, min(_CANDIDATES, len(z_ND) - 1), query_blocks_N=itself, bank_blocks_M=itself)[1]
+    first_of: dict[int, int] = {}
+    for row, other in sorted({(max(i, int(j)), min(i, int(j))) for i in range(len(z_ND)) for j in neighbour_NK[i]}):
+        if row not in first_of and other not in first_of and _same(features[row], features[other], sample_rate):
+            first_of[row] = other
+    return first_of
+
+
+def _same(clip: ClipFeatures, other: ClipFeatures, sample_rate: int) -> bool:
+    if not clip.sketch_BC.size or clip.sketch_BC.shape[0] != other.sketch_BC.shape[0]:
+        return False
+    if abs(clip.seconds - other.seconds) > 0.02 * clip.seconds:
+        return False
+    bands = clip.sketch_BC.shape[0]
+    first_BC, second_BC = sketch_db(clip.sketch_BC), sketch_db(other.sketch_BC)
+    return texture_difference(first_BC, second_BC, clip.seconds, sample_rate / 2 / bands) < SAME_TEXTURE
 
 
 def notes_on(training: Training, calibration: Calibration) -> list[str]:
@@ -129,8 +190,27 @@ def notes_on(training: Training, calibration: Calibration) -> list[str]:
     if len(groups) > 1:
         sizes = ", ".join(str(len(group)) for group in groups)
         notes.append(f"recording levels fall into {len(groups)} groups ({sizes} recordings): was the gain changed?")
+    notes += small_states(training)
     worst = int(np.argmax(training.scores_N))
     middle, upper = np.percentile(training.scores_N, [50, 90])
     if training.scores_N[worst] > upper + 3 * (upper - middle):
         notes.append(f"{training.names[worst]} sounds unlike the other normal recordings: listen to it")
     return notes
+
+
+def small_states(training: Training) -> list[str]:
+    """A note on each found state of at most the share `_SMALL_STATE` of the recordings."""
+    notes = []
+    of = np.asarray(training.domains)
+    states, counts = np.unique(of, return_counts=True)
+    for state, count in zip(states, counts, strict=True):
+        if state.startswith("state ") and count <= _SMALL_STATE * len(of):
+            names = [training.names[row] for row in np.flatnonzero(of == state)]
+            notes.append(f"{listed(names)} sound alike and unlike the others ({state}): {QUESTION}")
+    return notes
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

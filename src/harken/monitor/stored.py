@@ -56,6 +56,7 @@ def save_fitted(path: str | Path, fitted: Fitted, *, embed_weights: bool = False
         "effective_clips": fitted.calibration.effective,
         "names": list(training.names),
         "domains": list(training.domains),
+        "sha256s": list(training.sha256s),
         "notes": list(fitted.notes),
     }
     if references:
@@ -87,6 +88,7 @@ def load_fitted(path: str | Path) -> Fitted:
             scores_N=kept["scores"],
             levels_db_N=kept["levels_db"],
             seconds_N=kept["seconds"],
+            sha256s=tuple(settings.get("sha256s", ())),
         )
         calibration = Calibration(np.sort(training.scores_N), float(settings["effective_clips"]))
         weights = dict(parts.get("encoder", {}))

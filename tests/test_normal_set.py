@@ -1,0 +1,101 @@
+"""What normal recordings are learned from, and what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+import harken
+from conftest import hum
+from harken.core.errors import HarkenError
+from harken.detection.outliers import outliers
+
+
+def test_gains_and_copies_are_near_duplicates_and_other_recordings_are_not(make_clips: Callable[..., Path]) -> None:
+    """However alike the recordings are among each other."""
+    normal = make_clips("normal", 12)
+    for number in range(3):
+        sound, rate = sf.read(normal / f"clip_{number:03d}.wav", dtype="float32")
+        sf.write(normal / f"copy_{number}.wav", 0.5 * sound, rate)
+        sf.write(normal / f"ogg_{number}.flac", sound, rate, subtype="PCM_24")
+    detector = harken.Detector.fit(normal, workers=0)
+    assert len(detector.training.names) == 12
+    assert {aside.reason for aside in detector.set_aside} == {
+        f"is nearly the same as clip_{number:03d}.wav" for number in range(3)
+    }
+
+
+def test_a_door_among_the_normal_recordings_is_left_out_and_named(make_clips: Callable[..., Path]) -> None:
+    normal = make_clips("normal", 40)
+    clean = harken.Detector.fit(normal, workers=0)
+    door = hum(3) + 0.8 * np.random.default_rng(0).normal(size=16_000).astype(np.float32) * np.linspace(1, 0, 16_000)
+    sf.write(normal / "door.wav", door / 4, 16_000)
+    detector = harken.Detector.fit(normal, workers=0)
+    assert [aside.path.name for aside in detector.set_aside] == ["door.wav"]
+    assert any("door.wav" in note and "--exclude" in note for note in detector.notes)
+    assert detector.training.names == clean.training.names
+    assert detector.threshold == clean.threshold
+    kept = harken.Detector.fit(normal, workers=0, keep_outliers=True)
+    assert "door.wav" in kept.training.names
+    assert kept.threshold > 1.5 * clean.threshold
+
+
+@pytest.mark.parametrize(
+    ("patterns", "left"),
+    [(["clip_00[0-4].wav"], 20), (["new/*"], 20), (["clip_001.wav", "*2.wav"], 25), (["normal/new"], 20)],
+)
+def test_recordings_are_excluded_by_name_pattern_and_folder(
+    patterns: list[str], left: int, make_clips: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    normal = make_clips("normal", 20)
+    make_clips("normal/new", 10, first_seed=100)
+    monkeypatch.chdir(tmp_path)
+    detector = harken.Detector.fit(normal, workers=0, exclude=patterns)
+    assert len(detector.training.names) == left
+    assert all("is excluded by" in aside.reason for aside in detector.set_aside)
+    with pytest.raises(HarkenError, match="names none of the recordings"):
+        harken.Detector.fit(normal, workers=0, exclude=["nothing*"])
+
+
+def test_a_small_state_is_named_with_its_files(make_clips: Callable[..., Path]) -> None:
+    normal = make_clips("normal", 40)
+    for index in range(4):
+        sf.write(normal / f"fast_{index}.wav", hum(700 + index, speed=200), 16_000)
+    detector = harken.Detector.fit(normal, workers=0)
+    (note,) = [note for note in detector.notes if "sound alike and unlike the others" in note]
+    assert note.startswith("fast_0.wav, fast_1.wav, fast_2.wav, fast_3.wav")
+    assert "a fault, a rare state, another machine?" in note
+
+
+def test_a_recording_that_was_learned_from_gets_its_held_out_score(
+    make_clips: Callable[..., Path], tmp_path: Path
+) -> None:
+    normal = make_clips("normal", 20)
+    harken.Detector.fit(normal, workers=0).save(tmp_path / "model")
+    detector = harken.load(tmp_path / "model")
+    verdict = detector.score(normal / "clip_007.wav")
+    assert verdict.score == detector.training.scores_N[detector.training.names.index("clip_007.wav")] > 0
+    assert "learned from" in verdict.warnings[0]
+    sf.write(tmp_path / "other.wav", hum(400), 16_000)
+    assert not detector.score(tmp_path / "other.wav").warnings
+
+
+@pytest.mark.parametrize("count", [12, 60, 600])
+def test_normal_scores_have_few_outliers(count: int) -> None:
+    rng = np.random.default_rng(0)
+    shares = [outliers(rng.gamma(4, size=count)).mean() for _ in range(200)]
+    assert np.mean(shares) < 0.002
+
+
+def test_the_highest_scores_are_outliers_and_at_most_a_small_share() -> None:
+    scores = np.random.default_rng(0).gamma(20, size=100)
+    scores[7] = 20 * scores.max()
+    assert np.flatnonzero(outliers(scores)).tolist() == [7]
+    scores[20:28] = 1e3
+    assert outliers(scores).sum() == 2
+    assert not outliers(np.append(np.ones(50), 100)).any()
+    assert not outliers(scores - 1e4).any()
