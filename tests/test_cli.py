@@ -93,6 +93,36 @@ def test_a_lasting_change_is_reported_once_and_across_calls(model: Path, tmp_pat
     assert "memory of another model" in done.stderr
 
 
+def test_a_model_is_checked_on_known_recordings(model: Path, tmp_path: Path) -> None:
+    for index in range(15):
+        for name, fault in (("fine", False), ("bad", True)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            sf.write(tmp_path / name / f"{index:02d}.wav", hum(900 + index, fault=fault), 16_000)
+    (tmp_path / "bad" / "broken.wav").write_bytes(b"RIFF")
+    folders = ("--normal", tmp_path / "fine", "--faulty", tmp_path / "bad")
+    done = harken("check", model / "m.harken", *folders, "--json")
+    result = json.loads(done.stdout)
+    assert (result["normal"], result["faulty"], result["not_judged"]) == (15, 15, 1)
+    assert result["auc"] == 1.0
+    assert result["at"][0]["found"] == 15
+    assert result["at"][0]["false_alarms"] <= 3
+    assert 1 < result["change_after"] <= 15
+    assert "1 recordings were not judged" in done.stderr
+    harken("fit", tmp_path / "fine", "-o", tmp_path / "few.harken")
+    table = harken("check", model / "m.harken", tmp_path / "few.harken", *folders).stdout
+    assert table.splitlines()[0].split() == ["m.harken", "few.harken"]
+    assert "faults differ most near" in table
+    harken(
+        "check",
+        model / "m.harken",
+        "--normal",
+        tmp_path / "bad" / "broken.wav",
+        "--faulty",
+        tmp_path / "bad" / "broken.wav",
+        code=2,
+    )
+
+
 def test_score_prints_data_to_stdout_and_words_to_stderr(model: Path) -> None:
     done = program("score", model / "fine.wav", model / "fault.wav", "-m", model / "m.harken", "--json")
     fine, fault, summary = map(json.loads, done.stdout.splitlines())

@@ -9,6 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from harken.cli import (
+    check,
     cite,
     data,
     demo,
@@ -52,6 +53,7 @@ app.command("simulate")(simulate.simulate)
 app.command("fit")(fit.fit)
 app.command("package")(package.package)
 app.command("score")(score.score)
+app.command("check")(check.check)
 app.command("explain")(explain.explain)
 app.command("run")(run_verb.run)
 app.command("plan")(plan.plan)

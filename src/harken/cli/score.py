@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from harken.cli.console import emit, progress, say
-from harken.cli.fit import Formats
+from harken.cli.fit import Formats, RecordingOrder
 
 if TYPE_CHECKING:
     from harken.monitor.verdict import Verdict
@@ -21,6 +21,10 @@ def score(
     every: Annotated[
         str | None, typer.Option(help="From the beginning of one recording to that of the next (default: the model's).")
     ] = None,
+    order: Annotated[
+        RecordingOrder,
+        typer.Option(help="Order of recording, as of harken fit; none: recordings are not judged together."),
+    ] = RecordingOrder.auto,
     memory: Annotated[
         Path | None, typer.Option(help="File that remembers the recordings judged so far, for the next call.")
     ] = None,
@@ -39,11 +43,12 @@ def score(
     """Judge recordings, one line per recording, in order. Higher scores are more anomalous.
 
     normal: as normal recordings; suspect: scores above every normal recording; alarm: above the alarm threshold;
-    not judged: says nothing about the machine. Recordings are also judged together, in order of their names: a lasting
-    change is reported once.
+    not judged: says nothing about the machine. Recordings are also judged together, in order of time: a lasting change
+    is reported once.
     """
     from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
     from harken.core.errors import HarkenError
+    from harken.data.chronology import chronology
     from harken.data.clips import find_recordings
     from harken.evaluation.scores import MARKS
     from harken.monitor.detector import Detector
@@ -51,6 +56,9 @@ def score(
 
     every_format = formats is Formats.all
     files = find_recordings(paths, ALL_SUFFIXES if every_format else DEFAULT_SUFFIXES)
+    when = chronology(files, order.value)
+    if when.ordered:
+        files = [files[row] for row in when.order_N]
     detector = Detector.load(model)
     if false_alarms is not None or every is not None:
         fitted = detector.fitted
@@ -72,7 +80,7 @@ def score(
                     kept.append(verdict)
                 counts[verdict.kind] += 1
                 failed += verdict.error is not None
-                change = sequence.update(verdict)
+                change = None if order is RecordingOrder.none else sequence.update(verdict)
                 _print(verdict, json)
                 if change is not None:
                     reported.append(change)

@@ -1,0 +1,165 @@
+"""A model against recordings of known condition: false alarms, faults found, and what separates them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harken.core.errors import HarkenError
+from harken.detection.rates import one_in
+from harken.evaluation.metrics import auc
+from harken.monitor.detector import Detector
+from harken.monitor.verdict import Verdict
+
+#: rates that a check tells about besides the model's
+RATES = (0.05, 0.01, 0.001)
+
+
+@dataclass(frozen=True)
+class AtRate:
+    """Single recordings that alarm at a rate. rate: false alarms per normal recording that it is set for."""
+
+    rate: float
+    false_alarms: int
+    found: int
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """One model on normal and faulty recordings.
+
+    normal, faulty: recordings judged. not_judged: recordings that were not. auc: of the scores; nan without one of the
+    two. at: first at the model's rate, then at `RATES`. suspect: faults above every normal recording learned from.
+    change_after: faulty recordings, in the order given, until a lasting change is reported; None where it is not.
+    false_changes: lasting changes reported among the normal ones. separates: where faults differ most, in words.
+    """
+
+    normal: int
+    faulty: int
+    not_judged: int
+    auc: float
+    at: tuple[AtRate, ...]
+    suspect: int
+    change_after: int | None
+    false_changes: int
+    separates: str
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-able fields."""
+        return {
+            "normal": self.normal,
+            "faulty": self.faulty,
+            "not_judged": self.not_judged,
+            "auc": None if np.isnan(self.auc) else self.auc,
+            "at": [vars(row) for row in self.at],
+            "faults_above_all_learned": self.suspect,
+            "change_after": self.change_after,
+            "false_changes": self.false_changes,
+            "separates": self.separates,
+        }
+
+
+def check(
+    detector: Detector,
+    normal: Iterable[Path],
+    faulty: Iterable[Path],
+    *,
+    store: str | Path | None = None,
+    workers: int | None = None,
+    all_formats: bool = False,
+) -> Check:
+    """Judge recordings of known condition. Raises HarkenError where none of them can be judged."""
+    judged = [
+        list(detector.score_many(paths, store=store, workers=workers, all_formats=all_formats))
+        for paths in (normal, faulty)
+    ]
+    fine, bad = ([verdict for verdict in verdicts if verdict.kind != "not judged"] for verdicts in judged)
+    if not fine and not bad:
+        first = next((verdict for verdicts in judged for verdict in verdicts), None)
+        cause = f"; the first: {first.error or first.not_judged}" if first is not None else ""
+        raise HarkenError(
+            f"no recording could be judged{cause}", next_step="Check with recordings that the model takes"
+        )
+    fine_N, bad_N = (np.array([verdict.score for verdict in verdicts], dtype=np.float64) for verdicts in (fine, bad))
+    rows = [AtRate(detector.alarm.rate, *(sum(v.kind == "alarm" for v in verdicts) for verdicts in (fine, bad)))]
+    for rate in RATES:
+        rows.append(AtRate(rate, *(sum((v.p_value or 0) <= rate for v in verdicts) for verdicts in (fine, bad))))
+    highest = float(detector.calibration.scores[-1])
+    truth = [False] * len(fine) + [True] * len(bad)
+    return Check(
+        normal=len(fine),
+        faulty=len(bad),
+        not_judged=sum(map(len, judged)) - len(fine) - len(bad),
+        auc=auc(truth, np.concatenate([fine_N, bad_N])) if fine and bad else float("nan"),
+        at=tuple(rows),
+        suspect=int((bad_N > highest).sum()),
+        change_after=_change_after(detector, bad),
+        false_changes=_changes(detector, fine),
+        separates=_separates(detector, fine, bad),
+    )
+
+
+def table(checks: Sequence[Check], names: Sequence[str]) -> list[str]:
+    """Lines of text that compare models, one column each."""
+    cells = [["", *names], ["AUC", *(f"{check.auc:.3f}" for check in checks)]]
+    cells += [
+        [f"at {label}: false alarms", *(f"{check.at[row].false_alarms} of {check.normal}" for check in checks)]
+        for row, label in enumerate(["the model's rate", *map(one_in, RATES)])
+    ]
+    cells += [
+        [f"at {label}: faults found", *(f"{check.at[row].found} of {check.faulty}" for check in checks)]
+        for row, label in enumerate(["the model's rate", *map(one_in, RATES)])
+    ]
+    cells.append(["the model's rate", *(one_in(check.at[0].rate) for check in checks)])
+    cells.append(["faults above all learned", *(f"{check.suspect} of {check.faulty}" for check in checks)])
+    cells.append(
+        [
+            "faulty until a lasting change",
+            *("-" if check.change_after is None else f"{check.change_after} recordings" for check in checks),
+        ]
+    )
+    cells.append(["lasting changes among normal", *(str(check.false_changes) for check in checks)])
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _change_after(detector: Detector, verdicts: Sequence[Verdict]) -> int | None:
+    sequence = detector.sequence()
+    for count, verdict in enumerate(verdicts, start=1):
+        change = sequence.update(verdict)
+        if change is not None and change.state == "began":
+            return count
+    return None
+
+
+def _changes(detector: Detector, verdicts: Sequence[Verdict]) -> int:
+    sequence = detector.sequence()
+    changes = [sequence.update(verdict) for verdict in verdicts]
+    return sum(change is not None and change.state == "began" for change in changes)
+
+
+def _separates(detector: Detector, fine: Sequence[Verdict], bad: Sequence[Verdict]) -> str:
+    """Where faulty recordings differ from normal ones, relative to how these differ among themselves."""
+    if not fine or not bad:
+        return "nothing to compare"
+    fine_NB, bad_NB = (np.stack([_per_band(verdict) for verdict in verdicts]) for verdicts in (fine, bad))
+    spread_B = np.maximum(fine_NB.std(axis=0), 0.5)
+    change_B = bad_NB.mean(axis=0) - fine_NB.mean(axis=0)
+    band = int(np.argmax(np.abs(change_B) / spread_B))
+    hz = detector.band_centres_hz
+    return (
+        f"most near {hz[band]:.0f} Hz: faulty recordings are {change_B[band]:+.1f} dB against the normal ones, which "
+        f"vary by {fine_NB[:, band].std():.1f} dB"
+    )
+
+
+def _per_band(verdict: Verdict) -> NDArray[np.float64]:
+    assert verdict.sketch_db is not None
+    level_B: NDArray[np.float64] = verdict.sketch_db.mean(axis=1, dtype=np.float64)
+    # Recordings are aligned by their median band: loudness is no difference of sound.
+    return level_B - np.median(level_B)
