@@ -18,6 +18,7 @@ from harken.detection.outliers import outliers
 from harken.detection.states import find_states
 from harken.embeddings.embedder import ClipFeatures
 from harken.monitor.normal_set import QUESTION, Excluded, Training, listed, notes_on
+from harken.monitor.sessions import check_last_session, session_notes, session_numbers
 
 Ints = NDArray[np.int64]
 
@@ -104,6 +105,9 @@ def _learn(
             "correlation in time is not measured, since it is not known when these recordings were made: put times "
             "into their names (pump_20240501_130507.wav), or use --order name where names are in that order"
         )
+    session_N = session_numbers(when, [clip.path for clip in clips])
+    check = check_last_session(detector, embeddings_ND, domains, blocks_N, session_N)
+    notes += session_notes(check, when, session_N)
     detector.fit(embeddings_ND, domains, blocks_N)
     if when.ordered:
         calibration = Calibration.fit(detector.train_scores_, sequences_N, states_N)
