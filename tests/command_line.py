@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import FileIO, StringIO
 from pathlib import Path
@@ -60,6 +60,11 @@ def harken(*words: object, code: int = 0, folder: Path | None = None) -> Complet
     assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
     return done
+
+
+def main(words: Sequence[str]) -> None:
+    """`called`, for processes that are started with it; nothing is printed."""
+    sys.exit(called(*words).returncode)
 
 
 def program(*words: object, code: int = 0, folder: Path | None = None) -> CompletedProcess[str]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import multiprocessing
 import re
-import signal
-import subprocess
-import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from shutil import copytree
 
@@ -18,6 +16,7 @@ import pytest
 import soundfile as sf
 import yaml
 
+from command_line import main
 from harken.bench.executor import Event
 from harken.bench.graph import make_tasks, make_units
 from harken.bench.plan import make_plan
@@ -357,27 +356,35 @@ def test_a_plan_is_complete_without_data_and_tells_what_is_there(
 
 @pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_run_killed_at_any_moment_ends_in_the_same_bytes(kills: int, plant: Path, tmp_path: Path) -> None:
-    arguments = ["run", "baseline_ae", "--profile", "tiny", "--data", str(plant), "--set", "seeds=[3]"]
-    program = "import sys; from harken.cli.main import run; sys.argv[1:] = " + repr(arguments)
+    arguments = [*"run baseline_ae --profile tiny --workers 1 --set seeds=[3] --data".split(), str(plant)]
+    # From a process that has imported everything: kills then hit work, not imports.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(
+        ["harken.cli.main", "harken.bench.run", "harken.bench.report", "harken.training.autoencoder", "torch._dynamo",
+         "matplotlib.figure", "matplotlib.backends.backend_agg", "pandas"]
+    )  # fmt: skip
 
-    def start(workspace: Path) -> subprocess.Popen[bytes]:
-        code = f"{program} + ['--workspace', {str(workspace)!r}, '--workers', '1']; run()"
-        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    def start(*words: str) -> ForkServerProcess:
+        process = processes.Process(target=main, args=(words,))
+        process.start()
+        return process
 
-    began = time.monotonic()
-    undisturbed = start(tmp_path / "a")
-    assert undisturbed.communicate()[1] is not None
-    assert undisturbed.returncode == 0
-    length = time.monotonic() - began
+    def length(*words: str) -> float:
+        began = time.monotonic()
+        process = start(*words)
+        process.join()
+        assert process.exitcode == 0
+        return time.monotonic() - began
+
+    length("--version")
+    seconds = length(*arguments, "--workspace", str(tmp_path / "a"))
     rng = np.random.default_rng(0)
     for share in sorted(rng.uniform(0.3, 0.95, size=kills)):
-        process = start(tmp_path / "b")
-        time.sleep(share * length)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    last = start(tmp_path / "b")
-    assert last.communicate()[1] is not None
-    assert last.returncode == 0
+        process = start(*arguments, "--workspace", str(tmp_path / "b"))
+        time.sleep(share * seconds)
+        process.kill()
+        process.join()
+    length(*arguments, "--workspace", str(tmp_path / "b"))
     (a,), (b,) = ((tmp_path / name / "runs").iterdir() for name in "ab")
     assert a.name == b.name
     assert contents(a) == contents(b)

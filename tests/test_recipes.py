@@ -255,8 +255,9 @@ def test_sjtu_aithu(plant: Path, tmp_path: Path) -> None:
     file = tmp_path / "sjtu.yaml"
     file.write_text(fewer(recipe_text("sjtu_aithu")))
     changes = {"stages.*.training.steps": 3, "stages.*.training.evaluate_every": 1, "stages.*.training.seconds": 0.5}
+    changes |= {"ensembles.*.search.trials": 10}
     recipe = load_recipe(str(file), profile="tiny", changes=changes)
-    done = run_recipe(recipe, plant, Workspace(tmp_path / "w"), workers=2)
+    done = run_recipe(recipe, plant, Workspace(tmp_path / "w"), machines=["fan", "valve"], workers=1)
     assert not done.failures
     assert not done.notes
     names = ["baseline", "beats_plain_subcentre_middle", "beats_noisy_subcentre_middle"]
