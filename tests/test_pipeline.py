@@ -356,7 +356,7 @@ def test_a_plan_is_complete_without_data_and_tells_what_is_there(
 
 @pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_run_killed_at_any_moment_ends_in_the_same_bytes(kills: int, plant: Path, tmp_path: Path) -> None:
-    arguments = [*"run baseline_ae --profile tiny --workers 1 --set seeds=[3] --data".split(), str(plant)]
+    arguments = ["run", "baseline_ae", "--profile=tiny", "--workers=1", "--set=seeds=[3]", "--data", str(plant)]
     # From a process that has imported everything: kills then hit work, not imports.
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(
