@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,35 +67,44 @@ def noise(clips: int, samples: int) -> np.ndarray:
     return np.random.default_rng(1).normal(scale=0.1, size=(clips, samples)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+def exported_file(once: Once, name: str, seconds: float, *, layer: str | None = None, int8: bool = False) -> Path:
+    """An encoder of `TINY` for clips of so many seconds, exported once for all tests."""
+
+    def make(folder: Path) -> None:
+        export_onnx(build(name), folder / "encoder.onnx", seconds=seconds, layer=layer, int8=int8)
+
+    return once(f"onnx_{name}_{seconds}_{int8}", make) / "encoder.onnx"
+
+
+@pytest.fixture
+def whole(once: Once) -> Path:
     """An EAT for clips of 1 s."""
-    file = tmp_path_factory.mktemp("onnx") / "whole.onnx"
-    export_onnx(build("eat"), file, seconds=1.0)
-    return file
+    return exported_file(once, "eat", 1.0)
 
 
-@pytest.fixture(scope="module")
-def eat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def eat(once: Once) -> Path:
     """The same in 8 bits."""
-    file = tmp_path_factory.mktemp("onnx") / "eat.onnx"
-    export_onnx(build("eat"), file, seconds=1.0, int8=True)
-    return file
+    return exported_file(once, "eat", 1.0, int8=True)
 
 
 @pytest.mark.parametrize("name", sorted(TINY))
-def test_features_are_those_of_torch(name: str, tmp_path: Path) -> None:
+def test_features_are_those_of_torch(name: str, once: Once) -> None:
     encoder, layer = build(name), "layer_2" if name == "yamnet" else None
-    file = tmp_path / "encoder.onnx"
-    card = export_onnx(encoder, file, seconds=1.0, layer=layer)
+    # Of the clips of the next test, or those of the fixture.
+    file = exported_file(once, name, 2.6 if name in ("beats", "fisher") else 1.0, layer=layer)
+    exported = OnnxEncoder.of_file(file, threads=1)
+    card = exported.card
     assert card.max_abs_diff < 1e-3
     assert card.similarity > 0.99999
-    exported = OnnxEncoder.of_file(file, threads=1)
-    assert exported.card == card
     assert exported.sample_rate == encoder.sample_rate
     assert (exported.cls_tokens, exported.patch_bands) == (encoder.cls_tokens, encoder.patch_bands)
     assert exported.default_pooling == encoder.default_pooling
-    wave = noise(2, encoder.sample_rate)
+    assert card.samples is not None
+    wave = noise(2, card.samples)
     ours, theirs = exported.encode(wave), encoder.encode(wave, layers=(card.layer,))
     assert ours.layers == theirs.layers
     np.testing.assert_array_equal(ours.lengths_B, theirs.lengths_B)
@@ -108,6 +118,7 @@ def test_any_length(tmp_path: Path) -> None:
     card = export_onnx(encoder, tmp_path / "any.onnx", seconds=None, layer="block_0")
     assert card.samples is None
     exported = OnnxEncoder.of_file(tmp_path / "any.onnx", threads=1)
+    assert exported.card == card
     for samples in (encoder.min_samples, 40_001):
         wave = noise(1, samples)
         ours, theirs = exported.encode(wave), encoder.encode(wave, layers=("block_0",))
@@ -135,13 +146,12 @@ def test_int8_is_smaller_and_close(whole: Path, eat: Path, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("name", ["beats", "eat", "fisher"])
-def test_pooled_vectors_are_those_of_torch(name: str, tmp_path: Path) -> None:
+def test_pooled_vectors_are_those_of_torch(name: str, once: Once) -> None:
     """Band by band (BEATs), by class tokens (EAT, FISHER), also in the windows of a clip longer than one (EAT)."""
     encoder = build(name)
-    card = export_onnx(encoder, tmp_path / "encoder.onnx", seconds=2.6)
-    assert card.pooled_diff is not None
-    assert card.pooled_diff < 1e-3
-    exported = OnnxEncoder.of_file(tmp_path / "encoder.onnx")
+    exported = OnnxEncoder.of_file(exported_file(once, name, 2.6))
+    assert exported.card.pooled_diff is not None
+    assert exported.card.pooled_diff < 1e-3
     check_pooled_alike(exported, encoder, [round(2.6 * encoder.sample_rate)])
     # As class tokens and bands would be read of the class.
     exported.cls_tokens, exported.patch_bands = 0, 1
