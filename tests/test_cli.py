@@ -171,7 +171,8 @@ def test_a_report_is_one_file_with_everything_inside(model: Path, tmp_path: Path
     report = tmp_path / "out" / "report.html"
     harken("score", model / "fine.wav", model / "fault.wav", "-m", model / "m.harken", "--report", report)
     page = report.read_text()
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/svg+xml;base64,") == 1
+    assert page.count("data:image/webp;base64,") == 6
     assert page.count("data:audio/flac;base64,") == 2
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "fault.wav" in page

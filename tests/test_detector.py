@@ -260,9 +260,9 @@ def test_names_that_would_break_a_picture_or_an_order_do_not(plant: tuple[Path, 
     sf.write(tmp_path / "b$_^$.wav", hum(3, fault=True), 16_000)
     detector = harken.Detector.fit(plant[0], workers=0)
     verdict = detector.score(tmp_path / "b$_^$.wav")
-    save_png(why_figure(detector, verdict, verdict.sketch_db), tmp_path / "why.png")
+    save_png(why_figure(detector, verdict), tmp_path / "why.png")
     with pytest.raises(HarkenError, match=r"ends in \.png"):
-        save_png(why_figure(detector, verdict, verdict.sketch_db), tmp_path)
+        save_png(why_figure(detector, verdict), tmp_path)
 
 
 def test_mistakes_are_reported_before_anything_is_embedded(plant: tuple[Path, Path], tmp_path: Path) -> None:

@@ -58,7 +58,9 @@ def demo(
         truth = [clip.condition == "anomaly" for clip in clips]
         target = [clip.domain == "target" for clip in clips]
         result = section_result(truth, target, [float(verdict.score or 0.0) for verdict in verdicts])
-        sections.append(ReportSection(machine, detector, verdicts, truth, result))
+        sections.append(
+            ReportSection(machine, detector, verdicts, truth, result, normal_folder=plant / machine / "train")
+        )
         alarms = [
             (bool(verdict.is_anomaly), bad, shifted)
             for verdict, bad, shifted in zip(verdicts, truth, target, strict=True)

@@ -25,7 +25,7 @@ def explain(
     if verdict.error is not None:
         raise verdict.error
     assert verdict.sketch_db is not None
-    save_png(why_figure(detector, verdict, verdict.sketch_db), output)
+    save_png(why_figure(detector, verdict), output)
     say(f"{verdict.kind} ({verdict.rank}): {verdict.why}")
     say(f"picture: {output}")
     if json:

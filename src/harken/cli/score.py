@@ -33,6 +33,9 @@ def score(
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if any recording cannot be scored.")] = False,
     report: Annotated[Path | None, typer.Option(help="Also write an HTML report.")] = None,
+    normal: Annotated[
+        Path | None, typer.Option(help="Folder of the normal recordings, to be heard in the report.")
+    ] = None,
     store: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings for the next run.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes (default: one per core).", min=1)] = None,
     formats: Annotated[
@@ -108,7 +111,8 @@ def score(
     if report is not None:
         from harken.monitor.report import ReportSection, write_report
 
-        write_report(report, f"Harken: {model.name}", [ReportSection(model.name, detector, kept, changes=reported)])
+        section = ReportSection(model.name, detector, kept, changes=reported, normal_folder=normal)
+        write_report(report, f"Harken: {model.name}", [section])
         say(f"report: {report}")
     if failed == sum(counts.values()):
         raise HarkenError("no recording could be scored", next_step="See the messages above")

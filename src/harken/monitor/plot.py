@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
@@ -27,46 +28,98 @@ mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.righ
 
 _NORMAL, _SUSPECT, _ANOMALY, _THRESHOLD = "#3b6ea5", "#d99a2b", "#c8442f", "#222222"
 #: of training domains, the first being the source
-_DOMAINS = ("#3b6ea5", "#8fbbe3", "#1d3557", "#a8a29e")
+_DOMAINS = ("#3b6ea5", "#8fbbe3", "#1d3557", "#a8a29e", "#5aa17f", "#b8d8c8", "#7d6aa8", "#c9bfe0")
 #: colours of groups of scored recordings, by truth or by verdict
 _GROUPS = {"normal": _NORMAL, "suspect": _SUSPECT, "alarm": _ANOMALY, "anomaly": _ANOMALY, "not judged": "#a8a29e"}
 
 
-def why_figure(detector: Detector, verdict: Verdict, clip_BC: Float32) -> Figure:
-    """Three panels: the clip, its nearest normal recording, and what differs; the sentence above.
+@dataclass(frozen=True, eq=False)
+class _Panels:
+    """What is drawn of one recording. clip_BC, normal_BC: (bands, columns) in dB; lowest, highest: their range."""
 
-    clip_BC: (bands, columns) in dB, the sketch of the clip that was judged.
-    """
-    found = verdict.explanation
-    assert found is not None
-    row = detector.training.names.index(found.nearest)
-    normal_BC = sketch_db(detector.training.sketches_NBC[row])
-    normal_seconds = float(detector.training.seconds_N[row])
-    seconds = verdict.seconds or normal_seconds
+    explanation: Explanation
+    clip_BC: Float32
+    normal_BC: Float32
+    seconds: float
+    normal_seconds: float
+    hz_B: Float32
+    lowest: float
+    highest: float
+
+    @classmethod
+    def of(cls, detector: Detector, verdict: Verdict) -> _Panels:
+        explanation, clip_BC = verdict.explanation, verdict.sketch_db
+        assert explanation is not None
+        assert clip_BC is not None
+        row = detector.training.names.index(explanation.nearest)
+        normal_BC = sketch_db(detector.training.sketches_NBC[row])
+        normal_seconds = float(detector.training.seconds_N[row])
+        lowest, highest = np.percentile(np.concatenate([clip_BC, normal_BC], axis=1), [2, 99.8])
+        seconds = verdict.seconds or normal_seconds
+        hz_B = detector.band_centres_hz
+        return cls(explanation, clip_BC, normal_BC, seconds, normal_seconds, hz_B, float(lowest), float(highest))
+
+    def clip(self, axes: Axes) -> AxesImage:
+        image = _spectrogram(axes, self.clip_BC, self.seconds, self.hz_B, "magma", self.lowest, self.highest)
+        _mark_region(axes, self.explanation, self.seconds, self.hz_B, "white")
+        return image
+
+    def normal(self, axes: Axes) -> AxesImage:
+        return _spectrogram(axes, self.normal_BC, self.normal_seconds, self.hz_B, "magma", self.lowest, self.highest)
+
+    def difference(self, axes: Axes) -> AxesImage:
+        heatmap_BC = self.explanation.heatmap_BC
+        most = max(6.0, float(np.abs(heatmap_BC).max()))
+        image = _spectrogram(axes, heatmap_BC, self.seconds, self.hz_B, "RdBu_r", -most, most)
+        _mark_region(axes, self.explanation, self.seconds, self.hz_B, "black")
+        return image
+
+
+def why_figure(detector: Detector, verdict: Verdict) -> Figure:
+    """Three panels: the recording, the normal one most like it, and what differs; verdict and sentence above."""
+    panels = _Panels.of(detector, verdict)
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3, sharey=True)
-    lowest, highest = np.percentile(np.concatenate([clip_BC, normal_BC], axis=1), [2, 99.8])
-    hz = detector.band_centres_hz
-    image = _spectrogram(left, clip_BC, seconds, hz, "magma", lowest, highest)
-    _spectrogram(middle, normal_BC, normal_seconds, hz, "magma", lowest, highest)
+    panels.clip(left)
+    figure.colorbar(panels.normal(middle), ax=middle, label="level (dB)", shrink=0.9)
+    figure.colorbar(panels.difference(right), ax=right, label="difference (dB)", shrink=0.9)
     left.set_title(f"this recording\n{_short(Path(verdict.path).name)}", fontsize=9, parse_math=False)
-    middle.set_title(f"nearest normal recording\n{_short(Path(found.nearest).name)}", fontsize=9, parse_math=False)
-    figure.colorbar(image, ax=middle, label="level (dB)", shrink=0.9)
-    most = max(6.0, float(np.abs(found.heatmap_BC).max()))
-    difference = _spectrogram(right, found.heatmap_BC, seconds, hz, "RdBu_r", -most, most)
-    right.set_title("what differs\nred: more energy, blue: less", fontsize=9)
-    figure.colorbar(difference, ax=right, label="against like moments (dB)", shrink=0.9)
-    _mark_region(right, found, seconds, hz)
+    name = _short(Path(panels.explanation.nearest).name)
+    middle.set_title(f"most alike normal recording\n{name}", fontsize=9, parse_math=False)
+    right.set_title("what differs from the normal recordings\nred: more energy, blue: less", fontsize=9)
     left.set_ylabel("frequency")
     figure.suptitle(
         f"{verdict.kind}   score {verdict.score:.3g}, alarm above {detector.threshold:.3g}, {verdict.rank} normal "
-        f"recordings\n{found.sentence}",
+        f"recordings\n{verdict.why}",
         fontsize=10,
         color=_ANOMALY if verdict.is_anomaly else _THRESHOLD,
         wrap=True,
         parse_math=False,
     )
     return figure
+
+
+def why_panels(detector: Detector, verdict: Verdict) -> list[tuple[str, Figure]]:
+    """The panels of `why_figure` as figures of their own, with captions."""
+    panels = _Panels.of(detector, verdict)
+    captions = (
+        f"This recording: level in dB, {panels.lowest:.0f} (dark) to {panels.highest:.0f} (bright)",
+        f"The normal recording most like it: {Path(panels.explanation.nearest).name}",
+        "What differs from the normal recordings, in dB. Red: more energy, blue: less",
+    )
+    drawn = []
+    for number, (caption, draw) in enumerate(
+        zip(captions, (panels.clip, panels.normal, panels.difference), strict=True)
+    ):
+        figure = Figure(figsize=(4.2, 3.0), layout="constrained")
+        axes = figure.subplots()
+        image = draw(axes)
+        if number == 2:
+            figure.colorbar(image, ax=axes, label="difference (dB)")
+        else:
+            axes.set_ylabel("frequency")
+        drawn.append((caption, figure))
+    return drawn
 
 
 def _short(name: str, most: int = 38) -> str:
@@ -100,12 +153,12 @@ def _spectrogram(
     return image
 
 
-def _mark_region(axes: Axes, found: Explanation, seconds: float, centres_hz_B: Float32) -> None:
+def _mark_region(axes: Axes, found: Explanation, seconds: float, centres_hz_B: Float32, colour: str) -> None:
     if found.low_hz is None or found.high_hz is None or found.start_s is None or found.end_s is None:
         return
     low, high = np.interp([found.low_hz, found.high_hz], centres_hz_B, np.arange(len(centres_hz_B)) + 0.5)
     xs = [found.start_s, found.end_s, found.end_s, found.start_s, found.start_s]
-    axes.plot(np.clip(xs, 0, seconds), [low, low, high, high, low], color="black", linewidth=1.2)
+    axes.plot(np.clip(xs, 0, seconds), [low, low, high, high, low], color=colour, linewidth=1.2)
 
 
 def scores_figure(detector: Detector, scores_by_group: Mapping[str, Sequence[float]]) -> Figure:
@@ -152,8 +205,23 @@ def scores_figure(detector: Detector, scores_by_group: Mapping[str, Sequence[flo
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=8)
-    lower.set_xlabel(f"anomaly score (alarm above {detector.threshold:.3g}, {detector.fitted.false_alarms})")
+    lower.set_xlabel(f"anomaly score (dashed: alarm above {detector.threshold:.3g})")
     return figure
+
+
+def svg_bytes(figure: Figure) -> bytes:
+    """The figure as SVG with text as text; the same picture has the same bytes."""
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "harken", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def webp_bytes(figure: Figure, dpi: int = 140) -> bytes:
+    """The figure as WebP: a tenth of a PNG for spectrograms."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="webp", dpi=dpi, pil_kwargs={"quality": 80, "method": 4})
+    return buffer.getvalue()
 
 
 def png_bytes(figure: Figure, dpi: int = 110) -> bytes:

@@ -11,14 +11,14 @@ from typing import Any, get_args
 import numpy as np
 import soundfile as sf
 
-from harken.audio.decode import ALL_FORMATS, decode
+from harken.audio.decode import ALL_FORMATS, Audio, decode
 from harken.audio.listen import without_offset
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
 from harken.core.pages import data_url, render
 from harken.evaluation.metrics import SectionResult
 from harken.monitor.detector import Detector
-from harken.monitor.plot import png_bytes, scores_figure, why_figure
+from harken.monitor.plot import scores_figure, svg_bytes, webp_bytes, why_panels
 from harken.monitor.sequence import Change
 from harken.monitor.verdict import Kind, Verdict
 
@@ -31,6 +31,7 @@ class ReportSection:
     """One model with what it scored.
 
     truth: whether each verdict is of an anomaly, where known. changes: lasting ones, see `monitor.sequence`.
+    normal_folder: of the normal recordings, which are then heard beside the others.
     """
 
     title: str
@@ -39,6 +40,7 @@ class ReportSection:
     truth: Sequence[bool] | None = None
     result: SectionResult | None = None
     changes: Sequence[Change] = ()
+    normal_folder: Path | None = None
 
 
 def write_report(
@@ -73,7 +75,7 @@ def _values(section: ReportSection, worst: int) -> dict[str, Any]:
     facts = [
         ("learned from", f"{len(detector.training.names)} normal recordings"),
         ("judged", f"{len(section.verdicts)} recordings: {judged}"),
-        ("alarm", "; ".join(detector.alarm.sentences())),
+        ("alarm and what it rests on", ". ".join(map(_capital, detector.alarm.sentences()))),
         ("encoder, detector", f"{detector.spec.encoder} ({detector.spec.layer}), {detector.detector.name}"),
     ]
     if section.result is not None:
@@ -88,9 +90,13 @@ def _values(section: ReportSection, worst: int) -> dict[str, Any]:
         "title": section.title,
         "facts": facts,
         "notes": notes,
-        "histogram": data_url(png_bytes(scores_figure(detector, _groups(section, scored))), "image/png"),
-        "clips": [_clip(detector, verdict) for verdict in order[:worst]],
+        "histogram": data_url(svg_bytes(scores_figure(detector, _groups(section, scored))), "image/svg+xml"),
+        "clips": [_clip(detector, verdict, section.normal_folder) for verdict in order[:worst]],
     }
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _groups(section: ReportSection, scored: Sequence[Verdict]) -> dict[str, list[float]]:
@@ -108,31 +114,47 @@ def _groups(section: ReportSection, scored: Sequence[Verdict]) -> dict[str, list
     }
 
 
-def _clip(detector: Detector, verdict: Verdict) -> dict[str, Any]:
-    """Heat map and sound of one recording; `error` says why there is no sound."""
-    assert verdict.sketch_db is not None
-    sound, problem = None, ""
+def _clip(detector: Detector, verdict: Verdict, normal_folder: Path | None) -> dict[str, Any]:
+    """Verdict, pictures and sounds of one recording; `error` says why there is no sound."""
+    assert verdict.explanation is not None
+    sounds: list[tuple[str, Audio]] = []
+    problem = ""
     try:
-        audio = decode(verdict.path, formats=ALL_FORMATS)
-        sound = data_url(_flac(audio.samples_CS, audio.sample_rate), "audio/flac")
+        sounds.append(("this recording", decode(verdict.path, formats=ALL_FORMATS)))
+        normal = _normal_file(normal_folder, verdict.explanation.nearest)
+        if normal is not None:
+            sounds.append(("the normal recording most like it", decode(normal, formats=ALL_FORMATS)))
     except HarkenError as error:
         problem = str(error)
+    # One gain for both, so that loudness can be compared.
+    peak = max((float(np.abs(without_offset(audio.samples_CS)).max()) for _, audio in sounds), default=0.0)
+    gain = 0.7 / peak if peak > 0 else 1.0
     return {
         "name": Path(verdict.path).name,
         "kind": verdict.kind,
         "score": verdict.score,
         "rank": verdict.rank,
         "why": verdict.why or "",
-        "picture": data_url(png_bytes(why_figure(detector, verdict, verdict.sketch_db)), "image/png"),
-        "sound": sound,
+        "panels": [
+            (caption, data_url(webp_bytes(figure), "image/webp")) for caption, figure in why_panels(detector, verdict)
+        ],
+        "sounds": [(name, data_url(_flac(audio, gain), "audio/flac")) for name, audio in sounds],
         "error": problem,
     }
 
 
-def _flac(samples_CS: np.ndarray, sample_rate: int) -> bytes:
-    """The beginning of the sound, brought to a level that can be heard."""
-    sound = without_offset(samples_CS)[:, : int(_MOST_SECONDS * sample_rate)].T
-    peak = float(np.abs(sound).max())
+def _normal_file(folder: Path | None, name: str) -> Path | None:
+    """The recording of that name in the folder or below it; None where there is none."""
+    if folder is None:
+        return None
+    if (folder / name).is_file():
+        return folder / name
+    return next((path for path in sorted(folder.rglob(Path(name).name)) if path.is_file()), None)
+
+
+def _flac(audio: Audio, gain: float) -> bytes:
+    """The beginning of the sound."""
+    samples_SC = without_offset(audio.samples_CS)[:, : int(_MOST_SECONDS * audio.sample_rate)].T
     buffer = io.BytesIO()
-    sf.write(buffer, sound * (0.7 / peak if peak > 0 else 1.0), sample_rate, format="FLAC", subtype="PCM_16")
+    sf.write(buffer, samples_SC * gain, audio.sample_rate, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
