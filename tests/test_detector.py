@@ -116,10 +116,15 @@ def test_what_cannot_be_scored_raises_and_what_is_marred_is_scored_with_a_warnin
     ]:
         with pytest.raises(AudioError, match=message):
             detector.score(tmp_path / name)
-    sf.write(tmp_path / "loud.wav", np.clip(hum(3, fault=True) * 30, -1, 1), 16_000)
-    verdict = detector.score(tmp_path / "loud.wav")
-    assert verdict.is_anomaly
-    assert "clipped" in verdict.warnings[0]
+    squeal = 3 * np.sin(2 * np.pi * 3_000 * np.arange(2_000) / 16_000)
+    for name, sound, kind in (
+        ("loud.wav", hum(3) + np.pad(squeal, (5_000, 9_000)), "alarm"),
+        ("gain.wav", hum(3) * 30, "not judged"),
+    ):
+        sf.write(tmp_path / name, np.clip(sound, -1, 1), 16_000)
+        verdict = detector.score(tmp_path / name)
+        assert verdict.kind == kind
+        assert "clipped" in verdict.warnings[0]
 
 
 def test_too_little_to_learn_from(tmp_path: Path) -> None:

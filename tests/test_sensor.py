@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import soundfile as sf
 import harken
 from conftest import hum
 from harken.audio.health import STATISTICS, measure
+from harken.monitor.channel_health import NormalHealth
+from harken.monitor.sensor import not_judged
 
 RATE = 16_000
 
@@ -41,7 +44,7 @@ def test_traces_of_the_recorder_are_measured() -> None:
     gap_S[9_000:9_800] = gap_S[8_999]
     assert statistic("gap_s", gap_S) == pytest.approx(0.075, abs=1e-3)
     assert statistic("longest_constant_s", gap_S) == pytest.approx(0.05, abs=1e-3)
-    clicks_S = sound_S.copy()
+    clicks_S = 0.1 * sound_S
     clicks_S[500::1_000] = 0.9
     assert statistic("clicks_hz", clicks_S) == 16
     swapped_S = (sound_S * 2**15).astype(np.int16).byteswap() / np.float32(2**15)
@@ -83,7 +86,7 @@ def test_offsets_leave_normal_recordings_normal(tmp_path: Path) -> None:
     for index in range(12):
         sf.write(tmp_path / f"{index:02d}.wav", hum(index) * 0.02 + 0.3, RATE, subtype="FLOAT")
     detector = harken.Detector.fit(tmp_path, workers=0)
-    assert detector.set_aside == []
+    assert len(detector.set_aside) == 0
     scores = []
     for offset in (0.0, 0.3, -0.9):
         verdict = detector.score(hum(99) * np.float32(0.02) + np.float32(offset), RATE)
@@ -108,3 +111,117 @@ def test_slow_vibration_is_listened_to(rate: int, tmp_path: Path) -> None:
     assert verdict.is_anomaly
     assert verdict.explanation.low_hz < 0.31 * rate < verdict.explanation.high_hz
     assert not detector.score(vibration(fault=False), rate).is_anomaly
+
+
+def quiet(seed: int, **settings: bool) -> np.ndarray:
+    """`hum` with headroom, and a speed that is not that of the mains."""
+    return 0.2 * hum(seed, speed=73, **settings)
+
+
+@pytest.fixture(scope="module")
+def normal() -> NormalHealth:
+    healths = [measure(sixteen_bits(quiet(seed))[None], RATE).values_CK for seed in range(30)]
+    return NormalHealth.of(np.stack(healths))
+
+
+def low_passed(sound_S: np.ndarray, hz: float) -> np.ndarray:
+    spectrum_F = np.fft.rfft(sound_S)
+    return np.fft.irfft(spectrum_F * (np.fft.rfftfreq(len(sound_S), 1 / RATE) < hz), len(sound_S))
+
+
+def with_values(sound_S: np.ndarray, where: slice | list[int], value: float) -> np.ndarray:
+    changed_S = sound_S.copy()
+    changed_S[where] = value
+    return changed_S
+
+
+NOISE_S = np.random.default_rng(5).normal(size=RATE)
+MAINS_S = np.sin(2 * np.pi * 50 * np.arange(RATE) / RATE)
+SPOILED = {
+    "machine is off or not heard.*what is left is noise": ("off", lambda x: 3e-4 * NOISE_S),
+    "machine is off.*left is hum of the mains": ("off", lambda x: 1e-3 * MAINS_S + 3e-5 * NOISE_S),
+    "only hum of the mains": ("off", lambda x: 0.1 * MAINS_S + 1e-3 * NOISE_S),
+    r"\d\d dB below any of 30 normal recordings, with their spectrum": ("level", lambda x: 0.01 * x),
+    "bytes of its samples are swapped": ("sensor", lambda x: (x * 2**15).astype("i2").byteswap() / 2**15),
+    "overflow": ("sensor", lambda x: (30 * x + 1) % 2 - 1),
+    "clipped throughout": ("sensor", lambda x: np.clip(100 * x, -1, 1)),
+    "one side of the wave is cut off: ": ("sensor", lambda x: np.maximum(x, 0)),
+    "cut off or folded": ("sensor", np.abs),
+    "gaps: 0.10 of 1 s": ("sensor", lambda x: with_values(x, slice(4_000, 5_600), 0.0)),
+    "exact copies": ("sensor", lambda x: np.concatenate([x[:12_000], x[8_000:12_000]])),
+    "too few bits": ("sensor", lambda x: np.rint(x * 80) / 80),
+    "3 clicks of a sample": ("sensor", lambda x: with_values(x, [3_000, 7_777, 12_001], 0.95)),
+    "highest 65% of the frequencies are missing": ("sensor", lambda x: low_passed(x, 2_600) + 2e-5 * NOISE_S),
+}
+
+
+@pytest.mark.parametrize("reason", SPOILED)
+def test_faults_of_the_sensor_are_reported_as_what_they_are(reason: str, normal: NormalHealth) -> None:
+    kind, spoil = SPOILED[reason]
+    for seed in (100, 101):
+        health = measure(sixteen_bits(spoil(quiet(seed)))[None], RATE)
+        found = not_judged(health, normal, 1.0)
+        assert found is not None
+        assert found.kind == kind
+        assert re.search(reason, found.reason), found.reason
+
+
+def faults() -> dict[str, np.ndarray]:
+    time_S = np.arange(RATE) / RATE
+    squeal_S = quiet(200) + np.where(abs(time_S - 0.5) < 0.1, 3 * np.sin(2 * np.pi * 3_000 * time_S), 0)
+    return {
+        "ringing": quiet(201, fault=True),
+        "louder, as white noise": quiet(202) + 0.2 * NOISE_S * np.sin(2 * np.pi * 8 * time_S) ** 2,
+        "a squeal that clips": np.clip(squeal_S, -1, 1),
+        "stops in the middle": quiet(203) * np.where(time_S < 0.5, 1, np.exp(-(time_S - 0.5) / 0.02)) + 3e-5 * NOISE_S,
+        "hiss beside it": quiet(204) + 0.04 * NOISE_S,
+        "hum beside it": quiet(205) + 0.06 * MAINS_S,
+        "12 dB quieter": 0.25 * quiet(206),
+        "knocks": quiet(207) + 0.3 * np.sin(2 * np.pi * 2_500 * time_S) * np.exp(-(time_S % 0.1) / 0.004),
+    }
+
+
+@pytest.mark.parametrize("fault", faults())
+def test_faults_of_the_machine_are_judged(fault: str, normal: NormalHealth) -> None:
+    assert not_judged(measure(sixteen_bits(faults()[fault])[None], RATE), normal, 1.0) is None
+
+
+def test_channels_that_are_dead_or_exchanged() -> None:
+    def recording(seed: int) -> np.ndarray:
+        other_S = 0.3 * low_passed(hum(seed + 1_000), 2_000) + 0.01 * np.random.default_rng(seed).normal(size=RATE)
+        return sixteen_bits(np.stack([hum(seed), other_S]))
+
+    normal = NormalHealth.of(np.stack([measure(recording(seed), RATE).values_CK for seed in range(20)]))
+    right_CS = recording(50)
+    dead_CS = np.stack([right_CS[0], sixteen_bits(1e-4 * NOISE_S)])
+    cases = {
+        None: right_CS,
+        "channel 2: its microphone is dead": dead_CS,
+        "the channels are exchanged": right_CS[::-1],
+        "both channels hold the same sound": right_CS[[0, 0]],
+    }
+    for reason, samples_CS in cases.items():
+        found = not_judged(measure(np.ascontiguousarray(samples_CS), RATE), normal, 1.0)
+        assert (found is None) if reason is None else (found is not None and found.reason.startswith(reason)), reason
+
+
+def test_unfit_recordings_are_not_learned_from_but_quiet_states_are(tmp_path: Path) -> None:
+    for index in range(30):
+        sound_S = sixteen_bits(hum(index))
+        sound_S = {3: with_values(sound_S, [500, 8_000], 0.9), 9: sixteen_bits(3e-4 * NOISE_S)}.get(index, sound_S)
+        # A third of the time the machine idles.
+        sf.write(tmp_path / f"{index:02d}.wav", sound_S * (0.05 if index % 3 == 1 else 1), RATE)
+    detector = harken.Detector.fit(tmp_path, workers=0)
+    reasons = {excluded.path.name: excluded.reason for excluded in detector.set_aside}
+    assert set(reasons) == {"03.wav", "09.wav"}
+    assert "clicks" in reasons["03.wav"]
+    assert "machine is off" in reasons["09.wav"]
+
+
+def test_a_defect_of_most_recordings_is_how_the_machine_is_recorded(tmp_path: Path) -> None:
+    for index in range(12):
+        sound_S = np.clip(hum(index) * 3, -0.5, 0.5) if index else hum(0)
+        sf.write(tmp_path / f"{index:02d}.wav", sound_S, RATE)
+    detector = harken.Detector.fit(tmp_path, workers=0)
+    assert not any("clipped" in excluded.reason for excluded in detector.set_aside)
+    assert any("'clipped': it counts as usual" in note for note in detector.notes)

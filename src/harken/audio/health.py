@@ -30,7 +30,7 @@ MAINS_HZ = (50.0, 60.0)
 #: samples that are compared as one, to find repeated blocks
 _WINDOW = 32
 #: a click is this many times higher than the typical second difference
-_CLICK_HEIGHT = 15.0
+_CLICK_HEIGHT = 25.0
 #: below this rate in Hz, a real shock may be one sample long
 _CLICK_RATE = 4_000
 _TINY = 1e-30
@@ -48,7 +48,8 @@ class Health:
     longest_constant_s: longest run of equal samples between the limits, in seconds. gap_s: sum of the runs that last
     5 ms or more and begin or end abruptly. repeated: share of the signal that is an exact copy of an earlier piece.
     clicks_hz: isolated jumps per second that last one or two samples. swapped_db: level with the bytes of each sample
-    swapped; that of the recording where it has no 16- or 24-bit samples. wraps: share of steps over most of full scale.
+    swapped; that of the recording where it has no 16- or 24-bit samples. wraps: share of steps over most of full
+    scale; zero where most large steps are smaller.
     values: different values among 8192 samples. hum: share of the power at multiples of 50 or 60 Hz, whichever is
     higher. rest_db: level without it. correlation: with the first channel. band_0_db ...: level of half-octave bands
     from low to high, the highest up to half the sampling rate.
@@ -177,25 +178,32 @@ def _repeated(channel_S: Float32) -> float:
 def _clicks_hz(channel_S: Float32, sample_rate: int) -> float:
     if sample_rate < _CLICK_RATE or len(channel_S) < 64:
         return 0.0
-    second_S = np.abs(2 * channel_S[1:-1] - channel_S[:-2] - channel_S[2:])
-    typical = float(np.median(second_S[:: max(1, len(second_S) // 8192)])) / 0.6745
+    second_S = 2 * channel_S[1:-1] - channel_S[:-2] - channel_S[2:]
+    typical = float(np.median(np.abs(second_S[:: max(1, len(second_S) // 8192)]))) / 0.6745
     # Loud recordings of few steps have no typical difference.
-    high = np.flatnonzero(second_S > _CLICK_HEIGHT * max(typical, 1e-4))
+    typical = max(typical, 1e-4)
+    high = np.flatnonzero(np.abs(second_S) > _CLICK_HEIGHT * typical)
     high = high[(high >= 12) & (high < len(second_S) - 12)][:20_000]
     if not len(high):
         return 0.0
-    around = np.concatenate([np.arange(-12, -3), np.arange(4, 13)])
-    # The highest place of a jump, with nothing like it before and behind: a knock rings for longer.
-    height = second_S[high]
-    top = height >= second_S[high[:, None] + np.arange(-3, 4)].max(axis=1)
-    alone = second_S[high[:, None] + around].max(axis=1) < 0.15 * height
-    return float(np.count_nonzero(top & alone) * sample_rate / len(channel_S))
+    # Around each high place, in units of its height. A click of one sample is -1/2 1 -1/2, of two -1 1 1 -1, with
+    # nothing before and behind: a knock rings for longer, a microphone too.
+    around = second_S[high[:, None] + np.arange(-12, 13)] / second_S[high, None]
+    shapes = np.zeros((2, 25), dtype=np.float32)
+    shapes[0, 11:14] = -0.5, 1.0, -0.5
+    shapes[1, 11:15] = -1.0, 1.0, 1.0, -1.0
+    slack = 0.05 + 5 * typical / np.abs(second_S[high])
+    clicks = [np.all(np.abs(around - shape) < slack[:, None], axis=1) for shape in shapes]
+    return float(np.count_nonzero(clicks[0] | clicks[1]) * sample_rate / len(channel_S))
 
 
 def _coding(channel_S: Float32, centred_S: Float32) -> list[float]:
     """swapped_db, wraps, values."""
     some = channel_S[:: max(1, len(channel_S) // 8192)][:8192]
-    wraps = np.count_nonzero(np.abs(np.diff(channel_S)) > 1.6) / len(channel_S)
+    step_S = np.abs(np.diff(channel_S))
+    full, half = (np.count_nonzero(step_S > height) for height in (1.7, 1.0))
+    # Steps of loud sound become rarer with their height, those of an overflow do not.
+    wraps = full / len(channel_S) if full > 0.2 * half else 0.0
     level_db = _decibels(_power(centred_S))
     swapped: Float64 | None = None
     for bits, width in ((16, 2), (24, 3)):

@@ -23,10 +23,12 @@ from harken.embeddings.embedder import ClipFeatures, Embedder, sketch_bands
 from harken.embeddings.extract import extract
 from harken.embeddings.sketch import sketch_db
 from harken.monitor.alarm import AUTO, AlarmSetting, interval_of
+from harken.monitor.channel_health import NormalHealth
 from harken.monitor.envelope import Envelope
 from harken.monitor.explain import Explanation, explain
 from harken.monitor.fit import fit_normal
 from harken.monitor.fitted import Fitted
+from harken.monitor.sensor import level_note, not_judged
 from harken.monitor.sequence import Sequence
 from harken.monitor.stored import load_fitted, save_fitted
 from harken.monitor.verdict import Kind, Verdict
@@ -219,9 +221,14 @@ class Detector:
         higher_than = int(np.searchsorted(self.calibration.scores, score, side="left"))
         of = len(self.calibration.scores)
         kind: Kind = "alarm" if score > self.threshold else "suspect" if higher_than == of else "normal"
+        health, normal_health = features.health, self._normal_health
+        reason, level = None, None
+        if health is not None and normal_health is not None:
+            reason = not_judged(health, normal_health, features.seconds)
+            level = level_note(health, normal_health)
         return Verdict(
             path=path,
-            kind=kind,
+            kind=kind if reason is None else "not judged",
             score=score,
             p_value=p_value,
             extrapolated=p_value < self.calibration.finest,
@@ -232,11 +239,18 @@ class Detector:
             warnings=(
                 *learned,
                 *(finding.detail for finding in features.findings),
+                *((level,) if level is not None and reason is None else ()),
                 *self._length_warning(features.seconds),
             ),
             seconds=features.seconds,
             sha256=features.sha256,
+            not_judged=None if reason is None else reason.reason,
         )
+
+    @cached_property
+    def _normal_health(self) -> NormalHealth | None:
+        health_NCK = self.training.health_NCK
+        return None if health_NCK is None else NormalHealth.of(health_NCK)
 
     def sequence(self, memory: str | Path | None = None) -> Sequence:
         """Judges recordings together, in order of time: `sequence().update(verdict)` after each.

@@ -27,13 +27,15 @@ from harken.monitor.fitted import Fitted
 from harken.monitor.learn import learn
 from harken.monitor.normal_set import (
     Excluded,
+    defect_of,
     learnable,
     named_states,
     near_duplicate_rows,
     not_excluded,
-    unfit,
+    usual_defects,
     usual_form,
 )
+from harken.monitor.sensor import unfit_among
 
 #: fewer recordings than this are not learned from
 LEAST_CLIPS = 3
@@ -104,7 +106,7 @@ def fit_normal(
     results = extract(
         [clip.path for clip in clips], spec, arrays, store=store, workers=workers, limits=limits, formats=formats
     )
-    kept, features = _usable(clips, results, set_aside, progress)
+    kept, features, usual = _usable(clips, results, set_aside, progress)
     if len(kept) < LEAST_CLIPS:
         first = f"; the first: {set_aside[0].path}: {set_aside[0].reason}" if set_aside else ""
         raise HarkenError(
@@ -130,7 +132,10 @@ def fit_normal(
         training=learned.training,
         false_alarms=false_alarms,
         every=every,
-        notes=learned.notes,
+        notes=(
+            *(f"most of these recordings have the defect {kind!r}: it counts as usual" for kind in usual),
+            *learned.notes,
+        ),
         set_aside=(*set_aside, *learned.set_aside),
         block=learned.block,
     )
@@ -159,22 +164,38 @@ def _usable(
     results: Iterable[Extracted],
     set_aside: list[Excluded],
     progress: Callable[[int, int], None] | None,
-) -> tuple[list[Clip], list[ClipFeatures]]:
-    """Clips that can be learned from, and their features; the others are added to `set_aside`."""
-    kept: list[Clip] = []
-    features: list[ClipFeatures] = []
-    seen: dict[str, Path] = {}
+) -> tuple[list[Clip], list[ClipFeatures], list[str]]:
+    """Clips that can be learned from, their features, and defects that count as usual; the other clips are added to
+    `set_aside`."""
+    heard: list[tuple[Clip, ClipFeatures]] = []
     for done, (clip, result) in enumerate(zip(clips, results, strict=True), start=1):
-        reason = unfit(result, seen)
-        if reason is None and result.features is not None:
-            seen[result.features.sha256] = clip.path
-            kept.append(clip)
-            features.append(result.features)
+        if result.features is None:
+            set_aside.append(Excluded(clip.path, "" if result.error is None else result.error.cause))
         else:
-            set_aside.append(Excluded(clip.path, reason or ""))
+            heard.append((clip, result.features))
         if progress is not None:
             progress(done, len(clips))
-    return kept, features
+    usual = usual_defects([features for _, features in heard])
+    usable: list[tuple[Clip, ClipFeatures]] = []
+    seen: dict[str, Path] = {}
+    for clip, features in heard:
+        reason = defect_of(features, usual)
+        if reason is None and features.sha256 in seen:
+            reason = f"is the same file as {seen[features.sha256].name}"
+        if reason is None:
+            seen[features.sha256] = clip.path
+            usable.append((clip, features))
+        else:
+            set_aside.append(Excluded(clip.path, reason))
+    reasons = unfit_among([features.health for _, features in usable], [features.seconds for _, features in usable])
+    set_aside += [Excluded(usable[row][0].path, reason) for row, reason in sorted(reasons.items())]
+    kept = [pair for row, pair in enumerate(usable) if row not in reasons]
+    defects: list[str] = sorted(kind for kind in usual if any(_marred(features, kind) for _, features in kept))
+    return [clip for clip, _ in kept], [features for _, features in kept], defects
+
+
+def _marred(features: ClipFeatures, kind: str) -> bool:
+    return any(finding.kind == kind and not finding.harmless for finding in features.findings)
 
 
 def _without_near_duplicates(

@@ -18,6 +18,7 @@ from harken.detection.outliers import outliers
 from harken.detection.states import find_states
 from harken.embeddings.embedder import ClipFeatures
 from harken.monitor.normal_set import QUESTION, Excluded, Training, listed, notes_on
+from harken.monitor.sensor import stacked
 from harken.monitor.sessions import check_last_session, session_notes, session_numbers
 
 Ints = NDArray[np.int64]
@@ -122,6 +123,7 @@ def _learn(
         levels_db_N=np.array([clip.level_db for clip in features]),
         seconds_N=np.array([clip.seconds for clip in features]),
         sha256s=tuple(clip.sha256 for clip in features),
+        health_NCK=stacked([clip.health for clip in features]),
     )
     correlation_time = count / calibration.effective
     # Blocks of twice the correlation time of single clips are nearly independent.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -13,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.audio.decode import Limits
-from harken.audio.quality import SAME_TEXTURE, level_groups, texture_difference
+from harken.audio.quality import SAME_TEXTURE, Kind, level_groups, texture_difference
 from harken.core.errors import HarkenError
 from harken.data.clips import Clip, names_below_common
 from harken.detection.calibration import Calibration
 from harken.detection.neighbours import nearest
 from harken.detection.space import standardisation
 from harken.embeddings.embedder import ClipFeatures
-from harken.embeddings.extract import Extracted, probe
+from harken.embeddings.extract import probe
 from harken.embeddings.sketch import sketch_db
 
 Float32 = NDArray[np.float32]
@@ -62,6 +63,8 @@ class Training:
     levels_db_N: Float64
     seconds_N: Float64
     sha256s: tuple[str, ...] = ()
+    #: (recordings, channels, statistics) of `audio.health`; None in models of earlier versions, and of runs
+    health_NCK: Float32 | None = None
 
     @cached_property
     def rows_by_sha256(self) -> dict[str, int]:
@@ -138,16 +141,16 @@ def usual_form(paths: Sequence[Path], workers: int | None, limits: Limits, forma
     return max(sorted(set(forms)), key=forms.count) if forms else (16_000, 1)
 
 
-def unfit(result: Extracted, seen: Mapping[str, Path]) -> str | None:
-    """Why a recording must not be learned from, if so."""
-    if result.error is not None:
-        return result.error.cause
-    assert result.features is not None
-    defect = next((finding for finding in result.features.findings if not finding.harmless), None)
-    if defect is not None:
-        return defect.detail
-    same = seen.get(result.features.sha256)
-    return None if same is None else f"is the same file as {same.name}"
+def usual_defects(features: Sequence[ClipFeatures]) -> set[Kind]:
+    """Defects of more than half of the recordings: that is how this machine is recorded."""
+    counts = Counter(kind for clip in features for kind in {finding.kind for finding in clip.findings})
+    return {kind for kind, count in counts.items() if 2 * count > len(features)}
+
+
+def defect_of(features: ClipFeatures, usual: Collection[Kind]) -> str | None:
+    """The first defect that is not `usual`, for which a recording is not learned from."""
+    defects = (finding for finding in features.findings if not finding.harmless and finding.kind not in usual)
+    return next((finding.detail for finding in defects), None)
 
 
 def near_duplicate_rows(features: Sequence[ClipFeatures], sample_rate: int) -> dict[int, int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from harken.audio.health import STATISTICS
 from harken.core.errors import BundleError
 from harken.core.plugins import custom_names
 from harken.core.threads import one_thread
@@ -38,6 +39,8 @@ def save_fitted(path: str | Path, fitted: Fitted, *, embed_weights: bool = False
             "seconds": training.seconds_N,
         },
     }
+    if training.health_NCK is not None:
+        parts["health"] = {"health": training.health_NCK}
     references: list[dict[str, str]] = []
     if fitted.weights is not None:
         copied = dict(fitted.weights)
@@ -59,6 +62,8 @@ def save_fitted(path: str | Path, fitted: Fitted, *, embed_weights: bool = False
         "sha256s": list(training.sha256s),
         "notes": list(fitted.notes),
     }
+    if training.health_NCK is not None:
+        settings["health_statistics"] = list(STATISTICS)
     if references:
         settings["public_weights"] = references
     write_bundle(path, settings, parts, references=bool(references))
@@ -89,6 +94,8 @@ def load_fitted(path: str | Path) -> Fitted:
             levels_db_N=kept["levels_db"],
             seconds_N=kept["seconds"],
             sha256s=tuple(settings.get("sha256s", ())),
+            # Absent in models of earlier versions; other statistics are those of another version.
+            health_NCK=parts["health"]["health"] if settings.get("health_statistics") == list(STATISTICS) else None,
         )
         calibration = Calibration(np.sort(training.scores_N), float(settings["effective_clips"]))
         weights = dict(parts.get("encoder", {}))
