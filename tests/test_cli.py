@@ -140,6 +140,15 @@ def test_score_prints_data_to_stdout_and_words_to_stderr(model: Path) -> None:
     assert "kHz" in plain.stdout
 
 
+def test_names_are_shown_on_one_line(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "two\nlines.wav").write_bytes((model / "fault.wav").read_bytes())
+    (tmp_path / "no\nsound.wav").touch()
+    done = harken("score", tmp_path, "-m", model / "m.harken")
+    (line,) = done.stdout.splitlines()
+    assert r"two\nlines.wav  " in line
+    assert r"no\nsound.wav: the file is empty" in done.stderr
+
+
 def test_exit_codes(model: Path, tmp_path: Path) -> None:
     options = ("-m", model / "m.harken", "--fail-on-anomaly")
     program("score", model / "fine.wav", *options, code=0)

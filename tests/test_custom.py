@@ -15,6 +15,7 @@ from harken.bench.recipe import load_recipe
 from harken.bench.stages import Context, Input, Stage, list_stages, stage_class
 from harken.bench.stages.base import Settings
 from harken.bench.stages.checks import check_stage
+from harken.bench.stages.tables import score_rows
 from harken.core.errors import HarkenError
 from harken.data.clips import Clip
 from harken.data.labels import ClassKey, LabelPolicy, label_clips, list_policies
@@ -24,6 +25,7 @@ from harken.ensemble.objective import Objective
 from harken.ensemble.problem import SEARCHES, search_of
 from harken.ensemble.search import SearchSettings
 from harken.ensemble.search_checks import check_search
+from harken.evaluation.scores import Scores, write_scores
 from harken.plant.simulate import simulate
 from harken.training.augment.checks import check_augmentation
 from harken.training.augment.custom import WaveAugmentation
@@ -210,6 +212,15 @@ class Meddling(Odd):
         (context.folder("embeddings") / "note.txt").write_text("")
 
 
+class Unsure(Odd):
+    """Scores test clips only."""
+
+    @classmethod
+    def run(cls, parameters: Any, context: Context) -> None:
+        test = [clip for clip in context.clips if clip.split == "test"]
+        write_scores(Scores.of_rows(score_rows(test, np.zeros(len(test)))), context.out / "scores.parquet")
+
+
 class Unknown(Odd):
     """Makes what there is not."""
 
@@ -220,6 +231,7 @@ def test_broken_stages() -> None:
     broken(check_stage, Odd, "There is no scores.parquet")
     broken(check_stage, Clock, "scores.parquet differ")
     broken(check_stage, Meddling, "An input is another afterwards")
+    broken(check_stage, Unsure, "No training clip has a score")
     broken(check_stage, Unknown, "It makes 'sores'")
 
 
@@ -242,6 +254,36 @@ def test_broken_stages() -> None:
 def test_unknown_names_are_refused_before_anything_runs(recipe: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(HarkenError, match=message):
         load_recipe(recipe, changes=changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": [True]}, "seeds.0: yes is no number"),
+        ({"seeds": [2**31]}, "seeds are different whole numbers from 0 to 2147483647"),
+        ({"score_years": [False]}, "score_years.0: no is no number"),
+        ({"stages.noisy": {"use": "mix", "copies": True}}, "stages.noisy.copies: yes is no number"),
+        ({"stages.nearest.parameters": {"neighbors": 3}}, "stages.nearest: knn has no parameter 'neighbors'. Did you"),
+        ({"stages.nearest.parameters": {"neighbours": -3}}, "stages.nearest: neighbours: .* greater than 0, not -3"),
+        ({"stages.nearest.parameters": {"neighbours": True}}, "neighbours: .* valid integer, not True"),
+        ({"stages.nearest.parameters": {"space": "raww"}}, "space: Input should be 'standard' or 'raw', not 'raww'"),
+        (
+            {"stages.nearest.detector": "fusion", "stages.nearest.parameters": {"members": [
+                {"detector": "lof", "parameters": {"neighbours": 0}}]}},
+            "stages.nearest: neighbours: Input should be greater than 0",
+        ),
+        ({"ensembles": {"x": ["spectral_knn"]}}, "ensemble x does not list its members. Write members: "),
+        ({"ensembles": {"x": None}}, "ensemble x does not list its members"),
+        ({"ensembles": {"x": {"members": [["spectral_knn"]]}}}, "ensemble x has a member .*, which is no system"),
+        ({"ensembles": {"x": {"members": ["spectral_knn"] * 2}}}, "has the member 'spectral_knn' twice"),
+        ({"ensembles": {"x": {"members": {"spectral_knn": 0}}}}, "ensembles.x.members: all weights are 0"),
+        ({"ensembles": {"x": {"members": {"spectral_knn": float("inf")}}}}, "should be a finite number"),
+        ({"ensembles": {"x": {"members": {"spectral_knn": True}}}}, "members.spectral_knn: yes is no number"),
+    ],
+)  # fmt: skip
+def test_odd_values_are_refused_before_anything_runs(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(HarkenError, match=message):
+        load_recipe("spectral_knn", changes=changes)
 
 
 POLICY = """

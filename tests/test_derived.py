@@ -217,6 +217,9 @@ def test_clips_of_another_program(plant: Path, tmp_path: Path) -> None:
         (["a.wav,one,fan,00,,"], r"manifest.csv:2: has 6 cells, the header 7"),
         (["../a.wav,one,fan,00,,,"], r"manifest.csv:2: ../a.wav is not in the folder"),
         ([",one,fan,00,,,"], r"manifest.csv:2: has no file"),
+        (["a\0.wav,one,fan,00,,,"], r"manifest.csv:2: its file 'a\\x00.wav' has characters that cannot be shown"),
+        (["a.wav,'o\x1bne',fan,00,,,"], r"manifest.csv:2: its id .* has characters that cannot be shown"),
+        (["", " "], r"manifest.csv: names no clips"),
         (["manifest.csv,one,fan,00,,,"], r"manifest.csv:2: manifest.csv cannot be decoded"),
     ],
 )
@@ -226,6 +229,14 @@ def test_what_is_wrong_in_a_manifest_is_said_with_its_line(
     folder = manifest(tmp_path / "made", *rows)
     with pytest.raises(HarkenError, match=message):
         made_by("import_clips", load_clips(plant)[0], tmp_path / "out", folder=str(folder))
+
+
+def test_ids_are_no_paths(plant: Path, tmp_path: Path) -> None:
+    folder = manifest(tmp_path / "made", "a.wav,../../x,fan,00,,,")
+    (tmp_path / "in").mkdir()
+    made_by("import_clips", load_clips(plant)[0], tmp_path / "in" / "out", folder=str(folder))
+    (file,) = (tmp_path / "in").rglob("*.wav")
+    assert file.parent == tmp_path / "in" / "out" / "audio"
 
 
 def test_a_manifest_with_other_columns(plant: Path, tmp_path: Path) -> None:

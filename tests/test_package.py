@@ -123,8 +123,10 @@ def test_trained_networks_of_several_seeds_and_machines_score_as_their_run(tmp_p
 def test_what_cannot_be_packaged_is_refused(run: Path) -> None:
     with pytest.raises(HarkenError, match=r"no system 'singel'.*single"):
         package(run, "singel")
-    with pytest.raises(HarkenError, match=r"no such machine"):
+    with pytest.raises(HarkenError, match=r"no machine 'valve'; there are fan of .* Choose another --machine"):
         package(run, "single", machine="valve")
+    with pytest.raises(HarkenError, match=r"no data set 'eval'; there are fan of .* Choose another --data-set"):
+        package(run, "single", machine="fan", data_set="eval")
 
 
 def test_a_trained_network_keeps_what_encoders_guarantee() -> None:

@@ -144,10 +144,26 @@ def _unit(units: Sequence[Unit], machine: str | None, data_set: str | None) -> U
     chosen = [unit for unit in units if machine in (None, unit.machine) and data_set in (None, unit.set)]
     if len(chosen) == 1:
         return chosen[0]
-    there = ", ".join(f"{unit.machine} of {unit.set}" for unit in (chosen or units))
     if chosen:
-        raise HarkenError(f"a model is of one machine; there are {there}", next_step="Choose --machine, and --data-set")
-    raise HarkenError(f"there is no such machine; there are {there}", next_step="Choose another --machine")
+        raise HarkenError(
+            f"a model is of one machine; there are {_shown(chosen)}", next_step="Choose --machine, and --data-set"
+        )
+    if machine not in (None, *(unit.machine for unit in units)):
+        raise HarkenError(
+            f"there is no machine {machine!r}; there are {_shown(units)}", next_step="Choose another --machine"
+        )
+    if data_set not in (None, *(unit.set for unit in units)):
+        raise HarkenError(
+            f"there is no data set {data_set!r}; there are {_shown(units)}", next_step="Choose another --data-set"
+        )
+    raise HarkenError(
+        f"{machine} is not a machine of {data_set}; there are {_shown(units)}",
+        next_step="Choose another --machine or --data-set",
+    )
+
+
+def _shown(units: Sequence[Unit]) -> str:
+    return ", ".join(f"{unit.machine} of {unit.set!r}" for unit in units)
 
 
 def _seed(made: MadeByRun, stage: str, unit: Unit, seed: int | None) -> int | None:

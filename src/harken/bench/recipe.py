@@ -19,6 +19,8 @@ from harken.core.plugins import check_name
 from harken.ensemble.problem import SEARCHES
 
 DEFAULT_PROFILE = "full"
+#: scikit-learn takes no larger ones, and stages add small numbers to theirs
+LARGEST_SEED = 2**31 - 1
 #: names of recipes, stages, systems and ensembles become names of folders
 _FOLDER_NAME = re.compile(r"\w[\w .,+=@()-]{0,99}")
 
@@ -46,7 +48,7 @@ class SearchEntry(BaseModel):
     best: Annotated[int, Field(ge=1)] = 5
     step: Annotated[float, Field(gt=0, le=1)] = 0.1
     trials: Annotated[int, Field(ge=1)] = 100
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
 
     @field_validator("method")
     @classmethod
@@ -65,10 +67,17 @@ class EnsembleEntry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    members: dict[str, Annotated[float, Field(ge=0)]] = Field(min_length=1)
+    members: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(min_length=1)
     normalise: Literal["train", "gamma", "rank", "none"] = "train"
     tuned: str = ""
     search: SearchEntry | None = None
+
+    @field_validator("members")
+    @classmethod
+    def _some_weight(cls, members: dict[str, float]) -> dict[str, float]:
+        if not any(members.values()):
+            raise ValueError("all weights are 0")
+        return members
 
 
 class Recipe(BaseModel):
@@ -99,8 +108,8 @@ class Recipe(BaseModel):
     @field_validator("seeds")
     @classmethod
     def _some_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-            raise ValueError("seeds are different whole numbers from 0 on, at least one")
+        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) > LARGEST_SEED:
+            raise ValueError(f"seeds are different whole numbers from 0 to {LARGEST_SEED}, at least one")
         return seeds
 
     @model_validator(mode="after")
@@ -208,6 +217,7 @@ def load_recipe(
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
         raise _explained(error, name_or_file) from error
+    _no_truths_as_numbers(data, recipe.model_dump(), name_or_file)
     for name, stage in recipe.stages.items():
         for source in stage.inputs:
             if source not in recipe.stages:
@@ -251,10 +261,19 @@ def _written_out(data: dict[str, Any], file: str) -> None:
     """Names of members with `*` become those of the systems that they match."""
     systems = list(data.get("systems") or {})
     for name, entry in (data.get("ensembles") or {}).items():
-        members = entry.get("members") if isinstance(entry, dict) else None
-        members = dict.fromkeys(members, 1.0) if isinstance(members, list) else members
-        if not isinstance(members, dict):
-            continue  # told by the check that follows
+        if not isinstance(entry, dict) or not isinstance(entry.get("members"), dict | list):
+            raise HarkenError(
+                f"ensemble {name} does not list its members", file=file,
+                next_step="Write members: [SYSTEM, ...], or members: {SYSTEM: WEIGHT, ...}",
+            )  # fmt: skip
+        members = entry["members"]
+        if isinstance(members, list):
+            repeated = [member for number, member in enumerate(members) if member in members[:number]]
+            if repeated:
+                raise HarkenError(
+                    f"ensemble {name} has the member {repeated[0]!r} twice", file=file, next_step="Give it a weight"
+                )
+            members = {str(member): 1.0 for member in members}
         weights: dict[str, Any] = {}
         for member, weight in members.items():
             named = matching(str(member), systems)
@@ -282,6 +301,7 @@ def _stage_entry(name: str, entry: Any, file: str) -> dict[str, Any]:
         parameters = kind.Parameters.model_validate(given).model_dump(mode="json")
     except ValidationError as error:
         raise _explained(error, file, f"stages.{name}.") from error
+    _no_truths_as_numbers(given, parameters, file, f"stages.{name}")
     return {"use": entry["use"], "inputs": inputs, "parameters": parameters}
 
 
@@ -304,12 +324,27 @@ def _known_keys(given: Mapping[str, Any], fields: Mapping[str, Any], file: str, 
             raise HarkenError(f"unknown key {prefix}{key}", file=file, next_step=_nearest(str(key), fields))
 
 
+def _no_truths_as_numbers(given: Any, checked: Any, file: str, where: str = "") -> None:
+    """HarkenError where `yes` or `no` was taken for 1 or 0, as pydantic does."""
+    if isinstance(given, bool):
+        if isinstance(checked, int | float) and not isinstance(checked, bool):
+            word = "yes" if given else "no"
+            raise HarkenError(f"{where}: {word} is no number", file=file, next_step="Write a number")
+    elif isinstance(given, Mapping) and isinstance(checked, Mapping):
+        for key in given.keys() & checked.keys():
+            _no_truths_as_numbers(given[key], checked[key], file, f"{where}.{key}".lstrip("."))
+    elif isinstance(given, list | tuple) and isinstance(checked, list | tuple):
+        for number, (value, other) in enumerate(zip(given, checked, strict=False)):
+            _no_truths_as_numbers(value, other, file, f"{where}.{number}")
+
+
 def _explained(error: ValidationError, file: str, prefix: str = "") -> HarkenError:
     first = error.errors()[0]
-    where = prefix + ".".join(map(str, first["loc"]))
-    given = json.dumps(first["input"], default=str)[:60]
+    where = (prefix + ".".join(map(str, first["loc"]))).rstrip(".")
+    # What concerns several values says which.
+    given = f" (given {json.dumps(first['input'], default=str)[:60]})" if first["loc"] else ""
     return HarkenError(
-        f"{where or 'recipe'}: {first['msg'].removeprefix('Value error, ')} (given {given})",
+        f"{where or 'recipe'}: {first['msg'].removeprefix('Value error, ')}{given}",
         file=file,
         next_step="Correct it",
     )

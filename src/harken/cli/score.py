@@ -9,6 +9,7 @@ import typer
 
 from harken.cli.console import emit, progress, say
 from harken.cli.fit import Formats, RecordingOrder
+from harken.core.names import shown
 
 if TYPE_CHECKING:
     from harken.monitor.verdict import Verdict
@@ -126,9 +127,11 @@ def _print(verdict: Verdict, json: bool) -> None:
     if verdict.error is not None:
         say(f"not scored: {verdict.error}")
     for warning in verdict.warnings:
-        say(f"warning: {verdict.path}: {warning}")
+        say(f"warning: {shown(verdict.path)}: {warning}")
     if json:
         emit(verdict.as_json())
     elif verdict.error is None:
         score = "" if verdict.score is None else f"{verdict.score:.4g}"
-        print(f"{verdict.kind:<10}  {score:>8}  {verdict.rank:<18} {verdict.path}  {verdict.why or ''}", flush=True)
+        print(
+            f"{verdict.kind:<10}  {score:>8}  {verdict.rank:<18} {shown(verdict.path)}  {verdict.why or ''}", flush=True
+        )

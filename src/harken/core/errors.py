@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
+from harken.core.names import shown
+
 
 class HarkenError(Exception):
     """An error that the user can resolve.
@@ -32,7 +34,7 @@ class HarkenError(Exception):
         return _rebuild, (type(self), self.cause, self.file, self.next_step)
 
     def __str__(self) -> str:
-        text = f"{self.file}: {self.cause}" if self.file else self.cause
+        text = f"{shown(self.file)}: {self.cause}" if self.file else self.cause
         return f"{text}. {self.next_step}." if self.next_step else f"{text}."
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_type_hints
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import TypeAdapter, ValidationError
 
 Float64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -137,6 +138,17 @@ class AnomalyDetector(ABC):
         if len(np.unique(groups)) == 1:
             raise ValueError("all clips are in one block: none are left to compare them with")
         return bank_ND, labels, groups
+
+    def check_parameters(self) -> None:
+        """Raise ValueError for a parameter that is not what `__init__` declares (`Literal`, `PositiveInt`, ...), before
+        there are embeddings to fit to."""
+        for name, hint in get_type_hints(type(self).__init__, include_extras=True).items():
+            if name == "return":
+                continue
+            try:
+                TypeAdapter(hint).validate_python(getattr(self, name), strict=True)
+            except ValidationError as error:
+                raise ValueError(f"{name}: {error.errors()[0]['msg']}, not {getattr(self, name)!r}") from None
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Constructor arguments by name."""

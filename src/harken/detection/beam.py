@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt, PositiveInt
 
 from harken.detection.base import Float64, Ints
 from harken.detection.density import floored, neighbour_distances
@@ -44,9 +45,9 @@ class BEAM(InSpace):
 
     def __init__(
         self,
-        bands: int = 8,
+        bands: PositiveInt = 8,
         view: Literal["mean", "max", "dual"] = "mean",
-        neighbours: int = 0,
+        neighbours: NonNegativeInt = 0,
         space: SpaceName = "standard",
         metric: Metric = "euclidean",
     ) -> None:

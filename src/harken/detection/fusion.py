@@ -34,6 +34,11 @@ class Fusion(AnomalyDetector):
         self.members = members
         self.rule = rule
 
+    def check_parameters(self) -> None:
+        super().check_parameters()
+        for member in self._create():
+            member.check_parameters()
+
     def _create(self) -> list[AnomalyDetector]:
         if self.rule not in ("min", "mean"):
             raise ValueError(f"unknown rule {self.rule!r}; choose min or mean")

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.mixture import GaussianMixture
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from harken.detection.base import AnomalyDetector, Float64
 from harken.detection.space import standardisation
@@ -26,12 +26,17 @@ class GMM(AnomalyDetector):
     means_: Float64
     covariances_: Float64
 
-    def __init__(self, components: int = 2, regularisation: float = 0.1, seed: int = 0) -> None:
+    def __init__(
+        self, components: PositiveInt = 2, regularisation: NonNegativeFloat = 0.1, seed: NonNegativeInt = 0
+    ) -> None:
         self.components = components
         self.regularisation = regularisation
         self.seed = seed
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
+        # It takes a second to import.
+        from sklearn.mixture import GaussianMixture
+
         self.mean_, self.scale_ = standardisation(bank_ND)
         model = GaussianMixture(
             max(1, min(self.components, len(bank_ND) // 10)),

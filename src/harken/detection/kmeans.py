@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt, PositiveInt
 
 from harken.detection.base import AnomalyDetector, Float64
 from harken.detection.memory_bank import is_source, kmeans_centres
@@ -30,9 +31,9 @@ class KMeans(AnomalyDetector):
 
     def __init__(
         self,
-        clusters: int = 16,
+        clusters: PositiveInt = 16,
         metric: Metric = "euclidean",
-        seed: int = 0,
+        seed: NonNegativeInt = 0,
         space: Literal["standard", "raw"] = "standard",
     ) -> None:
         self.clusters = clusters

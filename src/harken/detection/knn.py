@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt, PositiveInt
 
 from harken.detection.base import AnomalyDetector, Float64, Ints
 from harken.detection.memory_bank import BankName, Oversampling, memory_bank
@@ -33,13 +34,13 @@ class KNN(AnomalyDetector):
 
     def __init__(
         self,
-        neighbours: int = 1,
+        neighbours: PositiveInt = 1,
         metric: Metric = "euclidean",
         banks: Literal["pooled", "separate"] = "pooled",
         bank: BankName = "all",
         oversample: Oversampling | None = None,
-        clusters: int = 16,
-        seed: int = 0,
+        clusters: PositiveInt = 16,
+        seed: NonNegativeInt = 0,
         space: Literal["standard", "raw"] = "standard",
     ) -> None:
         self.neighbours = neighbours

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt, PositiveInt
 
 from harken.detection.base import Float64, Ints
 from harken.detection.density import exit_sizes, floored, neighbour_distances
@@ -46,17 +47,17 @@ class LDN(InSpace):
 
     def __init__(
         self,
-        neighbours: int | Literal["auto"] = 16,
+        neighbours: PositiveInt | Literal["auto"] = 16,
         form: Literal["ratio", "difference"] = "ratio",
         domain_wise: bool = False,
-        source_neighbours: int | None = None,
-        target_neighbours: int | None = None,
+        source_neighbours: PositiveInt | Literal["auto"] | None = None,
+        target_neighbours: PositiveInt | Literal["auto"] | None = None,
         bank: BankName = "all",
         oversample: Oversampling | None = None,
-        clusters: int = 16,
+        clusters: PositiveInt = 16,
         space: SpaceName = "whitened",
         metric: Metric = "euclidean",
-        seed: int = 0,
+        seed: NonNegativeInt = 0,
     ) -> None:
         self.neighbours = neighbours
         self.form = form

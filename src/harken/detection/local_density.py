@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PositiveInt
 
 from harken.detection.base import Float64, Ints
 from harken.detection.density import density_power, floored, mean_distance, neighbour_distances
@@ -35,7 +36,7 @@ class LocalDensity(InSpace):
 
     def __init__(
         self,
-        neighbours: int = 16,
+        neighbours: PositiveInt = 16,
         exponent: float | Literal["auto"] = "auto",
         space: SpaceName = "whitened",
         metric: Metric = "euclidean",

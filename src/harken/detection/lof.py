@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PositiveInt
 
 from harken.detection.base import AnomalyDetector, Float64, Ints
 from harken.detection.density import floored, neighbour_distances
@@ -26,7 +27,7 @@ class LOF(AnomalyDetector):
     scale_: Float64
     bank_: Float64
 
-    def __init__(self, neighbours: int = 16) -> None:
+    def __init__(self, neighbours: PositiveInt = 16) -> None:
         self.neighbours = neighbours
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PositiveInt
 
 from harken.detection.base import Float64, Ints
 from harken.detection.density import FLOOR, MIN_CLIPS, floored, neighbour_distances
@@ -47,7 +48,7 @@ class VarMin(InSpace):
 
     def __init__(
         self,
-        neighbours: int = 16,
+        neighbours: PositiveInt = 16,
         domain_wise: bool = True,
         space: SpaceName = "whitened",
         metric: Metric = "euclidean",

@@ -19,6 +19,7 @@ from harken.bench.stages.base import Artefact, Settings
 from harken.bench.stages.tables import read_clips, read_ids, write_arrays, write_ids
 from harken.core.conformance import check_all, require
 from harken.data.clips import Clip
+from harken.evaluation.scores import read_scores
 
 #: files that other stages read, by what a stage makes
 FILES: Mapping[Artefact, tuple[str, ...]] = {
@@ -118,11 +119,23 @@ def it_makes_the_same_again(trial: _Trial) -> None:
     require(not differing, f"{', '.join(differing)} differ.")
 
 
+def scores_are_held_out_too(trial: _Trial) -> None:
+    """Of a stage that makes scores: of the test clips, and held-out ones of the training clips, from which ensembles
+    and models take units and thresholds."""
+    if trial.cls.makes != "scores":
+        return
+    (scores,) = read_scores(trial.run("scored") / "scores.parquet")
+    require(set(scores.clip_id) <= {clip.clip_id for clip in trial.clips}, "Some clips were not given.")
+    for split, rows in (("test", scores.test), ("training", scores.train)):
+        require(len(rows) > 0, f"No {split} clip has a score.")
+
+
 CHECKS: tuple[Callable[[_Trial], None], ...] = (
     it_is_declared,
     parameters_are_plain,
     it_makes_what_it_says,
     it_makes_the_same_again,
+    scores_are_held_out_too,
 )
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from harken.bench.costs import Cost, PlannedStage
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import by_section, read_arrays, read_row_of, score_rows
 from harken.core.errors import HarkenError
-from harken.core.plugins import check_name, code_identity, located_errors
+from harken.core.plugins import check_name, code_identity, custom_names, located_errors
 from harken.core.threads import one_thread
 from harken.data.clips import Clip, origins
 from harken.detection import create_detector, list_detectors
@@ -52,6 +52,16 @@ class DetectStage(Stage):
         def _known(cls, detector: str) -> str:
             check_name("detector", detector, list_detectors())
             return detector
+
+        @model_validator(mode="after")
+        def _parameters_are_its(self) -> Self:
+            # Custom classes are loaded when they run.
+            if not custom_names([self.detector, self.parameters]):
+                try:
+                    create_detector(self.detector, self.parameters).check_parameters()
+                except HarkenError as error:
+                    raise ValueError(str(error).rstrip(".")) from None
+            return self
 
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:

@@ -160,6 +160,9 @@ def _rows(parameters: Any) -> Iterator[tuple[str, dict[str, str]]]:
                 if len(cells) != len(header):
                     raise _wrong(where, f"has {len(cells)} cells, the header {len(header)}", "Correct the row")
                 row = dict.fromkeys(COLUMNS, "") | dict(zip(header, (cell.strip() for cell in cells), strict=True))
+                for name, cell in row.items():
+                    if not cell.isprintable():
+                        raise _wrong(where, f"its {name} {cell!r} has characters that cannot be shown", "Correct it")
                 for name in _NEEDED:
                     if not row[name]:
                         raise _wrong(where, f"has no {name}", "Write it")
@@ -170,6 +173,8 @@ def _rows(parameters: Any) -> Iterator[tuple[str, dict[str, str]]]:
                     raise _wrong(where, f"the id {row['id']!r} is there twice", "Give it another id")
                 ids.add(row["id"])
                 yield where, row
+            if not ids:
+                raise HarkenError("names no clips", file=file, next_step="Write a row for each")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise HarkenError(f"cannot be read ({error})", file=file, next_step="Check the folder and manifest") from error
 
