@@ -174,7 +174,7 @@ def pareto(share: float, shape: float) -> Law:
 
 
 def default(scores: Float64, rate: float) -> float:
-    return Calibration(scores, float(len(scores))).threshold(rate)
+    return Calibration.independent(scores).threshold(rate)
 
 
 LAWS: dict[str, Law] = {
@@ -260,7 +260,7 @@ def height_table(chosen: Sequence[Trial]) -> None:
     for size in sorted({trial.size for trial in chosen}):
         shares, p_values, finest, observed = [], [], [], []
         for trial in (trial for trial in chosen if trial.size == size):
-            calibration = Calibration(trial.scores, float(len(trial.scores)))
+            calibration = Calibration.independent(trial.scores)
             median, top = np.median(trial.scores), trial.scores[-1]
             levels = [median + height * (top - median) for height in HEIGHTS]
             shares.append([trial.alarms(level)[1] for level in levels])

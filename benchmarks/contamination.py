@@ -76,7 +76,7 @@ def row(chosen: Sequence[Trial], deviations: float) -> str:
     cells, left, of_faults = [], [], []
     for trial in chosen:
         learned, normals, faults, left_out = trial.scored[deviations]
-        calibration = Calibration(np.sort(learned), float(len(learned)))
+        calibration = Calibration.independent(learned)
         values = [roc_auc_score(np.repeat([0, 1], [len(normals), len(faults)]), [*normals, *faults])]
         for rate in RATES:
             threshold = calibration.threshold(rate)

@@ -67,7 +67,7 @@ def independent(chosen: Sequence[Trial]) -> None:
     for size in sorted({trial.size for trial in chosen}):
         of_size = [trial for trial in chosen if trial.size == size]
         machine = np.array([trial.machine for trial in of_size])
-        calibrations = [Calibration(trial.scores, float(len(trial.scores))) for trial in of_size]
+        calibrations = [Calibration.independent(trial.scores) for trial in of_size]
         for name, bet, confidence, maximum in TESTS:
             detectors = [EDetector(item, RATE, bet=bet, confidence=confidence) for item in calibrations]
             pairs = list(zip(detectors, of_size, strict=True))

@@ -77,8 +77,8 @@ def test_states_of_a_machine_are_no_drift() -> None:
     assert find_blocks(rows).length > 5
     assert find_blocks(rows, states_N=states).length == 1
     scores = states + 0.3 * rng.normal(size=180)
-    assert autocorrelation_time(scores) > 20
-    assert autocorrelation_time(scores, states_N=states) == 1
+    assert autocorrelation_time(scores).estimate > 20
+    assert autocorrelation_time(scores, states_N=states).estimate == 1
 
 
 def test_states_that_alternate_hide_no_correlation() -> None:
@@ -87,7 +87,7 @@ def test_states_that_alternate_hide_no_correlation() -> None:
     rows = np.empty((400, 8))
     rows[0::2], rows[1::2] = autoregressive(200, 0.9, 0), 50 + autoregressive(200, 0.9, 1)
     assert find_blocks(rows, states_N=states).length > 3
-    assert autocorrelation_time(rows[:, 0], states_N=states) > 5
+    assert autocorrelation_time(rows[:, 0], states_N=states).estimate > 5
 
 
 def test_folders_of_like_recordings_are_blocks() -> None:
@@ -98,7 +98,7 @@ def test_folders_of_like_recordings_are_blocks() -> None:
     rows = offset + 0.1 * rng.normal(size=(200, 6))
     blocks = find_blocks(rows, folders)
     assert 4 <= blocks.length <= 8
-    assert autocorrelation_time(rows[:, 0], folders) == pytest.approx(5, abs=0.5)
+    assert autocorrelation_time(rows[:, 0], folders).estimate == pytest.approx(5, abs=0.5)
     numbers = block_numbers(blocks.length, 200, folders)
     for folder in range(40):
         mine, others = numbers[folders == folder], numbers[folders != folder]

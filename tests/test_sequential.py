@@ -16,12 +16,12 @@ from harken.detection.sequential import EDetector, Evidence
 
 def calibration(count: int, seed: int = 0) -> Calibration:
     scores = np.random.default_rng(seed).random(count)
-    return Calibration(np.sort(scores), float(count))
+    return Calibration.independent(scores)
 
 
 def evenly(count: int) -> Calibration:
     """Scores that divide [0, 1] into equal parts: p-values are exact given the set."""
-    return Calibration(np.arange(1, count + 1) / (count + 1), float(count))
+    return Calibration.independent(np.arange(1, count + 1) / (count + 1))
 
 
 def episodes(detector: EDetector, scores: np.ndarray) -> int:

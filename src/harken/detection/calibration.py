@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,16 +17,25 @@ Float64 = NDArray[np.float64]
 POWERFUL_HEIGHT = 1.5
 
 
+class AutocorrelationTime(NamedTuple):
+    """Consecutive values per independent one: the estimate, and a bound that it is below with about 98 % confidence."""
+
+    estimate: float
+    bound: float
+
+
 def autocorrelation_time(
     values_N: ArrayLike, sequences_N: ArrayLike | None = None, states_N: ArrayLike | None = None
-) -> float:
-    """Integrated autocorrelation time of (N,) values, >= 1: consecutive values per independent one.
+) -> AutocorrelationTime:
+    """Integrated autocorrelation time of (N,) values, >= 1.
 
     sequences_N, states_N: labels, see `find_blocks`: values are in chronological order within each sequence, and
     compared with those of their state only.
 
     1 + 2 sum of autocorrelations, truncated by Geyer's (1992) initial positive sequence; on ranks, so that one
-    outlier does not mask the correlation. N divided by it is the effective sample size.
+    outlier does not mask the correlation. N divided by it is the effective sample size. With M lags in the sum, the
+    estimate has a relative standard deviation of sqrt((4 M + 2) / N) (Madras and Sokal 1988, equation 2.19); two of
+    them make the bound, which short sequences need, since their estimate is too low.
     """
     values = np.asarray(values_N)
     count = len(values)
@@ -36,7 +45,7 @@ def autocorrelation_time(
     for state in np.unique(state_N):
         ranks_N[state_N == state] = _centred_ranks(values[state_N == state])
     if count < 4 or not ranks_N.any():
-        return 1.0
+        return AutocorrelationTime(1.0, 1.0)
     covariance = np.zeros(count // 2)
     for place in np.unique(place_N):
         of_place = ranks_N[place_N == place]
@@ -47,14 +56,15 @@ def autocorrelation_time(
     # By chance a lag has a correlation of about 1 / sqrt(N): short sequences are assumed independent
     # unless the first lag is significant.
     if len(rho) < 2 or rho[1] < 2 / np.sqrt(count):
-        return 1.0
-    total = 0.0
+        return AutocorrelationTime(1.0, 1.0)
+    total, lag = 0.0, 0
     for lag in range(0, len(rho) - 1, 2):
         pair = rho[lag] + rho[lag + 1]
         if pair <= 0:
             break
         total += pair
-    return float(np.clip(2 * total - 1, 1.0, count / 2))
+    estimate = float(np.clip(2 * total - 1, 1.0, count / 2))
+    return AutocorrelationTime(estimate, min(float(count), estimate * (1 + 2 * np.sqrt((4 * lag + 2) / count))))
 
 
 def _codes(count: int, labels_N: ArrayLike | None) -> NDArray[np.int64]:
@@ -75,11 +85,12 @@ def _centred_ranks(values_N: NDArray[Any]) -> Float64:
 class Calibration:
     """Held-out scores of normal clips and their effective sample size.
 
-    scores: (N,) ascending. effective: N / autocorrelation time.
+    scores: (N,) ascending. effective: N / autocorrelation time. least_effective: the same with its bound.
     """
 
     scores: Float64
     effective: float
+    least_effective: float
 
     @classmethod
     def fit(
@@ -92,7 +103,14 @@ class Calibration:
         values_N = np.asarray(held_out_N, dtype=np.float64)
         if values_N.ndim != 1 or len(values_N) == 0 or not np.isfinite(values_N).all():
             raise ValueError("calibration needs finite held-out scores")
-        return cls(np.sort(values_N), len(values_N) / autocorrelation_time(values_N, sequences_N, states_N))
+        time = autocorrelation_time(values_N, sequences_N, states_N)
+        return cls(np.sort(values_N), len(values_N) / time.estimate, len(values_N) / time.bound)
+
+    @classmethod
+    def independent(cls, held_out_N: ArrayLike) -> Calibration:
+        """From held-out scores (N,) of normal clips that are independent of each other."""
+        values_N = np.sort(np.asarray(held_out_N, dtype=np.float64))
+        return cls(values_N, float(len(values_N)), float(len(values_N)))
 
     @property
     def finest(self) -> float:

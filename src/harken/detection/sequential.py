@@ -19,6 +19,8 @@ BET = 0.3
 CONFIDENCE = 0.99
 #: evidence is kept below this during an episode, so that it ends soon after the machine is normal again
 HELD_EVIDENCE = 20.0
+#: the test is supported by so many effective normal clips, if it needs at most so many clips until an alarm
+LEAST_EFFECTIVE, MOST_CLIPS = 4.0, 1000
 _DRAWS, _CHUNK = 2000, 50
 
 
@@ -73,8 +75,8 @@ class EDetector:
     ordered scores, is uniform on the simplex, Dirichlet(1, ..., 1), for any continuous law of the scores. So the e_j
     are divided by the quantile `confidence` of that sum: for that share of sets of normal clips, the bound on false
     episodes holds for the set. This is calibration-conditional as in Bates et al. (2023), for the one
-    sum that is needed instead of all p-values at once. With an effective number n < N, D is Dirichlet(a, ..., a) with
-    a = (n + 1) / (N + 1).
+    sum that is needed instead of all p-values at once. With at least n < N effective clips, D is
+    Dirichlet(a, ..., a) with a = (n + 1) / (N + 1).
 
     block: number of consecutive clips that may be correlated. The mean of their e-values is an e-value however they
     depend on each other; it enters R once per block, and the alarm level is 1 / (rate block).
@@ -110,7 +112,7 @@ class EDetector:
         if self.confidence == 0:
             return values
         rng = np.random.default_rng(0)
-        concentration = (self.calibration.effective + 1.0) / cells
+        concentration = (self.calibration.least_effective + 1.0) / cells
         means = []
         for _ in range(_DRAWS // _CHUNK):
             weights = rng.standard_gamma(concentration, size=(_CHUNK, cells))
@@ -121,6 +123,11 @@ class EDetector:
         """(N,) e-values of the scores of clips."""
         scores = self.calibration.scores
         return self.rank_values[len(scores) - np.searchsorted(scores, np.asarray(scores_N), side="left")]
+
+    @property
+    def supported(self) -> bool:
+        """Whether the normal clips are enough for the rate: of `LEAST_EFFECTIVE`, with an alarm in `MOST_CLIPS`."""
+        return self.calibration.least_effective >= LEAST_EFFECTIVE and self.fewest_clips <= MOST_CLIPS
 
     @property
     def fewest_clips(self) -> int:

@@ -16,7 +16,6 @@ AUTO = "auto"
 #: rate of false reports of a lasting change, unless a rate per time was asked for
 CHANGES = Rate(per_second=1 / 604_800)
 #: with `auto`, no rate below that of CHANGES is useful
-_MOST_CLIPS_UNTIL_CHANGE = 1000
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,19 @@ class AlarmSetting:
             f"alarm above score {self.threshold:.4g}: {self._in_time(self.rate)} of normal sound"
             + (", the rarest that these recordings support" if self.false_alarms == AUTO and self.powerful else "")
         ]
-        clips = self.changes.fewest_clips
-        if clips <= _MOST_CLIPS_UNTIL_CHANGE:
+        clips, count = self.changes.fewest_clips, len(self.calibration.scores)
+        if self.changes.supported:
             lines.append(
                 f"lasting change: reported after {clips} recordings or more ({in_words(clips * self.interval_s)}), "
                 f"falsely at most once in {in_words(self.interval_s / self.change_rate)}"
             )
         else:
-            lines.append("lasting change: not reported, since these recordings are too few for it: record more")
+            least = self.calibration.least_effective
+            alike = f", alike in time and worth perhaps only {least:.1g}" if least < 0.5 * count else ""
+            lines.append(
+                f"lasting change: not reported, since {count} recordings{alike} are too few for it: record over a "
+                "longer time"
+            )
         return lines + ([] if self.powerful else [self._without_power()])
 
     def as_json(self) -> dict[str, Any]:
@@ -97,7 +101,7 @@ class AlarmSetting:
             "finest_rate_with_power": self.calibration.finest_with_power,
             "height": self.calibration.height(self.rate),
             "change_rate": self.change_rate,
-            "change_recordings": self.changes.fewest_clips,
+            "change_recordings": self.changes.fewest_clips if self.changes.supported else None,
             "block": self.block,
             "effective_recordings": self.calibration.effective,
             "alarm": self.sentences(),

@@ -113,7 +113,7 @@ def _learn(
     if when.ordered:
         calibration = Calibration.fit(detector.train_scores_, sequences_N, states_N)
     else:
-        calibration = Calibration(np.sort(detector.train_scores_), float(count))
+        calibration = Calibration.independent(detector.train_scores_)
     training = Training(
         names=names_below_common([clip.path for clip in clips]),
         domains=tuple(domains),
@@ -125,10 +125,17 @@ def _learn(
         sha256s=tuple(clip.sha256 for clip in features),
         health_NCK=stacked([clip.health for clip in features]),
     )
-    correlation_time = count / calibration.effective
-    # Blocks of twice the correlation time of single clips are nearly independent.
-    block = ceil(2 * correlation_time) if correlation_time > 1 else 1
+    block = correlated_clips(count, calibration.least_effective)
     return Learned(calibration, training, (*notes, *notes_on(training, calibration)), block)
+
+
+def correlated_clips(count: int, least_effective: float) -> int:
+    """Consecutive clips that `EDetector` takes together, of `count` that are worth at least `least_effective`.
+
+    Blocks of twice the longest correlation time that the clips leave possible are nearly independent.
+    """
+    correlation_time = count / least_effective
+    return ceil(2 * correlation_time) if correlation_time > 1 else 1
 
 
 def _domains(clips: Sequence[Clip], found_N: Ints, named_states: list[str] | None) -> tuple[list[str], list[str]]:

@@ -62,12 +62,14 @@ class Change:
 class Sequence:
     """Judges recordings together, in order of time; see `harken.detection.sequential.EDetector`.
 
-    A recording that is not judged, or was counted before (same bytes), counts for nothing. The state can be kept in a
+    A recording that is not judged, or was counted before (same bytes), counts for nothing.
+    Nothing is reported where the normal recordings do not support the test. The state can be kept in a
     file and taken up again (`save`, `load`).
     """
 
     def __init__(self, setting: AlarmSetting) -> None:
         self._test = setting.changes
+        self._supported = self._test.supported
         self._evidence = Evidence()
         self._since = ""
         self._latest: deque[str] = deque(maxlen=self._test.block)
@@ -80,7 +82,9 @@ class Sequence:
 
     def update(self, verdict: Verdict) -> Change | None:
         """Count one more recording; what is to be reported, if anything."""
-        if verdict.score is None or verdict.kind == "not judged" or verdict.sha256 in self._heard:
+        if verdict.score is None or verdict.kind == "not judged" or not self._supported:
+            return None
+        if verdict.sha256 in self._heard:
             return None
         if verdict.sha256 is not None:
             self._heard[verdict.sha256] = None

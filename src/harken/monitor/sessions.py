@@ -95,7 +95,7 @@ def check_last_session(
     except ValueError:
         # All others may be in one block.
         return None
-    calibration = Calibration(np.sort(others.train_scores_), float(len(others.train_scores_)))
+    calibration = Calibration.independent(others.train_scores_)
     alarms = int((others.score(embeddings_ND[last_N]) > calibration.threshold(RATE)).sum())
     return SessionCheck(len(numbers), int(last_N.sum()), alarms)
 

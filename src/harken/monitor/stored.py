@@ -57,6 +57,7 @@ def save_fitted(path: str | Path, fitted: Fitted, *, embed_weights: bool = False
         "every": fitted.every,
         "block": fitted.block,
         "effective_clips": fitted.calibration.effective,
+        "least_effective_clips": fitted.calibration.least_effective,
         "names": list(training.names),
         "domains": list(training.domains),
         "sha256s": list(training.sha256s),
@@ -97,7 +98,11 @@ def load_fitted(path: str | Path) -> Fitted:
             # Absent in models of earlier versions; other statistics are those of another version.
             health_NCK=parts["health"]["health"] if settings.get("health_statistics") == list(STATISTICS) else None,
         )
-        calibration = Calibration(np.sort(training.scores_N), float(settings["effective_clips"]))
+        calibration = Calibration(
+            np.sort(training.scores_N),
+            float(settings["effective_clips"]),
+            float(settings.get("least_effective_clips", settings["effective_clips"])),
+        )
         weights = dict(parts.get("encoder", {}))
         for reference in settings.get("public_weights", []):
             weights |= public_arrays(reference, path)
