@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
     ("words", "expected"),
     [
         (["detectors.py", "--seeds", "1"], "DEFAULT"),
+        (["against_1nn.py", "--seeds", "1", "--sizes", "20"], "shift, N=20"),
         (["calibration.py", "--runs", "2"], "gaussian"),
         (["alarms.py", "--seeds", "1", "--sizes", "20"], "counts only"),
         (["episodes.py", "--seeds", "1", "--sizes", "60"], "CUSUM"),

@@ -17,7 +17,7 @@ from harken.detection import AnomalyDetector, create_detector, list_detectors
 from harken.detection.checks import CHECKS, Make, check_detector, clips, domains, duplicate_scores
 from harken.detection.density import FLOOR, exit_sizes
 from harken.detection.memory_bank import memory_bank, smote
-from harken.detection.neighbours import nearest
+from harken.detection.neighbours import Bank, nearest
 from harken.detection.space import fit_space, ledoit_wolf_shrinkage
 from harken.detection.states import find_states
 
@@ -137,6 +137,28 @@ def test_nearest_is_exact(
     )  # fmt: skip
     np.testing.assert_allclose(distances, expected, atol=1e-12)
     assert ((rows >= 0) == np.isfinite(distances)).all()
+
+
+@pytest.mark.parametrize("spread", [1e-250, 1e-12, 1e-4, 1.0, 1e30])
+@pytest.mark.parametrize("case", ["offset", "outlier", "far queries", "clones", "near clones"])
+def test_nearest_is_exact_beyond_the_precision_of_float32(case: str, spread: float) -> None:
+    rng = np.random.default_rng(0)
+    bank, queries = spread * rng.normal(size=(300, 12)), spread * rng.normal(size=(40, 12))
+    if case == "offset":
+        bank, queries = bank + 1e3 * spread, queries + 1e3 * spread
+    elif case == "outlier":
+        bank[7] *= 1e6
+    elif case == "far queries":
+        queries = 1e4 * queries
+    else:
+        apart = 1e-8 if case == "near clones" else 0.0
+        bank[100:] = bank[rng.integers(20, size=200)] * (1 + apart * np.arange(200))[:, None]
+    weights = rng.uniform(0.5, 2, 300)
+    distances, _ = nearest(queries, Bank(bank), 3, weights_M=weights)
+    expected = cdist(queries, bank) * weights
+    np.testing.assert_allclose(distances, np.sort(expected, axis=1)[:, :3], rtol=1e-12)
+    alone = [nearest(query[None], bank, 3, weights_M=weights)[0][0] for query in queries]
+    np.testing.assert_array_equal(distances, alone)
 
 
 def test_knn_held_out_scores_are_leave_one_block_out() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from harken.detection.neighbours import Metric, nearest
+from harken.detection.neighbours import Bank, Metric, nearest
 
 Float64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -19,16 +19,17 @@ EXIT_RATIO = 10.0
 
 
 def neighbour_distances(
-    rows_MD: Float64, count: int, metric: Metric, blocks_M: Ints | None = None
+    rows_MD: Float64 | Bank, count: int, metric: Metric, blocks_M: Ints | None = None
 ) -> tuple[Float64, Ints]:
     """(M, K) distances and row indices of the K = min(count, M - 1) nearest other rows of each row.
 
     blocks_M: rows of the same block are no neighbours, unless all rows are of one. Where other blocks have fewer than K
     rows, missing neighbours have distance inf and row -1.
     """
-    excluded_M = np.arange(len(rows_MD)) if blocks_M is None or len(np.unique(blocks_M)) == 1 else blocks_M
-    count = min(count, len(rows_MD) - 1)
-    return nearest(rows_MD, rows_MD, count, metric=metric, query_blocks_N=excluded_M, bank_blocks_M=excluded_M)
+    bank = rows_MD if isinstance(rows_MD, Bank) else Bank(rows_MD, metric)
+    rows = len(bank.rows_MD)
+    excluded_M = np.arange(rows) if blocks_M is None or len(np.unique(blocks_M)) == 1 else blocks_M
+    return nearest(bank.rows_MD, bank, min(count, rows - 1), query_blocks_N=excluded_M, bank_blocks_M=excluded_M)
 
 
 def mean_distance(distance_MK: Float64) -> Float64:

@@ -10,7 +10,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from harken.detection.base import AnomalyDetector, Float64, Ints
 from harken.detection.memory_bank import BankName, Oversampling, memory_bank
-from harken.detection.neighbours import Metric, nearest
+from harken.detection.neighbours import Bank, Metric, nearest
 from harken.detection.space import scaling
 
 
@@ -92,6 +92,8 @@ class KNN(AnomalyDetector):
 
     def _rebuild(self) -> None:
         self._scaled = (self.bank_ - self.mean_) / self.scale_
+        domains = range(int(self.domain_.max()) + 1)
+        self._banks = [Bank(self._scaled[self.domain_ == domain], self.metric) for domain in domains]
 
     def _distances(self, scaled_ND: Float64, blocks_N: Ints | None, bank_blocks_M: Ints | None) -> tuple[Float64, Ints]:
         """(N, domains) mean distance to the k nearest rows of each bank, and the row of the nearest one.
@@ -103,9 +105,8 @@ class KNN(AnomalyDetector):
             in_domain_M = self.domain_ == domain
             neighbour_NK, row_NK = nearest(
                 scaled_ND,
-                self._scaled[in_domain_M],
+                self._banks[domain],
                 self.neighbours,
-                metric=self.metric,
                 query_blocks_N=blocks_N,
                 bank_blocks_M=None if bank_blocks_M is None else bank_blocks_M[in_domain_M],
                 block_reach=1,

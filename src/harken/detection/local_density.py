@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 from harken.detection.base import Float64, Ints
 from harken.detection.density import density_power, floored, mean_distance, neighbour_distances
 from harken.detection.in_space import InSpace
-from harken.detection.neighbours import Metric, nearest
+from harken.detection.neighbours import Bank, Metric, nearest
 from harken.detection.space import SpaceName
 
 
@@ -54,7 +54,7 @@ class LocalDensity(InSpace):
             raise ValueError(f"neighbours must be at least 1, not {self.neighbours}")
         self.bank_ = bank_ND
         self._fit_space(bank_ND, domains_N)
-        distance_NK, neighbour_NK = neighbour_distances(self._mapped, self.neighbours, self.metric, blocks_N)
+        distance_NK, neighbour_NK = neighbour_distances(self._mapped_bank, self.neighbours, self.metric, blocks_N)
         radius_N, typical = floored(mean_distance(distance_NK))
         slope = density_power(distance_NK[:, 0], radius_N[neighbour_NK[:, 0]])
         self.exponent_ = slope if self.exponent == "auto" else float(self.exponent)
@@ -62,12 +62,12 @@ class LocalDensity(InSpace):
 
     def _rebuild(self) -> None:
         super()._rebuild()
-        self._mapped = self._space.apply(self.bank_)
+        self._mapped_bank = Bank(self._space.apply(self.bank_), self.metric)
 
     def _score(self, queries_ND: Float64) -> Float64:
         return self._score_with_nearest(queries_ND)[0]
 
     def _score_with_nearest(self, queries_ND: Float64) -> tuple[Float64, Ints]:
         mapped_ND = self._space.apply(queries_ND)
-        distance_N1, row_N1 = nearest(mapped_ND, self._mapped, 1, metric=self.metric, weights_M=self.weights_)
+        distance_N1, row_N1 = nearest(mapped_ND, self._mapped_bank, 1, weights_M=self.weights_)
         return distance_N1[:, 0], row_N1[:, 0]

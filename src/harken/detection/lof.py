@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 
 from harken.detection.base import AnomalyDetector, Float64, Ints
 from harken.detection.density import floored, neighbour_distances
-from harken.detection.neighbours import nearest
+from harken.detection.neighbours import Bank, nearest
 from harken.detection.space import standardisation
 
 
@@ -38,7 +38,7 @@ class LOF(AnomalyDetector):
         self._rebuild()
 
     def _rebuild(self) -> None:
-        self._scaled = (self.bank_ - self.mean_) / self.scale_
+        self._scaled = Bank((self.bank_ - self.mean_) / self.scale_)
         distance_MK, neighbour_MK = neighbour_distances(self._scaled, self.neighbours, "euclidean")
         self._reach = distance_MK[:, -1]
         self._radius, _ = floored(self._mean_reachability(distance_MK, neighbour_MK))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,10 @@ Metric = Literal["euclidean", "cosine"]
 
 # Candidates beyond k that the fast, rounded search passes to the exact one.
 _SPARE = 8
-_BLOCK_BYTES = 64 * 2**20
+# Temporary arrays of the search, and of the exact distances, which should stay in the cache.
+_BLOCK_BYTES = 16 * 2**20
+_EXACT_BYTES = 2**20
+_FEW = 16
 
 
 def unit_rows(rows_ND: Float64) -> Float64:
@@ -22,9 +26,65 @@ def unit_rows(rows_ND: Float64) -> Float64:
     return rows_ND / np.where(length_N1 > 0, length_N1, 1.0)
 
 
+class Bank:
+    """Rows (M, D) to search among, and what each search needs of them, computed once.
+
+    metric: `euclidean`, or `cosine` = 1 - cos(x, y). Raises ValueError for others.
+    """
+
+    def __init__(self, rows_MD: Float64, metric: Metric = "euclidean") -> None:
+        if metric not in ("euclidean", "cosine"):
+            raise ValueError(f"unknown metric {metric!r}; choose euclidean or cosine")
+        self.metric: Metric = metric
+        self.rows_MD = unit_rows(rows_MD) if metric == "cosine" else rows_MD
+
+    @cached_property
+    def _norm_M(self) -> Float64:
+        return np.asarray(np.sum(self.rows_MD**2, axis=1))
+
+    @cached_property
+    def _centre_D(self) -> Float64:
+        return np.asarray(self.rows_MD.mean(axis=0))
+
+    @cached_property
+    def _single(self) -> tuple[float, NDArray[np.float32], NDArray[np.float32]]:
+        """Scale by which centred rows have at most unit length, the scaled rows (M, D), and the norms (M,) lowered."""
+        centred_MD = self.rows_MD - self._centre_D
+        norm_M = np.sum(centred_MD**2, axis=1)
+        largest = float(norm_M.max(initial=0.0))
+        scale = 1.0 / np.sqrt(largest) if 1e-200 < largest < 1e200 else 0.0
+        lowered_M = norm_M * scale**2 * (1.0 - _rounding(self.rows_MD.shape[1]))
+        return scale, (centred_MD * scale).astype(np.float32), lowered_M.astype(np.float32)
+
+    def squared(self, query_BD: Float64) -> Float64:
+        """(B, M) squared distances in float64, with cancellation errors."""
+        return np.asarray(np.sum(query_BD**2, axis=1)[:, None] + self._norm_M - 2.0 * (query_BD @ self.rows_MD.T))
+
+    def lower_bounds(self, query_BD: Float64) -> tuple[NDArray[np.float32], float] | None:
+        """(B, M) float32, at most the squared distances times a factor, and that factor; None beyond float32.
+
+        All rounding errors of a product in float32, of operands with norms a and b, are at most `_rounding(D)` times
+        a + b (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), which is subtracted.
+        """
+        scale, rows_MD, lowered_M = self._single
+        centred_BD = (query_BD - self._centre_D) * scale
+        norm_B = np.sum(centred_BD**2, axis=1)
+        if scale == 0 or norm_B.max(initial=0.0) > 1e30:
+            return None
+        lowered_B = norm_B * (1.0 - _rounding(query_BD.shape[1])) - 1e-30
+        bound_BM = (-2.0 * centred_BD).astype(np.float32) @ rows_MD.T
+        bound_BM += lowered_M
+        bound_BM += lowered_B.astype(np.float32)[:, None]
+        return bound_BM, scale**2
+
+
+def _rounding(dimensions: int) -> float:
+    return (dimensions + 32) * 2.0**-24
+
+
 def nearest(
     queries_ND: Float64,
-    bank_MD: Float64,
+    bank_MD: Float64 | Bank,
     k: int,
     *,
     metric: Metric = "euclidean",
@@ -36,7 +96,7 @@ def nearest(
 ) -> tuple[Float64, Ints]:
     """Distances (N, k) ascending and bank rows (N, k) of the k nearest rows of `bank_MD`.
 
-    metric: `euclidean`, or `cosine` = 1 - cos(x, y).
+    metric: see `Bank`; of a bank that is given as an array.
     query_blocks_N, bank_blocks_M: rows whose block number is within `block_reach` of the query's are excluded
         (leave-one-block-out).
     weights_M: distances to row m are multiplied by weights_M[m] before they are compared.
@@ -44,54 +104,103 @@ def nearest(
     Where fewer than k rows remain, missing neighbours have distance inf and row -1.
     Raises ValueError for an unknown metric or k < 1.
 
-    Candidates come from one matrix product; their distances are then computed pair by pair in float64, so
-    that a pair always gives the same bits, without cancellation errors.
+    Candidates come from one matrix product in float32; their distances are then computed pair by pair in float64, so
+    that a pair always gives the same bits, without cancellation errors. Where another row might be nearer than the
+    candidates, by the rounding errors of float32, candidates come from a product in float64.
     """
-    if metric not in ("euclidean", "cosine"):
-        raise ValueError(f"unknown metric {metric!r}; choose euclidean or cosine")
+    bank = bank_MD if isinstance(bank_MD, Bank) else Bank(bank_MD, metric)
     if k < 1:
         raise ValueError(f"the number of neighbours must be at least 1, not {k}")
-    if metric == "cosine":
-        queries_ND, bank_MD = unit_rows(queries_ND), unit_rows(bank_MD)
-    rows, dimensions = bank_MD.shape
-    kept = min(rows, k + _SPARE)
-    block = max(1, _BLOCK_BYTES // (8 * max(rows, kept * dimensions)))
+    if bank.metric == "cosine" and queries_ND is not bank.rows_MD:
+        queries_ND = unit_rows(queries_ND)
+    search = _Search(bank, k, weights_M, offsets_M)
+    # A bank for few queries is not worth its preparation.
+    first_double = bank is not bank_MD and len(queries_ND) < _FEW
     distances_NK = np.full((len(queries_ND), k), np.inf)
     neighbours_NK = np.full((len(queries_ND), k), -1, dtype=np.int64)
-    # Squared distances are searched, except under offsets; cosine distance is half the squared distance of unit rows.
-    power = 1 if metric == "cosine" else 2
-    bank_norm_M = np.sum(bank_MD**2, axis=1)
+    block = max(1, _BLOCK_BYTES // (8 * len(bank.rows_MD)))
     for start in range(0, len(queries_ND), block):
-        chunk = slice(start, start + block)
-        query_BD = queries_ND[chunk]
-        rough_BM = np.sum(query_BD**2, axis=1)[:, None] + bank_norm_M - 2.0 * (query_BD @ bank_MD.T)
-        if weights_M is not None:
-            rough_BM *= weights_M**power
-        if offsets_M is not None:
-            rough_BM = _distance(rough_BM, metric) + offsets_M
-        if query_blocks_N is not None and bank_blocks_M is not None:
-            apart_BM = np.abs(query_blocks_N[chunk, None] - bank_blocks_M[None, :])
-            rough_BM[apart_BM <= block_reach] = np.inf
-        candidate_BC = (
-            np.argpartition(rough_BM, kept - 1, axis=1)[:, :kept]
-            if kept < rows
-            else (np.broadcast_to(np.arange(rows), rough_BM.shape))
-        )
-        difference_BCD = query_BD[:, None, :] - bank_MD[candidate_BC]
-        value_BC = np.sum(difference_BCD * difference_BCD, axis=2)
-        if weights_M is not None:
-            value_BC *= weights_M[candidate_BC] ** power
-        if offsets_M is not None:
-            value_BC = _distance(value_BC, metric) + offsets_M[candidate_BC]
-        value_BC[~np.isfinite(np.take_along_axis(rough_BM, candidate_BC, axis=1))] = np.inf
-        # Ties are ordered by row, so that neighbours are repeatable too.
-        order_BK = np.lexsort((candidate_BC, value_BC), axis=1)[:, :k]
-        best_BK = np.take_along_axis(value_BC, order_BK, axis=1)
-        width = best_BK.shape[1]
-        distances_NK[chunk, :width] = best_BK if offsets_M is not None else _distance(best_BK, metric)
-        rows_BK = np.take_along_axis(candidate_BC, order_BK, axis=1)
-        neighbours_NK[chunk, :width] = np.where(np.isfinite(best_BK), rows_BK, -1)
+        chunk = np.arange(start, min(start + block, len(queries_ND)))
+        for double in (True,) if first_double else (False, True):
+            excluded_BM = None
+            if query_blocks_N is not None and bank_blocks_M is not None:
+                excluded_BM = _within(query_blocks_N[chunk], bank_blocks_M, block_reach)
+            certain_B, distance_BK, row_BK = search.run(queries_ND[chunk], excluded_BM, double)
+            distances_NK[chunk, : distance_BK.shape[1]] = distance_BK
+            neighbours_NK[chunk, : row_BK.shape[1]] = row_BK
+            chunk = chunk[~certain_B]
+            if not len(chunk):
+                break
     return distances_NK, neighbours_NK
+
+
+def _within(query_blocks_B: Ints, bank_blocks_M: Ints, reach: int) -> NDArray[np.bool_]:
+    if reach == 0:
+        return np.asarray(query_blocks_B[:, None] == bank_blocks_M)
+    return np.asarray(np.abs(query_blocks_B[:, None] - bank_blocks_M) <= reach)
+
+
+class _Search:
+    """See `nearest`."""
+
+    def __init__(self, bank: Bank, k: int, weights_M: Float64 | None, offsets_M: Float64 | None) -> None:
+        self.bank = bank
+        self.k = k
+        # Squared distances are searched, except under offsets; cosine distance is half that of unit rows.
+        self.factors_M = None if weights_M is None else weights_M ** (1 if bank.metric == "cosine" else 2)
+        self.offsets_M = offsets_M
+        self.kept = min(len(bank.rows_MD), k + _SPARE)
+
+    def run(
+        self, query_BD: Float64, excluded_BM: NDArray[np.bool_] | None, double: bool
+    ) -> tuple[NDArray[np.bool_], Float64, Ints]:
+        """Whether the neighbours of a query are certain, their distances (B, up to k) and rows."""
+        rough_BM, limit_of_unit = self._rough(query_BD, double)
+        if excluded_BM is not None:
+            rough_BM[excluded_BM] = np.inf
+        if self.kept < rough_BM.shape[1]:
+            candidate_BC = np.argpartition(rough_BM, self.kept - 1, axis=1)[:, : self.kept]
+        else:
+            candidate_BC = np.broadcast_to(np.arange(rough_BM.shape[1]), rough_BM.shape)
+        rough_BC = np.take_along_axis(rough_BM, candidate_BC, axis=1)
+        value_BC = self._exact(query_BD, candidate_BC)
+        value_BC[~np.isfinite(rough_BC)] = np.inf
+        # Ties are ordered by row, so that neighbours are repeatable too.
+        order_BK = np.lexsort((candidate_BC, value_BC), axis=1)[:, : self.k]
+        best_BK = np.take_along_axis(value_BC, order_BK, axis=1)
+        row_BK = np.where(np.isfinite(best_BK), np.take_along_axis(candidate_BC, order_BK, axis=1), -1)
+        certain_B = np.ones(len(query_BD), dtype=np.bool_)
+        if limit_of_unit is not None and self.kept < rough_BM.shape[1]:
+            # All other rows are at least as far as the highest lower bound of the candidates.
+            limit_B = rough_BC.max(axis=1).astype(np.float64)
+            certain_B = (best_BK[:, -1] * limit_of_unit < limit_B) | ~np.isfinite(limit_B)
+        return certain_B, best_BK if self.offsets_M is not None else _distance(best_BK, self.bank.metric), row_BK
+
+    def _rough(self, query_BD: Float64, double: bool) -> tuple[NDArray[Any], float | None]:
+        """(B, M) values by which candidates are chosen; if they are lower bounds, the factor that they contain."""
+        bounds = None if double or self.offsets_M is not None else self.bank.lower_bounds(query_BD)
+        rough_BM: NDArray[Any] = self.bank.squared(query_BD) if bounds is None else bounds[0]
+        if self.factors_M is not None:
+            rough_BM *= self.factors_M.astype(rough_BM.dtype)
+        if self.offsets_M is not None:
+            rough_BM = _distance(rough_BM, self.bank.metric) + self.offsets_M
+        return rough_BM, None if bounds is None else bounds[1]
+
+    def _exact(self, query_BD: Float64, candidate_BC: Ints) -> Float64:
+        """(B, C) values of the candidates, pair by pair in float64."""
+        value_BC = np.empty(candidate_BC.shape)
+        step = max(1, _EXACT_BYTES // (8 * self.kept * query_BD.shape[1]))
+        for start in range(0, len(query_BD), step):
+            rows = slice(start, start + step)
+            difference_BCD = self.bank.rows_MD[candidate_BC[rows]]
+            np.subtract(query_BD[rows, None, :], difference_BCD, out=difference_BCD)
+            np.multiply(difference_BCD, difference_BCD, out=difference_BCD)
+            value_BC[rows] = difference_BCD.sum(axis=2)
+        if self.factors_M is not None:
+            value_BC *= self.factors_M[candidate_BC]
+        if self.offsets_M is not None:
+            value_BC = _distance(value_BC, self.bank.metric) + self.offsets_M[candidate_BC]
+        return value_BC
 
 
 def _distance(squared: Float64, metric: Metric) -> Float64:
