@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
 
@@ -45,6 +46,13 @@ def objects(workspace: Path, kind: str) -> list[Path]:
     ]
 
 
+@pytest.fixture
+def workspace(plant: Path, once: Callable[[str, Callable[[Path], object]], Path], tmp_path: Path) -> Path:
+    """A workspace of its own in which `finetune` of Dasheng, as `SHORT` says, has been run."""
+    whole = once("finetune", lambda folder: run(plant, folder, "finetune", changes={**SHORT, "encoder": "dasheng"}))
+    return copytree(whole, tmp_path / "w")
+
+
 @pytest.mark.parametrize("encoder", ["beats", "eat", "fisher", "dasheng", "efficientat", "dual_branch"])
 def test_every_encoder_to_an_official_score(encoder: str, plant: Path, tmp_path: Path) -> None:
     done, started = run(plant, tmp_path, "finetune", changes={**SHORT, "encoder": encoder})
@@ -64,16 +72,16 @@ def test_every_encoder_to_an_official_score(encoder: str, plant: Path, tmp_path:
     assert run(plant, tmp_path, "finetune", changes={**SHORT, "encoder": encoder})[1] == []
 
 
-def test_what_a_training_leaves(plant: Path, tmp_path: Path) -> None:
-    done, _ = run(plant, tmp_path, "finetune", changes={**SHORT, "encoder": "dasheng"})
-    (labels,) = objects(tmp_path, "labels")
+def test_what_a_training_leaves(plant: Path, workspace: Path) -> None:
+    done, _ = run(plant, workspace, "finetune", changes={**SHORT, "encoder": "dasheng"})
+    (labels,) = objects(workspace, "labels")
     table = ClassTable.read(labels / "classes.json")
     assert "attribute-free" in (labels / "classes.txt").read_text()
     # The attributes of valve are hidden: one class, which is marked.
     assert [name for name, free in zip(table.classes, table.attribute_free, strict=True) if free] == [
         name for name in table.classes if "/valve/" in f"{name}/"
     ]
-    (trained,) = objects(tmp_path, "train")
+    (trained,) = objects(workspace, "train")
     history = json.loads((trained / "history.json").read_text())
     assert [row["step"] for row in history["evaluations"]] == [2, 4, 6]
     assert sorted(history["checkpoints"]) == sorted(file.name for file in trained.glob("checkpoint-*.safetensors"))
@@ -84,11 +92,12 @@ def test_what_a_training_leaves(plant: Path, tmp_path: Path) -> None:
     assert np.corrcoef(best.scores.test.score_N, together.scores.test.score_N)[0, 1] > 0.5
 
 
-def test_a_training_that_was_killed_goes_on(plant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_was_killed_goes_on(
+    plant: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from harken.training import loop
 
     changes = {**SHORT, "encoder": "dasheng"}
-    run(plant, tmp_path / "whole", "finetune", changes=changes)
     save = loop._Training._save
     steps: list[int] = []
 
@@ -104,7 +113,7 @@ def test_a_training_that_was_killed_goes_on(plant: Path, tmp_path: Path, monkeyp
     run(plant, tmp_path / "killed", "finetune", changes=changes)
     assert steps == [2, 4, 6]
     for part in ("objects", "runs"):
-        assert contents(tmp_path / "killed" / part) == contents(tmp_path / "whole" / part)
+        assert contents(tmp_path / "killed" / part) == contents(workspace / part)
 
 
 def test_only_a_stage_that_says_so_sees_labels_of_test_clips(plant: Path, tmp_path: Path) -> None:
@@ -160,18 +169,17 @@ def test_bad_recordings_are_set_aside(plant: Path, tmp_path: Path) -> None:
     assert all(one.result is not None for one in done.systems)
 
 
-def test_plan_and_what_is_missing(plant: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_and_what_is_missing(plant: Path, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = make_plan(load_recipe("finetune"), plant, None)
     assert {row["stage"]: row["tasks"] for row in plan["stages"]} == {
         "labels": 1, "train": 1, "embed_1": 2, "embed_2": 2, "embed_3": 2, "nearest_1": 2, "nearest_2": 2,
         "nearest_3": 2, "top_3": 2,
     }  # fmt: skip
     assert any("beats-iter3-plus-as2m" in text for text in plan["missing"])
-    run(plant, tmp_path, "finetune", changes={**SHORT, "encoder": "dasheng"})
     chosen = load_recipe("finetune", profile="tiny", changes={**SHORT, "encoder": "dasheng"})
-    there = make_plan(chosen, plant, tmp_path)
+    there = make_plan(chosen, plant, workspace)
     assert all(row["cached"] == row["tasks"] for row in there["stages"])
-    assert Workspace(tmp_path).root.is_dir()
+    assert Workspace(workspace).root.is_dir()
     with pytest.raises(HarkenError, match="learning_rat"):
         load_recipe("finetune", changes={"stages.train.training.learning_rat": 1})
     with pytest.raises(HarkenError, match=r"stage train: embed_1 .* is no input of a train stage. It reads labels"):
@@ -288,6 +296,7 @@ def test_nwpu_fusion(plant: Path, tmp_path: Path) -> None:
     names = ("fbeats", "lbeats", "feat", "leat", "dual")
     changes = {f"stages.{name}.training.epochs": 1 for name in names}
     changes |= {f"stages.{name}.training.seconds": 0.5 for name in names}
+    changes |= {"ensembles.tuned.search.trials": 10}
     done, started = run(plant, tmp_path, "nwpu_fusion", changes=changes)
     assert not done.failures
     assert not done.notes
@@ -316,6 +325,7 @@ def test_systems_of_reports(
 ) -> None:
     length = {"thuee_system1": {"steps": 3}, "unisound": {"epochs": 3}}[recipe]
     changes = {f"stages.{name}.training.{key}": value for name in networks for key, value in length.items()}
+    changes[f"ensembles.{'tuned' if 'tuned' in systems else 'system_1'}.search.trials"] = 10
     done, started = run(plant, tmp_path, recipe, changes=changes)
     assert not done.failures
     assert not done.notes
