@@ -9,7 +9,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "harken"
 #: rooms, or files of rooms, that are not yet covered
-UNCOVERED = ("bench/", "cli/", "monitor/")
+UNCOVERED = ("cli/fit.py", "cli/score.py", "monitor/")
 #: parts of identifiers, between underscores
 BANNED = {"peeks", "twin", "twins", "nominal", "promise", "promises", "promised", "told", "tells"}
 #: whole identifiers that do not say what they hold

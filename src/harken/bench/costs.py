@@ -119,10 +119,10 @@ def passed(training: TrainingSpec, clips: Iterable[Clip], table: ClassTable) -> 
     return Passed(usable, trained, held, steps, math.ceil(steps / training.evaluate_every))
 
 
-def training_seconds(device: Device, whole: Work, precision: str) -> dict[str, float]:
+def training_seconds(device: Device, training_work: Work, precision: str) -> dict[str, float]:
     """By precision, all of which are settings of a training; `recipe`: in the one that the recipe sets."""
-    by_precision = {name: device.seconds(whole, name) for name in devices.PRECISIONS}
-    return {"recipe": device.seconds(whole, precision), **by_precision}
+    by_precision = {name: device.seconds(training_work, name) for name in devices.PRECISIONS}
+    return {"recipe": device.seconds(training_work, precision), **by_precision}
 
 
 def embedding_cost(
@@ -133,9 +133,9 @@ def embedding_cost(
     passes: seconds of a clip -> how many times the work of `counts.forward` is done. all_channels: each of several
     microphones passes.
     """
-    here, device = devices.this_machine(1), planned.device
+    machine, device = devices.this_machine(1), planned.device
     cost = Cost(
-        memory=estimate.embedding_memory(counts, here),
+        memory=estimate.embedding_memory(counts, machine),
         device_memory=estimate.embedding_memory(counts, device),
         details={
             "clips": planned.clip_count(), "network_parameters": counts.parameters,
@@ -146,7 +146,7 @@ def embedding_cost(
         seconds, channels, _ = planned.form(clips)
         times = passes(seconds) * (channels if all_channels else 1)
         count = number_of(clips)
-        cost.seconds.append(count * times * here.seconds(counts.forward))
+        cost.seconds.append(count * times * machine.seconds(counts.forward))
         on_device = count * max(times * device.seconds(counts.forward), device.clip_seconds)
         cost.device_seconds.append({"recipe": on_device, "fp32": on_device})
     return cost

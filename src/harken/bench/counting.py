@@ -435,7 +435,7 @@ def _alike(row: Sequence[nn.Module]) -> bool:
         return type(block), [(name, x.shape, x.requires_grad) for name, x in block.named_parameters()]
 
     forms = [form(block) for block in row]
-    return all(other == forms[1] for other in forms[2:])
+    return all(block_form == forms[1] for block_form in forms[2:])
 
 
 class _Row:
@@ -465,7 +465,7 @@ class _Row:
             else:
                 block.forward = forward
 
-    def _forward(self, number: int, whole: Any, *inputs: Any, **more: Any) -> Any:
+    def _forward(self, number: int, forward: Any, *inputs: Any, **more: Any) -> Any:
         x = inputs[0]
         if number > 0 and x is not self.last():
             raise _Unlike
@@ -478,7 +478,7 @@ class _Row:
             return (x,) * self.outputs if self.outputs else x
         if number == 0:
             self.skipped = 0
-        out = whole(*inputs, **more)
+        out = forward(*inputs, **more)
         y = out[0] if isinstance(out, tuple) else out
         if y.shape != x.shape:
             raise _Unlike

@@ -131,14 +131,14 @@ def machine_memory() -> float | None:
         return None
 
 
-def fastest(what: Callable[[], object], seconds: float, threads: int = 1) -> float:
+def fastest(function: Callable[[], object], seconds: float, threads: int = 1) -> float:
     """Seconds of the fastest of repeated calls, for about `seconds` after a first one. On one thread it is the
     processor's time, which other processes do not take."""
     clock = time.process_time if threads == 1 else time.perf_counter
-    what()
+    function()
     best, end = np.inf, time.perf_counter() + seconds
     while time.perf_counter() < end:
         begun = clock()
-        what()
+        function()
         best = min(best, clock() - begun)
     return max(float(best), 1e-9)

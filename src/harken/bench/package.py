@@ -85,19 +85,19 @@ def package(
     if system in recipe.ensembles:
         if seed is not None:
             raise HarkenError(f"{system} mixes systems of all seeds", next_step="Leave --seed out")
-        whole, false_alarms = _ensemble(packing, run, recipe, system, tables), _FALSE_ALARMS
+        member, false_alarms = _ensemble(packing, run, recipe, system, tables), _FALSE_ALARMS
     else:
         stage = recipe.systems[system]
         seed = _seed(made, stage, unit, seed)
         target = made.of(stage, unit.set, unit.machine, seed)
-        whole = packing.member(target)
+        member = packing.member(target)
         false_alarms = str(_parameters(target).false_alarms)
     table = _table(tables, system, unit, seed)
     train = packing.held_out(table, section)
     of_id = {clip.clip_id: clip for clip in unit.clips}
     learned = [of_id[clip_id] for clip_id in train.clip_id]
     embeddings_ND = np.stack([packing.vector(clip) for clip in learned])
-    detector = _detector(whole, embeddings_ND.shape[1])
+    detector = _detector(member, embeddings_ND.shape[1])
     with one_thread():
         detector.fit(embeddings_ND, [clip.domain for clip in learned])
     if not np.allclose(detector.train_scores_, train.score_N, rtol=1e-6, atol=1e-9):
@@ -232,9 +232,9 @@ def _ensemble(packing: _Packing, run: Path, recipe: Recipe, name: str, tables: S
 
 def _mixed(members: Sequence[CompositeMember], weights: Sequence[float], mixing: Mixing) -> CompositeMember:
     weighted = [{**member, "weight": weight} for member, weight in zip(members, weights, strict=True)]
-    whole = Columns(start=0, stop=None, unit=None)
+    all_columns = Columns(start=0, stop=None, unit=None)
     return CompositeMember(
-        detector="composite", parameters={"members": weighted, "mixing": mixing}, columns=[whole], weight=1.0
+        detector="composite", parameters={"members": weighted, "mixing": mixing}, columns=[all_columns], weight=1.0
     )
 
 
@@ -305,7 +305,7 @@ class _Packing:
                 next_step="Package a system that embeds recordings by embed or embed_trained",
             )
         for name in custom_names(
-            [spec.encoder, *(other["encoder"] for other in spec.config.get("model", {}).get("branches", ()))]
+            [spec.encoder, *(branch["encoder"] for branch in spec.config.get("model", {}).get("branches", ()))]
         ):
             raise HarkenError(f"{made.stage} is custom code, {name}, which no model runs", next_step="Package another")
         rows_ND = read_arrays(made.folder / "embeddings.safetensors")["embeddings"]
@@ -359,11 +359,11 @@ class _Packing:
         return first.spec.model_copy(update={"more": more, "weights_sha256": digest}), weights or None
 
 
-def _detector(whole: CompositeMember, dimensions: int) -> AnomalyDetector:
+def _detector(member: CompositeMember, dimensions: int) -> AnomalyDetector:
     everything: list[Columns] = [Columns(start=0, stop=stop, unit=None) for stop in (None, dimensions)]
-    if any(whole["columns"] == [columns] for columns in everything):
-        return create_detector(whole["detector"], whole["parameters"])
-    return create_detector("composite", {"members": [whole], "mixing": "single"})
+    if any(member["columns"] == [columns] for columns in everything):
+        return create_detector(member["detector"], member["parameters"])
+    return create_detector("composite", {"members": [member], "mixing": "single"})
 
 
 def _features(

@@ -57,9 +57,9 @@ def make_plan(
         missing.append(str(error))
     if not expected:
         missing += _missing_years(recipe, clips)
-    missing += _missing_parts(recipe)
+    missing += _missing_requirements(recipe)
     tasks = make_tasks(recipe, units, common)
-    there = _there(tasks, workspace)
+    cached = _cached(tasks, workspace)
     reason = estimate.why_not()
     if reason is not None:
         missing.append(reason)
@@ -71,14 +71,14 @@ def make_plan(
     stages = []
     for name, entry in recipe.stages.items():
         cost = _cost(name, entry, planned[name], missing)
-        stages.append(_row(name, entry, by_stage[name], there, workspace, cost, chosen))
+        stages.append(_row(name, entry, by_stage[name], cached, workspace, cost, chosen))
     return {
         "recipe": recipe.name,
         "expected": expected,
         "device": chosen.name,
         "seeds": list(recipe.seeds),
         "stages": stages,
-        "units": [_told(unit) for unit in units],
+        "units": [_clip_counts(unit) for unit in units],
         "total": _total(stages, chosen),
         "assumptions": [] if reason is not None else _assumptions(stages, expected, chosen),
         "missing": missing,
@@ -129,69 +129,69 @@ def _missing_years(recipe: Recipe, clips: Sequence[Clip]) -> list[str]:
     trained = [clip for clip in clips if clip.split == "train"]
     halves = {(clip.year, catalog.half_of(clip.year, clip.machine, clip.section)) for clip in trained}
     years = {clip.year for clip in trained}
-    told = []
+    missing = []
     for year in _wanted(recipe):
         if year not in years:
-            told.append(f"data of {year}: harken data download {year}")
+            missing.append(f"data of {year}: harken data download {year}")
             continue
         for half, split in (("dev", "dev"), ("eval", "train")):
             if (year, half) not in halves:
-                told.append(
+                missing.append(
                     f"training clips of the {'evaluation' if half == 'eval' else 'development'} machines of {year}: "
                     f"harken data download {year} --split {split}"
                 )
-    return told
+    return missing
 
 
-def _missing_parts(recipe: Recipe) -> list[str]:
+def _missing_requirements(recipe: Recipe) -> list[str]:
     """What stages need besides data: weights, each once, and packages."""
     from harken.weights.cache import cached, status
     from harken.weights.catalog import catalog
 
     ready = {record.name for record in cached()} | {entry.name for entry in catalog() if status(entry) != "missing"}
-    known = {entry.name for entry in catalog()}
+    catalogued = {entry.name for entry in catalog()}
     lacking: dict[str, list[str]] = defaultdict(list)
-    told: dict[str, list[str]] = defaultdict(list)
+    stages_by_error: dict[str, list[str]] = defaultdict(list)
     for name, entry in recipe.stages.items():
         cls = stage_class(entry.use)
         parameters = cls.Parameters.model_validate(entry.parameters)
         named = []
         if isinstance(parameters, TrainStage.Parameters):
             named = [branch.weights for branch in parameters.model.branches if branch.weights is not None]
-        absent = [one for one in dict.fromkeys(named) if one in known - ready]
-        for one in absent:
-            lacking[one].append(name)
+        absent = [checkpoint for checkpoint in dict.fromkeys(named) if checkpoint in catalogued - ready]
+        for checkpoint in absent:
+            lacking[checkpoint].append(name)
         try:
             cls.identity(parameters)
         except HarkenError as error:
             if not absent or "on this machine" not in error.cause:
-                told[str(error)].append(name)
-    found = [
-        f"{_stages(names)}: the weights {one} are not on this machine. Run: harken weights fetch {one} "
+                stages_by_error[str(error)].append(name)
+    lines = [
+        f"{_stages(names)}: the weights {checkpoint} are not on this machine. Run: harken weights fetch {checkpoint} "
         "(or, offline: harken weights add FILE)"
-        for one, names in lacking.items()
+        for checkpoint, names in lacking.items()
     ]
-    return found + [f"{_stages(names)}: {text}" for text, names in told.items()]
+    return lines + [f"{_stages(names)}: {text}" for text, names in stages_by_error.items()]
 
 
 def _stages(names: Sequence[str]) -> str:
     return f"stage{'s' * (len(names) > 1)} {', '.join(names)}"
 
 
-def _there(tasks: Mapping[str, Task], workspace: Path | None) -> dict[str, Object]:
-    there: dict[str, Object] = {}
+def _cached(tasks: Mapping[str, Task], workspace: Path | None) -> dict[str, Object]:
+    cached: dict[str, Object] = {}
     if workspace is None or not (workspace / "objects").is_dir():
-        return there
-    here = Workspace(workspace)
+        return cached
+    store = Workspace(workspace)
     for task in tasks.values():
         try:
-            if all(need in there for need in task.needs):
-                found = here.get(task.key({need: there[need].digest for need in task.needs}))
-                if found is not None:
-                    there[task.name] = found
+            if all(need in cached for need in task.needs):
+                stored = store.get(task.key({need: cached[need].digest for need in task.needs}))
+                if stored is not None:
+                    cached[task.name] = stored
         except HarkenError:
             continue  # its weights are told as missing
-    return there
+    return cached
 
 
 # ------------------------------------------------------------ trainings
@@ -199,9 +199,9 @@ def _there(tasks: Mapping[str, Task], workspace: Path | None) -> dict[str, Objec
 
 def _tables(recipe: Recipe, common: Mapping[Tests, Unit] | None, missing: list[str]) -> dict[str, ClassTable]:
     """What each stage that makes labels would make, as far as it says."""
-    found: dict[str, ClassTable] = {}
+    tables: dict[str, ClassTable] = {}
     if common is None:
-        return found
+        return tables
     for name, entry in recipe.stages.items():
         cls = stage_class(entry.use)
         try:
@@ -210,8 +210,8 @@ def _tables(recipe: Recipe, common: Mapping[Tests, Unit] | None, missing: list[s
             missing.append(f"stage {name}: {error}")
             continue
         if table is not None:
-            found[name] = table
-    return found
+            tables[name] = table
+    return tables
 
 
 # ------------------------------------------------------------ costs
@@ -263,21 +263,21 @@ def _row(
     name: str,
     entry: StageEntry,
     tasks: Sequence[Task],
-    there: Mapping[str, Object],
+    cached: Mapping[str, Object],
     workspace: Path | None,
     cost: Cost | None,
     device: Device,
 ) -> dict[str, Any]:
     # Stages for all machines have all processes to themselves, others run beside each other.
     beside = 1 if stage_class(entry.use).scope == "all" else len(os.sched_getaffinity(0))
-    known = cost if cost is not None else Cost()
-    left = [row for row, task in enumerate(tasks) if task.name not in there]
+    planned_cost = cost if cost is not None else Cost()
+    left = [row for row, task in enumerate(tasks) if task.name not in cached]
     on_device = None
-    if known.device_seconds:
+    if planned_cost.device_seconds:
         on_device = {
-            "seconds": _sums(known.device_seconds),
-            "remaining_seconds": _sums(known.device_seconds, left),
-            "memory": known.device_memory,
+            "seconds": _sums(planned_cost.device_seconds),
+            "remaining_seconds": _sums(planned_cost.device_seconds, left),
+            "memory": planned_cost.device_memory,
         }
     return {
         "stage": name,
@@ -285,12 +285,12 @@ def _row(
         "reads": list(entry.inputs),
         "parameters": entry.parameters,
         "tasks": len(tasks),
-        "cached": None if workspace is None else sum(task.name in there for task in tasks),
-        **known.details,
+        "cached": None if workspace is None else sum(task.name in cached for task in tasks),
+        **planned_cost.details,
         "unknown": cost is None,
-        "seconds": sum(known.seconds) / beside if known.seconds else None,
-        "remaining_seconds": sum(known.seconds[row] for row in left) / beside if known.seconds else None,
-        "memory": None if known.memory is None else known.memory * beside,
+        "seconds": sum(planned_cost.seconds) / beside if planned_cost.seconds else None,
+        "remaining_seconds": sum(planned_cost.seconds[row] for row in left) / beside if planned_cost.seconds else None,
+        "memory": None if planned_cost.memory is None else planned_cost.memory * beside,
         "devices": {device.name: on_device},
     }
 
@@ -301,7 +301,7 @@ def _sums(times: Sequence[Mapping[str, float]], rows: Sequence[int] | None = Non
     return {precision: sum(times[row][precision] for row in chosen) for precision in times[0]}
 
 
-def _told(unit: Unit) -> dict[str, Any]:
+def _clip_counts(unit: Unit) -> dict[str, Any]:
     splits = {split: number_of(clip for clip in unit.clips if clip.split == split) for split in _SPLITS}
     return {"set": unit.set, "machine": unit.machine, **splits}
 
@@ -310,15 +310,15 @@ def _total(stages: Sequence[Mapping[str, Any]], device: Device) -> dict[str, Any
     """Sums of times, highest memory; None where nothing could be estimated. unknown: stages that are not among them."""
     counted = [row for row in stages if row["seconds"] is not None]
     memory = max((row["memory"] for row in stages if row["memory"] is not None), default=None)
-    here = machine_memory()
+    available = machine_memory()
     on_device = [row["devices"][device.name] for row in stages if row["devices"][device.name] is not None]
     held = max((row["memory"] for row in on_device if row["memory"] is not None), default=None)
     return {
         "seconds": sum(row["seconds"] for row in counted) if counted else None,
         "remaining_seconds": sum(row["remaining_seconds"] for row in counted) if counted else None,
         "memory": memory,
-        "machine_memory": here,
-        "fits": None if memory is None or here is None else memory <= here,
+        "machine_memory": available,
+        "fits": None if memory is None or available is None else memory <= available,
         "unknown": [row["stage"] for row in stages if row["unknown"]],
         "devices": {
             device.name: {
@@ -341,16 +341,16 @@ def _by_precision(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _assumptions(stages: Sequence[Mapping[str, Any]], expected: bool, device: Device) -> list[str]:
-    here = this_machine(max((row.get("threads") or 1 for row in stages), default=1))
+    machine = this_machine(max((row.get("threads") or 1 for row in stages), default=1))
     peaks = {name: f"{value / 1e12:.0f}" for name, value in device.flops.items()}
-    told = [
-        f"this machine: {here.flops['fp32'] / 1e9:.0f} GFLOP/s in fp32 on {here.threads} thread"
-        f"{'s' * (here.threads > 1)}, as a recipe trains, measured just now; products at {here.utilisation:.0%} of it",
+    lines = [
+        f"this machine: {machine.flops['fp32'] / 1e9:.0f} GFLOP/s in fp32 on {machine.threads} thread"
+        f"{'s' * (machine.threads > 1)}, as in training, measured just now; products at {machine.utilisation:.0%} of it",
         f"{device.title}: assumed, none was measured: {device.utilisation:.0%} of the published {peaks['fp32']} "
         f"(fp32), {peaks['tf32']} (tf32), {peaks['bf16']} (bf16) TFLOP/s and {device.bandwidth / 1e12:g} TB/s; "
         f"embedding {device.clip_seconds * 1000:.0f} ms per clip at least; reading clips fast enough is left out",
         "detectors, combinations and labels take seconds per machine and are left out",
     ]
     if expected:
-        told.append("expected clips: numbers and lengths as published, not of data; classes at least, where marked >=")
-    return told
+        lines.append("expected clips: numbers and lengths as published, not of data; classes at least, where marked >=")
+    return lines

@@ -31,32 +31,32 @@ def plan(
     from harken.bench.recipe import load_recipe
 
     chosen = load_recipe(recipe, profile=profile, changes=key_values(set_ or []))
-    told = make_plan(chosen, data, workspace, machines=machine_names(machines), device=device)
+    estimate = make_plan(chosen, data, workspace, machines=machine_names(machines), device=device)
     if json:
-        emit(told)
+        emit(estimate)
         return
     print(f"{chosen.name}: {chosen.title}")
-    for line in (*_stages(told), "", *_units(told), "", *_total(told)):
+    for line in (*_stages(estimate), "", *_units(estimate), "", *_total(estimate)):
         print(line)
-    for text in told["missing"]:
+    for text in estimate["missing"]:
         say(f"missing: {text}")
 
 
-def _stages(told: Mapping[str, Any]) -> Iterator[str]:
-    rows = _grouped(told["stages"])
+def _stages(estimate: Mapping[str, Any]) -> Iterator[str]:
+    rows = _grouped(estimate["stages"])
     name = max(len("stage"), *(len(row["stage"]) for row in rows))
     kind = max(len("kind"), *(len(row["kind"]) for row in rows))
-    device = told["device"]
-    yield (f"{'stage':<{name}} {'kind':<{kind}} {'tasks':>6} {'there':>6} {'this machine':>13} {'memory':>9} "
+    device = estimate["device"]
+    yield (f"{'stage':<{name}} {'kind':<{kind}} {'tasks':>6} {'done':>6} {'this machine':>13} {'memory':>9} "
            f"{device.upper():>11} {'memory':>9}  what")  # fmt: skip
     for row in rows:
-        there = "-" if row["cached"] is None else str(row["cached"])
+        done = "-" if row["cached"] is None else str(row["cached"])
         gpu = row["devices"][device] or {"seconds": {"recipe": None}, "memory": None}
-        here = "unknown" if row["unknown"] else duration(row["seconds"])
-        costs = (here, _gib(row["memory"]), duration(gpu["seconds"]["recipe"]), _gib(gpu["memory"]))
-        told_costs = "{:>13} {:>9} {:>11} {:>9}".format(*costs)
-        begin = f"{row['stage']:<{name}} {row['kind']:<{kind}} {row['tasks']:>6} {there:>6}"
-        yield f"{begin} {told_costs}  {_what(row, told['expected'])}".rstrip()
+        seconds = "unknown" if row["unknown"] else duration(row["seconds"])
+        costs = (seconds, _gib(row["memory"]), duration(gpu["seconds"]["recipe"]), _gib(gpu["memory"]))
+        cells = "{:>13} {:>9} {:>11} {:>9}".format(*costs)
+        begin = f"{row['stage']:<{name}} {row['kind']:<{kind}} {row['tasks']:>6} {done:>6}"
+        yield f"{begin} {cells}  {_what(row, estimate['expected'])}".rstrip()
 
 
 def _grouped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -139,11 +139,11 @@ def _network(branch: Mapping[str, Any]) -> str:
     return " ".join(filter(None, (branch["encoder"], how, f"({size})")))
 
 
-def _units(told: Mapping[str, Any]) -> Iterator[str]:
+def _units(estimate: Mapping[str, Any]) -> Iterator[str]:
     sets: dict[str, list[Mapping[str, Any]]] = {}
-    for unit in told["units"]:
+    for unit in estimate["units"]:
         sets.setdefault(unit["set"], []).append(unit)
-    expected = " (expected)" if told["expected"] else ""
+    expected = " (expected)" if estimate["expected"] else ""
     for name, units in sets.items():
         sums = {key: sum(unit[key] for unit in units) for key in ("train", "supplemental", "test")}
         clips = f"{sums['train']:,} training, {sums['supplemental']:,} supplemental, {sums['test']:,} test clips"
@@ -157,8 +157,8 @@ def _units(told: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {', '.join(machines)}: {train:,}{supplemental} training clips, {test:,} test clips{each}"
 
 
-def _total(told: Mapping[str, Any]) -> Iterator[str]:
-    total, device = told["total"], told["device"]
+def _total(estimate: Mapping[str, Any]) -> Iterator[str]:
+    total, device = estimate["total"], estimate["device"]
     without = f", without {', '.join(total['unknown'])}, unknown" if total["unknown"] else ""
     if total["seconds"] is None:
         yield f"time and memory: not estimated{without}"
@@ -170,16 +170,16 @@ def _total(told: Mapping[str, Any]) -> Iterator[str]:
                f"{fits[total['fits']]}")  # fmt: skip
     gpu = total["devices"][device]
     if gpu is None:
-        yield f"        no {'other ' * bool(total['unknown'])}stage uses a GPU"
+        yield f"        no {'by_precision ' * bool(total['unknown'])}stage uses a GPU"
     else:
         seconds, remaining = gpu["seconds"], gpu["remaining_seconds"]
         left = "" if remaining == seconds else f", of which {duration(remaining['recipe'])} remain"
         others = [f"with {name} {duration(seconds[name])}" for name in ("tf32", "bf16") if name in seconds]
-        other = f" ({', '.join(others)})" if others else ""
-        yield f"        {duration(seconds['recipe'])} on one {device.upper()}{left}{other}{without}"
+        by_precision = f" ({', '.join(others)})" if others else ""
+        yield f"        {duration(seconds['recipe'])} on one {device.upper()}{left}{by_precision}{without}"
         if gpu["memory"] is not None:
             yield f"        {_gib(gpu['memory'])} of its {gpu['device_memory'] / 1e9:.0f} GB: {fits[gpu['fits']]}"
-    for text in told["assumptions"]:
+    for text in estimate["assumptions"]:
         yield f"        {text}"
 
 

@@ -57,12 +57,12 @@ class AutoencoderStage(Stage):
             total += steps
             if estimate.why_not() is not None:
                 continue
-            here = devices.this_machine(1)
-            each = here.seconds(estimate.autoencoder_step(STACK * bands, parameters.batch))
+            machine = devices.this_machine(1)
+            each = machine.seconds(estimate.autoencoder_step(STACK * bands, parameters.batch))
             # What is held out passes without gradients.
             cost.seconds.append(1.05 * steps * each)
             arrays = 2 * 4.0 * vectors * bands
-            cost.memory = max(cost.memory or 0.0, here.runtime_bytes + arrays)
+            cost.memory = max(cost.memory or 0.0, machine.runtime_bytes + arrays)
         cost.details = {"steps": total, "batch": parameters.batch, "accumulation": 1, "classes": None}
         return cost
 

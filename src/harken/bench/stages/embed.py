@@ -74,8 +74,8 @@ class EmbedStage(Stage):
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
         _, weights = _network(parameters)
-        found = {} if weights is None else {"weights_sha256": weights_digest(weights)}
-        return {**found, **code_identity(parameters.encoder)}
+        identity = {} if weights is None else {"weights_sha256": weights_digest(weights)}
+        return {**identity, **code_identity(parameters.encoder)}
 
     @classmethod
     def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
@@ -92,15 +92,15 @@ class EmbedStage(Stage):
 
     @classmethod
     def run_shard(cls, parameters: Any, context: Context, index: int, count: int) -> None:
-        own = context.clips[index::count]
-        for row, _ in enumerate(_features(parameters, context, own)):
-            context.progress(row + 1, len(own))
+        shard = context.clips[index::count]
+        for row, _ in enumerate(_features(parameters, context, shard)):
+            context.progress(row + 1, len(shard))
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
         kept, vectors, aside = [], [], []
-        found = _features(parameters, context, context.clips)
-        for row, (clip, result) in enumerate(zip(context.clips, found, strict=True)):
+        results = _features(parameters, context, context.clips)
+        for row, (clip, result) in enumerate(zip(context.clips, results, strict=True)):
             if result.features is None:
                 aside.append(Quarantined(clip.clip_id, str(result.error)))
             else:
@@ -172,8 +172,8 @@ def _network(parameters: Any) -> tuple[dict[str, Any], Mapping[str, np.ndarray] 
         return built.config(), built.weights()
     if is_custom(parameters.encoder):
         return dict(parameters.config), _own_weights(parameters)
-    told, weights = weights_for(parameters.encoder, parameters.weights)
-    return {**told, **parameters.config}, weights
+    config, weights = weights_for(parameters.encoder, parameters.weights)
+    return {**config, **parameters.config}, weights
 
 
 def _own_weights(parameters: Any) -> Mapping[str, np.ndarray]:

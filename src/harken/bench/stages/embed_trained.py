@@ -76,10 +76,10 @@ class EmbedTrainedStage(Stage):
         load = cache(partial(_load, parameters, context))
         kept, vectors, aside = [], [], []
         for start in range(0, len(context.clips), PART):
-            found, errors = _part(context, start, load)
+            vectors_of_shard, errors = _part(context, start, load)
             clips = context.clips[start : start + PART]
             kept += [clip.clip_id for row, clip in enumerate(clips) if row not in errors]
-            vectors += list(found)
+            vectors += list(vectors_of_shard)
             aside += [Quarantined(clips[row].clip_id, text) for row, text in errors.items()]
             context.progress(start + len(clips), len(context.clips))
         write_embeddings(context.out, context.clips[0].machine, kept, vectors, aside)
@@ -94,8 +94,8 @@ def _part(
 
     file = context.scratch / f"clips-{start:06d}.safetensors"
     try:
-        arrays, about = read_arrays(file)
-        return arrays["vectors"], {int(row): text for row, text in about["errors"].items()}
+        arrays, header = read_arrays(file)
+        return arrays["vectors"], {int(row): text for row, text in header["errors"].items()}
     except (HarkenError, KeyError):
         pass  # not there, or not whole
     vectors: list[NDArray[np.float32]] = []
@@ -107,9 +107,9 @@ def _part(
                 vectors.append(embed(clip))
             except AudioError as error:
                 errors[row] = str(error)
-    found = np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
-    write_arrays(file, {"vectors": found}, {"errors": errors})
-    return found, errors
+    vectors_ND = np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
+    write_arrays(file, {"vectors": vectors_ND}, {"errors": errors})
+    return vectors_ND, errors
 
 
 def _load(parameters: Any, context: Context) -> TrainedEmbedder:
@@ -159,6 +159,6 @@ def _trained(parameters: Any, folder: Path) -> tuple[Path, TrainingSpec]:
     """The checkpoint, and the settings of its training."""
     from harken.training.settings import TrainingSpec
 
-    about = json.loads((folder / "training.json").read_text())
+    record = json.loads((folder / "training.json").read_text())
     checkpoint = checkpoint_file(folder, parameters.checkpoint)
-    return checkpoint, TrainingSpec.model_validate(about["training"]["settings"])
+    return checkpoint, TrainingSpec.model_validate(record["training"]["settings"])

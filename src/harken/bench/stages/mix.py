@@ -157,9 +157,9 @@ class _Noises:
         among = self.all if self.of == "all" or (self.of == "machine" and not allowed) else allowed
         if not among:
             others = self.of == "others"
-            what = "training clips of other machines" if others else "supplemental noise clips"
+            kind = "training clips of other machines" if others else "supplemental noise clips"
             step = "Choose noise: machine or all" if others else "Choose noise: others"
-            raise HarkenError(f"there are no {what} to mix with", file=clip.machine, next_step=step)
+            raise HarkenError(f"there are no {kind} to mix with", file=clip.machine, next_step=step)
         noise = among[int(rng.integers(len(among)))]
         noise_CS = self._read(noise, rate)
         channels, samples = shape

@@ -98,17 +98,17 @@ class TrainStage(Stage):
         evaluated = done.held_out
         if training.choose == "dev":
             evaluated += number_of(clip for clip in clips if clip.split in ("train", "test") and clip.kind == "machine")
-        whole = step * done.steps + counts.forward * (evaluated * done.evaluations)
-        here, tasks = devices.this_machine(parameters.threads), len(planned.clips)
+        total_work = step * done.steps + counts.forward * (evaluated * done.evaluations)
+        machine, tasks = devices.this_machine(parameters.threads), len(planned.clips)
         details |= {
             "network_parameters": counts.parameters, "learned_parameters": counts.trainable,
-            "threads": parameters.threads, "step_flops": step.flops, "step_seconds": here.seconds(step),
+            "threads": parameters.threads, "step_flops": step.flops, "step_seconds": machine.seconds(step),
             "precision": training.precision,
         }  # fmt: skip
         return Cost(
-            seconds=[here.seconds(whole)] * tasks,
-            device_seconds=[training_seconds(planned.device, whole, training.precision)] * tasks,
-            memory=estimate.training_memory(counts, training, here),
+            seconds=[machine.seconds(total_work)] * tasks,
+            device_seconds=[training_seconds(planned.device, total_work, training.precision)] * tasks,
+            memory=estimate.training_memory(counts, training, machine),
             device_memory=estimate.training_memory(counts, training, planned.device),
             details=details,
         )
@@ -120,7 +120,7 @@ class TrainStage(Stage):
 
         table = ClassTable.read(context.folder("labels") / "classes.json")
         _check_same_clips(context.clips, table)
-        known = [clip for clip in context.clips if clip.clip_id in table.class_of and clip.split != "test"]
+        labelled = [clip for clip in context.clips if clip.clip_id in table.class_of and clip.split != "test"]
         training = parameters.training.model_copy(update={"seed": context.seed})
         dev = None
         if cls.uses_test_labels(parameters):
@@ -129,7 +129,7 @@ class TrainStage(Stage):
             done = train(
                 parameters.model.model_copy(update={"seed": context.seed}),
                 training,
-                known,
+                labelled,
                 table,
                 context.scratch,
                 start=_start(context, parameters.checkpoint),
@@ -150,15 +150,15 @@ class TrainStage(Stage):
         }
         (context.out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
         aside = [Quarantined(clip_id, reason) for clip_id, reason in done.quarantined.items()]
-        write_ids(context.out, [clip.clip_id for clip in known if clip.clip_id not in done.quarantined], aside)
+        write_ids(context.out, [clip.clip_id for clip in labelled if clip.clip_id not in done.quarantined], aside)
 
 
 def _start(context: Context, checkpoint: int) -> Start | None:
     from harken.training.checkpoints import Start
 
     for folder in context.folders("model"):
-        about = json.loads((folder / "training.json").read_text())["training"]
-        return Start(checkpoint_file(folder, checkpoint), about["labels_sha256"])
+        record = json.loads((folder / "training.json").read_text())["training"]
+        return Start(checkpoint_file(folder, checkpoint), record["labels_sha256"])
     return None
 
 
@@ -194,11 +194,11 @@ class _DevScore:
         for (corpus, year, _), machine in machines.items():
             train, test = by_section(machine, split="train"), by_section(machine, split="test")
             for section, rows in test.items():
-                known = [machine[row] for row in rows if machine[row].condition != "unknown"]
+                labelled = [machine[row] for row in rows if machine[row].condition != "unknown"]
                 normal = [machine[row] for row in train.get(section, [])]
-                rule = _rule(year, known)
-                if len(normal) >= 3 and _can_be_scored(rule, known):
-                    self.sets[rule, f"{corpus} {year}"].append((normal, known))
+                rule = _rule(year, labelled)
+                if len(normal) >= 3 and _can_be_scored(rule, labelled):
+                    self.sets[rule, f"{corpus} {year}"].append((normal, labelled))
         if not self.sets:
             raise HarkenError(
                 "no test clips with labels to choose by", next_step="Choose checkpoints by loss or accuracy"
@@ -211,10 +211,10 @@ class _DevScore:
         scores = []
         for (rule, _), sections in self.sets.items():
             numbers = []
-            for normal, known in sections:
+            for normal, labelled in sections:
                 bank = [vector for _, vector in _embedded(embed, normal)]
                 detector = create_detector("knn", {"space": "raw", "metric": "cosine"}).fit(bank)
-                tested = _embedded(embed, known)
+                tested = _embedded(embed, labelled)
                 scored = _joined([clip for clip, _ in tested], detector.score([vector for _, vector in tested]))
                 numbers.append((scored.key, section_numbers(rule, scored)))
             scores.append(summary(rule, numbers)["official_score"])
@@ -252,10 +252,10 @@ def _joined(clips: Sequence[Clip], scores_N: NDArray[np.float64]) -> SectionScor
 
 
 def _embedded(embed: Callable[[Clip], Float32], clips: Sequence[Clip]) -> list[tuple[Clip, Float32]]:
-    found = []
+    embedded = []
     for clip in clips:
         try:
-            found.append((clip, embed(clip)))
+            embedded.append((clip, embed(clip)))
         except AudioError:
             continue
-    return found
+    return embedded
