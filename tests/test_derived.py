@@ -318,9 +318,9 @@ def test_inputs_are_matched_by_what_they_are() -> None:
     assert match_inputs("two", Two, [("net", train)]) == {"model": ("net",)}
     with pytest.raises(HarkenError, match=r"a two stage needs model, it reads noisy"):
         match_inputs("two", Two, [("noisy", mix)])
-    with pytest.raises(HarkenError, match=r"vectors \(embeddings\) is no input of a two stage. It reads model, any"):
+    with pytest.raises(HarkenError, match=r"vectors \(embeddings\) is not an input of a two stage. It reads model"):
         match_inputs("two", Two, [("net", train), ("vectors", embed)])
-    with pytest.raises(HarkenError, match=r"other \(model\) is no input"):
+    with pytest.raises(HarkenError, match=r"other \(model\) is not an input"):
         match_inputs("two", Two, [("net", train), ("other", train)])
 
 

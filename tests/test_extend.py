@@ -377,7 +377,7 @@ def test_weights_of_ones_own(here: Path, plant: Path) -> None:
     (here / "level.py").write_text(ENCODER.replace("sample_rate,", "needs_weights = True\n    sample_rate,"))
     with pytest.raises(HarkenError, match=r"level.py:Level needs weights. Name a file of safetensors"):
         run(plant, embed__encoder="level.py:Level")
-    with pytest.raises(HarkenError, match=r"none.safetensors: cannot be read"):
+    with pytest.raises(HarkenError, match=r"none.safetensors: there is no such file"):
         run(plant, embed__encoder="level.py:Level", embed__weights="none.safetensors")
     recipe = load_recipe("spectral_knn", changes={"stages.embed.encoder": "no.py:No"})
     missing = make_plan(recipe, plant, None)["missing"]

@@ -182,7 +182,7 @@ def test_plan_and_what_is_missing(plant: Path, workspace: Path, capsys: pytest.C
     assert Workspace(workspace).root.is_dir()
     with pytest.raises(HarkenError, match="learning_rat"):
         load_recipe("finetune", changes={"stages.train.training.learning_rat": 1})
-    with pytest.raises(HarkenError, match=r"stage train: embed_1 .* is no input of a train stage. It reads labels"):
+    with pytest.raises(HarkenError, match=r"stage train: embed_1 .* is not an input of a train stage. It reads labels"):
         load_recipe("finetune", changes={"stages.train.from": "embed_1"})
     app(args=["plan", "finetune", "--data", str(plant)], standalone_mode=False)
     assert "labels" in capsys.readouterr().out

@@ -88,7 +88,7 @@ def test_every_kind_of_stage_is_there() -> None:
         ({"stages.nearest.from": []}, "stage nearest: a detect stage needs embeddings, it reads nothing"),
         ({"systems": {"x": "embed"}}, "a stage without scores"),
         ({"systems": {"x": "nothing"}}, "takes its scores from 'nothing'"),
-        ({"systems": {}}, "names no system"),
+        ({"systems": {}}, "has no system"),
         ({"stages.nearest.use": "detekt"}, "Did you mean detect"),
         ({"name.x": 1}, "holds no further keys"),
     ],

@@ -360,7 +360,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> Any:
     [
         (["--executor", "ray", "--address", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1"),
         (["--executor", "ray", "--address", "ray://127.0.0.1:1"], "no Ray cluster answers at ray://127.0.0.1:1"),
-        (["--executor", "ray", "--address", "nonsense"], "'nonsense' is no address of a Ray cluster"),
+        (["--executor", "ray", "--address", "nonsense"], "'nonsense' is not an address of a Ray cluster"),
         (["--executor", "ray", "--address", "h:1", "--workers", "2"], "--workers is for this machine"),
         (["--executor", "ray", "--task-gpus", "1.5"], "a task cannot take 1 CPUs and 1.5 GPUs"),
         (["--address", "auto"], "are for a Ray cluster. Add --executor ray"),

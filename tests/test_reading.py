@@ -103,5 +103,5 @@ def test_mistakes_name_the_nearest(folder: Path, tmp_path: Path) -> None:
         plot(run, "rok")
     with pytest.raises(HarkenError, match=r"ends in \.png or \.svg"):
         save_figure(plot(run, "roc"), tmp_path / "figure.jpeg")
-    with pytest.raises(HarkenError, match="is no run"):
+    with pytest.raises(HarkenError, match="is not a run"):
         harken.load_run(tmp_path)

@@ -224,7 +224,7 @@ def test_scores_of_unlike_sections_are_refused_before_any_work(tmp_path: Path) -
     ):
         run(recipe_of(tmp_path, ensembles=mixed), data, tmp_path)
     stages = {"sum": {"use": "combine", "from": ["nearest", "wide"]}}
-    with pytest.raises(HarkenError, match=r"stage sum mixes scores of unlike sections"):
+    with pytest.raises(HarkenError, match=r"stage sum mixes scores of different sections"):
         run(recipe_of(tmp_path, stages=stages, systems={"sum": "sum"}), data, tmp_path)
     assert not any((tmp_path / "w" / "objects").iterdir())
 

@@ -1,4 +1,4 @@
-"""What to cite for a recipe: its system, the encoders it uses and the data, as BibTeX."""
+"""Citations of a recipe, its encoders and data, as BibTeX."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _entry(key: str, **fields: str) -> str:
 
 
 def _words(value: Any) -> Iterator[str]:
-    """Every text in a nest of mappings and sequences."""
+    """Every text in nested mappings and sequences."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

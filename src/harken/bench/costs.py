@@ -1,4 +1,4 @@
-"""What a stage costs, and what it is asked about: the answer of `Stage.cost` and its question."""
+"""Arguments and result of `Stage.cost`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Form = tuple[float, int, int]
 
 @dataclass
 class Cost:
-    """Of one stage; an empty one is small enough to be left out.
+    """Cost of one stage; an empty one is negligible.
 
-    seconds: of each of its tasks on this machine, on as many threads as the stage uses; empty where nothing is known or
-    left to say. device_seconds: of each task on the device of the plan, by precision; `recipe` is what the recipe
+    seconds: of each of its tasks on this machine, on as many threads as the stage uses; empty if unknown
+    or negligible. device_seconds: of each task on the device of the plan, by precision; `recipe` is what the recipe
     computes in; only precisions that are settings of the stage. memory, device_memory: bytes at the peak. details:
     more of what is known, such as clips and steps.
     """
@@ -56,17 +56,17 @@ class PlannedStage:
     device: Device
 
     def input(self, name: str) -> PlannedStage:
-        """A single input that is always there."""
+        """A required input of one stage."""
         (stage,) = self.inputs[name]
         return stage
 
     def clip_count(self) -> int:
-        """Clips of all tasks."""
+        """Number of clips of all tasks."""
         return sum(map(number_of, self.clips))
 
     def form(self, clips: Sequence[Clip]) -> Form:
-        """Seconds, channels and sampling rate of a task's clips: of the first that can be opened, since recordings of
-        a machine are alike; else as published."""
+        """Seconds, channels and sampling rate of a task's clips: of the first that can be opened, which stands
+        for all recordings of a machine; else as published."""
         recorded = None if self.expected else _recorded_form(clips)
         if recorded is not None:
             return recorded
@@ -92,7 +92,7 @@ def _file_form(file: str) -> Form | None:
 
 @dataclass(frozen=True)
 class Passed:
-    """What a training goes through: clips with a class (or a second label), those trained on and held out, steps."""
+    """Clips of a training: with a class (or a second label), trained on and held out; and its steps."""
 
     usable: int
     trained: int
@@ -102,7 +102,7 @@ class Passed:
 
 
 def passed(training: TrainingSpec, clips: Iterable[Clip], table: ClassTable) -> Passed:
-    """What `training.loop.train` makes of these settings on one device."""
+    """Clips and steps of `training.loop.train` with these settings on one device."""
     second = any(loss.target == "mixture" for loss in training.losses) and table.mixture_of is not None
     counts: Counter[int] = Counter()
     for clip in clips:
@@ -120,7 +120,7 @@ def passed(training: TrainingSpec, clips: Iterable[Clip], table: ClassTable) -> 
 
 
 def training_seconds(device: Device, training_work: Work, precision: str) -> dict[str, float]:
-    """By precision, all of which are settings of a training; `recipe`: in the one that the recipe sets."""
+    """Seconds by precision that a training can be set to; `recipe`: with the precision of the recipe."""
     by_precision = {name: device.seconds(training_work, name) for name in devices.PRECISIONS}
     return {"recipe": device.seconds(training_work, precision), **by_precision}
 
@@ -128,7 +128,7 @@ def training_seconds(device: Device, training_work: Work, precision: str) -> dic
 def embedding_cost(
     planned: PlannedStage, counts: Counts, passes: Callable[[float], float], *, all_channels: bool = False
 ) -> Cost:
-    """Of clips that pass a network one by one, in fp32, here on one thread.
+    """Cost of clips that pass a network one by one, in fp32, on this machine on one thread.
 
     passes: seconds of a clip -> how many times the work of `counts.forward` is done. all_channels: each of several
     microphones passes.
@@ -153,7 +153,7 @@ def embedding_cost(
 
 
 def front_end_cost(planned: PlannedStage, encoder: str, config: str) -> Cost:
-    """Of clips that pass an encoder that is no network, on one thread of this machine. config: as JSON."""
+    """Cost of clips that pass an encoder without a network, on one thread of this machine. config: as JSON."""
     each = estimate.front_end_seconds(encoder, config)
     seconds = [number_of(clips) * each * planned.form(clips)[0] / 10 for clips in planned.clips]
     return Cost(seconds=seconds, details={"clips": planned.clip_count()})

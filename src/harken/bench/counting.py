@@ -1,8 +1,8 @@
-"""What a network costs before it is built: its operations, the bytes it writes and those that are alive at once.
+"""Operations of a network, bytes that it writes and peak memory, without building it in memory.
 
 Networks are built on torch's meta device, whose tensors have shapes only, and pass forward and backward there. Of a
-row of identical blocks, such as those of a transformer, the first two and the last are computed; the others cost what
-the second did.
+row of identical blocks, such as those of a transformer, the first two and the last are computed; the others cost as
+much as the second.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _BUILT: dict[str, ASDModel] = {}
 
 
 def count_training(model: ModelSpec, training: TrainingSpec, classes: int, attribute_free: tuple[int, ...]) -> Counts:
-    """Of a training of a model without named weights; equal networks are counted once per process. Of losses only the
-    parameters are counted: their operations are few.
+    """Counts of a training of a model without named weights; equal networks are counted once per process. Of losses
+    only the parameters are counted, as their operations are few.
 
     Raises HarkenError for models that cannot be built.
     """
@@ -66,7 +66,7 @@ def count_training(model: ModelSpec, training: TrainingSpec, classes: int, attri
 
 
 def count_encoder(encoder: str, config: Mapping[str, Any], seconds: float = 10.0) -> Counts:
-    """Of one clip through a frozen encoder. Raises HarkenError where it cannot be built without its weights."""
+    """Counts of one clip through a frozen encoder. Raises HarkenError if it cannot be built without its weights."""
     key = f"{encoder} {json.dumps(dict(config), sort_keys=True)} {seconds}"
     if key not in _COUNTED:
 
@@ -77,7 +77,7 @@ def count_encoder(encoder: str, config: Mapping[str, Any], seconds: float = 10.0
             except (ValueError, TypeError) as error:
                 raise HarkenError(f"{encoder} cannot be counted ({error})", next_step="Measure it") from error
             if not isinstance(built, TorchEncoder):
-                raise HarkenError(f"{encoder} is no network", next_step="Measure it")
+                raise HarkenError(f"{encoder} is not a network", next_step="Measure it")
             return built
 
         _COUNTED[key] = _exact_or_whole(partial(_count_encoder, seconds=seconds), build)
@@ -85,7 +85,7 @@ def count_encoder(encoder: str, config: Mapping[str, Any], seconds: float = 10.0
 
 
 def count_autoencoder(inputs: int, batch: int) -> Counts:
-    """Of the network of the DCASE baseline, for vectors of so many numbers."""
+    """Counts of the network of the DCASE baseline. inputs: size of its vectors."""
     with _shapes_only():
         built = Autoencoder(inputs)
         with _counted([]) as both_ways:
@@ -98,7 +98,7 @@ def count_autoencoder(inputs: int, batch: int) -> Counts:
 
 
 def _without_memory(spec: ModelSpec) -> ASDModel:
-    """The model on the meta device. Adapters are put in here: the package that trains them takes seconds to load."""
+    """The model on the meta device. Adapters are inserted here: importing peft takes seconds."""
     plain = spec.model_copy(
         update={"branches": tuple(branch.model_copy(update={"adapter": None}) for branch in spec.branches)}
     )
@@ -124,7 +124,7 @@ def _adapt(encoder: TorchEncoder, spec: LoraSpec) -> None:
 
 
 class _Adapted(nn.Module):
-    """What the package peft makes of a linear layer."""
+    """A linear layer with an adapter, as of the package peft."""
 
     def __init__(self, linear: nn.Linear, spec: LoraSpec) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class _Adapted(nn.Module):
 
 
 class _Unlike(Exception):
-    """Blocks that were taken for a row of identical ones are none."""
+    """Blocks that were assumed to be identical are not."""
 
 
 def _exact_or_whole(count: Callable[[Any, bool], Counts], build: Callable[[], Any]) -> Counts:
@@ -184,7 +184,7 @@ def _count_training(built: ASDModel, by_block: bool, *, training: TrainingSpec) 
             recompute_blocks(built)
             built.train()
             batch, kept = both_ways()
-            # What was computed again is taken to be freed block by block.
+            # Recomputed activations are assumed to be freed block by block.
             peak = kept + (between - kept) / max(1, sum(map(len, blocks))) + (peak - between) + gradients
     # Batch norms want two clips; what does not grow with the batch are the gradients.
     scale = training.batch / clips
@@ -213,8 +213,8 @@ _CPU, _META = torch.device("cpu"), torch.device("meta")
 
 
 class _ShapesOnly(TorchFunctionMode):
-    """Networks can be built on the meta device although they ask for memory and their own generators, and what asks
-    for values takes them for zero; constants of the CPU meet tensors of the meta device; attention is the CPU's."""
+    """Lets networks be built on the meta device although they allocate memory and use generators: values read from
+    tensors are zero, constants of the CPU combine with tensors of the meta device, attention is the CPU's."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -273,7 +273,7 @@ def _shapes_only() -> Iterator[None]:
 
 
 def _with_shapes_only(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """For what is called on the way back, where torch has left the modes."""
+    """Call a function in the backward pass, where torch has left the modes."""
     with _shapes_only():
         return function(*args, **kwargs)
 
@@ -299,7 +299,7 @@ class _Tally:
 
     def __init__(self) -> None:
         self.flops = self.written = self.peak = 0.0
-        #: bytes of storages that there are, and of those of what was repeated
+        #: bytes of live storages, and of those of repeated blocks
         self._computed = self._repeated = 0.0
         #: of the former, since the last mark
         self._peak = 0.0
@@ -328,7 +328,7 @@ class _Tally:
         return segment
 
     def repeat(self, segment: _Segment, times: int = 1) -> None:
-        """Count it as many times more."""
+        """Count a segment so many more times."""
         if times > 0:
             self.flops += times * segment.flops
             self.written += times * segment.written
@@ -353,7 +353,7 @@ def _convolution_backward_flops(
     g: Any, x: Any, w: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, *more: Any,
     out_val: Any = None, **kwargs: Any,
 ) -> float:  # fmt: skip
-    # torch's own count takes no notice of groups.
+    # torch's count ignores groups.
     wanted = more[-1]
     return float(flop_counter.conv_flop_count(x.shape, w.shape, g.shape, transposed=transposed)) * (
         wanted[0] + wanted[1]
@@ -369,7 +369,7 @@ _FLOPS: dict[Any, Callable[..., float]] = {
 
 
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts each operation, what it writes, and storages from their first use until they are gone."""
+    """Counts each operation, the bytes it writes, and storages from first use until they are freed."""
 
     def __init__(self, tally: _Tally) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -378,7 +378,7 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # Loading torch's compiler takes longer than all else here.
+        # Loading torch's compiler takes longer than everything else here.
         return False
 
     def _freed(self, key: int, size: int) -> None:
@@ -413,8 +413,8 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @contextmanager
 def _counted(blocks: Sequence[Sequence[nn.Module]]) -> Iterator[_Tally]:
-    """Counts what is computed within it. blocks: rows of which three are computed, where they are identical; raises
-    _Unlike where the input of one is not what the block before gave."""
+    """Counts the operations within it. blocks: rows of which three are computed, where they are identical; raises
+    _Unlike where the input of one is not the output of the block before."""
     tally = _Tally()
     rows = [_Row(row, tally) for row in blocks if len(row) > 3 and _alike(row)]
     for row in rows:
@@ -441,7 +441,7 @@ def _alike(row: Sequence[nn.Module]) -> bool:
 class _Row:
     """Identical blocks of which the first two and the last are computed.
 
-    The others give what they are given, and cost what the second did.
+    The others return their input, and cost as much as the second.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], tally: _Tally) -> None:

@@ -1,4 +1,4 @@
-"""Devices that plans are made for: this machine's processor, which is measured, and published GPUs, which are not."""
+"""Devices of plans: this machine's processor, which is measured, and published GPUs, which are not."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from harken.core.threads import blas_threads
 
 #: precisions of which plans print alternatives, all of them settings of a training
 PRECISIONS = ("fp32", "tf32", "bf16")
-#: what `harken plan` estimates for where nothing else is said
+#: default of `harken plan`
 DEFAULT = "h200"
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a device computes, moves and holds.
+    """Speed and memory of a device.
 
     flops: operations per second of matrix products, by precision, dense. bandwidth: bytes per second. memory: bytes;
-    None where it is not known. utilisation: share of `flops` that the products of a network reach. traffic: times that
+    None if unknown. utilisation: share of `flops` that the products of a network reach. traffic: times that
     what other operations write is moved through memory. update_bytes: bytes that clipping and AdamW move per trained
     parameter. clip_seconds: least time per clip that is embedded alone. runtime_bytes: taken before any network.
     measured: whether flops and bandwidth were measured on this device. source: where the numbers come from.
@@ -55,7 +55,7 @@ class Device:
 
 
 def _gpu(name: str, title: str, flops: Mapping[str, float], bandwidth: float, memory: float, source: str) -> Device:
-    """Of published peaks; the rest is assumed.
+    """A GPU of published peaks; the other numbers are assumed.
 
     update_bytes: weight, gradient and two moments read, three of them written, and their temporary copies.
     clip_seconds: clips that are embedded pass one by one, which no GPU does faster.
@@ -85,7 +85,7 @@ def list_devices() -> tuple[str, ...]:
 def device(name: str) -> Device:
     """A published GPU by name. Raises HarkenError, naming the nearest, for an unknown one."""
     if name not in _GPUS:
-        hint = did_you_mean(name, _GPUS, f"There are: {', '.join(list_devices())}")
+        hint = did_you_mean(name, list_devices())
         raise HarkenError(f"there is no device {name!r}", next_step=hint)
     return _GPUS[name]
 
@@ -124,7 +124,7 @@ def processor(flops: float, bandwidth: float, threads: int = 1) -> Device:
 
 
 def machine_memory() -> float | None:
-    """Bytes of this machine; None where the system does not say."""
+    """Bytes of memory of this machine; None if the system does not report it."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):
@@ -133,7 +133,7 @@ def machine_memory() -> float | None:
 
 def fastest(function: Callable[[], object], seconds: float, threads: int = 1) -> float:
     """Seconds of the fastest of repeated calls, for about `seconds` after a first one. On one thread it is the
-    processor's time, which other processes do not take."""
+    processor's time, which other processes do not affect."""
     clock = time.process_time if threads == 1 else time.perf_counter
     function()
     best, end = np.inf, time.perf_counter() + seconds

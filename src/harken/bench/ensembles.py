@@ -27,14 +27,14 @@ from harken.ensemble.search import SearchSettings
 from harken.evaluation.score_files import write_score_files
 from harken.evaluation.scores import PUBLISHED, TUNED, Scores
 
-#: what the seeds of one system differ in: they are mixed evenly first
+#: end of a name by which the seeds of one system differ, which are mixed evenly first
 _SEEDS = r"/seed_\d+$"
 _VERSION = 2
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Of a set's test clips. year: whose rule they are evaluated by."""
+    """Labels of a set's test clips. year: of their official rule."""
 
     truth: Truth
     year: int | None
@@ -45,8 +45,8 @@ class Mix:
     """How an ensemble was mixed.
 
     weights: system -> weight, of sum one. source: where they come from. tuned_on: the set whose labels found them.
-    left_out: the official score on that set with each machine scored by weights found on the others. label_free: no
-    labels had a part in the weights, and none of these clips in a member.
+    left_out: the official score on that set with each machine scored by weights found on the others. label_free: the
+    weights use no labels, and no member uses labels of these clips.
     """
 
     weights: dict[str, float]
@@ -58,7 +58,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class Mixed:
-    """An ensemble on one set: its scores and the folder of their files; or why there is none."""
+    """An ensemble on one set: its scores and the folder of their files; or the error."""
 
     name: str
     set: str
@@ -73,8 +73,8 @@ def mix_systems(
 ) -> list[Mixed]:
     """Every ensemble of the recipe on every set of the systems of a run.
 
-    labels: of the sets on which weights may be found; evaluation sets are not among them. What a search found is kept
-    in the workspace. Score files are written below the run's folder, and bags to `ensembles/<name>.yaml`, for
+    labels: of the sets on which weights may be found; evaluation sets are not among them. Weights of searches are
+    kept in the workspace. Score files are written below the run's folder, and bags to `ensembles/<name>.yaml`, for
     `harken ensemble score` to apply them elsewhere.
     """
     sets = list(dict.fromkeys(scores.set for scores in systems))
@@ -105,7 +105,7 @@ def mix_systems(
 
 
 def _honest(how: Mix, scores: Scores) -> Mix:
-    """Nothing is free of labels where labels of these clips had a part in a member."""
+    """Without `label_free` where a member uses labels of these clips."""
     return replace(how, label_free=how.label_free and TUNED not in scores.marks)
 
 
@@ -158,7 +158,7 @@ def _seeds(recipe: Recipe, name: str, system: str, members: Mapping[str, Member]
     names = [name for name in sorted(members) if name == plain or name.startswith(f"{plain}/seed_")]
     if not names:
         raise HarkenError(
-            f"its member {system} has no scores", file=name, next_step="See why among the failed tasks, and run again"
+            f"its member {system} has no scores", file=name, next_step="See the failed tasks, and run again"
         )
     return [members[name] for name in names]
 
@@ -166,7 +166,7 @@ def _seeds(recipe: Recipe, name: str, system: str, members: Mapping[str, Member]
 def _searched(
     name: str, entry: EnsembleEntry, members: Sequence[Member], labels: Labels, workspace: Workspace
 ) -> tuple[Bag, float | None]:
-    """A bag with the weights that the labels ask for, and its official score on machines left out."""
+    """A bag with weights found by labels, and its official score on machines left out."""
     assert entry.search is not None
     identity = {"name": name, "entry": entry.model_dump(mode="json"), "year": labels.year,
              **code_identity(entry.search.method)}  # fmt: skip
@@ -203,7 +203,7 @@ def _searched(
 
 
 def _by_name(bag: Bag) -> Bag:
-    """The same without the paths of its members: what is kept does not depend on where the workspace lies."""
+    """The same without paths of members, so that objects do not depend on the place of the workspace."""
     members = [
         BagMember(name=member.name, weight=member.weight, bag=None if member.inner is None else _by_name(member.inner))
         for member in bag.members
@@ -212,7 +212,7 @@ def _by_name(bag: Bag) -> Bag:
 
 
 def _shares(recipe: Recipe, bag: Bag) -> dict[str, float]:
-    """Weight of each system, in all one."""
+    """Weight of each system; they sum to one."""
     shares: dict[str, float] = {}
     total = sum(entry.weight for entry in bag.members)
     for entry in bag.members:
@@ -222,7 +222,7 @@ def _shares(recipe: Recipe, bag: Bag) -> dict[str, float]:
 
 
 def _digest(members: Sequence[Member], truth: Truth) -> str:
-    """Of all scores, those of training clips too, and labels."""
+    """SHA-256 of all scores, those of training clips included, and labels."""
     digest = hashlib.sha256()
     for member in members:
         rows = sorted([row.machine, row.section, row.split, row.file, row.score] for row in member.scores.rows())

@@ -1,4 +1,4 @@
-"""What networks cost before they run: operations, memory, and seconds of what is measured instead of counted.
+"""Estimates of networks: operations and memory, and seconds of encoders that are measured instead of counted.
 
 Networks are counted (`counting`), not run; `devices` says how long a device takes for it.
 """
@@ -32,7 +32,7 @@ SAVE_COPIES = 3.0
 
 
 def why_not() -> str | None:
-    """What to install, where nothing can be estimated."""
+    """What to install for estimates; None if nothing is missing."""
     return None if find_spec("torch") else "estimates need torch: pip install 'harken[torch]'"
 
 
@@ -58,7 +58,7 @@ def published_config(encoder: str, weights: str) -> dict[str, Any]:
 
 
 def without_weights(model: ModelSpec) -> ModelSpec:
-    """The same architecture with random weights, of one seed."""
+    """The same architecture with random weights of one seed."""
     branches = tuple(_without_weights(branch) for branch in model.branches)
     return model.model_copy(update={"branches": branches, "seed": 0})
 

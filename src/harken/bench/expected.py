@@ -1,4 +1,4 @@
-"""The clips that a year has by what was published of it, for plans without data: one row for those that are alike."""
+"""The published clips of a year, for plans without data: one row for clips that differ in their names only."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 from harken.data import catalog
 from harken.data.clips import Clip
 
-#: training clips a section and domain where the catalogue does not know them: about 1000 of ToyADMOS and 900 of MIMII
+#: training clips per section and domain where the catalogue has no numbers: about 1000 of ToyADMOS and 900 of MIMII
 #: in 2020, 1000 and 3 in 2021
 _TRAIN: dict[int, dict[str, int]] = {2020: {"source": 950}, 2021: {"source": 1000, "target": 3}}
-#: test clips of a section where the catalogue does not know them
+#: test clips per section where the catalogue has no numbers
 _TEST = {"normal": 200, "anomaly": 200}
-#: conditions that a machine's names tell, where they were counted; hidden ones have one class
+#: conditions in the names of a machine's clips, where they were counted; hidden ones have one class
 _CONDITIONS: dict[int, dict[str, int]] = {
     2025: {
         "ToyCar": 26, "fan": 5, "gearbox": 9, "valve": 5, "BandSealer": 6, "HomeCamera": 12, "ToyRCCar": 5,
@@ -26,19 +26,19 @@ _CONDITIONS: dict[int, dict[str, int]] = {
     },
     2026: {"ToyCarEmu": 22, "gearboxEmu": 9, "fan": 3, "ToyDrone": 10, "Sander": 15, "BlowerDustCollector": 6},
 }  # fmt: skip
-#: there are no such files
+#: folder of files that do not exist
 _NOWHERE = Path("expected")
 
 
 @dataclass(frozen=True)
 class ExpectedClip(Clip):
-    """As many clips as `count` of which all but their names is the same."""
+    """`count` clips that differ in their names only."""
 
     count: int = 1
 
 
 def number_of(clips: Iterable[Clip]) -> int:
-    """How many clips these rows are."""
+    """Number of clips of these rows."""
     return sum(clip.count if isinstance(clip, ExpectedClip) else 1 for clip in clips)
 
 
@@ -81,7 +81,7 @@ def _add(rows: list[Clip], year: int, count: int, machine: str, section: str, **
 
 
 def expected_seconds(year: int | None, machine: str) -> float:
-    """Length of a machine's clips: the middle of what was published of the year; 10 s where nothing was."""
+    """Length of a machine's clips: the middle of the published range of the year; 10 s without one."""
     if year is None or year not in catalog.years():
         return 10.0
     published = catalog.year(year)

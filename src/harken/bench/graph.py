@@ -13,7 +13,7 @@ from typing import Any, Literal
 from harken.bench.recipe import Recipe
 from harken.bench.stages import stage_class
 from harken.bench.workspace import object_key
-from harken.core.errors import HarkenError
+from harken.core.errors import HarkenError, there_are
 from harken.core.plugins import code_sha256, is_custom
 from harken.data import catalog
 from harken.data.clips import Clip
@@ -112,7 +112,7 @@ def make_units(
     names = {machine for _, machine in clips_of}
     for machine in machines or ():
         if machine not in names:
-            raise HarkenError(f"there is no machine {machine!r}", next_step=f"There are: {', '.join(sorted(names))}")
+            raise HarkenError(f"there is no machine {machine!r}", next_step=there_are(sorted(names)))
     units = []
     for (label, machine), rows in sorted(clips_of.items()):
         if (machines is None or machine in machines) and any(clip.split == "test" and clip.recorded for clip in rows):

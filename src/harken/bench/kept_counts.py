@@ -1,4 +1,4 @@
-"""Counts of networks in the user's cache: to count one takes torch and seconds, to look it up neither.
+"""Counts of networks in the user's cache: counting takes torch and seconds, looking up neither.
 
 A count is found again only by the same question to the same code: the key covers every source file of Harken and the
 version of torch.

@@ -65,7 +65,7 @@ class LocalPool(Pool):
                 except BrokenProcessPool as error:
                     raise HarkenError(
                         f"a worker process died at {job.task.name}",
-                        next_step="Run again (it goes on); use fewer --workers",
+                        next_step="Run again, which resumes; use fewer --workers",
                     ) from error
         return ended
 

@@ -1,4 +1,4 @@
-"""What must be said of the numbers of a stage: marks, with their reasons."""
+"""Marks of the numbers of a stage, with their reasons."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from harken.evaluation.scores import TUNED
 
 
 def marks_of(recipe: Recipe, stage: str, label: str) -> dict[str, str]:
-    """Marks of the scores of a stage on a set: `tuned on test` where it, or one that it depends on, has been given the
-    labels of test clips; those of evaluation sets are given to none."""
+    """Marks of the scores of a stage on a set: `tuned on test` where it, or one that it depends on, uses labels of
+    test clips; no stage gets those of evaluation sets."""
     if is_evaluation(label):
         return {}
     for name in (stage, *_ancestors(recipe, stage)):

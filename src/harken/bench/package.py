@@ -1,8 +1,8 @@
 """A system or an ensemble of a run -> a model that scores single recordings as the run did.
 
-What the run kept is read, not made again: embeddings of the training clips, checkpoints of trainings. Detectors are
+Objects of the run are read, not made again: embeddings of the training clips, checkpoints of trainings. Detectors are
 fitted on those embeddings once more, which gives the same ones, and compared with the run's held-out scores; recordings
-are listened to for what explanations need.
+are analysed for explanations.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def package(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Fitted:
-    """What a bundle of the system or ensemble holds.
+    """The fitted detector of a system or ensemble.
 
-    run: folder of a run. workspace: where its objects are; None is the one that the folder lies in. machine, data_set,
+    run: folder of a run. workspace: of its objects; None: the one that contains the folder. machine, data_set,
     section, seed: which of the run's, where it has several; an ensemble is of all its seeds.
     Raises HarkenError for a system, machine, set, section or seed that is not there or not the only one, for kinds of
     systems that no model can hold, and where what the run was made of is gone.
@@ -77,7 +77,7 @@ def package(
     recipe, clips, tables = _recipe(run), read_table(run / "clips.parquet"), read_scores(run / SCORES)
     names = [*recipe.systems, *recipe.ensembles]
     if system not in names:
-        hint = did_you_mean(system, names, f"There are: {', '.join(names)}")
+        hint = did_you_mean(system, names)
         raise HarkenError(f"there is no system {system!r}", file=run, next_step=hint)
     unit = _unit(make_units(clips, None, recipe.score_years), machine, data_set)
     made = MadeByRun(run, workspace)
@@ -130,13 +130,13 @@ def package(
     return Fitted(spec, weights, detector, calibration, training, false_alarms, notes=tuple(notes))
 
 
-# ------------------------------------------------------------------ which of a run's
+# ------------------------------------------------------------------ choices
 
 
 def _recipe(run: Path) -> Recipe:
     file = run / "recipe.yaml"
     if not file.is_file():
-        raise HarkenError("is no folder of a run", file=run, next_step="Name a folder below runs/")
+        raise HarkenError("is not the folder of a run", file=run, next_step="Give a folder below runs/")
     return load_recipe(str(file))
 
 
@@ -194,7 +194,7 @@ def _table(tables: Sequence[Scores], system: str, unit: Unit, seed: int | None) 
     )
 
 
-# ------------------------------------------------------------------ what it is made of
+# ------------------------------------------------------------------ contents
 
 
 def _parameters(made: Made) -> Any:
@@ -205,7 +205,7 @@ def _ensemble(packing: _Packing, run: Path, recipe: Recipe, name: str, tables: S
     """The members that a run's ensemble mixes, by the bag that the run has written."""
     file = run / "ensembles" / f"{name}.yaml"
     if not file.is_file():
-        raise HarkenError(f"the run has not mixed {name}", file=run, next_step="See why in its report")
+        raise HarkenError(f"the run has not mixed {name}", file=run, next_step="See its report")
     bag = load_bag(file)
     if bag.transductive():
         raise HarkenError(
@@ -239,16 +239,16 @@ def _mixed(members: Sequence[CompositeMember], weights: Sequence[float], mixing:
 
 
 class _Packing:
-    """Collects what a model is made of. sources: the embeddings that its members look at, by key of the object."""
+    """Collects the contents of a model. sources: the embeddings of its members, by key of the object."""
 
     def __init__(self, made: MadeByRun, unit: Unit, workers: int | None) -> None:
         self.made, self.unit, self.workers = made, unit, workers
         self.sources: dict[str, _Source] = {}
-        #: what the members' detectors are fitted on: sections, machines
+        #: whether the members' detectors are fitted on sections or machines
         self.fitted_on: set[str] = set()
 
     def member(self, made: Made) -> CompositeMember:
-        """What made these scores, with its columns; embeddings become `sources`."""
+        """The detector that made these scores, with its columns; embeddings become `sources`."""
         if made.inputs.get("clips"):
             raise HarkenError(
                 f"{made.stage} learns from clips that a stage has made, which no model keeps",
@@ -317,7 +317,7 @@ class _Packing:
 
     def held_out(self, table: Scores, section: str | None) -> Scores:
         """Held-out scores of the clips that detectors are fitted on, those of one section or of the machine, in the
-        order of sections and names: that in which stages and ensembles add them up."""
+        order of sections and names, in which stages and ensembles sum them."""
         train = table.train
         sections = sorted({*train.section})
         if self.fitted_on == {"machine"}:
@@ -325,7 +325,7 @@ class _Packing:
                 raise HarkenError("its detector is one for all sections", next_step="Leave --section out")
         elif section is None and len(sections) != 1:
             raise HarkenError(
-                f"there are several sections, each with a detector of its own: {', '.join(sections)}"
+                f"there are several sections, with one detector per section: {', '.join(sections)}"
                 if sections
                 else "there are no held-out scores of training clips, by which members are mixed",
                 next_step=f"Choose --section among {', '.join(sections)}" if sections else "Choose another system",
@@ -343,11 +343,11 @@ class _Packing:
         return train.take(sorted(rows, key=lambda row: (train.section[row], train.names[row])))
 
     def vector(self, clip: Clip) -> Float32:
-        """The embeddings of all sources, one after the other."""
+        """The concatenated embeddings of all sources."""
         return np.concatenate([source.vectors[clip.clip_id] for source in self.sources.values()])
 
     def embedding(self) -> tuple[EmbeddingSpec, dict[str, np.ndarray] | None]:
-        """How all of them are made of a recording."""
+        """The specification of all embeddings, and their weights."""
         first, *others = self.sources.values()
         if not others:
             return first.spec, None if first.weights is None else dict(first.weights)

@@ -1,4 +1,4 @@
-"""What a run would do and what it would cost, without doing it."""
+"""The tasks of a run and their cost, without running it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make_plan(
     machines: Collection[str] | None = None,
     device: str = DEFAULT,
 ) -> dict[str, Any]:
-    """Stages with the number of their tasks and of those whose files are there (None without a workspace), classes,
+    """Stages with the number of their tasks and of those that are cached (None without a workspace), classes,
     steps, time and memory; units with their clips; totals; and what is missing. Complete also without data, by the
     clips that the catalogue knows (`expected`), and without weights; without torch, times and memory are None.
 
@@ -89,7 +89,7 @@ def make_plan(
 
 
 def _wanted(recipe: Recipe) -> list[int]:
-    """Years that are learned from or scored; all of the catalogue where the recipe leaves either open."""
+    """Years of training and scored clips; all years of the catalogue where the recipe does not restrict both."""
     named = list(_learned_years(recipe))
     learned = [year for years in named if years is not None for year in years]
     scored = recipe.score_years
@@ -99,7 +99,7 @@ def _wanted(recipe: Recipe) -> list[int]:
 
 
 def _learned_years(recipe: Recipe) -> Iterator[tuple[int, ...] | None]:
-    """Of each stage that makes labels, the years that it is set to; None: all there are."""
+    """Of each stage that makes labels, the years that it is set to; None: all."""
     for entry in recipe.stages.values():
         cls = stage_class(entry.use)
         if cls.makes == "labels":
@@ -107,7 +107,7 @@ def _learned_years(recipe: Recipe) -> Iterator[tuple[int, ...] | None]:
 
 
 def _clips(recipe: Recipe, data: Path | None, missing: list[str]) -> tuple[list[Clip], bool]:
-    """The clips there are, or the expected ones; and which of the two."""
+    """The clips of the data, else the expected ones, and whether they are expected."""
     if data is None:
         missing.append("data: name it with --data; harken data download gets it")
         wanted = _wanted(recipe)
@@ -190,7 +190,7 @@ def _cached(tasks: Mapping[str, Task], workspace: Path | None) -> dict[str, Obje
                 if stored is not None:
                     cached[task.name] = stored
         except HarkenError:
-            continue  # its weights are told as missing
+            continue  # its weights are reported as missing
     return cached
 
 
@@ -198,7 +198,7 @@ def _cached(tasks: Mapping[str, Task], workspace: Path | None) -> dict[str, Obje
 
 
 def _tables(recipe: Recipe, common: Mapping[Tests, Unit] | None, missing: list[str]) -> dict[str, ClassTable]:
-    """What each stage that makes labels would make, as far as it says."""
+    """Classes of each stage that makes labels, where it can give them without running."""
     tables: dict[str, ClassTable] = {}
     if common is None:
         return tables
@@ -224,7 +224,7 @@ def _planned(
     expected: bool,
     device: Device,
 ) -> dict[str, PlannedStage]:
-    """What each stage is asked about."""
+    """The arguments of each stage's `cost`."""
     planned: dict[str, PlannedStage] = {}
 
     def plan(name: str) -> PlannedStage:
@@ -246,7 +246,7 @@ def _planned(
 
 
 def _cost(name: str, entry: StageEntry, planned: PlannedStage, missing: list[str]) -> Cost | None:
-    """None where the stage cannot say."""
+    """The cost of a stage; None if it is unknown."""
     try:
         return stage_class(entry.use).cost(planned.parameters, planned)
     except HarkenError as error:
@@ -256,7 +256,7 @@ def _cost(name: str, entry: StageEntry, planned: PlannedStage, missing: list[str
         return None
 
 
-# ------------------------------------------------------------ what is told
+# ------------------------------------------------------------ the plan
 
 
 def _row(
@@ -268,7 +268,7 @@ def _row(
     cost: Cost | None,
     device: Device,
 ) -> dict[str, Any]:
-    # Stages for all machines have all processes to themselves, others run beside each other.
+    # Stages for all machines use all processes, others run in parallel.
     beside = 1 if stage_class(entry.use).scope == "all" else len(os.sched_getaffinity(0))
     planned_cost = cost if cost is not None else Cost()
     left = [row for row, task in enumerate(tasks) if task.name not in cached]
@@ -345,7 +345,7 @@ def _assumptions(stages: Sequence[Mapping[str, Any]], expected: bool, device: De
     peaks = {name: f"{value / 1e12:.0f}" for name, value in device.flops.items()}
     lines = [
         f"this machine: {machine.flops['fp32'] / 1e9:.0f} GFLOP/s in fp32 on {machine.threads} thread"
-        f"{'s' * (machine.threads > 1)}, as in training, measured just now; products at {machine.utilisation:.0%} of it",
+        f"{'s' * (machine.threads > 1)}, as in training, measured now; products at {machine.utilisation:.0%} of it",
         f"{device.title}: assumed, none was measured: {device.utilisation:.0%} of the published {peaks['fp32']} "
         f"(fp32), {peaks['tf32']} (tf32), {peaks['bf16']} (bf16) TFLOP/s and {device.bandwidth / 1e12:g} TB/s; "
         f"embedding {device.clip_seconds * 1000:.0f} ms per clip at least; reading clips fast enough is left out",

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from harken.bench.reading import LoadedRun
-from harken.core.errors import HarkenError, did_you_mean
+from harken.core.errors import HarkenError, did_you_mean, writing
 from harken.core.files import write_atomically
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _GROUPS = {
     ("unknown", "anomaly"): ("#b3372a", "X"),
     ("unknown", "unknown"): ("#777777", "."),
 }
-#: colours and dashes of curves, which can be told apart without colour too (Okabe and Ito)
+#: colours and dashes of curves, distinguishable without colour too (Okabe and Ito)
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _DASHES = ("-", "--", "-.", ":")
 #: false and missed alarms that the axes of a DET curve name
@@ -40,11 +40,11 @@ def plot(
 ) -> Figure:
     """A figure of one of `KINDS`.
 
-    stage: whose embeddings or history; None is the first that has some. machine: None is all, a panel each. seed: None
-    is the first. Raises HarkenError for an unknown kind and where the run has nothing to show.
+    stage: of embeddings or history; None: the first with any. machine: None: all, one panel per machine. seed: None:
+    the first. Raises HarkenError for an unknown kind and where the run has nothing to show.
     """
     if kind not in KINDS:
-        hint = did_you_mean(kind, KINDS, f"There are: {', '.join(KINDS)}")
+        hint = did_you_mean(kind, KINDS)
         raise HarkenError(f"there is no figure {kind!r}", next_step=hint)
     if kind == "history":
         return _history(run, stage or _stage_of(run, ("train",)), seed)
@@ -55,21 +55,17 @@ def plot(
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG or SVG, by its name; whole or not at all. Raises HarkenError where that cannot be."""
+    """Write a figure as PNG or SVG, by its suffix, atomically. Raises HarkenError for other suffixes and failures."""
     path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("png", "svg"):
-        raise HarkenError("is no name for a figure", file=path, next_step="Give a name that ends in .png or .svg")
+        raise HarkenError("is not a name for a figure", file=path, next_step="Give a name that ends in .png or .svg")
     buffer = io.BytesIO()
     metadata: dict[str, Any] = {"Software": None} if kind == "png" else {"Date": None}
     figure.savefig(buffer, format=kind, dpi=130, metadata=metadata)
-    try:
+    with writing(path, "Choose another place"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, buffer.getvalue())
-    except OSError as error:
-        raise HarkenError(
-            f"cannot be written ({error.strerror})", file=path, next_step="Choose another place"
-        ) from None
 
 
 def _stage_of(run: LoadedRun, kinds: tuple[str, ...]) -> str:
@@ -115,7 +111,7 @@ def _embedding(run: LoadedRun, stage: str, machine: str | None, seed: int | None
     from sklearn.manifold import TSNE
 
     vectors_ND, clips = run.embeddings(stage, machine=machine, seed=seed)
-    # Recordings of the clean machine or of noise alone lie so far off that the others would shrink to points.
+    # Recordings of the clean machine or of noise alone are far from all others.
     used_N = (clips["split"] != "supplemental").to_numpy()
     vectors_ND, clips = vectors_ND[used_N], clips[used_N]
     figure, panels = _panels(sorted(clips["machine"].unique()), 3.6)
@@ -193,7 +189,7 @@ def _labelled(run: LoadedRun, machine: str | None, seed: int | None) -> pd.DataF
     if machine is not None:
         machines = sorted(table["machine"].unique())
         if machine not in machines:
-            hint = did_you_mean(machine, machines, f"There are: {', '.join(machines) or 'none'}")
+            hint = did_you_mean(machine, machines)
             raise HarkenError(f"has no machine {machine!r}", file=run.folder, next_step=hint)
         table = table[table["machine"] == machine]
     if table["seed"].notna().any():

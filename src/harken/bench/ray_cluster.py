@@ -36,8 +36,8 @@ _SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
 @dataclass(frozen=True)
 class RayCluster(Executor):
     """address: `host:port`, `ray://host:port` or `auto`, the cluster that this machine is part of; None starts one on
-    this machine for the time of the run, with `workers` cores (None: all). A program that has joined one already stays
-    with that.
+    this machine for the time of the run, with `workers` cores (None: all). A program that has joined a cluster keeps
+    it.
 
     task_cpus, task_gpus: what a task takes of a node, GPUs where it runs a neural network; fractions share one.
     """
@@ -48,7 +48,7 @@ class RayCluster(Executor):
     workers: int | None = None
 
     def open(self, tasks: Mapping[str, Task], workspace: Workspace) -> RayPool:
-        """Raises HarkenError without ray, without a cluster there, and for nodes that cannot do the tasks."""
+        """Raises HarkenError without ray, without a cluster, and for nodes that cannot run the tasks."""
         if self.task_cpus <= 0 or self.task_gpus < 0 or (self.task_gpus > 1 and self.task_gpus % 1):
             raise HarkenError(
                 f"a task cannot take {self.task_cpus:g} CPUs and {self.task_gpus:g} GPUs",
@@ -165,7 +165,7 @@ class RayPool(Pool):
             raise error.cause from error
         except errors.RayError as error:
             raise HarkenError(
-                f"the Ray cluster was lost ({_first_line(error)})", next_step="Start it, and run again (it goes on)"
+                f"the Ray cluster was lost ({_first_line(error)})", next_step="Start it, and run again, which resumes"
             ) from error
         for _, made in ended:
             if isinstance(made, UnfitNode):
@@ -196,7 +196,7 @@ class RayPool(Pool):
 
 @dataclass(frozen=True)
 class Place:
-    """Where tasks find themselves: what the program that started them sees.
+    """The environment of tasks: that of the program that started them.
 
     token: a file of the workspace. folder: which relative paths start from. sample: one of the recordings, if it is
     there. workers: processes that a task may use.
@@ -211,7 +211,7 @@ class Place:
     workers: int
 
     def enter(self) -> UnfitNode | None:
-        """Make this process fit for tasks, or tell why it is not."""
+        """Prepare this process for tasks; the error if that is impossible."""
         node = socket.gethostname()
         if self.version != __version__:
             return UnfitNode(
@@ -239,19 +239,19 @@ class Place:
 
 
 class UnfitNode(HarkenError):
-    """A node that cannot do any task."""
+    """A node that cannot run tasks."""
 
 
 def await_folder(folder: Path) -> None:
-    """Until a folder that another node made is seen here: shared file systems may be late.
+    """Wait until a folder that another node made is visible here: shared file systems may be late.
 
     Raises HarkenError when it takes longer than two minutes.
     """
     end = time.monotonic() + PATIENCE
     while not folder.is_dir():
         if time.monotonic() > end:
-            raise HarkenError("was made on another node, but is not seen here", file=folder, next_step="Run again")
-        # Reading the folders above makes NFS forget that there was nothing.
+            raise HarkenError("was made on another node, but is not visible here", file=folder, next_step="Run again")
+        # Reading the parent folders makes NFS discard its cached absence.
         for above in (folder.parent.parent, folder.parent):
             with suppress(OSError):
                 os.listdir(above)
@@ -297,7 +297,7 @@ def _leave_token(workspace: Workspace) -> str:
 
 
 def _fits(node: Mapping[str, Any], cpus: float, gpus: float) -> int:
-    """Tasks that a node can do side by side."""
+    """Number of tasks that a node can run in parallel."""
     has = node["Resources"]
     return int(min(has.get(name, 0) / each + 1e-9 for name, each in (("CPU", cpus), ("GPU", gpus)) if each))
 
@@ -316,14 +316,14 @@ def _check_address(address: str) -> None:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdecimal():
         raise HarkenError(
-            f"{address!r} is no address of a Ray cluster", next_step="Give host:port, ray://host:port, or auto"
+            f"{address!r} is not an address of a Ray cluster", next_step="Give host:port, ray://host:port, or auto"
         )
     try:
         with socket.create_connection((host, int(port)), timeout=10) as connection:
             if os.environ.get("RAY_USE_TLS", "0") == "0":
                 connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS)
                 if connection.recv(4)[3:] != _SETTINGS[3:4]:
-                    raise OSError("it is no port of Ray's")
+                    raise OSError("it is not a port of Ray")
     except (OSError, OverflowError) as error:
         raise HarkenError(
             f"no Ray cluster answers at {address} ({error})", next_step="Start one with: ray start --head"

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 def load_run(folder: str | Path, workspace: str | Path | None = None) -> LoadedRun:
     """A run by its folder, `WORKSPACE/runs/RECIPE-DIGEST`.
 
-    workspace: where the objects of its stages are; None is the one that the folder lies in. Scores, clips, results and
+    workspace: of the objects of its stages; None: the one that contains the folder. Scores, clips, results and
     recipe are in the folder itself, so that a copy of it has them; embeddings, histories and labels need the workspace.
-    Raises HarkenError where the folder is no run.
+    Raises HarkenError for a folder that is not a run.
     """
     return LoadedRun(folder, workspace)
 
@@ -44,7 +44,7 @@ class LoadedRun:
         self.folder = Path(folder)
         self.workspace = Path(workspace) if workspace is not None else self.folder.absolute().parent.parent
         if not (self.folder / "results.json").is_file():
-            raise HarkenError("is no run", file=self.folder, next_step="Give a folder below WORKSPACE/runs")
+            raise HarkenError("is not a run", file=self.folder, next_step="Give a folder below WORKSPACE/runs")
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -124,7 +124,7 @@ class LoadedRun:
         set: str | None = None,
         seed: int | None = None,
     ) -> list[Path]:
-        """Folders of what a stage made for these machines and sets with one seed; each has that file."""
+        """Folders of a stage's objects for these machines and sets with one seed, which have `file`."""
         rows = self.tasks
         for column, value in (("stage", stage), ("machine", machine), ("set", set), ("seed", seed)):
             if value is not None:
@@ -151,5 +151,5 @@ def _check_known(value: Any, values: Iterable[Any], column: str, folder: Path) -
     """Raise HarkenError, naming the nearest, for a value that is not among `values`."""
     names = [str(name) for name in values]
     if str(value) not in names:
-        hint = did_you_mean(str(value), names, f"There are: {', '.join(names) or 'none'}")
+        hint = did_you_mean(str(value), names)
         raise HarkenError(f"has no {column} {value!r}", file=folder, next_step=hint)

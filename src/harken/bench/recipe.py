@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from harken.bench.repeat import expand, matching, set_key
-from harken.core.errors import HarkenError, did_you_mean
+from harken.core.errors import HarkenError, did_you_mean, reading
 from harken.core.plain_yaml import read_yaml
 from harken.core.plugins import check_name
 from harken.ensemble.problem import SEARCHES
@@ -36,7 +36,7 @@ class StageEntry(BaseModel):
 
 
 class SearchEntry(BaseModel):
-    """How an ensemble's weights are found by the labels of a development set: see `harken ensemble fit`.
+    """A search for an ensemble's weights by the labels of a development set: see `harken ensemble fit`.
 
     method: one of `harken.ensemble.problem.SEARCHES`, or a custom search, `file.py:Class`.
     """
@@ -61,7 +61,7 @@ class EnsembleEntry(BaseModel):
     """Systems of the recipe mixed into one: sum of their scores, in units that `normalise` makes alike, times weights.
 
     members: system -> weight, or a list for equal ones; a name with `*` is every system that it matches.
-    tuned: whose labels of test clips chose the weights, if any did; its numbers are then named tuned on test.
+    tuned: set whose labels of test clips chose the weights, if any; its numbers are then marked tuned on test.
     search: find the weights anew, by the labels of the run's development set, on which its numbers are tuned on test.
     """
 
@@ -152,10 +152,8 @@ def recipe_text(name_or_file: str) -> str:
         return resources.files("harken.bench.recipes").joinpath(f"{name_or_file}.yaml").read_text(encoding="utf-8")
     file = Path(name_or_file)
     if file.suffix in (".yaml", ".yml") or file.is_file():
-        try:
+        with reading(file):
             return file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise HarkenError(f"cannot be read ({error})", file=file, next_step="Check the path") from error
     raise HarkenError(f"there is no recipe {name_or_file!r}", next_step=_nearest(name_or_file, list_recipes()))
 
 
@@ -176,10 +174,10 @@ def load_recipe(
     try:
         data = read_yaml(text)
     except ValueError as error:
-        raise HarkenError(f"is not valid YAML ({error})", file=name_or_file, next_step="Mend the file") from error
+        raise HarkenError(f"is not valid YAML ({error})", file=name_or_file, next_step="Correct the file") from error
     if not isinstance(data, dict) or not isinstance(data.get("stages", {} if data.get("repeat") else None), dict):
         raise HarkenError(
-            "is no recipe: it has no stages", file=name_or_file, next_step="Start from one: harken recipe copy"
+            "is not a recipe: it has no stages", file=name_or_file, next_step="Start from one: harken recipe copy"
         )
     data = expand(data, name_or_file)
     profiles = data.pop("profiles", None) or {}
@@ -249,11 +247,11 @@ def load_recipe(
     for name in recipe.submission:
         if name not in systems:
             raise HarkenError(
-                f"submission names {name!r}, which is no system and no ensemble", file=name_or_file,
+                f"submission names {name!r}, which is neither a system nor an ensemble", file=name_or_file,
                 next_step=_nearest(name, systems),
             )  # fmt: skip
     if not recipe.systems:
-        raise HarkenError("names no system", file=name_or_file, next_step="Say under systems which stage scores")
+        raise HarkenError("has no system", file=name_or_file, next_step="Write under systems which stage scores")
     return recipe
 
 
@@ -351,4 +349,4 @@ def _explained(error: ValidationError, file: str, prefix: str = "") -> HarkenErr
 
 
 def _nearest(word: str, names: Mapping[str, Any] | Sequence[str]) -> str:
-    return did_you_mean(word, names, f"There are: {', '.join(sorted(names)) or 'none'}")
+    return did_you_mean(word, sorted(names))

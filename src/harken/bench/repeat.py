@@ -86,7 +86,7 @@ def set_key(data: dict[str, Any], key: str, value: Any, file: str) -> None:
             keys = [name for place in places if isinstance(place, dict) for name in place]
             raise HarkenError(
                 f"there is no {'.'.join(path[: step + 1])!r} to set", file=file,
-                next_step=did_you_mean(key_part, keys, f"There are: {', '.join(sorted(map(str, keys))) or 'none'}"),
+                next_step=did_you_mean(key_part, sorted(map(str, keys))),
             )  # fmt: skip
         places = next_places
     inside = [place for place in places if isinstance(place, dict)]

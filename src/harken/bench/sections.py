@@ -1,4 +1,4 @@
-"""Which sections each system will score: known from the clips, before any work."""
+"""The sections that each system will score, found from the clips before any work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harken.core.errors import HarkenError
 
 
 def check_sections(recipe: Recipe, units: Sequence[Unit]) -> None:
-    """Raises HarkenError for a stage that combines, or an ensemble that mixes, scores of unlike sections."""
+    """Raise HarkenError for a stage or ensemble that mixes scores of different sections."""
     for unit in units:
         for name, members in _mixes(recipe):
             scored = {member: of for member in members if (of := _scored(recipe, member, unit)) is not None}
@@ -19,7 +19,7 @@ def check_sections(recipe: Recipe, units: Sequence[Unit]) -> None:
                 lacking = [member for member, of in scored.items() if section not in of]
                 if lacking:
                     raise HarkenError(
-                        f"{name} mixes scores of unlike sections: of {unit.machine} section {section}, {lacking[0]} "
+                        f"{name} mixes scores of different sections: of {unit.machine} section {section}, {lacking[0]} "
                         "has too few training clips",
                         file=recipe.name,
                         next_step="Give all the same model: section or machine, or leave the machine out (--machines)",

@@ -11,7 +11,7 @@ import yaml
 
 from harken.bench.graph import is_evaluation, set_of
 from harken.bench.run import load_clips
-from harken.core.errors import HarkenError
+from harken.core.errors import HarkenError, there_are
 from harken.data.clips import Clip
 from harken.data.table import read_table
 from harken.evaluation.submission import SubmittedSystem
@@ -28,22 +28,22 @@ def entries_of(
     """Entries and the test clips they must cover, of a run's folder, or of a folder with one system's score files.
 
     systems: names below the run's `scores`; default those that the recipe submits, else its ensembles, else all.
-    label: the set; default the evaluation set where there is one. data: what plain score files are checked against.
-    meta: the submitters' part of meta.yaml; it goes over the recipe's.
-    Raises HarkenError where the run, the system or the set is not there.
+    label: the set; default the evaluation set where there is one. data: with the test clips of plain score files.
+    meta: the submitters' part of meta.yaml; it overrides the recipe's.
+    Raises HarkenError for an unknown run, system or set.
     """
     if (folder / "results.json").is_file():
         return _of_run(folder, systems, label, meta)
     if not any(folder.glob("anomaly_score_*.csv")):
         raise HarkenError(
-            "is neither a run nor a folder of score files", file=folder, next_step="Name a folder that harken run made"
+            "is neither a run nor a folder of score files", file=folder, next_step="Give a folder that harken run made"
         )
     if data is None:
-        raise HarkenError("the test clips are not known", file=folder, next_step="Name the data: --data ROOT")
+        raise HarkenError("the test clips are not known", file=folder, next_step="Give the data: --data ROOT")
     clips = [clip for clip in load_clips(data)[0] if clip.split == "test"]
     sets = sorted({set_of(clip) for clip in clips})
     if label is not None and label not in sets:
-        raise HarkenError(f"the data have no set {label!r}", file=data, next_step=f"There are: {', '.join(sets)}")
+        raise HarkenError(f"the data have no set {label!r}", file=data, next_step=there_are(sets))
     clips = [clip for clip in clips if label in (None, set_of(clip))]
     return [SubmittedSystem(folder.name, folder, meta)], clips
 
@@ -56,7 +56,7 @@ def _of_run(
     sets = list(results["sets"])
     chosen = label or next((name for name in sets if is_evaluation(name)), sets[0])
     if chosen not in sets:
-        raise HarkenError(f"the run has no set {chosen!r}", file=folder, next_step=f"There are: {', '.join(sets)}")
+        raise HarkenError(f"the run has no set {chosen!r}", file=folder, next_step=there_are(sets))
     clips = [clip for clip in read_table(folder / "clips.parquet") if clip.split == "test" and set_of(clip) == chosen]
     entries = []
     default = recipe.get("submission") or recipe.get("ensembles") or recipe["systems"]
@@ -65,12 +65,12 @@ def _of_run(
         if system not in results["sets"][chosen]:
             raise HarkenError(
                 f"the run has no system {system!r}", file=folder,
-                next_step=f"There are: {', '.join(results['sets'][chosen])}",
+                next_step=there_are(results['sets'][chosen]),
             )  # fmt: skip
         seeds = results["sets"][chosen][system]["seeds"]
         place = folder / "scores" / system
         if "-" not in seeds:
-            # Several seeds are one system: the first stands for it unless another is named.
+            # Of several seeds, the first is submitted unless another is named.
             place = place / (seed or f"seed_{next(iter(seeds))}")
         if len(sets) > 1:
             place = place / chosen.replace(" ", "_")

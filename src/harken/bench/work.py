@@ -1,4 +1,4 @@
-"""What there is to compute; `devices` says how long it takes."""
+"""Amounts of computation; `devices` turns them into seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where stages keep what they made: named by what it was made from, whole or not there."""
+"""Storage of the results of stages, named by their inputs, complete or absent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ABOUT = "stage.json"
 @dataclass(frozen=True)
 class Object:
     """What one stage made. digest: of all its files, which is what later stages depend on. seconds: that making it
-    took just now; 0 of one that was there."""
+    took; 0 for an existing one."""
 
     key: str
     folder: Path
@@ -31,7 +31,7 @@ class Object:
 
 
 def object_key(stage: str, version: int, parameters: Mapping[str, Any], inputs: Mapping[str, Sequence[str]]) -> str:
-    """Name of what a stage makes of inputs, by name, with these digests."""
+    """Name of the object that a stage makes of inputs with these digests, by input name."""
     text = json.dumps(
         {
             "schema": SCHEMA,
@@ -46,7 +46,7 @@ def object_key(stage: str, version: int, parameters: Mapping[str, Any], inputs: 
 
 
 class Workspace:
-    """A folder with `objects/` (results of stages), `scratch/` (of stages under way), `store/` (embeddings of single
+    """A folder with `objects/` (results of stages), `scratch/` (of running stages), `store/` (embeddings of single
     recordings), `logs/` (of trainings, for TensorBoard) and `runs/`.
 
     An object appears by one rename when its stage has ended; a killed stage leaves nothing but scratch. Objects carry
@@ -60,11 +60,11 @@ class Workspace:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise HarkenError(
-                f"cannot be a workspace ({error.strerror})", file=root, next_step="Name another folder"
+                f"cannot be a workspace ({error.strerror})", file=root, next_step="Choose another folder"
             ) from None
 
     def get(self, key: str) -> Object | None:
-        """The object of that name if it is there and undamaged."""
+        """The object of that name; None if it is missing or damaged."""
         folder = self._folder(key)
         try:
             record = json.loads((folder / _ABOUT).read_text())
@@ -76,13 +76,13 @@ class Workspace:
         return Object(key, folder, _digest(files))
 
     def scratch(self, key: str) -> Path:
-        """Folder where the stage that makes this object may keep what helps it to go on after a kill."""
+        """Folder for the stage that makes this object, which survives a kill."""
         folder = self.root / "scratch" / key
         folder.mkdir(exist_ok=True)
         return folder
 
     def new(self, key: str) -> Path:
-        """Empty folder to make an object in; handed to `keep`."""
+        """Empty folder for a new object, to be passed to `keep`."""
         folder = self.root / "scratch" / f"{key}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
         folder.mkdir()
         return folder
@@ -96,7 +96,7 @@ class Workspace:
         folder = self._folder(key)
         folder.parent.mkdir(exist_ok=True)
         if folder.exists():
-            # A damaged one, or another run was faster.
+            # A damaged object, or another run was faster.
             shutil.rmtree(folder, ignore_errors=True)
         try:
             os.rename(made, folder)
@@ -108,7 +108,7 @@ class Workspace:
         return Object(key, folder, _digest(files))
 
     def drop(self, made: Path) -> None:
-        """Forget a folder from `new`."""
+        """Remove a folder of `new`."""
         shutil.rmtree(made, ignore_errors=True)
 
     def _folder(self, key: str) -> Path:
@@ -116,7 +116,7 @@ class Workspace:
 
 
 def recorded_digest(folder: Path) -> str:
-    """Digest of an object as its own record says, without reading its files."""
+    """Digest of an object by its record, without reading its files."""
     return _digest(json.loads((folder / _ABOUT).read_text())["files"])
 
 

@@ -63,10 +63,52 @@ def settings_of(name: str, next_step: str) -> Iterator[None]:
         raise HarkenError(str(error), file=name, next_step=next_step) from error
 
 
-def did_you_mean(word: str, names: Iterable[str], otherwise: str) -> str:
-    """Next step for an unknown `word`: suggests the nearest of `names`; `otherwise` if none is similar."""
-    near = get_close_matches(word, list(names), n=1)
-    return f"Did you mean {near[0]}" if near else otherwise
+@contextmanager
+def reading(
+    file: str | Path, next_step: str = "Check the path", *, errors: tuple[type[Exception], ...] = (ValueError,)
+) -> Iterator[None]:
+    """Within it, OSError and `errors` of a file's content become a HarkenError on `file` with this next step."""
+    kinds: tuple[type[Exception], ...] = (OSError, *errors)
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise HarkenError("there is no such file", file=file, next_step=next_step) from error
+    except kinds as error:
+        raise HarkenError(f"cannot be read ({_reason(error)})", file=file, next_step=next_step) from error
+
+
+@contextmanager
+def writing(file: str | Path, next_step: str) -> Iterator[None]:
+    """Within it, OSError becomes a HarkenError on `file`, a file or folder, with this next step."""
+    try:
+        yield
+    except OSError as error:
+        raise HarkenError(f"cannot be written ({_reason(error)})", file=file, next_step=next_step) from error
+
+
+def did_you_mean(word: str, names: Iterable[str], otherwise: str | None = None) -> str:
+    """Next step for an unknown `word`: suggests the nearest of `names`, else `otherwise`, or lists them."""
+    names = list(names)
+    near = get_close_matches(word, names, n=1)
+    return f"Did you mean {near[0]}" if near else there_are(names) if otherwise is None else otherwise
+
+
+def there_are(names: Iterable[object]) -> str:
+    """Next step for a choice among `names`, of which 20 are listed."""
+    listed = [str(name) for name in names]
+    more = f" and {len(listed) - 20} more" if len(listed) > 20 else ""
+    return f"There are: {', '.join(listed[:20]) or 'none'}{more}"
+
+
+def and_more(names: Iterable[str]) -> str:
+    """The first of `names` in their order, and how many more there are: `a and 2 more`."""
+    first, *others = sorted(names)
+    return f"{first} and {len(others)} more" if others else first
+
+
+def _reason(error: Exception) -> str:
+    """The message of an error in one line; of an OSError without number and path."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split())
 
 
 def _rebuild(kind: type[HarkenError], cause: str, file: str | None, next_step: str | None) -> HarkenError:

@@ -48,7 +48,7 @@ def check_name(kind: str, name: str, names: Iterable[str]) -> None:
     """Raise ValueError, suggesting the nearest name, unless `name` is in `names` or has the form of a custom class."""
     if not is_custom(name) and name not in (available := sorted(names)):
         hint = f"Write it as {name}:Class" if name.endswith(".py") else ""
-        hint = hint or did_you_mean(name, available, f"There are: {', '.join(available)}")
+        hint = hint or did_you_mean(name, available)
         raise ValueError(f"unknown {kind} {name!r}. {hint}")
 
 

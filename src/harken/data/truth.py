@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from harken.core.errors import HarkenError
+from harken.core.errors import HarkenError, reading
 from harken.data import catalog
 from harken.data.clips import Clip
 from harken.data.names import Name, parse_name, without_suffix
@@ -197,8 +197,8 @@ def _is_of_year(truth: Truth, number: int) -> bool:
 
 
 def _rows(file: Path) -> list[list[str]]:
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as handle:
-            return [[cell.strip() for cell in row] for row in csv.reader(handle) if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise HarkenError(f"cannot be read ({error})", file=file, next_step="Check the file") from error
+    with (
+        reading(file, "Check the file", errors=(ValueError, csv.Error)),
+        file.open(newline="", encoding="utf-8-sig") as handle,
+    ):
+        return [[cell.strip() for cell in row] for row in csv.reader(handle) if any(cell.strip() for cell in row)]

@@ -1,4 +1,4 @@
-"""What an encoder is: waveform in, frame-level features of any layer out."""
+"""The contract of encoders: waveform in, frame-level features of any layer out."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Embedding:
 
 @dataclass(frozen=True, eq=False)
 class Spectrogram:
-    """What an encoder's front end makes of one clip, or what was made in its place.
+    """The output of an encoder's front end for one clip, or a generated replacement of it.
 
     windows: (frames, bins) float32 of each of the windows in which the clip passes through the network, normalised as
-        the network expects it. samples: length of the clip, which decides the windows and how much of them is padding.
+        the network expects it. samples: length of the clip, which determines windows and padding.
     """
 
     windows: tuple[Float32, ...]
@@ -42,7 +42,7 @@ class Spectrogram:
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """What decides spectrograms beside the sound: an encoder takes those of a front end that is equal to its own.
+    """Identity of a front end: an encoder takes spectrograms of an equal one only.
 
     encoder: name of the architecture. sample_rate: of the waveform, in Hz. digest: of the settings and learned arrays
     that the spectrogram depends on; networks of different sizes may have the same front end.
@@ -61,7 +61,7 @@ def valid_lengths(
 ) -> NDArray[np.int64]:
     """Valid samples of each clip: `lengths_B`, or all of them.
 
-    Raises ValueError, which names `who`, where there is no clip or one is shorter than `min_samples`.
+    Raises ValueError, which names `who`, without clips and for one shorter than `min_samples`.
     """
     clips, samples = waveform_BS.shape
     lengths_B = np.full(clips, samples) if lengths_B is None else np.asarray(lengths_B)
@@ -100,13 +100,13 @@ class Encoder(ABC):
     #: named configurations: `tiny`, a network of a few milliseconds for tests, and published sizes, some of them by the
     #: names of their weights
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    #: whether it takes a `sample_rate`, of any recording, and listens at that
+    #: whether it takes a `sample_rate` and works at that of any recording
     any_rate: ClassVar[bool] = False
     #: whether the architecture needs trained weights to be of use
     needs_weights: ClassVar[bool] = False
-    #: whether `spectrogram` and `encode_spectrogram` are there
+    #: whether it has `spectrogram` and `encode_spectrogram`
     takes_spectrograms: ClassVar[bool] = False
-    #: whether each layer is an embedding for itself, rather than a depth of one network
+    #: whether layers are separate embeddings, rather than depths of one network
     separate_layers: ClassVar[bool] = False
 
     #: sampling rate in Hz that `encode` expects
@@ -115,12 +115,12 @@ class Encoder(ABC):
     min_samples: int
     #: names of every layer that can be asked for, input to output
     layers: tuple[str, ...]
-    #: the layer that serves anomaly detection best
+    #: the best layer for anomaly detection
     default_layer: str
-    #: the pooling (see `pooling`) that serves anomaly detection best; this and what follows are to be read of the
-    #: encoder, not of its class: of an exported network the file decides
+    #: the best pooling (see `pooling`) for anomaly detection; this and the following are attributes of the instance:
+    #: those of an exported network come from its file
     default_pooling: str = "mean"
-    #: frames at the start of every layer that stand for the whole clip, not for a time
+    #: class tokens at the start of every layer, which stand for the whole clip
     cls_tokens: int = 0
     #: successive frames, other than those, that share one time step; they run from low to high frequency
     patch_bands: int = 1
@@ -147,22 +147,22 @@ class Encoder(ABC):
         """
 
     def front_end(self) -> FrontEnd:
-        """Whose spectrograms it takes. Raises ValueError for encoders without a spectrogram (`takes_spectrograms`)."""
-        raise ValueError(f"{self.name} has no spectrogram that its features could be made of")
+        """The front end of its spectrograms. ValueError for encoders without spectrograms (`takes_spectrograms`)."""
+        raise ValueError(f"{self.name} does not take spectrograms")
 
     def spectrogram(self, waveform_BS: Float32, lengths_B: NDArray[np.int64] | None = None) -> list[Spectrogram]:
-        """What the front end makes of each clip. `encode_spectrogram` of it is `encode`, to the last bit on a CPU.
+        """The front end's output for each clip; `encode_spectrogram` of it equals `encode`, to the last bit on a CPU.
 
         Raises ValueError as `encode`, and for encoders without a spectrogram (`takes_spectrograms`).
         """
-        raise ValueError(f"{self.name} has no spectrogram that its features could be made of")
+        raise ValueError(f"{self.name} does not take spectrograms")
 
     def encode_spectrogram(self, clips: Sequence[Spectrogram], layers: tuple[str, ...] | None = None) -> Embedding:
         """Features of spectrograms, from `spectrogram` or generated.
 
         Raises ValueError as `spectrogram`, and for windows of another shape than those of a waveform of their length.
         """
-        raise ValueError(f"{self.name} has no spectrogram that its features could be made of")
+        raise ValueError(f"{self.name} does not take spectrograms")
 
     @classmethod
     def read_checkpoint(
@@ -170,15 +170,15 @@ class Encoder(ABC):
     ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
         """Configuration and weights of a published file of this architecture; None of any other file.
 
-        tensors: by the file's names. settings: what else the file holds at its top level, such as its `cfg`.
-        Architectures whose published files hold the names and shapes of `tensor_shapes` need none of their own.
+        tensors: by the file's names. settings: other content of the file's top level, such as `cfg`.
+        Architectures whose published files have the names and shapes of `tensor_shapes` need not override it.
         Raises WeightsError for a file of this architecture that is incomplete or misshapen.
         """
         return None
 
     @classmethod
     def has_own_files(cls) -> bool:
-        """Whether its published files are read by a `read_checkpoint` of its own."""
+        """Whether its published files need its `read_checkpoint`."""
         return cls.read_checkpoint.__func__ is not Encoder.read_checkpoint.__func__  # type: ignore[attr-defined]
 
     @classmethod

@@ -298,7 +298,7 @@ class BEATs(TorchEncoder):
             "conv_groups": conv_groups, "attention": attention,
         }  # fmt: skip
         self.seed = seed
-        # Without memory at first: what torch's layers draw for their first values is of no use here.
+        # Without memory at first: torch's initial values are not used.
         with torch.device("meta"):
             self.module = BEATsNet(**self._sizes)
         if weights is None:
@@ -320,9 +320,9 @@ class BEATs(TorchEncoder):
     ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
         """Configuration and weights of a published file, fine-tuned or not, or of a converted one; None if of neither.
 
-        settings: what the file holds beside its tensors; `cfg`, where there is one, decides the depth and the farthest
-        distance. A classifier (`predictor.*`) is left out. Raises WeightsError if tensors are missing, unknown or of
-        wrong shape, or for a variant that computes otherwise.
+        settings: other content of the file; its `cfg`, if any, gives the depth and the farthest distance. A classifier
+        (`predictor.*`) is left out. Raises WeightsError if tensors are missing, unknown or of wrong shape, or for a
+        variant with another computation.
         """
         cfg = settings.get("cfg")
         cfg = cfg if isinstance(cfg, Mapping) else {}

@@ -1,7 +1,7 @@
-"""Checkpoints of encoders: fetched, added and read; recognised where they are not known.
+"""Checkpoints of encoders: fetched, added and read; unknown files are recognised by their tensors.
 
-A published file is converted once, to a safetensors file in the cache (`weights.cache`), and read from there ever
-after. Only `fetch` uses the network.
+A published file is converted once, to a safetensors file in the cache (`weights.cache`), and later read from there.
+Only `fetch` uses the network.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def fetch(name: str, progress: Progress | None = None) -> Record:
                 except WeightsError as failure:
                     if source.sha256 is not None:
                         raise
-                    # Not known to be the file: perhaps the mirror's words of excuse.
+                    # Without a known sha256 it may be an error page of the mirror.
                     failures.append(f"{mirror}: {failure.cause}")
                     continue
                 return _install(entry.name, path, entry, loaded)
@@ -73,10 +73,10 @@ def fetch(name: str, progress: Progress | None = None) -> Record:
 def add(path: str | Path, name: str | None = None) -> Record:
     """Check a local file, convert it and keep it in the cache.
 
-    The file is recognised by its sha256 or by the names and shapes of its tensors. name: to call it by; by
+    The file is recognised by its sha256 or by the names and shapes of its tensors. name: of the checkpoint; by
     default the catalogue's name for a file of the catalogue, else the file's own without its suffix. Where the
     catalogue does not know a file's sha256, its name and configuration decide.
-    Raises WeightsError if the file is damaged, of no known architecture, or not what `name` stands for.
+    Raises WeightsError if the file is damaged, of no known architecture, or of another checkpoint than `name`.
     """
     path = Path(path)
     entry = entry_of_file(file_sha256(path))
@@ -121,7 +121,7 @@ def load(name_or_path: str | Path) -> Loaded:
 
 
 def weights_for(encoder: str, weights: str | Path | None) -> tuple[dict[str, Any], Mapping[str, NDArray[Any]]]:
-    """Configuration and weights of an encoder: those asked for, or the catalogue's first."""
+    """Configuration and weights of an encoder: the given ones, or the catalogue's first."""
     if weights is None:
         names = [entry.name for entry in catalog() if entry.encoder == encoder]
         if not names:

@@ -1,6 +1,6 @@
-"""What every encoder does, as checks: of those that Harken has, and of one's own.
+"""Checks of every encoder, Harken's and custom ones.
 
-Each check takes a function that makes an encoder, and raises AssertionError where its promise is broken.
+Each check takes a function that makes an encoder, and raises AssertionError if it fails.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def check_encoder(
     config: Mapping[str, Any] | None = None,
     weights: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Raise AssertionError, saying which promise is broken and how, unless the encoder keeps all of `CHECKS`.
+    """Raise AssertionError, saying which check fails and how, unless the encoder passes all of `CHECKS`.
 
     encoder: a class, or any name that `create_encoder` takes. config, weights: as there.
     """
@@ -156,9 +156,8 @@ def pooled_difference(
 ) -> float:
     """Largest difference of a pooled vector of two encoders that should be one, such as a network and its export.
 
-    Frames are pooled as each encoder says of itself which are class tokens and bands: by the default of `other`, by
-    mean and deviation, and by class tokens and bands where `other` has them. inf where one cannot be pooled as the
-    other can.
+    Frames are pooled with each encoder's class tokens and bands: by the default pooling of `reference`, by mean and
+    deviation, and by class tokens and bands where `reference` has them. inf where only one can be pooled so.
     """
     poolings = {reference.default_pooling, "mean", "std"}
     poolings |= {"cls"} if reference.cls_tokens else set()

@@ -133,7 +133,7 @@ class DashengNet(SpectrogramNet):
         x_BND = x_BD1N[:, :, 0].transpose(1, 2)
         mask_B11N = None
         if visible_BN is not None:
-            # Of a chunk that is all padding no token would be visible, which gives no number, nor a gradient.
+            # Without a visible token, a chunk of padding would give NaN.
             mask_B11N = (visible_BN | ~visible_BN.any(dim=1, keepdim=True))[:, None, None]
         outputs = {"patches": x_BND}
         deepest = max(self.layers.index(layer) for layer in layers)
@@ -241,7 +241,7 @@ class Dasheng(TorchEncoder):
             cause = f"names {heads!r} heads, which do not fit its width of {width}"
             raise WeightsError(cause, next_step="Download it again") from None
         weights = {name: array for name, array in weights.items() if name.startswith(_PARTS)}
-        # How often the statistics were updated changes nothing, and not every file tells.
+        # The number of updates of the statistics has no effect, and not every file has it.
         weights.setdefault(_COUNT, np.zeros((), dtype=np.int64))
         if "time_pos_embed" in weights:
             weights["time_pos_embed"] = _resized(weights["time_pos_embed"])
@@ -294,7 +294,7 @@ def _mirror(wave_BS: Tensor, margin: int, lengths_B: Tensor | None) -> Tensor:
         return F.pad(wave_BS[:, None], (margin, margin), mode="reflect")[:, 0]
     place_S = torch.arange(-margin, wave_BS.shape[1] + margin, device=wave_BS.device).abs()
     last_B1 = lengths_B.to(wave_BS.device)[:, None] - 1
-    # Far beyond a clip's end there is nothing to mirror; what stands there is hidden later.
+    # Far beyond a clip's end there is nothing to mirror; those values are masked later.
     place_BS = torch.minimum(place_S, 2 * last_B1 - place_S).clamp_min(0)
     return wave_BS.gather(1, place_BS)
 
@@ -397,7 +397,7 @@ _FRONT_END = {
 def _resized(table_1D1N: NDArray[Any]) -> NDArray[Any]:
     """Positions in time, as many as a chunk has tokens."""
     if table_1D1N.ndim != 4 or table_1D1N.shape[2] != 1 or not table_1D1N.size:
-        return table_1D1N  # of no shape that is known: refused with the others
+        return table_1D1N  # of an unknown shape: refused with the others
     if table_1D1N.shape[3] < DashengNet.CHUNK:
         table = torch.tensor(table_1D1N, dtype=torch.float32)
         return np.asarray(F.interpolate(table, size=(1, DashengNet.CHUNK), mode="bilinear").numpy())

@@ -1,4 +1,4 @@
-"""Dual-branch CNN: one branch hears how a clip goes on in time, the other its spectrum at full resolution.
+"""Dual-branch CNN: one branch for the course in time, the other for the spectrum at full resolution.
 
 Two networks, joined only by their loss: Wilkinghoff, "Self-supervised learning for anomalous sound detection", ICASSP
 2024, whose sizes these are; Wang, "Fine-tuning pre-trained audio models for anomalous sound detection" (Unisound, DCASE

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harken.core.errors import HarkenError, did_you_mean
+from harken.core.errors import HarkenError, did_you_mean, reading, there_are
 from harken.core.files import write_atomically
 from harken.detection.normalise import Normalise
 from harken.ensemble.bundles import Bundles
@@ -122,12 +122,8 @@ def load_bag(file: Path, _above: tuple[Path, ...] = ()) -> Bag:
     file = file.absolute()
     if file in _above or len(_above) > _DEEPEST:
         raise HarkenError("is a member of itself", file=file, next_step="Remove it from the bags that it names")
-    try:
+    with reading(file, "harken ensemble fit writes one", errors=(ValueError, yaml.YAMLError)):
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise HarkenError(
-            f"cannot be read ({' '.join(str(error).split())})", file=file, next_step="harken ensemble fit writes one"
-        ) from error
     return _resolved(_checked(data, file), file, (*_above, file))
 
 
@@ -199,7 +195,7 @@ class Members:
             if entry.name not in self.given:
                 raise HarkenError(
                     f"there are no scores of the member {entry.name}",
-                    next_step=f"There are: {', '.join(list(self.given)[:20])}; name folders as the bag does",
+                    next_step=f"{there_are(self.given)}; name folders as the bag does",
                 )
             return self.given[entry.name]
         if entry.bundle is not None:
@@ -222,10 +218,10 @@ class Members:
                 return member
             if member.source is not None and entry.system == member.source.system:
                 return member
-        names = ", ".join(str(member.source and member.source.system) for member in inside[:20])
+        names = [member.source and member.source.system for member in inside]
         raise HarkenError(
             f"holds no system {entry.system!r}, which the member {entry.name} is", file=entry.scores,
-            next_step=f"There are: {names}",
+            next_step=there_are(names),
         )  # fmt: skip
 
 
@@ -252,7 +248,7 @@ def _checked(data: Any, file: Path | str) -> Bag:
             keys = [
                 field.alias or name for model in (Bag, BagMember, Origin) for name, field in model.model_fields.items()
             ]
-            step = did_you_mean(str(first["loc"][-1]), keys, f"There are: {', '.join(dict.fromkeys(keys))}")
+            step = did_you_mean(str(first["loc"][-1]), dict.fromkeys(keys))
             raise HarkenError(f"unknown key {where}", file=file, next_step=step) from error
         text = first["msg"].removeprefix("Value error, ")
         text = text[0].lower() + text[1:]

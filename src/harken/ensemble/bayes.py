@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harken.core.errors import HarkenError
+from harken.core.errors import HarkenError, reading, writing
 from harken.core.extras import need
 from harken.ensemble.objective import Objective
 from harken.ensemble.search import SearchSettings, greedy_path, singles, uniform
@@ -136,29 +136,20 @@ class _Journal:
         self.trials.append(place)
         if self.file is not None:
             row = {"search": self.key, "trial": len(self.trials) - 1, "place": place}
-            try:
-                with self.file.open("a", encoding="utf-8") as handle:
-                    handle.write(json.dumps(row) + "\n")
-                    handle.flush()
-                    os.fsync(handle.fileno())
-            except OSError as error:
-                raise HarkenError(
-                    f"cannot be written ({error.strerror})", file=self.file, next_step="Name another journal"
-                ) from error
+            with writing(self.file, "Choose another journal"), self.file.open("a", encoding="utf-8") as handle:
+                handle.write(json.dumps(row) + "\n")
+                handle.flush()
+                os.fsync(handle.fileno())
 
 
 def _lines(file: Path) -> list[str]:
     """The complete lines; an incomplete last one, of a search that was stopped, is removed from the file."""
-    try:
+    with reading(file, "Choose another file, or remove it"):
         text = file.read_bytes().decode()
         complete = text[: text.rfind("\n") + 1]
         if complete != text:
             with file.open("r+b") as handle:
                 handle.truncate(len(complete.encode()))
-    except (OSError, UnicodeDecodeError) as error:
-        raise HarkenError(
-            f"cannot be read ({error})", file=file, next_step="Name another file, or remove it"
-        ) from error
     return complete.splitlines()
 
 

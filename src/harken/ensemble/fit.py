@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harken.core.errors import HarkenError
+from harken.core.errors import HarkenError, and_more
 from harken.core.threads import one_thread
 from harken.data.names import parse_name
 from harken.data.truth import Truth, label_of_name
@@ -263,9 +263,8 @@ class _Table:
             present = [member for member in transfer[0] if member.name in names]
             missing = names - {member.name for member in present}
             if missing:
-                more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
                 raise HarkenError(
-                    f"the set of the transfer has no member {min(missing)}{more}",
+                    f"the set of the transfer has no member {and_more(missing)}",
                     next_step="Rename its folders as those of the fit, or leave the member out",
                 )
             self.transfer = labelled(present, transfer[1], problem.year, None)[0], transfer[1]

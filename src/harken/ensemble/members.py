@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harken.core.errors import HarkenError
+from harken.core.errors import HarkenError, there_are
 from harken.data.truth import Truth
 from harken.data.unpack import unpack
 from harken.ensemble.member import Member, Source
@@ -67,7 +67,7 @@ def chosen(members: Sequence[Member], only: Collection[str] = (), without: Colle
     names = [member.name for member in members]
     for pattern in (*only, *without):
         if not any(_matches(name, pattern) for name in names):
-            raise HarkenError(f"no member is named {pattern!r}", next_step=f"There are: {', '.join(names[:20])}")
+            raise HarkenError(f"no member is named {pattern!r}", next_step=there_are(names))
     left = [
         member
         for member in members

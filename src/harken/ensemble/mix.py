@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from harken.core.errors import HarkenError
+from harken.core.errors import HarkenError, and_more
 from harken.data.truth import Section
 from harken.detection.normalise import Normalise, normalised
 from harken.ensemble.bag import Bag, BagMember
@@ -128,9 +128,8 @@ def check_same_clips(members: Sequence[Scores]) -> None:
             for key in complete.sections():
                 missing = set(complete.of_section(key).names) - set(partial.of_section(key).names)
                 if missing:
-                    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
                     raise HarkenError(
-                        f"{key[0]} section {key[1]} has no score of {min(missing)}{more}, which {complete.system} has",
+                        f"{key[0]} section {key[1]} has no score of {and_more(missing)}, which {complete.system} has",
                         file=partial.system,
                         next_step="Members of an ensemble score the same clips: score it again, or leave it out",
                     )

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from harken.core.errors import HarkenError, did_you_mean
+from harken.core.errors import HarkenError, did_you_mean, there_are
 from harken.core.plugins import is_custom
 from harken.data.catalog import Metric
 from harken.data.truth import Truth
@@ -83,7 +83,7 @@ def search_of(method: Method) -> Callable[[Objective, SearchSettings], Float64]:
 def check_method(method: Method) -> None:
     """Raise HarkenError, naming the nearest, for a method that is neither known nor custom."""
     if not is_custom(method) and method not in METHODS:
-        hint = did_you_mean(method, METHODS, f"There are: {', '.join(METHODS)}, or file.py:Class")
+        hint = did_you_mean(method, METHODS, f"{there_are(METHODS)}, or file.py:Class")
         raise HarkenError(f"unknown method {method!r}", next_step=hint)
 
 

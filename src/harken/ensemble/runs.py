@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from harken.core.errors import HarkenError
+from harken.core.errors import HarkenError, there_are
 from harken.ensemble.member import Member, Source
 from harken.evaluation.scores import Scores, read_scores
 
@@ -26,7 +26,7 @@ def members_of_run(folder: Path, data_set: str | None) -> list[Member]:
     recipe = _recipe(folder)
     sets = list(dict.fromkeys(table.set for table in tables))
     if data_set is not None and data_set not in sets:
-        raise HarkenError(f"the run has no set {data_set!r}", file=folder, next_step=f"There are: {', '.join(sets)}")
+        raise HarkenError(f"the run has no set {data_set!r}", file=folder, next_step=there_are(sets))
     if data_set is None and len(sets) > 1:
         raise HarkenError(
             f"the run has several sets: {', '.join(sets)}", file=folder, next_step="Choose one with --data-set"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harken.core.errors import HarkenError
+from harken.core.errors import HarkenError, and_more
 from harken.data import catalog
 from harken.data.catalog import Metric
 from harken.data.names import is_id_name, parse_name
@@ -240,9 +240,8 @@ def _same_clips(scores: Scores, rows: Collection[str], labels: Collection[str], 
     missing, extra = set(labels) - set(rows), set(rows) - set(labels)
     for clips, text in ((missing, f"has no {kind} for"), (extra, f"has {kind} for clips unknown to the truth:")):
         if clips:
-            more = f" and {len(clips) - 1} more" if len(clips) > 1 else ""
             raise HarkenError(
-                f"{where} {text} {min(clips)}{more}",
+                f"{where} {text} {and_more(clips)}",
                 file=scores.system,
                 next_step="Give each test clip one row",
             )

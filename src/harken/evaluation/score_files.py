@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harken.core.errors import HarkenError
+from harken.core.errors import HarkenError, reading, writing
 from harken.core.files import write_atomically
 from harken.data.names import parse_name, without_suffix
 from harken.data.truth import Label, Section, Truth
@@ -160,11 +160,11 @@ def read_rows(file: Path, section: str, *, decision: bool = False) -> dict[str, 
     that is not 0 or 1.
     """
     rows: dict[str, float] = {}
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as handle:
-            lines = list(csv.reader(handle))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise HarkenError(f"cannot be read ({error})", file=file, next_step="Write it again") from error
+    with (
+        reading(file, "Write it again", errors=(ValueError, csv.Error)),
+        file.open(newline="", encoding="utf-8-sig") as handle,
+    ):
+        lines = list(csv.reader(handle))
     for number, cells in enumerate(lines, start=1):
         if not any(cell.strip() for cell in cells):
             continue
@@ -264,14 +264,10 @@ def score_files(scores: Scores, *, train: bool = True) -> dict[str, bytes]:
 def write_score_files(scores: Scores, folder: Path) -> list[str]:
     """Write the files of `score_files`; returns their names. Raises HarkenError where they cannot be written."""
     files = score_files(scores)
-    try:
+    with writing(folder, "Choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
             write_atomically(folder / name, data)
-    except OSError as error:
-        raise HarkenError(
-            f"cannot be written ({error.strerror})", file=folder, next_step="Choose another folder"
-        ) from None
     return sorted(files)
 
 
@@ -312,12 +308,10 @@ def _by_domain(file_name: str, rows: Mapping[str, float | int], layout: Layout) 
 
 def _read_marks(file: Path) -> dict[str, Any]:
     """Marks, digest and `fitted_on` of `marks.json`; empty without the file."""
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not file.is_file():
         return {}
-    except (OSError, ValueError) as error:
-        raise HarkenError(f"cannot be read ({error})", file=file, next_step="Write the scores again") from None
+    with reading(file, "Write the scores again"):
+        data = json.loads(file.read_text(encoding="utf-8"))
     marks = data.get("marks", {}) if isinstance(data, dict) else None
     if not isinstance(marks, dict) or not all(isinstance(reason, str) for reason in marks.values()):
         raise HarkenError(
@@ -341,10 +335,8 @@ def _columns(file: Path) -> dict[str, list[str]]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        try:
+        with reading(file, "Write it again", errors=(pa.ArrowException,)):
             table = pq.read_table(file)
-        except (OSError, pa.ArrowException) as error:
-            raise HarkenError(f"cannot be read ({error})", file=file, next_step="Write it again") from error
         return {name: [str(value) for value in table.column(name).to_pylist()] for name in table.column_names}
     try:
         data = file.read_bytes()

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harken.core.errors import HarkenError, did_you_mean
+from harken.core.errors import HarkenError, and_more, did_you_mean, reading, there_are
 from harken.core.files import write_atomically
 from harken.data.clips import Clip
 from harken.data.names import without_suffix
@@ -126,16 +126,11 @@ submission:
 
 def read_meta(file: Path) -> dict[str, Any]:
     """The submitters' part of meta.yaml. Raises HarkenError for anything but a mapping."""
-    try:
+    step = "harken submit --template prints one"
+    with reading(file, step, errors=(ValueError, yaml.YAMLError)):
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise HarkenError(
-            f"cannot be read ({' '.join(str(error).split())})",
-            file=file,
-            next_step="harken submit --template prints one",
-        ) from error
     if not isinstance(data, dict):
-        raise HarkenError("is not a mapping", file=file, next_step="harken submit --template prints one")
+        raise HarkenError("is not a mapping", file=file, next_step=step)
     return data
 
 
@@ -173,10 +168,8 @@ def write_submission(
             files[f"task2/{label}/{name}"] = data
         files[f"task2/{label}/{label}.meta.yaml"] = _meta(label, entry).encode()
     if report is not None:
-        try:
+        with reading(report):
             files[f"task2/{team}.technical_report.pdf"] = report.read_bytes()
-        except OSError as error:
-            raise HarkenError(f"cannot be read ({error.strerror})", file=report, next_step="Check the path") from error
     write_atomically(file, _zip(files))
     return sorted(files)
 
@@ -200,7 +193,7 @@ def _check_clips(system: Scores, entry: SubmittedSystem, wanted: Mapping[Section
             for clips, text in ((needed - scored, f"has no {kind} for"), (scored - needed, f"has {kind} for unknown")):
                 if clips:
                     raise HarkenError(
-                        f"{where} {text} {min(clips)}" + (f" and {len(clips) - 1} more" if len(clips) > 1 else ""),
+                        f"{where} {text} {and_more(clips)}",
                         file=entry.folder,
                         next_step="Every test clip needs exactly one score and one decision",
                     )
@@ -237,7 +230,7 @@ def _check_keys(given: Mapping[str, Any], fields: Mapping[str, Any], prefix: str
     for key in given:
         if key not in fields:
             names = [f"{prefix}{name}" for name in fields]
-            hint = did_you_mean(f"{prefix}{key}", names, f"There are: {', '.join(fields)}")
+            hint = did_you_mean(f"{prefix}{key}", names, there_are(fields))
             raise HarkenError(f"meta.yaml: unknown key {prefix}{key}", next_step=hint)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from harken.core.errors import HarkenError
+from harken.core.errors import HarkenError, writing
 from harken.core.extras import need
 from harken.encoders.base import Encoder
 from harken.encoders.checks import pooled_difference
@@ -119,10 +119,9 @@ def export_onnx(
         # The card tells what was measured on the graph that it is written into.
         partial = Path(file).with_name(f".{Path(file).name}.{os.getpid()}")
         try:
-            card = _save(onnx, model, partial, fields, int8=int8)
-            partial.replace(file)
-        except OSError as error:
-            raise HarkenError(f"cannot be written ({error.strerror})", file=file, next_step="Choose another") from None
+            with writing(file, "Choose another"):
+                card = _save(onnx, model, partial, fields, int8=int8)
+                partial.replace(file)
         finally:
             partial.unlink(missing_ok=True)
     return card

@@ -37,7 +37,7 @@ def stage_class(name: str) -> type[Stage]:
     if is_custom(name):
         return load_class(name, Stage)  # type: ignore[type-abstract]
     if name not in _STAGES:
-        hint = did_you_mean(name, _STAGES, f"There are: {', '.join(list_stages())}")
+        hint = did_you_mean(name, list_stages())
         raise HarkenError(f"there is no kind of stage {name!r}", next_step=hint)
     module, attribute = _STAGES[name]
     cls: type[Stage] = getattr(import_module(module), attribute)

@@ -43,7 +43,7 @@ class AutoencoderStage(Stage):
 
     @classmethod
     def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
-        """Of all steps on stacked frames, whose size and number are those of the encoder that makes them."""
+        """Cost of all steps on stacked frames, of the size and number that the encoder makes."""
         frames = planned.input("frames").parameters
         cost, total = Cost(), 0
         for clips in planned.clips:
@@ -59,7 +59,7 @@ class AutoencoderStage(Stage):
                 continue
             machine = devices.this_machine(1)
             each = machine.seconds(estimate.autoencoder_step(STACK * bands, parameters.batch))
-            # What is held out passes without gradients.
+            # Held-out clips pass without gradients.
             cost.seconds.append(1.05 * steps * each)
             arrays = 2 * 4.0 * vectors * bands
             cost.memory = max(cost.memory or 0.0, machine.runtime_bytes + arrays)

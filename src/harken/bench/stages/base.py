@@ -1,4 +1,4 @@
-"""What a stage is: a function from files to files, and what a recipe may say about it."""
+"""The contract of stages: functions from files to files, with their parameters and cost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Artefact = Literal["clips", "labels", "model", "embeddings", "frames", "autoenco
 
 
 class Settings(BaseModel):
-    """Base of every stage's parameters: no unknown keys, nothing changes."""
+    """Base of every stage's parameters: immutable, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,7 +43,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage is given besides its parameters.
+    """Clips, inputs and folders of a stage.
 
     clips: those of its machine, in table order, test clips without their labels; of a stage for all machines, their
     training clips. After them, those of its inputs that are clips (`Clip.recorded` tells which is which). inputs: by
@@ -63,12 +63,12 @@ class Context:
     progress: Callable[[int, int], None] = field(default=lambda done, total: None)
 
     def folder(self, name: str) -> Path:
-        """Folder of a single input that is always there."""
+        """Folder of a required input of one stage."""
         (folder,) = self.inputs[name]
         return folder
 
     def folders(self, name: str) -> tuple[Path, ...]:
-        """Folders of an input that may be there not at all, once or several times."""
+        """Folders of an optional input, or one of several stages."""
         return self.inputs.get(name, ())
 
 
@@ -102,12 +102,12 @@ class Stage(ABC):
 
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
-        """What else its files depend on, such as the digest of weights. Raises HarkenError where it is missing."""
+        """Further dependencies of its files, such as the digest of weights. HarkenError if they are missing."""
         return {}
 
     @classmethod
     def uses_test_labels(cls, parameters: Any) -> bool:
-        """Whether it is given test clips with their labels: what depends on it is named `tuned on test`."""
+        """Whether it gets test clips with their labels: what depends on it is marked `tuned on test`."""
         return False
 
     @classmethod
@@ -135,17 +135,17 @@ class Stage(ABC):
 
     @classmethod
     def cost(cls, parameters: Any, planned: PlannedStage) -> Cost | None:
-        """What `run` costs, without running it; None where nobody has said, which plans print as unknown.
+        """The cost of `run`, without running it; None (the default) is printed as unknown by plans.
 
-        Raises HarkenError where it cannot be estimated, such as for a network that cannot be built.
+        Raises HarkenError for a cost that cannot be estimated, such as for a network that cannot be built.
         """
         return None
 
     @classmethod
     def run_shard(cls, parameters: Any, context: Context, index: int, count: int) -> None:
-        """Do one of `count` parts of the work, from 0, where `run` finds it: in `context.store` or `context.scratch`.
+        """Do shard `index` of `count` of the work, where `run` finds it: in `context.store` or `context.scratch`.
 
-        Other parts run beside it, on other machines; `run` does itself what no part has done.
+        Shards run in parallel, on several machines; `run` does what no shard has done.
         """
         raise NotImplementedError
 
@@ -166,12 +166,12 @@ def match_inputs(kind: str, cls: type[Stage], sources: Sequence[tuple[str, type[
         ]
         if not free:
             raise HarkenError(
-                f"{source} ({made_by.makes}) is no input of a {kind} stage", next_step=f"It reads {_listed(cls)}"
+                f"{source} ({made_by.makes}) is not an input of a {kind} stage", next_step=f"It reads {_listed(cls)}"
             )
         if cls.scope == "all" and made_by.scope == "machine" and not cls.inputs[free[0]].many:
             raise HarkenError(
                 f"{source} is made for each machine, but a {kind} stage is made once for all and reads it once",
-                next_step=f"Name a stage that makes {made_by.makes} once",
+                next_step=f"Give a stage that makes {made_by.makes} once",
             )
         matched[free[0]].append(source)
     missing = [str(declared) for name, declared in cls.inputs.items() if not (declared.optional or matched[name])]

@@ -1,4 +1,4 @@
-"""What every stage does, as checks: of Harken's, and of custom ones."""
+"""Checks of every stage, Harken's and custom ones."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def check_stage(
 
 
 def it_is_declared(trial: _Trial) -> None:
-    """What it makes and reads are kinds of artefacts, its scope is machine or all, its parameters are Settings."""
+    """It makes and reads known kinds of artefacts, its scope is machine or all, its parameters are Settings."""
     cls = trial.cls
     kinds = get_args(Artefact)
     require(getattr(cls, "makes", None) in kinds, f"It makes {getattr(cls, 'makes', None)!r}, not one of {kinds}.")
@@ -79,7 +79,7 @@ def it_is_declared(trial: _Trial) -> None:
         require(isinstance(declared, Input), f"{name} is a {type(declared).__name__}, not an Input.")
         require(declared.makes in kinds, f"{name} is {declared.makes!r}, not one of {kinds}.")
     require(cls.scope in ("machine", "all"), f"Its scope is {cls.scope!r}.")
-    require(issubclass(cls.Parameters, Settings), "Its Parameters are no Settings.")
+    require(issubclass(cls.Parameters, Settings), "Its Parameters are not Settings.")
     require(cls.Parameters.__name__ == "Parameters" and bool(cls.__doc__), "It has no docstring.")
 
 
@@ -87,12 +87,12 @@ def parameters_are_plain(trial: _Trial) -> None:
     """Its parameters are the same after they were written as JSON, and an unknown one is refused."""
     kind = trial.cls.Parameters
     chosen = kind.model_validate(trial.parameters)
-    require(kind.model_validate_json(chosen.model_dump_json()) == chosen, "Read again they differ.")
+    require(kind.model_validate_json(chosen.model_dump_json()) == chosen, "They differ after reading.")
     try:
         kind.model_validate({**trial.parameters, "no such parameter": 1})
     except ValidationError:
         return
-    raise AssertionError("It was taken.")
+    raise AssertionError("It was accepted.")
 
 
 def it_makes_what_it_says(trial: _Trial) -> None:
@@ -109,7 +109,7 @@ def it_makes_what_it_says(trial: _Trial) -> None:
     elif "clips.json" in FILES[trial.cls.makes]:
         require(set(read_ids(out)[0]) <= ids, "Some clips were not given.")
     after = [_digests(folder) for folders in trial.inputs.values() for folder in folders]
-    require(before == after, "An input is another afterwards.")
+    require(before == after, "An input was changed.")
 
 
 def it_makes_the_same_again(trial: _Trial) -> None:
@@ -197,7 +197,7 @@ def _made_up(makes: Artefact, clips: list[Clip], folder: Path, seed: int) -> Pat
         used = Context(clips, inputs, folder, folder, folder, folder, seed=seed, workers=1)
         cls.run(cls.Parameters(), used)
     else:
-        raise AssertionError(f"It reads {makes}, of which none can be made up: name a folder under inputs.")
+        raise AssertionError(f"It reads {makes}, of which none can be made up: give a folder under inputs.")
     return folder
 
 

@@ -15,7 +15,7 @@ from harken.bench import estimate
 from harken.bench.costs import Cost, PlannedStage, embedding_cost, front_end_cost
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Quarantined, write_embeddings
-from harken.core.errors import AudioError, HarkenError, settings_of
+from harken.core.errors import AudioError, HarkenError, reading, settings_of
 from harken.core.plugins import check_name, code_identity, is_custom
 from harken.data.clips import Clip
 from harken.embeddings.embedder import EmbeddingSpec, check_front_end, make_spec, weights_digest
@@ -181,10 +181,8 @@ def _own_weights(parameters: Any) -> Mapping[str, np.ndarray]:
     if parameters.weights is None:
         raise HarkenError(f"{parameters.encoder} needs weights", next_step="Name a file of safetensors under weights")
     file = Path(parameters.weights)
-    try:
+    with reading(file, errors=()):
         return from_safetensors(file.read_bytes(), file)
-    except OSError as error:
-        raise HarkenError(f"cannot be read ({error.strerror})", file=file, next_step="Check the path") from None
 
 
 def recording_form(context: Context) -> tuple[int, int]:

@@ -45,7 +45,7 @@ class Augmentation(BaseModel):
     def _known(cls, given: Any) -> Any:
         for name in given if isinstance(given, dict) else ():
             if name not in cls.model_fields:
-                hint = did_you_mean(str(name), cls.model_fields, f"There are: {', '.join(cls.model_fields)}")
+                hint = did_you_mean(str(name), cls.model_fields)
                 raise ValueError(f"unknown augmentation {name!r}. {hint}")
         return given
 
