@@ -1,4 +1,4 @@
-"""Waveform -> embedding. One self-contained file per architecture, registered by name (`registry`)."""
+"""Waveform -> embedding. One file per architecture, registered by name (`registry`)."""
 
 from harken.encoders.base import Embedding, Encoder, FrontEnd, Spectrogram
 from harken.encoders.frame_encoder import FrameEncoder

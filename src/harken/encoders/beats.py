@@ -24,7 +24,7 @@ from harken.audio.kaldi_fbank import beats_fbank, kaldi_frame_count
 from harken.core.errors import WeightsError
 from harken.encoders.registry import register_encoder
 from harken.encoders.spectrogram_net import SpectrogramNet
-from harken.encoders.torch_encoder import TorchEncoder
+from harken.encoders.torch_encoder import TorchEncoder, state_shapes
 from harken.weights.tensors import check_tensors
 
 Attention = Literal["sdpa", "eager"]
@@ -305,7 +305,7 @@ class BEATs(TorchEncoder):
             self.module.to_empty(device="cpu")
             _randomise(self.module, seed)
         else:
-            check_tensors(weights, _shapes(self.module), architecture=f"beats of {depth} layers, width {width}")
+            check_tensors(weights, state_shapes(self.module), architecture=f"beats of {depth} layers, width {width}")
             state = {name: torch.tensor(array, dtype=torch.float32) for name, array in weights.items()}
             self.module.load_state_dict(state, assign=True)
         self.module.eval()
@@ -380,7 +380,7 @@ class BEATs(TorchEncoder):
     def tensor_shapes(cls, *, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight of the configuration."""
         with torch.device("meta"):
-            return _shapes(BEATsNet(**sizes))
+            return state_shapes(BEATsNet(**sizes))
 
     def config(self) -> dict[str, Any]:
         return {**self._sizes, "seed": self.seed}
@@ -449,10 +449,6 @@ def _buckets(length: int, buckets: int, max_distance: int) -> Tensor:
     far_R = torch.log(distance_R.abs().clamp(min=1).float() / exact) / math.log(max_distance / exact) * (half - exact)
     far_R = (exact + far_R.long()).clamp(max=half - 1)
     return torch.where(distance_R.abs() < exact, distance_R.abs(), far_R) + half * (distance_R > 0)
-
-
-def _shapes(net: BEATsNet) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
 
 
 def _randomise(net: BEATsNet, seed: int) -> None:

@@ -23,7 +23,8 @@ from harken.core.errors import WeightsError
 from harken.encoders.nested import nested_value
 from harken.encoders.registry import register_encoder
 from harken.encoders.spectrogram_net import SpectrogramNet
-from harken.encoders.torch_encoder import TorchEncoder
+from harken.encoders.torch_encoder import TorchEncoder, state_shapes
+from harken.encoders.transformer import MLP, SelfAttention
 from harken.weights.tensors import check_tensors
 
 Float32 = NDArray[np.float32]
@@ -200,7 +201,9 @@ class Dasheng(TorchEncoder):
             self.module.to_empty(device="cpu")
             _randomise(self.module, seed)
         else:
-            check_tensors(weights, _shapes(self.module), architecture=f"dasheng of width {width} and {depth} blocks")
+            check_tensors(
+                weights, state_shapes(self.module), architecture=f"dasheng of width {width} and {depth} blocks"
+            )
             types = {name: tensor.dtype for name, tensor in self.module.state_dict().items()}
             state = {name: torch.tensor(weights[name], dtype=dtype) for name, dtype in types.items()}
             self.module.load_state_dict(state, assign=True)
@@ -254,7 +257,7 @@ class Dasheng(TorchEncoder):
     def tensor_shapes(cls, *, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight of the configuration, the batch norm's statistics among them."""
         with torch.device("meta"):
-            return _shapes(DashengNet(**sizes))
+            return state_shapes(DashengNet(**sizes))
 
     def config(self) -> dict[str, Any]:
         return {"width": self.width, "depth": self.depth, "heads": self.heads, "seed": self.seed}
@@ -304,43 +307,15 @@ def _frames(lengths_B: Tensor) -> Tensor:
     return 1 + lengths_B.div(DashengNet.HOP, rounding_mode="floor")
 
 
-class _Attention(nn.Module):
-    """Multi-head self-attention."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x_BND: Tensor, mask_B11N: Tensor | None) -> Tensor:
-        qkv = self.qkv(x_BND).chunk(3, dim=-1)
-        q_BHNd, k_BHNd, v_BHNd = (tensor.unflatten(-1, (self.heads, -1)).transpose(1, 2) for tensor in qkv)
-        y_BHNd = F.scaled_dot_product_attention(q_BHNd, k_BHNd, v_BHNd, attn_mask=mask_B11N)
-        y_BND: Tensor = self.proj(y_BHNd.transpose(1, 2).flatten(start_dim=2))
-        return y_BND
-
-
-class _MLP(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(self, x_BND: Tensor) -> Tensor:
-        y_BND: Tensor = self.fc2(F.gelu(self.fc1(x_BND)))
-        return y_BND
-
-
 class _Block(nn.Module):
     """Pre-norm transformer block."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=EPSILON)
-        self.attn = _Attention(width, heads)
+        self.attn = SelfAttention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=EPSILON)
-        self.mlp = _MLP(width)
+        self.mlp = MLP(width)
 
     def forward(self, x_BND: Tensor, mask_B11N: Tensor | None = None) -> Tensor:
         x_BND = x_BND + self.attn(self.norm1(x_BND), mask_B11N)
@@ -350,10 +325,6 @@ class _Block(nn.Module):
 
 def _layers(depth: int) -> tuple[str, ...]:
     return ("patches", *(f"block_{number}" for number in range(1, depth + 1)), "norm")
-
-
-def _shapes(net: DashengNet) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
 
 
 def _randomise(net: DashengNet, seed: int) -> None:

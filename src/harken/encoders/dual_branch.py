@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from harken.encoders.registry import register_encoder
 from harken.encoders.spectrogram_net import Augment, SpectrogramNet
-from harken.encoders.torch_encoder import TorchEncoder
+from harken.encoders.torch_encoder import TorchEncoder, state_shapes
 from harken.weights.tensors import check_tensors
 
 SAMPLE_RATE = 16_000
@@ -325,7 +325,7 @@ class DualBranch(TorchEncoder):
             self.module.to_empty(device="cpu")
             _randomise(self.module, seed)
         else:
-            check_tensors(weights, _shapes(self.module), architecture="dual_branch of that configuration")
+            check_tensors(weights, state_shapes(self.module), architecture="dual_branch of that configuration")
             types = {name: tensor.dtype for name, tensor in self.module.state_dict().items()}
             state = {name: torch.tensor(weights[name], dtype=dtype) for name, dtype in types.items()}
             self.module.load_state_dict(state, assign=True)
@@ -340,7 +340,7 @@ class DualBranch(TorchEncoder):
     def tensor_shapes(cls, *, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight of the configuration, the batch norms' statistics among them."""
         with torch.device("meta"):
-            return _shapes(DualBranchNet(**sizes))
+            return state_shapes(DualBranchNet(**sizes))
 
     def config(self) -> dict[str, Any]:
         return {**self._sizes, "seed": self.seed}
@@ -361,10 +361,6 @@ class DualBranch(TorchEncoder):
         windows = -(-samples // length)
         starts = [(samples - length) * index // (windows - 1) for index in range(windows)]
         return [(start, start + length) for start in starts]
-
-
-def _shapes(net: DualBranchNet) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
 
 
 def _randomise(net: DualBranchNet, seed: int) -> None:

@@ -22,7 +22,8 @@ from harken.core.errors import WeightsError
 from harken.encoders.nested import nested_value
 from harken.encoders.registry import register_encoder
 from harken.encoders.spectrogram_net import SpectrogramNet
-from harken.encoders.torch_encoder import TorchEncoder
+from harken.encoders.torch_encoder import TorchEncoder, state_shapes
+from harken.encoders.transformer import MLP, SelfAttention
 from harken.weights.tensors import check_tensors
 
 Float32 = NDArray[np.float32]
@@ -222,7 +223,7 @@ class EAT(TorchEncoder):
             self.module.to_empty(device="cpu")
             _randomise(self.module, seed)
         else:
-            check_tensors(weights, _shapes(self.module), architecture=f"eat of width {width} and {depth} blocks")
+            check_tensors(weights, state_shapes(self.module), architecture=f"eat of width {width} and {depth} blocks")
             state = {name: torch.tensor(array, dtype=torch.float32) for name, array in weights.items()}
             self.module.load_state_dict(state, assign=True)
         self.module.eval()
@@ -271,7 +272,7 @@ class EAT(TorchEncoder):
     ) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight of the configuration."""
         with torch.device("meta"):
-            return _shapes(EATNet(**sizes))
+            return state_shapes(EATNet(**sizes))
 
     def config(self) -> dict[str, Any]:
         return {
@@ -356,28 +357,17 @@ def positions(steps: int, width: int, device: torch.device | None = None) -> Ten
     return torch.cat([frequency_TFD, time_TFD], dim=2).flatten(end_dim=1)
 
 
-class _Attention(nn.Module):
-    """Multi-head self-attention; the projections to q, k and v are one module or three."""
+class _Attention(SelfAttention):
+    """Self-attention whose projection can be split into three, so that adapters can leave out keys."""
 
     q_proj: nn.Linear
     k_proj: nn.Linear
     v_proj: nn.Linear
 
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv: nn.Linear | None = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x_BND: Tensor, mask_B11N: Tensor | None) -> Tensor:
+    def projections(self, x_BND: Tensor) -> tuple[Tensor, ...]:
         if self.qkv is not None:
-            qkv = self.qkv(x_BND).chunk(3, dim=-1)
-        else:
-            qkv = self.q_proj(x_BND), self.k_proj(x_BND), self.v_proj(x_BND)
-        q_BHNd, k_BHNd, v_BHNd = (tensor.unflatten(-1, (self.heads, -1)).transpose(1, 2) for tensor in qkv)
-        y_BHNd = F.scaled_dot_product_attention(q_BHNd, k_BHNd, v_BHNd, attn_mask=mask_B11N)
-        y_BND: Tensor = self.proj(y_BHNd.transpose(1, 2).flatten(start_dim=2))
-        return y_BND
+            return super().projections(x_BND)
+        return self.q_proj(x_BND), self.k_proj(x_BND), self.v_proj(x_BND)
 
     def split_qkv(self) -> None:
         if self.qkv is None:
@@ -392,17 +382,6 @@ class _Attention(nn.Module):
             setattr(self, f"{name}_proj", linear.train(self.training))
 
 
-class _MLP(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(self, x_BND: Tensor) -> Tensor:
-        y_BND: Tensor = self.fc2(F.gelu(self.fc1(x_BND)))
-        return y_BND
-
-
 class _Block(nn.Module):
     """Post-norm transformer block -> its output, and its MLP's output before the residual."""
 
@@ -411,7 +390,7 @@ class _Block(nn.Module):
         self.norm1 = nn.LayerNorm(width, eps=EPSILON)
         self.attn = _Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=EPSILON)
-        self.mlp = _MLP(width)
+        self.mlp = MLP(width)
 
     def forward(self, x_BND: Tensor, mask_B11N: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x_BND = self.norm1(x_BND + self.attn(x_BND, mask_B11N))
@@ -423,10 +402,6 @@ def _layers(depth: int) -> tuple[str, ...]:
     # A block's output, then its target: both are known when the block has run.
     pairs = ((f"block_{number}", f"target_{number}") for number in range(1, depth + 1))
     return ("patches", *(name for pair in pairs for name in pair))
-
-
-def _shapes(net: EATNet) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
 
 
 def _frames(lengths_B: Tensor) -> Tensor:

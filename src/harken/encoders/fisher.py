@@ -23,7 +23,8 @@ from harken.core.errors import WeightsError
 from harken.encoders.nested import nested_value
 from harken.encoders.registry import register_encoder
 from harken.encoders.spectrogram_net import SpectrogramNet
-from harken.encoders.torch_encoder import TorchEncoder
+from harken.encoders.torch_encoder import TorchEncoder, state_shapes
+from harken.encoders.transformer import MLP, SelfAttention
 from harken.weights.tensors import check_tensors
 
 Float32 = NDArray[np.float32]
@@ -203,7 +204,9 @@ class FISHER(TorchEncoder):
             self.module.to_empty(device="cpu")
             _randomise(self.module, seed)
         else:
-            check_tensors(weights, _shapes(self.module), architecture=f"fisher of width {width} and {depth} blocks")
+            check_tensors(
+                weights, state_shapes(self.module), architecture=f"fisher of width {width} and {depth} blocks"
+            )
             state = {name: torch.tensor(array, dtype=torch.float32) for name, array in weights.items()}
             self.module.load_state_dict(state, assign=True)
         self.module.eval()
@@ -259,7 +262,7 @@ class FISHER(TorchEncoder):
     def tensor_shapes(cls, *, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight of the configuration, the fixed table of positions among them."""
         with torch.device("meta"):
-            return _shapes(FISHERNet(**sizes))
+            return state_shapes(FISHERNet(**sizes))
 
     def config(self) -> dict[str, Any]:
         return {
@@ -322,43 +325,15 @@ class _Table(nn.Module):
         self.register_buffer("positions", torch.empty(1, GRID[0] * GRID[1], width))
 
 
-class _Attention(nn.Module):
-    """Multi-head self-attention."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x_GND: Tensor, mask_G11N: Tensor | None) -> Tensor:
-        qkv = self.qkv(x_GND).chunk(3, dim=-1)
-        q_GHNd, k_GHNd, v_GHNd = (tensor.unflatten(-1, (self.heads, -1)).transpose(1, 2) for tensor in qkv)
-        y_GHNd = F.scaled_dot_product_attention(q_GHNd, k_GHNd, v_GHNd, attn_mask=mask_G11N)
-        y_GND: Tensor = self.proj(y_GHNd.transpose(1, 2).flatten(start_dim=2))
-        return y_GND
-
-
-class _MLP(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(self, x_GND: Tensor) -> Tensor:
-        y_GND: Tensor = self.fc2(F.gelu(self.fc1(x_GND)))
-        return y_GND
-
-
 class _Block(nn.Module):
     """Post-norm transformer block."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=EPSILON)
-        self.attn = _Attention(width, heads)
+        self.attn = SelfAttention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=EPSILON)
-        self.mlp = _MLP(width)
+        self.mlp = MLP(width)
 
     def forward(self, x_GND: Tensor, mask_G11N: Tensor | None = None) -> Tensor:
         x_GND = self.norm1(x_GND + self.attn(x_GND, mask_G11N))
@@ -368,10 +343,6 @@ class _Block(nn.Module):
 
 def _layers(depth: int) -> tuple[str, ...]:
     return ("patches", *(f"block_{number}" for number in range(1, depth + 1)))
-
-
-def _shapes(net: FISHERNet) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
 
 
 def _randomise(net: FISHERNet, seed: int) -> None:

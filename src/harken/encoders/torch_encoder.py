@@ -27,6 +27,11 @@ _BATCH = 32
 _SHORTEST = 0.8
 
 
+def state_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a module's state."""
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
 class TorchEncoder(Encoder):
     """An encoder around `module`: (clips, samples) tensor and layer names -> one (clips, frames, D) tensor per layer.
 
