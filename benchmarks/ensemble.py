@@ -54,13 +54,13 @@ def methods(name: str, members: Sequence[Member], trials: int) -> None:
     """Here: on the clips that weights were fitted on; left out: each machine by weights of the others; kept: the same
     for the method and the decision together, which is made without that machine too."""
     print(f"\n{name}: {len(members)} systems, normalised by test clips (transductive)")
-    print(f"{'':<26}{'here':>9}{'left out':>10}{'kept':>9}{'gain':>9}{'error':>8}{'seconds':>9}")
+    print(f"{'':<26}{'in sample':>10}{'left out':>10}{'kept':>9}{'gain':>9}{'error':>8}{'seconds':>9}")
     for title, method, settings in WAYS:
         problem = Problem(members, None, "transductive", settings=replace(settings, trials=trials))
         everywhere = problem.everywhere
         began = time.perf_counter()
         with one_thread():
-            here = problem.score(problem.numbers(problem.fit(method, everywhere)), everywhere)
+            in_sample = problem.score(problem.numbers(problem.fit(method, everywhere)), everywhere)
             spent = time.perf_counter() - began
             left = problem.score(problem.held_out(partial(problem.fit, method), everywhere), everywhere)
             gate = problem.gate(method, everywhere)
@@ -70,13 +70,13 @@ def methods(name: str, members: Sequence[Member], trials: int) -> None:
                 kept = f"{problem.score(numbers, everywhere):.4f}"
         assert gate is not None
         passed = "+" if gate.passed else " "
-        print(f"{title:<26}{here:>9.4f}{left:>10.4f}{kept:>9}{gate.gain:>+8.4f}{passed}{gate.error:>8.4f}{spent:>9.2f}")
+        print(f"{title:<26}{in_sample:>10.4f}{left:>10.4f}{kept:>9}{gate.gain:>+8.4f}{passed}{gate.error:>8.4f}{spent:>9.2f}")
     rows = {row.name: row for row in fit(members, draws=0).rows}
     print(f"default: {_pair(rows['kept'])}, plain mean {_pair(rows['uniform'])}, best single {_pair(rows['single'])}")
 
 
 def _pair(row: Row) -> str:
-    return f"{row.in_sample.value:.4f} here, {row.held_out.value if row.held_out else float('nan'):.4f} left out"
+    return f"{row.in_sample.value:.4f} in sample, {row.held_out.value if row.held_out else float('nan'):.4f} left out"
 
 
 def small_grids(members: Sequence[Member]) -> None:
@@ -84,7 +84,7 @@ def small_grids(members: Sequence[Member]) -> None:
     problem = Problem(members, None, "transductive")
     order = np.argsort(-problem.of_all()(np.eye(len(members))))
     print(
-        f"\n{'grid on the best of 2022_dev':<32}{'here':>9}{'left out':>10}{'greedy':>9}{'left out':>10}{'seconds':>9}"
+        f"\n{'grid on the best of 2022_dev':<32}{'in sample':>10}{'left out':>10}{'greedy':>9}{'left out':>10}{'seconds':>9}"
     )
     for count, step in ((3, 0.05), (4, 0.1), (5, 0.1), (6, 0.1)):
         few = [problem.members[row] for row in order[:count]]
@@ -97,7 +97,7 @@ def small_grids(members: Sequence[Member]) -> None:
             cells += [part.score(part.numbers(part.fit(method, everywhere)), everywhere), part.score(found, everywhere)]
         spent = time.perf_counter() - began
         print(
-            f"{f'{count} members, step {step:g}':<32}{cells[0]:>9.4f}{cells[1]:>10.4f}{cells[2]:>9.4f}{cells[3]:>10.4f}"
+            f"{f'{count} members, step {step:g}':<32}{cells[0]:>10.4f}{cells[1]:>10.4f}{cells[2]:>9.4f}{cells[3]:>10.4f}"
             f"{spent:>9.2f}"
         )
 

@@ -75,14 +75,13 @@ class Context:
 class Stage(ABC):
     """A kind of stage. Its files depend on parameters, inputs, clips and seed alone, to the last bit.
 
-    version: raised whenever the same input would give other files. makes: what its files are, by which other stages
-    know whether they can read them; `scores` are `scores.parquet`, see `Scores`. inputs: what it reads, by the names
-    that `Context.inputs` has. scope: made for each machine, or once for `all` of them.
-    seeded: draws random numbers. spread: uses several processes itself; other stages run beside each other.
-    listens: opens the recordings, and not only its inputs. shards: has `run_shard`.
-    accelerated: uses a GPU where there is one. from_tests: of a stage that makes clips, that it makes some of test
-    clips too; made once for all machines, it is then given them, without labels. payloads: of the clips that its input
-    of clips may hold.
+    version: raised whenever the same input would give other files. makes: kind of its files, which decides what stages
+    can read them; `scores` are `scores.parquet`, see `Scores`. inputs: by the names of `Context.inputs`. scope: made
+    once per `machine`, or once for `all` of them.
+    seeded: draws random numbers. spread: uses several processes itself; other stages run in parallel.
+    listens: opens the recordings, not only its inputs. shards: has `run_shard`. brief: takes seconds per machine, which
+    plans leave out. accelerated: uses a GPU if there is one. from_tests: makes clips of test clips too; with scope
+    `all` it then gets them, without labels. payloads: of the clips that its input of clips may hold.
     """
 
     version: ClassVar[int] = 1
@@ -93,6 +92,7 @@ class Stage(ABC):
     spread: ClassVar[bool] = False
     listens: ClassVar[bool] = False
     shards: ClassVar[bool] = False
+    brief: ClassVar[bool] = False
     accelerated: ClassVar[bool] = False
     from_tests: ClassVar[bool] = False
     payloads: ClassVar[tuple[Payload, ...]] = ("sound",)
@@ -135,11 +135,11 @@ class Stage(ABC):
 
     @classmethod
     def cost(cls, parameters: Any, planned: PlannedStage) -> Cost | None:
-        """The cost of `run`, without running it; None (the default) is printed as unknown by plans.
+        """The cost of `run`, without running it; None, the default unless `brief`, is printed as unknown by plans.
 
         Raises HarkenError for a cost that cannot be estimated, such as for a network that cannot be built.
         """
-        return None
+        return Cost() if cls.brief else None
 
     @classmethod
     def run_shard(cls, parameters: Any, context: Context, index: int, count: int) -> None:

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from harken.bench.costs import Cost, PlannedStage
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.core.errors import HarkenError
 from harken.data.truth import Section
@@ -30,6 +29,7 @@ class CombineStage(Stage):
 
     version = 2
     makes = "scores"
+    brief = True
     inputs: ClassVar = {"scores": Input("scores", many=True)}
 
     class Parameters(Settings):
@@ -37,11 +37,6 @@ class CombineStage(Stage):
 
         weights: tuple[float, ...] | None = None
         false_alarms: str = "10%"
-
-    @classmethod
-    def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
-        """Seconds per machine, which are left out."""
-        return Cost()
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from harken.bench.costs import Cost, PlannedStage
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Quarantined, read_arrays, read_ids, write_arrays, write_ids
 from harken.core.errors import HarkenError
@@ -16,17 +15,13 @@ class ConcatenateStage(Stage):
     """`embeddings.safetensors` and `clips.json`, as of embed; of clips that all of its inputs have."""
 
     makes = "embeddings"
+    brief = True
     inputs: ClassVar = {"embeddings": Input("embeddings", many=True)}
 
     class Parameters(Settings):
         """weights: of the parts, each of unit length before; None is as much of each."""
 
         weights: tuple[float, ...] | None = None
-
-    @classmethod
-    def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
-        """Seconds per machine, which are left out."""
-        return Cost()
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:

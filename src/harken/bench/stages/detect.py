@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from harken.bench.costs import Cost, PlannedStage
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import by_section, read_arrays, read_row_of, score_rows
 from harken.core.errors import HarkenError
@@ -33,6 +32,7 @@ class DetectStage(Stage):
     version = 3
 
     makes = "scores"
+    brief = True
     inputs: ClassVar = {"embeddings": Input("embeddings"), "clips": Input("clips", optional=True, many=True)}
     payloads: ClassVar = ("sound", "spectrogram")
 
@@ -76,11 +76,6 @@ class DetectStage(Stage):
         if parameters.model == "machine":
             return frozenset(test if sum(map(len, train.values())) >= FEWEST else ())
         return frozenset(section for section in test if len(train.get(section, ())) >= FEWEST)
-
-    @classmethod
-    def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
-        """Seconds per machine, which are left out."""
-        return Cost()
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar, Literal
 
-from harken.bench.costs import Cost, PlannedStage
 from harken.bench.stages.autoencoder import frames_of
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import by_section, read_arrays, read_row_of, score_rows
@@ -18,6 +17,7 @@ class ReconstructStage(Stage):
 
     version = 2
     makes = "scores"
+    brief = True
     inputs: ClassVar = {"autoencoder": Input("autoencoder"), "frames": Input("frames")}
 
     class Parameters(Settings):
@@ -25,11 +25,6 @@ class ReconstructStage(Stage):
 
         mode: Literal["mse", "mahalanobis"] = "mse"
         variant: Literal["published", "paper"] = "published"
-
-    @classmethod
-    def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
-        """Seconds per machine, which are left out."""
-        return Cost()
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
