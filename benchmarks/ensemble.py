@@ -70,7 +70,9 @@ def methods(name: str, members: Sequence[Member], trials: int) -> None:
                 kept = f"{problem.score(numbers, everywhere):.4f}"
         assert gate is not None
         passed = "+" if gate.passed else " "
-        print(f"{title:<26}{in_sample:>10.4f}{left:>10.4f}{kept:>9}{gate.gain:>+8.4f}{passed}{gate.error:>8.4f}{spent:>9.2f}")
+        print(
+            f"{title:<26}{in_sample:>10.4f}{left:>10.4f}{kept:>9}{gate.gain:>+8.4f}{passed}{gate.error:>8.4f}{spent:>9.2f}"
+        )
     rows = {row.name: row for row in fit(members, draws=0).rows}
     print(f"default: {_pair(rows['kept'])}, plain mean {_pair(rows['uniform'])}, best single {_pair(rows['single'])}")
 
@@ -84,7 +86,8 @@ def small_grids(members: Sequence[Member]) -> None:
     problem = Problem(members, None, "transductive")
     order = np.argsort(-problem.of_all()(np.eye(len(members))))
     print(
-        f"\n{'grid on the best of 2022_dev':<32}{'in sample':>10}{'left out':>10}{'greedy':>9}{'left out':>10}{'seconds':>9}"
+        f"\n{'grid on the best of 2022_dev':<32}{'in sample':>10}{'left out':>10}{'greedy':>9}{'left out':>10}"
+        f"{'seconds':>9}"
     )
     for count, step in ((3, 0.05), (4, 0.1), (5, 0.1), (6, 0.1)):
         few = [problem.members[row] for row in order[:count]]
@@ -97,8 +100,8 @@ def small_grids(members: Sequence[Member]) -> None:
             cells += [part.score(part.numbers(part.fit(method, everywhere)), everywhere), part.score(found, everywhere)]
         spent = time.perf_counter() - began
         print(
-            f"{f'{count} members, step {step:g}':<32}{cells[0]:>10.4f}{cells[1]:>10.4f}{cells[2]:>9.4f}{cells[3]:>10.4f}"
-            f"{spent:>9.2f}"
+            f"{f'{count} members, step {step:g}':<32}{cells[0]:>10.4f}{cells[1]:>10.4f}{cells[2]:>9.4f}"
+            f"{cells[3]:>10.4f}{spent:>9.2f}"
         )
 
 

@@ -52,6 +52,26 @@ def check_name(kind: str, name: str, names: Iterable[str]) -> None:
         raise ValueError(f"unknown {kind} {name!r}. {hint}")
 
 
+def build(cls: type[T], name: str, parameters: Mapping[str, Any] | None) -> T:
+    """Create an instance of a named class, built-in or custom, from a recipe's parameters.
+
+    Raises HarkenError, suggesting the nearest, for an unknown parameter, for a missing one, and for errors of a custom
+    class, with their line; ValueError of a built-in class for invalid values.
+    """
+    given, accepted = parameters or {}, inspect.signature(cls).parameters
+    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    for parameter in given:
+        if parameter not in accepted and not any_name:
+            hint = did_you_mean(parameter, sorted(accepted), f"Choose one of {', '.join(sorted(accepted)) or 'none'}")
+            raise HarkenError(f"{name} has no parameter {parameter!r}", next_step=hint)
+    for parameter, definition in accepted.items():
+        variadic = definition.kind in (definition.VAR_KEYWORD, definition.VAR_POSITIONAL)
+        if definition.default is definition.empty and parameter not in given and not variadic:
+            raise HarkenError(f"{name} needs the parameter {parameter!r}", next_step="Set it under parameters")
+    with located_errors(name):
+        return cls(**given)
+
+
 def load_class(name: str, base: type[T]) -> type[T]:
     """Load a custom class, a concrete subclass of `base`.
 

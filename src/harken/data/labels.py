@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
-from harken.core.plugins import check_name, is_custom, load_class, located_errors
+from harken.core.plugins import build, check_name, is_custom, load_class, located_errors
 from harken.core.threads import one_thread
 from harken.data.clips import Clip
 
@@ -187,9 +187,7 @@ def create_policy(name: str, parameters: Mapping[str, Any] | None = None) -> Lab
     Raises HarkenError for unknown names, suggesting the nearest, and for parameters of a policy that has none.
     """
     if is_custom(name):
-        policy_class = load_class(name, LabelPolicy)  # type: ignore[type-abstract]
-        with located_errors(name):
-            return policy_class(**(parameters or {}))
+        return build(load_class(name, LabelPolicy), name, parameters)  # type: ignore[type-abstract]
     try:
         check_name("policy", name, _POLICIES)
     except ValueError as error:

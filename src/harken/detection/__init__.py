@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from inspect import Parameter, signature
 from typing import Any
 
 from harken.core.errors import HarkenError, did_you_mean
-from harken.core.plugins import is_custom, load_class, located_errors
+from harken.core.plugins import build, is_custom, load_class
 from harken.detection.base import AnomalyDetector
 
 __all__ = ["DEFAULT_DETECTOR", "AnomalyDetector", "create_detector", "detector_class", "list_detectors"]
@@ -30,7 +29,7 @@ _DETECTORS = {
 }
 
 
-#: those that models are packaged with, and nobody asks for
+#: detectors of packaged models, which are not listed
 _INTERNAL = {"composite": ("harken.detection.composite", "Composite")}
 
 
@@ -47,7 +46,7 @@ def detector_class(name: str) -> type[AnomalyDetector]:
     if is_custom(name):
         return load_class(name, AnomalyDetector)  # type: ignore[type-abstract]
     if name not in _DETECTORS and name not in _INTERNAL:
-        hint = f"Write it as {name}:Class" if name.endswith(".py") else _nearest(name, _DETECTORS)
+        hint = f"Write it as {name}:Class" if name.endswith(".py") else did_you_mean(name, list_detectors())
         raise HarkenError(f"unknown detector {name!r}", next_step=hint)
     module, attribute = (_DETECTORS | _INTERNAL)[name]
     cls: type[AnomalyDetector] = getattr(import_module(module), attribute)
@@ -56,17 +55,4 @@ def detector_class(name: str) -> type[AnomalyDetector]:
 
 def create_detector(name: str, parameters: Mapping[str, Any] | None = None) -> AnomalyDetector:
     """Create an unfitted detector; see `detector_class`. Raises HarkenError for unknown and missing parameters."""
-    cls = detector_class(name)
-    given, accepted = parameters or {}, signature(cls).parameters
-    for parameter in given:
-        if parameter not in accepted:
-            raise HarkenError(f"{name} has no parameter {parameter!r}", next_step=_nearest(parameter, accepted))
-    for parameter, definition in accepted.items():
-        if definition.default is Parameter.empty and parameter not in given:
-            raise HarkenError(f"{name} needs the parameter {parameter!r}", next_step="Set it under parameters")
-    with located_errors(name):
-        return cls(**given)
-
-
-def _nearest(word: str, names: Mapping[str, Any]) -> str:
-    return did_you_mean(word, names, f"Choose one of {', '.join(sorted(names)) or 'none'}")
+    return build(detector_class(name), name, parameters)

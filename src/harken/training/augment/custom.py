@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from harken.core.plugins import is_custom, load_class, located_errors
+from harken.core.plugins import build, is_custom, load_class, located_errors
 
 Float32 = NDArray[np.float32]
 
@@ -37,10 +37,8 @@ class CustomAugmentation(BaseModel):
         return self
 
     def build(self) -> WaveAugmentation:
-        """Raises HarkenError where the class cannot be loaded or built."""
-        augmentation = load_class(self.name, WaveAugmentation)  # type: ignore[type-abstract]
-        with located_errors(self.name):
-            return augmentation(**self.parameters)
+        """The augmentation. Raises HarkenError for a class or parameters that are invalid."""
+        return build(load_class(self.name, WaveAugmentation), self.name, self.parameters)  # type: ignore[type-abstract]
 
     def apply(self, built: WaveAugmentation, wave_S: Float32, rng: np.random.Generator) -> Float32:
         """Apply `built` to a waveform. Raises HarkenError if the result has another length or is not finite."""

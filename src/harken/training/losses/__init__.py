@@ -5,13 +5,12 @@ All are constructed with (dim, classes, ...), called with (embedding_BD, target)
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from harken.core.errors import HarkenError, did_you_mean
-from harken.core.plugins import is_custom, load_class, located_errors
+from harken.core.plugins import build, is_custom, load_class
 
 if TYPE_CHECKING:
     from harken.training.losses.base import ClassLoss
@@ -40,7 +39,7 @@ def loss_class(name: str) -> type[ClassLoss]:
 
         return load_class(name, ClassLoss)  # type: ignore[type-abstract]
     if name not in _LOSSES:
-        raise HarkenError(f"unknown loss {name!r}", next_step=_nearest(name, _LOSSES))
+        raise HarkenError(f"unknown loss {name!r}", next_step=did_you_mean(name, list_losses()))
     module, attribute = _LOSSES[name]
     cls: type[ClassLoss] = getattr(import_module(module), attribute)
     return cls
@@ -52,18 +51,4 @@ def create_loss(name: str, parameters: Mapping[str, Any]) -> ClassLoss:
     Raises HarkenError, suggesting the nearest name, for an unknown name or parameter and for a missing one; ValueError
     for invalid values.
     """
-    cls = loss_class(name)
-    accepted = inspect.signature(cls).parameters
-    for parameter in parameters:
-        if parameter not in accepted:
-            raise HarkenError(f"{name} has no parameter {parameter!r}", next_step=_nearest(parameter, accepted))
-    for parameter, definition in accepted.items():
-        if definition.default is definition.empty and parameter not in parameters:
-            raise HarkenError(f"{name} needs the parameter {parameter!r}", next_step="Give it")
-    with located_errors(name):
-        return cls(**parameters)
-
-
-def _nearest(word: str, names: Iterable[str]) -> str:
-    names = list(names)
-    return did_you_mean(word, names, f"Choose one of {', '.join(sorted(names))}")
+    return build(loss_class(name), name, parameters)
