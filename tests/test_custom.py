@@ -134,7 +134,7 @@ class Loose(LabelPolicy):
 
 def test_broken_policies() -> None:
     broken(check_label_policy, ByName, "Renamed and in another order")
-    broken(check_label_policy, One, "nothing to tell apart")
+    broken(check_label_policy, One, "nothing to classify")
     broken(check_label_policy, Loose, "It gives a str")
 
 

@@ -304,7 +304,7 @@ def _fits(node: Mapping[str, Any], cpus: float, gpus: float) -> int:
 
 def _import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # As Ray does it now: tasks without a share of a GPU see none. Told, it does not warn of a change to come.
+    # As Ray's present default: tasks without a share of a GPU see none. Set explicitly, it prints no warning.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     return need("ray", "clusters")
 

@@ -78,7 +78,7 @@ def _print_system(data: dict[str, Any]) -> None:
         else:
             print(f"{name}: {value}")
     if any("f1_best_tuned_on_test" in row for *_, row in sections):
-        print("F1*: at the best threshold, which only the labels of these clips tell")
+        print("F1*: at the best threshold, chosen with the labels of these clips")
     print(f"official score ({data['rule']}): {data['official_score']}{in_brackets(data.get('marks', ()))}")
 
 

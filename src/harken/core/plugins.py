@@ -62,7 +62,7 @@ def build(cls: type[T], name: str, parameters: Mapping[str, Any] | None) -> T:
     any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     for parameter in given:
         if parameter not in accepted and not any_name:
-            hint = did_you_mean(parameter, sorted(accepted), f"Choose one of {', '.join(sorted(accepted)) or 'none'}")
+            hint = did_you_mean(parameter, sorted(accepted))
             raise HarkenError(f"{name} has no parameter {parameter!r}", next_step=hint)
     for parameter, definition in accepted.items():
         variadic = definition.kind in (definition.VAR_KEYWORD, definition.VAR_POSITIONAL)

@@ -34,7 +34,7 @@ def classes_have_names(make: Make) -> None:
         if key is not None:
             require(all(isinstance(text, str) for text in (*key.fields, key.attributes)), f"{key} holds no texts.")
     table = label_clips(clips(), make())
-    require(len(table) >= 2, f"There are {len(table)} classes: nothing to tell apart.")
+    require(len(table) >= 2, f"There are {len(table)} classes: nothing to classify.")
 
 
 def only_metadata_count(make: Make) -> None:

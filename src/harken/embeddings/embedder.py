@@ -348,7 +348,7 @@ class Embedder:
 
 
 def check_front_end(spec: EmbeddingSpec, encoder: Encoder, front_end: FrontEnd, name: str | Path) -> None:
-    """Raise AudioError, about `name`, unless spectrograms of this front end can stand for what the spec listens to."""
+    """Raise AudioError, about `name`, unless spectrograms of this front end can replace recordings of the spec."""
     step = "Make it for this encoder, or leave the stage that makes it out of from"
     if not encoder.takes_spectrograms:
         raise AudioError(f"is a spectrogram, and {spec.encoder} takes none", file=name, next_step=step)

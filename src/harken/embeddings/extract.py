@@ -62,7 +62,7 @@ def extract(
     """Features of each path, in the order given; memory does not grow with their number.
 
     store: folder of an `EmbeddingStore`; what it holds already is not computed again.
-    workers: processes (default: one a core); 0 works in this process, without protection from a recording
+    workers: processes (default: one per core); 0 works in this process, without protection from a recording
         that crashes or hangs the decoder. embedder: of this spec and weights, if there is one already; used in this
         process. timeout: seconds after which a recording is given up. spectrograms: which of the paths are those of
         spectrograms (`encoders.spectrogram_file`).
@@ -118,7 +118,9 @@ def _isolated(
             yield function(path)
         return
     if workers is not None and workers < 0:
-        raise HarkenError(f"{workers} workers are too few", next_step="Give 0 for none, or leave it out for one a core")
+        raise HarkenError(
+            f"{workers} workers are too few", next_step="Give 0 for none, or leave it out for one per core"
+        )
     count = min(workers or os.cpu_count() or 1, max(1, len(names)))
     with ProcessPool(
         max_workers=count,

@@ -87,7 +87,7 @@ class DualBranchNet(SpectrogramNet):
         """(clips, samples) at 16 kHz -> (clips, 1, D) of each of `layers`, in one pass.
 
         One frame stands for the clip; D is `embedding` for "stft" and "spectrum", twice that for "both" (the default).
-        lengths_B: valid samples of each clip, at least one (default: all); padding is not heard. augment: changes the
+        lengths_B: valid samples of each clip, at least one (default: all); padding is ignored. augment: changes the
         spectrogram. Only the branches that are asked for run. Differentiable.
         Raises ValueError for an unknown layer or a waveform without samples.
         """

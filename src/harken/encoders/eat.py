@@ -432,7 +432,7 @@ def _randomise(net: EATNet, seed: int) -> None:
 #: what takes part in the computation; with any other tensor under these names it would be another one
 _PARTS = ("extra_tokens", "local_encoder.", "pre_norm.", "context_encoder.", "blocks.", "norm.", "alibi")
 
-#: what tells the width of the network, and on which axis
+#: tensors whose shape has the width of the network, and the axis
 _WIDTHS = {"extra_tokens": -1, "pre_norm.weight": 0, "local_encoder.proj.weight": 0}
 
 

@@ -222,8 +222,8 @@ class FISHER(TorchEncoder):
         """Configuration and weights of a published file, or of a converted one; None if it is no FISHER.
 
         tensors: by the file's names. settings: other content, such as its `cfg`, or a configuration beside it;
-        without either, its table of positions tells a FISHER from an EAT, and heads are of 64 channels. The sampling
-        rate is the caller's to choose. Raises WeightsError for a FISHER that is incomplete, misshapen, or computes
+        without either, its table of positions distinguishes a FISHER from an EAT, and heads are of 64 channels. The
+        caller chooses the sampling rate. Raises WeightsError for a FISHER that is incomplete, misshapen, or computes
         otherwise.
         """
         weights = {_our_name(name): array for name, array in tensors.items()}
@@ -375,7 +375,7 @@ _PARTS = (
     "norm.", "alibi",
 )  # fmt: skip
 
-#: what tells the width of the network, and on which axis
+#: tensors whose shape has the width of the network, and the axis
 _WIDTHS = {"extra_tokens": -1, "pre_norm.weight": 0, "local_encoder.proj.weight": 0}
 
 #: settings of the published files that decide what is computed, and that nothing else is written for

@@ -196,7 +196,7 @@ def _session(data: bytes, file: str | Path, threads: int | None) -> Any:
         raise WeightsError(
             "keeps tensors in other files, which are not read", file=file, next_step="Make it with harken export"
         )
-    # Nobody but the user has to know what is listened to.
+    # onnxruntime must not send telemetry.
     ort.disable_telemetry_events()
     options = ort.SessionOptions()
     # Errors come as exceptions.

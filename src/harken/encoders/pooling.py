@@ -48,7 +48,7 @@ def _max(frames_TD: Float32) -> Float32:
 def _variation(frames_TD: Float32, patch_bands: int) -> Float64:
     """First-order structure function: mean |x(t + lag) - x(t)| for each lag.
 
-    It hears how fast a band fluctuates (roughness, rattle, modulation), which mean and deviation do not,
+    It depends on how fast a band fluctuates (roughness, rattle, modulation), which mean and deviation do not,
     and does not change with the recording level. A clip with fewer frames than a lag reads zero there.
     Of patch tokens, those of one frequency band are compared.
     """

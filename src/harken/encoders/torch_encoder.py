@@ -129,7 +129,7 @@ class TorchEncoder(Encoder):
         return Embedding(features_BLTD, valid_B, layers)
 
     def heard(self, samples: int) -> int:
-        """How many of its first `samples` to tell the network of, for a clip that passes at once among longer ones."""
+        """Valid length that the network gets for a clip of `samples` in a batch with longer ones."""
         return self.passes(samples)[0][1]
 
     def front_end(self) -> FrontEnd:

@@ -136,7 +136,7 @@ class YAMNet(TorchEncoder):
 
     Patches of 0.96 s every 0.48 s pass through the network separately. Layers `layer_1` ... `layer_14` are
     maps with the frequency axis kept, the frames of one patch after those of the one before, so that the
-    overlap of neighbouring patches is told twice; layer 9 has D = 512 channels x 4 frequencies, 6 frames a
+    overlap of neighbouring patches is counted twice; layer 9 has D = 512 channels x 4 frequencies, 6 frames a
     patch. `embedding` (1024, mean of the last map) and `scores` (521 AudioSet classes, each in [0, 1]) have
     one frame a patch. Layers of different shape need one call each.
 

@@ -116,7 +116,7 @@ def export_onnx(
                     next_step="Export without int8",
                 )
             fields.update(similarity=rounded.similarity, pooled_diff=rounded.pooled)
-        # The card tells what was measured on the graph that it is written into.
+        # The card holds measurements of the graph that it is written into.
         partial = Path(file).with_name(f".{Path(file).name}.{os.getpid()}")
         try:
             with writing(file, "Choose another"):
@@ -304,7 +304,7 @@ def _compare(encoder: Encoder, runtime: OnnxEncoder, lengths: Sequence[int]) -> 
     rng = np.random.default_rng(0)
     differences, similarities, pooled = [], [], []
     for samples in lengths:
-        # Levels 40 dB apart tell errors of scale.
+        # Levels 40 dB apart reveal errors of scale.
         clips = runtime.card.clips or 3
         level_B1 = np.geomspace(0.001, 0.1, 3)[-clips:, None]
         wave_BS = (level_B1 * rng.normal(size=(clips, samples))).astype(np.float32)

@@ -181,7 +181,7 @@ def render(
     far_CS = np.zeros_like(near_CS)
     to_near_R, to_far_R = _paths(item.machine, conditions.get("mic", "1"), rate, seed)
     if with_machine:
-        # Faulty or not, a machine has the same power: what tells is how it sounds, not how loud it is.
+        # Faulty or not, a machine has the same power: faults change the sound, not the level.
         sound_S = at_level(machine.sound(run, _rng(seed, f"unit/{machine.name}"), rng), 0.0)
         near_CS += room.convolve(sound_S, to_near_R[None])
         if far_microphone:

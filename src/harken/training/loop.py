@@ -97,12 +97,12 @@ def train(
     logs: Path | None = None,
     progress: Progress = lambda step, steps, loss: None,
 ) -> TrainedModel:
-    """Train a model to tell the classes of clips apart.
+    """Train a model to classify clips.
 
     clips: of which those are trained on that have a class in `table` (or a second label, where a loss is on that).
     folder: gets `checkpoint-<step>.safetensors`, `training.json` with all that shaped the training, `made_with.json`
     with versions and machine, on which no content may depend, and
-    `state.safetensors` every `save_every` steps and at the end; what is there of the same training is gone on from,
+    `state.safetensors` every `save_every` steps and at the end, from which the same training resumes,
     to the same bits as if it had never stopped. Neither `save_every` nor `workers` changes them.
     start: the network of another training, whose encoders are trained on. dev: called at every evaluation. transform:
     of waveforms, beside those of `spec`. logs: folder for TensorBoard.

@@ -54,7 +54,7 @@ def hold_out(class_N: Ints, share: float, rng: np.random.Generator) -> tuple[Int
 
 
 def signals_of(losses: Sequence[float], logits_NC: Tensor, embedding_ND: Tensor, class_N: Ints) -> Signals:
-    """losses: one a clip, or one a batch of equally many. class_N: of the clips, none without."""
+    """losses: one per clip, or one per batch of equal size. class_N: of the clips, all with a class."""
     predicted_N = logits_NC.argmax(dim=1).cpu().numpy()
     counts = np.unique(class_N, return_counts=True)[1]
     return Signals(

@@ -22,7 +22,7 @@ _NEXT = "Make it for this network and its seconds, or leave the stage that makes
 
 
 class SpectrogramRows(NamedTuple):
-    """Clips of a batch that enter behind the front end; what the batch has as their waveforms is not heard.
+    """Clips of a batch that enter behind the front end; their waveforms in the batch are ignored.
 
     rows_K: their rows in the batch, int64. spectrogram_KFM: (clips, frames, bins) float32, normalised.
     """

@@ -82,7 +82,7 @@ class Checkpoint(_Frozen):
 
     @property
     def pinned(self) -> bool:
-        """Whether a download can be told from a forgery: by its own sha256 or that of what it converts to."""
+        """Whether a download can be verified: by its sha256 or that of its converted form."""
         return self.sha256 is not None or all(source.sha256 is not None for source in self.files)
 
 

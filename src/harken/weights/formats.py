@@ -1,4 +1,4 @@
-"""Files of weights -> arrays by name. Formats are told by content, and nothing in a file is ever executed.
+"""Files of weights -> arrays by name. Formats are recognised by content, and nothing in a file is ever executed.
 
 Published torch files may hold settings as objects of classes that are not installed here, and need not be: torch's
 restricted unpickler rebuilds the tensors, and stand-ins that keep values and do nothing take the place of a short

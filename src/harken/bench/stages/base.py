@@ -46,7 +46,7 @@ class Context:
     """Clips, inputs and folders of a stage.
 
     clips: those of its machine, in table order, test clips without their labels; of a stage for all machines, their
-    training clips. After them, those of its inputs that are clips (`Clip.recorded` tells which is which). inputs: by
+    training clips. After them, those of its inputs that are clips (`Clip.recorded` distinguishes them). inputs: by
     name, the folders of the stages it reads, in the recipe's order; see `folder` and `folders`. out: empty folder for
     what it makes. scratch: kept when the stage is killed. store: embeddings of single recordings. logs: for people;
     kept, but no part of what it makes. workers: processes that it may use. progress: (done, all).
@@ -114,8 +114,8 @@ class Stage(ABC):
     def scored_sections(
         cls, parameters: Any, clips: Sequence[Clip], inputs: Sequence[frozenset[str]]
     ) -> frozenset[str]:
-        """Of a stage that makes scores: the sections of a machine that it will score, as far as its clips tell before
-        any of them was opened. inputs: those of the scores that it reads. Default: the sections that all of them score,
+        """Of a stage that makes scores: the sections of a machine that it will score, as far as its clips show before
+        any is opened. inputs: those of the scores that it reads. Default: the sections that all of them score,
         or all with test clips."""
         sections = frozenset(clip.section for clip in clips if clip.split == "test")
         return sections.intersection(*inputs)

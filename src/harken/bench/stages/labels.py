@@ -1,4 +1,4 @@
-"""labels: the classes that an encoder is trained to tell apart."""
+"""labels: the classes that an encoder is trained to recognise."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class LabelsStage(Stage):
         )
         if len(table) < 2:
             raise HarkenError(
-                f"there is nothing to tell apart: {len(table)} classes among {number_of(chosen)} clips by the policy "
+                f"there is nothing to classify: {len(table)} classes among {number_of(chosen)} clips by the policy "
                 f"{parameters.policy}",
                 next_step="Add machines or years, or choose another policy",
             )

@@ -1,4 +1,4 @@
-"""train: a network learns to tell the classes of all machines' normal clips apart."""
+"""train: a network learns to classify all machines' normal clips."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ class _DevScore:
 
 
 def _rule(year: int | None, clips: Sequence[Clip]) -> Metric:
-    """That of the year; of other corpora the one of today where domains are told."""
+    """The rule of the year; of other corpora the present one where domains are known."""
     if year in catalog.years():
         return catalog.year(year).metric
     return "domain_generalization" if all(clip.domain != "unknown" for clip in clips) else "machine_id"

@@ -1,4 +1,4 @@
-"""Feature exchange (FeatEx): a network is to notice when its branches have heard different clips."""
+"""Feature exchange (FeatEx): a network learns to recognise branches of different clips."""
 
 from __future__ import annotations
 

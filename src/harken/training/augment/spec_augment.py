@@ -37,7 +37,7 @@ class SpecAugment(BaseModel):
     def for_batch(self, rngs: Sequence[np.random.Generator]) -> Callable[[Tensor], Tensor]:
         """(clips, frames, bins) -> the same, masked; to be used for the spectrograms of one batch.
 
-        rngs: one a clip. Each call draws anew, so that branches of a network have masks of their own. Spectrograms of
+        rngs: one per clip. Each call draws anew, so that branches of a network have different masks. Spectrograms of
         several bands a clip (clips * bands, frames, bins), the bands of a clip together, have masks of their own too.
         Raises ValueError without generators, and when called with a number of spectrograms that is no multiple.
         """

@@ -55,7 +55,7 @@ def logits_name_the_class(make: Make) -> None:
 
 
 def classes_are_learned(make: Make) -> None:
-    """Trained for 200 steps, embeddings and its own parameters tell three classes apart, and it is lower."""
+    """Trained for 200 steps, embeddings and the loss's parameters separate three classes, and the loss is lower."""
     loss = built(make).train()
     embedding_BD, class_B = clips()
     embedding_BD.requires_grad_()
@@ -103,6 +103,6 @@ def built(make: Make) -> ClassLoss:
 
 
 def clips() -> tuple[Tensor, Tensor]:
-    """(12, DIM) embeddings and the (12,) classes that they are to be told apart by."""
+    """(12, DIM) embeddings and the (12,) classes that they are trained to."""
     generator = torch.Generator().manual_seed(1)
     return torch.randn(12, DIM, generator=generator), torch.arange(12) % CLASSES
