@@ -113,7 +113,7 @@ class Vector(ClassLoss):
 
 def test_broken_losses() -> None:
     broken(check_loss, Forgetful, "Forgetful .*gradient")
-    broken(check_loss, Backwards, "tell three classes apart")
+    broken(check_loss, Backwards, "separate three classes")
     broken(check_loss, Vector, r"It is of shape \(12,\)")
 
 
@@ -230,7 +230,7 @@ class Unknown(Odd):
 def test_broken_stages() -> None:
     broken(check_stage, Odd, "There is no scores.parquet")
     broken(check_stage, Clock, "scores.parquet differ")
-    broken(check_stage, Meddling, "An input is another afterwards")
+    broken(check_stage, Meddling, "An input was changed")
     broken(check_stage, Unsure, "No training clip has a score")
     broken(check_stage, Unknown, "It makes 'sores'")
 

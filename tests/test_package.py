@@ -90,7 +90,7 @@ def run_small(folder: Path, recipe: str, machines: list[str], source: int = 12, 
 
 def check_scores(run: Path, system: str, scores: Path, model: Path, seed: int | None = None) -> None:
     """Package it, and compare the scores of a few recordings with those in the run's files."""
-    save_fitted(model, *package(run, system, workers=0, seed=seed))
+    save_fitted(model, package(run, system, workers=0, seed=seed))
     detector = Detector.load(model)
     (file,) = scores.glob("anomaly_score*.csv")
     rows = list(csv.reader(file.read_text().splitlines()))[:4]

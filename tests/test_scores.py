@@ -220,7 +220,7 @@ def test_scores_of_unlike_sections_are_refused_before_any_work(tmp_path: Path) -
     data = two_sections(tmp_path)
     mixed = {"both": {"members": {"near": 1, "wide": 1}}}
     with pytest.raises(
-        HarkenError, match=r"ensemble both mixes scores of unlike .* fan section 01, nearest has too few"
+        HarkenError, match=r"ensemble both mixes scores of different .* fan section 01, nearest has too few"
     ):
         run(recipe_of(tmp_path, ensembles=mixed), data, tmp_path)
     stages = {"sum": {"use": "combine", "from": ["nearest", "wide"]}}

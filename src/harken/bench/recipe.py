@@ -332,8 +332,8 @@ def _no_truths_as_numbers(given: Any, checked: Any, file: str, where: str = "") 
         for key in given.keys() & checked.keys():
             _no_truths_as_numbers(given[key], checked[key], file, f"{where}.{key}".lstrip("."))
     elif isinstance(given, list | tuple) and isinstance(checked, list | tuple):
-        for number, (value, other) in enumerate(zip(given, checked, strict=False)):
-            _no_truths_as_numbers(value, other, file, f"{where}.{number}")
+        for number, (given_item, checked_item) in enumerate(zip(given, checked, strict=False)):
+            _no_truths_as_numbers(given_item, checked_item, file, f"{where}.{number}")
 
 
 def _explained(error: ValidationError, file: str, prefix: str = "") -> HarkenError:
