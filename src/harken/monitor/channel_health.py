@@ -19,8 +19,11 @@ Float64 = NDArray[np.float64]
 
 #: a level that many dB below the lowest of the normal recordings is that of another sound or gain
 OFF_DB = 15.0
-#: so many dB below, if no frequency is as loud as in the quietest normal recording
-QUIET_DB = 10.0
+#: so many dB below, and at least the range of the normal levels, with another spectrum in which no frequency is louder
+#: than in the quietest normal recording
+QUIET_DB = 6.0
+#: the rest of a recording of hum is that far below the lowest normal one
+REST_DB = 10.0
 #: a band that many dB below the lowest normal one is missing
 MISSING_DB = 15.0
 #: statistics that are near zero unless recorder or sensor are at fault
@@ -141,10 +144,13 @@ class ChannelHealth:
 
 def _off(channel: ChannelHealth) -> NotJudged | None:
     below_db = channel.low("level_db") - channel.value("level_db")
-    everywhere = bool(np.all(channel.deficit_db_B > -0.5))
-    if below_db < OFF_DB and not (below_db >= QUIET_DB and everywhere):
+    range_db = channel.high("level_db") - channel.low("level_db")
+    deficit_B = channel.deficit_db_B
+    quieter = bool(np.all(deficit_B > -0.5)) and min(below_db, float(np.median(deficit_B))) >= max(QUIET_DB, range_db)
+    alike = channel.alike and not channel.flat
+    if below_db < OFF_DB and (alike or not quieter):
         return None
-    if channel.alike and not channel.flat:
+    if alike:
         return NotJudged(
             "level",
             f"{channel.beside(below_db)}, with their spectrum: the gain or the place of the microphone has changed",
@@ -241,7 +247,7 @@ def _clicks(channel: ChannelHealth) -> NotJudged | None:
 
 def _hum(channel: ChannelHealth) -> NotJudged | None:
     hum, usual = channel.value("hum"), channel.high("hum")
-    if hum < 0.9 or 1 - hum > 0.2 * (1 - usual) or channel.value("rest_db") > channel.low("rest_db") - QUIET_DB:
+    if hum < 0.9 or 1 - hum > 0.2 * (1 - usual) or channel.value("rest_db") > channel.low("rest_db") - REST_DB:
         return None
     return NotJudged("off", f"only hum of the mains is heard ({hum:.0%} of the power), not the machine")
 
