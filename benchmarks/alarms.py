@@ -53,6 +53,13 @@ class Trial:
         """Share of the normal clips and of the faults above the threshold."""
         return float(self.weights[self.normals > threshold].sum()), float((self.faults > threshold).mean())
 
+    def area(self) -> float:
+        """Area under the ROC curve, the normal clips weighted."""
+        below = [
+            (self.weights * ((self.normals < score) + 0.5 * (self.normals == score))).sum() for score in self.faults
+        ]
+        return float(np.mean(below))
+
     def exact(self, rate: float) -> float:
         """Lowest threshold that at most `rate` of the new normal clips exceed."""
         order = np.argsort(-self.normals)
@@ -258,7 +265,7 @@ def height_table(chosen: Sequence[Trial]) -> None:
     """Faults found by the height of the threshold: 1 = at the highest of the normal scores."""
     print("\nfaults found by the height of the threshold, p-value there, and the finest rate with power")
     for size in sorted({trial.size for trial in chosen}):
-        shares, p_values, finest, observed = [], [], [], []
+        shares, p_values, finest, observed, areas = [], [], [], [], []
         for trial in (trial for trial in chosen if trial.size == size):
             calibration = Calibration.independent(trial.scores)
             median, top = np.median(trial.scores), trial.scores[-1]
@@ -266,13 +273,17 @@ def height_table(chosen: Sequence[Trial]) -> None:
             shares.append([trial.alarms(level)[1] for level in levels])
             p_values.append(calibration.p_value(levels))
             finest.append(calibration.finest_with_power)
-            observed.append(trial.alarms(calibration.threshold(finest[-1]))[0])
+            observed.append(trial.alarms(calibration.threshold(finest[-1])))
+            areas.append(trial.area())
         cells = "  ".join(
             f"{height:g}: {share:.2f} ({p:.0e})"
             for height, share, p in zip(HEIGHTS, np.mean(shares, axis=0), np.median(p_values, axis=0), strict=True)
         )
-        ratio = np.mean(observed) / np.mean(finest)
-        print(f"N={size:<4} {cells}   finest 1 in {1 / np.median(finest):.0f}, observed / rate {ratio:.2f}")
+        false, faults = np.mean(observed, axis=0)
+        print(
+            f"N={size:<4} {cells}   finest 1 in {1 / np.median(finest):.0f}, observed / rate "
+            f"{false / np.mean(finest):.2f}, faults found {faults:.2f}, AUC {np.mean(areas):.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ from harken.detection.sequential import EDetector
 
 #: the rate of single recordings is the lowest one that still finds faults
 AUTO = "auto"
-#: rate of false reports of a lasting change, unless a rate per time was asked for
+#: rate of false reports of a lasting change, unless a rate per time was asked for; with `auto`, no rate of single
+#: recordings below half of it is set
 CHANGES = Rate(per_second=1 / 604_800)
-#: with `auto`, no rate below that of CHANGES is useful
+#: fewer recordings look independent by chance although they are not (`benchmarks/lasting.py`)
+SHOWS_CORRELATION = 60
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class AlarmSetting:
             lines.append(
                 f"lasting change: reported after {clips} recordings or more ({in_words(clips * self.interval_s)}), "
                 f"falsely at most once in {in_words(self.interval_s / self.change_rate)}"
+                + (f", if independent, which {count} recordings hardly show" if count < SHOWS_CORRELATION else "")
             )
         else:
             least = self.calibration.least_effective
