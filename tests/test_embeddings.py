@@ -98,7 +98,7 @@ def _crash_or_hang(path: Path) -> str:
 
 def test_a_crash_or_hang_of_a_worker_costs_one_recording() -> None:
     names = [Path(name) for name in ("a", "crash", "b", "hang", "c", "d")]
-    found = list(extraction._isolated(_crash_or_hang, names, workers=2, timeout=2))
+    found = list(extraction.isolated(_crash_or_hang, names, workers=2, timeout=2))
     assert [one if isinstance(one, str) else str(one.error) for one in found] == [
         "a",
         f"crash: crashed the decoder or encoder (exit code {-signal.SIGKILL}). Remove it or record it again.",

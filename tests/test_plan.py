@@ -343,14 +343,19 @@ def test_times_are_shown_of_precisions_that_can_be_set() -> None:
     assert times[1]["recipe"] == times[0]["bf16"]
 
 
-def test_frozen_encoders_are_shown_in_fp32_only(capsys: pytest.CaptureFixture[str]) -> None:
-    plan = make_plan(load_recipe("genrep", profile="tiny", changes={"score_years": [2025]}), None, None)
-    rows = [row["devices"]["h200"] for row in stages(plan, "embed")]
-    assert {name for row in rows for name in row["seconds"]} == {"recipe", "fp32"}
-    app(args=["plan", "genrep", "--profile", "tiny", "--set", "score_years=[2025]"], standalone_mode=False)
-    shown = capsys.readouterr().out
-    assert "on one H200" in shown
-    assert "with bf16" not in shown
+def test_frozen_encoders_are_planned_for_their_device_and_precision() -> None:
+    def gpu(**settings: str) -> Any:
+        changes = {"score_years": [2025], **{f"stages.embed.{name}": value for name, value in settings.items()}}
+        plan = make_plan(load_recipe("genrep", profile="tiny", changes=changes), None, None)
+        (row,) = stages(plan, "embed")
+        assert row["seconds"] > 0
+        return row["devices"]["h200"]
+
+    plain, half = gpu(), gpu(precision="bf16")
+    assert set(plain["seconds"]) == {"recipe", "fp32", "tf32", "bf16"}
+    assert plain["seconds"]["recipe"] == plain["seconds"]["fp32"]
+    assert half["seconds"]["recipe"] == plain["seconds"]["bf16"] < plain["seconds"]["fp32"]
+    assert gpu(device="cpu") is None
 
 
 @pytest.mark.parametrize("config", [{}, {"n_mels": 32}, {"hop": 256}])

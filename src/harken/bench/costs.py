@@ -119,24 +119,32 @@ def passed(training: TrainingSpec, clips: Iterable[Clip], table: ClassTable) -> 
     return Passed(usable, trained, held, steps, math.ceil(steps / training.evaluate_every))
 
 
-def training_seconds(device: Device, training_work: Work, precision: str) -> dict[str, float]:
-    """Seconds by precision that a training can be set to; `recipe`: with the precision of the recipe."""
-    by_precision = {name: device.seconds(training_work, name) for name in devices.PRECISIONS}
-    return {"recipe": device.seconds(training_work, precision), **by_precision}
+def seconds_by_precision(device: Device, work: Work, precision: str) -> dict[str, float]:
+    """Seconds by precision that a stage can be set to; `recipe`: with the precision of the recipe."""
+    by_precision = {name: device.seconds(work, name) for name in devices.PRECISIONS}
+    return {"recipe": device.seconds(work, precision), **by_precision}
 
 
 def embedding_cost(
-    planned: PlannedStage, counts: Counts, passes: Callable[[float], float], *, all_channels: bool = False
+    planned: PlannedStage,
+    counts: Counts,
+    passes: Callable[[float], float],
+    *,
+    all_channels: bool = False,
+    precision: str | None = "fp32",
+    batched: bool = False,
 ) -> Cost:
-    """Cost of clips that pass a network one by one, in fp32, on this machine on one thread.
+    """Cost of clips that pass a network; on this machine one by one, on one thread.
 
     passes: seconds of a clip -> how many times the work of `counts.forward` is done. all_channels: each of several
-    microphones passes.
+    microphones passes. precision: on the device, which is not used for None. batched: on the device many clips pass
+    together, in any precision that can be set; else one by one in fp32.
     """
     machine, device = devices.this_machine(1), planned.device
+    together = estimate.EMBEDDED_TOGETHER if batched else 1
     cost = Cost(
         memory=estimate.embedding_memory(counts, machine),
-        device_memory=estimate.embedding_memory(counts, device),
+        device_memory=None if precision is None else estimate.embedding_memory(counts, device, together),
         details={
             "clips": planned.clip_count(), "network_parameters": counts.parameters,
             "clip_flops": counts.forward.flops,
@@ -147,8 +155,13 @@ def embedding_cost(
         times = passes(seconds) * (channels if all_channels else 1)
         count = number_of(clips)
         cost.seconds.append(count * times * machine.seconds(counts.forward))
-        on_device = count * max(times * device.seconds(counts.forward), device.clip_seconds)
-        cost.device_seconds.append({"recipe": on_device, "fp32": on_device})
+        if precision is None:
+            continue
+        if batched:
+            cost.device_seconds.append(seconds_by_precision(device, counts.forward * (count * times), precision))
+        else:
+            on_device = count * max(times * device.seconds(counts.forward), device.clip_seconds)
+            cost.device_seconds.append({"recipe": on_device, "fp32": on_device})
     return cost
 
 

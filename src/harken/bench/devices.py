@@ -58,7 +58,7 @@ def _gpu(name: str, title: str, flops: Mapping[str, float], bandwidth: float, me
     """A GPU of published peaks; the other numbers are assumed.
 
     update_bytes: weight, gradient and two moments read, three of them written, and their temporary copies.
-    clip_seconds: clips that are embedded pass one by one, which no GPU does faster.
+    clip_seconds: by a trained network, clips are embedded one by one, which no GPU does faster.
     """
     return Device(
         name, title, flops, bandwidth, memory, utilisation=0.35, traffic=2.0, update_bytes=64.0, clip_seconds=0.015,

@@ -27,6 +27,8 @@ from harken.weights.catalog import catalog
 #: memory that a step takes of a CPU's allocator for what is alive of it, gradients aside: freed pieces between others
 #: stay; fitted to `benchmarks/full_steps.py` and to steps of eight clips
 CPU_ALLOCATOR = 1.35
+#: clips that pass a frozen network together on an accelerator, as `TorchEncoder` has it
+EMBEDDED_TOGETHER = 32
 #: how often a state is in memory while it is written, beside the network and its moments
 SAVE_COPIES = 3.0
 
@@ -168,9 +170,9 @@ def _step_bytes(counts: Counts, training: TrainingSpec, allocator: float) -> flo
     return max(before + inside + allocator * (counts.live - inside), gradients)
 
 
-def embedding_memory(counts: Counts, device: Device) -> float:
-    """Bytes at the peak."""
-    return device.runtime_bytes + 4.0 * counts.parameters + counts.forward_live
+def embedding_memory(counts: Counts, device: Device, clips: int = 1) -> float:
+    """Bytes at the peak, of so many clips that pass together."""
+    return device.runtime_bytes + 4.0 * counts.parameters + clips * counts.forward_live
 
 
 def step_work(counts: Counts, training: TrainingSpec) -> Work:

@@ -201,7 +201,8 @@ def make_tasks(recipe: Recipe, units: Sequence[Unit], common: Mapping[Tests, Uni
                         of = [*units, *untested]
                     needs += [task_name(source, machine, seed if seeded[source] else None) for machine in of]
                 inputs[input_name] = tuple(needs)
-            task = Task(task_name(name, unit, seed), name, entry.use, unit, seed, entry.parameters, inputs)
+            parameters = stage_class(entry.use).chosen_here(entry.parameters)
+            task = Task(task_name(name, unit, seed), name, entry.use, unit, seed, parameters, inputs)
             if tasks.keys() >= set(task.needs):
                 tasks[task.name] = task
 

@@ -348,7 +348,8 @@ def _assumptions(stages: Sequence[Mapping[str, Any]], expected: bool, device: De
         f"{'s' * (machine.threads > 1)}, as in training, measured now; products at {machine.utilisation:.0%} of it",
         f"{device.title}: assumed, none was measured: {device.utilisation:.0%} of the published {peaks['fp32']} "
         f"(fp32), {peaks['tf32']} (tf32), {peaks['bf16']} (bf16) TFLOP/s and {device.bandwidth / 1e12:g} TB/s; "
-        f"embedding {device.clip_seconds * 1000:.0f} ms per clip at least; reading clips fast enough is left out",
+        f"embedding by a trained network {device.clip_seconds * 1000:.0f} ms per clip at least; "
+        "reading clips fast enough is left out",
         "detectors, combinations and labels take seconds per machine and are left out",
     ]
     if expected:

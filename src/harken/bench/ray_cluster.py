@@ -191,7 +191,8 @@ class RayPool(Pool):
         return [node for node in self.ray.nodes() if node["Alive"]]
 
     def _gpus(self, task: Task) -> float:
-        return self.cluster.task_gpus if stage_class(task.kind).accelerated else 0.0
+        used = stage_class(task.kind).accelerated and task.parameters.get("device") != "cpu"
+        return self.cluster.task_gpus if used else 0.0
 
 
 @dataclass(frozen=True)

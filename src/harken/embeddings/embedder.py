@@ -182,6 +182,53 @@ def sketch_bands(spec: EmbeddingSpec) -> Spectral:
     return Spectral(spec.sample_rate)
 
 
+def listening_of(spec: EmbeddingSpec, limits: Limits, formats: frozenset[str]) -> Listening:
+    """How recordings are listened to for these embeddings."""
+    return Listening(
+        recorded_rate=spec.sample_rate,
+        recorded_channels=spec.channels,
+        microphones=spec.microphones,
+        single_as_near=spec.mono,
+        mono=spec.mono,
+        level=spec.level,
+        offset="removed" if spec.monitoring else "kept",
+        higher_rates="resampled" if spec.monitoring else "refused",
+        limits=limits,
+        formats=formats,
+    )
+
+
+def waveform(samples_CS: Float32, rate: int, encoder_rate: int, min_samples: int) -> Float32:
+    """(channels, samples) at `rate` -> at the encoder's rate, repeated to its shortest waveform."""
+    wave_CS = resample(samples_CS, rate, encoder_rate)
+    if wave_CS.shape[1] < min_samples:
+        wave_CS = fit_length(wave_CS, min_samples, short="tile")
+    return wave_CS
+
+
+def mean_log_mel(samples_CS: Float32, bands: Spectral) -> Float32:
+    """(channels, samples) at the recordings' rate -> (frames, bands) in dB, averaged over channels."""
+    if samples_CS.shape[1] < bands.min_samples:
+        samples_CS = fit_length(samples_CS, bands.min_samples, short="tile")
+    return _mean_over_channels([bands.log_mel(channel_S) for channel_S in samples_CS])
+
+
+def kept_features(
+    spec: EmbeddingSpec, sound: Sound, embedding: Float32, log_mel_TM: Float32, bands: Spectral
+) -> ClipFeatures:
+    """What is kept of a recording with this embedding."""
+    return ClipFeatures(
+        embedding=embedding,
+        sketch_BC=make_sketch(log_mel_TM),
+        short_time_D=short_time_levels(log_mel_TM, bands.hop / bands.sample_rate),
+        level_db=sound.level_db,
+        seconds=sound.seconds,
+        sha256=sound.sha256,
+        findings=sound.findings,
+        health=sound.health if spec.monitoring else None,
+    )
+
+
 class Embedder:
     """A spec brought to life: `listen`, then `features` or `embed`. Not thread-safe: one per worker."""
 
@@ -198,18 +245,7 @@ class Embedder:
                 "is not what it was when the spec was made", file=spec.encoder, next_step="Begin again with the new one"
             )
         self.spec = spec
-        self.listening = Listening(
-            recorded_rate=spec.sample_rate,
-            recorded_channels=spec.channels,
-            microphones=spec.microphones,
-            single_as_near=spec.mono,
-            mono=spec.mono,
-            level=spec.level,
-            offset="removed" if spec.monitoring else "kept",
-            higher_rates="resampled" if spec.monitoring else "refused",
-            limits=limits,
-            formats=formats,
-        )
+        self.listening = listening_of(spec, limits, formats)
         self.layers = tuple(spec.layer.split("+"))
         first = {name: array for name, array in (weights or {}).items() if "/" not in name} if spec.more else weights
         self.encoder: Encoder = create_encoder(spec.encoder, spec.config, first or None)
@@ -234,10 +270,7 @@ class Embedder:
 
     def waveform(self, samples_CS: Float32) -> Float32:
         """(channels, samples) at the spec's rate -> at the encoder's rate, repeated to its shortest waveform."""
-        wave_CS = resample(samples_CS, self.spec.sample_rate, self.encoder.sample_rate)
-        if wave_CS.shape[1] < self.encoder.min_samples:
-            wave_CS = fit_length(wave_CS, self.encoder.min_samples, short="tile")
-        return wave_CS
+        return waveform(samples_CS, self.spec.sample_rate, self.encoder.sample_rate, self.encoder.min_samples)
 
     def encode(self, wave_CS: Float32) -> list[Float32]:
         """What `waveform` gives -> frames (T, D) of each layer of each channel, channel by channel."""
@@ -277,9 +310,7 @@ class Embedder:
 
     def log_mel(self, samples_CS: Float32) -> Float32:
         """(frames, bands) in dB of the sound that is listened to, averaged over channels."""
-        if samples_CS.shape[1] < self.bands.min_samples:
-            samples_CS = fit_length(samples_CS, self.bands.min_samples, short="tile")
-        return _mean_over_channels([self.bands.log_mel(channel_S) for channel_S in samples_CS])
+        return mean_log_mel(samples_CS, self.bands)
 
     def features(self, sound: Sound) -> ClipFeatures:
         """What is kept of a recording. Raises AudioError for an embedding that is not finite."""
@@ -287,17 +318,8 @@ class Embedder:
             frames = self.encode(self.waveform(sound.wave_CS))
             embedding = self.pool(frames)
             log_mel_TM = _mean_over_channels(frames) if self.encodes_sketch else self.log_mel(sound.wave_CS)
-        _check_finite(embedding, sound.name)
-        return ClipFeatures(
-            embedding=embedding,
-            sketch_BC=make_sketch(log_mel_TM),
-            short_time_D=short_time_levels(log_mel_TM, self.bands.hop / self.bands.sample_rate),
-            level_db=sound.level_db,
-            seconds=sound.seconds,
-            sha256=sound.sha256,
-            findings=sound.findings,
-            health=sound.health if self.spec.monitoring else None,
-        )
+        check_finite(embedding, sound.name)
+        return kept_features(self.spec, sound, embedding, log_mel_TM, self.bands)
 
     def analyse(
         self, source: Source, name: str | Path | None = None, *, sample_rate: int | None = None
@@ -317,7 +339,7 @@ class Embedder:
                     sounds[embedder.listening] = embedder.listen(source, sample_rate=sample_rate, name=name)
                 vectors.append(embedder.embed(sounds[embedder.listening].wave_CS))
         embedding = np.concatenate(vectors)
-        _check_finite(embedding, sound.name)
+        check_finite(embedding, sound.name)
         return replace(features, embedding=embedding)
 
     def analyse_spectrogram(self, data: bytes, name: str | Path) -> ClipFeatures:
@@ -335,7 +357,7 @@ class Embedder:
                 embedding = self.pool(self.encode_spectrogram(spectrogram))
             except ValueError as error:
                 raise AudioError(str(error), file=name, next_step="Make it again") from error
-        _check_finite(embedding, name)
+        check_finite(embedding, name)
         return ClipFeatures(
             embedding=embedding,
             sketch_BC=np.zeros((0, 0), dtype=np.uint8),
@@ -360,7 +382,8 @@ def check_front_end(spec: EmbeddingSpec, encoder: Encoder, front_end: FrontEnd, 
         raise AudioError(cause, file=name, next_step="Listen to one of the microphones")
 
 
-def _check_finite(embedding_D: Float32, name: str | Path) -> None:
+def check_finite(embedding_D: Float32, name: str | Path) -> None:
+    """Raise AudioError, about `name`, for an embedding that is not finite."""
     if not np.isfinite(embedding_D).all():
         raise AudioError(
             "gives an embedding that is not finite", file=name, next_step="Remove it, and verify the weights"

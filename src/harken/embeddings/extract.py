@@ -79,7 +79,7 @@ def extract(
         return
     if _method() == "fork" and not is_custom(spec.encoder):
         encoder_class(spec.encoder)  # what it imports, such as torch, is imported here once, not in each process
-    yield from _isolated(_run, names, workers=workers, timeout=timeout, initializer=_start, initargs=(job,))
+    yield from isolated(_run, names, workers=workers, timeout=timeout, initializer=_start, initargs=(job,))
 
 
 def probe(
@@ -91,7 +91,7 @@ def probe(
 ) -> Iterator[tuple[int, int] | None]:
     """(sampling rate in Hz, channels) of each recording that can be decoded, None for the others."""
     names = [Path(path) for path in paths]
-    for result in _isolated(partial(_probe, limits=limits, formats=formats), names, workers=workers, timeout=60.0):
+    for result in isolated(partial(_probe, limits=limits, formats=formats), names, workers=workers, timeout=60.0):
         yield result if isinstance(result, tuple) else None
 
 
@@ -103,7 +103,7 @@ def _probe(path: Path, limits: Limits, formats: frozenset[str]) -> tuple[int, in
     return audio.sample_rate, len(audio.samples_CS)
 
 
-def _isolated(
+def isolated(
     function: Callable[[Path], Any],
     names: list[Path],
     *,

@@ -102,8 +102,15 @@ class Stage(ABC):
 
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
-        """Further dependencies of its files, such as the digest of weights. HarkenError if they are missing."""
+        """Further dependencies of its files, such as the digest of weights; `parameters`, if some of them change
+        nothing, replaces all parameters. HarkenError if weights are missing."""
         return {}
+
+    @classmethod
+    def chosen_here(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Parameters of its tasks: decides what a recipe leaves to the machine where the run begins, so that all
+        machines of a run do the same."""
+        return dict(parameters)
 
     @classmethod
     def uses_test_labels(cls, parameters: Any) -> bool:

@@ -21,6 +21,7 @@ from harken.data.clips import Clip
 from harken.embeddings.embedder import EmbeddingSpec, check_front_end, make_spec, weights_digest
 from harken.embeddings.extract import Extracted, extract, probe
 from harken.encoders import create_encoder, encoder_class, list_encoders, tiny_config
+from harken.encoders.accelerator import default_device
 from harken.encoders.checkpoints import weights_for
 from harken.encoders.pooling import check_pooling
 from harken.encoders.spectrogram_file import read_front_end
@@ -39,6 +40,7 @@ class EmbedStage(Stage):
     spread = True
     listens = True
     shards = True
+    accelerated = True
     payloads: ClassVar = ("sound", "spectrogram")
 
     class Parameters(Settings):
@@ -47,6 +49,10 @@ class EmbedStage(Stage):
 
         weights: a name of `harken weights list` or a file; None is the catalogue's first. size: `tiny` is a small
         network of the same architecture with random weights, which shows that everything runs, and nothing else.
+
+        device: auto is a GPU where the run begins on a machine with one, and the encoder is a network. precision: of
+        the network; tf32 and bf16 are faster on GPUs, and give slightly different embeddings. On a GPU, recordings of
+        equal length pass together.
         """
 
         encoder: str = "spectral"
@@ -57,6 +63,8 @@ class EmbedStage(Stage):
         pooling: str | None = None
         level: Literal["normalised", "recorded"] = "normalised"
         microphones: Microphones = "all"
+        device: Literal["auto", "cpu", "cuda"] = "auto"
+        precision: Literal["fp32", "tf32", "bf16"] = "fp32"
 
         @field_validator("pooling")
         @classmethod
@@ -74,8 +82,21 @@ class EmbedStage(Stage):
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
         _, weights = _network(parameters)
-        identity = {} if weights is None else {"weights_sha256": weights_digest(weights)}
+        # Keys of objects from a CPU in fp32 do not contain device and precision, as before these were settings.
+        unchanged = {"device"} if parameters.device != "cuda" else set()
+        unchanged |= {"precision"} if parameters.precision == "fp32" else set()
+        identity: dict[str, Any] = {"parameters": parameters.model_dump(mode="json", exclude=unchanged)}
+        if weights is not None:
+            identity["weights_sha256"] = weights_digest(weights)
         return {**identity, **code_identity(parameters.encoder)}
+
+    @classmethod
+    def chosen_here(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """The device, where it is left to the machine; only published networks leave the processor by themselves."""
+        if parameters["device"] != "auto":
+            return dict(parameters)
+        network = _is_published(parameters["encoder"])
+        return {**parameters, "device": default_device() if network else "cpu"}
 
     @classmethod
     def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
@@ -88,7 +109,10 @@ class EmbedStage(Stage):
         tiny = parameters.size == "tiny"
         counts = estimate.count_encoder(encoder, parameters.config, parameters.weights, tiny=tiny)
         every = parameters.microphones == "all"
-        return embedding_cost(planned, counts, lambda seconds: seconds / 10.0, all_channels=every)
+        precision = None if parameters.device == "cpu" else parameters.precision
+        return embedding_cost(
+            planned, counts, lambda seconds: seconds / 10.0, all_channels=every, precision=precision, batched=True
+        )
 
     @classmethod
     def run_shard(cls, parameters: Any, context: Context, index: int, count: int) -> None:
@@ -118,6 +142,14 @@ def _features(parameters: Any, context: Context, clips: Sequence[Clip]) -> Itera
         _check_front_ends(made, spec, weights)
     paths = [clip.path for clip in clips]
     spectrograms = [clip.path for clip in made]
+    device = "cpu" if parameters.device == "auto" else parameters.device
+    if device != "cpu" or parameters.precision != "fp32":
+        from harken.embeddings.batches import extract_batched
+
+        return extract_batched(
+            paths, spec, weights, device=device, precision=parameters.precision, store=context.store,
+            workers=context.workers, spectrograms=spectrograms,
+        )  # fmt: skip
     return extract(paths, spec, weights, store=context.store, workers=context.workers, spectrograms=spectrograms)
 
 

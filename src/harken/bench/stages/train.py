@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from harken.bench import devices, estimate
-from harken.bench.costs import Cost, PlannedStage, passed, training_seconds
+from harken.bench.costs import Cost, PlannedStage, passed, seconds_by_precision
 from harken.bench.expected import number_of
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Quarantined, by_section, checkpoint_file, write_ids
@@ -107,7 +107,7 @@ class TrainStage(Stage):
         }  # fmt: skip
         return Cost(
             seconds=[machine.seconds(total_work)] * tasks,
-            device_seconds=[training_seconds(planned.device, total_work, training.precision)] * tasks,
+            device_seconds=[seconds_by_precision(planned.device, total_work, training.precision)] * tasks,
             memory=estimate.training_memory(counts, training, machine),
             device_memory=estimate.training_memory(counts, training, planned.device),
             details=details,
