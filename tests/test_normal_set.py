@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+from typer.testing import CliRunner
 
 import harken
 from conftest import hum
+from harken.cli.main import app
 from harken.core.errors import HarkenError
-from harken.detection.outliers import outliers
+from harken.detection.outliers import far_scores, outliers
+from harken.monitor.fit_report import write_fit_report
 
 
 def test_gains_and_copies_are_near_duplicates_and_other_recordings_are_not(make_clips: Callable[..., Path]) -> None:
@@ -61,7 +64,7 @@ def test_recordings_are_excluded_by_name_pattern_and_folder(
         harken.Detector.fit(normal, workers=0, exclude=["nothing*"])
 
 
-def test_a_small_state_is_named_with_its_files(make_clips: Callable[..., Path]) -> None:
+def test_a_small_state_is_named_with_its_files(make_clips: Callable[..., Path], tmp_path: Path) -> None:
     normal = make_clips("normal", 40)
     for index in range(4):
         sf.write(normal / f"fast_{index}.wav", hum(700 + index, speed=200), 16_000)
@@ -69,6 +72,10 @@ def test_a_small_state_is_named_with_its_files(make_clips: Callable[..., Path]) 
     (note,) = [note for note in detector.notes if "sound alike and unlike the others" in note]
     assert note.startswith("fast_0.wav, fast_1.wav, fast_2.wav, fast_3.wav")
     assert "a fault, a rare state, another machine?" in note
+    write_fit_report(tmp_path / "fit.html", "model", detector)
+    page = (tmp_path / "fit.html").read_text()
+    assert page.index("Few recordings that sound alike") < page.index("<h3>fast_0.wav")
+    assert page.count("<audio") == 4 + 5
 
 
 def test_a_recording_that_was_learned_from_gets_its_held_out_score(
@@ -91,11 +98,35 @@ def test_normal_scores_have_few_outliers(count: int) -> None:
     assert np.mean(shares) < 0.002
 
 
-def test_the_highest_scores_are_outliers_and_at_most_a_small_share() -> None:
+def test_a_far_score_is_an_outlier_and_many_are_a_state() -> None:
     scores = np.random.default_rng(0).gamma(20, size=100)
     scores[7] = 20 * scores.max()
     assert np.flatnonzero(outliers(scores)).tolist() == [7]
     scores[20:28] = 1e3
-    assert outliers(scores).sum() == 2
+    assert far_scores(scores).sum() == 9
+    assert not outliers(scores).any()
     assert not outliers(np.append(np.ones(50), 100)).any()
     assert not outliers(scores - 1e4).any()
+
+
+def test_the_report_plays_what_is_unlike_the_others(make_clips: Callable[..., Path], tmp_path: Path) -> None:
+    normal = make_clips("normal", 40)
+    door = hum(3) + 0.8 * np.random.default_rng(0).normal(size=16_000).astype(np.float32) * np.linspace(1, 0, 16_000)
+    sf.write(normal / "door.wav", door / 4, 16_000)
+    arguments = [
+        "fit",
+        str(normal),
+        "-o",
+        str(tmp_path / "m"),
+        "--report",
+        str(tmp_path / "fit.html"),
+        "--workers",
+        "1",
+    ]
+    result = CliRunner().invoke(app, [*arguments, "--exclude", "clip_039.wav"])
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "fit.html").read_text()
+    left_out, highest = page.index("Left out: unlike all"), page.index("The highest held-out scores")
+    assert left_out < page.index("<h3>door.wav") < highest
+    assert "is excluded by clip_039.wav" in page
+    assert page.count("<audio") == page.count("is unlike all other recordings (score") + 5

@@ -77,6 +77,7 @@ def fit(
         bool, typer.Option("--keep-outliers", help="Also learn from recordings that are unlike all others.")
     ] = False,
     store: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings for the next run.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Also write an HTML report on what was learned from.")] = None,
     embed_weights: Annotated[
         bool, typer.Option("--embed-weights", help="Copy large weights of the catalogue into the model.")
     ] = False,
@@ -119,6 +120,11 @@ def fit(
     say(f"learned from {len(fitted.training.names)} recordings ({len(fitted.set_aside)} set aside): {output}")
     for sentence in fitted.alarm.sentences():
         say(sentence)
+    if report is not None:
+        from harken.monitor.fit_report import write_fit_report
+
+        write_fit_report(report, output.name, fitted)
+        say(f"report: {report}")
     if json:
         emit(
             {

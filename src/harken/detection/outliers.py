@@ -8,30 +8,47 @@ from scipy.special import ndtri
 
 #: deviations of the log scores above their median beyond which a score is an outlier (`benchmarks/contamination.py`)
 DEVIATIONS = 5.0
-#: at most this share of the clips, or one clip, are outliers
+#: outliers are at most this share of the clips, or two
 MOST = 0.02
+#: deviations between outliers and all other scores
+GAP = 1.0
 #: fewer clips have no outliers, since their deviation is not known
 LEAST_CLIPS = 10
 _UPPER = 0.9
 
 
+def far_scores(scores_N: ArrayLike, *, deviations: float = DEVIATIONS) -> NDArray[np.bool_]:
+    """(N,) whether each held-out score is far above the others.
+
+    Beyond median + `deviations` x deviation of the log scores, where the deviation is that of a Gaussian with the same
+    median and ninth decile: the upper half counts, and up to a tenth of far scores do not move it. Scores of zero or
+    less have no logarithm: none is far where the median is not positive.
+    """
+    return _in_deviations(np.asarray(scores_N, dtype=np.float64)) > deviations
+
+
 def outliers(scores_N: ArrayLike, *, deviations: float = DEVIATIONS, most: float = MOST) -> NDArray[np.bool_]:
     """(N,) whether each held-out score is an outlier: a door, a run-in, a fault among the normal recordings.
 
-    Beyond median + `deviations` x deviation of the log scores, where the deviation is that of a Gaussian with the same
-    median and ninth decile: the upper half counts, and a tenth of outliers do not move it. The highest ones are
-    outliers where they are more than `most` of all. Scores of zero or less have no logarithm, and there are no outliers
-    among scores whose median is not positive.
+    As many of the highest `far_scores` as stand `GAP` deviations above all others, at most the share `most`, or two:
+    many that score alike are a rare state.
     """
-    values_N = np.asarray(scores_N, dtype=np.float64)
-    beyond_N = np.zeros(len(values_N), dtype=bool)
-    if len(values_N) < LEAST_CLIPS:
-        return beyond_N
+    away_N = _in_deviations(np.asarray(scores_N, dtype=np.float64))
+    order_N = np.argsort(-away_N, kind="stable")
+    outlier_N = np.zeros(len(away_N), dtype=bool)
+    for count in range(max(2, int(most * len(away_N))), 0, -1):
+        if count < len(away_N):
+            lowest, next_lower = away_N[order_N[count - 1]], away_N[order_N[count]]
+            if lowest > deviations and lowest - next_lower > GAP:
+                outlier_N[order_N[:count]] = True
+                break
+    return outlier_N
+
+
+def _in_deviations(values_N: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N,) deviations of the log scores above their median; 0 where there is no deviation."""
     median, upper = np.quantile(values_N, [0.5, _UPPER])
-    if median <= 0 or upper <= median:
-        return beyond_N
-    deviation = np.log(upper / median) / ndtri(_UPPER)
-    rows = np.flatnonzero(values_N > median * np.exp(deviations * deviation))
-    highest = rows[np.argsort(-values_N[rows], kind="stable")]
-    beyond_N[highest[: max(1, int(most * len(values_N)))]] = True
-    return beyond_N
+    if len(values_N) < LEAST_CLIPS or median <= 0 or upper <= median:
+        return np.zeros(len(values_N))
+    deviation = float(np.log(upper / median)) / float(ndtri(_UPPER))
+    return np.asarray(np.log(np.maximum(values_N, 1e-3 * median) / median) / deviation)

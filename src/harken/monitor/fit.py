@@ -137,6 +137,7 @@ def fit_normal(
             *learned.notes,
         ),
         set_aside=(*set_aside, *learned.set_aside),
+        paths=learned.paths,
         block=learned.block,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -20,7 +21,8 @@ class Fitted:
     spec, weights: of embeddings. detector, calibration: fitted on those of the normal recordings. training: what is
     kept of these. false_alarms, every: the rate that the alarm is set for, and the time from the beginning of one
     recording to that of the next, see `monitor.alarm`. block: consecutive recordings that may be correlated.
-    notes: what the maker should know of the recordings. set_aside: those not learned from; not kept in a bundle.
+    notes: what the maker should know of the recordings. set_aside: those not learned from. paths: of those learned
+    from, in the order of `training`. Neither is kept in a bundle.
     """
 
     spec: EmbeddingSpec
@@ -33,3 +35,4 @@ class Fitted:
     block: int = 1
     notes: tuple[str, ...] = ()
     set_aside: tuple[Excluded, ...] = ()
+    paths: tuple[Path, ...] = ()

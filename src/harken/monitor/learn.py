@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ class Learned:
     training: Training
     notes: tuple[str, ...]
     block: int
+    paths: tuple[Path, ...]
     set_aside: tuple[Excluded, ...] = ()
 
 
@@ -61,7 +63,9 @@ def learn(
     median = float(np.median(scores_N))
     aside = [
         Excluded(
-            clips[row].path, f"is unlike all other recordings (score {scores_N[row]:.3g}, the usual one {median:.3g})"
+            clips[row].path,
+            f"is unlike all other recordings (score {scores_N[row]:.3g}, the usual one {median:.3g})",
+            outlier=True,
         )
         for row in np.flatnonzero(outlier_N).tolist()
     ]
@@ -114,8 +118,9 @@ def _learn(
         calibration = Calibration.fit(detector.train_scores_, sequences_N, states_N)
     else:
         calibration = Calibration.independent(detector.train_scores_)
+    paths = tuple(clip.path for clip in clips)
     training = Training(
-        names=names_below_common([clip.path for clip in clips]),
+        names=names_below_common(paths),
         domains=tuple(domains),
         embeddings_ND=embeddings_ND,
         sketches_NBC=[clip.sketch_BC for clip in features],
@@ -126,7 +131,7 @@ def _learn(
         health_NCK=stacked([clip.health for clip in features]),
     )
     block = correlated_clips(count, calibration.least_effective)
-    return Learned(calibration, training, (*notes, *notes_on(training, calibration)), block)
+    return Learned(calibration, training, (*notes, *notes_on(training, calibration)), block, paths)
 
 
 def correlated_clips(count: int, least_effective: float) -> int:

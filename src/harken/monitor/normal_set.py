@@ -19,6 +19,7 @@ from harken.core.errors import HarkenError
 from harken.data.clips import Clip, names_below_common
 from harken.detection.calibration import Calibration
 from harken.detection.neighbours import nearest
+from harken.detection.outliers import far_scores
 from harken.detection.space import standardisation
 from harken.embeddings.embedder import ClipFeatures
 from harken.embeddings.extract import probe
@@ -41,10 +42,11 @@ QUESTION = (
 
 @dataclass(frozen=True)
 class Excluded:
-    """A recording that did not take part, and why."""
+    """A recording that did not take part, and why. outlier: because it is unlike all others."""
 
     path: Path
     reason: str
+    outlier: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,24 +195,30 @@ def notes_on(training: Training, calibration: Calibration) -> list[str]:
     if len(groups) > 1:
         sizes = ", ".join(str(len(group)) for group in groups)
         notes.append(f"recording levels fall into {len(groups)} groups ({sizes} recordings): was the gain changed?")
-    notes += small_states(training)
-    worst = int(np.argmax(training.scores_N))
-    middle, upper = np.percentile(training.scores_N, [50, 90])
-    if training.scores_N[worst] > upper + 3 * (upper - middle):
-        notes.append(f"{training.names[worst]} sounds unlike the other normal recordings: listen to it")
+    for state, rows in small_states(training).items():
+        names = listed([training.names[row] for row in rows])
+        notes.append(f"{names} sound alike and unlike the others ({state}): {QUESTION}")
+    far = np.flatnonzero(far_scores(training.scores_N)).tolist()
+    if len(far) > 1:
+        names = listed([training.names[row] for row in far])
+        notes.append(f"{names} sound unlike the other recordings: {QUESTION}")
+    else:
+        worst = int(np.argmax(training.scores_N))
+        middle, upper = np.percentile(training.scores_N, [50, 90])
+        if training.scores_N[worst] > upper + 3 * (upper - middle):
+            notes.append(f"{training.names[worst]} sounds unlike the other normal recordings: listen to it")
     return notes
 
 
-def small_states(training: Training) -> list[str]:
-    """A note on each found state of at most the share `_SMALL_STATE` of the recordings."""
-    notes = []
+def small_states(training: Training) -> dict[str, list[int]]:
+    """Rows of each state that was found with at most the share `_SMALL_STATE` of the recordings."""
     of = np.asarray(training.domains)
-    states, counts = np.unique(of, return_counts=True)
-    for state, count in zip(states, counts, strict=True):
-        if state.startswith("state ") and count <= _SMALL_STATE * len(of):
-            names = [training.names[row] for row in np.flatnonzero(of == state)]
-            notes.append(f"{listed(names)} sound alike and unlike the others ({state}): {QUESTION}")
-    return notes
+    rows = {str(state): np.flatnonzero(of == state).tolist() for state in np.unique(of)}
+    return {
+        state: members
+        for state, members in rows.items()
+        if state.startswith("state ") and len(members) <= _SMALL_STATE * len(of)
+    }
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

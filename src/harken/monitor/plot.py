@@ -161,18 +161,30 @@ def _mark_region(axes: Axes, found: Explanation, seconds: float, centres_hz_B: F
     axes.plot(np.clip(xs, 0, seconds), [low, low, high, high, low], color=colour, linewidth=1.2)
 
 
+def spectrogram_figure(detector: Detector, clip_BC: Float32, seconds: float) -> Figure:
+    """One recording; clip_BC: its sketch, (bands, columns) in dB."""
+    figure = Figure(figsize=(6, 2.4), layout="constrained")
+    axes = figure.subplots()
+    lowest, highest = np.percentile(clip_BC, [2, 99.8])
+    image = _spectrogram(axes, clip_BC, seconds, detector.band_centres_hz, "magma", lowest, highest)
+    figure.colorbar(image, ax=axes, label="level (dB)")
+    return figure
+
+
 def scores_figure(detector: Detector, scores_by_group: Mapping[str, Sequence[float]]) -> Figure:
     """Histogram of the held-out scores of each training domain above that of scored recordings, and the threshold.
 
-    scores_by_group: scores of scored recordings under the names that the legend shows.
+    scores_by_group: scores of scored recordings under the names that the legend shows; without any, only those of the
+    training recordings are drawn.
     """
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True)
+    names = list(scores_by_group)
+    figure = Figure(figsize=(8, 4.2 if names else 2.4), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True) if names else [figure.subplots()] * 2
     training = detector.training
     everything = np.concatenate([training.scores_N, *[np.asarray(v) for v in scores_by_group.values() if len(v)]])
     everything = np.maximum(everything, 1e-9)
     top = max(float(everything.max()), detector.threshold) * 1.05
-    bins = np.geomspace(max(float(everything.min()) * 0.95, top / 1e4), top, 50)
+    bins = np.geomspace(max(float(everything.min()) * 0.95, top / 1e4), top, 50).tolist()
     domains = sorted(set(training.domains))
     of = np.asarray(training.domains)
     upper.hist(
@@ -183,7 +195,6 @@ def scores_figure(detector: Detector, scores_by_group: Mapping[str, Sequence[flo
         color=[_DOMAINS[number % len(_DOMAINS)] for number in range(len(domains))],
     )
     upper.set_title("normal recordings, each scored by the others", fontsize=9, loc="left")
-    names = list(scores_by_group)
     colours = [_GROUPS.get(name, _NORMAL) for name in names]
     if names:
         lower.hist(
@@ -193,8 +204,8 @@ def scores_figure(detector: Detector, scores_by_group: Mapping[str, Sequence[flo
             label=names,
             color=colours,
         )
-    lower.set_title("scored recordings", fontsize=9, loc="left")
-    for axes in (upper, lower):
+        lower.set_title("scored recordings", fontsize=9, loc="left")
+    for axes in figure.axes:
         axes.axvline(detector.threshold, color=_THRESHOLD, linestyle="--", linewidth=1)
         axes.set_ylabel("recordings")
         axes.set_xscale("log")

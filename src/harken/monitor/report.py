@@ -54,6 +54,11 @@ def write_report(
     page = render(
         "harken.monitor", "report.html", title=title, lead=lead, sections=[_values(part, worst) for part in sections]
     )
+    write_page(path, page)
+
+
+def write_page(path: str | Path, page: str) -> None:
+    """Write a page, whole or not at all. Raises HarkenError where it cannot be written."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,6 +146,16 @@ def _clip(detector: Detector, verdict: Verdict, normal_folder: Path | None) -> d
         "sounds": [(name, data_url(_flac(audio, gain), "audio/flac")) for name, audio in sounds],
         "error": problem,
     }
+
+
+def sound_url(path: Path) -> tuple[str | None, str]:
+    """Data URL of the beginning of a recording, at a level that can be heard; or None, and why."""
+    try:
+        audio = decode(path, formats=ALL_FORMATS)
+    except HarkenError as error:
+        return None, str(error)
+    peak = float(np.abs(without_offset(audio.samples_CS)).max())
+    return data_url(_flac(audio, 0.7 / peak if peak > 0 else 1.0), "audio/flac"), ""
 
 
 def _normal_file(folder: Path | None, name: str) -> Path | None:
