@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from harken.core.version import __version__
 
-__all__ = ["Detector", "HarkenError", "Verdict", "__version__", "list_detectors", "list_encoders", "load", "load_run"]
+__all__ = [
+    "Detector",
+    "HarkenError",
+    "Verdict",
+    "__version__",
+    "list_detectors",
+    "list_encoders",
+    "load",
+    "load_run",
+    "why_figure",
+]
 
 if TYPE_CHECKING:
     from harken.bench.reading import load_run
@@ -14,6 +24,7 @@ if TYPE_CHECKING:
     from harken.detection import list_detectors
     from harken.encoders import list_encoders
     from harken.monitor.detector import Detector, load
+    from harken.monitor.plot import why_figure
     from harken.monitor.verdict import Verdict
 
 _HOMES = {
@@ -24,6 +35,7 @@ _HOMES = {
     "list_encoders": "harken.encoders",
     "load": "harken.monitor.detector",
     "load_run": "harken.bench.reading",
+    "why_figure": "harken.monitor.plot",
 }
 
 
