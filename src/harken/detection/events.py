@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from harken.core.threads import one_thread
 from harken.detection import DEFAULT_DETECTOR, AnomalyDetector, create_detector
 from harken.detection.calibration import Calibration
+from harken.detection.outliers import outliers
 
 Float64 = NDArray[np.float64]
 
@@ -24,11 +25,13 @@ class EventView:
     """A detector of short-time levels (`embeddings.short_time`) with the calibration of its held-out scores.
 
     What is rare is measured against all normal clips: strokes and clicks that are part of the machine's normal sound
-    are in the levels of every normal clip.
+    are in the levels of every normal clip. scores_N: of the normal clips, held-out but for those that it does not learn
+    from, since a door was slammed in them (`detection.outliers`).
     """
 
     detector: AnomalyDetector
     calibration: Calibration
+    scores_N: Float64
 
     @classmethod
     def fit(
@@ -39,12 +42,33 @@ class EventView:
         *,
         sequences_N: ArrayLike | None = None,
         states_N: ArrayLike | None = None,
+        ordered: bool = True,
+        keep_outliers: bool = False,
     ) -> Self:
-        """Fit to the short-time levels of normal clips; see `AnomalyDetector.fit` and `Calibration.fit`."""
+        """Fit to the short-time levels of normal clips; see `AnomalyDetector.fit` and `Calibration.fit`.
+
+        ordered: whether the clips are in the order of time. keep_outliers: learn from all.
+        """
+        rows_ND = np.asarray(levels_ND)
+        domains, blocks, sequences, states = (
+            None if labels is None else np.asarray(labels) for labels in (domains_N, blocks_N, sequences_N, states_N)
+        )
         with one_thread():
-            detector = create_detector(DEFAULT_DETECTOR)
-            detector.fit(levels_ND, domains_N, blocks_N)
-        return cls(detector, Calibration.fit(detector.train_scores_, sequences_N, states_N))
+            detector = create_detector(DEFAULT_DETECTOR).fit(rows_ND, domains, blocks)
+            scores_N = detector.train_scores_
+            kept_N = np.ones(len(rows_ND), dtype=bool) if keep_outliers else ~outliers(scores_N)
+            if not kept_N.all():
+                domains, blocks, sequences, states = (
+                    None if labels is None else labels[kept_N] for labels in (domains, blocks, sequences, states)
+                )
+                detector = create_detector(DEFAULT_DETECTOR).fit(rows_ND[kept_N], domains, blocks)
+                scores_N = np.empty(len(rows_ND))
+                scores_N[kept_N] = detector.train_scores_
+                scores_N[~kept_N] = detector.score(rows_ND[~kept_N])
+        held_out_N = detector.train_scores_
+        if not ordered:
+            return cls(detector, Calibration.independent(held_out_N), scores_N)
+        return cls(detector, Calibration.fit(held_out_N, sequences, states), scores_N)
 
     def score(self, levels_ND: ArrayLike) -> Float64:
         """(N, D) short-time levels -> (N,) scores of short events, higher = more anomalous."""
@@ -52,13 +76,13 @@ class EventView:
             return self.detector.score(levels_ND)
 
 
-def joined_p(stationary_p_N: ArrayLike, event_p_N: ArrayLike) -> Float64:
+def joined_p(stationary_p_N: ArrayLike, event_p_N: ArrayLike, event_share: float = EVENT_SHARE) -> Float64:
     """(N,) one p-value for the p-values of both views: weighted Bonferroni,
 
-        p = min(1, p_stationary / (1 - w), p_event / w),    w = `EVENT_SHARE`.
+        p = min(1, p_stationary / (1 - w), p_event / w),    w = event_share.
 
     Whatever the dependence of the views, P(p <= a) <= a where both p-values are valid (Genovese, Roeder and Wasserman
     2006, False discovery control with p-value weighting).
     """
-    stationary_p_N = np.asarray(stationary_p_N, dtype=np.float64) / (1.0 - EVENT_SHARE)
-    return np.minimum(1.0, np.minimum(stationary_p_N, np.asarray(event_p_N, dtype=np.float64) / EVENT_SHARE))
+    stationary_p_N = np.asarray(stationary_p_N, dtype=np.float64) / (1.0 - event_share)
+    return np.minimum(1.0, np.minimum(stationary_p_N, np.asarray(event_p_N, dtype=np.float64) / event_share))

@@ -8,6 +8,7 @@ from typing import Any
 
 from harken.core.errors import HarkenError
 from harken.detection.calibration import Calibration
+from harken.detection.events import EVENT_SHARE
 from harken.detection.rates import MOST, Rate, in_words, one_in, parse_period, parse_rate, read_rate
 from harken.detection.sequential import EDetector
 
@@ -26,22 +27,25 @@ class AlarmSetting:
 
     false_alarms: as asked for: `auto`, a share of recordings, or a rate per time (`harken.detection.rates`).
     interval_s: from the beginning of one recording to that of the next. block: see `EDetector`.
+    events: calibration of the scores of short events, where there are such.
 
     Single recordings and several together are two tests. A rate per time is halved between them; with a share of
-    recordings or `auto`, lasting changes have the rate `CHANGES`.
+    recordings or `auto`, lasting changes have the rate `CHANGES`. Of the false alarms of single recordings, short
+    events have the share `event_share`.
     """
 
     false_alarms: str
     calibration: Calibration
     interval_s: float
     block: int = 1
+    events: Calibration | None = None
 
     @cached_property
     def rate(self) -> float:
         """Share of normal recordings that raise an alarm on their own."""
         if self.false_alarms == AUTO:
             finest = max(self.calibration.finest_with_power, CHANGES.of_clips(self.interval_s) / 2)
-            return min(finest, MOST)
+            return min(finest / (1.0 - self.event_share), MOST)
         asked = parse_rate(self.false_alarms, self.interval_s)
         return asked / 2 if self._timed else asked
 
@@ -52,14 +56,35 @@ class AlarmSetting:
         share = asked.of_clips(self.interval_s)
         return min(share / 2 if self._timed else share, MOST)
 
+    @cached_property
+    def event_share(self) -> float:
+        """Share of the false alarms of single recordings that short events have: `EVENT_SHARE`. With `auto` as much as
+        lets their threshold, too, be one that is reached, but at most half."""
+        if self.events is None:
+            return 0.0
+        if self.false_alarms != AUTO:
+            return EVENT_SHARE
+        finest, of_events = self.calibration.finest_with_power, self.events.finest_with_power
+        return min(max(of_events / (finest + of_events), EVENT_SHARE), 0.5)
+
+    @property
+    def score_rate(self) -> float:
+        """Share of normal recordings whose score is above the threshold."""
+        return self.rate * (1.0 - self.event_share)
+
     @property
     def _timed(self) -> bool:
         return self.false_alarms != AUTO and read_rate(self.false_alarms).per_second is not None
 
     @cached_property
     def threshold(self) -> float:
-        """Alarms are scores strictly above it."""
-        return self.calibration.threshold(self.rate)
+        """Scores strictly above it are alarms."""
+        return self.calibration.threshold(self.score_rate)
+
+    @cached_property
+    def event_threshold(self) -> float | None:
+        """Scores of short events strictly above it are alarms; None without a view of them."""
+        return None if self.events is None else self.events.threshold(self.rate * self.event_share)
 
     @cached_property
     def changes(self) -> EDetector:
@@ -69,12 +94,13 @@ class AlarmSetting:
     @property
     def powerful(self) -> bool:
         """Whether the threshold of single recordings is one that faults reach."""
-        return self.rate >= self.calibration.finest_with_power * (1 - 1e-9)
+        return self.score_rate >= self.calibration.finest_with_power * (1 - 1e-9)
 
     def sentences(self) -> list[str]:
         """What the maker of a model must know of its alarm."""
+        events = "" if self.event_threshold is None else f", or event score {self.event_threshold:.4g}"
         lines = [
-            f"alarm above score {self.threshold:.4g}: {self._in_time(self.rate)} of normal sound"
+            f"alarm above score {self.threshold:.4g}{events}: {self._in_time(self.rate)} of normal sound"
             + (", the rarest that these recordings support" if self.false_alarms == AUTO and self.powerful else "")
         ]
         clips, count = self.changes.fewest_clips, len(self.calibration.scores)
@@ -100,9 +126,10 @@ class AlarmSetting:
             "interval_s": self.interval_s,
             "rate": self.rate,
             "threshold": self.threshold,
+            "event_threshold": self.event_threshold,
             "powerful": self.powerful,
             "finest_rate_with_power": self.calibration.finest_with_power,
-            "height": self.calibration.height(self.rate),
+            "height": self.calibration.height(self.score_rate),
             "change_rate": self.change_rate,
             "change_recordings": self.changes.fewest_clips if self.changes.supported else None,
             "block": self.block,
@@ -118,13 +145,14 @@ class AlarmSetting:
         count, finest = len(self.calibration.scores), self.calibration.finest_with_power
         effective = round(self.calibration.effective)
         alike = "" if effective == count else f" (as good as {effective} independent ones)"
-        height = self.calibration.height(self.rate)
+        height = self.calibration.height(self.score_rate)
+        supported = min(finest / (1.0 - self.event_share), MOST)
         # On the machines of `benchmarks/alarms.py`, the finest rate falls as the number of recordings to the power 1.5.
-        more = (finest / self.rate) ** (2 / 3)
+        more = (finest / self.score_rate) ** (2 / 3)
         return (
             f"{count} recordings{alike} cannot keep {self.false_alarms} by single recordings and still find most "
             f"faults: the alarm is {height:.1f} times as far above the usual score as the highest normal recording. "
-            f"What they support is {self._in_time(min(finest, MOST))} (--false-alarms auto). For {self.false_alarms}, "
+            f"What they support is {self._in_time(supported)} (--false-alarms auto). For {self.false_alarms}, "
             f"give about {more:.2g} times as many recordings, of several days, or let lasting changes ring"
         )
 

@@ -28,10 +28,11 @@ from harken.monitor.envelope import Envelope
 from harken.monitor.explain import Explanation, explain
 from harken.monitor.fit import fit_normal
 from harken.monitor.fitted import Fitted
+from harken.monitor.judge import judge
 from harken.monitor.sensor import level_note, not_judged
 from harken.monitor.sequence import Sequence
 from harken.monitor.stored import load_fitted, save_fitted
-from harken.monitor.verdict import Kind, Verdict
+from harken.monitor.verdict import Verdict
 
 Float32 = NDArray[np.float32]
 
@@ -49,6 +50,7 @@ class Detector:
         self.weights = fitted.weights
         self.detector = fitted.detector
         self.calibration = fitted.calibration
+        self.events = fitted.events
         self.training = fitted.training
         self.notes = fitted.notes
         self.set_aside = fitted.set_aside
@@ -56,7 +58,8 @@ class Detector:
 
     def _setting(self) -> AlarmSetting:
         interval_s = interval_of(self.fitted.every, float(np.median(self.training.seconds_N)))
-        return AlarmSetting(self.fitted.false_alarms, self.calibration, interval_s, self.fitted.block)
+        events = None if self.events is None else self.events.calibration
+        return AlarmSetting(self.fitted.false_alarms, self.calibration, interval_s, self.fitted.block, events)
 
     def set_alarm(self, false_alarms: str = AUTO, every: str | None = None) -> None:
         """Set the alarm for a rate such as `auto`, `0.1%` or `1/week`; see `fit`. HarkenError for no such rate."""
@@ -210,31 +213,33 @@ class Detector:
         with one_thread():
             scores_N, nearest_N = self.detector.score_with_nearest(features.embedding[None])
         score = float(scores_N[0])
+        events = self.events
+        event_score = None if events is None else float(events.score(features.short_time_D[None])[0])
         learned_row = self.training.rows_by_sha256.get(features.sha256)
         learned: tuple[str, ...] = ()
         if learned_row is not None:
             # Its own embedding is among those it would be compared with.
             score = float(self.training.scores_N[learned_row])
+            event_score = None if events is None else float(events.scores_N[learned_row])
             learned = ("is one of the recordings that the model learned from: the score is its held-out one",)
         row = self.nearest_normal(features.embedding) if nearest_N is None else int(self._order[nearest_N[0]])
-        p_value = float(self.calibration.p_value(score))
-        higher_than = int(np.searchsorted(self.calibration.scores, score, side="left"))
-        of = len(self.calibration.scores)
-        kind: Kind = "alarm" if score > self.threshold else "suspect" if higher_than == of else "normal"
         health, normal_health = features.health, self._normal_health
         reason, level = None, None
         if health is not None and normal_health is not None:
             reason = not_judged(health, normal_health, features.seconds)
             level = level_note(health, normal_health)
+        judged = judge(score, event_score, self.alarm)
         return Verdict(
             path=path,
-            kind=kind if reason is None else "not judged",
+            kind=judged.kind if reason is None else "not judged",
             score=score,
-            p_value=p_value,
-            extrapolated=p_value < self.calibration.finest,
-            higher_than=higher_than,
-            of=of,
-            explanation=self._explain(features, row, kind != "normal"),
+            event_score=event_score,
+            p_value=judged.p_value,
+            extrapolated=judged.p_value < self.calibration.finest,
+            decided_by=judged.decided_by,
+            higher_than=judged.higher_than,
+            of=judged.of,
+            explanation=self._explain(features, row, judged.kind != "normal"),
             sketch_BC=features.sketch_BC,
             warnings=(
                 *learned,

@@ -139,6 +139,7 @@ def fit_normal(
         set_aside=(*set_aside, *learned.set_aside),
         paths=learned.paths,
         block=learned.block,
+        events=learned.events,
     )
 
 

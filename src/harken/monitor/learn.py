@@ -15,6 +15,7 @@ from harken.data.clips import Clip, names_below_common
 from harken.detection import AnomalyDetector
 from harken.detection.blocks import block_numbers, find_blocks
 from harken.detection.calibration import Calibration
+from harken.detection.events import EventView
 from harken.detection.outliers import outliers
 from harken.detection.states import find_states
 from harken.embeddings.embedder import ClipFeatures
@@ -37,6 +38,7 @@ class Learned:
     notes: tuple[str, ...]
     block: int
     paths: tuple[Path, ...]
+    events: EventView
     set_aside: tuple[Excluded, ...] = ()
 
 
@@ -54,7 +56,7 @@ def learn(
     named_states: operating state of each clip, where known. Outliers among the held-out scores are set aside, unless
     they are to be kept, and the detector is fitted again to the others. Raises ValueError as the detector does.
     """
-    learned = _learn(detector, clips, features, when, named_states)
+    learned = _learn(detector, clips, features, when, named_states, keep_outliers)
     scores_N = learned.training.scores_N
     outlier_N = outliers(scores_N)
     if keep_outliers or not outlier_N.any():
@@ -75,6 +77,7 @@ def learn(
         [features[row] for row in rows],
         when.of(rows),
         None if named_states is None else [named_states[row] for row in rows],
+        keep_outliers,
     )
     names = listed([excluded.path.name for excluded in aside])
     note = f"left out as unlike all other recordings: {names}: {QUESTION} (--keep-outliers keeps them)"
@@ -87,6 +90,7 @@ def _learn(
     features: Sequence[ClipFeatures],
     when: Chronology,
     named_states: list[str] | None,
+    keep_outliers: bool,
 ) -> Learned:
     embeddings_ND = np.stack([clip.embedding for clip in features])
     found_N = find_states(embeddings_ND)
@@ -114,6 +118,15 @@ def _learn(
     check = check_last_session(detector, embeddings_ND, domains, blocks_N, session_N)
     notes += session_notes(check, when, session_N)
     detector.fit(embeddings_ND, domains, blocks_N)
+    events = EventView.fit(
+        np.stack([clip.short_time_D for clip in features]),
+        domains,
+        blocks_N,
+        sequences_N=sequences_N,
+        states_N=states_N,
+        ordered=when.ordered,
+        keep_outliers=keep_outliers,
+    )
     if when.ordered:
         calibration = Calibration.fit(detector.train_scores_, sequences_N, states_N)
     else:
@@ -131,7 +144,7 @@ def _learn(
         health_NCK=stacked([clip.health for clip in features]),
     )
     block = correlated_clips(count, calibration.least_effective)
-    return Learned(calibration, training, (*notes, *notes_on(training, calibration)), block, paths)
+    return Learned(calibration, training, (*notes, *notes_on(training, calibration)), block, paths, events)
 
 
 def correlated_clips(count: int, least_effective: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from harken.core.threads import one_thread
 from harken.core.version import __version__
 from harken.detection import create_detector
 from harken.detection.calibration import Calibration
+from harken.detection.events import EventView
 from harken.embeddings.embedder import EmbeddingSpec
 from harken.monitor.bundle import read_bundle, write_bundle
 from harken.monitor.fitted import Fitted
@@ -41,6 +43,9 @@ def save_fitted(path: str | Path, fitted: Fitted, *, embed_weights: bool = False
     }
     if training.health_NCK is not None:
         parts["health"] = {"health": training.health_NCK}
+    if fitted.events is not None:
+        parts["events"] = {name: _compact(array) for name, array in fitted.events.detector.state().items()}
+        parts["training"]["event_scores"] = fitted.events.scores_N
     references: list[dict[str, str]] = []
     if fitted.weights is not None:
         copied = dict(fitted.weights)
@@ -65,6 +70,12 @@ def save_fitted(path: str | Path, fitted: Fitted, *, embed_weights: bool = False
     }
     if training.health_NCK is not None:
         settings["health_statistics"] = list(STATISTICS)
+    if fitted.events is not None:
+        settings["events"] = {
+            "detector": fitted.events.detector.name,
+            "effective_clips": fitted.events.calibration.effective,
+            "least_effective_clips": fitted.events.calibration.least_effective,
+        }
     if references:
         settings["public_weights"] = references
     write_bundle(path, settings, parts, references=bool(references))
@@ -75,7 +86,7 @@ def load_fitted(path: str | Path) -> Fitted:
     settings, parts = read_bundle(path)
     try:
         spec = EmbeddingSpec(**settings["spec"])
-        for name in custom_names([spec.encoder, settings["detector"], settings["parameters"]]):
+        for name in custom_names([spec.encoder, settings["detector"], settings["parameters"], settings.get("events")]):
             raise BundleError(
                 f"names custom code, {name}, which a model never runs",
                 file=path,
@@ -116,12 +127,25 @@ def load_fitted(path: str | Path) -> Fitted:
             # Absent in models of earlier versions.
             every=settings.get("every"),
             block=settings.get("block", 1),
+            events=_events(settings, parts),
             notes=tuple(settings["notes"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
             f"lacks something that a model needs ({error})", file=path, next_step="Fit the model again"
         ) from None
+
+
+def _events(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.ndarray]]) -> EventView | None:
+    """The view of short events; None in models without one."""
+    if "events" not in settings:
+        return None
+    about, state = settings["events"], {name: _wide(array) for name, array in parts["events"].items()}
+    with one_thread():
+        detector = create_detector(str(about["detector"])).restored(state)
+    effective = float(about["effective_clips"]), float(about["least_effective_clips"])
+    calibration = Calibration(np.sort(detector.train_scores_), *effective)
+    return EventView(detector, calibration, parts["training"]["event_scores"])
 
 
 def store_alarm(path: str | Path, false_alarms: str, every: str | None) -> None:

@@ -18,15 +18,19 @@ Float32 = NDArray[np.float32]
 #: `normal`: as normal recordings. `suspect`: scores above every normal recording, no alarm. `alarm`: above the
 #: threshold. `not judged`: says nothing about the machine (off, sensor, unreadable)
 Kind = Literal["normal", "suspect", "alarm", "not judged"]
+#: `sound`: the recording as a whole. `event`: short sounds in it, which the whole hides
+View = Literal["sound", "event"]
 
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
     """What is said of one recording.
 
-    score: higher = more anomalous. p_value: probability that a normal recording scores as high.
+    score: higher = more anomalous; of the sound as a whole. event_score: of short events in it; None where the model
+    has no view of them. p_value: probability that a normal recording scores as high, in either.
     extrapolated: the p-value is finer than the training recordings support.
-    higher_than, of: the score is higher than that many of the held-out scores of normal recordings.
+    decided_by: which score makes it what it is. higher_than, of: that one is higher than so many of the held-out scores
+    of normal recordings.
     why, heatmap: see `Explanation`. sketch_BC: coarse spectrogram, see `sketch_db`.
     not_judged: why the recording says nothing about the machine; error: why it could not be read or scored. Where the
     recording could not be scored, all numbers are None.
@@ -36,8 +40,10 @@ class Verdict:
     path: Path
     kind: Kind = "not judged"
     score: float | None = None
+    event_score: float | None = None
     p_value: float | None = None
     extrapolated: bool | None = None
+    decided_by: View = "sound"
     higher_than: int | None = None
     of: int | None = None
     explanation: Explanation | None = field(default=None, repr=False)
@@ -55,10 +61,12 @@ class Verdict:
 
     @property
     def rank(self) -> str:
-        """How the score stands among those of normal recordings: `above all 108`, `above 41 of 108`."""
+        """How the score stands among those of normal recordings: `above all 108`, `above 41 of 108`; `event above ...`
+        where that of short events decides."""
         if self.higher_than is None:
             return ""
-        return f"above {f'all {self.of}' if self.higher_than == self.of else f'{self.higher_than} of {self.of}'}"
+        event = "event " if self.decided_by == "event" else ""
+        return f"{event}above {f'all {self.of}' if self.higher_than == self.of else f'{self.higher_than} of {self.of}'}"
 
     @property
     def why(self) -> str | None:
@@ -95,8 +103,10 @@ class Verdict:
             "file": str(self.path),
             "verdict": self.kind,
             "score": self.score,
+            "event_score": self.event_score,
             "p_value": self.p_value,
             "extrapolated": self.extrapolated,
+            "decided_by": self.decided_by,
             "higher_than": self.higher_than,
             "of": self.of,
             "why": error.cause if error is not None else self.why,
