@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile as sf
 
+import harken
 from harken.detection.events import EVENT_SHARE, EventView, joined_p
 from harken.embeddings.embedder import Embedder, make_spec
 from harken.embeddings.short_time import GROUPS, MOMENTS_S, short_time_levels
+from harken.monitor.bundle import read_bundle, write_bundle
 
 RATE = 16_000
 HOP_S = 0.032
@@ -90,3 +95,67 @@ def test_the_joined_p_keeps_the_rate_of_false_alarms() -> None:
     assert joined_p(1e-6, 1.0) == pytest.approx(1e-6 / (1 - EVENT_SHARE))
     assert joined_p(0.5, 1e-6) == pytest.approx(1e-6 / EVENT_SHARE)
     assert joined_p(1.0, 1.0) == 1.0
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> harken.Detector:
+    """A model of a machine with strokes; in one of the recordings a door was slammed."""
+    folder = tmp_path_factory.mktemp("strokes")
+    for seed in range(40):
+        wave_S = machine(seed, strokes=True)
+        sf.write(folder / f"n{seed:02d}.wav", with_knock(wave_S, 2.2, 3.0) if seed == 7 else wave_S, RATE)
+    return harken.Detector.fit(folder, workers=0)
+
+
+def test_a_knock_that_the_whole_sound_hides_is_an_alarm_and_is_named(fitted: harken.Detector) -> None:
+    normal = fitted.score(machine(100, strokes=True), RATE)
+    assert normal.kind == "normal"
+    blow = fitted.score(with_knock(machine(100, strokes=True), 1.3, 3.0), RATE)
+    assert blow.kind == "alarm"
+    assert blow.p_value is not None
+    assert blow.p_value < fitted.alarm.rate
+    assert (blow.why or "").startswith("new knock ")
+    assert " at 1.3 s, " in (blow.why or "")
+    faint = fitted.score(with_knock(machine(100, strokes=True), 1.3, 0.3), RATE)
+    assert (faint.kind, faint.decided_by) == ("alarm", "event")
+    assert faint.score is not None
+    assert faint.score < fitted.threshold
+    assert faint.rank.startswith("event above all ")
+    assert faint.as_json()["decided_by"] == "event"
+
+
+def test_one_loud_event_among_normal_recordings_silences_nothing(fitted: harken.Detector) -> None:
+    """It is not learned from, at least not by the view of events."""
+    assert fitted.events is not None
+    highest = np.sort(fitted.events.scores_N)[-2:]
+    assert fitted.alarm.event_threshold is not None
+    assert fitted.alarm.event_threshold < highest[-1] or len(fitted.training.names) == 39
+
+
+def test_a_model_keeps_its_view_of_events_and_older_models_have_none(fitted: harken.Detector, tmp_path: Path) -> None:
+    wave_S = with_knock(machine(100, strokes=True), 1.3, 3.0)
+    fitted.save(tmp_path / "m.harken")
+    verdict, again = fitted.score(wave_S, RATE), harken.load(tmp_path / "m.harken").score(wave_S, RATE)
+    assert (verdict.event_score, verdict.p_value, verdict.kind) == (again.event_score, again.p_value, again.kind)
+    settings, parts = read_bundle(tmp_path / "m.harken")
+    del settings["events"], parts["events"]
+    write_bundle(tmp_path / "old.harken", settings, parts)
+    old = harken.load(tmp_path / "old.harken").score(wave_S, RATE)
+    assert old.score == verdict.score
+    assert old.event_score is None
+    assert old.decided_by == "sound"
+
+
+def test_a_share_of_the_false_alarms_is_for_events(fitted: harken.Detector) -> None:
+    """The two thresholds together have the rate that was asked for."""
+    assert fitted.events is not None
+    for asked in ("5%", "auto"):
+        fitted.set_alarm(asked)
+        alarm = fitted.alarm
+        assert alarm.event_threshold is not None
+        rates = (
+            fitted.calibration.p_value(np.nextafter(alarm.threshold, np.inf)),
+            fitted.events.calibration.p_value(np.nextafter(alarm.event_threshold, np.inf)),
+        )
+        assert sum(map(float, rates)) <= alarm.rate * 1.001
+    fitted.set_alarm("auto")

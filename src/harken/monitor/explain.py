@@ -20,6 +20,8 @@ _LEAST_DB = 3.0
 _LEAST_GAP = 4
 #: bands further below the loudest one of a region are its skirts, not itself
 _SKIRT_DB = 12.0
+#: gaps of so many bands within a region are bridged
+_BRIDGED = 3
 #: levels of a sketch up to here are those of digital silence, and may have been any lower
 _SILENCE_DB = 10 * np.log10(Spectral.FLOOR) + 2
 
@@ -163,7 +165,9 @@ def _strongest(
 
 
 def _run_around(marked_B: NDArray[np.bool_], place: int) -> slice:
-    """The run of marked places that `place` is in."""
+    """The run of marked places that `place` is in, short gaps bridged: levels of noise vary from band to band."""
+    padded = np.pad(marked_B, _BRIDGED)
+    marked_B = ndimage.binary_closing(padded, np.ones(_BRIDGED + 1))[_BRIDGED:-_BRIDGED]
     return next(slice(start, stop) for start, stop in _runs(marked_B) if start <= place < stop)
 
 
