@@ -114,7 +114,7 @@ def _longest_constant(samples_CS: NDArray[np.float32]) -> int:
 
 
 #: `texture_difference` below which recordings are the same but for gain, quiet noise or lossy coding: MP3 and Vorbis
-#: give up to 0.45, the most alike pair of recordings of six real machines 0.8
+#: give up to 0.45, the most alike pair of recordings of five real machines 0.8
 SAME_TEXTURE = 0.5
 #: length of the windows of spectrograms, at least
 _WINDOW_SECONDS = 0.05
