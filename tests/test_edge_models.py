@@ -86,7 +86,7 @@ def test_an_exported_model_scores_without_torch(trained: Detector, recordings: l
     assert (gap.recordings, gap.decisions) == (CLIPS, 0)
     assert gap.largest < 1e-3
     made.detector.save(tmp_path / "edge.harken")
-    words = ["score", str(recordings[0].parent), "-m", str(tmp_path / "edge.harken"), "--json", "--workers", "1"]
+    scored = ["score", str(recordings[0].parent), "-m", str(tmp_path / "edge.harken"), "--json", "--workers", "1"]
     program = f"""
 import sys
 class Missing:
@@ -95,7 +95,7 @@ class Missing:
             raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, Missing())
 from harken.cli.main import run
-sys.argv = ["harken", *{words!r}]
+sys.argv = ["harken", *{scored!r}]
 run()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -106,6 +106,12 @@ run()
         assert line["why"] == verdict.why
     with pytest.raises(HarkenError, match="no network to export"):
         export_model(made.detector)
+    words = ["explain", str(recordings[0]), "-m", str(tmp_path / "edge.harken"), "-o", str(tmp_path / "clip.png")]
+    done = subprocess.run(
+        [sys.executable, "-c", program.replace(repr(scored), repr(words))], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "clip.png").stat().st_size > 1_000
 
 
 def test_large_weights_of_the_catalogue_are_named(

@@ -43,6 +43,22 @@ ensembles:
   as_they_are: {members: {joined: 0.2, single: 3}, normalise: none}
 """
 
+LAYERS = """
+name: layers
+title: Layers
+summary: The layers of a trained network.
+stages:
+  labels: {use: labels, policy: sjtu_aithu}
+  train:
+    use: train
+    from: labels
+    model: {branches: [{encoder: beats, size: tiny, head: {kind: attentive, dims: [8]}}]}
+    training: {steps: 2, batch: 4, seconds: 1.0, evaluate_every: 2, keep: 1, losses: [{name: subcentre_arcface}]}
+  read: {use: embed_trained, from: train, layers: all}
+  layers: {use: detect, from: read, detector: knn}
+systems: {layers: layers}
+"""
+
 TRAINED = """
 name: trained
 title: Trained
@@ -118,6 +134,22 @@ def test_trained_networks_of_several_seeds_and_machines_score_as_their_run(tmp_p
         package(run, "both")
     check_scores(run, "both", run / "scores" / "both" / "seed_1", tmp_path / "both.harken", seed=1)
     check_scores(run, "all", run / "scores" / "all", tmp_path / "all.harken")
+
+
+def test_a_packaged_system_is_exported(tmp_path: Path) -> None:
+    """One that reads layers of a trained network: without torch it scores as the run did."""
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    from harken.export.model import export_model
+
+    run = run_small(tmp_path, LAYERS, ["fan"], source=5, test=2)
+    (file,) = (run / "scores" / "layers").rglob("anomaly_score*.csv")
+    check_scores(run, "layers", file.parent, tmp_path / "m.harken")
+    export_model(Detector.load(tmp_path / "m.harken")).detector.save(tmp_path / "edge.harken")
+    rows = list(csv.reader(file.read_text().splitlines()))
+    paths = [next((tmp_path / "plant").rglob(name)) for name, _ in rows]
+    scores = [verdict.score for verdict in Detector.load(tmp_path / "edge.harken").score_many(paths, workers=0)]
+    np.testing.assert_allclose(scores, [float(score) for _, score in rows], rtol=1e-3, atol=1e-5)
 
 
 def test_what_cannot_be_packaged_is_refused(run: Path) -> None:

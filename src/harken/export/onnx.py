@@ -76,7 +76,7 @@ def export_onnx(
         raise HarkenError("its ONNX file would exceed 2 GiB", next_step="Export a smaller network")
     if isinstance(encoder, TrainedEncoder):
         samples = longest = encoder.window
-        module: nn.Module = _TrainedWindow(encoder)
+        module: nn.Module = _TrainedWindow(encoder) if encoder.read is None else _PooledLayers(encoder)
         seconds = encoder.seconds
     else:
         samples, longest = _lengths(encoder, seconds)
@@ -190,16 +190,36 @@ class _TrainedWindow(nn.Module):
 
     def __init__(self, encoder: TrainedEncoder) -> None:
         super().__init__()
-        if encoder.read is not None:
-            raise HarkenError(
-                "a trained network whose layers are read one by one cannot be exported",
-                next_step="Package a system that takes the trained embedding: leave out layers",
-            )
         self.model = encoder.model
 
     def forward(self, waveform_BS: Tensor) -> Tensor:
         embedding_BD: Tensor = self.model(waveform_BS)
         return F.normalize(embedding_BD, dim=1)[:, None]
+
+
+class _PooledLayers(nn.Module):
+    """As `_TrainedWindow`, of a `TrainedEncoder` with `read`: layers of its encoders, pooled over frames."""
+
+    def __init__(self, encoder: TrainedEncoder) -> None:
+        super().__init__()
+        if encoder.read_pooling != "mean":
+            raise HarkenError(
+                f"layers of a trained network pooled by {encoder.read_pooling} cannot be exported",
+                next_step="Package a system that pools its layers by mean, or takes the trained embedding",
+            )
+        self.layers = encoder.layers_read()
+        self.clips = nn.ModuleList(
+            _Clip(network, layers, encoder.window)
+            for network, layers in zip(encoder.model.encoders, self.layers, strict=True)
+        )
+        self.cls_tokens = [network.cls_tokens for network in encoder.model.encoders]
+
+    def forward(self, waveform_BS: Tensor) -> Tensor:
+        vectors = []
+        for clip, layers, cls_tokens in zip(self.clips, self.layers, self.cls_tokens, strict=True):
+            mean_BD = clip(waveform_BS)[:, cls_tokens:].mean(dim=1)
+            vectors += [F.normalize(layer_BD, dim=1) for layer_BD in mean_BD.chunk(len(layers), dim=1)]
+        return F.normalize(torch.cat(vectors, dim=1), dim=1)[:, None]
 
 
 class _Exportable(TorchFunctionMode):

@@ -72,6 +72,10 @@ class TrainedEncoder(FrameEncoder):
         self.window = max(round(seconds * model.sample_rate), model.min_samples)
         self._read_layers = [_layers(encoder, read) for encoder in model.encoders] if read else None
 
+    def layers_read(self) -> tuple[tuple[str, ...], ...]:
+        """Of each of its encoders, the layers that are pooled; none without `read`."""
+        return tuple(self._read_layers or ())
+
     def config(self) -> dict[str, Any]:
         return {
             "model": self.model.standalone_spec().model_dump(mode="json"),
