@@ -25,8 +25,12 @@ from hypothesis import settings
 settings.register_profile("harken", deadline=None)
 settings.load_profile("harken")
 
-#: files whose tests share what takes long to start: a worker does all of one (xdist_group has no effect in pytest 9)
-TOGETHER = ("tests/test_ray.py",)
+#: files whose tests share what takes long to make: one worker does a whole file (xdist_group does nothing in pytest 9)
+TOGETHER = tuple(
+    f"tests/test_{name}.py" for name in (
+        "cli", "derived", "extend", "package", "plan", "plant", "ray", "reading", "recipes", "spectrogram_clips",
+    )
+)  # fmt: skip
 #: of a plant on which a run takes seconds
 SIZES = {"train_source": 10, "train_target": 3, "test_per_condition": 3, "supplemental": 1, "seconds": 1.0}
 SHARED = Path(os.environ.get("HARKEN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
