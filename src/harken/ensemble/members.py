@@ -14,7 +14,8 @@ from harken.core.errors import HarkenError, there_are
 from harken.data.truth import Truth
 from harken.data.unpack import unpack
 from harken.ensemble.member import Member, Source
-from harken.evaluation.score_files import read_score_table, read_system_folder
+from harken.evaluation.score_files import read_system_folder
+from harken.evaluation.score_tables import read_score_table
 
 if TYPE_CHECKING:
     from harken.ensemble.bundles import Bundles

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import json
 import math
 import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from harken.core.errors import HarkenError, reading, writing
 from harken.core.files import write_atomically
-from harken.data.names import parse_name, without_suffix
-from harken.data.truth import Label, Section, Truth
+from harken.core.numbers import read_number
+from harken.core.tables import csv_line, read_csv
+from harken.data.cells import SEPARATORS, read_clip
+from harken.data.names import parse_name
+from harken.data.truth import Section, Truth
 from harken.data.unpack import unpack
+from harken.evaluation.score_tables import read_score_table
 from harken.evaluation.scores import (
     UNDECIDED,
     Layout,
@@ -160,26 +161,21 @@ def read_rows(file: Path, section: str, *, decision: bool = False) -> dict[str, 
     that is not 0 or 1.
     """
     rows: dict[str, float] = {}
-    with (
-        reading(file, "Write it again", errors=(ValueError, csv.Error)),
-        file.open(newline="", encoding="utf-8-sig") as handle,
-    ):
-        lines = list(csv.reader(handle))
-    for number, cells in enumerate(lines, start=1):
-        if not any(cell.strip() for cell in cells):
-            continue
+    for number, cells in read_csv(file):
         row = ",".join(cells)[:80]
         if len(cells) != 2:
-            raise HarkenError(
-                f"line {number} ({row!r}) has {len(cells)} cells", file=file, next_step="Write clip.wav,number"
-            )
-        clip = without_suffix(PurePosixPath(cells[0].strip().replace("\\", "/")).name)
+            raise HarkenError(f"line {number} ({row!r}) has {len(cells)} cells", file=file, next_step=SEPARATORS)
         try:
-            value = float(cells[1])
+            clip = read_clip(cells[0])
+        except ValueError as error:
+            raise HarkenError(f"line {number} ({row!r}): {error}", file=file, next_step=SEPARATORS) from None
+        try:
+            value = read_number(cells[1])
         except ValueError:
             raise HarkenError(
-                f"line {number} ({row!r}) has no number", file=file, next_step="Write clip.wav,number, without a header"
-            ) from None
+                f"line {number} ({row!r}) has no number", file=file,
+                next_step="Write clip.wav,number with a decimal point, without a header",
+            ) from None  # fmt: skip
         if not math.isfinite(value):
             raise HarkenError(
                 f"line {number}: the score of {clip} is {value}", file=file, next_step="Scores are finite"
@@ -197,49 +193,6 @@ def read_rows(file: Path, section: str, *, decision: bool = False) -> dict[str, 
     if not rows:
         raise HarkenError("is empty", file=file, next_step="Write one row per clip")
     return rows
-
-
-def read_score_table(file: Path) -> tuple[list[Scores], Truth | None]:
-    """Systems of a table with the columns `machine`, `section`, `file`, optionally `domain` and `anomaly` (then the
-    table contains its truth), and one column per system. Raises HarkenError for anything else."""
-    columns = _columns(file)
-    if not {"machine", "section", "file"} <= columns.keys():
-        raise HarkenError(
-            "is not a table of scores: it needs the columns machine, section, file and one per system",
-            file=file,
-            next_step="Give a folder of anomaly_score_*.csv, or such a table",
-        )
-    numbers = [section.removeprefix("section_").removeprefix("id_") for section in columns["section"]]
-    sections = list(zip(columns["machine"], numbers, strict=True))
-    clips = [without_suffix(PurePosixPath(clip).name) for clip in columns["file"]]
-    truth = None
-    if "anomaly" in columns:
-        truth = Truth(str(file))
-        domains = columns.get("domain") or ["unknown"] * len(clips)
-        for section, clip, anomaly, domain in zip(sections, clips, columns["anomaly"], domains, strict=True):
-            if clip in truth.labels.get(section, {}):
-                raise HarkenError(f"{section[0]}: {clip} occurs twice", file=file, next_step="Keep one row per clip")
-            truth.add(section, clip, Label(anomaly in ("1", "1.0", "True", "true"), domain))
-    systems = []
-    for name in columns.keys() - {"machine", "section", "file", "domain", "anomaly"}:
-        files = _Files()
-        for section, clip, cell in zip(sections, clips, columns[name], strict=True):
-            try:
-                value = float(cell)
-            except ValueError:
-                value = math.nan
-            if not math.isfinite(value):
-                raise HarkenError(
-                    f"{section[0]}: {clip} has the score {cell!r} of {name}", file=file, next_step="Give a finite one"
-                )
-            rows = files.scores.setdefault(section, {})
-            if clip in rows:
-                raise HarkenError(f"{section[0]}: {clip} occurs twice", file=file, next_step="Keep one row per clip")
-            rows[clip] = value
-        systems.append(Scores.of_rows(files.rows(), name))
-    if not systems:
-        raise HarkenError("has no column with scores", file=file, next_step="Add one column per system")
-    return sorted(systems, key=lambda system: system.system), truth
 
 
 def score_files(scores: Scores, *, train: bool = True) -> dict[str, bytes]:
@@ -276,13 +229,9 @@ def rows_as_bytes(rows: Mapping[str, float | int]) -> bytes:
 
     Raises HarkenError for a name that is not valid text.
     """
-    text = io.StringIO()
-    plain, quoted = csv.writer(text, lineterminator="\n"), csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for clip, value in sorted(rows.items()):
-        # Without quotes, a carriage return ends the line.
-        (quoted if "\r" in clip else plain).writerow((f"{clip}.wav", value))
+    text = "".join(csv_line((f"{clip}.wav", value)) + "\n" for clip, value in sorted(rows.items()))
     try:
-        return text.getvalue().encode()
+        return text.encode()
     except UnicodeEncodeError:
         name = next(clip for clip in rows if not clip.isprintable())
         raise HarkenError(f"the name {name!r} is not valid text", next_step="Rename the recording") from None
@@ -327,23 +276,3 @@ def _score_files(folder: Path) -> list[tuple[Path, re.Match[str]]]:
     files = sorted(file for file in folder.iterdir() if file.suffix == ".csv") if folder.is_dir() else []
     matches = [(file, _FILE.match(file.name)) for file in files]
     return [(file, match) for file, match in matches if match is not None]
-
-
-def _columns(file: Path) -> dict[str, list[str]]:
-    """A table as text columns."""
-    if file.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        with reading(file, "Write it again", errors=(pa.ArrowException,)):
-            table = pq.read_table(file)
-        return {name: [str(value) for value in table.column(name).to_pylist()] for name in table.column_names}
-    try:
-        data = file.read_bytes()
-        text = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8-sig")
-        head, *rows = [row for row in csv.reader(io.StringIO(text)) if row]
-        return {name: list(cells) for name, cells in zip(head, zip(*rows, strict=True), strict=True)}
-    except (OSError, EOFError, ValueError, csv.Error) as error:
-        raise HarkenError(
-            f"is no table ({error})", file=file, next_step="Name a folder of anomaly_score_*.csv, or a table"
-        ) from error
