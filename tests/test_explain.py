@@ -105,6 +105,18 @@ def test_the_sign_is_right_however_much_of_the_level_the_new_sound_takes(share: 
     assert found.change_db == pytest.approx(height, abs=3)
 
 
+def test_a_fast_sweep_is_described_although_each_band_has_it_for_a_moment_only() -> None:
+    steps = np.arange(8)
+    # The rest of each band is quieter than usual, as beside a louder sound.
+    clip_BC = noise(100)
+    clip_BC[30:38, 40:48] -= 6
+    clip_BC[30 + steps, 40 + steps] += 18
+    sweep = why(clip_BC, noise)
+    assert sweep.low_hz is not None
+    assert 2_900 < sweep.low_hz < sweep.high_hz < 3_900
+    assert 3.9 < sweep.start_s < sweep.end_s < 4.9
+
+
 def test_a_recording_that_differs_nowhere_by_much_is_still_described() -> None:
     clip_BC = noise(100)
     clip_BC[50:60] += 1.5

@@ -30,6 +30,10 @@ MISSING_DB = 15.0
 TRACES = ("clipped_low", "clipped_high", "clipped_time", "gap_s", "repeated", "clicks_hz", "wraps")
 
 
+#: shorter recordings have too few moments to tell a wave that is cut off from a steady one
+_EDGE_SECONDS = 1.0
+
+
 @dataclass(frozen=True)
 class NotJudged:
     """Why a recording is not judged.
@@ -189,6 +193,8 @@ def _limits(channel: ChannelHealth) -> NotJudged | None:
         return NotJudged(
             "sensor", f"one side of the wave is cut off: {sides[1]:.0%} of its samples are at one limit", trace=True
         )
+    if channel.seconds < _EDGE_SECONDS:
+        return None
     edges = sorted([channel.value("edge_low"), channel.value("edge_high")])
     usual_edge = max(channel.high("edge_low"), channel.high("edge_high"))
     if edges[1] > 0.9 and edges[0] < 0.4 and usual_edge < 0.75 and channel.value("values") > 200:

@@ -140,8 +140,11 @@ def _strongest(
     peak = int(np.argmax(profile_B))
     bands = _run_around(profile_B > max(profile_B[peak] - _SKIRT_DB, 0.4 * profile_B[peak]), peak)
     # What happens again in the same bands is told of together.
-    strength_C = excess_BC[bands].mean(axis=0)
-    runs = _runs(strength_C > max(_LEAST_DB / 2, 0.3 * float(strength_C.max())))
+    strength_C, least_db = excess_BC[bands].mean(axis=0), _LEAST_DB / 2
+    if strength_C.max() <= least_db:
+        # A sweep is in one of its bands at a time.
+        strength_C, least_db = inside_BC[bands].mean(axis=0), 0.0
+    runs = _runs(strength_C > max(least_db, 0.3 * float(strength_C.max())))
     start, stop = max(runs, key=lambda run: strength_C[run[0] : run[1]].max())
     low_hz, high_hz = band_edges(centres_hz_B, bands)
     active_C = np.zeros(excess_BC.shape[1], dtype=bool)
