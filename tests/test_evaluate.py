@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import hmean
 
 from harken.cli.main import app
 from harken.core.errors import HarkenError
 from harken.data.truth import read_truth
 from harken.evaluation.bootstrap import bootstrap
 from harken.evaluation.evaluate import Evaluation, average_ranks, evaluate
-from harken.evaluation.evaluator import evaluator_numbers
+from harken.evaluation.evaluator import evaluator_machines, evaluator_numbers
 from harken.evaluation.metrics import SectionResult, harmonic_mean, official_score
 
 
@@ -79,6 +80,14 @@ def test_every_number_of_the_2022_evaluator(shared: Path) -> None:
     further = evaluator_numbers(result)
     assert further == {name: expected[result.system][name] for name in further}
     assert len(further) == 6
+    fan = np.array([expected[result.system]["sections"][f"fan/0{n}"] for n in (3, 4, 5)])
+    auc = np.r_[fan[:, 1], fan[:, 2]]
+    means = {name: row[0] for name, row in evaluator_machines(result)["fan"].items()}
+    # Its evaluator splits behind the first of the six numbers.
+    assert means == {
+        "arithmetic mean": np.mean(auc), "harmonic mean": hmean(auc),
+        "source harmonic mean": auc[0], "target harmonic mean": pytest.approx(hmean(auc[1:]), rel=1e-15),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "scores"), [("2025_dev", ""), ("2022_dev", "scores.csv.gz")])
@@ -161,6 +170,9 @@ def test_2021_is_scored_within_domains(tmp_path: Path) -> None:
     ]
     assert [numbers["auc_source"], numbers["pauc_source"], numbers["auc_target"], numbers["pauc_target"]] == four
     assert result.official_score == harmonic_mean(four)
+    rows_NR = np.reshape(four, (2, 2))
+    assert list(evaluator_numbers(result).values()) == [rows_NR.mean(axis=0).tolist(), hmean(rows_NR).tolist()]
+    assert list(evaluator_machines(result)["fan"].values()) == list(evaluator_numbers(result).values())
     # The rule of another year on the same files is another number.
     assert evaluate(tmp_path, year=2022).results[0].official_score != result.official_score
 
@@ -184,6 +196,8 @@ def test_2020_is_averaged_over_ids_and_ranked_by_ranks(tmp_path: Path) -> None:
         assert result.rule == "machine_id"
         means = [np.mean([row[name] for row in result.numbers.values()]) for name in ("auc", "pauc")]
         assert result.official_score == np.mean(means)
+        assert evaluator_numbers(result) == {}
+        assert evaluator_machines(result) == {"fan": {"Average": means}}
     ranks = average_ranks(done.results)
     assert ranks == sorted(ranks)
     assert sum(ranks) == 3.0

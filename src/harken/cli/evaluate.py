@@ -28,7 +28,7 @@ def evaluate(
     from harken.evaluation.bootstrap import bootstrap as resample
     from harken.evaluation.evaluate import Result
     from harken.evaluation.evaluate import evaluate as run
-    from harken.evaluation.evaluator import evaluator_numbers
+    from harken.evaluation.evaluator import evaluator_machines, evaluator_numbers
 
     done = run(scores, truth, year=year, machines=machine)
 
@@ -39,6 +39,7 @@ def evaluate(
             data["official_score_interval"] = [interval.low, interval.high]
         if full:
             data["evaluator"] = evaluator_numbers(result)
+            data["evaluator_machines"] = evaluator_machines(result)
         return data
 
     if json and len(done.results) == 1 and not done.broken:
@@ -72,7 +73,11 @@ def _print_system(data: dict[str, Any]) -> None:
     for name, value in data.items():
         if name in ("system", "rule", "machines", "official_score", "marks"):
             continue
-        if isinstance(value, dict):
+        if name == "evaluator_machines":
+            for machine, means in value.items():
+                for mean, numbers in means.items():
+                    print(f"{machine} {mean}: {' '.join(map(str, numbers))}")
+        elif isinstance(value, dict):
             for measure, number in value.items():
                 print(f"{measure}: {' '.join(map(str, number)) if isinstance(number, list) else number}")
         else:
