@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from harken.cli.console import emit, key_values, progress, say
+from harken.cli.recording_options import AudioFormats, Formats, RecordingOrder, Store, Workers
 
 
 class Level(StrEnum):
@@ -26,22 +27,6 @@ class Microphones(StrEnum):
     far = "far"
     cancelled = "cancelled"
     subtracted = "subtracted"
-
-
-class RecordingOrder(StrEnum):
-    """What tells the order in which recordings were made."""
-
-    auto = "auto"
-    name = "name"
-    time = "time"
-    none = "none"
-
-
-class Formats(StrEnum):
-    """Audio files to read: WAV and FLAC, or every format of libsndfile."""
-
-    default = "default"
-    all = "all"
 
 
 def fit(
@@ -76,15 +61,13 @@ def fit(
     keep_outliers: Annotated[
         bool, typer.Option("--keep-outliers", help="Also learn from recordings that are unlike all others.")
     ] = False,
-    store: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings for the next run.")] = None,
+    store: Store = None,
     report: Annotated[Path | None, typer.Option(help="Also write an HTML report on what was learned from.")] = None,
     embed_weights: Annotated[
         bool, typer.Option("--embed-weights", help="Copy large weights of the catalogue into the model.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(help="Processes (default: one per core).", min=1)] = None,
-    formats: Annotated[
-        Formats, typer.Option(help="default: WAV and FLAC; all: any format of libsndfile.")
-    ] = Formats.default,
+    workers: Workers = None,
+    formats: AudioFormats = Formats.default,
     json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Learn a machine's normal sound from recordings of it. No labels are needed."""

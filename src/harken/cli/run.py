@@ -9,6 +9,7 @@ import typer
 
 from harken.cli.console import emit, key_values, progress, say
 from harken.cli.recipe_options import Json, Machines, Profile, Recipe, Set, machine_names
+from harken.cli.recording_options import Workers
 
 
 def run(
@@ -19,7 +20,7 @@ def run(
     machines: Machines = None,
     set_: Set = None,
     truth: Annotated[Path | None, typer.Option(help="Ground truth of evaluation clips.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes (default: one per core).", min=1)] = None,
+    workers: Workers = None,
     executor: Annotated[Literal["local", "ray"], typer.Option(help="Where stages run.")] = "local",
     address: Annotated[
         str | None, typer.Option(help="Ray cluster: host:port, ray://host:port or auto (default: on this machine).")

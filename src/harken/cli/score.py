@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from harken.cli.console import emit, progress, say
-from harken.cli.fit import Formats, RecordingOrder
+from harken.cli.recording_options import AudioFormats, Formats, RecordingOrder, Store, Workers, suffixes_of
 from harken.core.names import shown
 
 if TYPE_CHECKING:
@@ -37,11 +37,9 @@ def score(
     normal: Annotated[
         Path | None, typer.Option(help="Folder of the normal recordings, to be heard in the report.")
     ] = None,
-    store: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings for the next run.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes (default: one per core).", min=1)] = None,
-    formats: Annotated[
-        Formats, typer.Option(help="default: WAV and FLAC; all: any format of libsndfile.")
-    ] = Formats.default,
+    store: Store = None,
+    workers: Workers = None,
+    formats: AudioFormats = Formats.default,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Judge recordings, one line per recording, in order. Higher scores are more anomalous.
@@ -50,7 +48,6 @@ def score(
     not judged: says nothing about the machine. Recordings are also judged together, in order of time: a lasting change
     is reported once.
     """
-    from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
     from harken.core.errors import HarkenError
     from harken.data.chronology import chronology
     from harken.data.clips import find_recordings
@@ -58,8 +55,7 @@ def score(
     from harken.monitor.detector import Detector
     from harken.monitor.verdict import Kind
 
-    every_format = formats is Formats.all
-    files = find_recordings(paths, ALL_SUFFIXES if every_format else DEFAULT_SUFFIXES)
+    files = find_recordings(paths, suffixes_of(formats))
     when = chronology(files, order.value)
     if when.ordered:
         files = [files[row] for row in when.order_N]
@@ -77,7 +73,7 @@ def score(
     try:
         with progress("scoring") as bar:
             for done, verdict in enumerate(
-                detector.score_many(files, store=store, workers=workers, all_formats=every_format), start=1
+                detector.score_many(files, store=store, workers=workers, all_formats=formats is Formats.all), start=1
             ):
                 bar(done, len(files))
                 if report is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harken.audio.decode import DEFAULT_FORMATS, Limits, read_file
+from harken.audio.decode import DEFAULT_FORMATS, Limits
 from harken.audio.listen import listen
 from harken.core.errors import AudioError, HarkenError
 from harken.core.threads import one_thread
@@ -30,7 +29,7 @@ from harken.embeddings.embedder import (
     sketch_bands,
     waveform,
 )
-from harken.embeddings.extract import Extracted, isolated
+from harken.embeddings.extract import Extracted, Listener, isolated
 from harken.embeddings.store import EmbeddingStore
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.training.precision import tf32_products
@@ -149,35 +148,24 @@ def _frames(embedder: Embedder, encoder: TorchEncoder, waves: Mapping[int, Float
     return frames
 
 
-class _Listener:
-    """Lives in each worker process, which needs no encoder."""
+class _Listener(Listener[bytes | _Heard]):
+    """Needs no encoder."""
 
     def __init__(self, job: _Job) -> None:
+        super().__init__(job.spec, job.store, job.limits)
         self.job = job
-        self.store = None if job.store is None else EmbeddingStore(job.store, job.spec)
         self.listening = listening_of(job.spec, job.limits, job.formats)
         self.bands = sketch_bands(job.spec)
 
-    def __call__(self, path: Path) -> Extracted | bytes | _Heard:
+    def heard(self, path: Path, data: bytes) -> bytes | _Heard:
         job = self.job
-        try:
-            data = read_file(path, job.limits)
-            if self.store is not None:
-                features = self.store.get(hashlib.sha256(data).hexdigest())
-                if features is not None:
-                    return Extracted(path, features, cached=True)
-            if path in job.spectrograms:
-                return data
-            with one_thread():
-                sound = listen(data, self.listening, name=path)
-                wave_CS = waveform(sound.wave_CS, job.spec.sample_rate, job.encoder_rate, job.min_samples)
-                log_mel_TM = mean_log_mel(sound.wave_CS, self.bands)
-            return _Heard(wave_CS, kept_features(job.spec, sound, np.empty(0, np.float32), log_mel_TM, self.bands))
-        except AudioError as error:
-            return Extracted(path, error=error)
-        except MemoryError:
-            too_large = AudioError("does not fit into memory", file=path, next_step="Cut it into shorter recordings")
-            return Extracted(path, error=too_large)
+        if path in job.spectrograms:
+            return data
+        with one_thread():
+            sound = listen(data, self.listening, name=path)
+            wave_CS = waveform(sound.wave_CS, job.spec.sample_rate, job.encoder_rate, job.min_samples)
+            log_mel_TM = mean_log_mel(sound.wave_CS, self.bands)
+        return _Heard(wave_CS, kept_features(job.spec, sound, np.empty(0, np.float32), log_mel_TM, self.bands))
 
 
 _listener: _Listener | None = None

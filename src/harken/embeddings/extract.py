@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -12,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from pebble import ProcessExpired, ProcessPool
@@ -24,6 +25,9 @@ from harken.core.workers import begin_worker
 from harken.embeddings.embedder import ClipFeatures, Embedder, EmbeddingSpec
 from harken.embeddings.store import EmbeddingStore
 from harken.encoders import encoder_class
+
+#: what is made of a recording that is not in the store
+Heard = TypeVar("Heard")
 
 
 @dataclass(frozen=True)
@@ -162,36 +166,52 @@ def _outcome(path: Path, future: Any, timeout: float) -> Any:
     return Extracted(path, error=AudioError(cause, file=path, next_step="Remove it or record it again"))
 
 
-class _Worker:
-    """Lives in each worker process. The encoder is built on the first recording that is not in the store."""
+class Listener(ABC, Generic[Heard]):
+    """Reads recordings that are not in the store; one per worker process."""
 
-    def __init__(self, job: _Job, embedder: Embedder | None = None) -> None:
-        self.job = job
-        self.store = None if job.store is None else EmbeddingStore(job.store, job.spec)
-        self.embedder = None if embedder is None else embedder.limited(job.limits, job.formats)
+    def __init__(self, spec: EmbeddingSpec, store: Path | None, limits: Limits) -> None:
+        self.store = None if store is None else EmbeddingStore(store, spec)
+        self.limits = limits
 
-    def __call__(self, path: Path) -> Extracted:
-        job = self.job
+    def __call__(self, path: Path) -> Extracted | Heard:
+        """What `heard` gives; the stored features, or an error that tells why there are none."""
         try:
-            data = read_file(path, job.limits)
+            data = read_file(path, self.limits)
             if self.store is not None:
                 features = self.store.get(hashlib.sha256(data).hexdigest())
                 if features is not None:
                     return Extracted(path, features, cached=True)
-            if self.embedder is None:
-                self.embedder = Embedder(job.spec, job.weights, limits=job.limits, formats=job.formats)
-            spectrogram = path in job.spectrograms
-            features = (self.embedder.analyse_spectrogram if spectrogram else self.embedder.analyse)(data, path)
-            if self.store is not None:
-                # A full disk costs the next run some time, not this one its result.
-                with suppress(OSError):
-                    self.store.put(features)
-            return Extracted(path, features)
+            return self.heard(path, data)
         except AudioError as error:
             return Extracted(path, error=error)
         except MemoryError:
             too_large = AudioError("does not fit into memory", file=path, next_step="Cut it into shorter recordings")
             return Extracted(path, error=too_large)
+
+    @abstractmethod
+    def heard(self, path: Path, data: bytes) -> Extracted | Heard:
+        """What is made of the content of a file. Raises AudioError for what cannot be used."""
+
+
+class _Worker(Listener[Extracted]):
+    """The encoder is built on the first recording that is not in the store."""
+
+    def __init__(self, job: _Job, embedder: Embedder | None = None) -> None:
+        super().__init__(job.spec, job.store, job.limits)
+        self.job = job
+        self.embedder = None if embedder is None else embedder.limited(job.limits, job.formats)
+
+    def heard(self, path: Path, data: bytes) -> Extracted:
+        job = self.job
+        if self.embedder is None:
+            self.embedder = Embedder(job.spec, job.weights, limits=job.limits, formats=job.formats)
+        spectrogram = path in job.spectrograms
+        features = (self.embedder.analyse_spectrogram if spectrogram else self.embedder.analyse)(data, path)
+        if self.store is not None:
+            # A full disk costs the next run some time, not this one its result.
+            with suppress(OSError):
+                self.store.put(features)
+        return Extracted(path, features)
 
 
 _worker: _Worker | None = None

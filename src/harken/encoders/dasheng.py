@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harken.audio.stft import hz_to_mel, mel_to_hz
-from harken.core.errors import WeightsError
-from harken.encoders.nested import nested_value
+from harken.encoders.published import check_fixed, fitting_shapes, nested_value
 from harken.encoders.registry import register_encoder
 from harken.encoders.spectrogram_net import SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder, state_shapes
@@ -229,20 +228,10 @@ class Dasheng(TorchEncoder):
         # CED, of the same authors, has the same names, but several patches above one another.
         if not blocks or not tables or any(table.shape[2] > 1 for table in tables):
             return None
-        for key, ours in _FRONT_END.items():
-            value = nested_value(settings, key)
-            if value is not None and value != ours:
-                cause = f"is a Dasheng with {key} {value!r}, which no published one has"
-                raise WeightsError(cause, next_step=f"Use one with {key} {ours!r}")
+        check_fixed(settings, _FRONT_END, "Dasheng")
         width, depth = int(tables[0].shape[1]), len(blocks)
         heads = nested_value(settings, "num_heads") or _HEADS.get(width) or (width // 64 if width % 64 == 0 else None)
-        try:
-            if not isinstance(heads, int):
-                raise TypeError
-            shapes = Dasheng.tensor_shapes(width=width, depth=depth, heads=heads)
-        except (TypeError, ValueError, RuntimeError):
-            cause = f"names {heads!r} heads, which do not fit its width of {width}"
-            raise WeightsError(cause, next_step="Download it again") from None
+        shapes = fitting_shapes(Dasheng.tensor_shapes, width=width, depth=depth, heads=heads)
         weights = {name: array for name, array in weights.items() if name.startswith(_PARTS)}
         # The number of updates of the statistics has no effect, and not every file has it.
         weights.setdefault(_COUNT, np.zeros((), dtype=np.int64))

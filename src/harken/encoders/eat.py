@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from harken.audio.kaldi_fbank import eat_fbank, kaldi_frame_count
 from harken.core.errors import WeightsError
-from harken.encoders.nested import nested_value
+from harken.encoders.published import nested_value
 from harken.encoders.registry import register_encoder
 from harken.encoders.spectrogram_net import SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder, state_shapes

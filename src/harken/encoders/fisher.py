@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from harken.audio.stft import frame_count as stft_frames
 from harken.core.errors import WeightsError
-from harken.encoders.nested import nested_value
+from harken.encoders.published import check_fixed, fitting_shapes, nested_value
 from harken.encoders.registry import register_encoder
 from harken.encoders.spectrogram_net import SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder, state_shapes
@@ -233,20 +233,10 @@ class FISHER(TorchEncoder):
         tabled = table is not None and table.ndim == 3 and table.shape[1] == GRID[0] * GRID[1]
         if not blocks or not widths or not (tabled or nested_value(settings, "band_width") is not None):
             return None
-        for key, ours in _FIXED.items():
-            value = nested_value(settings, key)
-            if value is not None and value != ours:
-                cause = f"is a FISHER with {key} {value!r}, which no published one has"
-                raise WeightsError(cause, next_step=f"Use one with {key} {ours!r}")
+        check_fixed(settings, _FIXED, "FISHER")
         width, depth = int(widths[0]), len(blocks)
         heads = nested_value(settings, "num_heads") or (width // 64 if width % 64 == 0 else None)
-        try:
-            if not isinstance(heads, int):
-                raise TypeError
-            shapes = FISHER.tensor_shapes(width=width, depth=depth, heads=heads)
-        except (TypeError, ValueError, RuntimeError):
-            cause = f"names {heads!r} heads, which do not fit its width of {width}"
-            raise WeightsError(cause, next_step="Download it again") from None
+        shapes = fitting_shapes(FISHER.tensor_shapes, width=width, depth=depth, heads=heads)
         weights = {name: array for name, array in weights.items() if name.startswith(_PARTS)}
         check_tensors(weights, shapes, architecture=f"fisher of width {width} and {depth} blocks")
         # Other values would belong to patches in another order.

@@ -146,6 +146,11 @@ class ChannelHealth:
         return f"level {level_db:.0f} dBFS, {abs(difference_db):.0f} dB {side} any of {count} normal recordings"
 
 
+def _defect(reason: str) -> NotJudged:
+    """A trace in the signal that no machine leaves."""
+    return NotJudged("sensor", reason, trace=True)
+
+
 def _off(channel: ChannelHealth) -> NotJudged | None:
     below_db = channel.low("level_db") - channel.value("level_db")
     range_db = channel.high("level_db") - channel.low("level_db")
@@ -170,73 +175,55 @@ def _bytes(channel: ChannelHealth) -> NotJudged | None:
         return None
     if channel.value("clipped_low") + channel.value("clipped_high") > 1e-2:
         return None
-    return NotJudged(
-        "sensor",
-        f"the bytes of its samples are swapped: {channel.beside(channel.high('level_db') - level_db)}",
-        trace=True,
-    )
+    return _defect(f"the bytes of its samples are swapped: {channel.beside(channel.high('level_db') - level_db)}")
 
 
 def _overflow(channel: ChannelHealth) -> NotJudged | None:
     if not channel.beyond("wraps", 2e-4, 10.0) or channel.value("clipped_low") + channel.value("clipped_high") > 1e-2:
         return None
     share = channel.value("wraps")
-    return NotJudged(
-        "sensor", f"{share:.2%} of its samples jump from one limit to the other: overflow or sample format", trace=True
-    )
+    return _defect(f"{share:.2%} of its samples jump from one limit to the other: overflow or sample format")
 
 
 def _limits(channel: ChannelHealth) -> NotJudged | None:
     sides = sorted([channel.value("clipped_low"), channel.value("clipped_high")])
     usual = max(channel.high("clipped_low"), channel.high("clipped_high"))
     if sides[1] > max(0.1, 5 * usual) and sides[0] < 0.05 * sides[1]:
-        return NotJudged(
-            "sensor", f"one side of the wave is cut off: {sides[1]:.0%} of its samples are at one limit", trace=True
-        )
+        return _defect(f"one side of the wave is cut off: {sides[1]:.0%} of its samples are at one limit")
     if channel.seconds < _EDGE_SECONDS:
         return None
     edges = sorted([channel.value("edge_low"), channel.value("edge_high")])
     usual_edge = max(channel.high("edge_low"), channel.high("edge_high"))
     if edges[1] > 0.9 and edges[0] < 0.4 and usual_edge < 0.75 and channel.value("values") > 200:
-        return NotJudged("sensor", "one side of the wave is cut off or folded over", trace=True)
+        return _defect("one side of the wave is cut off or folded over")
     share = sum(sides)
     # A loud event clips for a while; a wrong gain clips all the time.
     if channel.value("clipped_time") < 0.8 or not share > max(1e-3, 10 * usual):
         return None
     if share < 0.02 and not channel.alike:
         return None
-    return NotJudged(
-        "sensor", f"clipped throughout: {share:.1%} of its samples are at the limits; lower the gain", trace=True
-    )
+    return _defect(f"clipped throughout: {share:.1%} of its samples are at the limits; lower the gain")
 
 
 def _gaps(channel: ChannelHealth) -> NotJudged | None:
     if not channel.beyond("gap_s", 0.01):
         return None
-    return NotJudged(
-        "sensor",
-        f"has gaps: {channel.value('gap_s'):.2f} of {channel.seconds:.3g} s stand still at one value",
-        trace=True,
-    )
+    return _defect(f"has gaps: {channel.value('gap_s'):.2f} of {channel.seconds:.3g} s stand still at one value")
 
 
 def _repeats(channel: ChannelHealth) -> NotJudged | None:
     if not channel.beyond("repeated", 0.01):
         return None
     share = channel.value("repeated")
-    return NotJudged(
-        "sensor", f"repeats itself: {share:.0%} of it are exact copies of earlier pieces (stuck buffer)", trace=True
-    )
+    return _defect(f"repeats itself: {share:.0%} of it are exact copies of earlier pieces (stuck buffer)")
 
 
 def _steps(channel: ChannelHealth) -> NotJudged | None:
     values = channel.value("values")
     if values > 64 or values > channel.low("values") / 8:
         return None
-    return NotJudged(
-        "sensor",
-        f"has {values:.0f} different values, normal recordings {channel.low('values'):.0f} and more: too few bits",
-        trace=True,
+    return _defect(
+        f"has {values:.0f} different values, normal recordings {channel.low('values'):.0f} and more: too few bits"
     )
 
 
@@ -246,9 +233,7 @@ def _clicks(channel: ChannelHealth) -> NotJudged | None:
     count = round(channel.value("clicks_hz") * channel.seconds)
     if count <= 2 * channel.high("clicks_hz") * channel.seconds:
         return None
-    return NotJudged(
-        "sensor", f"{count} click{'s' * (count != 1)} of a sample or two, shorter than any sound", trace=True
-    )
+    return _defect(f"{count} click{'s' * (count != 1)} of a sample or two, shorter than any sound")
 
 
 def _hum(channel: ChannelHealth) -> NotJudged | None:
@@ -264,7 +249,7 @@ def _noise(channel: ChannelHealth) -> NotJudged | None:
         return None
     above_db = channel.value("level_db") - channel.high("level_db")
     if above_db > 12.0 and channel.value("level_db") > -8.0:
-        return NotJudged("sensor", "white noise at full scale: overflow, or another sample format", trace=True)
+        return _defect("white noise at full scale: overflow, or another sample format")
     if above_db > 3.0:
         return None
     return NotJudged("off", "only white noise is heard, as that of an amplifier, not the machine")

@@ -98,22 +98,23 @@ def check(
         auc=auc(truth, np.concatenate([fine_N, bad_N])) if fine and bad else float("nan"),
         at=tuple(rows),
         suspect=int((bad_N > highest).sum()),
-        change_after=_change_after(detector, bad),
-        false_changes=_changes(detector, fine),
+        change_after=next(iter(_reports(detector, bad)), None),
+        false_changes=len(_reports(detector, fine)),
         separates=_separates(detector, fine, bad),
     )
 
 
 def table(checks: Sequence[Check], names: Sequence[str]) -> list[str]:
     """Lines of text that compare models, one column each."""
+    labels = ["the model's rate", *map(one_in, RATES)]
     cells = [["", *names], ["AUC", *(f"{check.auc:.3f}" for check in checks)]]
     cells += [
         [f"at {label}: false alarms", *(f"{check.at[row].false_alarms} of {check.normal}" for check in checks)]
-        for row, label in enumerate(["the model's rate", *map(one_in, RATES)])
+        for row, label in enumerate(labels)
     ]
     cells += [
         [f"at {label}: faults found", *(f"{check.at[row].found} of {check.faulty}" for check in checks)]
-        for row, label in enumerate(["the model's rate", *map(one_in, RATES)])
+        for row, label in enumerate(labels)
     ]
     cells.append(["the model's rate", *(one_in(check.at[0].rate) for check in checks)])
     cells.append(["faults above all learned", *(f"{check.suspect} of {check.faulty}" for check in checks)])
@@ -128,19 +129,11 @@ def table(checks: Sequence[Check], names: Sequence[str]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
-def _change_after(detector: Detector, verdicts: Sequence[Verdict]) -> int | None:
-    sequence = detector.sequence()
-    for count, verdict in enumerate(verdicts, start=1):
-        change = sequence.update(verdict)
-        if change is not None and change.state == "began":
-            return count
-    return None
-
-
-def _changes(detector: Detector, verdicts: Sequence[Verdict]) -> int:
+def _reports(detector: Detector, verdicts: Sequence[Verdict]) -> list[int]:
+    """Numbers, from 1, of the recordings with which a lasting change is reported."""
     sequence = detector.sequence()
     changes = [sequence.update(verdict) for verdict in verdicts]
-    return sum(change is not None and change.state == "began" for change in changes)
+    return [count for count, change in enumerate(changes, start=1) if change is not None and change.state == "began"]
 
 
 def _separates(detector: Detector, fine: Sequence[Verdict], bad: Sequence[Verdict]) -> str:

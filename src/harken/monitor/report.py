@@ -131,9 +131,7 @@ def _clip(detector: Detector, verdict: Verdict, normal_folder: Path | None) -> d
             sounds.append(("the normal recording most like it", decode(normal, formats=ALL_FORMATS)))
     except HarkenError as error:
         problem = str(error)
-    # One gain for both, so that loudness can be compared.
-    peak = max((float(np.abs(without_offset(audio.samples_CS)).max()) for _, audio in sounds), default=0.0)
-    gain = 0.7 / peak if peak > 0 else 1.0
+    gain = _audible_gain([audio for _, audio in sounds])
     return {
         "name": Path(verdict.path).name,
         "kind": verdict.kind,
@@ -154,8 +152,7 @@ def sound_url(path: Path) -> tuple[str | None, str]:
         audio = decode(path, formats=ALL_FORMATS)
     except HarkenError as error:
         return None, str(error)
-    peak = float(np.abs(without_offset(audio.samples_CS)).max())
-    return data_url(_flac(audio, 0.7 / peak if peak > 0 else 1.0), "audio/flac"), ""
+    return data_url(_flac(audio, _audible_gain([audio])), "audio/flac"), ""
 
 
 def _normal_file(folder: Path | None, name: str) -> Path | None:
@@ -165,6 +162,12 @@ def _normal_file(folder: Path | None, name: str) -> Path | None:
     if (folder / name).is_file():
         return folder / name
     return next((path for path in sorted(folder.rglob(Path(name).name)) if path.is_file()), None)
+
+
+def _audible_gain(sounds: Sequence[Audio]) -> float:
+    """One gain for all, so that their loudness can be compared."""
+    peak = max((float(np.abs(without_offset(audio.samples_CS)).max()) for audio in sounds), default=0.0)
+    return 0.7 / peak if peak > 0 else 1.0
 
 
 def _flac(audio: Audio, gain: float) -> bytes:
