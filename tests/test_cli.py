@@ -64,6 +64,17 @@ def test_the_alarm_of_a_model_can_be_changed(model: Path, tmp_path: Path) -> Non
     assert after["interval_s"] == 600
     assert after["threshold"] > before["threshold"]
     assert "learned from 40 recordings" in harken("model", "show", copy).stdout
+    manifest = (copy / "manifest.json").read_bytes()
+    for option, value in (
+        ("--false-alarms", "0"),
+        ("--false-alarms", "nan"),
+        ("--false-alarms", "1/fortnight"),
+        ("--false-alarms", "10000/h"),
+        ("--every", "10 moons"),
+        ("--every", "1ms"),
+    ):
+        harken("model", "set-alarm", copy, option, value, code=2)
+        assert (copy / "manifest.json").read_bytes() == manifest
     harken("model", "set-alarm", copy, "--false-alarms", "3%")
     assert [file.read_bytes() for file in sorted(copy.iterdir())] == [
         file.read_bytes() for file in sorted((model / "m.harken").iterdir())

@@ -31,7 +31,7 @@ class AlarmSetting:
 
     Single recordings and several together are two tests. A rate per time is halved between them; with a share of
     recordings or `auto`, lasting changes have the rate `CHANGES`. Of the false alarms of single recordings, short
-    events have the share `event_share`.
+    events have the share `event_share`. Raises HarkenError for a rate that is not understood.
     """
 
     false_alarms: str
@@ -39,6 +39,11 @@ class AlarmSetting:
     interval_s: float
     block: int = 1
     events: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        # A rate that cannot be set is refused here, not where a threshold is first needed.
+        if self.false_alarms != AUTO:
+            parse_rate(self.false_alarms, self.interval_s)
 
     @cached_property
     def rate(self) -> float:

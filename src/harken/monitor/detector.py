@@ -54,17 +54,20 @@ class Detector:
         self.training = fitted.training
         self.notes = fitted.notes
         self.set_aside = fitted.set_aside
-        self.alarm = self._setting()
+        self.alarm = self._setting(fitted.false_alarms, fitted.every)
 
-    def _setting(self) -> AlarmSetting:
-        interval_s = interval_of(self.fitted.every, float(np.median(self.training.seconds_N)))
+    def _setting(self, false_alarms: str, every: str | None) -> AlarmSetting:
+        interval_s = interval_of(every, float(np.median(self.training.seconds_N)))
         events = None if self.events is None else self.events.calibration
-        return AlarmSetting(self.fitted.false_alarms, self.calibration, interval_s, self.fitted.block, events)
+        return AlarmSetting(false_alarms, self.calibration, interval_s, self.fitted.block, events)
 
     def set_alarm(self, false_alarms: str = AUTO, every: str | None = None) -> None:
-        """Set the alarm for a rate such as `auto`, `0.1%` or `1/week`; see `fit`. HarkenError for no such rate."""
+        """Set the alarm for a rate such as `auto`, `0.1%` or `1/week`; see `fit`.
+
+        Raises HarkenError for no such rate or period; the alarm is then what it was.
+        """
+        self.alarm = self._setting(false_alarms, every)
         self.fitted = replace(self.fitted, false_alarms=false_alarms, every=every)
-        self.alarm = self._setting()
 
     @property
     def threshold(self) -> float:
