@@ -1,4 +1,4 @@
-"""Statistics of a recording's signal by which faults of a sensor or recorder are told from sounds of a machine.
+"""Statistics of a recording's signal that distinguish faults of a sensor or recorder from sounds of a machine.
 
 Most faults of the recording chain leave traces that no sound has: values that repeat exactly, stand still, jump within
 one sample or stay at one limit. The others (noise, hum, missing bands) show in level and spectrum, beside those of

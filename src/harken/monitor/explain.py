@@ -139,7 +139,7 @@ def _strongest(
     profile_B = inside_BC[:, columns_C > 0.5 * columns_C.max()].mean(axis=1)
     peak = int(np.argmax(profile_B))
     bands = _run_around(profile_B > max(profile_B[peak] - _SKIRT_DB, 0.4 * profile_B[peak]), peak)
-    # What happens again in the same bands is told of together.
+    # What happens again in the same bands is described together.
     strength_C, least_db = excess_BC[bands].mean(axis=0), _LEAST_DB / 2
     if strength_C.max() <= least_db:
         # A sweep is in one of its bands at a time.
