@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
+from harken.audio.riff import riff_frames
 from harken.core.errors import AudioError
 
 Float32 = NDArray[np.float32]
@@ -69,26 +73,31 @@ def channel_roles(channels: int) -> tuple[str, ...]:
     return tuple(f"channel{i}" for i in range(channels))
 
 
-def read_file(path: str | Path, limits: Limits = Limits()) -> bytes:
-    """Content of a regular file, read once so that the same bytes are hashed and decoded. Raises AudioError."""
+def open_file(path: str | Path) -> BinaryIO:
+    """A regular file, opened for reading. Raises AudioError."""
     path = Path(path)
     try:
         # O_NONBLOCK: opening a named pipe must not wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
         raise AudioError("there is no such file", file=path, next_step="Check the path") from None
     except OSError as error:
         raise AudioError(
             f"cannot be opened ({error.strerror})", file=path, next_step="Check that it is a readable file"
         ) from None
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise AudioError("is not a regular file", file=path, next_step="Give an audio file")
-    with os.fdopen(descriptor, "rb") as handle:
-        if status.st_size > limits.file_bytes:
+    return os.fdopen(descriptor, "rb")
+
+
+def read_file(path: str | Path, limits: Limits = Limits()) -> bytes:
+    """Content of a regular file, read once so that the same bytes are hashed and decoded. Raises AudioError."""
+    with open_file(path) as handle:
+        size = os.fstat(handle.fileno()).st_size
+        if size > limits.file_bytes:
             raise AudioError(
-                f"is {status.st_size / 2**20:.0f} MiB, over the limit of {limits.file_bytes / 2**20:.0f} MiB",
+                f"is {size / 2**20:.0f} MiB, over the limit of {limits.file_bytes / 2**20:.0f} MiB",
                 file=path,
                 next_step="Cut it into shorter recordings",
             )
@@ -116,17 +125,23 @@ def decode(
     """
     label = name if name is not None else ("<bytes>" if isinstance(source, bytes) else source)
     data = source if isinstance(source, bytes) else read_file(source, limits)
+    with decoding_errors(label), sf.SoundFile(io.BytesIO(data)) as sound:
+        return _decode(sound, label, limits, formats, riff_frames(data))
+
+
+@contextmanager
+def decoding_errors(name: str | Path) -> Iterator[None]:
+    """Turns errors of the decoder into AudioError about the file `name`."""
     try:
-        with sf.SoundFile(io.BytesIO(data)) as sound:
-            return _decode(sound, label, limits, formats, _riff_frames(data))
+        yield
     except sf.LibsndfileError as error:
         reason = str(error.error_string).strip().rstrip(".")
         raise AudioError(
-            f"cannot be decoded as audio ({reason})", file=label, next_step="Record it again or remove it"
+            f"cannot be decoded as audio ({reason})", file=name, next_step="Record it again or remove it"
         ) from None
     except (RuntimeError, ValueError, TypeError) as error:
         raise AudioError(
-            f"cannot be decoded as audio ({error})", file=label, next_step="Record it again or remove it"
+            f"cannot be decoded as audio ({error})", file=name, next_step="Record it again or remove it"
         ) from None
 
 
@@ -173,27 +188,8 @@ def _check_rate(sample_rate: int, name: str | Path, limits: Limits) -> None:
         )
 
 
-def _riff_frames(data: bytes) -> int:
-    """Number of frames by the header of a PCM or float WAV file; 0 for other files and streams of unknown length.
-
-    libsndfile reduces the number to the frames in the file, so that it does not notice truncated recordings.
-    """
-    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        return 0
-    offset, frame_bytes = 12, 0
-    while offset + 8 <= len(data):
-        kind, size = data[offset : offset + 4], int.from_bytes(data[offset + 4 : offset + 8], "little")
-        if kind == b"fmt ":
-            linear = int.from_bytes(data[offset + 8 : offset + 10], "little") in (1, 3, 0xFFFE)
-            frame_bytes = int.from_bytes(data[offset + 20 : offset + 22], "little") if linear else 0
-        if kind == b"data":
-            # Streaming recorders write a placeholder near the largest number.
-            return size // frame_bytes if frame_bytes and size < 2**31 - 2**16 else 0
-        offset += 8 + size + size % 2
-    return 0
-
-
-def _decode(sound: sf.SoundFile, label: str | Path, limits: Limits, formats: frozenset[str], riff_frames: int) -> Audio:
+def check_form(sound: sf.SoundFile, label: str | Path, limits: Limits, formats: frozenset[str]) -> None:
+    """Raise AudioError for a format, a number of channels or a rate that is not read."""
     if sound.format not in formats:
         hint = "Allow every format (--formats all)" if sound.format in ALL_FORMATS else "Convert it to WAV or FLAC"
         raise AudioError(f"is {sound.format}, which is not read by default", file=label, next_step=hint)
@@ -204,6 +200,21 @@ def _decode(sound: sf.SoundFile, label: str | Path, limits: Limits, formats: fro
             next_step="Select the channels that belong to this machine",
         )
     _check_rate(sound.samplerate, label, limits)
+
+
+def truncated(frames: int, header_frames: int, sample_rate: int, name: str | Path) -> AudioError:
+    """The error of a file with fewer frames than its header says."""
+    return AudioError(
+        f"is truncated: {frames / sample_rate:.2f} s of the {header_frames / sample_rate:.2f} s given by its header",
+        file=name,
+        next_step="Copy or record it again",
+    )
+
+
+def _decode(
+    sound: sf.SoundFile, label: str | Path, limits: Limits, formats: frozenset[str], given_frames: int
+) -> Audio:
+    check_form(sound, label, limits, formats)
     max_frames = min(int(limits.seconds * sound.samplerate), limits.decoded_bytes // (4 * sound.channels))
     header_frames = sound.frames
     # Headers may be wrong: blocks are read until the end of the data or beyond the limit.
@@ -224,14 +235,9 @@ def _decode(sound: sf.SoundFile, label: str | Path, limits: Limits, formats: fro
         raise AudioError(f"is {length}", file=label, next_step="Cut it into shorter recordings")
     if frames == 0:
         raise AudioError("holds no samples", file=label, next_step="Record it again or remove it")
-    header_frames = max(header_frames, riff_frames)
+    header_frames = max(header_frames, given_frames)
     if 0 < header_frames < 2**31 - 1 and frames < header_frames:
-        raise AudioError(
-            f"is truncated: {frames / sound.samplerate:.2f} s of the {header_frames / sound.samplerate:.2f} s "
-            "given by its header",
-            file=label,
-            next_step="Copy or record it again",
-        )
+        raise truncated(frames, header_frames, sound.samplerate, label)
     samples_CS = np.empty((sound.channels, frames), dtype=np.float32)
     start = 0
     for block in blocks:

@@ -128,13 +128,12 @@ def listen(
         if sample_rate is None:
             raise ValueError("samples need their sample_rate in Hz")
         audio = audio_of_array(source, sample_rate, label, settings.limits)
-        digest = hashlib.sha256(f"{audio.sample_rate} {audio.samples_CS.shape}".encode())
-        digest.update(np.ascontiguousarray(audio.samples_CS).data)
+        sha256 = array_sha256(audio.samples_CS, audio.sample_rate)
     else:
         label = name if name is not None else ("<bytes>" if isinstance(source, bytes) else source)
         data = source if isinstance(source, bytes) else read_file(source, settings.limits)
         audio = decode(data, name=label, limits=settings.limits, formats=settings.formats)
-        digest = hashlib.sha256(data)
+        sha256 = hashlib.sha256(data).hexdigest()
     _check_form(audio, settings, label)
     microphones = settings.microphones
     if settings.single_as_near and len(audio.samples_CS) == 1:
@@ -155,7 +154,14 @@ def listen(
         wave_CS = normalised(wave_CS)
     rate = audio.sample_rate if settings.sample_rate is None else settings.sample_rate
     wave_CS = resample(wave_CS, audio.sample_rate, rate)
-    return Sound(label, wave_CS, rate, findings, digest.hexdigest(), recorded, audio, used)
+    return Sound(label, wave_CS, rate, findings, sha256, recorded, audio, used)
+
+
+def array_sha256(samples_CS: Float32, sample_rate: int) -> str:
+    """`Sound.sha256` of (channels, samples) at `sample_rate` Hz."""
+    digest = hashlib.sha256(f"{sample_rate} {samples_CS.shape}".encode())
+    digest.update(np.ascontiguousarray(samples_CS).data)
+    return digest.hexdigest()
 
 
 def normalised(samples_CS: Float32) -> Float32:

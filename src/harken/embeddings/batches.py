@@ -152,17 +152,17 @@ class _Listener(Listener[bytes | _Heard]):
     """Needs no encoder."""
 
     def __init__(self, job: _Job) -> None:
-        super().__init__(job.spec, job.store, job.limits)
+        super().__init__(job.spec, job.store, job.limits, job.formats)
         self.job = job
         self.listening = listening_of(job.spec, job.limits, job.formats)
         self.bands = sketch_bands(job.spec)
 
-    def heard(self, path: Path, data: bytes) -> bytes | _Heard:
+    def heard(self, path: Path, source: bytes | Float32, sample_rate: int | None) -> bytes | _Heard:
         job = self.job
-        if path in job.spectrograms:
-            return data
+        if path in job.spectrograms and isinstance(source, bytes):
+            return source
         with one_thread():
-            sound = listen(data, self.listening, name=path)
+            sound = listen(source, self.listening, sample_rate=sample_rate, name=path)
             wave_CS = waveform(sound.wave_CS, job.spec.sample_rate, job.encoder_rate, job.min_samples)
             log_mel_TM = mean_log_mel(sound.wave_CS, self.bands)
         return _Heard(wave_CS, kept_features(job.spec, sound, np.empty(0, np.float32), log_mel_TM, self.bands))

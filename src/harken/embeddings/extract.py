@@ -11,20 +11,24 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pebble import ProcessExpired, ProcessPool
 
-from harken.audio.decode import DEFAULT_FORMATS, Limits, decode, read_file
+from harken.audio.decode import DEFAULT_FORMATS, Limits, read_file
+from harken.audio.listen import array_sha256
+from harken.audio.segments import Segment, read_segment
 from harken.core.errors import AudioError, HarkenError
 from harken.core.plugins import is_custom
 from harken.core.workers import begin_worker
 from harken.embeddings.embedder import ClipFeatures, Embedder, EmbeddingSpec
 from harken.embeddings.store import EmbeddingStore
 from harken.encoders import encoder_class
+
+Float32 = NDArray[np.float32]
 
 #: what is made of a recording that is not in the store
 Heard = TypeVar("Heard")
@@ -48,6 +52,7 @@ class _Job:
     formats: frozenset[str]
     store: Path | None
     spectrograms: frozenset[Path]
+    segments: Mapping[Path, Segment]
 
 
 def extract(
@@ -62,6 +67,7 @@ def extract(
     formats: frozenset[str] = DEFAULT_FORMATS,
     embedder: Embedder | None = None,
     spectrograms: Collection[Path] = (),
+    segments: Mapping[Path, Segment] | None = None,
 ) -> Iterator[Extracted]:
     """Features of each path, in the order given; memory does not grow with their number.
 
@@ -69,10 +75,12 @@ def extract(
     workers: processes (default: one per core); 0 works in this process, without protection from a recording
         that crashes or hangs the decoder. embedder: of this spec and weights, if there is one already; used in this
         process. timeout: seconds after which a recording is given up. spectrograms: which of the paths are those of
-        spectrograms (`encoders.spectrogram_file`).
+        spectrograms (`encoders.spectrogram_file`). segments: those that some of the paths stand for (`Segment.path`);
+        each counts as a recording, and no more is read of its file.
     A recording that cannot be used comes back with its error; the others are not affected.
     """
-    job = _Job(spec, weights, limits, formats, None if store is None else Path(store), frozenset(spectrograms))
+    folder = None if store is None else Path(store)
+    job = _Job(spec, weights, limits, formats, folder, frozenset(spectrograms), segments or {})
     if store is not None:
         EmbeddingStore(store, spec)
     names = [Path(path) for path in paths]
@@ -84,27 +92,6 @@ def extract(
     if _method() == "fork" and not is_custom(spec.encoder):
         encoder_class(spec.encoder)  # what it imports, such as torch, is imported here once, not in each process
     yield from isolated(_run, names, workers=workers, timeout=timeout, initializer=_start, initargs=(job,))
-
-
-def probe(
-    paths: Iterable[str | Path],
-    *,
-    workers: int | None = None,
-    limits: Limits = Limits(),
-    formats: frozenset[str] = DEFAULT_FORMATS,
-) -> Iterator[tuple[int, int] | None]:
-    """(sampling rate in Hz, channels) of each recording that can be decoded, None for the others."""
-    names = [Path(path) for path in paths]
-    for result in isolated(partial(_probe, limits=limits, formats=formats), names, workers=workers, timeout=60.0):
-        yield result if isinstance(result, tuple) else None
-
-
-def _probe(path: Path, limits: Limits, formats: frozenset[str]) -> tuple[int, int] | None:
-    try:
-        audio = decode(path, limits=limits, formats=formats)
-    except AudioError:
-        return None
-    return audio.sample_rate, len(audio.samples_CS)
 
 
 def isolated(
@@ -169,44 +156,67 @@ def _outcome(path: Path, future: Any, timeout: float) -> Any:
 class Listener(ABC, Generic[Heard]):
     """Reads recordings that are not in the store; one per worker process."""
 
-    def __init__(self, spec: EmbeddingSpec, store: Path | None, limits: Limits) -> None:
+    def __init__(
+        self,
+        spec: EmbeddingSpec,
+        store: Path | None,
+        limits: Limits,
+        formats: frozenset[str],
+        segments: Mapping[Path, Segment] | None = None,
+    ) -> None:
+        """segments: those that some of the paths stand for."""
         self.store = None if store is None else EmbeddingStore(store, spec)
-        self.limits = limits
+        self.limits, self.formats = limits, formats
+        self.segments = segments or {}
 
     def __call__(self, path: Path) -> Extracted | Heard:
         """What `heard` gives; the stored features, or an error that tells why there are none."""
         try:
-            data = read_file(path, self.limits)
+            source, sample_rate, sha256 = self._read(path)
             if self.store is not None:
-                features = self.store.get(hashlib.sha256(data).hexdigest())
+                features = self.store.get(sha256)
                 if features is not None:
                     return Extracted(path, features, cached=True)
-            return self.heard(path, data)
+            return self.heard(path, source, sample_rate)
         except AudioError as error:
             return Extracted(path, error=error)
         except MemoryError:
             too_large = AudioError("does not fit into memory", file=path, next_step="Cut it into shorter recordings")
             return Extracted(path, error=too_large)
 
+    def _read(self, path: Path) -> tuple[bytes | Float32, int | None, str]:
+        """Content of the file, or samples and rate of the segment; and what names it in the store."""
+        segment = self.segments.get(path)
+        if segment is None:
+            data = read_file(path, self.limits)
+            return data, None, hashlib.sha256(data).hexdigest()
+        audio = read_segment(segment, self.limits, self.formats)
+        return audio.samples_CS, audio.sample_rate, array_sha256(audio.samples_CS, audio.sample_rate)
+
     @abstractmethod
-    def heard(self, path: Path, data: bytes) -> Extracted | Heard:
-        """What is made of the content of a file. Raises AudioError for what cannot be used."""
+    def heard(self, path: Path, source: bytes | Float32, sample_rate: int | None) -> Extracted | Heard:
+        """What is made of the content of a file, or of (channels, samples) at `sample_rate` Hz of a segment.
+
+        Raises AudioError for what cannot be used.
+        """
 
 
 class _Worker(Listener[Extracted]):
     """The encoder is built on the first recording that is not in the store."""
 
     def __init__(self, job: _Job, embedder: Embedder | None = None) -> None:
-        super().__init__(job.spec, job.store, job.limits)
+        super().__init__(job.spec, job.store, job.limits, job.formats, job.segments)
         self.job = job
         self.embedder = None if embedder is None else embedder.limited(job.limits, job.formats)
 
-    def heard(self, path: Path, data: bytes) -> Extracted:
+    def heard(self, path: Path, source: bytes | Float32, sample_rate: int | None) -> Extracted:
         job = self.job
         if self.embedder is None:
             self.embedder = Embedder(job.spec, job.weights, limits=job.limits, formats=job.formats)
-        spectrogram = path in job.spectrograms
-        features = (self.embedder.analyse_spectrogram if spectrogram else self.embedder.analyse)(data, path)
+        if path in job.spectrograms and isinstance(source, bytes):
+            features = self.embedder.analyse_spectrogram(source, path)
+        else:
+            features = self.embedder.analyse(source, path, sample_rate=sample_rate)
         if self.store is not None:
             # A full disk costs the next run some time, not this one its result.
             with suppress(OSError):

@@ -22,7 +22,7 @@ from harken.detection.neighbours import nearest
 from harken.detection.outliers import far_scores
 from harken.detection.space import standardisation
 from harken.embeddings.embedder import ClipFeatures
-from harken.embeddings.extract import probe
+from harken.embeddings.forms import probe
 from harken.embeddings.sketch import sketch_db
 
 Float32 = NDArray[np.float32]

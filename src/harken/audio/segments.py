@@ -1,0 +1,128 @@
+"""Segments of recordings: where to cut, and reading one without decoding the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+
+from harken.audio.decode import (
+    DEFAULT_FORMATS,
+    Audio,
+    Limits,
+    channel_roles,
+    check_form,
+    decoding_errors,
+    open_file,
+    truncated,
+)
+from harken.audio.riff import riff_frames
+from harken.core.errors import AudioError
+
+#: headers of WAV files have their chunk of samples within so many bytes
+_HEADER_BYTES = 1 << 20
+#: numbers of frames from here on stand for an unknown length
+_UNKNOWN_FRAMES = 2**62
+_BLOCK_FRAMES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the header of a file says. frames: in the file; given_frames: more than these if it is truncated."""
+
+    sample_rate: int
+    channels: int
+    frames: int
+    given_frames: int
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds."""
+        return self.frames / self.sample_rate
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Part of a recording: `frames` from frame `start` on."""
+
+    file: Path
+    start: int
+    frames: int
+    sample_rate: int
+
+    @property
+    def start_s(self) -> float:
+        """Its beginning in the recording, in seconds."""
+        return self.start / self.sample_rate
+
+    @property
+    def end_s(self) -> float:
+        """Its end in the recording, in seconds."""
+        return (self.start + self.frames) / self.sample_rate
+
+    @property
+    def path(self) -> Path:
+        """Its name, in the place of a path: `pump.wav@0:12:00-0:12:10`."""
+        return self.file.with_name(segment_name(self.file.name, self.start_s, self.end_s))
+
+
+def segment_name(file: str, start_s: float, end_s: float) -> str:
+    """`file@start-end`, with times as h:mm:ss."""
+    return f"{file}@{_clock(start_s)}-{_clock(end_s)}"
+
+
+def read_form(path: Path, limits: Limits = Limits(), formats: frozenset[str] = DEFAULT_FORMATS) -> Form:
+    """Form of a recording of any length; its samples are decoded only where its header does not say how many.
+
+    Raises AudioError as `decode`, but for truncated files and limits on length.
+    """
+    with open_file(path) as handle:
+        given = riff_frames(handle.read(_HEADER_BYTES))
+        handle.seek(0)
+        with decoding_errors(path), sf.SoundFile(handle) as sound:
+            check_form(sound, path, limits, formats)
+            frames = int(sound.frames)
+            if not 0 < frames < _UNKNOWN_FRAMES:
+                frames = 0
+                while len(block := sound.read(_BLOCK_FRAMES, dtype="float32")):
+                    frames += len(block)
+            return Form(int(sound.samplerate), sound.channels, frames, max(frames, given))
+
+
+def read_segment(segment: Segment, limits: Limits = Limits(), formats: frozenset[str] = DEFAULT_FORMATS) -> Audio:
+    """Decode one segment. Raises AudioError as `decode`, and where the recording ends before it."""
+    name = segment.path
+    with open_file(segment.file) as handle, decoding_errors(name), sf.SoundFile(handle) as sound:
+        check_form(sound, name, limits, formats)
+        if segment.frames * 4 * sound.channels > limits.decoded_bytes:
+            raise AudioError(
+                f"is over {limits.decoded_bytes / 2**20:.0f} MiB when decoded",
+                file=name,
+                next_step="Choose shorter segments",
+            )
+        sound.seek(segment.start)
+        samples_SC = sound.read(segment.frames, dtype="float32", always_2d=True)
+        if len(samples_SC) < segment.frames or sound.samplerate != segment.sample_rate:
+            raise truncated(segment.start + len(samples_SC), segment.start + segment.frames, sound.samplerate, name)
+        return Audio(np.ascontiguousarray(samples_SC.T), int(sound.samplerate), channel_roles(sound.channels))
+
+
+def cut(path: Path, form: Form, seconds: float, *, covering: bool) -> list[Segment]:
+    """Consecutive segments of `seconds`; at least one, which is the whole of a shorter recording.
+
+    covering: the last one ends with the recording, and overlaps the one before it, if there is a rest of more than a
+    tenth of a segment; otherwise the rest is dropped.
+    """
+    frames = min(max(1, round(seconds * form.sample_rate)), form.frames)
+    starts = list(range(0, form.frames - frames + 1, frames))
+    if covering and form.frames - (starts[-1] + frames) > frames // 10:
+        starts.append(form.frames - frames)
+    return [Segment(path, start, frames, form.sample_rate) for start in starts]
+
+
+def _clock(seconds: float) -> str:
+    minutes, milliseconds = divmod(round(1000 * seconds), 60_000)
+    fraction = f".{milliseconds % 1000:03d}".rstrip("0").rstrip(".")
+    return f"{minutes // 60}:{minutes % 60:02d}:{milliseconds // 1000:02d}{fraction}"
