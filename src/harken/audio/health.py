@@ -34,6 +34,10 @@ _CLICK_HEIGHT = 25.0
 #: below this rate in Hz, a real shock may be one sample long
 _CLICK_RATE = 4_000
 _TINY = 1e-30
+#: weights of a polynomial hash of a window, modulo 2^32
+_HASH_W = np.cumprod(np.full(_WINDOW, 668_265_263, dtype=np.uint32), dtype=np.uint32)
+#: frames that are transformed in one call
+_FRAMES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,19 +162,18 @@ def _constant(channel_S: Float32, centred_S: Float32, sample_rate: int) -> list[
 def _repeated(channel_S: Float32) -> float:
     if len(channel_S) < 4 * _WINDOW:
         return 0.0
-    same = np.concatenate([[0], np.cumsum(channel_S[1:] == channel_S[:-1], dtype=np.int32)])
-    moving = same[_WINDOW - 1 :] - same[: len(same) - _WINDOW + 1] < _WINDOW // 4
     # Unsigned integers wrap. Samples of 16 bits have many zeros at the end of their float32.
     mixed_S = np.ascontiguousarray(channel_S).view(np.uint32) * np.uint32(2_654_435_761)
     mixed_S ^= mixed_S >> np.uint32(15)
     # One window of 16, chosen by its content, so that copies are chosen wherever they stand.
     pair_S = (mixed_S[:-1] * np.uint32(2_246_822_519) ^ mixed_S[1:]) * np.uint32(3_266_489_917)
-    starts = np.flatnonzero((pair_S[: len(moving)] >> np.uint32(28) == 0) & moving)
+    starts = np.flatnonzero(pair_S[: len(channel_S) - _WINDOW + 1] < np.uint32(1 << 28))
+    same = np.cumsum(channel_S[1:] == channel_S[:-1], dtype=np.int32)
+    before = np.where(starts > 0, same[starts - 1], 0)
+    starts = starts[same[starts + _WINDOW - 2] - before < _WINDOW // 4]
     if len(starts) < 8:
         return 0.0
-    content = np.zeros(len(starts), dtype=np.uint32)
-    for place in range(_WINDOW):
-        content = (content ^ (content >> np.uint32(13))) * np.uint32(668_265_263) + mixed_S[starts + place]
+    content = np.einsum("nw,w->n", np.lib.stride_tricks.sliding_window_view(mixed_S, _WINDOW)[starts], _HASH_W)
     content.sort()
     return float(np.count_nonzero(content[1:] == content[:-1]) / len(content))
 
@@ -232,9 +235,10 @@ def _spectrum(centred_S: Float32, sample_rate: int, correlation: float) -> list[
     window_N = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
     power_F = np.zeros(n_fft // 2 + 1)
     frames = centred_S[: len(centred_S) // n_fft * n_fft].reshape(-1, n_fft)
-    for frame in frames:
-        spectrum = scipy.fft.rfft(frame * window_N)
-        power_F += spectrum.real.astype(np.float64) ** 2 + spectrum.imag.astype(np.float64) ** 2
+    for first in range(0, len(frames), _FRAMES):
+        spectrum_TF = scipy.fft.rfft(frames[first : first + _FRAMES] * window_N)
+        power_F += np.einsum("tf,tf->f", spectrum_TF.real, spectrum_TF.real)
+        power_F += np.einsum("tf,tf->f", spectrum_TF.imag, spectrum_TF.imag)
     # One-sided, so that the sum of all bins is the mean square.
     power_F *= 2 / (len(frames) * n_fft * float(np.dot(window_N, window_N)))
     hz_F = np.arange(len(power_F)) * sample_rate / n_fft

@@ -107,9 +107,9 @@ def _longest_constant(samples_CS: NDArray[np.float32]) -> int:
     """Length in samples of the longest run of equal samples in any channel."""
     longest = 0
     for channel in samples_CS:
-        changes = np.flatnonzero(np.diff(channel))
-        edges = np.concatenate([[-1], changes, [channel.size - 1]])
-        longest = max(longest, int(np.diff(edges).max()))
+        same = channel[1:] == channel[:-1]
+        edges = np.flatnonzero(np.diff(same, prepend=False, append=False))
+        longest = max(longest, int((edges[1::2] - edges[::2]).max(initial=0)) + 1)
     return longest
 
 

@@ -32,6 +32,7 @@ from harken.cli import (
 from harken.cli import run as run_verb
 from harken.core.errors import HarkenError
 from harken.core.extras import missing
+from harken.core.memory import keep_freed_memory
 from harken.core.version import __version__
 
 #: exit code of the shell for a program that Ctrl-C has stopped
@@ -83,6 +84,7 @@ def _main(
 
 def run() -> None:
     """Entry point of the `harken` command."""
+    keep_freed_memory()
     debug = "--debug" in sys.argv[1:]
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
