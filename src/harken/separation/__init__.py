@@ -1,0 +1,1 @@
+"""Machine and noise taken apart: networks, their training, and separated recordings."""
