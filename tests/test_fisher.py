@@ -127,7 +127,8 @@ def test_damaged_files_are_refused(folder: Path) -> None:
 
 
 def test_layers(tiny: FISHER) -> None:
-    assert tiny.layers == ("patches", "block_1", "block_2", "block_3")
+    pairs = [name for number in (1, 2, 3) for name in (f"block_{number}", f"target_{number}")]
+    assert tiny.layers == ("patches", *pairs)
     assert tiny.default_layer == LAST
     suite.check_layers(tiny, RATE, (1 + ROWS * 6, 2 * 96))
 
@@ -160,8 +161,7 @@ def test_a_sub_band_hears_nothing_of_the_others(tiny: FISHER) -> None:
         one, two = (net.spectrogram(torch.from_numpy(wave + noise(1, RATE))) for wave in (low, low + high))
         two[..., :100] = one[..., :100]
         alone, both = net.embed(one), net.embed(two)
-        for block in net.blocks:
-            alone, both = block(alone), block(both)
+        (alone,), (both,) = net.encode_patches(alone), net.encode_patches(both)
     assert torch.equal(alone[0], both[0])
     assert not torch.equal(alone[1], both[1])
 

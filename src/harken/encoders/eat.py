@@ -19,11 +19,11 @@ from torch.nn import functional as F
 
 from harken.audio.kaldi_fbank import eat_fbank, kaldi_frame_count
 from harken.core.errors import WeightsError
+from harken.encoders.patch_net import PatchNet, patch_layers, randomise
 from harken.encoders.published import nested_value
 from harken.encoders.registry import register_encoder
-from harken.encoders.spectrogram_net import SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder, state_shapes
-from harken.encoders.transformer import MLP, SelfAttention
+from harken.encoders.transformer import SelfAttention
 from harken.weights.tensors import check_tensors
 
 Float32 = NDArray[np.float32]
@@ -37,13 +37,37 @@ BANDS = MELS // PATCH
 FRAMES = 1024
 #: mean and deviation of AudioSet's filter banks; the deviation counts twice
 MEAN, DEVIATION = -4.268, 4.569
-EPSILON = 1e-6
 
 #: configuration of a network that is small enough for tests
 TINY: dict[str, Any] = {"width": 96, "depth": 3, "heads": 4, "target_frames": 256}
 
 
-class EATNet(SpectrogramNet):
+class _Attention(SelfAttention):
+    """Self-attention whose projection can be split into three, so that adapters can leave out keys."""
+
+    q_proj: nn.Linear
+    k_proj: nn.Linear
+    v_proj: nn.Linear
+
+    def projections(self, x_BND: Tensor) -> tuple[Tensor, ...]:
+        if self.qkv is not None:
+            return super().projections(x_BND)
+        return self.q_proj(x_BND), self.k_proj(x_BND), self.v_proj(x_BND)
+
+    def split_qkv(self) -> None:
+        if self.qkv is None:
+            return
+        fused, self.qkv = self.qkv, None
+        for name, weight, bias in zip("qkv", fused.weight.chunk(3), fused.bias.chunk(3), strict=True):
+            with torch.device("meta"):
+                linear = nn.Linear(weight.shape[1], weight.shape[0])
+            for kind, tensor in (("weight", weight), ("bias", bias)):
+                learned = nn.Parameter(tensor.detach().clone(), requires_grad=fused.weight.requires_grad)
+                setattr(linear, kind, learned)
+            setattr(self, f"{name}_proj", linear.train(self.training))
+
+
+class EATNet(PatchNet):
     """The trainable network, front end included; Sec. 3 of the paper.
 
     width, depth, heads: of the transformer; 768, 12, 12 is base, 1024, 24, 16 is large.
@@ -53,7 +77,8 @@ class EATNet(SpectrogramNet):
     Raises ValueError for sizes that do not fit each other.
     """
 
-    block_path = "blocks"
+    patch_rows = BANDS
+    attention = _Attention
 
     def __init__(
         self,
@@ -63,18 +88,11 @@ class EATNet(SpectrogramNet):
         target_frames: int | None = FRAMES,
         mask: bool = False,
     ) -> None:
-        super().__init__()
-        if depth < 1 or heads < 1 or width < 4 or width % 4 or width % heads:
-            raise ValueError(f"{depth} blocks of width {width} with {heads} heads are no EAT")
+        super().__init__(width, depth, heads)
         if target_frames is not None and (target_frames < PATCH or target_frames % PATCH):
             raise ValueError(f"{target_frames} frames are not whole patches of {PATCH}")
         self.target_frames = target_frames
         self.mask = mask
-        self.layers = _layers(depth)
-        self.extra_tokens = nn.Parameter(torch.empty(1, 1, width))
-        self.local_encoder = nn.ModuleDict({"proj": nn.Conv2d(1, width, PATCH, stride=PATCH)})
-        self.pre_norm = nn.LayerNorm(width, eps=EPSILON)
-        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
 
     def encode_spectrogram(
         self, spectrogram_BFM: Tensor, layers: Sequence[str] = (), frames_B: Tensor | None = None
@@ -96,10 +114,6 @@ class EATNet(SpectrogramNet):
             return None
         # One length for all, where none is given: the spectrogram may have been padded.
         return _frames(torch.tensor([samples]) if lengths_B is None else lengths_B)
-
-    @property
-    def default_layer(self) -> str:
-        return self.layers[-2]
 
     def spectrogram(self, wave_BS: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """(clips, samples) -> (clips, frames, 128), padded or cropped, then normalised as in training."""
@@ -124,26 +138,6 @@ class EATNet(SpectrogramNet):
         x_BDTF: Tensor = self.local_encoder["proj"](spectrogram_BFM[:, None])
         x_BND = x_BDTF.flatten(start_dim=2).transpose(1, 2)
         return x_BND + positions(x_BDTF.shape[2], x_BND.shape[2], x_BND.device)
-
-    def encode_patches(
-        self, x_BND: Tensor, layers: Sequence[str] = (), visible_BN: Tensor | None = None
-    ) -> list[Tensor]:
-        """Patches with their positions, all or some of a clip -> (clips, 1 + tokens, width) of each of `layers`.
-
-        visible_BN: whether a patch may be attended to (default: all). Raises ValueError for an unknown layer.
-        """
-        layers = self.checked(layers)
-        # CLS has no position.
-        x_BND = self.pre_norm(torch.cat([self.extra_tokens.expand(len(x_BND), -1, -1), x_BND], dim=1))
-        mask_B11N = None if visible_BN is None else F.pad(visible_BN, (1, 0), value=True)[:, None, None]
-        outputs = {"patches": x_BND}
-        deepest = max((self.layers.index(layer) + 1) // 2 for layer in layers)
-        for number, block in enumerate(self.blocks[:deepest], start=1):
-            x_BND, target_BND = block(x_BND, mask_B11N)
-            for name, value in ((f"block_{number}", x_BND), (f"target_{number}", target_BND)):
-                if name in layers:
-                    outputs[name] = value
-        return [outputs[layer] for layer in layers]
 
     def split_qkv(self) -> None:
         """Replace the fused projection of every block by modules `q_proj`, `k_proj`, `v_proj` of the same output.
@@ -214,14 +208,14 @@ class EAT(TorchEncoder):
         self.sample_rate = SAMPLE_RATE
         #: one whole patch
         self.min_samples = FRAME + (PATCH - 1) * HOP
-        self.layers = _layers(depth)
+        self.layers = patch_layers(depth)
         self.default_layer = f"block_{depth}"
         # Without memory at first: torch's own initial values take long for the large network.
         with torch.device("meta"):
             self.module = EATNet(width, depth, heads, target_frames, mask)
         if weights is None:
             self.module.to_empty(device="cpu")
-            _randomise(self.module, seed)
+            randomise(self.module, seed)
         else:
             check_tensors(weights, state_shapes(self.module), architecture=f"eat of width {width} and {depth} blocks")
             state = {name: torch.tensor(array, dtype=torch.float32) for name, array in weights.items()}
@@ -357,73 +351,9 @@ def positions(steps: int, width: int, device: torch.device | None = None) -> Ten
     return torch.cat([frequency_TFD, time_TFD], dim=2).flatten(end_dim=1)
 
 
-class _Attention(SelfAttention):
-    """Self-attention whose projection can be split into three, so that adapters can leave out keys."""
-
-    q_proj: nn.Linear
-    k_proj: nn.Linear
-    v_proj: nn.Linear
-
-    def projections(self, x_BND: Tensor) -> tuple[Tensor, ...]:
-        if self.qkv is not None:
-            return super().projections(x_BND)
-        return self.q_proj(x_BND), self.k_proj(x_BND), self.v_proj(x_BND)
-
-    def split_qkv(self) -> None:
-        if self.qkv is None:
-            return
-        fused, self.qkv = self.qkv, None
-        for name, weight, bias in zip("qkv", fused.weight.chunk(3), fused.bias.chunk(3), strict=True):
-            with torch.device("meta"):
-                linear = nn.Linear(weight.shape[1], weight.shape[0])
-            for kind, tensor in (("weight", weight), ("bias", bias)):
-                learned = nn.Parameter(tensor.detach().clone(), requires_grad=fused.weight.requires_grad)
-                setattr(linear, kind, learned)
-            setattr(self, f"{name}_proj", linear.train(self.training))
-
-
-class _Block(nn.Module):
-    """Post-norm transformer block -> its output, and its MLP's output before the residual."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=EPSILON)
-        self.attn = _Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=EPSILON)
-        self.mlp = MLP(width)
-
-    def forward(self, x_BND: Tensor, mask_B11N: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        x_BND = self.norm1(x_BND + self.attn(x_BND, mask_B11N))
-        target_BND = self.mlp(x_BND)
-        return self.norm2(x_BND + target_BND), target_BND
-
-
-def _layers(depth: int) -> tuple[str, ...]:
-    # A block's output, then its target: both are known when the block has run.
-    pairs = ((f"block_{number}", f"target_{number}") for number in range(1, depth + 1))
-    return ("patches", *(name for pair in pairs for name in pair))
-
-
 def _frames(lengths_B: Tensor) -> Tensor:
     """Whole frames in each number of samples."""
     return ((lengths_B - FRAME).div(HOP, rounding_mode="floor") + 1).clamp_min(0)
-
-
-def _randomise(net: EATNet, seed: int) -> None:
-    """The network before pre-training, as its authors initialise it."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in net.modules():
-        if isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, 0.0, 0.02, generator=generator)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv2d):
-            assert module.bias is not None
-            nn.init.xavier_uniform_(module.weight.data.flatten(start_dim=1), generator=generator)
-            nn.init.zeros_(module.bias)
-    nn.init.normal_(net.extra_tokens, generator=generator)
 
 
 # ------------------------------------------------------------ official files

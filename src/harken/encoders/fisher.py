@@ -20,16 +20,14 @@ from torch.nn import functional as F
 
 from harken.audio.stft import frame_count as stft_frames
 from harken.core.errors import WeightsError
+from harken.encoders.patch_net import PatchNet, randomise
 from harken.encoders.published import check_fixed, fitting_shapes, nested_value
 from harken.encoders.registry import register_encoder
-from harken.encoders.spectrogram_net import SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder, state_shapes
-from harken.encoders.transformer import MLP, SelfAttention
 from harken.weights.tensors import check_tensors
 
 Float32 = NDArray[np.float32]
 
-EPSILON = 1e-6
 #: frequencies and times of the grid that the table of positions was made for
 GRID = (50, 128)
 
@@ -37,22 +35,20 @@ GRID = (50, 128)
 TINY: dict[str, Any] = {"width": 96, "depth": 3, "heads": 4}
 
 
-class FISHERNet(SpectrogramNet):
+class FISHERNet(PatchNet):
     """The trainable network, front end included; Sec. 3 of the paper.
 
     width, depth, heads: of the transformer. sample_rate: of the waveform, in Hz; it changes no weight.
     Raises ValueError for sizes that do not fit each other, or a rate below 100 Hz.
     """
 
-    block_path = "blocks"
     #: length and hop of a frame in ms
     FRAME_MS, HOP_MS = 25, 10
-    #: side of a patch, in frames and in frequency bins
-    PATCH = 16
     #: frequency bins of a sub-band (of 40 Hz each); what is left above the last whole one is not heard
     BAND = 100
     #: patches above one another in a sub-band
-    ROWS = BAND // PATCH
+    ROWS = BAND // PatchNet.PATCH
+    patch_rows = ROWS
     #: most frames of one pass: 10.24 s
     FRAMES = 1024
     FLOOR = 1e-10
@@ -60,19 +56,12 @@ class FISHERNet(SpectrogramNet):
     MEAN, DEVIATION = -3.017344307886898, 2.1531635155379805
 
     def __init__(self, width: int = 768, depth: int = 12, heads: int = 12, sample_rate: int = 16_000) -> None:
-        super().__init__()
-        if depth < 1 or heads < 1 or width < 4 or width % 4 or width % heads:
-            raise ValueError(f"{depth} blocks of width {width} with {heads} heads are no FISHER")
+        super().__init__(width, depth, heads)
         if sample_rate < 100:
             raise ValueError(f"{sample_rate} Hz is below 100 Hz, where a hop is one sample")
         self.frame, self.hop = self.FRAME_MS * sample_rate // 1000, self.HOP_MS * sample_rate // 1000
         self.bands = max(1, (self.frame // 2 + 1) // self.BAND)
-        self.layers = _layers(depth)
-        self.extra_tokens = nn.Parameter(torch.empty(1, 1, width))
-        self.local_encoder = nn.ModuleDict({"proj": nn.Conv2d(1, width, self.PATCH, stride=self.PATCH)})
         self.fixed_positional_encoder = _Table(width)
-        self.pre_norm = nn.LayerNorm(width, eps=EPSILON)
-        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
 
     def encode_spectrogram(
         self, spectrogram_BFM: Tensor, layers: Sequence[str] = (), frames_B: Tensor | None = None
@@ -83,26 +72,19 @@ class FISHERNet(SpectrogramNet):
         the layers (default: the last block). Patches that reach beyond the valid frames are not attended to, but are
         part of the output.
         """
-        layers = self.checked(layers)
         # Sub-bands are sequences of their own; those of one clip follow each other, so G = clip * bands + band.
         x_GND = self.embed(spectrogram_BFM)
-        mask_G11N = None
+        visible_GN = None
         if frames_B is not None:
             # Patches are whole.
             steps_B = frames_B.to(x_GND.device).div(self.PATCH, rounding_mode="floor")
             steps_G = steps_B.repeat_interleave(self.bands)
             steps_N = torch.arange(x_GND.shape[1], device=x_GND.device) // self.ROWS
-            mask_G11N = F.pad(steps_N < steps_G[:, None], (1, 0), value=True)[:, None, None]
-        # CLS has no position.
-        x_GND = self.pre_norm(torch.cat([self.extra_tokens.expand(len(x_GND), -1, -1), x_GND], dim=1))
-        outputs = {"patches": x_GND}
-        deepest = max(self.layers.index(layer) for layer in layers)
-        for name, block in zip(self.layers[1 : deepest + 1], self.blocks, strict=False):
-            x_GND = block(x_GND, mask_G11N)
-            if name in layers:
-                outputs[name] = x_GND
-        size = (len(spectrogram_BFM), self.bands, *x_GND.shape[1:])
-        return [outputs[layer].view(size).transpose(1, 2).flatten(start_dim=2) for layer in layers]
+            visible_GN = steps_N < steps_G[:, None]
+        return [
+            output_GND.view(-1, self.bands, *output_GND.shape[1:]).transpose(1, 2).flatten(start_dim=2)
+            for output_GND in self.encode_patches(x_GND, layers, visible_GN)
+        ]
 
     def valid_frames(self, lengths_B: Tensor | None, samples: int) -> Tensor | None:
         """Those that lie within the clip."""
@@ -148,10 +130,11 @@ class FISHERNet(SpectrogramNet):
 class FISHER(TorchEncoder):
     """Frame-level features of every block; any sampling rate.
 
-    Layers, all (1 + tokens, bands * width): `patches` (what enters the first block) and `block_1`, `block_2`, ...
-    The dimensions of the lowest sub-band come first: 2 sub-bands at 16 kHz, 6 at 48 kHz, of 4 kHz each. The first
-    frame is CLS; that of the last block is the published embedding. Then come `patch_bands` patches of 640 Hz, low
-    first, for every whole 160 ms.
+    Layers, all (1 + tokens, bands * width): `patches` (what enters the first block), `block_1`, `block_2`, ...
+    (output of a block) and `target_1`, `target_2`, ... (output of a block's MLP before the residual). The dimensions of
+    the lowest sub-band come first: 2 sub-bands at 16 kHz, 6 at 48 kHz, of 4 kHz each. The first frame is CLS; that of
+    the last block is the published embedding. Then come `patch_bands` patches of 640 Hz, low first, for every whole
+    160 ms.
 
     A clip of more than 10.24 s is cut into successive windows of that length, each with a CLS and a mean of its
     own; their patches follow each other, and the one CLS is the mean of the windows', weighted by their patches.
@@ -202,7 +185,8 @@ class FISHER(TorchEncoder):
             self.module = FISHERNet(width, depth, heads, sample_rate)
         if weights is None:
             self.module.to_empty(device="cpu")
-            _randomise(self.module, seed)
+            self.module.fixed_positional_encoder.positions.copy_(positions(width))
+            randomise(self.module, seed)
         else:
             check_tensors(
                 weights, state_shapes(self.module), architecture=f"fisher of width {width} and {depth} blocks"
@@ -213,7 +197,7 @@ class FISHER(TorchEncoder):
         #: one whole patch
         self.min_samples = self.module.frame + (self.module.PATCH - 1) * self.module.hop
         self.layers = self.module.layers
-        self.default_layer = self.layers[-1]
+        self.default_layer = self.module.default_layer
 
     @classmethod
     def read_checkpoint(
@@ -313,45 +297,6 @@ class _Table(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.register_buffer("positions", torch.empty(1, GRID[0] * GRID[1], width))
-
-
-class _Block(nn.Module):
-    """Post-norm transformer block."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=EPSILON)
-        self.attn = SelfAttention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=EPSILON)
-        self.mlp = MLP(width)
-
-    def forward(self, x_GND: Tensor, mask_G11N: Tensor | None = None) -> Tensor:
-        x_GND = self.norm1(x_GND + self.attn(x_GND, mask_G11N))
-        y_GND: Tensor = self.norm2(x_GND + self.mlp(x_GND))
-        return y_GND
-
-
-def _layers(depth: int) -> tuple[str, ...]:
-    return ("patches", *(f"block_{number}" for number in range(1, depth + 1)))
-
-
-def _randomise(net: FISHERNet, seed: int) -> None:
-    """The network before pre-training, as its authors initialise it."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in net.modules():
-        if isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, 0.0, 0.02, generator=generator)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv2d):
-            assert module.bias is not None
-            nn.init.xavier_uniform_(module.weight.data.flatten(start_dim=1), generator=generator)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, _Table):
-            module.positions.copy_(positions(module.positions.shape[2]))
-    nn.init.normal_(net.extra_tokens, generator=generator)
 
 
 # ------------------------------------------------------------ official files

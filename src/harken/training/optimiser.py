@@ -10,6 +10,9 @@ from torch import nn
 
 from harken.encoders.spectrogram_net import SpectrogramNet
 
+#: added to the root of the second moment
+EPSILON = 1e-8
+
 
 def learning_rate_factor(step: int, *, steps: int, warmup: int, schedule: Literal["constant", "cosine"]) -> float:
     """Part of the full learning rate at a step, 1 .. steps.
@@ -69,12 +72,19 @@ def _depths(module: nn.Module) -> dict[int, int]:
     return depths
 
 
-def adamw(groups: list[dict[str, object]]) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter, ICLR 2019) in its usual setting."""
-    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8)
+def adamw(groups: list[dict[str, object]], betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter, ICLR 2019). betas: decays of the moments."""
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=EPSILON)
 
 
 def set_learning_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
     """Let each group learn at `factor` of its full rate."""
     for group in optimiser.param_groups:
         group["lr"] = group["peak"] * factor
+
+
+def correct_epsilon(optimiser: torch.optim.Optimizer, step: int) -> None:
+    """Before step 1, 2, ...: let epsilon be added before the bias correction, as fairseq's Adam and Kingma and Ba's
+    first version do (arXiv 1412.6980v1)."""
+    for group in optimiser.param_groups:
+        group["eps"] = EPSILON / (1 - group["betas"][1] ** step) ** 0.5

@@ -1,0 +1,1 @@
+"""Pre-training of encoders on sound without labels: masked patches and a class token predict a teacher's features."""
