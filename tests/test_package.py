@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +87,22 @@ systems: {first: first, second: second, both: both}
 ensembles: {all: {members: {first: 1, second: 2}, normalise: gamma}}
 """
 
+BASELINE = """
+name: baseline
+title: Baseline
+summary: An autoencoder as published and as in the paper.
+seeds: [3]
+stages:
+  frames: {use: frames, encoder: log_mel, microphones: near}
+  autoencoder: {use: autoencoder, from: frames, epochs: 3}
+  of_paper: {use: autoencoder, from: frames, epochs: 3, variant: paper}
+  mse: {use: reconstruct, from: [autoencoder, frames]}
+  mahalanobis: {use: reconstruct, from: [autoencoder, frames], mode: mahalanobis}
+  equation: {use: reconstruct, from: [of_paper, frames], mode: mahalanobis, variant: paper}
+  mixed: {use: combine, from: [mse, equation]}
+systems: {mse: mse, mahalanobis: mahalanobis, equation: equation, mixed: mixed}
+"""
+
 
 def run_small(folder: Path, recipe: str, machines: list[str], source: int = 12, test: int = 2) -> Path:
     """Folder of a run of the recipe on a small plant of these machines, of which the fan is scored."""
@@ -150,6 +168,42 @@ def test_a_packaged_system_is_exported(tmp_path: Path) -> None:
     paths = [next((tmp_path / "plant").rglob(name)) for name, _ in rows]
     scores = [verdict.score for verdict in Detector.load(tmp_path / "edge.harken").score_many(paths, workers=0)]
     np.testing.assert_allclose(scores, [float(score) for _, score in rows], rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_small(tmp_path_factory.mktemp("baseline"), BASELINE, ["fan"], source=8)
+
+
+@pytest.mark.parametrize("system", ["mse", "mahalanobis", "equation"])
+def test_an_autoencoder_scores_frames_as_its_run_but_for_rounding(baseline: Path, system: str, tmp_path: Path) -> None:
+    save_fitted(tmp_path / "m.harken", package(baseline, system, workers=0))
+    detector = Detector.load(tmp_path / "m.harken")
+    (file,) = (baseline / "scores" / system).rglob("anomaly_score*.csv")
+    rows = list(csv.reader(file.read_text().splitlines()))
+    paths = [next((baseline.parents[2] / "plant").rglob(name)) for name, _ in rows]
+    verdicts = list(detector.score_many(paths, workers=0))
+    np.testing.assert_allclose([v.score or 0 for v in verdicts], [float(score) for _, score in rows], rtol=1e-6)
+    assert all(verdict.explanation is not None for verdict in verdicts)
+    learned = [note for note in detector.notes if "expect more false alarms" in note]
+    assert len(learned) == (system == "mahalanobis")
+    detector.set_alarm("1%")
+    assert np.isfinite(detector.threshold)
+
+
+def test_an_autoencoder_needs_no_torch_and_is_not_mixed(baseline: Path, tmp_path: Path) -> None:
+    save_fitted(tmp_path / "m.harken", package(baseline, "mse", workers=0))
+    recording = next((baseline.parents[2] / "plant").rglob("*test*.wav"))
+    program = (
+        "import sys, harken; sys.modules['torch'] = None; "
+        f"print(harken.load({str(tmp_path / 'm.harken')!r}).score({str(recording)!r}).score)"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert float(printed) == Detector.load(tmp_path / "m.harken").score(recording).score
+    with pytest.raises(HarkenError, match=r"mse scores by an autoencoder.*members one by one"):
+        package(baseline, "mixed")
+    with pytest.raises(HarkenError, match=r"one for all sections.*Leave --section out"):
+        package(baseline, "mse", section="00")
 
 
 def test_what_cannot_be_packaged_is_refused(run: Path) -> None:

@@ -30,7 +30,10 @@ _DETECTORS = {
 
 
 #: detectors of packaged models, which are not listed
-_INTERNAL = {"composite": ("harken.detection.composite", "Composite")}
+_INTERNAL = {
+    "composite": ("harken.detection.composite", "Composite"),
+    "reconstruction_error": ("harken.detection.reconstruction_error", "ReconstructionError"),
+}
 
 
 def list_detectors() -> tuple[str, ...]:

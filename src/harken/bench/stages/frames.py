@@ -50,7 +50,9 @@ class FramesStage(Stage):
         rate, _ = recording_form(context)
         with settings_of(parameters.encoder, "Correct config of the frames stage"):
             encoder = create_encoder(parameters.encoder, {"sample_rate": rate, **parameters.config})
-        listening = Listening(recorded_rate=rate, microphones=parameters.microphones, mono=True)
+        listening = Listening(
+            recorded_rate=rate, microphones=parameters.microphones, mono=True, sample_rate=encoder.sample_rate
+        )
         kept, features, aside = [], [], []
         for row, clip in enumerate(context.clips):
             try:
