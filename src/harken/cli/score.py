@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -53,6 +54,7 @@ def score(
     from harken.data.clips import find_recordings
     from harken.evaluation.scores import MARKS
     from harken.monitor.detector import Detector
+    from harken.monitor.sequence import Sequence
     from harken.monitor.verdict import Kind
 
     files = find_recordings(paths, suffixes_of(formats))
@@ -66,11 +68,17 @@ def score(
     for note in detector.notes:
         if note.startswith(MARKS):
             say(f"note: {note}")
-    sequence = detector.sequence(memory)
     counts = dict.fromkeys(get_args(Kind), 0)
     failed = 0
     kept, reported = [], []
-    try:
+    with ExitStack() as stack:
+        sequence = (
+            detector.sequence()
+            if memory is None
+            else stack.enter_context(
+                Sequence.remembered(memory, detector.alarm, lambda: say(f"waiting for another harken score: {memory}"))
+            )
+        )
         with progress("scoring") as bar:
             for done, verdict in enumerate(
                 detector.score_many(files, store=store, workers=workers, all_formats=formats is Formats.all), start=1
@@ -85,9 +93,6 @@ def score(
                 if change is not None:
                     reported.append(change)
                     emit(change.as_json()) if json else print(f"changed     {change.sentence}", flush=True)
-    finally:
-        if memory is not None:
-            sequence.save(memory)
     summary = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     began = sum(change.state == "began" for change in reported)
     still = f"; sounds different since {sequence.changed}" if sequence.changed else ""

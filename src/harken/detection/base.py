@@ -163,8 +163,13 @@ class AnomalyDetector(ABC):
         }
 
     def restored(self, state: dict[str, NDArray[Any]]) -> Self:
-        """This unfitted detector with the state of a fitted one; scores are the same to the last bit."""
+        """This unfitted detector with the state of a fitted one; scores are the same to the last bit.
+
+        Raises ValueError for what is no learned attribute.
+        """
         for name, value in state.items():
+            if not name.endswith("_") or name.startswith("_"):
+                raise ValueError(f"{name} is not learned by {type(self).__name__}")
             setattr(self, name, value)
         self._rebuild()
         return self

@@ -68,6 +68,15 @@ class Composite(AnomalyDetector):
         self.train_scores_ = self._mixed(list(self.held_out_))
         return self
 
+    def check_parameters(self) -> None:
+        """See `AnomalyDetector.check_parameters`; of the members too."""
+        if self.mixing not in get_args(Mixing) or not self.members:
+            raise ValueError(f"{len(self.members)} members cannot be mixed by {self.mixing!r}")
+        for member in self.members:
+            create_detector(member["detector"], member["parameters"]).check_parameters()
+            if not np.isfinite(member["weight"]):
+                raise ValueError(f"a weight of {member['weight']}")
+
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
         self.fit(bank_ND, domains_N)
 

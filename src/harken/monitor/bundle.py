@@ -5,7 +5,9 @@
       <part>.<first 12 of sha256>.safetensors
 
 Array files are named by their content and the manifest is replaced last, so that a bundle is at any moment
-either the old one, whole, or the new one, whole.
+either the old one, whole, or the new one, whole. Writers wait for each other; readers wait for nobody, and read again
+where the manifest was replaced meanwhile. Bundles come from strangers: only regular files of the expected names are
+opened, and what they hold is bounded before it is read.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +26,24 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from harken.core.errors import BundleError
-from harken.core.files import temporary_beside, write_atomically
+from harken.core.errors import BundleError, HarkenError
+from harken.core.files import flush_folder, read_regular, temporary_beside, write_atomically
+from harken.core.locks import locked
 
 #: 2: bundles that name weights which are not in them; all others are of schema 1, as ever
 SCHEMA = 2
 _MANIFEST = "manifest.json"
 _MOST_MANIFEST_BYTES = 64 * 2**20
+#: weights of the largest encoders have 5 GiB; all other parts are small
+_MOST_BYTES, _MOST_ENCODER_BYTES = 2 * 2**30, 16 * 2**30
+_PART = re.compile(r"[a-z][a-z_]{0,39}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+#: times that a bundle is read again because it was replaced meanwhile
+_REREADS = 50
+_AGAIN = "Fit the model again, or restore it from a copy"
 
 Arrays = Mapping[str, np.ndarray]
+Content = tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]
 
 
 def write_bundle(
@@ -42,14 +55,47 @@ def write_bundle(
     references: whether the settings name weights that are not among the parts.
     Raises BundleError where `path` is something else than a bundle or cannot be written.
     """
-    path = Path(path)
+    with _writing(Path(path)):
+        _write(Path(path), about, parts, references)
+
+
+def change_bundle(path: str | Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Replace the settings of a bundle by what `change` makes of them; no other process writes it meanwhile.
+
+    Raises BundleError as `read_bundle` and `write_bundle`.
+    """
+    with _writing(Path(path)):
+        about, parts = read_bundle(path)
+        _write(Path(path), change(about), parts, bool(about.get("public_weights")))
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Within it, nobody else writes the bundle; OSError becomes a BundleError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path):
+            yield
+    except BundleError:
+        raise
+    except HarkenError as error:
+        raise BundleError(error.cause, file=path, next_step=error.next_step) from None
+    except OSError as error:
+        raise BundleError(
+            f"cannot be written ({error.strerror})",
+            file=path,
+            next_step="Check the disk and the folder's rights",
+        ) from None
+
+
+def _write(path: Path, about: Mapping[str, Any], parts: Mapping[str, Arrays], references: bool) -> None:
     if path.exists() and not (path / _MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
         raise BundleError("exists and is no model", file=path, next_step="Choose another name for the model")
     files: dict[str, bytes] = {}
     names: dict[str, str] = {}
     for part, arrays in sorted(parts.items()):
         data = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
-        names[part] = f"{part}.{hashlib.sha256(data).hexdigest()[:12]}.safetensors"
+        names[part] = _file_name(part, hashlib.sha256(data).hexdigest())
         files[names[part]] = data
     manifest = {
         "schema": 2 if references else 1,
@@ -57,18 +103,14 @@ def write_bundle(
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         "about": dict(about),
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            _replace(path, files, _manifest_bytes(manifest))
-        else:
-            _create(path, files, _manifest_bytes(manifest))
-    except OSError as error:
-        raise BundleError(
-            f"cannot be written ({error.strerror})",
-            file=path,
-            next_step="Check the disk and the folder's rights",
-        ) from None
+    if path.exists():
+        _replace(path, files, _manifest_bytes(manifest))
+    else:
+        _create(path, files, _manifest_bytes(manifest))
+
+
+def _file_name(part: str, sha256: str) -> str:
+    return f"{part}.{sha256[:12]}.safetensors"
 
 
 def _create(path: Path, files: Mapping[str, bytes], manifest: bytes) -> None:
@@ -82,14 +124,14 @@ def _create(path: Path, files: Mapping[str, bytes], manifest: bytes) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _sync_folder(path.parent)
+    flush_folder(path.parent)
 
 
 def _replace(path: Path, files: Mapping[str, bytes], manifest: bytes) -> None:
     for name, data in files.items():
         write_atomically(path / name, data, sync=True)
     write_atomically(path / _MANIFEST, manifest, sync=True)
-    _sync_folder(path)
+    flush_folder(path)
     for stray in path.iterdir():
         if stray.name not in files and stray.name != _MANIFEST and stray.suffix in {".safetensors", ".tmp"}:
             stray.unlink(missing_ok=True)
@@ -101,54 +143,61 @@ def _remove_leftovers(path: Path) -> None:
         shutil.rmtree(stray, ignore_errors=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
     body = json.dumps(manifest, sort_keys=True, indent=1)
     digest = hashlib.sha256(body.encode()).hexdigest()
     return (json.dumps({**manifest, "sha256": digest}, sort_keys=True, indent=1) + "\n").encode()
 
 
-def read_bundle(path: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
+def read_bundle(path: str | Path) -> Content:
     """(about, parts) as given to `write_bundle`. Raises BundleError for anything missing, damaged or newer."""
     path = Path(path)
-    manifest = _read_manifest(path)
-    again = "Fit the model again, or restore it from a copy"
+    for _ in range(_REREADS):
+        data = _manifest_data(path)
+        try:
+            return _read(path, _checked_manifest(path, data))
+        except BundleError:
+            if _manifest_data(path) == data:
+                raise
+    raise BundleError("is replaced all the time", file=path, next_step="Run again when nobody writes it")
+
+
+def _read(path: Path, manifest: Mapping[str, Any]) -> Content:
     parts: dict[str, dict[str, np.ndarray]] = {}
     for part, name in manifest["parts"].items():
         file = path / name
         try:
-            data = file.read_bytes()
-        except OSError:
-            raise BundleError("is missing from the model", file=file, next_step=again) from None
+            data = read_regular(file, _MOST_ENCODER_BYTES if part == "encoder" else _MOST_BYTES)
+        except FileNotFoundError:
+            raise BundleError("is missing from the model", file=file, next_step=_AGAIN) from None
+        except OSError as error:
+            raise BundleError(f"cannot be read ({error.strerror})", file=file, next_step=_AGAIN) from None
         if hashlib.sha256(data).hexdigest() != manifest["files"][name]:
-            raise BundleError("is damaged: its sha256 is not the manifest's", file=file, next_step=again)
+            raise BundleError("is damaged: its sha256 is not the manifest's", file=file, next_step=_AGAIN)
         try:
             parts[part] = safetensors.numpy.load(data)
-        except safetensors.SafetensorError as error:
-            raise BundleError(f"cannot be read ({error})", file=file, next_step=again) from None
+        # Types of numbers that NumPy does not have are a KeyError.
+        except (safetensors.SafetensorError, KeyError, ValueError) as error:
+            raise BundleError(f"cannot be read ({error})", file=file, next_step=_AGAIN) from None
     return manifest["about"], parts
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _manifest_data(path: Path) -> bytes:
     file = path / _MANIFEST
-    again = "Fit the model again, or restore it from a copy"
     if not path.exists():
         raise BundleError("there is no such model", file=path, next_step="Check the path, or make one: harken fit")
     try:
-        if file.stat().st_size > _MOST_MANIFEST_BYTES:
-            raise BundleError("is too large for a manifest", file=file, next_step=again)
-        data = file.read_bytes()
-    except OSError:
+        return read_regular(file, _MOST_MANIFEST_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
             "is no model: it has no manifest.json", file=path, next_step="Name a model made by harken fit"
         ) from None
+    except OSError as error:
+        raise BundleError(f"cannot be read ({error.strerror})", file=file, next_step=_AGAIN) from None
+
+
+def _checked_manifest(path: Path, data: bytes) -> dict[str, Any]:
+    """The manifest without its digest, of the expected form; its settings are any JSON."""
     try:
         manifest = json.loads(data)
         schema = manifest["schema"]
@@ -162,6 +211,16 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         # Byte for byte, so that no flipped byte goes unseen, be it in white space.
         if _manifest_bytes(manifest) != data or schema not in (1, 2):
             raise ValueError("its sha256 does not fit")
+        if set(manifest) != {"schema", "parts", "files", "about"} or not isinstance(manifest["about"], dict):
+            raise ValueError("it has other entries")
+        expected = {part: _file_name(part, manifest["files"][name]) for part, name in manifest["parts"].items()}
+        if (
+            manifest["parts"] != expected
+            or set(manifest["files"]) != set(expected.values())
+            or not all(_PART.fullmatch(part) for part in expected)
+            or not all(_DIGEST.fullmatch(digest) for digest in manifest["files"].values())
+        ):
+            raise ValueError("files of other names")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise BundleError("is damaged", file=file, next_step=again) from None
+        raise BundleError("is damaged", file=path / _MANIFEST, next_step=_AGAIN) from None
     return manifest  # type: ignore[no-any-return]

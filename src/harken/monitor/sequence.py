@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from harken.core.errors import HarkenError
-from harken.core.files import write_atomically
+from harken.core.errors import HarkenError, writing
+from harken.core.files import read_regular, write_atomically
+from harken.core.locks import locked
 from harken.detection.sequential import Evidence
 from harken.monitor.alarm import AlarmSetting
 from harken.monitor.verdict import Verdict
@@ -21,6 +24,8 @@ from harken.monitor.verdict import Verdict
 _VERSION = 1
 #: recordings that a memory knows to have been judged
 _HEARD = 10_000
+#: a memory is about a hundred times smaller
+_MOST_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class Sequence:
         path = Path(path)
         step = "Give another file as memory, or remove this one to begin anew"
         try:
-            memory = json.loads(path.read_bytes())
+            memory = json.loads(read_regular(path, _MOST_BYTES))
             if memory["harken_memory"] != _VERSION:
                 raise ValueError(f"version {memory['harken_memory']!r}")
             model, since = memory["model"], memory["since"]
@@ -157,6 +162,24 @@ class Sequence:
         sequence._latest.extend(latest)
         sequence._heard = dict.fromkeys(heard)
         return sequence
+
+    @classmethod
+    @contextmanager
+    def remembered(
+        cls, path: str | Path, setting: AlarmSetting, waits: Callable[[], None] = lambda: None
+    ) -> Iterator[Sequence]:
+        """`load`, and `save` at the end; meanwhile no other process has the same memory, and `waits` is called if
+        this one has to wait for it. HarkenError, before anything is counted, where that cannot be or takes too long."""
+        path = Path(path)
+        with ExitStack() as stack:
+            with writing(path, "Choose another place"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(path, busy="is the memory of recordings that are being scored", waits=waits))
+            sequence = cls.load(path, setting)
+            try:
+                yield sequence
+            finally:
+                sequence.save(path)
 
     def _model(self) -> str:
         """Names what evidence depends on: the normal scores and the length of blocks."""

@@ -13,14 +13,15 @@ from harken.core.errors import BundleError
 from harken.core.plugins import custom_names
 from harken.core.threads import one_thread
 from harken.core.version import __version__
-from harken.detection import create_detector
+from harken.detection import AnomalyDetector, create_detector
 from harken.detection.calibration import Calibration
 from harken.detection.events import EventView
 from harken.embeddings.embedder import EmbeddingSpec
-from harken.monitor.bundle import read_bundle, write_bundle
+from harken.monitor.bundle import change_bundle, read_bundle, write_bundle
 from harken.monitor.fitted import Fitted
 from harken.monitor.normal_set import Training
 from harken.monitor.public_weights import public_arrays, without_public
+from harken.monitor.stored_checks import check_content, check_spec, check_trial, effective_counts
 
 
 def save_fitted(path: str | Path, fitted: Fitted, *, embed_weights: bool = False) -> None:
@@ -85,16 +86,19 @@ def load_fitted(path: str | Path) -> Fitted:
     """What a bundle holds. Raises BundleError where it is missing, damaged or newer."""
     settings, parts = read_bundle(path)
     try:
-        spec = EmbeddingSpec(**settings["spec"])
-        for name in custom_names([spec.encoder, settings["detector"], settings["parameters"], settings.get("events")]):
+        for name in custom_names(
+            [settings["spec"], settings["detector"], settings["parameters"], settings.get("events")]
+        ):
             raise BundleError(
                 f"names custom code, {name}, which a model never runs",
                 file=path,
                 next_step="Ask who made it; fit the model again",
             )
-        state = {name: _wide(array) for name, array in parts["detector"].items()}
-        with one_thread():
-            detector = create_detector(settings["detector"], settings["parameters"]).restored(state)
+        check_content(settings, parts)
+        spec = EmbeddingSpec(**settings["spec"])
+        check_spec(spec)
+        detector = _restored(settings, parts["detector"])
+        check_trial(detector, parts["training"]["embeddings"].shape[1])
         kept = parts["training"]
         edges = np.cumsum(kept["sketch_widths"])[:-1]
         training = Training(
@@ -109,11 +113,7 @@ def load_fitted(path: str | Path) -> Fitted:
             # Absent in models of earlier versions; other statistics are those of another version.
             health_NCK=parts["health"]["health"] if settings.get("health_statistics") == list(STATISTICS) else None,
         )
-        calibration = Calibration(
-            np.sort(training.scores_N),
-            float(settings["effective_clips"]),
-            float(settings.get("least_effective_clips", settings["effective_clips"])),
-        )
+        calibration = Calibration(np.sort(training.scores_N), *effective_counts(settings, len(training.names)))
         weights = dict(parts.get("encoder", {}))
         for reference in settings.get("public_weights", []):
             weights |= public_arrays(reference, path)
@@ -130,29 +130,34 @@ def load_fitted(path: str | Path) -> Fitted:
             events=_events(settings, parts),
             notes=tuple(settings["notes"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(
-            f"lacks something that a model needs ({error})", file=path, next_step="Fit the model again"
-        ) from None
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        lacks = f"lacks {error}" if isinstance(error, KeyError) else f"has {' '.join(str(error).split())[:200]}"
+        raise BundleError(f"is no model: {lacks}", file=path, next_step="Fit the model again") from None
+
+
+def _restored(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> AnomalyDetector:
+    """The detector of these settings with this state."""
+    with one_thread():
+        detector = create_detector(about["detector"], about.get("parameters"))
+        detector.check_parameters()
+        return detector.restored({name: _wide(array) for name, array in arrays.items()})
 
 
 def _events(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.ndarray]]) -> EventView | None:
     """The view of short events; None in models without one."""
     if "events" not in settings:
         return None
-    about, state = settings["events"], {name: _wide(array) for name, array in parts["events"].items()}
-    with one_thread():
-        detector = create_detector(str(about["detector"])).restored(state)
-    effective = float(about["effective_clips"]), float(about["least_effective_clips"])
-    calibration = Calibration(np.sort(detector.train_scores_), *effective)
+    about = settings["events"]
+    detector = _restored(about, parts["events"])
+    check_trial(detector, detector.dimensions)
+    held_out_N = np.sort(detector.train_scores_)
+    calibration = Calibration(held_out_N, *effective_counts(about, len(held_out_N)))
     return EventView(detector, calibration, parts["training"]["event_scores"])
 
 
 def store_alarm(path: str | Path, false_alarms: str, every: str | None) -> None:
     """Change what the alarm of a bundle is set to, and nothing else. Raises BundleError as `load_fitted`."""
-    settings, parts = read_bundle(path)
-    settings |= {"false_alarms": false_alarms, "every": every}
-    write_bundle(path, settings, parts, references=bool(settings.get("public_weights")))
+    change_bundle(path, lambda settings: {**settings, "false_alarms": false_alarms, "every": every})
 
 
 def _compact(array: np.ndarray) -> np.ndarray:

@@ -1,0 +1,97 @@
+"""Whether settings and arrays of a bundle are those of a model: finite, and of shapes that fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from harken.audio.decode import Limits
+from harken.core.threads import one_thread
+from harken.detection import AnomalyDetector
+from harken.embeddings.embedder import EmbeddingSpec
+
+Parts = Mapping[str, Mapping[str, np.ndarray]]
+
+_PARTS = frozenset({"detector", "training", "health", "events", "encoder"})
+#: of spectrogram files the level is not known
+_MAY_BE_NAN = frozenset({("training", "levels_db")})
+
+
+def check_content(settings: Mapping[str, Any], parts: Parts) -> None:
+    """Raise ValueError, TypeError or KeyError where a part is unknown, a number not finite or a shape another one."""
+    for part, arrays in parts.items():
+        if part not in _PARTS:
+            raise ValueError(f"a part {part!r}")
+        for name, array in arrays.items():
+            if array.dtype.kind not in "fiub":
+                raise ValueError(f"{part} {name} of type {array.dtype}")
+            # Encoders check their weights as they are built.
+            if part != "encoder" and (part, name) not in _MAY_BE_NAN and not np.isfinite(array).all():
+                raise ValueError(f"{part} {name} that is not finite")
+    kept, count = parts["training"], len(_texts(settings, "names"))
+    dimensions = kept["embeddings"].shape[-1]
+    widths, columns = kept["sketch_widths"], kept["sketches"].shape[-1]
+    shapes = {
+        "embeddings": (count, dimensions),
+        "sketches": (len(kept["sketches"]), columns),
+        **dict.fromkeys(("sketch_widths", "scores", "levels_db", "seconds"), (count,)),
+    }
+    if "events" in settings:
+        shapes["event_scores"] = (count,)
+    for name, shape in shapes.items():
+        if kept[name].shape != shape:
+            raise ValueError(f"training {name} of shape {kept[name].shape}")
+    if widths.dtype.kind not in "iu" or (widths < 0).any() or int(widths.sum()) != columns:
+        raise ValueError("sketch widths that do not fit")
+    if kept["sketches"].dtype != np.uint8 or (kept["seconds"] <= 0).any() or count == 0:
+        raise ValueError("recordings of no length")
+    if len(_texts(settings, "domains")) != count or len(_texts(settings, "sha256s")) not in (0, count):
+        raise ValueError(f"other numbers of names than of recordings, {count}")
+    _texts(settings, "notes")
+    if type(settings["false_alarms"]) is not str or type(settings.get("every")) not in (str, type(None)):
+        raise ValueError("an alarm that is not set")
+    if type(block := settings.get("block", 1)) is not int or not 1 <= block <= count:
+        raise ValueError(f"{count} recordings in blocks of {block}")
+    if "health" in parts and (parts["health"]["health"].ndim != 3 or len(parts["health"]["health"]) != count):
+        raise ValueError(f"health of shape {parts['health']['health'].shape}")
+
+
+def check_spec(spec: EmbeddingSpec) -> None:
+    """Raise ValueError for recordings that nobody listens to, and for embeddings within each other."""
+    lowest, highest = Limits().sample_rate
+    if not (lowest <= spec.sample_rate <= highest and 1 <= spec.channels <= 1000):
+        raise ValueError(f"recordings of {spec.sample_rate} Hz with {spec.channels} channels")
+    for further in spec.more:
+        if further.more:
+            raise ValueError("embeddings within embeddings")
+        check_spec(further)
+
+
+def check_trial(detector: AnomalyDetector, dimensions: int) -> None:
+    """Raise ValueError unless the detector scores a vector of that many dimensions, and its state is what it needs."""
+    try:
+        with one_thread():
+            scores_N = detector.score(detector.mean_[None])
+    except (AttributeError, IndexError, TypeError) as error:
+        raise ValueError(f"a detector that cannot score: {error}") from None
+    if detector.dimensions != dimensions or scores_N.shape != (1,) or not np.isfinite(scores_N).all():
+        raise ValueError(f"a detector of {detector.dimensions} dimensions for {dimensions}")
+
+
+def effective_counts(settings: Mapping[str, Any], clips: int) -> tuple[float, float]:
+    """Effective number of clips and its lower bound. Raises ValueError for numbers that `clips` cannot have."""
+    effective = float(settings["effective_clips"])
+    # Absent in models of earlier versions.
+    least = float(settings.get("least_effective_clips", effective))
+    if not 0 < least <= effective <= clips:
+        raise ValueError(f"{clips} recordings that count as {effective:g}")
+    return effective, least
+
+
+def _texts(settings: Mapping[str, Any], name: str) -> list[str]:
+    texts = settings.get(name, []) if name == "sha256s" else settings[name]
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{name} that are not text")
+    return texts
