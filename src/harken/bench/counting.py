@@ -181,7 +181,7 @@ def _count_training(built: ASDModel, by_block: bool, *, training: TrainingSpec) 
         if training.recompute:
             for block in (block for row in blocks for block in row):
                 block.forward = partial(_with_shapes_only, block.forward)  # type: ignore[method-assign]
-            recompute_blocks(built)
+            recompute_blocks(*(encoder.module for encoder in built.encoders))
             built.train()
             batch, kept = both_ways()
             # Recomputed activations are assumed to be freed block by block.

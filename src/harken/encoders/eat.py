@@ -139,6 +139,9 @@ class EATNet(PatchNet):
         x_BND = x_BDTF.flatten(start_dim=2).transpose(1, 2)
         return x_BND + positions(x_BDTF.shape[2], x_BND.shape[2], x_BND.device)
 
+    def published_sizes(self) -> dict[str, int]:
+        return {**super().published_sizes(), "target_length": self.target_frames or FRAMES}
+
     def split_qkv(self) -> None:
         """Replace the fused projection of every block by modules `q_proj`, `k_proj`, `v_proj` of the same output.
 

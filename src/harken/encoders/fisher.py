@@ -86,6 +86,9 @@ class FISHERNet(PatchNet):
             for output_GND in self.encode_patches(x_GND, layers, visible_GN)
         ]
 
+    def published_sizes(self) -> dict[str, int]:
+        return {**super().published_sizes(), "band_width": self.BAND}
+
     def valid_frames(self, lengths_B: Tensor | None, samples: int) -> Tensor | None:
         """Those that lie within the clip."""
         return None if lengths_B is None else (lengths_B - self.frame).div(self.hop, rounding_mode="floor") + 1

@@ -29,6 +29,8 @@ class PatchNet(SpectrogramNet):
     PATCH: ClassVar[int] = 16
     #: patches of one time step, low frequencies first
     patch_rows: ClassVar[int]
+    #: sub-bands of a clip, each a sequence of its own
+    bands: int = 1
     #: of what a block attends with
     attention: ClassVar[type[SelfAttention]] = SelfAttention
 
@@ -52,6 +54,10 @@ class PatchNet(SpectrogramNet):
     def width(self) -> int:
         """Of a token."""
         return self.extra_tokens.shape[2]
+
+    def published_sizes(self) -> dict[str, int]:
+        """Sizes that its tensors do not show, by the names that published checkpoints have for them."""
+        return {"num_heads": self.blocks[0].attn.heads}  # type: ignore[dict-item,union-attr]
 
     @abstractmethod
     def embed(self, spectrogram_BFM: Tensor) -> Tensor:

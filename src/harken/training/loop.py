@@ -1,56 +1,41 @@
-"""One training loop, for every model, loss and number of devices.
-
-All randomness comes from the seed and the number of the batch, so that a training which was killed needs no generator
-restored: weights, moments and the number of the step are enough to end with the same bits (on one CPU, with the same
-number of threads).
-"""
+"""Fine-tuning: a model learns to classify clips, for every model, loss and number of devices; its steps are those of
+`steps`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from harken.core.errors import HarkenError
-from harken.core.extras import need
-from harken.core.files import write_atomically
-from harken.core.version import __version__
 from harken.data.clips import Clip, origins
 from harken.data.labels import UNUSED, ClassTable
 from harken.training.adapters import FreezeSchedule
-from harken.training.arrays import load_module, load_optimiser, module_arrays, optimiser_arrays, over, under
+from harken.training.arrays import Arrays, load_module, module_arrays, over, under
 from harken.training.augment.random_state import rng_for
-from harken.training.checkpoints import Start, read_arrays, write_arrays, write_checkpoint
+from harken.training.checkpoints import Start, write_checkpoint
 from harken.training.model_spec import ModelSpec
 from harken.training.models import ASDModel, build_model
-from harken.training.optimiser import adamw, learning_rate_factor, parameter_groups, set_learning_rates
-from harken.training.precision import tf32_products
+from harken.training.optimiser import adamw, parameter_groups
 from harken.training.recompute import recompute_blocks
 from harken.training.recordings import Batch, Order, Reader, WaveTransform, batches
 from harken.training.settings import TrainingSpec
 from harken.training.signals import Signals, hold_out, signals_of
 from harken.training.spectrograms import SpectrogramForm
 from harken.training.step import TrainingStep
+from harken.training.steps import Progress, TrainingLoop
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-#: step, steps, loss of the step
-Progress = Callable[[int, int, float], None]
 #: what a model scores on test clips whose labels are known: tuned on test, if used for choosing
 DevScore = Callable[[ASDModel], Mapping[str, float]]
 
-STATE = "state.safetensors"
 #: evaluations in a row that may find all embeddings alike
 PATIENCE = 3
 
@@ -115,7 +100,7 @@ def train(
     return _Training(model, spec, clips, table, folder, start, dev, save_every, workers, transform, logs).run(progress)
 
 
-class _Training:
+class _Training(TrainingLoop):
     def __init__(
         self,
         model: ModelSpec,
@@ -130,9 +115,8 @@ class _Training:
         transform: WaveTransform | None,
         logs: Path | None,
     ) -> None:
-        self.spec, self.folder, self.dev = spec, folder, dev
-        self.save_every, self.workers = save_every, workers
-        self.accelerator = _accelerator(spec)
+        super().__init__(spec, folder, save_every, logs)
+        self.spec, self.dev, self.workers = spec, dev, workers
         world = self.accelerator.num_processes
         second = any(loss.target == "mixture" for loss in spec.losses)
         self.clips, class_N, mixture_N = _usable(clips, table, second)
@@ -157,7 +141,7 @@ class _Training:
         self.steps = spec.steps_of(self.order.batches)
         try:
             built = build_model(model) if start is None else build_model(model, start.model())
-            self.step = TrainingStep(
+            self.module: TrainingStep = TrainingStep(
                 built,
                 spec.losses,
                 classes=len(table),
@@ -175,9 +159,9 @@ class _Training:
         self.reader = Reader(built.sample_rate, spec.seconds, spec.microphones)
         self.transform = transform or spec.augmentation.wave_transform(clips, self.reader)
         if spec.recompute:
-            recompute_blocks(built)
+            recompute_blocks(*(encoder.module for encoder in built.encoders))
         groups = parameter_groups(
-            self.step,
+            self.module,
             learning_rate=spec.learning_rate,
             weight_decay=spec.weight_decay,
             layer_decay=spec.layer_decay,
@@ -187,102 +171,48 @@ class _Training:
         if start is not None:
             self.record["training"]["start_sha256"] = start.digest()
             if start.labels_sha256 == self.record["training"]["labels_sha256"]:
-                start.load_losses(self.step.losses)
-        self.identity = hashlib.sha256(json.dumps(self.record["training"], sort_keys=True).encode()).hexdigest()
+                start.load_losses(self.module.losses)
         self.history: list[StepEvaluation] = []
         self.kept: list[tuple[float, int]] = []
-        self.quarantined: dict[str, str] = {}
-        self.recent: list[float] = []
-        self.writer = _writer(logs) if logs is not None and self.accelerator.is_main_process else None
+        self.schedule = FreezeSchedule(spec.frozen_epochs)
 
     def run(self, progress: Progress) -> TrainedModel:
-        spec = self.spec
-        self.folder.mkdir(parents=True, exist_ok=True)
-        done = self._resume()
-        network, optimiser = self.accelerator.prepare(self.step, self.optimiser)
-        schedule = FreezeSchedule(spec.frozen_epochs)
-        loader = batches(
-            self.train_clips, self.reader, self.order, first=done * spec.accumulation,
-            count=(self.steps - done) * spec.accumulation, transform=self.transform, form=self.form,
-            workers=self.workers,
-            rank=self.accelerator.process_index, world=self.accelerator.num_processes,
-        )  # fmt: skip
-        with _deterministic():
-            for step in range(done + 1, self.steps + 1):
-                self.step.train()
-                loss = 0.0
-                for micro_step in range(spec.accumulation):
-                    batch = next(loader)
-                    self.quarantined |= batch.failed
-                    if spec.frozen_epochs:
-                        schedule.apply(self.model, batch.epoch + 1)
-                    last = micro_step == spec.accumulation - 1
-                    # Gradients are exchanged between devices once a step.
-                    together = nullcontext() if last else self.accelerator.no_sync(network)
-                    with together, tf32_products(spec.precision == "tf32"):
-                        loss += self._backward(network, batch) / spec.accumulation
-                if not np.isfinite(loss):
-                    raise self._lost(step, "the loss is no longer a number")
-                norm = self._gradient_norm()
-                if not np.isfinite(norm) and spec.precision != "fp16":
-                    raise self._lost(step, "the gradient is no longer finite")
-                factor = learning_rate_factor(step, steps=self.steps, warmup=spec.warmup, schedule=spec.schedule)
-                set_learning_rates(self.optimiser, factor)
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
-                self.recent.append(loss)
-                self._log(step, {"loss": loss, "gradient_norm": norm, "learning_rate": spec.learning_rate * factor})
-                if step % spec.evaluate_every == 0 or step == self.steps:
-                    self._evaluate(step, spec.learning_rate * factor)
-                if step % self.save_every == 0 or step == self.steps:
-                    self._save(step)
-                progress(step, self.steps, loss)
-        self.accelerator.unwrap_model(network, keep_fp32_wrapper=False)
-        if self.writer is not None:
-            self.writer.close()
+        self.run_steps(progress)
         return TrainedModel(
             self.model.eval(),
             tuple(self._checkpoint(step) for _, step in self.kept),
             tuple(self.history),
             dict(sorted(self.quarantined.items())),
-            spec.choose == "dev",
+            self.spec.choose == "dev",
         )
 
     # ------------------------------------------------------------ a step
 
-    def _backward(self, network: nn.Module, batch: Batch) -> float:
-        """Gradients of one batch, added up; its loss."""
+    def batches(self, first: int, count: int) -> Iterator[Batch]:
+        return batches(
+            self.train_clips, self.reader, self.order, first=first, count=count, transform=self.transform,
+            form=self.form, workers=self.workers,
+            rank=self.accelerator.process_index, world=self.accelerator.num_processes,
+        )  # fmt: skip
+
+    def before_batch(self, batch: Batch) -> None:
+        if self.spec.frozen_epochs:
+            self.schedule.apply(self.model, batch.epoch + 1)
+
+    def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         device = self.accelerator.device
-        # Dropout and the like are drawn from the global generators.
-        rank = self.accelerator.process_index
-        torch.manual_seed(int(rng_for(self.spec.seed, batch.epoch, f"{batch.number}.{rank}", "torch").integers(2**62)))
         class_B = torch.from_numpy(self.class_N[batch.rows]).to(device)
         mixture_B = None if self.mixture_N is None else torch.from_numpy(self.mixture_N[batch.rows]).to(device)
-        place = f"{batch.number}.{rank}"
-        with self.accelerator.autocast():
-            spectrograms = None if batch.spectrograms is None else batch.spectrograms.to(device)
-            terms = network(batch.wave_BS.to(device), class_B, mixture_B, batch.epoch, place, spectrograms)
-        loss = torch.stack(list(terms.values())).sum()
-        self.accelerator.backward(loss / self.spec.accumulation)
-        return float(loss.detach())
-
-    def _gradient_norm(self) -> float:
-        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
-        limit = float("inf") if self.spec.clip_norm is None else self.spec.clip_norm
-        norm = self.accelerator.clip_grad_norm_(parameters, limit)
-        return 0.0 if norm is None else float(norm)
-
-    def _lost(self, step: int, event: str) -> HarkenError:
-        return HarkenError(
-            f"at step {step} {event}",
-            file=self.folder,
-            next_step="Train with a lower learning rate, more warm-up steps, or in fp32",
+        spectrograms = None if batch.spectrograms is None else batch.spectrograms.to(device)
+        terms: dict[str, Tensor] = network(
+            batch.wave_BS.to(device), class_B, mixture_B, batch.epoch, self.batch_place(batch), spectrograms
         )
+        return terms
 
     # ------------------------------------------------------------ evaluation
 
-    def _evaluate(self, step: int, learning_rate: float) -> None:
-        self.step.eval()
+    def evaluate(self, step: int, learning_rate: float) -> None:
+        self.module.eval()
         signals = self._signals() if self.held_clips else None
         dev: dict[str, float] = {}
         if self.dev is not None:
@@ -291,19 +221,19 @@ class _Training:
         self.history.append(StepEvaluation(step, float(np.mean(self.recent)), learning_rate, signals, dev))
         self.recent = []
         if signals is not None:
-            self._log(step, {f"held_out/{name}": value for name, value in asdict(signals).items()})
-        self._log(step, {f"dev (tuned on test)/{name}": value for name, value in dev.items()})
+            self.log(step, {f"held_out/{name}": value for name, value in asdict(signals).items()})
+        self.log(step, {f"dev (tuned on test)/{name}": value for name, value in dev.items()})
         last = [row.signals for row in self.history[-PATIENCE:] if row.signals is not None]
         # What has not learned yet may begin there: it is lost if it does not move away.
         if len(last) == PATIENCE and all(item.collapsed for item in last) and last[-1].similarity >= last[0].similarity:
-            raise self._lost(step, "all clips have had the same embedding for a while")
+            raise self.lost(step, "all clips have had the same embedding for a while")
         self.kept.append((self._merit(self.history[-1]), step))
         # Of equal ones the later.
         self.kept = sorted(self.kept, key=lambda item: (-item[0], -item[1]))[: self.spec.keep]
         if self.accelerator.is_main_process and any(kept == step for _, kept in self.kept):
             header = {"step": step, "training": self.identity, "signals": asdict(signals) if signals else None,
                      "dev (tuned on test)": dev}  # fmt: skip
-            write_checkpoint(self._checkpoint(step), self.model, self.step.losses, header)
+            write_checkpoint(self._checkpoint(step), self.model, self.module.losses, header)
 
     def _signals(self) -> Signals:
         losses, logits, embeddings = [], [], []
@@ -322,7 +252,7 @@ class _Training:
                     continue
                 class_B = torch.from_numpy(self.held_class_N[rows]).to(self.accelerator.device)
                 wave_BS = torch.from_numpy(np.stack(waves)).to(self.accelerator.device)
-                loss, logits_BC, embedding_BD = self.step.classify(wave_BS, class_B)
+                loss, logits_BC, embedding_BD = self.module.classify(wave_BS, class_B)
                 losses += [float(loss)] * len(rows)
                 logits.append(logits_BC.float())
                 embeddings.append(embedding_BD.float())
@@ -341,88 +271,31 @@ class _Training:
         value = row.signals.accuracy if choose == "accuracy" else -row.signals.loss
         return value if np.isfinite(value) else -np.inf
 
-    def _log(self, step: int, values: Mapping[str, float]) -> None:
-        if self.writer is not None:
-            for name, value in values.items():
-                self.writer.add_scalar(name, value, step)
-
     # ------------------------------------------------------------ files
 
     def _checkpoint(self, step: int) -> Path:
         return self.folder / f"checkpoint-{step:08d}.safetensors"
 
-    def _save(self, step: int) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        scaler = self.accelerator.scaler
-        header = {
-            "identity": self.identity,
-            "step": step,
-            "history": [asdict(row) for row in self.history],
-            "kept": self.kept,
-            "recent": self.recent,
-            "quarantined": self.quarantined,
-            "scaler": scaler.state_dict() if scaler is not None else None,
-        }
-        arrays = {
-            **over(self.model.state(), "model"),
-            **over(module_arrays(self.step.losses), "losses"),
-            **over(optimiser_arrays(self.optimiser), "optimiser"),
-        }
-        write_arrays(self.folder / STATE, arrays, header)
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {**over(self.model.state(), "model"), **over(module_arrays(self.module.losses), "losses")}
+
+    def load_arrays(self, arrays: Arrays) -> None:
+        self.model.load_state(under(arrays, "model"))
+        load_module(self.module.losses, under(arrays, "losses"))
+
+    def header(self) -> dict[str, Any]:
+        return {"history": [asdict(row) for row in self.history], "kept": self.kept}
+
+    def load_header(self, header: Mapping[str, Any]) -> None:
+        self.history = [_history_of(row) for row in header["history"]]
+        self.kept = [(float(merit), int(step)) for merit, step in header["kept"]]
+
+    def tidy(self) -> None:
         keep = {self._checkpoint(kept) for _, kept in self.kept}
         # Only now: a state that was written before may still name them.
         for file in self.folder.glob("checkpoint-*.safetensors"):
             if file not in keep:
                 file.unlink()
-
-    def _resume(self) -> int:
-        """Steps that are done."""
-        file = self.folder / STATE
-        if self.accelerator.is_main_process:
-            for name, content in (("training.json", self.record), ("made_with.json", _made_with())):
-                text = json.dumps(content, indent=1, sort_keys=True) + "\n"
-                write_atomically(self.folder / name, text.encode())
-        if not file.is_file():
-            return 0
-        arrays, header = read_arrays(file)
-        if header.get("identity") != self.identity:
-            raise HarkenError(
-                "is the state of another training", file=file, next_step="Delete it, or name another folder"
-            )
-        self.model.load_state(under(arrays, "model"))
-        load_module(self.step.losses, under(arrays, "losses"))
-        load_optimiser(self.optimiser, under(arrays, "optimiser"))
-        self.history = [_history_of(row) for row in header["history"]]
-        self.kept = [(float(merit), int(step)) for merit, step in header["kept"]]
-        self.recent = list(header["recent"])
-        self.quarantined = dict(header["quarantined"])
-        if header["scaler"] and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(header["scaler"])
-        return int(header["step"])
-
-
-def _accelerator(spec: TrainingSpec) -> Accelerator:
-    need("accelerate", "trainings")
-    from accelerate import Accelerator, DistributedDataParallelKwargs
-    from accelerate.state import AcceleratorState
-
-    # One process may train several times, in different precisions.
-    AcceleratorState._reset_state()
-    precision = "no" if spec.precision in ("fp32", "tf32") else spec.precision
-    # Frozen encoders and unlabelled clips leave parameters without gradient.
-    kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
-    try:
-        return Accelerator(mixed_precision=precision, kwargs_handlers=[kwargs])
-    except ValueError as error:
-        raise HarkenError(f"{spec.precision} is not available here ({error})", next_step="Train in fp32") from None
-
-
-def _writer(logs: Path) -> Any:
-    need("tensorboard", "logs")
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(logs))
 
 
 def _usable(
@@ -478,29 +351,6 @@ def _record(
     }
 
 
-def _made_with() -> dict[str, Any]:
-    """Where a training runs; for people."""
-    return {
-        "harken": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-    }
-
-
 def _history_of(row: dict[str, Any]) -> StepEvaluation:
     signals = row.pop("signals")
     return StepEvaluation(signals=Signals(**signals) if signals else None, **row)
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    """Within it, torch takes only kernels that repeat themselves, where there is a choice."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from harken.training.models import ASDModel
+from harken.encoders.spectrogram_net import SpectrogramNet
 
 
-def recompute_blocks(model: ASDModel) -> None:
-    """Keep only the inputs of the blocks of every encoder for the backward pass (Chen et al., arXiv 1604.06174).
+def recompute_blocks(*nets: SpectrogramNet) -> None:
+    """Keep only the inputs of the blocks of these networks for the backward pass (Chen et al., arXiv 1604.06174).
 
-    Random numbers are drawn anew as they were; the gradients are those of the model as it was.
+    Random numbers are drawn anew as they were; the gradients are those of the network as it was.
     """
-    for encoder in model.encoders:
-        for block in encoder.module.blocks_in_order:
+    for net in nets:
+        for block in net.blocks_in_order:
             # The instance's attribute hides the method of its class.
-            block.forward = partial(_kept, block.forward)
+            block.forward = partial(_kept, block.forward)  # type: ignore[method-assign]
 
 
 def _kept(forward: Any, *args: Any, **kwargs: Any) -> Any:

@@ -8,6 +8,7 @@ list of such classes. A file that names anything else is refused before it is re
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import struct
 import warnings
@@ -52,7 +53,8 @@ class Contents(NamedTuple):
     """What a file of weights holds.
 
     tensors: every tensor of its state dict by name. settings: what else a torch file holds at its top level, such as
-    `cfg`, as plain values (dictionaries, lists, strings, numbers, None); empty for other formats.
+    `cfg`, as plain values (dictionaries, lists, strings, numbers, None); of a safetensors file that was pre-trained
+    here, its `cfg`; empty for other formats.
     """
 
     tensors: dict[str, NDArray[Any]]
@@ -73,7 +75,8 @@ def read_contents(path: Path, member: str | None) -> Contents:
                 return Contents({name: arrays[name] for name in arrays.files}, {})
         if kind == "wheel":
             return Contents(_from_wheel(path, member), {})
-        return Contents(from_safetensors(path.read_bytes(), path), {})
+        data = path.read_bytes()
+        return Contents(from_safetensors(data, path), _settings_of_safetensors(data))
     except _DAMAGE as error:
         raise WeightsError(
             f"is damaged or cut short ({first_line(error)})", file=path, next_step="Download it again"
@@ -126,6 +129,16 @@ def from_safetensors(data: bytes, path: Path) -> dict[str, NDArray[Any]]:
         raise WeightsError(
             f"is damaged or cut short ({first_line(error)})", file=path, next_step="Download it again"
         ) from None
+
+
+def _settings_of_safetensors(data: bytes) -> dict[str, Any]:
+    """Settings that `training.pretrain` keeps beside the tensors."""
+    size = int.from_bytes(data[:8], "little")
+    try:
+        settings = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["harken"])["cfg"]
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return {"cfg": settings} if isinstance(settings, dict) else {}
 
 
 def _from_torch(path: Path) -> Contents:
