@@ -216,7 +216,7 @@ def test_missing_says_how_to_get_it(tiny: Path) -> None:
 
 def test_a_changed_byte_is_noticed(tiny: Path, cache: Path) -> None:
     checkpoints.add(tiny)
-    path = cache / f"{NAME}.safetensors"
+    (path,) = cache.glob(f"{NAME}.*.safetensors")
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -227,6 +227,52 @@ def test_a_changed_byte_is_noticed(tiny: Path, cache: Path) -> None:
     with pytest.raises(WeightsError, match="damaged"):
         cache_room.verify(NAME)
     assert cache_room.cached() == []
+
+
+def test_weights_of_a_name_are_the_old_or_the_new_ones(
+    tiny: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is written last: a process that is killed before each write leaves the old ones."""
+    other = tmp_path / "other.pt"
+    save_torch(other, BEATs(**TINY, seed=7).weights())
+    old = checkpoints.add(tiny, "mine")
+    (cache / ".mine.json.0123abcd.tmp").write_text("left by a killed process")
+    written = cache_room.write_atomically
+    for allowed in (0, 1):
+        left = [allowed]
+
+        def write(path: Path, data: bytes, *, sync: bool, left: list[int] = left) -> None:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            written(path, data, sync=sync)
+
+        monkeypatch.setattr(cache_room, "write_atomically", write)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.add(other, "mine")
+        assert cache_room.verify("mine") == old
+    monkeypatch.setattr(cache_room, "write_atomically", written)
+    new = checkpoints.add(other, "mine")
+    assert cache_room.verify("mine") == new != old
+    assert sorted(path.name for path in cache.iterdir()) == ["mine.json", f"mine.{new.sha256[:12]}.safetensors"][::-1]
+
+
+def test_weights_of_earlier_versions_are_read(tiny: Path, cache: Path) -> None:
+    record = checkpoints.add(tiny, "mine")
+    (path,) = cache.glob("mine.*.safetensors")
+    path.rename(cache / "mine.safetensors")
+    assert cache_room.verify("mine") == record
+    assert checkpoints.load("mine").encoder == record.encoder
+    checkpoints.add(tiny, "mine")
+    assert not (cache / "mine.safetensors").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+def test_a_pipe_is_no_checkpoint(tmp_path: Path, cache: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    for path in (tmp_path / "pipe.pt", Path("/dev/zero"), tmp_path):
+        with pytest.raises(WeightsError, match="not a regular file"):
+            checkpoints.add(path)
 
 
 def test_cache_that_cannot_be_written(tiny: Path, tmp_path: Path) -> None:
@@ -260,7 +306,7 @@ def test_first_download_is_recorded(unpinned: Path, cache: Path) -> None:
     assert record.source_sha256 == hashlib.sha256(unpinned.read_bytes()).hexdigest()
     assert record.config["max_distance"] == 800
     assert cache_room.verify("small") == record
-    path = cache / "small.safetensors"
+    (path,) = cache.glob("small.*.safetensors")
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(WeightsError, match="has changed since"):
         checkpoints.load("small")
@@ -429,7 +475,8 @@ def test_fetch_repairs_a_damaged_cache(
 ) -> None:
     publish(tiny, weights, monkeypatch, f"{server}/tiny.pt")
     checkpoints.fetch(NAME)
-    (cache / f"{NAME}.safetensors").write_bytes(b"")
+    (path,) = cache.glob(f"{NAME}.*.safetensors")
+    path.write_bytes(b"")
     checkpoints.fetch(NAME)
     assert cache_room.verify(NAME).name == NAME
 

@@ -157,6 +157,32 @@ def test_settings_without_end(tmp_path: Path) -> None:
         read_contents(path, None)
 
 
+# ------------------------------------------------------------ damaged files
+
+
+@pytest.mark.parametrize("kind", ["pt", "npz"])
+def test_no_flipped_bit_is_read_as_another_number(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    torch.save({"model": STATE}, path) if kind == "pt" else np.savez(path, **STATE)
+    whole, refusals = path.read_bytes(), 0
+    for position in range(0, len(whole), 7):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << position % 8]) + whole[position + 1 :])
+        try:
+            tensors = read_contents(path, None).tensors
+        except WeightsError:
+            refusals += 1
+            continue
+        assert all(np.array_equal(tensors[name], STATE[name].numpy()) for name in STATE), position
+    assert refusals > len(whole) // 7 // 4
+
+
+def test_an_archive_is_bounded_before_it_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, a=np.zeros(10_000_000))
+    with pytest.raises(WeightsError, match=r"unpacks to 80,000,\d+ bytes"):
+        read_contents(path, None)
+
+
 # ------------------------------------------------------------ malicious files
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import sys
 import time
@@ -25,6 +26,18 @@ def user_cache() -> Path:
 def temporary_beside(path: Path) -> Path:
     """Unused hidden path in the same folder, to be renamed to `path` when complete."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def remove_temporaries(path: Path) -> None:
+    """Remove what killed processes left of `temporary_beside`; only while no other process writes `path`."""
+    prefix = f".{path.name}."
+    with suppress(OSError):
+        for stray in path.parent.iterdir():
+            if stray.name.startswith(prefix) and stray.name.endswith(".tmp"):
+                if stray.is_dir() and not stray.is_symlink():
+                    shutil.rmtree(stray, ignore_errors=True)
+                else:
+                    stray.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes, *, sync: bool = False) -> None:

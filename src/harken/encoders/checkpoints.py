@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from harken.core.errors import WeightsError
 from harken.encoders.recognise import Loaded, is_alike, recognise
-from harken.weights.cache import Record, converted_path, is_cached, keep, read_checked, status, verify
+from harken.weights.cache import Record, is_cached, keep, read_checked, status, verify
 from harken.weights.catalog import (
     Checkpoint,
     catalog,
@@ -103,7 +103,7 @@ def load(name_or_path: str | Path) -> Loaded:
     if is_checkpoint_name(name):
         if is_cached(name):
             record, data = read_checked(name)
-            return Loaded(record.encoder, record.config, from_safetensors(data, converted_path(name)))
+            return Loaded(record.encoder, record.config, from_safetensors(data, name))
         entry = entry_named(name)
         if entry is not None:
             local = local_file(entry)

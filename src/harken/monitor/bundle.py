@@ -27,7 +27,7 @@ import safetensors
 import safetensors.numpy
 
 from harken.core.errors import BundleError, HarkenError
-from harken.core.files import flush_folder, read_regular, temporary_beside, write_atomically
+from harken.core.files import flush_folder, read_regular, remove_temporaries, temporary_beside, write_atomically
 from harken.core.locks import locked
 
 #: 2: bundles that name weights which are not in them; all others are of schema 1, as ever
@@ -114,7 +114,7 @@ def _file_name(part: str, sha256: str) -> str:
 
 
 def _create(path: Path, files: Mapping[str, bytes], manifest: bytes) -> None:
-    _remove_leftovers(path)
+    remove_temporaries(path)
     temporary = temporary_beside(path)
     temporary.mkdir()
     try:
@@ -135,12 +135,6 @@ def _replace(path: Path, files: Mapping[str, bytes], manifest: bytes) -> None:
     for stray in path.iterdir():
         if stray.name not in files and stray.name != _MANIFEST and stray.suffix in {".safetensors", ".tmp"}:
             stray.unlink(missing_ok=True)
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Folders that a killed run left beside the bundle."""
-    for stray in path.parent.glob(f".{path.name}.*.tmp"):
-        shutil.rmtree(stray, ignore_errors=True)
 
 
 def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:

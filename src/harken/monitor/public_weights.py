@@ -16,7 +16,7 @@ from safetensors.numpy import save
 
 from harken.core.errors import BundleError
 from harken.encoders.checkpoints import load
-from harken.weights.cache import cached, converted_path, is_cached, read_checked
+from harken.weights.cache import cached, is_cached, read_checked
 from harken.weights.catalog import entry_named, is_checkpoint_name
 from harken.weights.formats import from_safetensors
 
@@ -65,7 +65,7 @@ def public_arrays(reference: Mapping[str, Any], bundle: Path | str) -> Arrays:
             file=bundle,
             next_step=f"Run: harken weights fetch {name}; or fit the model again",
         )
-    return {prefix + tensor: array for tensor, array in from_safetensors(data, converted_path(name)).items()}
+    return {prefix + tensor: array for tensor, array in from_safetensors(data, name).items()}
 
 
 def _public_name(arrays: Arrays) -> tuple[str, str] | None:

@@ -1,5 +1,11 @@
 """The cache of converted weights: one safetensors file per checkpoint and a JSON record beside it, checked when read.
 
+    NAME.<first 12 of sha256>.safetensors
+    NAME.json                              the record, which names the sha256 and is replaced last
+
+At any moment a checkpoint is the old one, whole, or the new one, whole. Earlier versions called the file
+NAME.safetensors, which is still read.
+
 Where the catalogue does not know a sha256, the record keeps that of the first download, and a changed copy is noticed
 from then on.
 
@@ -9,19 +15,25 @@ HARKEN_CACHE: folder of the cache (default: the user's cache folder).
 from __future__ import annotations
 
 import hashlib
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from harken.core.errors import WeightsError
-from harken.core.files import user_cache, write_atomically
+from harken.core.files import read_regular, remove_temporaries, user_cache, write_atomically
+from harken.core.locks import locked
 from harken.weights.catalog import Checkpoint, entry_named, is_checkpoint_name, local_file, require_entry
 
 Status = Literal["cached", "local", "missing"]
 
 #: schema of the record beside each converted file
 RECORD_SCHEMA = 1
+_MOST_RECORD_BYTES, _MOST_BYTES = 2**20, 16 * 2**30
+#: what follows the name of a checkpoint in that of its file
+_FILE = re.compile(r"(\.[0-9a-f]{12})?\.safetensors")
 
 
 class Record(BaseModel):
@@ -57,8 +69,9 @@ def cached() -> list[Record]:
 
 def status(entry: Checkpoint) -> Status:
     """`cached`: ready; `local`: in the folder HARKEN_WEIGHTS, to be converted on first use; or `missing`."""
-    if is_cached(entry.name) and converted_path(entry.name).is_file():
-        return "cached"
+    with suppress(WeightsError):
+        if is_cached(entry.name) and converted_file(entry.name) is not None:
+            return "cached"
     return "missing" if local_file(entry) is None else "local"
 
 
@@ -78,9 +91,19 @@ def is_cached(name: str) -> bool:
     return _record_path(name).is_file()
 
 
-def converted_path(name: str) -> Path:
-    """Where the cache keeps the tensors of a checkpoint."""
-    return cache_dir() / f"{name}.safetensors"
+def converted_file(name: str) -> Path | None:
+    """The file of a cached checkpoint's tensors, by its record; None without one. WeightsError for a damaged record."""
+    return _file_of(_read_record(name))
+
+
+def _file_of(record: Record) -> Path | None:
+    return next((path for path in _files_of(record) if path.is_file()), None)
+
+
+def _files_of(record: Record) -> tuple[Path, Path]:
+    """Where the tensors are, and where earlier versions kept them."""
+    folder = cache_dir()
+    return folder / f"{record.name}.{record.sha256[:12]}.safetensors", folder / f"{record.name}.safetensors"
 
 
 def _record_path(name: str) -> Path:
@@ -88,16 +111,26 @@ def _record_path(name: str) -> Path:
 
 
 def keep(record: Record, data: bytes) -> None:
-    """Write a converted file, the bytes of a safetensors file, and its record. Raises WeightsError where it cannot."""
+    """Write a converted file, the bytes of a safetensors file, and its record; what had that name is replaced.
+
+    Raises WeightsError where it cannot; what had that name then is as it was.
+    """
+    file, _ = _files_of(record)
+    path = _record_path(record.name)
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
-        # The record comes last: a checkpoint without one does not exist.
-        write_atomically(converted_path(record.name), data, sync=True)
-        write_atomically(_record_path(record.name), (record.model_dump_json(indent=2) + "\n").encode(), sync=True)
+        with locked(path):
+            for stray in (file, path):
+                remove_temporaries(stray)
+            write_atomically(file, data, sync=True)
+            write_atomically(path, (record.model_dump_json(indent=2) + "\n").encode(), sync=True)
+            for stored in cache_dir().iterdir():
+                if stored != file and _FILE.fullmatch(stored.name.removeprefix(record.name)):
+                    stored.unlink(missing_ok=True)
     except OSError as error:
         raise WeightsError(
             f"cannot be written: {error.strerror}",
-            file=converted_path(record.name),
+            file=file,
             next_step="Free space there, or set HARKEN_CACHE to a folder that can be written to",
         ) from None
 
@@ -105,8 +138,10 @@ def keep(record: Record, data: bytes) -> None:
 def _read_record(name: str) -> Record:
     path = _record_path(name)
     try:
-        record = Record.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        record = Record.model_validate_json(read_regular(path, _MOST_RECORD_BYTES))
+        if record.name != name:
+            raise ValueError(f"of {record.name}")
+    except (OSError, ValueError):
         raise WeightsError("is damaged", file=path, next_step=_again(name)) from None
     if record.schema_version != RECORD_SCHEMA:
         cause = f"is of schema {record.schema_version}, this version reads {RECORD_SCHEMA}"
@@ -116,16 +151,27 @@ def _read_record(name: str) -> Record:
 
 def read_checked(name: str) -> tuple[Record, bytes]:
     """Record and safetensors bytes of a cached checkpoint. Raises WeightsError if it is damaged or has changed."""
-    record, path = _read_record(name), converted_path(name)
+    while True:
+        record = _read_record(name)
+        try:
+            return record, _checked_bytes(record)
+        except WeightsError:
+            # It may have been replaced meanwhile.
+            if _read_record(name) == record:
+                raise
+
+
+def _checked_bytes(record: Record) -> bytes:
+    path = _file_of(record) or _files_of(record)[0]
     try:
-        data = path.read_bytes()
+        data = read_regular(path, _MOST_BYTES)
     except OSError as error:
-        raise WeightsError(f"cannot be read: {error.strerror}", file=path, next_step=_again(name)) from None
-    entry = entry_named(name)
+        raise WeightsError(f"cannot be read: {error.strerror}", file=path, next_step=_again(record.name)) from None
+    entry = entry_named(record.name)
     expected = entry.sha256 if entry is not None and entry.sha256 is not None else record.sha256
     if not hashlib.sha256(data).hexdigest() == record.sha256 == expected:
-        raise WeightsError("has changed since it was converted", file=path, next_step=_again(name))
-    return record, data
+        raise WeightsError("has changed since it was converted", file=path, next_step=_again(record.name))
+    return data
 
 
 def _again(name: str) -> str:

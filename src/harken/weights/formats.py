@@ -29,7 +29,7 @@ Format = Literal["torch", "npz", "safetensors", "wheel"]
 #: what the readers of the various formats raise for a file that is not whole; a damaged header may also ask
 #: for more memory than there is
 _DAMAGE = (
-    OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, OverflowError, NotImplementedError,
+    OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, OverflowError, NotImplementedError, RuntimeError,
     struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
@@ -47,6 +47,8 @@ _SETTINGS_NAMES = frozenset({
 })  # fmt: skip
 #: values that the settings of a file may hold in all; shared ones count as often as they are referred to
 _MOST_SETTINGS = 200_000
+#: unpacked bytes per byte of an archive; trained weights hardly get smaller when they are packed
+_MOST_RATIO = 20
 
 
 class Contents(NamedTuple):
@@ -66,8 +68,9 @@ def read_contents(path: Path, member: str | None) -> Contents:
 
     member: see `SourceFile`. Raises WeightsError if the file is damaged, of no known format, or holds code.
     """
-    kind = _format(path)
     try:
+        kind = _format(path)
+        _check_archive(path)
         if kind == "torch":
             return _from_torch(path)
         if kind == "npz":
@@ -118,8 +121,23 @@ def _format(path: Path) -> Format:
     )
 
 
-def from_safetensors(data: bytes, path: Path) -> dict[str, NDArray[Any]]:
-    """Tensors in the bytes of a safetensors file; `path` is what the WeightsError calls it."""
+def _check_archive(path: Path) -> None:
+    """Raise ValueError for a zip archive that unpacks to too much or with other CRCs than it says, which torch does
+    not check; nothing for other files."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return
+    with zipfile.ZipFile(path) as archive:
+        size, packed = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+        if size > _MOST_RATIO * packed:
+            raise ValueError(f"it unpacks to {size:,} bytes, {size / packed:.0f} times its size")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the CRC of {damaged} does not fit")
+
+
+def from_safetensors(data: bytes, path: str | Path) -> dict[str, NDArray[Any]]:
+    """Tensors in the bytes of a safetensors file; `path`: the file or the name of the weights, for the WeightsError."""
     from safetensors import SafetensorError
     from safetensors.numpy import load as parse
 
@@ -278,7 +296,9 @@ def first_line(error: BaseException) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Hex digest of a file. Raises WeightsError where it cannot be read."""
+    """Hex digest of a file, or of what a link leads to. Raises WeightsError where it cannot be read."""
+    if path.exists() and not path.is_file():
+        raise WeightsError("is not a regular file", file=path, next_step="Give the file of a checkpoint")
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
