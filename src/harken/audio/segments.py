@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from harken.audio.decode import (
     Limits,
     channel_roles,
     check_form,
+    decode,
     decoding_errors,
     open_file,
     truncated,
@@ -26,6 +28,7 @@ _HEADER_BYTES = 1 << 20
 #: numbers of frames from here on stand for an unknown length
 _UNKNOWN_FRAMES = 2**62
 _BLOCK_FRAMES = 1 << 16
+_NAME = re.compile(r"(?P<file>.+)@(?P<start>\d+:\d\d:\d\d(\.\d+)?)-(?P<end>\d+:\d\d:\d\d(\.\d+)?)")
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,25 @@ def read_segment(segment: Segment, limits: Limits = Limits(), formats: frozenset
         return Audio(np.ascontiguousarray(samples_SC.T), int(sound.samplerate), channel_roles(sound.channels))
 
 
+def read_named(path: Path, limits: Limits = Limits(), formats: frozenset[str] = DEFAULT_FORMATS) -> Audio:
+    """Decode a recording, or the segment of one whose name (`Segment.path`) it is, to the millisecond.
+
+    Raises AudioError as `decode` and `read_segment`.
+    """
+    file, times = file_of_name(path), _NAME.fullmatch(path.name)
+    if times is None or file == path:
+        return decode(path, limits=limits, formats=formats)
+    sample_rate = read_form(file, limits, formats).sample_rate
+    start, stop = (round(_seconds(times[name]) * sample_rate) for name in ("start", "end"))
+    return read_segment(Segment(file, start, stop - start, sample_rate), limits, formats)
+
+
+def file_of_name(path: Path) -> Path:
+    """The recording that a path is, or of which it names a segment."""
+    times = _NAME.fullmatch(path.name)
+    return path if times is None or path.exists() else path.with_name(times["file"])
+
+
 def cut(path: Path, form: Form, seconds: float, *, covering: bool) -> list[Segment]:
     """Consecutive segments of `seconds`; at least one, which is the whole of a shorter recording.
 
@@ -126,3 +148,8 @@ def _clock(seconds: float) -> str:
     minutes, milliseconds = divmod(round(1000 * seconds), 60_000)
     fraction = f".{milliseconds % 1000:03d}".rstrip("0").rstrip(".")
     return f"{minutes // 60}:{minutes % 60:02d}:{milliseconds // 1000:02d}{fraction}"
+
+
+def _seconds(clock: str) -> float:
+    hours, minutes, seconds = clock.split(":")
+    return 3600 * int(hours) + 60 * int(minutes) + float(seconds)

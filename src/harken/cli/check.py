@@ -38,6 +38,8 @@ def check(
     for model, result in zip(models, checks, strict=True):
         if json:
             emit({"model": str(model), **result.as_json()})
+        if result.normal + result.faulty + result.not_judged > len(fine) + len(bad):
+            say(f"{model.name}: long recordings are judged in segments, each of which counts as one")
         if result.not_judged:
             say(f"{model.name}: {result.not_judged} recordings were not judged; harken score tells why")
     if not json:

@@ -55,6 +55,10 @@ def fit(
         RecordingOrder,
         typer.Option(help="Order of recording: name, time (in names, else of files), none; auto: the best known."),
     ] = RecordingOrder.auto,
+    segment: Annotated[
+        str,
+        typer.Option(help="Cut recordings into so many seconds; auto: those over a minute or of unlike lengths; none."),
+    ] = "auto",
     exclude: Annotated[
         list[str] | None, typer.Option(help="A file, folder or pattern of names that is not learned from; repeatable.")
     ] = None,
@@ -88,6 +92,7 @@ def fit(
             every=every,
             states=state,
             order=order.value,
+            segment=segment,
             exclude=exclude or (),
             keep_outliers=keep_outliers,
             store=store,

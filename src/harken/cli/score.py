@@ -43,7 +43,8 @@ def score(
     formats: AudioFormats = Formats.default,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Judge recordings, one line per recording, in order. Higher scores are more anomalous.
+    """Judge recordings, one line per recording, in order; of one over a minute, per segment. Higher scores are more
+    anomalous.
 
     normal: as normal recordings; suspect: scores above every normal recording; alarm: above the alarm threshold;
     not judged: says nothing about the machine. Recordings are also judged together, in order of time: a lasting change
@@ -58,7 +59,7 @@ def score(
     from harken.monitor.verdict import Kind
 
     files = find_recordings(paths, suffixes_of(formats))
-    when = chronology(files, order.value)
+    when = chronology(files, order.value if len(files) > 1 else "none")
     if when.ordered:
         files = [files[row] for row in when.order_N]
     detector = Detector.load(model)
@@ -80,10 +81,9 @@ def score(
             )
         )
         with progress("scoring") as bar:
-            for done, verdict in enumerate(
-                detector.score_many(files, store=store, workers=workers, all_formats=formats is Formats.all), start=1
+            for verdict in detector.score_many(
+                files, store=store, workers=workers, all_formats=formats is Formats.all, progress=bar
             ):
-                bar(done, len(files))
                 if report is not None:
                     kept.append(verdict)
                 counts[verdict.kind] += 1
@@ -96,12 +96,14 @@ def score(
     summary = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     began = sum(change.state == "began" for change in reported)
     still = f"; sounds different since {sequence.changed}" if sequence.changed else ""
-    say(f"{sum(counts.values())} recordings: {summary}{still}")
+    judged = sum(counts.values())
+    say(f"{len(files)} recordings{f', {judged} verdicts' if judged > len(files) else ''}: {summary}{still}")
     if json:
         emit(
             {
                 "record": "summary",
-                "recordings": sum(counts.values()),
+                "recordings": len(files),
+                "verdicts": judged,
                 **{kind.replace(" ", "_"): count for kind, count in counts.items()},
                 "not_scored": failed,
                 "changes": began,
@@ -116,7 +118,7 @@ def score(
         section = ReportSection(model.name, detector, kept, changes=reported, normal_folder=normal)
         write_report(report, f"Harken: {model.name}", [section])
         say(f"report: {report}")
-    if failed == sum(counts.values()):
+    if failed == judged:
         raise HarkenError("no recording could be scored", next_step="See the messages above")
     if strict and failed:
         raise typer.Exit(2)
@@ -128,11 +130,11 @@ def _print(verdict: Verdict, json: bool) -> None:
     if verdict.error is not None:
         say(f"not scored: {verdict.error}")
     for warning in verdict.warnings:
-        say(f"warning: {shown(verdict.path)}: {warning}")
+        say(f"warning: {shown(verdict.name)}: {warning}")
     if json:
         emit(verdict.as_json())
     elif verdict.error is None:
         score = "" if verdict.score is None else f"{verdict.score:.4g}"
         print(
-            f"{verdict.kind:<10}  {score:>8}  {verdict.rank:<18} {shown(verdict.path)}  {verdict.why or ''}", flush=True
+            f"{verdict.kind:<10}  {score:>8}  {verdict.rank:<18} {shown(verdict.name)}  {verdict.why or ''}", flush=True
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import gcd
 from pathlib import Path
@@ -37,7 +37,7 @@ class Chronology:
     source: what it was taken from, in words. ordered: whether there is any order. order_N: rows by time. sequences_N:
     label of each recording's sequence; between sequences nothing is known of time. series_N: label of names that differ
     in more than the running number, such as those of loads. seconds_N: since 1970, nan where unknown; None without
-    times.
+    times. recordings_N: label of the recording that each one is a segment of; None where none was cut.
     """
 
     source: str
@@ -46,13 +46,21 @@ class Chronology:
     sequences_N: NDArray[np.str_]
     series_N: NDArray[np.str_]
     seconds_N: NDArray[np.float64] | None = None
+    recordings_N: NDArray[np.str_] | None = None
 
     def of(self, rows_N: Sequence[int] | NDArray[np.int64]) -> Chronology:
         """That of some of the recordings, which are given in order of time."""
         rows = np.asarray(rows_N, dtype=np.int64)
         seconds = None if self.seconds_N is None else self.seconds_N[rows]
-        order = np.arange(len(rows))
-        return Chronology(self.source, self.ordered, order, self.sequences_N[rows], self.series_N[rows], seconds)
+        recordings = None if self.recordings_N is None else self.recordings_N[rows]
+        return replace(
+            self,
+            order_N=np.arange(len(rows)),
+            sequences_N=self.sequences_N[rows],
+            series_N=self.series_N[rows],
+            seconds_N=seconds,
+            recordings_N=recordings,
+        )
 
 
 def chronology(

@@ -139,11 +139,14 @@ class EDetector:
             value, blocks = (1.0 + value) * highest, blocks + 1
         return blocks * self.block
 
-    def update(self, evidence: Evidence, score: float) -> Evidence:
-        """State after one more clip. Raises ValueError for a score that is not finite."""
-        if not np.isfinite(score):
+    def update(self, evidence: Evidence, *scores: float) -> Evidence:
+        """State after one more clip, or several that count as one: the mean of e-values is one, however they depend.
+
+        Raises ValueError without a score, and for one that is not finite.
+        """
+        if not scores or not np.isfinite(scores).all():
             raise ValueError("the score of a clip must be finite")
-        clips, total = evidence.clips + 1, evidence.pending + float(self.e_values(score))
+        clips, total = evidence.clips + 1, evidence.pending + float(self.e_values(scores).mean())
         if evidence.pending_clips + 1 < self.block:
             return replace(evidence, clips=clips, pending=total, pending_clips=evidence.pending_clips + 1)
         e_value = total / self.block

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from harken.core.errors import HarkenError
 from harken.data.clips import clips_from_files
 from harken.ensemble.member import Member, Source
 from harken.evaluation.scores import ScoreRow, Scores
@@ -28,6 +30,18 @@ class Scorer(Protocol):
         """Verdicts with `score`, or `error`, in the order of paths."""
 
 
+def _highest(verdicts: Sequence[Any]) -> float:
+    """The score of a recording; of a long one, that of its most anomalous segment."""
+    for verdict in verdicts:
+        if verdict.error is not None:
+            raise verdict.error
+    scores = [float(verdict.score) for verdict in verdicts if verdict.score is not None]
+    if not scores:
+        verdict = verdicts[0]
+        raise HarkenError(f"is not judged: {verdict.not_judged}", file=verdict.path, next_step="Leave it out")
+    return max(scores)
+
+
 @dataclass(frozen=True)
 class Bundles:
     """Recordings of one machine, and the function that opens a bundle (`harken.load`)."""
@@ -39,12 +53,10 @@ class Bundles:
         """A bundle as a member. Raises HarkenError for a recording that cannot be scored, or two of the same name."""
         detector = self.open(path)
         rows = []
-        for clip, verdict in zip(clips_from_files(self.recordings), detector.score_many(self.recordings), strict=True):
-            if verdict.error is not None:
-                raise verdict.error
-            rows.append(
-                ScoreRow(clip.clip_id, clip.path.name, MACHINE, clip.section or SECTION, "test", float(verdict.score))
-            )
+        by_recording = groupby(detector.score_many(self.recordings), key=lambda verdict: verdict.path)
+        for clip, (_, verdicts) in zip(clips_from_files(self.recordings), by_recording, strict=True):
+            score = _highest(list(verdicts))
+            rows.append(ScoreRow(clip.clip_id, clip.path.name, MACHINE, clip.section or SECTION, "test", score))
         training = detector.training
         rows += [
             ScoreRow(f"training/{name}", name.replace("/", "_"), MACHINE, SECTION, "train", score)

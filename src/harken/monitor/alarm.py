@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,7 +27,8 @@ class AlarmSetting:
 
     false_alarms: as asked for: `auto`, a share of recordings, or a rate per time (`harken.detection.rates`).
     interval_s: from the beginning of one recording to that of the next. block: see `EDetector`.
-    events: calibration of the scores of short events, where there are such.
+    events: calibration of the scores of short events, where there are such. among: how many times rarer than of
+    recordings the alarms of what is judged are, see `of_segments`.
 
     Single recordings and several together are two tests. A rate per time is halved between them; with a share of
     recordings or `auto`, lasting changes have the rate `CHANGES`. Of the false alarms of single recordings, short
@@ -39,15 +40,31 @@ class AlarmSetting:
     interval_s: float
     block: int = 1
     events: Calibration | None = None
+    among: float = 1.0
 
     def __post_init__(self) -> None:
         # A rate that cannot be set is refused here, not where a threshold is first needed.
         if self.false_alarms != AUTO:
             parse_rate(self.false_alarms, self.interval_s)
 
+    def of_segments(self, count: int, seconds: float, *, together: bool) -> AlarmSetting:
+        """The setting for each of `count` segments of a recording of `seconds`.
+
+        together: whether the worst of them judges the recording. A share is one of recordings, or of segments that are
+        not judged together; a rate per time holds in time, be the recordings gapless or snapshots.
+        """
+        among = float(count) if together else 1.0
+        if self._timed:
+            among = count * min(1.0, self.interval_s / seconds)
+        return replace(self, among=among) if among > 1 else self
+
     @cached_property
     def rate(self) -> float:
-        """Share of normal recordings that raise an alarm on their own."""
+        """Share of normal recordings, or segments, that raise an alarm on their own."""
+        return self._of_recordings / self.among
+
+    @property
+    def _of_recordings(self) -> float:
         if self.false_alarms == AUTO:
             finest = max(self.calibration.finest_with_power, CHANGES.of_clips(self.interval_s) / 2)
             return min(finest / (1.0 - self.event_share), MOST)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,18 @@ from numpy.typing import NDArray
 from harken.audio.channels import Microphones
 from harken.audio.decode import ALL_FORMATS, DEFAULT_FORMATS, Limits
 from harken.audio.listen import Level
-from harken.core.threads import one_thread
+from harken.core.errors import HarkenError
 from harken.data.chronology import OrderChoice
 from harken.detection import DEFAULT_DETECTOR
-from harken.detection.base import canonical_order
-from harken.detection.neighbours import nearest
-from harken.embeddings.embedder import ClipFeatures, Embedder, sketch_bands
+from harken.embeddings.embedder import Embedder
 from harken.embeddings.extract import extract
-from harken.embeddings.sketch import sketch_db
+from harken.embeddings.forms import read_forms
 from harken.monitor.alarm import AUTO, AlarmSetting, interval_of
-from harken.monitor.channel_health import NormalHealth
-from harken.monitor.envelope import Envelope
-from harken.monitor.explain import Explanation, explain
+from harken.monitor.clip_judge import ClipJudge
+from harken.monitor.cutting import cut_to_judge
 from harken.monitor.fit import fit_normal
 from harken.monitor.fitted import Fitted
-from harken.monitor.judge import judge
-from harken.monitor.sensor import level_note, not_judged
+from harken.monitor.segmented import verdict_of_samples, verdicts
 from harken.monitor.sequence import Sequence
 from harken.monitor.stored import load_fitted, save_fitted
 from harken.monitor.verdict import Verdict
@@ -54,10 +51,11 @@ class Detector:
         self.training = fitted.training
         self.notes = fitted.notes
         self.set_aside = fitted.set_aside
+        self._judge = ClipJudge(fitted)
         self.alarm = self._setting(fitted.false_alarms, fitted.every)
 
     def _setting(self, false_alarms: str, every: str | None) -> AlarmSetting:
-        interval_s = interval_of(every, float(np.median(self.training.seconds_N)))
+        interval_s = interval_of(every, self.segment_s)
         events = None if self.events is None else self.events.calibration
         return AlarmSetting(false_alarms, self.calibration, interval_s, self.fitted.block, events)
 
@@ -101,6 +99,7 @@ class Detector:
         every: str | None = None,
         states: str | None = None,
         order: OrderChoice = "auto",
+        segment: str = "auto",
         exclude: Iterable[str] = (),
         keep_outliers: bool = False,
         store: str | Path | None = None,
@@ -122,6 +121,8 @@ class Detector:
         `_(\\d+)rpm`; without it, DCASE names give domains, and states are looked for in other recordings.
         order: of recording, in which correlation in time is measured (`harken.data.chronology`): `auto`; `name`: the
         order given, folders by name; `time`: times in names, else of files; `none`: unknown.
+        segment: seconds of the segments that recordings are cut into; `auto`: where they last over a minute, or are of
+        unlike lengths; `none`: whole recordings. Models judge longer recordings in segments of the length learned from.
         exclude: files, folders and patterns of names that are not learned from. keep_outliers: also learn from
         recordings that are unlike all others (`harken.detection.outliers`), which are else set aside.
         store: folder that keeps embeddings for the next run. workers: processes (0: none).
@@ -143,6 +144,7 @@ class Detector:
             every=every,
             states=states,
             order=order,
+            segment=segment,
             exclude=tuple(exclude),
             keep_outliers=keep_outliers,
             store=store,
@@ -174,11 +176,17 @@ class Detector:
         Raises AudioError when it cannot be scored, ValueError for samples without a rate.
         """
         if isinstance(recording, np.ndarray):
-            return self._verdict(IN_MEMORY, self._embedder.analyse(recording, sample_rate=sample_rate))
-        verdict = next(self.score_many([recording], workers=0))
-        if verdict.error is not None:
-            raise verdict.error
-        return verdict
+            return verdict_of_samples(self._judge, self.alarm, self._embedder, recording, sample_rate, IN_MEMORY)
+        first, *others = islice(self.score_many([recording], workers=0), 2)
+        if others:
+            raise HarkenError(
+                "is judged in segments, since it lasts over a minute",
+                file=recording,
+                next_step="Use score_many, or harken score, which give a verdict per segment",
+            )
+        if first.error is not None:
+            raise first.error
+        return first
 
     def score_many(
         self,
@@ -188,77 +196,35 @@ class Detector:
         workers: int | None = None,
         all_formats: bool = False,
         limits: Limits = Limits(),
+        progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Verdict]:
-        """Judge recordings, in the order given, as they become ready; memory does not grow with their number.
+        """Judge recordings, in the order given, as they become ready; memory does not grow with number or length.
 
+        A recording that is longer than those learned from is judged by its worst segment of their length, at a
+        threshold that keeps the false-alarm rate of recordings. One of over a minute gives a verdict per segment.
+        progress: called with (done, all) recordings and segments.
         A recording that cannot be scored gives a verdict with `error`; the others are not affected.
         """
-        for result in extract(
-            [paths] if isinstance(paths, (str, Path)) else paths,
+        files = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
+        formats = ALL_FORMATS if all_formats else DEFAULT_FORMATS
+        forms = read_forms(files, workers=workers, limits=limits, formats=formats)
+        cutting = cut_to_judge(files, forms, self.segment_s, self._judge.lengths_s[1])
+        results = extract(
+            cutting.paths,
             self.spec,
             self.weights,
             store=store,
             workers=workers,
             limits=limits,
-            formats=ALL_FORMATS if all_formats else DEFAULT_FORMATS,
+            formats=formats,
             embedder=self._embedder if workers == 0 else None,
-        ):
-            if result.features is None:
-                yield Verdict(result.path, error=result.error)
-            else:
-                yield self._verdict(result.path, result.features)
+            segments=cutting.segments,
+        )
+        yield from verdicts(self._judge, self.alarm, cutting, results, progress)
 
     @cached_property
     def _embedder(self) -> Embedder:
         return Embedder(self.spec, self.weights)
-
-    def _verdict(self, path: Path, features: ClipFeatures) -> Verdict:
-        with one_thread():
-            scores_N, nearest_N = self.detector.score_with_nearest(features.embedding[None])
-        score = float(scores_N[0])
-        events = self.events
-        event_score = None if events is None else float(events.score(features.short_time_D[None])[0])
-        learned_row = self.training.rows_by_sha256.get(features.sha256)
-        learned: tuple[str, ...] = ()
-        if learned_row is not None:
-            # Its own embedding is among those it would be compared with.
-            score = float(self.training.scores_N[learned_row])
-            event_score = None if events is None else float(events.scores_N[learned_row])
-            learned = ("is one of the recordings that the model learned from: the score is its held-out one",)
-        row = self.nearest_normal(features.embedding) if nearest_N is None else int(self._order[nearest_N[0]])
-        health, normal_health = features.health, self._normal_health
-        reason, level = None, None
-        if health is not None and normal_health is not None:
-            reason = not_judged(health, normal_health, features.seconds)
-            level = level_note(health, normal_health)
-        judged = judge(score, event_score, self.alarm)
-        return Verdict(
-            path=path,
-            kind=judged.kind if reason is None else "not judged",
-            score=score,
-            event_score=event_score,
-            p_value=judged.p_value,
-            extrapolated=judged.p_value < self.calibration.finest,
-            decided_by=judged.decided_by,
-            higher_than=judged.higher_than,
-            of=judged.of,
-            explanation=self._explain(features, row, judged.kind != "normal"),
-            sketch_BC=features.sketch_BC,
-            warnings=(
-                *learned,
-                *(finding.detail for finding in features.findings),
-                *((level,) if level is not None and reason is None else ()),
-                *self._length_warning(features.seconds),
-            ),
-            seconds=features.seconds,
-            sha256=features.sha256,
-            not_judged=None if reason is None else reason.reason,
-        )
-
-    @cached_property
-    def _normal_health(self) -> NormalHealth | None:
-        health_NCK = self.training.health_NCK
-        return None if health_NCK is None else NormalHealth.of(health_NCK)
 
     def sequence(self, memory: str | Path | None = None) -> Sequence:
         """Judges recordings together, in order of time: `sequence().update(verdict)` after each.
@@ -267,43 +233,15 @@ class Detector:
         """
         return Sequence(self.alarm) if memory is None else Sequence.load(memory, self.alarm)
 
-    def _length_warning(self, seconds: float) -> tuple[str, ...]:
-        """Statistics over time settle with a clip's length, so p-values hold for clips like the normal ones."""
-        shortest, longest = float(self.training.seconds_N.min()), float(self.training.seconds_N.max())
-        if 0.8 * shortest <= seconds <= 1.25 * longest:
-            return ()
-        learned = f"{shortest:.3g} s" if shortest == longest else f"{shortest:.3g}-{longest:.3g} s"
-        return (f"lasts {seconds:.3g} s, the model learned from clips of {learned}: the p-value does not hold",)
+    @property
+    def segment_s(self) -> float:
+        """Usual length of the recordings learned from: that of the segments that longer ones are cut into."""
+        return self._judge.segment_s
 
-    @cached_property
-    def _order(self) -> NDArray[np.int64]:
-        return canonical_order(self.training.embeddings_ND)
-
-    def nearest_normal(self, embedding_D: Float32) -> int:
-        """Number of the training recording that is nearest, every dimension standardised."""
-        mean_D, scale_D = self.training.scaling
-        query_D = (embedding_D - mean_D) / scale_D
-        return int(nearest(query_D[None], self.training.standardised_ND, 1)[1][0, 0])
-
-    def _explain(self, features: ClipFeatures, row: int, unusual: bool) -> Explanation:
-        """row: of the training recording that is most alike: the one it was scored by, else the nearest."""
-        return explain(
-            sketch_db(features.sketch_BC),
-            self._envelope,
-            centres_hz_B=self.band_centres_hz,
-            seconds=features.seconds,
-            nearest=self.training.names[row],
-            anomalous=unusual,
-        )
-
-    @cached_property
-    def _envelope(self) -> Envelope:
-        return Envelope.of(self.training.sketches_NBC, aligned=self.spec.level == "normalised")
-
-    @cached_property
+    @property
     def band_centres_hz(self) -> Float32:
         """Centre frequencies of the bands of heat maps and sketches."""
-        return sketch_bands(self.spec).centres_hz_M
+        return self._judge.band_centres_hz
 
 
 def load(path: str | Path) -> Detector:

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from harken.encoders.spectral import Spectral
 from harken.monitor.envelope import Envelope
-from harken.monitor.wording import Region, band_edges, differs, faint
+from harken.monitor.wording import Region, band_edges, differs, faint, later
 
 Float32 = NDArray[np.float32]
 
@@ -88,10 +88,18 @@ def difference(clip_BC: Float32, envelope: Envelope) -> Difference:
 
 
 def explain(
-    clip_BC: Float32, envelope: Envelope, *, centres_hz_B: Float32, seconds: float, nearest: str, anomalous: bool
+    clip_BC: Float32,
+    envelope: Envelope,
+    *,
+    centres_hz_B: Float32,
+    seconds: float,
+    nearest: str,
+    anomalous: bool,
+    start_s: float = 0.0,
 ) -> Explanation:
     """Compare the spectrogram (bands, columns) in dB of a clip of `seconds` with all normal recordings.
 
+    start_s: where the clip begins in the recording, in which times are given.
     anomalous: whether a difference is to be named though none stands out from the normal recordings.
     """
     compared = difference(clip_BC, envelope)
@@ -106,7 +114,7 @@ def explain(
         if anomalous:
             sentence = faint(clip_BC, envelope, centres_hz_B)
         return Explanation(sentence, compared.heatmap_BC, nearest)
-    region = max(regions, key=lambda region: region.weight)
+    region = later(max(regions, key=lambda region: region.weight), start_s)
     return Explanation(
         differs(region, seconds, envelope.count),
         compared.heatmap_BC,

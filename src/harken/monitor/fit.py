@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,12 +18,15 @@ from harken.core.plugins import custom_names
 from harken.core.threads import one_thread
 from harken.data.chronology import OrderChoice, chronology
 from harken.data.clips import Clip, clips_from_files, find_recordings
+from harken.data.segment_order import segment_chronology
 from harken.detection import create_detector
 from harken.embeddings.embedder import ClipFeatures, make_spec
 from harken.embeddings.extract import Extracted, extract
+from harken.embeddings.forms import read_forms
 from harken.encoders import encoder_class
 from harken.encoders.checkpoints import weights_for
 from harken.monitor.alarm import check_request
+from harken.monitor.cutting import check_segment, cut_to_learn
 from harken.monitor.fitted import Fitted
 from harken.monitor.learn import learn
 from harken.monitor.normal_set import (
@@ -57,6 +61,7 @@ def fit_normal(
     every: str | None,
     states: str | None,
     order: OrderChoice,
+    segment: str,
     exclude: Sequence[str],
     keep_outliers: bool,
     store: str | Path | None,
@@ -69,6 +74,7 @@ def fit_normal(
     given = [paths] if isinstance(paths, (str, Path)) else list(paths)
     # Mistakes are cheaper before hours of recordings have been listened to.
     check_request(false_alarms, every)
+    check_segment(segment)
     _check_settings(given, [encoder, detector, parameters], level, microphones, order)
     formats = ALL_FORMATS if all_formats else DEFAULT_FORMATS
     files = find_recordings(given, ALL_SUFFIXES if all_formats else DEFAULT_SUFFIXES)
@@ -81,8 +87,17 @@ def fit_normal(
         )
     if states is not None:
         named_states([clip.path for clip in clips], states)
-    chronology([clip.path for clip in clips], order)
-    sample_rate, channels = usual_form([clip.path for clip in clips], workers, limits, formats)
+    recordings = [clip.path for clip in clips]
+    if len(recordings) > 1:
+        chronology(recordings, order)
+    forms = read_forms(recordings, workers=workers, limits=limits, formats=formats)
+    cutting = cut_to_learn(recordings, forms, segment)
+    set_aside += [Excluded(path, error.cause) for path, error in cutting.errors.items()]
+    pieces = [paths for _, paths in cutting.pieces]
+    clips = [replace(clip, path=path) for clip, paths in zip(clips, pieces, strict=True) for path in paths]
+    sample_rate, channels = usual_form(
+        [form for form, paths in zip(forms, pieces, strict=True) if form is not None for _ in paths]
+    )
     arrays: Mapping[str, np.ndarray] | None = None
     if encoder_class(encoder).needs_weights:
         trained_config, arrays = weights_for(encoder, weights)
@@ -104,20 +119,27 @@ def fit_normal(
     except (ValueError, TypeError) as error:
         raise HarkenError(str(error), next_step="Correct the setting") from None
     results = extract(
-        [clip.path for clip in clips], spec, arrays, store=store, workers=workers, limits=limits, formats=formats
+        [clip.path for clip in clips],
+        spec,
+        arrays,
+        store=store,
+        workers=workers,
+        limits=limits,
+        formats=formats,
+        segments=cutting.segments,
     )
     kept, features, usual = _usable(clips, results, set_aside, progress)
     if len(kept) < LEAST_CLIPS:
         first = f"; the first: {set_aside[0].path}: {set_aside[0].reason}" if set_aside else ""
         raise HarkenError(
             f"{len(kept)} of {len(files)} recordings can be learned from, at least {LEAST_CLIPS} are needed{first}",
-            next_step="Record more normal clips (30 or more make a useful model)",
+            next_step="Record more normal clips (30 or more make a useful model), or cut longer ones (--segment 5)",
         )
     kept, features = _without_near_duplicates(kept, features, sample_rate, set_aside)
     seconds = float(np.median([clip.seconds for clip in features]))
-    when = chronology([clip.path for clip in kept], order, clip_seconds=seconds)
+    when = segment_chronology([clip.path for clip in kept], cutting.segments, order, clip_seconds=seconds)
     kept, features = [kept[row] for row in when.order_N], [features[row] for row in when.order_N]
-    named = None if states is None else named_states([clip.path for clip in kept], states)
+    named = None if states is None else named_states([cutting.file_of(clip.path) for clip in kept], states)
     try:
         with one_thread():
             learned = learn(unfitted, kept, features, when.of(when.order_N), named, keep_outliers=keep_outliers)
@@ -133,6 +155,7 @@ def fit_normal(
         false_alarms=false_alarms,
         every=every,
         notes=(
+            *cutting.notes,
             *(f"most of these recordings have the defect {kind!r}: it counts as usual" for kind in usual),
             *learned.notes,
         ),

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from harken.audio.decode import ALL_FORMATS
+from harken.audio.segments import read_named
+from harken.core.errors import HarkenError
 from harken.core.pages import data_url, render
 from harken.embeddings.sketch import sketch_db
 from harken.monitor.detector import Detector
@@ -37,13 +40,7 @@ def write_fit_report(path: str | Path, title: str, detector: Detector) -> None:
     ]
     groups = []
     if outliers:
-        verdicts = detector.score_many([excluded.path for excluded in outliers[:_MOST]], workers=0)
-        clips = [
-            _clip(verdict.path.name, f"score {verdict.score:.3g}: {verdict.why}", verdict.path)
-            | {"picture": _picture(detector, verdict.sketch_db, verdict.seconds or 0.0)}
-            for verdict in verdicts
-            if verdict.score is not None and verdict.sketch_db is not None
-        ]
+        clips = [clip for excluded in outliers[:_MOST] if (clip := _left_out(detector, excluded.path)) is not None]
         groups.append(_group("Left out: unlike all other recordings", QUESTION, len(outliers), clips))
     for state, rows in small_states(training).items():
         clips = [_learned(detector, row) for row in rows[:_MOST]]
@@ -66,6 +63,19 @@ def write_fit_report(path: str | Path, title: str, detector: Detector) -> None:
 
 def _group(title: str, question: str, count: int, clips: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"title": title, "question": question, "count": count, "clips": clips}
+
+
+def _left_out(detector: Detector, path: Path) -> dict[str, Any] | None:
+    """A recording or segment that was not learned from; None where it cannot be read any more."""
+    try:
+        audio = read_named(path, formats=ALL_FORMATS)
+        verdict = detector.score(audio.samples_CS, audio.sample_rate)
+    except HarkenError:
+        return None
+    if verdict.score is None or verdict.sketch_db is None:
+        return None
+    picture = _picture(detector, verdict.sketch_db, verdict.seconds or 0.0)
+    return _clip(path.name, f"score {verdict.score:.3g}: {verdict.why}", path) | {"picture": picture}
 
 
 def _learned(detector: Detector, row: int) -> dict[str, Any]:

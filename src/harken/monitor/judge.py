@@ -9,9 +9,7 @@ import numpy as np
 from harken.detection.calibration import Calibration
 from harken.detection.events import joined_p
 from harken.monitor.alarm import AlarmSetting
-from harken.monitor.verdict import Kind, View
-
-_GRAVITY: dict[Kind, int] = {"normal": 0, "suspect": 1, "alarm": 2}
+from harken.monitor.verdict import GRAVITY, Kind, View
 
 
 @dataclass(frozen=True)
@@ -25,26 +23,27 @@ class Judgement:
     of: int
 
 
-def judge(score: float, event_score: float | None, alarm: AlarmSetting) -> Judgement:
-    """score: of the sound as a whole. event_score: of short events, None without a view of them.
+def judge(score: float, event_score: float | None, alarm: AlarmSetting, among: int = 1) -> Judgement:
+    """score: of the sound as a whole. event_score: of short events, None without a view of them. among: number of
+    segments of which the worst judges the recording: its p-value is that many times as large (Bonferroni).
 
     A recording is an alarm where one of the scores is above its threshold, and suspect where it is above all held-out
     scores of its kind. So that not twice as many normal recordings are suspect, short events are only where their
     p-value is that much smaller, too.
     """
     calibration, events = alarm.calibration, alarm.events
-    p_value = float(calibration.p_value(score))
+    p_value = float(calibration.p_value(score)) * among
     higher_than = _higher_than(score, calibration)
-    above_all = higher_than == len(calibration.scores)
+    above_all = higher_than == len(calibration.scores) and (among == 1 or p_value <= calibration.finest)
     kind: Kind = "alarm" if score > alarm.threshold else "suspect" if above_all else "normal"
     if event_score is None or events is None or alarm.event_threshold is None:
-        return Judgement(kind, p_value, "sound", higher_than, len(calibration.scores))
-    event_p = float(events.p_value(event_score))
+        return Judgement(kind, min(p_value, 1.0), "sound", higher_than, len(calibration.scores))
+    event_p = float(events.p_value(event_score)) * among
     p_value = float(joined_p(p_value, event_p, alarm.event_share))
     higher_than_events = _higher_than(event_score, events)
     rare = higher_than_events == len(events.scores) and event_p <= alarm.event_share * events.finest
     event_kind: Kind = "alarm" if event_score > alarm.event_threshold else "suspect" if rare else "normal"
-    if _GRAVITY[event_kind] > _GRAVITY[kind]:
+    if GRAVITY[event_kind] > GRAVITY[kind]:
         return Judgement(event_kind, p_value, "event", higher_than_events, len(events.scores))
     return Judgement(kind, p_value, "sound", higher_than, len(calibration.scores))
 

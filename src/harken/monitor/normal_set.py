@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harken.audio.decode import Limits
 from harken.audio.quality import SAME_TEXTURE, Kind, level_groups, texture_difference
+from harken.audio.segments import Form
 from harken.core.errors import HarkenError
 from harken.data.clips import Clip, names_below_common
 from harken.detection.calibration import Calibration
@@ -22,7 +22,6 @@ from harken.detection.neighbours import nearest
 from harken.detection.outliers import far_scores
 from harken.detection.space import standardisation
 from harken.embeddings.embedder import ClipFeatures
-from harken.embeddings.forms import probe
 from harken.embeddings.sketch import sketch_db
 
 Float32 = NDArray[np.float32]
@@ -133,14 +132,13 @@ def named_states(paths: Sequence[Path], pattern: str) -> list[str]:
     return ["other" if match is None else match[match.re.groups and 1] for match in found]
 
 
-def usual_form(paths: Sequence[Path], workers: int | None, limits: Limits, formats: frozenset[str]) -> tuple[int, int]:
-    """Most frequent (sampling rate, channels) among up to 25 recordings spread over all.
+def usual_form(forms: Sequence[Form]) -> tuple[int, int]:
+    """Most frequent (sampling rate, channels).
 
-    (16000, 1) if none of them is readable: each recording then gets its own message.
+    (16000, 1) if no recording is readable: each then gets its own message.
     """
-    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(25, len(paths))).astype(int))]
-    forms = [form for form in probe(chosen, workers=workers, limits=limits, formats=formats) if form is not None]
-    return max(sorted(set(forms)), key=forms.count) if forms else (16_000, 1)
+    counts = Counter((form.sample_rate, form.channels) for form in forms)
+    return max(sorted(counts), key=counts.__getitem__) if counts else (16_000, 1)
 
 
 def usual_defects(features: Sequence[ClipFeatures]) -> set[Kind]:

@@ -35,12 +35,16 @@ _GROUPS = {"normal": _NORMAL, "suspect": _SUSPECT, "alarm": _ANOMALY, "anomaly":
 
 @dataclass(frozen=True, eq=False)
 class _Panels:
-    """What is drawn of one recording. clip_BC, normal_BC: (bands, columns) in dB; lowest, highest: their range."""
+    """What is drawn of one recording. clip_BC, normal_BC: (bands, columns) in dB; lowest, highest: their range.
+
+    start_s, end_s: of the recording or segment; normal_seconds: length of the normal recording.
+    """
 
     explanation: Explanation
     clip_BC: Float32
     normal_BC: Float32
-    seconds: float
+    start_s: float
+    end_s: float
     normal_seconds: float
     hz_B: Float32
     lowest: float
@@ -55,23 +59,26 @@ class _Panels:
         normal_BC = sketch_db(detector.training.sketches_NBC[row])
         normal_seconds = float(detector.training.seconds_N[row])
         lowest, highest = np.percentile(np.concatenate([clip_BC, normal_BC], axis=1), [2, 99.8])
-        seconds = verdict.seconds or normal_seconds
+        start_s, end_s = verdict.start_s or 0.0, verdict.end_s or verdict.seconds or normal_seconds
         hz_B = detector.band_centres_hz
-        return cls(explanation, clip_BC, normal_BC, seconds, normal_seconds, hz_B, float(lowest), float(highest))
+        return cls(explanation, clip_BC, normal_BC, start_s, end_s, normal_seconds, hz_B, float(lowest), float(highest))
 
     def clip(self, axes: Axes) -> AxesImage:
-        image = _spectrogram(axes, self.clip_BC, self.seconds, self.hz_B, "magma", self.lowest, self.highest)
-        _mark_region(axes, self.explanation, self.seconds, self.hz_B, "white")
+        times_s = self.start_s, self.end_s
+        image = _spectrogram(axes, self.clip_BC, times_s, self.hz_B, "magma", self.lowest, self.highest)
+        _mark_region(axes, self.explanation, times_s, self.hz_B, "white")
         return image
 
     def normal(self, axes: Axes) -> AxesImage:
-        return _spectrogram(axes, self.normal_BC, self.normal_seconds, self.hz_B, "magma", self.lowest, self.highest)
+        times_s = 0.0, self.normal_seconds
+        return _spectrogram(axes, self.normal_BC, times_s, self.hz_B, "magma", self.lowest, self.highest)
 
     def difference(self, axes: Axes) -> AxesImage:
         heatmap_BC = self.explanation.heatmap_BC
         most = max(6.0, float(np.abs(heatmap_BC).max()))
-        image = _spectrogram(axes, heatmap_BC, self.seconds, self.hz_B, "RdBu_r", -most, most)
-        _mark_region(axes, self.explanation, self.seconds, self.hz_B, "black")
+        times_s = self.start_s, self.end_s
+        image = _spectrogram(axes, heatmap_BC, times_s, self.hz_B, "RdBu_r", -most, most)
+        _mark_region(axes, self.explanation, times_s, self.hz_B, "black")
         return image
 
 
@@ -83,7 +90,7 @@ def why_figure(detector: Detector, verdict: Verdict) -> Figure:
     panels.clip(left)
     figure.colorbar(panels.normal(middle), ax=middle, label="level (dB)", shrink=0.9)
     figure.colorbar(panels.difference(right), ax=right, label="difference (dB)", shrink=0.9)
-    left.set_title(f"this recording\n{_short(Path(verdict.path).name)}", fontsize=9, parse_math=False)
+    left.set_title(f"this recording\n{_short(Path(verdict.name).name)}", fontsize=9, parse_math=False)
     name = _short(Path(panels.explanation.nearest).name)
     middle.set_title(f"most alike normal recording\n{name}", fontsize=9, parse_math=False)
     right.set_title("what differs from the normal recordings\nred: more energy, blue: less", fontsize=9)
@@ -130,7 +137,7 @@ def _short(name: str, most: int = 38) -> str:
 def _spectrogram(
     axes: Axes,
     values_BC: Float32,
-    seconds: float,
+    times_s: tuple[float, float],
     centres_hz_B: Float32,
     colours: str,
     low: float,
@@ -141,7 +148,7 @@ def _spectrogram(
         values_BC,
         origin="lower",
         aspect="auto",
-        extent=(0, seconds, 0, bands),
+        extent=(*times_s, 0, bands),
         cmap=colours,
         vmin=low,
         vmax=high,
@@ -153,12 +160,14 @@ def _spectrogram(
     return image
 
 
-def _mark_region(axes: Axes, found: Explanation, seconds: float, centres_hz_B: Float32, colour: str) -> None:
+def _mark_region(
+    axes: Axes, found: Explanation, times_s: tuple[float, float], centres_hz_B: Float32, colour: str
+) -> None:
     if found.low_hz is None or found.high_hz is None or found.start_s is None or found.end_s is None:
         return
     low, high = np.interp([found.low_hz, found.high_hz], centres_hz_B, np.arange(len(centres_hz_B)) + 0.5)
     xs = [found.start_s, found.end_s, found.end_s, found.start_s, found.start_s]
-    axes.plot(np.clip(xs, 0, seconds), [low, low, high, high, low], color=colour, linewidth=1.2)
+    axes.plot(np.clip(xs, *times_s), [low, low, high, high, low], color=colour, linewidth=1.2)
 
 
 def spectrogram_figure(detector: Detector, clip_BC: Float32, seconds: float) -> Figure:
@@ -166,7 +175,7 @@ def spectrogram_figure(detector: Detector, clip_BC: Float32, seconds: float) -> 
     figure = Figure(figsize=(6, 2.4), layout="constrained")
     axes = figure.subplots()
     lowest, highest = np.percentile(clip_BC, [2, 99.8])
-    image = _spectrogram(axes, clip_BC, seconds, detector.band_centres_hz, "magma", lowest, highest)
+    image = _spectrogram(axes, clip_BC, (0.0, seconds), detector.band_centres_hz, "magma", lowest, highest)
     figure.colorbar(image, ax=axes, label="level (dB)")
     return figure
 

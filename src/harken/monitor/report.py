@@ -11,8 +11,9 @@ from typing import Any, get_args
 import numpy as np
 import soundfile as sf
 
-from harken.audio.decode import ALL_FORMATS, Audio, decode
+from harken.audio.decode import ALL_FORMATS, Audio
 from harken.audio.listen import without_offset
+from harken.audio.segments import file_of_name, read_named
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
 from harken.core.pages import data_url, render
@@ -125,15 +126,15 @@ def _clip(detector: Detector, verdict: Verdict, normal_folder: Path | None) -> d
     sounds: list[tuple[str, Audio]] = []
     problem = ""
     try:
-        sounds.append(("this recording", decode(verdict.path, formats=ALL_FORMATS)))
+        sounds.append(("this recording", read_named(Path(verdict.name), formats=ALL_FORMATS)))
         normal = _normal_file(normal_folder, verdict.explanation.nearest)
         if normal is not None:
-            sounds.append(("the normal recording most like it", decode(normal, formats=ALL_FORMATS)))
+            sounds.append(("the normal recording most like it", read_named(normal, formats=ALL_FORMATS)))
     except HarkenError as error:
         problem = str(error)
     gain = _audible_gain([audio for _, audio in sounds])
     return {
-        "name": Path(verdict.path).name,
+        "name": Path(verdict.name).name,
         "kind": verdict.kind,
         "score": verdict.score,
         "rank": verdict.rank,
@@ -147,21 +148,23 @@ def _clip(detector: Detector, verdict: Verdict, normal_folder: Path | None) -> d
 
 
 def sound_url(path: Path) -> tuple[str | None, str]:
-    """Data URL of the beginning of a recording, at a level that can be heard; or None, and why."""
+    """Data URL of the beginning of a recording or named segment, at a level that can be heard; or None, and why."""
     try:
-        audio = decode(path, formats=ALL_FORMATS)
+        audio = read_named(path, formats=ALL_FORMATS)
     except HarkenError as error:
         return None, str(error)
     return data_url(_flac(audio, _audible_gain([audio])), "audio/flac"), ""
 
 
 def _normal_file(folder: Path | None, name: str) -> Path | None:
-    """The recording of that name in the folder or below it; None where there is none."""
+    """The recording or segment of that name in the folder or below it; None where there is none."""
     if folder is None:
         return None
-    if (folder / name).is_file():
+    file = file_of_name(folder / name)
+    if file.is_file():
         return folder / name
-    return next((path for path in sorted(folder.rglob(Path(name).name)) if path.is_file()), None)
+    named = next((path for path in sorted(folder.rglob(file.name)) if path.is_file()), None)
+    return None if named is None else named.with_name(Path(name).name)
 
 
 def _audible_gain(sounds: Sequence[Audio]) -> float:

@@ -67,7 +67,8 @@ class Change:
 class Sequence:
     """Judges recordings together, in order of time; see `harken.detection.sequential.EDetector`.
 
-    A recording that is not judged, or was counted before (same bytes), counts for nothing.
+    A recording that is not judged, or was counted before (same bytes), counts for nothing. Segments that are judged
+    together count as one recording; of others, one counts per interval of the setting, as recordings would.
     Nothing is reported where the normal recordings do not support the test. The state can be kept in a
     file and taken up again (`save`, `load`).
     """
@@ -79,6 +80,8 @@ class Sequence:
         self._since = ""
         self._latest: deque[str] = deque(maxlen=self._test.block)
         self._heard: dict[str, None] = {}
+        self._interval_s = setting.interval_s
+        self._segment: tuple[Path, float] | None = None
 
     @property
     def changed(self) -> str | None:
@@ -89,20 +92,33 @@ class Sequence:
         """Count one more recording; what is to be reported, if anything."""
         if verdict.score is None or verdict.kind == "not judged" or not self._supported:
             return None
-        if verdict.sha256 in self._heard:
+        if verdict.sha256 in self._heard or self._within_interval(verdict):
             return None
         if verdict.sha256 is not None:
             self._heard[verdict.sha256] = None
             if len(self._heard) > _HEARD:
                 del self._heard[next(iter(self._heard))]
-        name = str(verdict.path)
+        name = verdict.name if not verdict.segment_scores else str(verdict.path)
         self._latest.append(name)
-        before, self._evidence = self._evidence, self._test.update(self._evidence, verdict.score)
+        scores = verdict.segment_scores or (verdict.score,)
+        before, self._evidence = self._evidence, self._test.update(self._evidence, *scores)
         if self._evidence.alarm != before.alarm:
             return self._report(before, name)
         if self._evidence.onset != before.onset or not self._since:
             self._since = self._latest[0]
         return None
+
+    def _within_interval(self, verdict: Verdict) -> bool:
+        """Whether it is a segment that begins less than an interval after one of its recording that counted."""
+        if verdict.start_s is None or verdict.segment_scores:
+            self._segment = None
+            return False
+        last = self._segment
+        # Lengths of recordings are rounded to samples.
+        if last is not None and last[0] == verdict.path and verdict.start_s < last[1] + 0.999 * self._interval_s:
+            return True
+        self._segment = verdict.path, verdict.start_s
+        return False
 
     def _report(self, before: Evidence, name: str) -> Change:
         now = self._evidence

@@ -55,11 +55,13 @@ class SessionCheck:
 
 
 def session_numbers(when: Chronology, paths: Sequence[Path]) -> Ints:
-    """(N,) session of each recording, in order of time: divided by pauses where times are known, else by folders."""
+    """(N,) session of each recording, in order of time: divided by pauses where times are known, else by folders, or
+    by long recordings where such were cut."""
     seconds_N = when.seconds_N
     if seconds_N is None:
-        folders = list(dict.fromkeys(path.parent for path in paths))
-        return np.array([folders.index(path.parent) for path in paths], dtype=np.int64)
+        places = [str(path.parent) for path in paths] if when.recordings_N is None else when.recordings_N.tolist()
+        number_of = {place: number for number, place in enumerate(dict.fromkeys(places))}
+        return np.array([number_of[place] for place in places], dtype=np.int64)
     # Those without a time are in the session of the recording before them.
     steps = np.nan_to_num(np.diff(seconds_N))
     if not len(steps):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.audio.segments import segment_name
 from harken.core.errors import HarkenError
 from harken.embeddings.sketch import sketch_db
 from harken.monitor.explain import Explanation
@@ -21,10 +23,13 @@ Kind = Literal["normal", "suspect", "alarm", "not judged"]
 #: `sound`: the recording as a whole. `event`: short sounds in it, which the whole hides
 View = Literal["sound", "event"]
 
+#: which of several verdicts counts
+GRAVITY: dict[Kind, int] = {"not judged": 0, "normal": 1, "suspect": 2, "alarm": 3}
+
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What is said of one recording.
+    """What is said of one recording, or of a segment of a long one.
 
     score: higher = more anomalous; of the sound as a whole. event_score: of short events in it; None where the model
     has no view of them. p_value: probability that a normal recording scores as high, in either.
@@ -34,7 +39,10 @@ class Verdict:
     why, heatmap: see `Explanation`. sketch_BC: coarse spectrogram, see `sketch_db`.
     not_judged: why the recording says nothing about the machine; error: why it could not be read or scored. Where the
     recording could not be scored, all numbers are None.
-    warnings: defects of the recording, and what the numbers do not account for. sha256: of the file.
+    warnings: defects of the recording, and what the numbers do not account for. sha256: of the file, or of the segment.
+    start_s, end_s: of the segment of the file, in seconds, that is judged, or is the worst of a recording of `seconds`;
+    None where that is the whole. Times of the explanation are those in the file. segment_scores: of all judged
+    segments of a recording that is judged by its worst one.
     """
 
     path: Path
@@ -53,6 +61,16 @@ class Verdict:
     sha256: str | None = field(default=None, repr=False)
     not_judged: str | None = None
     error: HarkenError | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    segment_scores: tuple[float, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The path, with the times of the segment if it is one."""
+        if self.start_s is None or self.end_s is None:
+            return str(self.path)
+        return segment_name(str(self.path), self.start_s, self.end_s)
 
     @property
     def is_anomaly(self) -> bool | None:
@@ -101,6 +119,8 @@ class Verdict:
         return {
             "record": "recording",
             "file": str(self.path),
+            "start_s": self.start_s,
+            "end_s": self.end_s,
             "verdict": self.kind,
             "score": self.score,
             "event_score": self.event_score,
@@ -116,3 +136,30 @@ class Verdict:
             "warnings": list(self.warnings),
             "error": None if error is None else {"cause": error.cause, "next_step": error.next_step},
         }
+
+
+def gravest(verdicts: Iterable[Verdict]) -> Verdict:
+    """An alarm before a suspect, a normal recording and one that is not judged; of equals that of least p-value."""
+    return min(verdicts, key=lambda each: (-GRAVITY[each.kind], each.error is not None, each.p_value or 0.0))
+
+
+def worst(verdicts: Sequence[Verdict], seconds: float) -> Verdict:
+    """The verdict on a recording of `seconds` by those on its segments: the gravest one.
+
+    Segments that are not judged count where none is, and are mentioned.
+    """
+    judging = gravest(verdicts)
+    warnings = [warning for verdict in verdicts for warning in verdict.warnings]
+    if judging.kind != "not judged":
+        warnings += [
+            f"{verdict.start_s:.4g}-{verdict.end_s:.4g} s are not judged: "
+            f"{verdict.why if verdict.error is None else verdict.error.cause}"
+            for verdict in verdicts
+            if verdict.kind == "not judged"
+        ]
+    return replace(
+        judging,
+        seconds=seconds,
+        warnings=tuple(dict.fromkeys(warnings)),
+        segment_scores=tuple(v.score for v in verdicts if v.kind != "not judged" and v.score is not None),
+    )

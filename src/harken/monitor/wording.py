@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,12 @@ class Region:
     change_db: float
     unlike_any: bool
     weight: float
+
+
+def later(region: Region, seconds: float) -> Region:
+    """The region of a segment, with times in the recording in which the segment begins at `seconds`."""
+    runs_s = tuple((start + seconds, end + seconds) for start, end in region.runs_s)
+    return replace(region, start_s=region.start_s + seconds, end_s=region.end_s + seconds, runs_s=runs_s)
 
 
 def differs(region: Region, seconds: float, normals: int) -> str:

@@ -1,0 +1,118 @@
+"""Verdicts on recordings of any length, as their segments become ready."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harken.audio.segments import Form, Segment, cut
+from harken.embeddings.embedder import Embedder
+from harken.embeddings.extract import Extracted
+from harken.monitor.alarm import AlarmSetting
+from harken.monitor.clip_judge import ClipJudge
+from harken.monitor.cutting import LONG_S, LONGEST, Cutting
+from harken.monitor.verdict import Verdict, worst
+
+
+def verdicts(
+    judge: ClipJudge,
+    alarm: AlarmSetting,
+    cutting: Cutting,
+    results: Iterable[Extracted],
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Verdict]:
+    """One verdict per recording, or per segment of those that last over `LONG_S`, in the order of `cutting`.
+
+    results: of `cutting.paths`. progress: called with (done, all) recordings and segments.
+    """
+    waiting, done, count = iter(results), 0, len(cutting.paths)
+
+    def judged(path: Path, pieces: list[Path], setting: AlarmSetting, among: int) -> Iterator[Verdict]:
+        nonlocal done
+        for result in islice(waiting, len(pieces)):
+            segment = cutting.segments.get(result.path)
+            done += 1
+            if progress is not None:
+                progress(done, count)
+            if result.features is not None:
+                yield judge.verdict(path, result.features, setting, segment, among)
+            elif segment is None:
+                yield Verdict(path, error=result.error)
+            else:
+                yield Verdict(path, error=result.error, start_s=segment.start_s, end_s=segment.end_s)
+
+    for path, pieces in cutting.pieces:
+        if not pieces:
+            yield Verdict(path, error=cutting.errors[path])
+            continue
+        last = cutting.segments.get(pieces[-1])
+        if last is None or len(pieces) == 1:
+            yield from judged(path, pieces, alarm, 1)
+            continue
+        together = last.end_s <= LONG_S
+        among = len(pieces) if together else 1
+        setting = alarm.of_segments(len(pieces), last.end_s, together=together)
+        of_segments = _errors_once(judged(path, pieces, setting, among), last.end_s)
+        if together:
+            yield worst(list(of_segments), last.end_s)
+        else:
+            yield from of_segments
+
+
+def _errors_once(of_segments: Iterable[Verdict], seconds: float) -> Iterator[Verdict]:
+    """Verdicts on the segments of a recording of `seconds`; the same error of consecutive ones is given once."""
+    failed: Verdict | None = None
+    for verdict in of_segments:
+        if failed is not None and _cause(failed) == _cause(verdict):
+            failed = replace(failed, end_s=verdict.end_s)
+            continue
+        if failed is not None:
+            yield _located(failed, seconds)
+        failed = None if verdict.error is None else verdict
+        if verdict.error is None:
+            yield verdict
+    if failed is not None:
+        yield _located(failed, seconds)
+
+
+def _cause(verdict: Verdict) -> str | None:
+    return None if verdict.error is None else verdict.error.cause
+
+
+def _located(failed: Verdict, seconds: float) -> Verdict:
+    """With an error about the time that it spans."""
+    error = failed.error
+    assert error is not None
+    if failed.start_s == 0 and failed.end_s == seconds:
+        failed = replace(failed, start_s=None, end_s=None)
+    return replace(failed, error=type(error)(error.cause, file=failed.name, next_step=error.next_step))
+
+
+def verdict_of_samples(
+    judge: ClipJudge,
+    alarm: AlarmSetting,
+    embedder: Embedder,
+    samples: NDArray[np.floating],
+    sample_rate: int | None,
+    name: Path,
+) -> Verdict:
+    """The verdict on (samples,) or (channels, samples); what is longer than learned from, by its worst segment.
+
+    Raises AudioError for what cannot be judged, ValueError without a rate.
+    """
+
+    def judged(segment: Segment | None, setting: AlarmSetting, among: int = 1) -> Verdict:
+        cut_out = samples if segment is None else samples[..., segment.start : segment.start + segment.frames]
+        return judge.verdict(name, embedder.analyse(cut_out, sample_rate=sample_rate), setting, segment, among)
+
+    frames = samples.shape[-1] if samples.ndim else 0
+    if not sample_rate or frames <= LONGEST * judge.lengths_s[1] * sample_rate:
+        return judged(None, alarm)
+    segments = cut(name, Form(sample_rate, 1, frames, frames), judge.segment_s, covering=True)
+    setting = alarm.of_segments(len(segments), frames / sample_rate, together=True)
+    return worst([judged(segment, setting, len(segments)) for segment in segments], frames / sample_rate)
