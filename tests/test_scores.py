@@ -131,7 +131,7 @@ def test_evaluate_prints_marks_and_ranks_several_paths(systems: Path, capsys: py
     call("evaluate", systems / "b")
     printed = capsys.readouterr()
     assert "(tuned on test)" in printed.out.splitlines()[-1]
-    assert "b is tuned on test: its checkpoint" in printed.err
+    assert "b: tuned on test: its checkpoint" in printed.err
     call("evaluate", systems / "a", systems / "b", systems / "c")
     table = capsys.readouterr().out
     assert [table.count(f" {name} ") for name in ("a", "b (tuned on test)", "c")] == [1, 1, 1]
@@ -155,7 +155,7 @@ def test_an_ensemble_with_a_marked_member_is_marked(
     proof = fit(members, method="uniform", draws=0)
     assert all(TUNED in row.in_sample.marks for row in proof.rows if row.name == "uniform")
     assert all(row.held_out is None for row in proof.rows)
-    assert "but b used labels of these clips" in proof.why
+    assert "but b used labels of these machines" in proof.why
     clean = fit([member for member in members if member.name != "b"], method="uniform", draws=0)
     assert clean.rows[1].in_sample.marks == ()
     assert clean.rows[1].held_out is not None
@@ -293,5 +293,5 @@ def test_a_submission_says_its_marks(systems: Path, tmp_path: Path, capsys: pyte
     call(*words, "-o", tmp_path / "s.zip")
     printed = capsys.readouterr().err
     assert "Doe_EX_task2_1: b (tuned on test)" in printed
-    assert "b is tuned on test: its checkpoint" in printed
+    assert "b: tuned on test: its checkpoint" in printed
     assert evaluate(tmp_path / "s.zip").results[0].marks == WHY

@@ -25,7 +25,7 @@ from harken.ensemble.runs import member_name
 from harken.ensemble.score import apply, decided
 from harken.ensemble.search import SearchSettings
 from harken.evaluation.score_files import write_score_files
-from harken.evaluation.scores import PUBLISHED, TUNED, Scores
+from harken.evaluation.scores import PUBLISHED, USE_LABELS, Scores
 
 #: end of a name by which the seeds of one system differ, which are mixed evenly first
 _SEEDS = r"/seed_\d+$"
@@ -46,7 +46,7 @@ class Mix:
 
     weights: system -> weight, of sum one. source: where they come from. tuned_on: the set whose labels found them.
     left_out: the official score on that set with each machine scored by weights found on the others. label_free: the
-    weights use no labels, and no member uses labels of these clips.
+    weights use no labels, and no member uses labels of test clips of these machines.
     """
 
     weights: dict[str, float]
@@ -105,8 +105,8 @@ def mix_systems(
 
 
 def _honest(how: Mix, scores: Scores) -> Mix:
-    """Without `label_free` where a member uses labels of these clips."""
-    return replace(how, label_free=how.label_free and TUNED not in scores.marks)
+    """Without `label_free` where a member uses labels of these machines."""
+    return replace(how, label_free=how.label_free and not USE_LABELS & scores.marks.keys())
 
 
 def _weighed(
@@ -126,11 +126,17 @@ def _weighed(
         return bag, Mix(_shares(recipe, bag), source, tuned_on, left_out)
     bag = _given(recipe, name, entry, members[first])
     if entry.tuned:
-        clips: list[str] = []
+        digests: dict[str, str] = {}
         for label, of in members.items():
             if not is_evaluation(label):
-                clips += clip_digests(next(iter(of.values())).scores).values()
-        origin = Origin(method=PUBLISHED, considered=len(entry.members), tuned_on=entry.tuned, clips=tuple(clips))
+                digests |= {digest: machine for machine, digest in clip_digests(next(iter(of.values())).scores).items()}
+        origin = Origin(
+            method=PUBLISHED,
+            considered=len(entry.members),
+            tuned_on=entry.tuned,
+            machines=tuple(sorted(set(digests.values()))),
+            clips=tuple(digests),
+        )
         bag = bag.model_copy(update={"weights_from": origin})
     equal = len(set(entry.members.values())) == 1
     source = "equal" if equal else f"published; chosen by {entry.tuned}" if entry.tuned else "given"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harken.bench.marks import use_of_labels
 from harken.core.pages import data_url, render
 from harken.evaluation.evaluate import Result
 
@@ -61,7 +62,7 @@ def report_page(run: Run) -> str:
         notes=_notes(run),
         sets=sets,
         recipe=run.recipe.as_yaml(),
-        tuned=any(scored.tuned for scored in run.systems),
+        use_of_labels=use_of_labels(scored.marks for scored in run.systems),
     )
 
 

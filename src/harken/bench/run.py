@@ -70,7 +70,7 @@ def run_recipe(
     tasks = make_tasks(recipe, units, common)
     check_sections(recipe, units)
     objects, failures = run_tasks(tasks, workspace, workers=workers, executor=executor, watch=watch)
-    scored = _scored(recipe, units, objects)
+    scored = _scored(recipe, units, common["labelled"], objects)
     left_out = [str(failure.error) for failure in failures if isinstance(failure.error, TooFewError)]
     failed = [Failed(each.task.name, each.error) for each in failures if not isinstance(each.error, TooFewError)]
     notes = list(dict.fromkeys([*_notes(objects), *left_out]))
@@ -129,12 +129,17 @@ def _with_ensembles(run: Run, truth: Truth | None, workspace: Workspace) -> Run:
     return replace(run, systems=tuple(systems), failures=tuple(failures))
 
 
-def _scored(recipe: Recipe, units: Sequence[Unit], objects: Mapping[str, Object]) -> list[Scores]:
-    """Scores of each system, set and seed with at least one machine; machines in the order of their names."""
+def _scored(recipe: Recipe, units: Sequence[Unit], tests: Unit, objects: Mapping[str, Object]) -> list[Scores]:
+    """Scores of each system, set and seed with at least one machine; machines in the order of their names.
+
+    tests: test clips with the labels that stages may get.
+    """
+    labelled = {clip.machine for clip in tests.clips if clip.split == "test" and clip.condition != "unknown"}
     tables = []
     for system, stage in recipe.systems.items():
         for label in dict.fromkeys(unit.set for unit in units):
-            marks = marks_of(recipe, stage, label)
+            machines = {unit.machine for unit in units if unit.set == label}
+            marks = marks_of(recipe, stage, label, machines, labelled)
             for seed in (None, *recipe.seeds):
                 made = {
                     unit.machine: objects[task_name(stage, unit, seed)]

@@ -123,7 +123,7 @@ def fit(
     else:
         bag, notes = fit_without_labels(members, method=method, normalise=how, groups=group, name=title)
         for scorer in members:
-            notes += tuple(f"{scorer.name} is {mark}: {reason}" for mark, reason in scorer.scores.marks.items())
+            notes += tuple(f"{scorer.name}: {mark}: {reason}" for mark, reason in scorer.scores.marks.items())
     if out is not None:
         save_bag(bag, out)
     for note in notes:
@@ -243,6 +243,8 @@ def _print_proof(proof: Proof) -> None:
     }
     if "tuned on test" in marks:
         print("* tuned on test: weights, or a member, chosen with the labels of the clips it is measured on")
+    if "machines seen with labels" in marks:
+        print("# machines seen with labels: weights, or a member, chosen with labels of other clips of these machines")
     if "transductive" in marks:
         print("T transductive: normalised by, or compared on, the test clips themselves")
     for mark in sorted(marks - _SIGNS.keys()):
@@ -252,7 +254,7 @@ def _print_proof(proof: Proof) -> None:
 
 
 #: mark -> sign printed after the number
-_SIGNS = {"tuned on test": "*", "transductive": "T"}
+_SIGNS = {"tuned on test": "*", "machines seen with labels": "#", "transductive": "T"}
 
 
 def _number(number: Number | None) -> str:
@@ -318,8 +320,7 @@ def _print_bag(bag: Bag, indent: str = "") -> None:
     if origin.tuned_on is not None:
         print(f"{indent}tuned on {origin.tuned_on}: {', '.join(origin.machines)}")
     if origin.official_score is not None:
-        mark = ", tuned on test" if origin.tuned_on is not None else ""
-        mark += ", transductive" if bag.transductive() else ""
+        mark = "".join(f", {mark}" for mark in origin.marks)
         held = f"; machines left out {origin.held_out:.6f}" if origin.held_out is not None else ""
         plain = f"; plain mean {origin.uniform:.6f}" if origin.uniform is not None else ""
         print(f"{indent}official score {origin.official_score:.6f}{mark}{held}{plain}")

@@ -53,7 +53,7 @@ def evaluate(
         _print_ranking([as_json(result) for result in done.results])
     for result in done.results:
         for mark, reason in result.marks.items():
-            say(f"note: {result.system} is {mark}: {reason}")
+            say(f"note: {result.system}: {mark}: {reason}")
     for broken in done.broken:
         say(f"not evaluated: {broken.name}: {broken.error}")
     if done.broken:

@@ -126,12 +126,13 @@ def _print_ensembles(done: Any) -> None:
     if not mixed:
         return
     several = len({system.set for system in mixed}) > 1
-    print(f"{'ensemble':<48}{'official score':<18}{'machines left out':<20}weights")
-    for system in mixed:
-        name = f"{system.set}, {system.shown}" if several else system.shown
+    names = [f"{system.set}, {system.shown}" if several else system.shown for system in mixed]
+    width = max(46, *map(len, names)) + 2
+    print(f"{'ensemble':<{width}}{'official score':<18}{'machines left out':<20}weights")
+    for name, system in zip(names, mixed, strict=True):
         score = "-" if system.result is None else f"{system.result.official_score:.4f}"
         left_out = "-" if system.left_out is None else f"{system.left_out:.4f}"
-        print(f"{name:<48}{score:<18}{left_out:<20}{system.mix.source}")
+        print(f"{name:<{width}}{score:<18}{left_out:<20}{system.mix.source}")
 
 
 def _spread(values: list[float], *, exact: bool = False) -> str:

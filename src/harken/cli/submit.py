@@ -46,7 +46,7 @@ def submit(
         marks[entry.name] = dict(system_of(entry).marks)
         say(f"{label}_{number}: {entry.name}{in_brackets(marks[entry.name])}")
         for mark, reason in marks[entry.name].items():
-            say(f"note: {entry.name} is {mark}: {reason}")
+            say(f"note: {entry.name}: {mark}: {reason}")
     say(f"{out}: {len(names)} files, {len(clips)} test clips, {len(entries)} systems")
     if json:
         emit({"zip": str(out), "systems": [entry.name for entry in entries], "marks": marks, "files": names})

@@ -33,7 +33,7 @@ from harken.ensemble.problem import (
 from harken.ensemble.report import Report, report
 from harken.ensemble.search import SearchSettings
 from harken.evaluation.evaluate import Result, evaluate_system
-from harken.evaluation.scores import TRANSDUCTIVE, TUNED, Scores
+from harken.evaluation.scores import SEEN, TRANSDUCTIVE, TUNED, Scores
 
 #: methods whose search is too long to be repeated dozens of times unless requested
 _SLOW = frozenset({"bayes"})
@@ -64,7 +64,8 @@ class Proof:
     """The result of a fit.
 
     bag: with the weights that are kept, the `fitted` or the `uniform` ones. gate: None where the method uses no labels,
-    or no machine can be left out. report: of the members, with the fitted weights.
+    no machine can be left out, or a member used labels of these machines. report: of the members, with the fitted
+    weights.
     """
 
     bag: Bag
@@ -152,14 +153,16 @@ def fit(
             rows.append(table.row(way))
         progress(len(ways), len(ways) + 2)
         everywhere = problem.everywhere
-        gate = problem.gate(method, everywhere) if method not in LABEL_FREE else None
+        # Of members that used labels of these machines, no gain on machines left out is known.
+        gate = problem.gate(method, everywhere) if method not in LABEL_FREE and not problem.tuned_members else None
         kept = "fitted" if method in LABEL_FREE or keep_fitted or (gate is not None and gate.passed) else "uniform"
         why = _why(method, gate, keep_fitted, normalise.startswith("transductive"), problem.tuned_members)
         if problem.tuned_members:
-            notes.append(
-                f"{', '.join(problem.tuned_members)}: {TUNED}, so that no number here is of machines left out"
-                f" ({problem.marks[TUNED]})"
-            )
+            notes += [
+                f"{', '.join(marked)}: {mark}, so that no number here is of machines left out ({problem.marks[mark]})"
+                for mark in (TUNED, SEEN)
+                if (marked := [member.name for member in problem.members if mark in member.scores.marks])
+            ]
         if method not in LABEL_FREE:
             rows.append(table.kept_row(method, kept, keep_fitted))
         fitted = problem.fit(method if kept == "fitted" else "uniform", everywhere)
@@ -350,16 +353,16 @@ def _share_clips(scores: Scores, other_scores: Scores) -> bool:
 
 def _why(method: Method, gate: Gate | None, keep_fitted: bool, looked: bool, tuned: Sequence[str]) -> str:
     if method in LABEL_FREE:
-        saw = f", but {', '.join(tuned)} used labels of these clips" if tuned else ""
+        saw = f", but {', '.join(tuned)} used labels of these machines" if tuned else ""
         return f"the weights use no labels{saw}"
     if gate is None:
-        text = f"with one machine it is unknown whether {method} weights help on another"
+        cause = f"as {', '.join(tuned)} used labels of these machines," if tuned else "with one machine"
+        text = f"{cause} it is unknown whether {method} weights help on another"
     else:
         numbers = (
             f"{gate.fitted:.4f} against {gate.uniform:.4f}, gain {gate.gain:+.4f}, standard error {gate.error:.4f}"
         )
         numbers += f"; {TRANSDUCTIVE}" if looked else ""
-        numbers += f"; of members {TUNED}: {', '.join(tuned)}" if tuned else ""
         if gate.passed:
             return f"{method} beats the plain mean on machines that it was not fitted on ({numbers}): it is kept"
         if gate.gain > 0:

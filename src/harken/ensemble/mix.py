@@ -16,6 +16,7 @@ from harken.ensemble.bag import Bag, BagMember
 from harken.ensemble.member import Member
 from harken.evaluation.scores import (
     PUBLISHED,
+    SEEN,
     TRANSDUCTIVE,
     TUNED,
     UNDECIDED,
@@ -81,10 +82,15 @@ def _marks_of_weights(bag: Bag, scores: Scores) -> dict[str, str]:
     marks = {}
     origin = bag.weights_from
     if origin is not None and origin.tuned_on is not None:
-        if set(clip_digests(scores).values()) & set(origin.clips):
-            marks[TUNED] = f"the weights of {bag.name} were chosen by {origin.tuned_on}"
-        elif origin.method == PUBLISHED:
-            marks[PUBLISHED] = f"the weights of {bag.name} were chosen by {origin.tuned_on}"
+        digests = clip_digests(scores)
+        reason = f"the weights of {bag.name} were chosen by {origin.tuned_on}"
+        if set(digests.values()) & set(origin.clips):
+            marks[TUNED] = reason
+        else:
+            if seen := sorted(digests.keys() & set(origin.machines)):
+                marks[SEEN] = f"{reason}, other clips of {', '.join(seen)} among them"
+            if origin.method == PUBLISHED:
+                marks[PUBLISHED] = reason
     if bag.normalise.startswith("transductive"):
         marks[TRANSDUCTIVE] = f"{bag.name} is normalised by the test clips themselves"
     return marks

@@ -25,7 +25,7 @@ from harken.ensemble.objective import Objective, make_boards
 from harken.ensemble.search import SearchSettings, greedy, grid, top, uniform
 from harken.evaluation.evaluate import evaluate_system, join
 from harken.evaluation.rules import SectionScores
-from harken.evaluation.scores import TUNED, UNDECIDED, ScoreRow, Scores, merged_marks
+from harken.evaluation.scores import UNDECIDED, USE_LABELS, ScoreRow, Scores, merged_marks
 
 Float64 = NDArray[np.float64]
 #: one of `METHODS`, or a custom search, `file.py:Class`
@@ -195,8 +195,8 @@ class Problem:
 
     @property
     def tuned_members(self) -> tuple[str, ...]:
-        """Members that used labels of these clips: none of their numbers is held out."""
-        return tuple(member.name for member in self.members if TUNED in member.scores.marks)
+        """Members that used labels of these machines: none of their numbers is held out."""
+        return tuple(member.name for member in self.members if USE_LABELS & member.scores.marks.keys())
 
     @property
     def compares_test_clips(self) -> bool:

@@ -29,12 +29,16 @@ Layout = Literal["section", "domain", "id"]
 SCHEMA = 1
 #: the number used labels of the clips that it is computed on
 TUNED = "tuned on test"
+#: the number used labels of other test clips of the same machines
+SEEN = "machines seen with labels"
 #: the score of a clip depends on other test clips
 TRANSDUCTIVE = "transductive"
 #: weights that others chose and published
 PUBLISHED = "published weights"
 #: in the order in which they are shown
-MARKS = (TUNED, TRANSDUCTIVE, PUBLISHED)
+MARKS = (TUNED, SEEN, TRANSDUCTIVE, PUBLISHED)
+#: on clips with one of these, no number is of machines whose labels are unknown to the system
+USE_LABELS = frozenset({TUNED, SEEN})
 
 UNDECIDED = -1
 _METADATA = b"harken_scores"
