@@ -75,7 +75,10 @@ def test_augmentations(make: Any) -> None:
 
 
 #: parameters under which stages run in a moment; those with a network are tried in test_finetune
-SMALL: dict[str, dict[str, Any]] = {"autoencoder": {"epochs": 1}, "frames": {}, "detect": {"detector": "knn"}}
+SMALL: dict[str, dict[str, Any]] = {
+    "autoencoder": {"epochs": 1}, "frames": {}, "detect": {"detector": "knn"},
+    "pretrain": {"size": "tiny", "steps": 2, "batch": 2, "clones": 2, "seconds": 0.5, "decoder": {"layers": 1}},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

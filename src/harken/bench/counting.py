@@ -27,9 +27,12 @@ from harken.bench.work import Counts, Work
 from harken.core.errors import HarkenError
 from harken.encoders import create_encoder
 from harken.encoders.autoencoder import Autoencoder
+from harken.encoders.patch_net import PatchNet
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.training.model_spec import LoraSpec, ModelSpec
 from harken.training.models import ASDModel, build_model
+from harken.training.pretrain.settings import PretrainingSpec
+from harken.training.pretrain.step import PretrainingStep
 from harken.training.recompute import recompute_blocks
 from harken.training.settings import TrainingSpec
 from harken.training.step import TrainingStep
@@ -81,6 +84,30 @@ def count_encoder(encoder: str, config: Mapping[str, Any], seconds: float = 10.0
             return built
 
         _COUNTED[key] = _exact_or_whole(partial(_count_encoder, seconds=seconds), build)
+    return _COUNTED[key]
+
+
+def count_pretraining(encoder: str, config: Mapping[str, Any], spec: PretrainingSpec) -> Counts:
+    """Counts of a step of pre-training: the teacher's pass, and the student's and decoder's both ways.
+
+    Raises HarkenError for settings that do not fit.
+    """
+    key = f"{encoder} {json.dumps(dict(config), sort_keys=True)} {spec.model_dump_json()}"
+    if key not in _COUNTED:
+
+        def build() -> PretrainingStep:
+            try:
+                with _shapes_only():
+                    built = create_encoder(encoder, config)
+                    assert isinstance(built, TorchEncoder)
+                    if not isinstance(built.module, PatchNet):
+                        raise ValueError(f"{encoder} is no network over patches")
+                    return PretrainingStep(built.module, spec)
+            except (ValueError, TypeError) as error:
+                raise HarkenError(str(error), next_step="Correct the recipe") from error
+
+        rate = int(config.get("sample_rate", 16_000))
+        _COUNTED[key] = _exact_or_whole(partial(_count_pretraining, spec=spec, rate=rate), build)
     return _COUNTED[key]
 
 
@@ -190,6 +217,30 @@ def _count_training(built: ASDModel, by_block: bool, *, training: TrainingSpec) 
     scale = training.batch / clips
     live = gradients + (peak - gradients) * scale if peak > gradients else peak
     return Counts(counts.total, counts.trainable, forward.work(), batch.work() * scale, live, forward.peak)
+
+
+def _count_pretraining(step: PretrainingStep, by_block: bool, *, spec: PretrainingSpec, rate: int) -> Counts:
+    objective = step.objective
+    rows = [objective.student.blocks_in_order, objective.teacher.blocks_in_order] if by_block else []
+    learned = sum(parameter.numel() for parameter in objective.learned_parameters())
+    total = learned + sum(parameter.numel() for parameter in objective.teacher.parameters())
+    with _shapes_only():
+        spectrogram_BFM = objective.student.spectrogram(torch.empty(spec.batch, round(spec.seconds * rate)))
+        masks = step.masks(spectrogram_BFM, 0, "")
+        if spec.accumulation > 1:
+            for parameter in objective.learned_parameters():
+                parameter.grad = torch.zeros_like(parameter)
+        if spec.recompute:
+            for block in objective.student.blocks_in_order:
+                block.forward = partial(_with_shapes_only, block.forward)  # type: ignore[method-assign]
+            recompute_blocks(objective.student)
+        objective.train()
+        with _counted([] if spec.recompute else rows) as batch:
+            objective(spectrogram_BFM, masks).loss.backward()
+        objective.eval()
+        with _counted(rows[:1] if not spec.recompute else []) as forward, torch.no_grad():
+            objective.student.encode_spectrogram(spectrogram_BFM[:1])
+    return Counts(total, learned, forward.work(), batch.work(), batch.peak, forward.peak)
 
 
 def _count_encoder(built: TorchEncoder, by_block: bool, *, seconds: float) -> Counts:

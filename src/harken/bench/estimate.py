@@ -20,6 +20,7 @@ from harken.core.extras import require_packages
 from harken.encoders import create_encoder, encoder_class, tiny_config
 from harken.encoders.base import Encoder
 from harken.training.model_spec import BranchSpec, ModelSpec
+from harken.training.pretrain.settings import PretrainingSpec, StudentSpec
 from harken.training.settings import TrainingSpec
 from harken.weights.cache import cached
 from harken.weights.catalog import catalog
@@ -119,6 +120,28 @@ def count_encoder(encoder: str, config: Mapping[str, Any], weights: str | None =
     return _counted(question, [name or None], count)
 
 
+def count_pretraining(student: StudentSpec, spec: PretrainingSpec) -> Counts:
+    """See `counting.count_pretraining`; named weights are not needed. Equal questions are answered from the user's
+    cache. Raises HarkenError for settings that do not fit."""
+
+    def count() -> Counts:
+        from harken.bench import counting
+
+        config = dict(encoder_class(student.encoder).sizes.get(student.size, {}))
+        if student.weights is not None:
+            config = published_config(student.encoder, student.weights)
+        config.pop("seed", None)
+        return counting.count_pretraining(student.encoder, {**config, **student.config}, spec)
+
+    shaping = {"batch", "seconds", "recompute", "precision", "clones", "masked", "decoder"}
+    question = {
+        "student": student.model_dump(mode="json"),
+        "pretraining": spec.model_dump(mode="json", include=shaping),
+        "accumulated": spec.accumulation > 1,
+    }
+    return _counted(question, [student.weights], count)
+
+
 @lru_cache(maxsize=8)
 def autoencoder_step(inputs: int, batch: int) -> Work:
     """One step of the optimiser on the network of the DCASE baseline. inputs: numbers per vector."""
@@ -145,7 +168,9 @@ def _counted(question: dict[str, Any], weights: Sequence[str | None], count: Cal
 # ------------------------------------------------------------ memory and time
 
 
-def training_memory_parts(counts: Counts, training: TrainingSpec, processor: Device) -> tuple[float, float]:
+def training_memory_parts(
+    counts: Counts, training: TrainingSpec | PretrainingSpec, processor: Device
+) -> tuple[float, float]:
     """Bytes of a process on a CPU at the peak of a step, and while the state is written."""
     fixed = 4.0 * counts.parameters + 8.0 * counts.trainable
     saving = fixed + SAVE_COPIES * 12.0 * counts.trainable
@@ -153,7 +178,7 @@ def training_memory_parts(counts: Counts, training: TrainingSpec, processor: Dev
     return processor.runtime_bytes + step, processor.runtime_bytes + saving
 
 
-def training_memory(counts: Counts, training: TrainingSpec, device: Device) -> float:
+def training_memory(counts: Counts, training: TrainingSpec | PretrainingSpec, device: Device) -> float:
     """Bytes at the peak; on a CPU writing the state may be it."""
     if device.name == "cpu":
         return max(training_memory_parts(counts, training, device))
@@ -161,7 +186,7 @@ def training_memory(counts: Counts, training: TrainingSpec, device: Device) -> f
     return device.runtime_bytes + network
 
 
-def _step_bytes(counts: Counts, training: TrainingSpec, allocator: float) -> float:
+def _step_bytes(counts: Counts, training: TrainingSpec | PretrainingSpec, allocator: float) -> float:
     """Of a step beside weights and moments."""
     gradients = 4.0 * counts.trainable
     # With accumulation they are there before, and not part of what was counted.
@@ -175,7 +200,7 @@ def embedding_memory(counts: Counts, device: Device, clips: int = 1) -> float:
     return device.runtime_bytes + 4.0 * counts.parameters + clips * counts.forward_live
 
 
-def step_work(counts: Counts, training: TrainingSpec) -> Work:
+def step_work(counts: Counts, training: TrainingSpec | PretrainingSpec) -> Work:
     """One step of the optimiser, with all its batches."""
     return counts.batch * training.accumulation + Work(0, 0, counts.trainable)
 

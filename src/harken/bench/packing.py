@@ -167,7 +167,8 @@ class Packing:
 
     def _read(self, made: Made) -> _Source:
         if made.kind == "embed":
-            spec, weights = embedding_of(parameters_of(made), self.unit.clips, self.workers)
+            encoders = [self.made.get(need).folder for need in made.inputs.get("encoder", ())]
+            spec, weights = embedding_of(parameters_of(made), self.unit.clips, self.workers, encoders)
         elif made.kind == "embed_trained":
             model = self.made.get(made.inputs["model"][0])
             spec, weights = trained_embedding_of(parameters_of(made), model.folder, self.unit.clips, self.workers)

@@ -71,6 +71,33 @@ class Start:
             load_module(losses, arrays)
 
 
+@dataclass(frozen=True)
+class PretrainedStart:
+    """Encoders that were pre-trained, from which a training starts.
+
+    spec: of its model, whose branches have the sizes of these encoders. files: weights by the number of the branch.
+    """
+
+    spec: ModelSpec
+    files: Mapping[int, Path]
+    #: its losses begin anew
+    labels_sha256: None = None
+
+    def digest(self) -> str:
+        """SHA-256 of the files."""
+        return hashlib.sha256(b"".join(file.read_bytes() for _, file in sorted(self.files.items()))).hexdigest()
+
+    def model(self) -> ASDModel:
+        """A network of the same encoders without adapters. Raises WeightsError for other files."""
+        branches = [branch.model_copy(update={"adapter": None, "frozen": False}) for branch in self.spec.branches]
+        for number, file in self.files.items():
+            branches[number] = branches[number].model_copy(update={"weights": str(file)})
+        return build_model(self.spec.model_copy(update={"branches": tuple(branches)}))
+
+    def load_losses(self, losses: nn.Module) -> None:
+        """Nothing: there are none."""
+
+
 def write_arrays(file: Path, arrays: Arrays, metadata: Mapping[str, Any]) -> None:
     """Write arrays and metadata (JSON values) as safetensors, atomically."""
     # `ascontiguousarray` would turn scalars into vectors.

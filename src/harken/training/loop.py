@@ -21,7 +21,7 @@ from harken.data.labels import UNUSED, ClassTable
 from harken.training.adapters import FreezeSchedule
 from harken.training.arrays import Arrays, load_module, module_arrays, over, under
 from harken.training.augment.random_state import rng_for
-from harken.training.checkpoints import Start, write_checkpoint
+from harken.training.checkpoints import PretrainedStart, Start, write_checkpoint
 from harken.training.model_spec import ModelSpec
 from harken.training.models import ASDModel, build_model
 from harken.training.optimiser import adamw, parameter_groups
@@ -74,7 +74,7 @@ def train(
     table: ClassTable,
     folder: Path,
     *,
-    start: Start | None = None,
+    start: Start | PretrainedStart | None = None,
     dev: DevScore | None = None,
     save_every: int = 500,
     workers: int = 0,
@@ -89,8 +89,8 @@ def train(
     with versions and machine, on which no content may depend, and
     `state.safetensors` every `save_every` steps and at the end, from which the same training resumes,
     to the same bits as if it had never stopped. Neither `save_every` nor `workers` changes them.
-    start: the network of another training, whose encoders are trained on. dev: called at every evaluation. transform:
-    of waveforms, beside those of `spec`. logs: folder for TensorBoard.
+    start: the network of another training, or pre-trained encoders, which are trained on. dev: called at every
+    evaluation. transform: of waveforms, beside those of `spec`. logs: folder for TensorBoard.
 
     Raises HarkenError for clips or classes that are too few, settings that do not fit, a folder of another training, a
     loss that is no longer a number, and a network for which all clips have become the same; what is in `folder` stays.
@@ -108,7 +108,7 @@ class _Training(TrainingLoop):
         clips: Sequence[Clip],
         table: ClassTable,
         folder: Path,
-        start: Start | None,
+        start: Start | PretrainedStart | None,
         dev: DevScore | None,
         save_every: int,
         workers: int,

@@ -10,6 +10,9 @@ from harken.core.errors import did_you_mean
 from harken.core.plugins import is_custom
 from harken.encoders import list_encoders
 
+#: in place of the name of weights: those that a stage of the recipe has made
+PRETRAINED = "pretrained"
+
 _Size = Annotated[int, Field(ge=1)]
 _Dims = Annotated[tuple[_Size, ...], Field(max_length=2)]
 
@@ -39,7 +42,8 @@ class BranchSpec(_Frozen):
     """An encoder that is a network, and its head.
 
     size: of a random network; "full" is the published one, "tiny" one for tests. config: arguments of the encoder
-    that differ. weights: name or path of a checkpoint, whose sizes then are taken.
+    that differ. weights: name or path of a checkpoint, whose sizes then are taken; in recipes also `pretrained`: of the
+    pretrain stage that the stage reads.
     layers: how many of the last blocks the head reads, or their names; None is the encoder's default layer. Where an
     encoder's layers are separate embeddings (`Encoder.separate_layers`), all of them by default, its head has no say
     but for its dense layers.
@@ -59,7 +63,7 @@ class BranchSpec(_Frozen):
     def _fits(self) -> Self:
         if self.adapter is not None and self.frozen:
             raise ValueError("an encoder with adapters is not frozen: leave one of the two out")
-        if self.weights is not None and self.size == "tiny":
+        if self.weights not in (None, PRETRAINED) and self.size == "tiny":
             raise ValueError("weights have a size of their own: leave out size, or weights")
         if not is_custom(self.encoder) and self.encoder not in list_encoders():
             hint = did_you_mean(self.encoder, list_encoders(), f"there are {', '.join(list_encoders())}")

@@ -22,6 +22,8 @@ _STAGES = {
     "import_clips": ("harken.bench.stages.import_clips", "ImportClipsStage"),
     "labels": ("harken.bench.stages.labels", "LabelsStage"),
     "mix": ("harken.bench.stages.mix", "MixStage"),
+    "pretrain": ("harken.bench.stages.pretrain", "PretrainStage"),
+    "pseudo_labels": ("harken.bench.stages.pseudo_labels", "PseudoLabelsStage"),
     "reconstruct": ("harken.bench.stages.reconstruct", "ReconstructStage"),
     "train": ("harken.bench.stages.train", "TrainStage"),
 }

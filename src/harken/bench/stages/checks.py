@@ -30,6 +30,7 @@ FILES: Mapping[Artefact, tuple[str, ...]] = {
     "frames": ("frames.safetensors", "clips.json"),
     "autoencoder": ("model.safetensors",),
     "scores": ("scores.parquet",),
+    "encoder": ("encoder.safetensors", "history.json", "training.json"),
 }
 RATE = 16_000
 

@@ -14,6 +14,7 @@ from harken.audio.channels import Microphones
 from harken.bench import estimate
 from harken.bench.costs import Cost, PlannedStage, embedding_cost, front_end_cost
 from harken.bench.stages.base import Context, Input, Settings, Stage
+from harken.bench.stages.pretrained import encoder_file, planned_student
 from harken.bench.stages.tables import Quarantined, write_embeddings
 from harken.core.errors import AudioError, HarkenError, reading, settings_of
 from harken.core.plugins import check_name, code_identity, is_custom
@@ -26,6 +27,7 @@ from harken.encoders.accelerator import default_device
 from harken.encoders.checkpoints import weights_for
 from harken.encoders.pooling import check_pooling
 from harken.encoders.spectrogram_file import read_front_end
+from harken.training.model_spec import PRETRAINED
 from harken.weights.catalog import catalog
 from harken.weights.formats import from_safetensors
 
@@ -37,7 +39,7 @@ class EmbedStage(Stage):
     """
 
     makes = "embeddings"
-    inputs: ClassVar = {"clips": Input("clips", optional=True, many=True)}
+    inputs: ClassVar = {"clips": Input("clips", optional=True, many=True), "encoder": Input("encoder", optional=True)}
     spread = True
     listens = True
     shards = True
@@ -48,7 +50,8 @@ class EmbedStage(Stage):
         """encoder, config, layer, pooling, level, microphones: see `EmbeddingSpec`; None is the encoder's own choice.
         An encoder of one's own is `file.py:Class` or `package.module:Class`; its weights are a file of safetensors.
 
-        weights: a name of `harken weights list` or a file; None is the catalogue's first. size: `tiny` is a small
+        weights: a name of `harken weights list` or a file; None is the catalogue's first; `pretrained` those of the
+        pretrain stage that it reads. size: `tiny` is a small
         network of the same architecture with random weights, which shows that everything runs, and nothing else.
 
         device: auto is a GPU where the run begins on a machine with one, and the encoder is a network. precision: of
@@ -82,7 +85,7 @@ class EmbedStage(Stage):
 
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
-        _, weights = _network(parameters)
+        weights = None if parameters.weights == PRETRAINED else _network(parameters)[1]
         # Keys of objects from a CPU in fp32 do not contain device and precision, as before these were settings.
         unchanged = {"device"} if parameters.device != "cuda" else set()
         unchanged |= {"precision"} if parameters.precision == "fp32" else set()
@@ -107,8 +110,12 @@ class EmbedStage(Stage):
             return Cost(details={"clips": planned.clip_count()})
         if not _is_published(encoder) and not encoder_class(encoder).needs_weights:
             return front_end_cost(planned, encoder, json.dumps(parameters.config))
-        tiny = parameters.size == "tiny"
-        counts = estimate.count_encoder(encoder, parameters.config, parameters.weights, tiny=tiny)
+        tiny, config, weights = parameters.size == "tiny", parameters.config, parameters.weights
+        if weights == PRETRAINED:
+            student = planned_student(planned, encoder)
+            tiny, weights = student.get("size") == "tiny", student["weights"]
+            config = {**student.get("config", {}), **config}
+        counts = estimate.count_encoder(encoder, config, weights, tiny=tiny)
         every = parameters.microphones == "all"
         precision = None if parameters.device == "cpu" else parameters.precision
         return embedding_cost(
@@ -137,7 +144,7 @@ class EmbedStage(Stage):
 
 def _features(parameters: Any, context: Context, clips: Sequence[Clip]) -> Iterator[Extracted]:
     """Of some of the machine's clips; they are kept in the store."""
-    spec, weights = embedding_of(parameters, context.clips, context.workers)
+    spec, weights = embedding_of(parameters, context.clips, context.workers, context.folders("encoder"))
     made = [clip for clip in clips if clip.payload == "spectrogram"]
     if made:
         _check_front_ends(made, spec, weights)
@@ -169,10 +176,18 @@ def _check_front_ends(clips: Sequence[Clip], spec: EmbeddingSpec, weights: Mappi
 
 
 def embedding_of(
-    parameters: Any, clips: Sequence[Clip], workers: int | None
+    parameters: Any, clips: Sequence[Clip], workers: int | None, encoders: Sequence[Path] = ()
 ) -> tuple[EmbeddingSpec, Mapping[str, np.ndarray] | None]:
-    """How a stage with these parameters makes embeddings of a machine's clips, and the weights for it."""
-    config, weights = _network(parameters)
+    """How a stage with these parameters makes embeddings of a machine's clips, and the weights for it.
+
+    encoders: folders of the pretrain stages that it reads.
+    """
+    if (parameters.weights == PRETRAINED) != bool(encoders):
+        raise HarkenError(
+            f"weights: {PRETRAINED} and a pretrain stage that is read go together",
+            next_step="Name the stage under from, or other weights",
+        )
+    config, weights = _network(parameters, encoders)
     rate, channels = form_of(clips, workers)
     with settings_of(parameters.encoder, "Correct config, layer or pooling of the embed stage"):
         spec = make_spec(
@@ -194,8 +209,11 @@ def _is_published(encoder: str) -> bool:
     return any(entry.encoder == encoder for entry in catalog())
 
 
-def _network(parameters: Any) -> tuple[dict[str, Any], Mapping[str, np.ndarray] | None]:
+def _network(parameters: Any, encoders: Sequence[Path] = ()) -> tuple[dict[str, Any], Mapping[str, np.ndarray] | None]:
     """Configuration and weights of the encoder; no weights where it needs none."""
+    if parameters.weights == PRETRAINED:
+        config, weights = weights_for(parameters.encoder, encoder_file(encoders, parameters.encoder))
+        return {**config, **parameters.config}, weights
     if not _is_published(parameters.encoder) and not encoder_class(parameters.encoder).needs_weights:
         return dict(parameters.config), None
     if parameters.size == "tiny":

@@ -17,6 +17,7 @@ from harken.bench import estimate
 from harken.bench.costs import Cost, PlannedStage, embedding_cost
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.embed import form_of
+from harken.bench.stages.pretrained import planned_model
 from harken.bench.stages.tables import Quarantined, checkpoint_file, write_embeddings
 from harken.core.errors import AudioError, HarkenError
 from harken.data.clips import Clip
@@ -62,7 +63,8 @@ class EmbedTrainedStage(Stage):
         if estimate.why_not() is not None:
             return cost
         training = source.parameters.training
-        counts = estimate.count_training(source.parameters.model, training, len(table), table.attribute_free_classes)
+        model = planned_model(source.parameters.model, source)
+        counts = estimate.count_training(model, training, len(table), table.attribute_free_classes)
         return embedding_cost(planned, counts, lambda seconds: float(math.ceil(seconds / training.seconds)))
 
     @classmethod

@@ -17,6 +17,7 @@ from harken.bench import devices, estimate
 from harken.bench.costs import Cost, PlannedStage, passed, seconds_by_precision
 from harken.bench.expected import number_of
 from harken.bench.stages.base import Context, Input, Settings, Stage
+from harken.bench.stages.pretrained import planned_model, pretrained_start
 from harken.bench.stages.tables import Quarantined, by_section, checkpoint_file, write_ids
 from harken.core.errors import AudioError, HarkenError
 from harken.core.extras import require_packages
@@ -29,7 +30,7 @@ from harken.detection import create_detector
 from harken.embeddings.embedder import weights_digest
 from harken.encoders.checkpoints import weights_for
 from harken.evaluation.rules import SectionScores, section_numbers, summary
-from harken.training.model_spec import ModelSpec
+from harken.training.model_spec import PRETRAINED, ModelSpec
 from harken.training.settings import TrainingSpec
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class TrainStage(Stage):
 
     makes = "model"
     inputs: ClassVar = {"labels": Input("labels"), "model": Input("model", optional=True),
+                        "encoder": Input("encoder", optional=True, many=True),
                         "clips": Input("clips", optional=True, many=True)}  # fmt: skip
     scope = "all"
     seeded = True
@@ -57,7 +59,8 @@ class TrainStage(Stage):
 
     class Parameters(Settings):
         """model, training: see `ModelSpec` and `TrainingSpec`, whose seeds are the run's. threads: of the processor;
-        another number gives other rounding. checkpoint: which of those that the stage under `from` kept the training
+        another number gives other rounding. Branches with `weights: pretrained` begin with the encoder of a pretrain
+        stage. checkpoint: which of those that the stage under `from` kept the training
         begins with, 0 being the best; its encoders are taken over, heads where they are alike."""
 
         model: ModelSpec
@@ -69,7 +72,7 @@ class TrainStage(Stage):
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
         require_packages(("torch", "accelerate"), "trainings")
-        named = [branch for branch in parameters.model.branches if branch.weights is not None]
+        named = [branch for branch in parameters.model.branches if branch.weights not in (None, PRETRAINED)]
         return {
             "weights_sha256": [weights_digest(weights_for(branch.encoder, branch.weights)[1]) for branch in named],
             **code_identity("", parameters.model_dump(mode="json")),
@@ -93,7 +96,8 @@ class TrainStage(Stage):
         }  # fmt: skip
         if estimate.why_not() is not None:
             return Cost(details=details)
-        counts = estimate.count_training(parameters.model, training, len(table), table.attribute_free_classes)
+        model = planned_model(parameters.model, planned)
+        counts = estimate.count_training(model, training, len(table), table.attribute_free_classes)
         step = estimate.step_work(counts, training)
         evaluated = done.held_out
         if training.choose == "dev":
@@ -125,14 +129,19 @@ class TrainStage(Stage):
         dev = None
         if cls.uses_test_labels(parameters):
             dev = _DevScore([clip for clip in context.clips if clip.recorded], training)
+        model, start = pretrained_start(parameters.model, context.folders("encoder"))
+        if start is not None and context.folders("model"):
+            raise HarkenError(
+                "begins with another training and with a pre-trained encoder", next_step="Leave one of them out of from"
+            )
         with torch_threads(parameters.threads):
             done = train(
-                parameters.model.model_copy(update={"seed": context.seed}),
+                model.model_copy(update={"seed": context.seed}),
                 training,
                 labelled,
                 table,
                 context.scratch,
-                start=_start(context, parameters.checkpoint),
+                start=start or _start(context, parameters.checkpoint),
                 dev=dev,
                 save_every=parameters.save_every,
                 workers=context.workers - 1,

@@ -75,7 +75,7 @@ class PatchObjective(nn.Module):
         with torch.autocast(seen_RKD.device.type, enabled=False):
             target_RND = target_GND.repeat_interleave(clones, dim=0)
             error_RN = (prediction_RND.float() - target_RND).square().sum(dim=2)
-            masked = int(masks.masked_RN.sum())
+            masked = masks.masked_RN.numel() - masks.keep_RK.numel()
             regression = (error_RN * masks.masked_RN).sum() / width**0.5
             mean_RD = target_GND.mean(dim=1).repeat_interleave(clones, dim=0)
             # A sum over all rows, times the masked patches: so the reference weighs it, and it grows with both.

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from harken.audio.channels import Microphones
 from harken.core.plugins import check_name
+from harken.training.model_spec import PRETRAINED
 
 _Share = Annotated[float, Field(ge=0, lt=1)]
 _Count = Annotated[int, Field(ge=1)]
@@ -43,7 +44,7 @@ class StudentSpec(_Frozen):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.weights is not None and self.size == "tiny":
+        if self.weights not in (None, PRETRAINED) and self.size == "tiny":
             raise ValueError("weights have a size of their own: leave out size, or weights")
         return self
 
