@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from harken.bench.graph import Task
 from harken.bench.jobs import Executor, Job, Pool
@@ -74,6 +75,8 @@ class _Run:
         # By key: the running task and those that wait for the same object; shards that have not ended.
         self._running: dict[str, list[Task]] = {}
         self._shards: Counter[str] = Counter()
+        # Tasks whose recordings are listened to by another one, by the key of that one.
+        self._beside: dict[str, list[str]] = {}
 
     def loop(self) -> None:
         while self._waiting or self._running:
@@ -103,7 +106,7 @@ class _Run:
         self._tell(task, "started")
         self._running[key] = [task]
         folders = {name: tuple(self.objects[need].folder for need in needs) for name, needs in task.inputs.items()}
-        job = Job(task, key, folders)
+        job = Job(task, key, folders, beside=tuple(self._joined(task, key)))
         count = 1
         if stage_class(task.kind).shards:
             count = min(self.pool.shards(task), len(task.unit.clips) // SHARD_CLIPS)
@@ -113,6 +116,28 @@ class _Run:
                 self._submit(replace(job, shard=(index, count)))
         elif self._submit(job):
             self._collect()  # others become ready, or have ended meanwhile
+
+    def _joined(self, task: Task, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Keys and parameters of the tasks that can be done beside this one; they wait until it has ended."""
+        if not stage_class(task.kind).listens_for_others:
+            return
+        ready = [other for name in self._waiting if self._ready(name) and (other := self.tasks[name]).kind == task.kind]
+        apart = {_joins(other) for other in [task, *ready]} | {
+            _joins(running) for tasks in self._running.values() for running in tasks if running.kind == task.kind
+        }
+        if len(apart) < self.pool.width():
+            return  # done in parallel they end earlier
+        for other in ready:
+            if _joins(other) != _joins(task) or self._failed & set(other.needs):
+                continue
+            try:
+                other_key = other.key({need: self.objects[need].digest for need in other.needs})
+            except HarkenError:
+                continue  # raised again when it begins
+            if other_key != key and other_key not in self._running and self.workspace.get(other_key) is None:
+                self._waiting.remove(other.name)
+                self._beside.setdefault(key, []).append(other.name)
+                yield other_key, other.parameters
 
     def _submit(self, job: Job) -> bool:
         return self.pool.submit(job, partial(self._under_way, job.task))
@@ -125,6 +150,7 @@ class _Run:
                 if not self._shards[job.key]:
                     self._submit(replace(job, shard=None))
                 continue
+            self._waiting[:0] = self._beside.pop(job.key, [])
             for number, task in enumerate(self._running.pop(job.key)):
                 if isinstance(made, HarkenError):
                     self._fail(task, made)
@@ -149,3 +175,8 @@ class _Run:
 
     def _tell(self, task: Task, state: str, seconds: float = 0.0) -> None:
         self.watch(Event(task, state, len(self.objects), len(self.tasks), seconds))
+
+
+def _joins(task: Task) -> tuple[object, ...]:
+    """Equal for tasks that can be done beside each other, if they are of one kind."""
+    return task.unit.set, task.unit.machine, task.seed, tuple(sorted(task.inputs.items()))

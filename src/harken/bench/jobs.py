@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from harken.bench.derived import check_derived, with_derived
 from harken.bench.graph import Task, describe
 from harken.bench.stages import Context, stage_class
+from harken.bench.stages.base import Beside
 from harken.bench.stages.tables import read_clips
 from harken.bench.workspace import Object, Workspace, recorded_digest
 from harken.core.errors import HarkenError
@@ -25,13 +26,15 @@ class Job:
     """A task whose inputs are made, or a shard of its recordings.
 
     key: name of the task's object. inputs: folders that it reads, by the name of the input. shard: (index, count);
-    None is the task itself.
+    None is the task itself. beside: keys and parameters of tasks whose recordings are listened to with those of this
+    one (`Stage.listens_for_others`).
     """
 
     task: Task
     key: str
     inputs: Mapping[str, tuple[Path, ...]]
     shard: tuple[int, int] | None = None
+    beside: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
 
 #: a job and its object (None of a shard), or its error
@@ -43,6 +46,9 @@ class Pool(Protocol):
 
     def shards(self, task: Task) -> int:
         """Number of shards of a task that can run in parallel; 1 where sharding is no faster."""
+
+    def width(self) -> int:
+        """Number of tasks that can run in parallel, where these are not divided into shards."""
 
     def submit(self, job: Job, progress: Progress) -> bool:
         """Start a job. True if it has ended, having run in this process; only then `progress` is called."""
@@ -90,6 +96,10 @@ def perform(
             seed=task.seed or 0,
             workers=workers,
             progress=progress,
+            beside=tuple(
+                Beside(cls.Parameters.model_validate(parameters), workspace.scratch(other))
+                for other, parameters in job.beside
+            ),
         )
         parameters = cls.Parameters.model_validate(task.parameters)
         if job.shard is not None:

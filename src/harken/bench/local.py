@@ -47,6 +47,9 @@ class LocalPool(Pool):
     def shards(self, task: Task) -> int:
         return 1
 
+    def width(self) -> int:
+        return self.workers
+
     def submit(self, job: Job, progress: Progress) -> bool:
         if self._processes is None or stage_class(job.task.kind).spread:
             self._ended.append((job, perform(job, self.root, self.workers, progress)))

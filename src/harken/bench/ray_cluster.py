@@ -145,6 +145,9 @@ class RayPool(Pool):
         gpus = self._gpus(task)
         return max(1, sum(_fits(node, self.cluster.task_cpus, gpus) for node in self._nodes()))
 
+    def width(self) -> int:
+        return 1  # tasks that listen are divided into shards
+
     def submit(self, job: Job, progress: Progress) -> bool:
         # There can be many clips: each node gets those of a unit once, not with every task.
         unit = job.task.unit

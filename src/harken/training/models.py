@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from harken.encoders import encoder_class
 from harken.encoders.checkpoints import weights_for
+from harken.encoders.precision import apply_precision
 from harken.encoders.spectrogram_net import Augment
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.training.adapters import AdaptationModule, add_lora, merge_lora
@@ -156,6 +157,17 @@ class ASDModel(nn.Module):
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.parameters()]
         return ParameterCounts(sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns))
 
+    def set_precision(self, precision: Literal["fp32", "bf16"]) -> None:
+        """What the encoders' networks compute in, for inference only: see `apply_precision`. Heads stay in fp32.
+
+        Raises HarkenError where it is not available.
+        """
+        for branch in self._parts():
+            branch.encoder.set_precision(precision)
+            changed = apply_precision(branch.net, precision)
+            # In a tuple, as it is no module of the branch: state and device are those of `net`.
+            branch.changed = () if changed is branch.net else (changed,)
+
     def merge_adapters(self) -> None:
         """Add all adapters to their weights, in place: `spec`, `state` and `encoders` are then those of plain networks.
 
@@ -224,13 +236,15 @@ class ASDModel(nn.Module):
 class _Branch(nn.Module):
     """An encoder's network and its heads, each of which reads some of its layers and gives one embedding.
 
-    learns: names of the network's parameters that may learn. keeps: whether there are others.
+    learns: names of the network's parameters that may learn. keeps: whether there are others. changed: what runs in
+    place of the network in another precision, if anything does.
     """
 
     def __init__(self, encoder: TorchEncoder, reads: Sequence[tuple[str, ...]], heads: Sequence[nn.Module]) -> None:
         super().__init__()
         self.encoder = encoder
         self.net = encoder.module
+        self.changed: tuple[nn.Module, ...] = ()
         self.reads = tuple(reads)
         self.heads = nn.ModuleList(heads)
         self.dims: tuple[int, ...] = tuple(int(getattr(head, "output_dimensions")) for head in heads)  # noqa: B009
@@ -247,7 +261,8 @@ class _Branch(nn.Module):
                 raise ValueError(f"{self.encoder.name} takes clips of one length")
             masked = self.encoder.mask_lengths(lengths, wave_BS.shape[1])
             lengths_B = torch.tensor(masked, device=wave_BS.device)
-        features = dict(zip(layers, self.net(wave_BS, layers, lengths_B, augment), strict=True))
+        net = self.changed[0] if self.changed else self.net
+        features = dict(zip(layers, net(wave_BS, layers, lengths_B, augment), strict=True))
         # Networks of a fixed length have fewer tokens than a longer clip would fill.
         tokens = features[layers[0]].shape[1]
         valid_B = torch.tensor([min(count, tokens) for count in frames], device=wave_BS.device)

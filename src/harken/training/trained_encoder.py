@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from harken.training.models import ASDModel, build_model
 from harken.training.spectrograms import SpectrogramRows
 
 Float32 = NDArray[np.float32]
+#: windows that pass together on an accelerator
+_BATCH = 32
 
 
 @register_encoder("trained", listed=False)
@@ -87,44 +89,76 @@ class TrainedEncoder(FrameEncoder):
     def weights(self) -> Mapping[str, NDArray[Any]]:
         return self.model.state(complete=True)
 
+    def set_precision(self, precision: Literal["fp32", "bf16"]) -> Self:
+        """What networks compute in from now on, see `apply_precision`; heads stay in fp32. Returns the encoder.
+
+        Raises HarkenError where it is not available.
+        """
+        self.model.set_precision(precision)
+        return self
+
     def frames(self, samples_S: Float32) -> Float32:
         """(samples,) -> (windows, D)."""
-        wave_S = samples_S if len(samples_S) >= self.window else fit_length(samples_S, self.window)
+        return self.frames_of_clips([samples_S])[0]
+
+    def frames_of_clips(self, clips: Sequence[Float32]) -> list[Float32]:
+        """(samples,) each -> (windows, D) each. On an accelerator, windows of all of them pass together; on a CPU they
+        pass one by one, so that the bits of a clip depend on no other."""
+        waves = [wave_S if len(wave_S) >= self.window else fit_length(wave_S, self.window) for wave_S in clips]
+        bounds = [windows(len(wave_S), self.window) for wave_S in waves]
+        passing = [wave_S[start:stop] for wave_S, of in zip(waves, bounds, strict=True) for start, stop in of]
+        size = 1 if self._device.type == "cpu" else _BATCH
         embed = self._trained if self._read_layers is None else self._pooled
-        return np.stack([embed(wave_S[start:stop]) for start, stop in windows(len(wave_S), self.window)])
+        vectors = iter(
+            [
+                row_D
+                for start in range(0, len(passing), size)
+                for row_D in embed(np.stack(passing[start : start + size]))
+            ]
+        )
+        return [np.stack([next(vectors) for _ in of]) for of in bounds]
 
     def frames_of_spectrogram(self, spectrogram_FM: Float32) -> Float32:
         """(frames, bins), as `ASDModel.spectrogram_form` of `window` samples wants it -> (1, D)."""
-        silence_S = np.zeros(self.window, dtype=np.float32)
-        embed = self._trained if self._read_layers is None else self._pooled
-        return embed(silence_S, spectrogram_FM)[None]
+        return np.stack(self.vectors(np.zeros((1, self.window), dtype=np.float32), spectrogram_FM))
 
-    def _trained(self, wave_S: Float32, spectrogram_FM: Float32 | None = None) -> Float32:
-        device = next(self.model.parameters()).device
+    def vectors(self, wave_BS: Float32, spectrogram_FM: Float32 | None = None) -> list[Float32]:
+        """(windows, samples) -> (D,) of unit length of each window; they pass together.
+
+        spectrogram_FM: enters in place of a single one.
+        """
+        embed = self._trained if self._read_layers is None else self._pooled
+        return embed(wave_BS, spectrogram_FM)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _trained(self, wave_BS: Float32, spectrogram_FM: Float32 | None = None) -> list[Float32]:
         with torch.inference_mode():
-            wave_1T = torch.from_numpy(np.ascontiguousarray(wave_S[None])).to(device)
+            x_BS = torch.from_numpy(np.ascontiguousarray(wave_BS)).to(self._device)
             spectrograms = None
             if spectrogram_FM is not None:
-                spectrograms = SpectrogramRows(torch.tensor([0]), torch.from_numpy(spectrogram_FM[None])).to(device)
-            embedding_1D = self.model(wave_1T, spectrograms=spectrograms)
-            embedding_D: Float32 = embedding_1D[0].float().cpu().numpy()
-        return _unit(embedding_D)
+                rows = SpectrogramRows(torch.tensor([0]), torch.from_numpy(spectrogram_FM[None]))
+                spectrograms = rows.to(self._device)
+            embedding_BD: Float32 = self.model(x_BS, spectrograms=spectrograms).float().cpu().numpy()
+        return [_unit(embedding_D) for embedding_D in embedding_BD]
 
-    def _pooled(self, wave_S: Float32, spectrogram_FM: Float32 | None = None) -> Float32:
+    def _pooled(self, wave_BS: Float32, spectrogram_FM: Float32 | None = None) -> list[Float32]:
         assert self._read_layers is not None
-        vectors = []
+        vectors: list[list[Float32]] = [[] for _ in wave_BS]
         for encoder, layers in zip(self.model.encoders, self._read_layers, strict=True):
             if spectrogram_FM is None:
-                embedding = encoder.encode(wave_S[None], layers=layers)
+                embedding = encoder.encode(wave_BS, layers=layers)
             else:
-                clip = Spectrogram((spectrogram_FM,), len(wave_S))
+                clip = Spectrogram((spectrogram_FM,), wave_BS.shape[1])
                 embedding = encoder.encode_spectrogram([clip], layers=layers)
-            frames_LTD = embedding.features_BLTD[0, :, : int(embedding.lengths_B[0])]
-            vectors += [
-                _unit(pool(x_TD, self.read_pooling, cls_tokens=encoder.cls_tokens, patch_bands=encoder.patch_bands))
-                for x_TD in frames_LTD
-            ]
-        return _unit(np.concatenate(vectors))
+            for row, valid in enumerate(embedding.lengths_B.tolist()):
+                vectors[row] += [
+                    _unit(pool(x_TD, self.read_pooling, cls_tokens=encoder.cls_tokens, patch_bands=encoder.patch_bands))
+                    for x_TD in embedding.features_BLTD[row, :, :valid]
+                ]
+        return [_unit(np.concatenate(of_layers)) for of_layers in vectors]
 
 
 def _layers(encoder: TorchEncoder, layers: str) -> tuple[str, ...]:

@@ -42,6 +42,14 @@ class Input:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Another task of the same kind, machine and inputs. scratch: its folder, as `Context.scratch`."""
+
+    parameters: Any
+    scratch: Path
+
+
+@dataclass(frozen=True)
 class Context:
     """Clips, inputs and folders of a stage.
 
@@ -50,6 +58,7 @@ class Context:
     name, the folders of the stages it reads, in the recipe's order; see `folder` and `folders`. out: empty folder for
     what it makes. scratch: kept when the stage is killed. store: embeddings of single recordings. logs: for people;
     kept, but no part of what it makes. workers: processes that it may use. progress: (done, all).
+    beside: see `Stage.listens_for_others`.
     """
 
     clips: list[Clip]
@@ -61,6 +70,7 @@ class Context:
     seed: int
     workers: int
     progress: Callable[[int, int], None] = field(default=lambda done, total: None)
+    beside: tuple[Beside, ...] = ()
 
     def folder(self, name: str) -> Path:
         """Folder of a required input of one stage."""
@@ -82,6 +92,8 @@ class Stage(ABC):
     listens: opens the recordings, not only its inputs. shards: has `run_shard`. brief: takes seconds per machine, which
     plans leave out. accelerated: uses a GPU if there is one. from_tests: makes clips of test clips too; with scope
     `all` it then gets them, without labels. payloads: of the clips that its input of clips may hold.
+    listens_for_others: tasks that differ in parameters alone are `Context.beside` the first of them, which decodes each
+    recording once for all and leaves in their scratch folders what they will find there.
     """
 
     version: ClassVar[int] = 1
@@ -96,6 +108,7 @@ class Stage(ABC):
     accelerated: ClassVar[bool] = False
     from_tests: ClassVar[bool] = False
     payloads: ClassVar[tuple[Payload, ...]] = ("sound",)
+    listens_for_others: ClassVar[bool] = False
 
     class Parameters(Settings):
         """What a recipe may set."""

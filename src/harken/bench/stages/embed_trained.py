@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from harken.bench.stages.tables import Quarantined, checkpoint_file, write_embed
 from harken.core.errors import AudioError, HarkenError
 from harken.data.clips import Clip
 from harken.embeddings.embedder import EmbeddingSpec, weights_digest
+from harken.encoders.accelerator import default_device
 
 if TYPE_CHECKING:
     from harken.embeddings.trained import TrainedEmbedder
@@ -42,14 +44,31 @@ class EmbedTrainedStage(Stage):
     shards = True
     payloads: ClassVar = ("sound", "spectrogram")
 
+    listens_for_others = True
+
     class Parameters(Settings):
         """checkpoint: which of those that were kept, 0 being the best. layers, pooling: see `TrainedEmbedder`.
-        device: cpu, cuda, or `auto`, a GPU if there is one."""
+        device: auto is a GPU where the run begins on a machine with one. precision: of the network; tf32 and bf16 are
+        faster on GPUs, and give slightly different embeddings. On a GPU, recordings pass together."""
 
         checkpoint: int = Field(0, ge=0)
         layers: str | None = None
         pooling: str = "mean"
         device: str = "auto"
+        precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+
+    @classmethod
+    def identity(cls, parameters: Any) -> dict[str, Any]:
+        # Keys of objects in fp32 do not contain the precision, as before it was a setting.
+        unchanged = {"precision"} if parameters.precision == "fp32" else set()
+        return {"parameters": parameters.model_dump(mode="json", exclude=unchanged)}
+
+    @classmethod
+    def chosen_here(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """A GPU where there is one and the device is left to the machine; `auto` remains what a CPU does."""
+        if parameters["device"] == "auto" and default_device() != "cpu":
+            return {**parameters, "device": default_device()}
+        return dict(parameters)
 
     @classmethod
     def cost(cls, parameters: Any, planned: PlannedStage) -> Cost | None:
@@ -65,20 +84,23 @@ class EmbedTrainedStage(Stage):
         training = source.parameters.training
         model = planned_model(source.parameters.model, source)
         counts = estimate.count_training(model, training, len(table), table.attribute_free_classes)
-        return embedding_cost(planned, counts, lambda seconds: float(math.ceil(seconds / training.seconds)))
+        return embedding_cost(
+            planned, counts, lambda seconds: float(math.ceil(seconds / training.seconds)),
+            precision=None if parameters.device == "cpu" else parameters.precision, batched=True,
+        )  # fmt: skip
 
     @classmethod
     def run_shard(cls, parameters: Any, context: Context, index: int, count: int) -> None:
-        load = cache(partial(_load, parameters, context))
+        load = cache(partial(_load, context))
         for start in range(index * PART, len(context.clips), count * PART):
-            _part(context, start, load)
+            _part(parameters, context, start, load)
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
-        load = cache(partial(_load, parameters, context))
+        load = cache(partial(_load, context))
         kept, vectors, aside = [], [], []
         for start in range(0, len(context.clips), PART):
-            vectors_of_shard, errors = _part(context, start, load)
+            vectors_of_shard, errors = _part(parameters, context, start, load)
             clips = context.clips[start : start + PART]
             kept += [clip.clip_id for row, clip in enumerate(clips) if row not in errors]
             vectors += list(vectors_of_shard)
@@ -87,34 +109,55 @@ class EmbedTrainedStage(Stage):
         write_embeddings(context.out, context.clips[0].machine, kept, vectors, aside)
 
 
-def _part(
-    context: Context, start: int, load: Callable[[], TrainedEmbedder]
-) -> tuple[NDArray[np.float32], dict[int, str]]:
-    """Vectors of the clips from `start`, and why others have none, by their row in the part; kept in scratch."""
-    from harken.core.threads import torch_threads
-    from harken.training.checkpoints import read_arrays, write_arrays
+#: vectors of the clips of a part, and why others have none, by their row in it
+_Part = tuple[NDArray[np.float32], dict[int, str]]
 
-    file = context.scratch / f"clips-{start:06d}.safetensors"
+
+def _part(parameters: Any, context: Context, start: int, load: Callable[[Any], TrainedEmbedder]) -> _Part:
+    """The part that begins with the clip `start`; kept in scratch, and so are those of the tasks beside this one."""
+    from harken.core.threads import torch_threads
+    from harken.embeddings.trained import embed_together
+
+    file = f"clips-{start:06d}.safetensors"
+    kept = _read_part(context.scratch / file)
+    if kept is not None:
+        return kept
+    with torch_threads(1):
+        embedders = [(load(parameters), context.scratch / file)]
+        for other in context.beside:
+            if _read_part(other.scratch / file) is None:
+                # What is wrong with another task is an error of that task alone.
+                with suppress(HarkenError):
+                    embedders.append((load(other.parameters), other.scratch / file))
+        clips = context.clips[start : start + PART]
+        rows = embed_together([embedder for embedder, _ in embedders], clips)
+    for (_, path), embedded in zip(embedders[1:], rows[1:], strict=True):
+        _write_part(path, embedded)
+    return _write_part(context.scratch / file, rows[0])
+
+
+def _read_part(file: Path) -> _Part | None:
+    """A part that is kept; None where it is not, or not whole."""
+    from harken.training.checkpoints import read_arrays
+
     try:
         arrays, header = read_arrays(file)
         return arrays["vectors"], {int(row): text for row, text in header["errors"].items()}
     except (HarkenError, KeyError):
-        pass  # not there, or not whole
-    vectors: list[NDArray[np.float32]] = []
-    errors: dict[int, str] = {}
-    with torch_threads(1):
-        embed = load()
-        for row, clip in enumerate(context.clips[start : start + PART]):
-            try:
-                vectors.append(embed(clip))
-            except AudioError as error:
-                errors[row] = str(error)
+        return None
+
+
+def _write_part(file: Path, embedded: Sequence[NDArray[np.float32] | AudioError]) -> _Part:
+    from harken.training.checkpoints import write_arrays
+
+    vectors = [vector_D for vector_D in embedded if not isinstance(vector_D, AudioError)]
+    errors = {row: str(error) for row, error in enumerate(embedded) if isinstance(error, AudioError)}
     vectors_ND = np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
     write_arrays(file, {"vectors": vectors_ND}, {"errors": errors})
     return vectors_ND, errors
 
 
-def _load(parameters: Any, context: Context) -> TrainedEmbedder:
+def _load(context: Context, parameters: Any) -> TrainedEmbedder:
     import torch
 
     from harken.embeddings.trained import TrainedEmbedder
@@ -123,8 +166,9 @@ def _load(parameters: Any, context: Context) -> TrainedEmbedder:
     checkpoint, training = _trained(parameters, context.folder("model"))
     try:
         return TrainedEmbedder.load(
-            checkpoint, training, layers=parameters.layers, pooling=parameters.pooling, device=device
-        )
+            checkpoint, training, layers=parameters.layers, pooling=parameters.pooling, device=device,
+            precision=parameters.precision,
+        )  # fmt: skip
     except ValueError as error:
         raise HarkenError(str(error), next_step="Correct the recipe") from error
 
