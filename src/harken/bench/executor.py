@@ -121,23 +121,24 @@ class _Run:
         """Keys and parameters of the tasks that can be done beside this one; they wait until it has ended."""
         if not stage_class(task.kind).listens_for_others:
             return
-        ready = [other for name in self._waiting if self._ready(name) and (other := self.tasks[name]).kind == task.kind]
-        apart = {_joins(other) for other in [task, *ready]} | {
+        alike = [self.tasks[name] for name in self._waiting if self.tasks[name].kind == task.kind]
+        ready = [sibling for sibling in alike if self._ready(sibling.name)]
+        apart = {_joins(sibling) for sibling in [task, *ready]} | {
             _joins(running) for tasks in self._running.values() for running in tasks if running.kind == task.kind
         }
         if len(apart) < self.pool.width():
             return  # done in parallel they end earlier
-        for other in ready:
-            if _joins(other) != _joins(task) or self._failed & set(other.needs):
+        for sibling in ready:
+            if _joins(sibling) != _joins(task) or self._failed & set(sibling.needs):
                 continue
             try:
-                other_key = other.key({need: self.objects[need].digest for need in other.needs})
+                sibling_key = sibling.key({need: self.objects[need].digest for need in sibling.needs})
             except HarkenError:
                 continue  # raised again when it begins
-            if other_key != key and other_key not in self._running and self.workspace.get(other_key) is None:
-                self._waiting.remove(other.name)
-                self._beside.setdefault(key, []).append(other.name)
-                yield other_key, other.parameters
+            if sibling_key != key and sibling_key not in self._running and self.workspace.get(sibling_key) is None:
+                self._waiting.remove(sibling.name)
+                self._beside.setdefault(key, []).append(sibling.name)
+                yield sibling_key, sibling.parameters
 
     def _submit(self, job: Job) -> bool:
         return self.pool.submit(job, partial(self._under_way, job.task))

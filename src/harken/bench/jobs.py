@@ -97,8 +97,8 @@ def perform(
             workers=workers,
             progress=progress,
             beside=tuple(
-                Beside(cls.Parameters.model_validate(parameters), workspace.scratch(other))
-                for other, parameters in job.beside
+                Beside(cls.Parameters.model_validate(parameters), workspace.scratch(sibling_key))
+                for sibling_key, parameters in job.beside
             ),
         )
         parameters = cls.Parameters.model_validate(task.parameters)

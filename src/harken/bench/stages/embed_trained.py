@@ -124,11 +124,11 @@ def _part(parameters: Any, context: Context, start: int, load: Callable[[Any], T
         return kept
     with torch_threads(1):
         embedders = [(load(parameters), context.scratch / file)]
-        for other in context.beside:
-            if _read_part(other.scratch / file) is None:
+        for sibling in context.beside:
+            if _read_part(sibling.scratch / file) is None:
                 # What is wrong with another task is an error of that task alone.
                 with suppress(HarkenError):
-                    embedders.append((load(other.parameters), other.scratch / file))
+                    embedders.append((load(sibling.parameters), sibling.scratch / file))
         clips = context.clips[start : start + PART]
         rows = embed_together([embedder for embedder, _ in embedders], clips)
     for (_, path), embedded in zip(embedders[1:], rows[1:], strict=True):
