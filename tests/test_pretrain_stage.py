@@ -224,3 +224,20 @@ def test_clusters_of_clips_and_of_what_is_made_of_them() -> None:
     alone = with_pseudo_attributes(label_clips(clips, "ustc"), clips, embeddings, clusters=1)
     assert len(alone) == 3
     assert len(alone.attribute_free_classes) == 2
+
+
+def test_nwpu_pretrains_its_eat_where_asked(tmp_path: Path) -> None:
+    assert "pretrain" not in load_recipe("nwpu_fusion").stages
+    for profile, size in (("full", "large"), ("tiny", "tiny")):
+        recipe = load_recipe("nwpu_fusion", profile=profile, changes={"eat_weights": "pretrained"})
+        assert recipe.stages["pretrain"].parameters["size"] == size
+        for name, branch in (("feat", 0), ("leat", 0), ("dual", 1)):
+            assert recipe.stages[name].inputs == ("labels", "pretrain")
+            assert recipe.stages[name].parameters["model"]["branches"][branch]["weights"] == "pretrained"
+    plan = make_plan(load_recipe("nwpu_fusion", changes={"eat_weights": "pretrained"}), None, None)
+    assert not plan["total"]["unknown"]
+    rows = {row["stage"]: row for row in plan["stages"]}
+    # Student and teacher of 302.6 M parameters each, and the decoder.
+    assert rows["pretrain"]["learned_parameters"] == 302_575_616 + 3 * (1024 * 64 * 25 + 1024) + 1024 * 1025
+    assert rows["feat"]["network_parameters"] > 302_000_000
+    assert any("audioset" in line for line in plan["missing"])

@@ -64,7 +64,8 @@ class PretrainStage(Stage):
         """Of all steps."""
         student, spec = _specs(parameters)
         chosen = sum(number_of(_chosen(clips, parameters)) for clips in planned.clips[:1])
-        chosen += sum(1 for folder in parameters.folders for _ in _sounds(Path(folder)))
+        # Folders that are missing are reported by `identity`.
+        chosen += sum(1 for folder in parameters.folders if Path(folder).is_dir() for _ in _sounds(Path(folder)))
         details: dict[str, Any] = {
             "clips": chosen,
             "steps": spec.steps,

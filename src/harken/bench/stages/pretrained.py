@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harken.bench.costs import PlannedStage
 from harken.core.errors import HarkenError
+from harken.encoders.registry import encoder_class
 from harken.training.model_spec import PRETRAINED, BranchSpec, ModelSpec
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def planned_student(planned: PlannedStage, encoder: str) -> dict[str, Any]:
         if student.encoder == encoder:
             if student.weights == PRETRAINED:
                 return {**planned_student(stage, encoder), "config": student.config}
-            return {"weights": student.weights, "size": student.size, "config": student.config}
+            config = {**encoder_class(encoder).sizes.get(student.size, {}), **student.config}
+            return {"weights": student.weights, "size": "full", "config": config}
     return {"weights": None}
 
 

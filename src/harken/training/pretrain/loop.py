@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from harken.core.errors import AudioError, HarkenError
+from harken.core.errors import AudioError, HarkenError, did_you_mean
 from harken.data.clips import Clip
 from harken.encoders.checkpoints import weights_for
 from harken.encoders.patch_net import PatchNet
@@ -257,6 +257,11 @@ class _Pretraining(TrainingLoop):
 def _student(student: StudentSpec, seed: int) -> tuple[TorchEncoder, str | None]:
     """The encoder to begin with, and the digest of its weights. Raises HarkenError where it cannot be built."""
     cls = encoder_class(student.encoder)
+    if student.size not in ("full", *cls.sizes):
+        raise HarkenError(
+            f"{student.encoder} has no size {student.size!r}",
+            next_step=did_you_mean(student.size, ["full", *cls.sizes]),
+        )
     config: dict[str, Any] = dict(cls.sizes.get(student.size, {}))
     weights, digest = None, None
     if student.weights is None:

@@ -26,13 +26,14 @@ class StudentSpec(_Frozen):
     """The encoder that is pre-trained.
 
     encoder: eat, or fisher, whose sub-bands are sequences of their own; or a custom one whose network is a `PatchNet`.
-    size: of a random network; "full" is the published one, "tiny" one for tests. config: arguments of the encoder that
+    size: of a random network, by its name in the encoder's `sizes`, such as "large"; "full" is the default one, "tiny"
+    one for tests. config: arguments of the encoder that
     differ. weights: name or path of a checkpoint that it begins with, whose sizes then are taken; the decoder is taken
     from a file that has one of the same sizes.
     """
 
     encoder: str = "eat"
-    size: Literal["tiny", "full"] = "full"
+    size: str = "full"
     config: dict[str, Any] = {}
     weights: str | None = None
 
