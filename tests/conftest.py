@@ -29,6 +29,7 @@ settings.load_profile("harken")
 TOGETHER = tuple(
     f"tests/test_{name}.py" for name in (
         "cli", "derived", "extend", "package", "plan", "plant", "ray", "reading", "recipes", "spectrogram_clips",
+        "sweep",
     )
 )  # fmt: skip
 #: of a plant on which a run takes seconds

@@ -21,22 +21,21 @@ from harken.bench.graph import (
 )
 from harken.bench.jobs import Executor
 from harken.bench.marks import marks_of
+from harken.bench.official import official_result, official_year, truth_of_tests
 from harken.bench.recipe import Recipe
 from harken.bench.result import Failed, Run, SystemScores
+from harken.bench.run_names import add_names, check_run_name
 from harken.bench.sections import check_sections
 from harken.bench.stages import stage_class
 from harken.bench.stages.tables import Quarantined, read_ids
 from harken.bench.workspace import Object, Workspace
 from harken.core.errors import HarkenError, TooFewError
 from harken.core.files import write_atomically
-from harken.data import catalog
 from harken.data.clips import Clip
 from harken.data.index import DataFinding, index
-from harken.data.names import without_suffix
 from harken.data.table import read_table, write_table
-from harken.data.truth import Label, Truth
+from harken.data.truth import Truth
 from harken.ensemble.runs import SCORES
-from harken.evaluation.evaluate import Result, evaluate_system
 from harken.evaluation.score_files import write_score_files
 from harken.evaluation.scores import Scores, digest_of, read_scores, write_scores
 
@@ -56,24 +55,29 @@ def run_recipe(
     workers: int | None = None,
     executor: Executor | None = None,
     watch: Watch = lambda event: None,
+    name: str | None = None,
+    tags: Collection[str] = (),
 ) -> Run:
     """Run all unfinished tasks, and write score files, results and report to `workspace/runs/<recipe>-<digest>/`.
 
     data: folder or clips table. machines: leave out the others. truth: labels of evaluation clips, used for the
     official numbers only. executor: where stages run; None: in `workers` processes of this machine. The files depend on
-    neither, nor on interruptions.
-    Raises HarkenError when no system could be scored.
+    neither, nor on interruptions. name, tags: by which the run is found again, in `run.json`.
+    Raises HarkenError when no system could be scored, and for a name that another run of the workspace has.
     """
     clips, findings = load_clips(data, truth)
     units = make_units(clips, machines, recipe.score_years)
     common = make_common(clips, machines, recipe.score_years)
     tasks = make_tasks(recipe, units, common)
     check_sections(recipe, units)
+    folder = workspace.root / "runs" / f"{recipe.name}-{_run_digest(recipe, [*units, common['none']])}"
+    if name is not None:
+        check_run_name(name, folder)
     objects, failures = run_tasks(tasks, workspace, workers=workers, executor=executor, watch=watch)
     scored = _scored(recipe, units, common["labelled"], objects)
     left_out = [str(failure.error) for failure in failures if isinstance(failure.error, TooFewError)]
     failed = [Failed(each.task.name, each.error) for each in failures if not isinstance(each.error, TooFewError)]
-    notes = list(dict.fromkeys([*_notes(objects), *left_out]))
+    notes = list(dict.fromkeys([*notes_of(objects), *left_out]))
     if not any(len(table.test) for table in scored):
         if failed:
             raise failed[0].error
@@ -84,7 +88,6 @@ def run_recipe(
             seed = "" if table.seed is None else f" seed {table.seed}"
             failed.append(Failed(table.system + seed, error))
     scored = [table for table in scored if len(table.test)]
-    folder = workspace.root / "runs" / f"{recipe.name}-{_run_digest(recipe, [*units, common['none']])}"
     folder.mkdir(parents=True, exist_ok=True)
     _write_tasks(folder, tasks, objects)
     systems, unscored = _collect(units, clips, scored, folder, truth)
@@ -94,7 +97,7 @@ def run_recipe(
         tuple(units),
         tuple(clips),
         tuple(systems),
-        tuple(_quarantined(tasks, objects)),
+        tuple(quarantined_of(tasks, objects)),
         unscored,
         tuple(failed),
         tuple(findings),
@@ -104,6 +107,7 @@ def run_recipe(
         _write(run, report=False)
         run = _with_ensembles(run, truth, workspace)
     _write(run)
+    add_names(folder, name, tags)
     return run
 
 
@@ -115,16 +119,16 @@ def _with_ensembles(run: Run, truth: Truth | None, workspace: Workspace) -> Run:
     for label in sets:
         table = next(scored.scores for scored in run.systems if scored.set == label)
         clips = [of_id[clip_id] for clip_id in table.test.clip_id]
-        set_truth = None if is_evaluation(label) else _truth_of(clips, truth)
+        set_truth = None if is_evaluation(label) else truth_of_tests(clips, truth)
         if set_truth is not None:
-            labels[label] = Labels(set_truth, _year(clips))
+            labels[label] = Labels(set_truth, official_year(clips))
     systems, failures = list(run.systems), list(run.failures)
     for mixed in mix_systems(run.recipe, run.folder, [scored.scores for scored in run.systems], labels, workspace):
         if mixed.error is not None:
             failures.append(Failed(f"ensemble {mixed.name} of {mixed.set}", mixed.error))
             continue
         assert mixed.scores is not None
-        result, why = _evaluated(mixed.scores, run.clips, truth)
+        result, why = official_result(mixed.scores, run.clips, truth)
         systems.append(SystemScores(mixed.scores, mixed.folder, result, why, mixed.mix))
     return replace(run, systems=tuple(systems), failures=tuple(failures))
 
@@ -169,42 +173,13 @@ def _collect(
         missing = tuple(sorted(expected - {*table.test.clip_id}))
         if missing:
             unscored[table.set] = missing
-        result, why = _evaluated(table, clips, truth)
+        result, why = official_result(table, clips, truth)
         systems.append(SystemScores(table, place, result, why))
     return systems, unscored
 
 
-def _evaluated(table: Scores, clips: Sequence[Clip], truth: Truth | None) -> tuple[Result | None, str]:
-    """Official result, or the reason without one: unknown labels, or a missing class."""
-    of_id = {clip.clip_id: clip for clip in clips}
-    scored = [of_id[clip_id] for clip_id in table.test.clip_id]
-    labels = _truth_of(scored, truth)
-    if labels is None:
-        return None, "the labels of its test clips are not known"
-    try:
-        return evaluate_system(table, labels, year=_year(scored)), ""
-    except HarkenError as error:
-        return None, error.cause
-
-
-def _truth_of(clips: Sequence[Clip], truth: Truth | None) -> Truth | None:
-    """The labels of test clips; None if one is unknown."""
-    labels = Truth("the clips table")
-    for clip in clips:
-        if clip.condition == "unknown":
-            return None
-        label = Label(clip.condition == "anomaly", clip.domain)
-        labels.add((clip.machine, clip.section), without_suffix(clip.path.name), label)
-    labels.official = truth is not None and truth.official and bool(labels.labels.keys() & truth.labels.keys())
-    return labels
-
-
-def _year(clips: Sequence[Clip]) -> int | None:
-    """The year of their official rule; None if unknown."""
-    return next((clip.year for clip in clips if clip.year in catalog.years()), None)
-
-
-def _quarantined(tasks: Mapping[str, Task], objects: Mapping[str, Object]) -> list[Quarantined]:
+def quarantined_of(tasks: Mapping[str, Task], objects: Mapping[str, Object]) -> list[Quarantined]:
+    """Recordings that stages could not use, by clip."""
     rows: dict[Quarantined, None] = {}
     for name, made in objects.items():
         if stage_class(tasks[name].kind).listens:
@@ -212,7 +187,7 @@ def _quarantined(tasks: Mapping[str, Task], objects: Mapping[str, Object]) -> li
     return sorted(rows, key=lambda row: row.clip_id)
 
 
-def _notes(objects: Mapping[str, Object]) -> list[str]:
+def notes_of(objects: Mapping[str, Object]) -> list[str]:
     """Notes of stages on what they left out."""
     notes: dict[str, None] = {}
     for made in objects.values():

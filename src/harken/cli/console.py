@@ -52,3 +52,18 @@ def key_values(pairs: list[str]) -> dict[str, Any]:
                 next_step=f"Write it as in a recipe; quote text that has special characters: {name}='\"...\"'",
             ) from None
     return values
+
+
+def key_lists(pairs: list[str]) -> dict[str, list[Any]]:
+    """Parse `name=value,value` arguments into a mapping; values are YAML. HarkenError for a name that occurs twice."""
+    from harken.core.errors import HarkenError
+
+    lists: dict[str, list[Any]] = {}
+    for pair in pairs:
+        name, equals, values = pair.partition("=")
+        # As a list of YAML, where commas within brackets and quotes separate nothing.
+        parsed = key_values([f"{name}=[{values}]" if equals else pair])
+        if name in lists:
+            raise HarkenError(f"{name} is swept twice", next_step=f"Write all values once: {name}=1,2,3")
+        lists |= parsed
+    return lists

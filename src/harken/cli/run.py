@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from harken.cli.console import emit, key_values, progress, say
+from harken.cli.console import emit, key_lists, key_values, progress, say
 from harken.cli.recipe_options import Json, Machines, Profile, Recipe, Set, machine_names
 from harken.cli.recording_options import Workers
 
@@ -29,23 +31,128 @@ def run(
     task_gpus: Annotated[float, typer.Option(help="With ray: GPUs per task that runs a network, such as 0.25.")] = 0.0,
     label: Annotated[str, typer.Option(help="Also write submission.zip with this label: Lastname_ABBR_task2.")] = "",
     meta: Annotated[Path | None, typer.Option(help="Its authors and system names (YAML); see harken submit.")] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(help="One run for each value: stages.NAME.KEY=1,2,3; repeat for all combinations."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run, by which harken compare finds it.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Tag of the run; repeat.")] = None,
+    only: Annotated[str | None, typer.Option(help="Run this stage, and what it needs, and nothing after it.")] = None,
     json: Json = False,
 ) -> None:
     """Run a recipe: finished stages are reused, interrupted ones resume. Writes scores, results and a report."""
-    from harken.bench.executor import Event
     from harken.bench.recipe import load_recipe
-    from harken.bench.run import run_recipe
+    from harken.bench.run_stage import recipe_up_to
+    from harken.bench.sweep import SweepPoint, sweep_points
     from harken.bench.workspace import Workspace
-    from harken.cli.submit import submit
+    from harken.core.errors import HarkenError
     from harken.data.truth import read_truth
     from harken.evaluation.submission import read_meta
 
+    if only is not None and (name is not None or tag or label):
+        raise HarkenError("--only makes a stage and no run", next_step="Leave out --name, --tag and --label")
     if meta is not None:
         read_meta(meta)  # report errors in it before hours of work
-    chosen = load_recipe(recipe, profile=profile, changes=key_values(set_ or []))
+    fixed = key_values(set_ or [])
+    points = sweep_points(key_lists(sweep), fixed, name or "") if sweep else [SweepPoint(name or "", fixed)]
+    # Every recipe before the first run, so that a wrong value costs nothing.
+    recipes = [load_recipe(recipe, profile=profile, changes=point.changes) for point in points]
+    if only is not None:
+        recipe_up_to(recipes[0], only)
+    place = Workspace(workspace)
+    options = {
+        "machines": machine_names(machines),
+        "truth": read_truth(truth) if truth else None,
+        "executor": _executor(executor, workers, address, task_cpus, task_gpus),
+    }
+    results: list[dict[str, Any]] = []
+    failed = False
+    for number, (point, chosen) in enumerate(zip(points, recipes, strict=True), start=1):
+        if sweep:
+            say(f"run {number} of {len(points)}: {point.name}")
+        try:
+            if only is not None:
+                printed, well = _run_stage(chosen, data, place, only, options, json=json)
+            else:
+                named = {"name": point.name or None, "tags": tag or []}
+                printed, well = _run(chosen, data, place, {**options, **named}, label, meta, show=not (json or sweep))
+        except HarkenError as error:
+            if not sweep:
+                raise
+            say(f"failed: {point.name}: {error}")
+            printed, well = {"name": point.name, "error": str(error)}, False
+        results.append(printed)
+        failed |= not well
+    if json:
+        emit({"runs": results} if sweep else results[0])
+    elif sweep and only is None:
+        _print_sweep(results)
+    if failed:
+        raise typer.Exit(2)
+
+
+def _run(
+    recipe: Any, data: Path, workspace: Any, options: dict[str, Any], label: str, meta: Path | None, *, show: bool
+) -> tuple[dict[str, Any], bool]:
+    """The run as JSON, and whether nothing has failed."""
+    from harken.bench.run import run_recipe
+    from harken.cli.submit import submit
+
+    with _watching() as (watch, made):
+        done = run_recipe(recipe, data, workspace, watch=watch, **options)
+    for finding in done.findings:
+        say(f"note: {finding}")
+    for row in done.quarantined:
+        say(f"set aside: {row.clip_id}: {row.reason}")
+    for text in done.notes:
+        say(f"left out: {text}")
+    for data_set, clips in done.unscored.items():
+        say(f"note: {data_set}: {len(clips)} test clips have no score")
+    if show:
+        _print_results(done)
+        _print_ensembles(done)
+    if done.caution:
+        say(f"note: {done.caution}")
+    say(f"{len(made)} stages run, {done.folder / 'report.html'}")
+    if label:
+        submit(done.folder, done.folder / "submission.zip", label=label, meta=meta)
+    for failure in done.failures:
+        say(f"failed: {failure.name}: {failure.error}")
+    name = {"name": options["name"]} if options["name"] else {}
+    return {"folder": str(done.folder), **name, **done.as_json()}, not done.failures
+
+
+def _run_stage(
+    recipe: Any, data: Path, workspace: Any, stage: str, options: dict[str, Any], *, json: bool
+) -> tuple[dict[str, Any], bool]:
+    """The stage as JSON, and whether nothing has failed."""
+    from harken.bench.run_stage import run_stage
+
+    with _watching() as (watch, made):
+        done = run_stage(recipe, data, workspace, stage, watch=watch, **options)
+    for finding in done.findings:
+        say(f"note: {finding}")
+    for row in done.quarantined:
+        say(f"set aside: {row.clip_id}: {row.reason}")
+    for text in done.notes:
+        say(f"left out: {text}")
+    for task, thing in done.objects.items():
+        if not json:
+            print(f"{task}: {thing.folder}")
+    say(f"{len(made)} stages run, nothing after {stage}")
+    for failure in done.failures:
+        say(f"failed: {failure.name}: {failure.error}")
+    objects = {task: {"object": thing.key, "folder": str(thing.folder)} for task, thing in done.objects.items()}
+    failures = [{"task": failure.name, "error": str(failure.error)} for failure in done.failures]
+    return {"stage": stage, "tasks": objects, "notes": list(done.notes), "failed": failures}, not done.failures
+
+
+@contextmanager
+def _watching() -> Iterator[tuple[Callable[[Any], None], list[str]]]:
+    """A function that shows the events of a run, and the names of the tasks that it has made."""
     made: list[str] = []
 
-    def watch(event: Event) -> None:
+    def watch(event: Any) -> None:
         if event.state == "under way":
             bar(event.done, event.total)
             return
@@ -57,37 +164,7 @@ def run(
             say(f"{count} {event.task.name}: {event.state}")
 
     with progress("running") as bar:
-        done = run_recipe(
-            chosen,
-            data,
-            Workspace(workspace),
-            machines=machine_names(machines),
-            truth=read_truth(truth) if truth else None,
-            executor=_executor(executor, workers, address, task_cpus, task_gpus),
-            watch=watch,
-        )
-    for finding in done.findings:
-        say(f"note: {finding}")
-    for row in done.quarantined:
-        say(f"set aside: {row.clip_id}: {row.reason}")
-    for text in done.notes:
-        say(f"left out: {text}")
-    for data_set, clips in done.unscored.items():
-        say(f"note: {data_set}: {len(clips)} test clips have no score")
-    if json:
-        emit({"folder": str(done.folder), **done.as_json()})
-    else:
-        _print_results(done)
-        _print_ensembles(done)
-    if done.caution:
-        say(f"note: {done.caution}")
-    say(f"{len(made)} stages run, {done.folder / 'report.html'}")
-    if label:
-        submit(done.folder, done.folder / "submission.zip", label=label, meta=meta)
-    for failure in done.failures:
-        say(f"failed: {failure.name}: {failure.error}")
-    if done.failures:
-        raise typer.Exit(2)
+        yield watch, made
 
 
 def _executor(kind: str, workers: int | None, address: str | None, task_cpus: float, task_gpus: float) -> Any:
@@ -104,6 +181,21 @@ def _executor(kind: str, workers: int | None, address: str | None, task_cpus: fl
     if address is not None and workers is not None:
         raise HarkenError("--workers is for this machine, not for a cluster", next_step="Leave it out")
     return RayCluster(address, task_cpus, task_gpus, workers)
+
+
+def _print_sweep(runs: list[dict[str, Any]]) -> None:
+    """One line per run, set and system, in the order of the sweep."""
+    from harken.evaluation.scores import in_brackets
+
+    rows = [
+        (run["name"], f"{label}, {system}{in_brackets(entry.get('marks', ()))}", entry.get("official_score"))
+        for run in runs
+        for label, systems in run.get("sets", {}).items()
+        for system, entry in systems.items()
+    ]
+    width = max((len(name) for name, *_ in rows), default=0)
+    for name, system, score in rows:
+        print(f"{name:<{width}}  {'-' if score is None else f'{score:.4f}':<8}{system}")
 
 
 def _print_results(done: Any) -> None:

@@ -1,17 +1,22 @@
-"""Bootstrap confidence intervals of the official score with respect to the sampled clips."""
+"""Bootstrap of the official score over clips and machines; paired where systems are compared."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.core.errors import HarkenError
 from harken.evaluation.evaluate import Result
 from harken.evaluation.metrics import EPSILON, MAX_FPR
 from harken.evaluation.rules import SectionScores
 
 Float64 = NDArray[np.float64]
+
+DRAWS = 1000
+LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -24,33 +29,91 @@ class Interval:
     draws_B: Float64
 
 
-def bootstrap(result: Result, *, draws: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
+def bootstrap(result: Result, *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0) -> Interval:
     """Resample the clips of each section, domain and condition with replacement (Efron 1979), `draws` times.
 
     Machines are not resampled: the interval covers other clips of these machines, not other machines.
     """
+    scores_B = paired_draws([result], draws=draws, seed=seed)[0]
+    return Interval(*interval_of(scores_B, level), level, scores_B)
+
+
+def interval_of(draws_B: Float64, level: float = LEVEL) -> tuple[float, float]:
+    """Percentile interval (low, high) of resampled values."""
+    low, high = np.quantile(draws_B, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def paired_draws(
+    results: Sequence[Result], *, draws: int = DRAWS, seed: int = 0, over_machines: bool = False
+) -> Float64:
+    """(systems, draws) official scores of systems on the same resamples, so that their differences have an interval.
+
+    Clips are resampled within each section, domain and condition. over_machines: machines are resampled first, each
+    with clips of its own in every place where it was drawn (two-stage bootstrap, Davison and Hinkley 1997, 3.8).
+    Raises HarkenError for systems that were scored on different clips, or by different rules.
+    """
+    check_alike(results)
+    sections, rule = results[0].sections, results[0].rule
+    machines = list(dict.fromkeys(section.machine for section in sections))
     rng = np.random.default_rng(seed)
-    columns = [_resampled(section, result.rule, draws, rng) for section in result.sections]
-    if result.rule == "machine_id":
-        by_machine: dict[str, list[Float64]] = {}
-        for section, column in zip(result.sections, columns, strict=True):
-            by_machine.setdefault(section.machine, []).append(np.mean(column, axis=0))
-        scores_B = np.mean([np.mean(rows, axis=0) for rows in by_machine.values()], axis=0)
-    else:
-        numbers = np.maximum(np.concatenate(columns), EPSILON)
-        scores_B = 1.0 / np.mean(1.0 / numbers, axis=0)
-    low, high = np.quantile(scores_B, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level, scores_B)
+    places = (draws, len(machines))
+    drawn_BM = rng.integers(len(machines), size=places) if over_machines else np.tile(np.arange(places[1]), (draws, 1))
+    totals_SB = np.zeros((len(results), draws))
+    weights_B = np.zeros(draws)
+    for number, machine in enumerate(machines):
+        draw_K = np.nonzero(drawn_BM == number)[0]
+        rows = [row for row, section in enumerate(sections) if section.machine == machine]
+        columns: list[list[Float64]] = [[] for _ in results]
+        for row in rows:
+            counts_KN = _multiplicities(sections[row], len(draw_K), rng)
+            for column, result in zip(columns, results, strict=True):
+                column.append(_resampled(result.sections[row], rule, counts_KN))
+        # Of 2020 the mean over machines, of their sections, of AUC and pAUC; else the harmonic mean of all numbers.
+        weight = 1 if rule == "machine_id" else sum(map(len, columns[0]))
+        weights_B += weight * np.bincount(draw_K, minlength=draws)
+        for totals_B, column in zip(totals_SB, columns, strict=True):
+            if rule == "machine_id":
+                terms_K = np.mean([np.mean(numbers, axis=0) for numbers in column], axis=0)
+            else:
+                terms_K = np.sum(1.0 / np.maximum(np.concatenate(column), EPSILON), axis=0)
+            totals_B += np.bincount(draw_K, terms_K, minlength=draws)
+    return totals_SB / weights_B if rule == "machine_id" else weights_B / totals_SB
 
 
-def _resampled(section: SectionScores, rule: str, draws: int, rng: np.random.Generator) -> Float64:
-    """(metrics, draws) official metrics of one section, resampled."""
+def check_alike(results: Sequence[Result]) -> None:
+    """Raise HarkenError unless all systems were scored on the same clips with the same labels, by the same rule."""
+    first = results[0]
+    for result in results[1:]:
+        alike = result.rule == first.rule and len(result.sections) == len(first.sections)
+        if not alike or not all(map(_same_clips, first.sections, result.sections)):
+            raise HarkenError(
+                f"{first.system} and {result.system} were not scored on the same clips by the same rule",
+                next_step="Compare them on the clips that both have",
+            )
+
+
+def _same_clips(first: SectionScores, second: SectionScores) -> bool:
+    return (first.key, first.names) == (second.key, second.names) and all(
+        np.array_equal(getattr(first, name), getattr(second, name)) for name in ("anomaly_N", "domain_N")
+    )
+
+
+def _multiplicities(section: SectionScores, draws: int, rng: np.random.Generator) -> Float64:
+    """(draws, clips) how often each clip of a section is drawn, in the order of its names."""
+    counts_BN = np.zeros((draws, len(section.names)))
+    strata = sorted({(bool(a), int(d)) for a, d in zip(section.anomaly_N, section.domain_N, strict=True)})
+    for anomaly, domain in strata:
+        inside = np.flatnonzero((section.anomaly_N == anomaly) & (section.domain_N == domain))
+        counts_BN[:, inside] = rng.multinomial(len(inside), np.full(len(inside), 1 / len(inside)), size=draws)
+    return counts_BN
+
+
+def _resampled(section: SectionScores, rule: str, counts_BN: Float64) -> Float64:
+    """(metrics, draws) official metrics of one section whose clips have these multiplicities."""
     order = np.argsort(-section.scores_N, kind="stable")
     anomaly, domain, scores = section.anomaly_N[order], section.domain_N[order], section.scores_N[order]
-    counts_BN = np.zeros((draws, len(order)))
-    for stratum in {(bool(a), int(d)) for a, d in zip(anomaly, domain, strict=True)}:
-        inside = np.flatnonzero((anomaly == stratum[0]) & (domain == stratum[1]))
-        counts_BN[:, inside] = rng.multinomial(len(inside), np.full(len(inside), 1 / len(inside)), size=draws)
+    sorted_BN = counts_BN[:, order]
     levels = np.r_[0, np.flatnonzero(np.diff(scores)) + 1]
     everything = np.ones(len(order), dtype=bool)
     if rule == "domain_generalization":
@@ -59,7 +122,7 @@ def _resampled(section: SectionScores, rule: str, draws: int, rng: np.random.Gen
         cells = [(domain == number, partial) for number in (0, 1) for partial in (False, True)]
     else:
         cells = [(everything, False), (everything, True)]
-    return np.array([_areas(counts_BN * inside, anomaly, levels, partial) for inside, partial in cells])
+    return np.array([_areas(sorted_BN * inside, anomaly, levels, partial) for inside, partial in cells])
 
 
 def _areas(counts_BN: Float64, anomaly_N: NDArray[np.bool_], levels: NDArray[np.intp], partial: bool) -> Float64:
