@@ -335,9 +335,9 @@ def test_times_are_shown_of_precisions_that_can_be_set() -> None:
     for precision in shown:
         TrainingSpec.model_validate({"steps": 1, "precision": precision})
     for row in stages(plan, "embed_trained"):
-        assert set(row["devices"]["h200"]["seconds"]) == {"recipe", "fp32"}
-    # Of the whole run, embeddings stay in fp32 beside a training in bf16.
+        assert set(row["devices"]["h200"]["seconds"]) == {"recipe", *shown}
     changes["stages.train.training.precision"] = "bf16"
+    changes |= {f"stages.embed_{number}.precision": "bf16" for number in (1, 2, 3)}
     changed = make_plan(load_recipe("finetune", profile="tiny", changes=changes), None, None)
     times = [one["total"]["devices"]["h200"]["seconds"] for one in (plan, changed)]
     assert times[1]["recipe"] == times[0]["bf16"]
