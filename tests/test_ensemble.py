@@ -34,6 +34,7 @@ from harken.ensemble.objective import Objective, make_boards
 from harken.ensemble.problem import METHODS, Problem
 from harken.ensemble.score import apply, write_scores
 from harken.ensemble.search import SearchSettings, greedy, grid, singles, top
+from harken.ensemble.selection import Criterion, Selection
 from harken.evaluation.evaluate import evaluate
 from harken.evaluation.rules import SectionScores, section_numbers, summary
 from harken.evaluation.scores import TRANSDUCTIVE, TUNED, Scores
@@ -908,3 +909,43 @@ def test_bayes_on_44_systems(shared: Path) -> None:
         for method in ("greedy", "bayes")
     }
     assert scores["bayes"] >= scores["greedy"]
+
+
+# --- required members and the best of the others
+
+
+@pytest.mark.parametrize("by", ["score", "worst_machine"])
+def test_required_members_and_the_best_of_the_others(by: Criterion) -> None:
+    """Against the two definitions written out; on other machines, others are chosen."""
+    objective, _ = boards_of(np.random.default_rng(3), "domain_generalization", 7, ties=False)
+    groups = tuple((f"m{row}", (row,)) for row in range(7))
+    alone_GG = np.eye(7)
+    for counts in ({"fan": 1, "pump": 1}, {"fan": 1}, {"pump": 1}):
+        quality = [objective.of(counts)(alone_GG)] if by == "score" else [
+            objective.of({machine: 1})(alone_GG) for machine in counts
+        ]  # fmt: skip
+        ranks = [row for row in np.argsort(-np.min(quality, axis=0)) if row not in (0, 1)]
+        chosen = Selection(("m0", "m[1]"), 2, by).of(groups, objective.of(counts))
+        assert [name for name, _ in chosen] == [f"m{row}" for row in sorted([0, 1, *ranks[:2]])]
+    with pytest.raises(HarkenError, match="no member is named 'm9'"):
+        Selection(("m9",)).of(groups, objective)
+    with pytest.raises(HarkenError, match="no member would be selected"):
+        Selection(best=0)
+
+
+def test_selected_members_are_chosen_without_the_machine_left_out(
+    systems: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """s3, the weakest, is required; the strongest of the others joins it, and no third."""
+    bag = tmp_path / "bag.yaml"
+    call("fit", systems, "-o", bag, "--method", "grid", "--step", 0.25, "--require", "s3", "--select", 1,
+         "--keep-fitted", "--bootstrap", 0, "--json")  # fmt: skip
+    proof = json.loads(capsys.readouterr().out)
+    assert {member["name"] for member in proof["report"]["members"]} == {"s0", "s3"}
+    settings = {"step": 0.25, "required": ["s3"], "select": 1, "select_by": "score"}
+    assert load_bag(bag).weights_from.settings == settings  # type: ignore[union-attr]
+    members, _ = read_members([systems])
+    problem = Problem(members, None, "train", selection=Selection(("s3",), 1))
+    for machine in problem.machines:
+        fitted = problem.fit("grid", {other: 1 for other in problem.machines if other != machine})
+        assert [name for name, _ in fitted.groups] == ["s0", "s3"]

@@ -263,6 +263,9 @@ def test_sjtu_aithu(plant: Path, tmp_path: Path) -> None:
     names = ["baseline", "beats_plain_subcentre_middle", "beats_noisy_subcentre_middle"]
     mixed = ["system_1", "system_2", "system_3", "system_4", "uniform"]
     assert [one.system for one in done.systems] == [*names, *mixed]
+    source = {one.system: one.mix.source for one in done.systems if one.mix is not None}
+    assert source["system_3"].endswith("of baseline and the best 2 by worst machine")
+    assert source["system_4"].endswith("of baseline and the best 2 by score")
     # Checkpoints were chosen on development clips, and all says so.
     assert all(one.tuned and one.result is not None for one in done.systems)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from harken.bench.graph import is_evaluation
-from harken.bench.recipe import EnsembleEntry, Recipe
+from harken.bench.recipe import EnsembleEntry, Recipe, SearchEntry
 from harken.bench.workspace import Workspace, object_key
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
@@ -24,6 +24,7 @@ from harken.ensemble.mix import clip_digests
 from harken.ensemble.runs import member_name
 from harken.ensemble.score import apply, decided
 from harken.ensemble.search import SearchSettings
+from harken.ensemble.selection import Selection
 from harken.evaluation.score_files import write_score_files
 from harken.evaluation.scores import PUBLISHED, USE_LABELS, Scores
 
@@ -118,11 +119,17 @@ def _weighed(
     workspace: Workspace,
 ) -> tuple[Bag, Mix]:
     first = next(iter(members))
-    tuned_on = next((label for label in labels if label in members), None)
+    labelled = [label for label in labels if label in members]
+    tuned_on = next(iter(labelled), None)
     if entry.search is not None and tuned_on is not None:
-        chosen = [member for system in entry.members for member in _seeds(recipe, name, system, members[tuned_on])]
-        bag, left_out = _searched(name, entry, chosen, labels[tuned_on], workspace)
+        tuned_on = entry.search.on if entry.search.on in labelled else tuned_on
+        of_system = {system: _seeds(recipe, name, system, members[tuned_on]) for system in entry.members}
+        chosen = [member for seeds in of_system.values() for member in seeds]
+        selection = _selection(recipe, entry.search, of_system)
+        bag, left_out = _searched(name, entry, chosen, selection, labels[tuned_on], workspace)
         source = f"{entry.search.method} search on the labels of {tuned_on}"
+        if selection is not None:
+            source += f", of {_selected(entry.search)}"
         return bag, Mix(_shares(recipe, bag), source, tuned_on, left_out)
     bag = _given(recipe, name, entry, members[first])
     if entry.tuned:
@@ -169,8 +176,31 @@ def _seeds(recipe: Recipe, name: str, system: str, members: Mapping[str, Member]
     return [members[name] for name in names]
 
 
+def _selection(recipe: Recipe, search: SearchEntry, of_system: Mapping[str, Sequence[Member]]) -> Selection | None:
+    """By the names of groups: of a system with one seed that of its only member."""
+    if search.select is None:
+        return None
+    required = (
+        seeds[0].name if len(seeds) == 1 else f"{recipe.name}/{system}"
+        for system in search.required
+        for seeds in [of_system[system]]
+    )
+    return Selection(tuple(required), search.select, search.select_by)
+
+
+def _selected(search: SearchEntry) -> str:
+    """`baseline and the best 2 by score`"""
+    best = f"the best {search.select} by {search.select_by.replace('_', ' ')}"
+    return " and ".join([*search.required, *([best] if search.select else [])])
+
+
 def _searched(
-    name: str, entry: EnsembleEntry, members: Sequence[Member], labels: Labels, workspace: Workspace
+    name: str,
+    entry: EnsembleEntry,
+    members: Sequence[Member],
+    selection: Selection | None,
+    labels: Labels,
+    workspace: Workspace,
 ) -> tuple[Bag, float | None]:
     """A bag with weights found by labels, and its official score on machines left out."""
     assert entry.search is not None
@@ -187,6 +217,7 @@ def _searched(
             normalise=entry.normalise,
             year=labels.year,
             groups=_SEEDS,
+            selection=selection,
             keep_fitted=True,
             settings=SearchSettings(
                 steps=asked.steps, best=asked.best, step=asked.step, trials=asked.trials, seed=asked.seed

@@ -10,13 +10,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from harken.bench.repeat import expand, matching, set_key
 from harken.core.errors import HarkenError, did_you_mean, reading
 from harken.core.plain_yaml import read_yaml
 from harken.core.plugins import check_name
 from harken.ensemble.problem import SEARCHES
+from harken.ensemble.selection import Criterion
 
 DEFAULT_PROFILE = "full"
 #: scikit-learn takes no larger ones, and stages add small numbers to theirs
@@ -39,6 +49,9 @@ class SearchEntry(BaseModel):
     """A search for an ensemble's weights by the labels of a development set: see `harken ensemble fit`.
 
     method: one of `harken.ensemble.problem.SEARCHES`, or a custom search, `file.py:Class`.
+    required, select, select_by: weigh only these systems and the best `select` of the others, see
+    `harken.ensemble.selection.Selection`; None: all. on: the set whose labels are used, if the run has it
+    with labels (default: the first one).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +62,29 @@ class SearchEntry(BaseModel):
     step: Annotated[float, Field(gt=0, le=1)] = 0.1
     trials: Annotated[int, Field(ge=1)] = 100
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
+    required: tuple[str, ...] = ()
+    select: Annotated[int, Field(ge=0)] | None = None
+    select_by: Criterion = "score"
+    on: str | None = None
+
+    @model_validator(mode="after")
+    def _selects(self) -> Self:
+        if self.required and self.select is None:
+            raise ValueError("required systems come with `select`, the number of others")
+        if self.select == 0 and not self.required:
+            raise ValueError("select is at least 1 without required systems")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Omitted if not given, so that earlier objects stay valid.
+        fields: dict[str, Any] = handler(self)
+        if self.select is None:
+            for name in ("required", "select", "select_by"):
+                del fields[name]
+        if self.on is None:
+            del fields["on"]
+        return fields
 
     @field_validator("method")
     @classmethod
@@ -282,6 +318,23 @@ def _written_out(data: dict[str, Any], file: str) -> None:
                 )  # fmt: skip
             weights |= dict.fromkeys(named, weight)
         entry["members"] = weights
+        search = entry.get("search")
+        if isinstance(search, dict) and isinstance(search.get("required"), list):
+            search["required"] = _required(name, search["required"], list(weights), file)
+
+
+def _required(ensemble: str, patterns: Sequence[Any], members: Sequence[str], file: str) -> list[str]:
+    """Names of the members that patterns with `*` match."""
+    required: dict[str, None] = {}
+    for pattern in patterns:
+        named = matching(str(pattern), members)
+        if not named:
+            raise HarkenError(
+                f"ensemble {ensemble} requires {pattern!r}, which is not among its members", file=file,
+                next_step=_nearest(str(pattern), members),
+            )  # fmt: skip
+        required |= dict.fromkeys(named)
+    return list(required)
 
 
 def _stage_entry(name: str, entry: Any, file: str) -> dict[str, Any]:

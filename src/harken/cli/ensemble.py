@@ -37,6 +37,13 @@ class Normalise(StrEnum):
     transductive_rank = "transductive-rank"
 
 
+class Criterion(StrEnum):
+    """What members are selected by: the official score, or that of the machine on which they score least."""
+
+    score = "score"
+    worst_machine = "worst_machine"
+
+
 @app.command()
 def fit(
     scores: Annotated[
@@ -64,6 +71,11 @@ def fit(
         str | None, typer.Option(help="First mix members that differ only in this pattern; auto: in seeds.")
     ] = None,
     best_of_group: Annotated[int | None, typer.Option(help="Only the best N of each group.", min=1)] = None,
+    select: Annotated[
+        int | None, typer.Option(help="Weigh only the best N members (groups), and those of --require.", min=0)
+    ] = None,
+    require: Annotated[list[str] | None, typer.Option(help="Select this member (* and ?) in any case; repeat.")] = None,
+    select_by: Annotated[Criterion, typer.Option(help="What makes a member the best.")] = Criterion.score,
     data_set: Annotated[str | None, typer.Option(help="A set of a run, such as 'dcase2025 dev'.")] = None,
     transfer_set: Annotated[str | None, typer.Option(help="The same for --transfer.")] = None,
     recordings: Annotated[list[Path] | None, typer.Option(help="Recordings for models to score; repeat.")] = None,
@@ -95,7 +107,11 @@ def fit(
     from harken.ensemble.fit import fit as run
     from harken.ensemble.members import chosen, read_members
     from harken.ensemble.search import SearchSettings, parse_share
+    from harken.ensemble.selection import Selection
 
+    selection = None
+    if select is not None or require:
+        selection = Selection(tuple(require or ()), select or 0, select_by.value)
     settings = SearchSettings(
         steps=steps, best=best, step=step, trials=trials, coordinates=coordinates, seed=seed,
         shrink=parse_share(shrink), journal=journal,
@@ -116,7 +132,8 @@ def fit(
         with progress("fitting") as bar:
             proof = run(
                 members, labels, method=method, compare=compare or (), normalise=how,
-                year=year, machines=machine, groups=group, best=best_of_group, keep_fitted=keep_fitted,
+                year=year, machines=machine, groups=group, best=best_of_group, selection=selection,
+                keep_fitted=keep_fitted,
                 transfer=elsewhere, settings=settings, draws=bootstrap, name=title, progress=bar,
             )  # fmt: skip
         bag, notes = proof.bag, proof.notes

@@ -32,6 +32,7 @@ from harken.ensemble.problem import (
 )
 from harken.ensemble.report import Report, report
 from harken.ensemble.search import SearchSettings
+from harken.ensemble.selection import Selection
 from harken.evaluation.evaluate import Result, evaluate_system
 from harken.evaluation.scores import SEEN, TRANSDUCTIVE, TUNED, Scores
 
@@ -117,6 +118,7 @@ def fit(
     machines: Sequence[str] | None = None,
     groups: str | None = None,
     best: int | None = None,
+    selection: Selection | None = None,
     keep_fitted: bool = False,
     transfer: tuple[Sequence[Member], Truth | None] | None = None,
     settings: SearchSettings = SearchSettings(),
@@ -128,9 +130,9 @@ def fit(
 
     method: of the search; compare: further methods for the table. normalise: None for training clips where all members
     have held-out scores, else test clips. year: of the official rule; recognised from the clips when None. groups,
-    best: see `Problem`. keep_fitted: keep fitted weights even where they do not beat the plain mean. transfer: the same
-    members on another set, and its labels. draws: bootstrap samples of machines for the report; None: 20, or none where
-    the search is slow.
+    best, selection: see `Problem`. keep_fitted: keep fitted weights even where they do not beat the plain mean.
+    transfer: the same members on another set, and its labels. draws: bootstrap samples of machines for the report;
+    None: 20, or none where the search is slow.
     Raises HarkenError for members that cannot be evaluated, mixed or distinguished.
     """
     for each in (method, *compare):
@@ -141,7 +143,15 @@ def fit(
         notes += [missing] if missing else []
     with one_thread():
         problem = Problem(
-            members, truth, normalise, year=year, machines=machines, groups=groups, best=best, settings=settings
+            members,
+            truth,
+            normalise,
+            year=year,
+            machines=machines,
+            groups=groups,
+            best=best,
+            selection=selection,
+            settings=settings,
         )
         table = _Table(problem, transfer)
         ways = [way for way in METHODS if way in compare and way not in ("single", "uniform", method)]
@@ -180,7 +190,7 @@ def fit(
     clips = sum(len(section.names) for section in problem.labels)
     origin = Origin(
         method=used,
-        settings=_settings_of(used, settings, groups, best),
+        settings=_settings_of(used, settings, groups, best, selection),
         objective=f"official score, rule {problem.rule}" if tuned else None,
         considered=len(problem.members),
         tuned_on=f"the labels of {clips} clips, {len(problem.labels)} sections" if tuned else None,
@@ -249,9 +259,7 @@ def fit_without_labels(
             notes.append("members were compared on the test clips: the weights are transductive")
         bag = as_bag(in_order, of, without_labels(method, correlation_GG), normalise, name)
         mix(bag, Members(in_order))
-    origin = Origin(
-        method=method, considered=len(in_order), settings=_settings_of(method, SearchSettings(), groups, None)
-    )
+    origin = Origin(method=method, considered=len(in_order), settings=_settings_of(method, SearchSettings(), groups))
     return bag.model_copy(update={"weights_from": origin}), tuple(notes)
 
 
@@ -374,7 +382,13 @@ def _why(method: Method, gate: Gate | None, keep_fitted: bool, looked: bool, tun
     return text + (": it is kept as requested" if keep_fitted else ": the plain mean is kept")
 
 
-def _settings_of(method: Method, settings: SearchSettings, groups: str | None, best: int | None) -> dict[str, Any]:
+def _settings_of(
+    method: Method,
+    settings: SearchSettings,
+    groups: str | None,
+    best: int | None = None,
+    selection: Selection | None = None,
+) -> dict[str, Any]:
     """What the weights depend on besides the scores."""
     chosen_settings: dict[str, Any] = {}
     if method in ("greedy", "bayes"):
@@ -391,4 +405,6 @@ def _settings_of(method: Method, settings: SearchSettings, groups: str | None, b
         chosen_settings["group"] = groups
         if best is not None and method not in LABEL_FREE:
             chosen_settings["best_of_group"] = best
+    if selection is not None and method not in (*LABEL_FREE, "single"):
+        chosen_settings |= {"required": list(selection.required), "select": selection.best, "select_by": selection.by}
     return chosen_settings

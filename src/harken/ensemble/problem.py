@@ -23,6 +23,7 @@ from harken.ensemble.member import Member
 from harken.ensemble.mix import check_same_clips, normalised_section
 from harken.ensemble.objective import Objective, make_boards
 from harken.ensemble.search import SearchSettings, greedy, grid, top, uniform
+from harken.ensemble.selection import Selection
 from harken.evaluation.evaluate import evaluate_system, join
 from harken.evaluation.rules import SectionScores
 from harken.evaluation.scores import UNDECIDED, USE_LABELS, ScoreRow, Scores, merged_marks
@@ -91,7 +92,8 @@ class Problem:
     """Labelled members, in the order of their names.
 
     groups: pattern that is removed from names; members of the same remaining name are mixed evenly first. best: number
-    of members of each group that are used, the best by their labels (top-3 checkpoints). Raises HarkenError for members
+    of members of each group that are used, the best by their labels (top-3 checkpoints). selection: which groups
+    searches weigh; chosen anew on the machines of each fit. Raises HarkenError for members
     that cannot be evaluated, score different clips, or give all clips of a section one score.
     """
 
@@ -105,6 +107,7 @@ class Problem:
         machines: Sequence[str] | None = None,
         groups: str | None = None,
         best: int | None = None,
+        selection: Selection | None = None,
         settings: SearchSettings = SearchSettings(),
     ) -> None:
         in_order = sorted(members, key=lambda member: member.name)
@@ -115,7 +118,7 @@ class Problem:
         self.year = year
         self.groups = grouped([member.name for member in self.members], groups)
         self._singly = singly([member.name for member in self.members])
-        self.best = best
+        self.best, self.selection = best, selection
         self.machines = tuple(dict.fromkeys(section.machine for section in self.labels))
         self._objectives: dict[tuple[tuple[int, ...], ...], Objective] = {}
         self._fits: dict[tuple[str, frozenset[tuple[str, int]]], FittedWeights] = {}
@@ -208,6 +211,10 @@ class Problem:
         return as_bag(self.members, fitted.groups, fitted.weights_G, self.normalise, name)
 
     def _selected(self, counts: Mapping[str, int]) -> Groups:
+        groups = self._best_of_groups(counts)
+        return groups if self.selection is None else self.selection.of(groups, self.objective(groups).of(counts))
+
+    def _best_of_groups(self, counts: Mapping[str, int]) -> Groups:
         if self.best is None:
             return self.groups
         scores_M = self.of_all().of(counts)(np.eye(len(self.members)))
