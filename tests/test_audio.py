@@ -92,7 +92,7 @@ def test_paths_that_are_no_recordings(tmp_path: Path) -> None:
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
 def test_a_wav_that_was_cut_off_is_refused(tmp_path: Path, subtype: str) -> None:
     data = write(tmp_path / "a.wav", hum(1, seconds=3), subtype=subtype).read_bytes()
-    with pytest.raises(AudioError, match=r"truncated: 1\.5"):
+    with pytest.raises(AudioError, match=r"is cut off: 1\.5"):
         decode(data[: len(data) // 2], name="a.wav")
 
 

@@ -226,7 +226,7 @@ def spoil(kind: str, folder: Path) -> Path:
         ("unreadable", "unreadable.wav: cannot be decoded as audio", 2),
         ("empty", "empty.wav: the file is empty", 2),
         ("silent", "silent.wav: is silent", 2),
-        ("nan", "nan.wav: 1 samples are NaN or infinite", 2),
+        ("nan", "nan.wav: 1 sample is NaN or infinite", 2),
         ("clipped", "clipped.wav: is clipped", 0),
         ("wrong_rate", "wrong_rate.wav: was recorded at 8000 Hz: what the model listens to above 4000 Hz", 2),
         ("wrong_channels", "wrong_channels.wav: has 2 channels, not the expected 1", 2),

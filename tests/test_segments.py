@@ -60,7 +60,7 @@ def test_a_file_that_ends_early_or_is_no_audio_has_a_message(tmp_path: Path) -> 
     path.write_bytes(path.read_bytes()[: RATE * 2 + 44])
     form = read_form(path)
     assert (form.frames, form.given_frames) == (RATE, 2 * RATE)
-    with pytest.raises(AudioError, match=r"is truncated: 1\.00 s of the 1\.50 s"):
+    with pytest.raises(AudioError, match=r"is cut off: 1\.00 s of the 1\.50 s"):
         read_segment(Segment(path, RATE // 2, RATE, RATE))
     with pytest.raises(AudioError, match="when decoded"):
         read_segment(Segment(path, 0, RATE, RATE), Limits(decoded_bytes=1000))

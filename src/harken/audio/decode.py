@@ -15,17 +15,21 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from harken.audio.riff import riff_frames
+from harken.audio.containers.base import Header, cut_off
+from harken.audio.containers.content import Content, Spliced
+from harken.audio.header import read_header
+from harken.audio.quality import Finding
 from harken.core.errors import AudioError
 
 Float32 = NDArray[np.float32]
 
 #: major formats of libsndfile that are read by default
 DEFAULT_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC"})
-#: all formats of libsndfile except raw data, as which any file could be read
-ALL_FORMATS = frozenset(sf.available_formats()) - {"RAW"}
+#: all formats that are read: those of libsndfile whose headers `audio.header` compares with what is there
+ALL_FORMATS = DEFAULT_FORMATS | {"AIFF", "AU", "CAF", "MP3", "NIST", "OGG", "VOC"}
 
 _BLOCK_FRAMES = 1 << 16
+_BUFFER = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,14 @@ class Limits:
 class Audio:
     """A decoded recording.
 
-    samples_CS: (channels, samples) float32, full scale [-1, 1]. sample_rate: in Hz. roles: one per channel.
+    samples_CS: (channels, samples) float32, full scale [-1, 1]. sample_rate: in Hz. roles: one per channel. findings:
+    in what the file's header differs from what is there.
     """
 
     samples_CS: Float32
     sample_rate: int
     roles: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -120,28 +126,41 @@ def decode(
     """Decode a recording.
 
     source: a path, or the content of a file. name: the file in error messages (default: the path).
-    Raises AudioError if it is not audio of one of `formats`, is truncated, has no samples or exceeds a limit. Sample
-    values are checked by `quality`.
+    Raises AudioError if it is not audio of one of `formats`, is cut off, has no samples or exceeds a limit. What its
+    header does not count, or never counted, is decoded with a finding. Sample values are checked by `quality`.
     """
     label = name if name is not None else ("<bytes>" if isinstance(source, bytes) else source)
     data = source if isinstance(source, bytes) else read_file(source, limits)
-    with decoding_errors(label), sf.SoundFile(io.BytesIO(data)) as sound:
-        return _decode(sound, label, limits, formats, riff_frames(data))
+    with opened(data, label, limits, formats) as (sound, header):
+        return _decode(sound, label, limits, header)
 
 
 @contextmanager
-def decoding_errors(name: str | Path) -> Iterator[None]:
-    """Turns errors of the decoder into AudioError about the file `name`."""
+def opened(
+    content: Content, name: str | Path, limits: Limits, formats: frozenset[str], *, partial: bool = False
+) -> Iterator[tuple[sf.SoundFile, Header]]:
+    """A recording that is ready to be decoded, and its header; where that misleads, decoders get a complete one.
+
+    name: the file in messages. partial: also one that is cut off. Raises AudioError for what is not read, and for
+    errors of the decoder within it.
+    """
+    header, place = read_header(content, name)
+    for finding in header.findings:
+        if finding.unusable and not partial:
+            raise AudioError(finding.detail, file=name, next_step=finding.next_step)
+    head, sound_at = header.rebuilt or (b"", slice(0, len(content) - place))
+    if header.container == "MP3":
+        place = 0
+        sound_at = slice(0, len(content))
+    stream = Spliced(head, content, slice(place + sound_at.start, place + sound_at.stop))
     try:
-        yield
-    except sf.LibsndfileError as error:
-        reason = str(error.error_string).strip().rstrip(".")
+        with sf.SoundFile(io.BufferedReader(stream, _BUFFER)) as sound:
+            check_form(sound, name, limits, formats)
+            yield sound, header
+    except (sf.LibsndfileError, RuntimeError, ValueError, TypeError) as error:
+        reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
         raise AudioError(
-            f"cannot be decoded as audio ({reason})", file=name, next_step="Record it again or remove it"
-        ) from None
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise AudioError(
-            f"cannot be decoded as audio ({error})", file=name, next_step="Record it again or remove it"
+            f"cannot be decoded as audio ({reason})", file=name, next_step="Copy it again or remove it"
         ) from None
 
 
@@ -203,20 +222,13 @@ def check_form(sound: sf.SoundFile, label: str | Path, limits: Limits, formats: 
 
 
 def truncated(frames: int, header_frames: int, sample_rate: int, name: str | Path) -> AudioError:
-    """The error of a file with fewer frames than its header says."""
-    return AudioError(
-        f"is truncated: {frames / sample_rate:.2f} s of the {header_frames / sample_rate:.2f} s given by its header",
-        file=name,
-        next_step="Copy or record it again",
-    )
+    """The error of a file with fewer frames than its header states."""
+    finding = cut_off(f"{frames / sample_rate:.2f} s of the {header_frames / sample_rate:.2f} s that its header states")
+    return AudioError(finding.detail, file=name, next_step=finding.next_step)
 
 
-def _decode(
-    sound: sf.SoundFile, label: str | Path, limits: Limits, formats: frozenset[str], given_frames: int
-) -> Audio:
-    check_form(sound, label, limits, formats)
+def _decode(sound: sf.SoundFile, label: str | Path, limits: Limits, header: Header) -> Audio:
     max_frames = min(int(limits.seconds * sound.samplerate), limits.decoded_bytes // (4 * sound.channels))
-    header_frames = sound.frames
     # Headers may be wrong: blocks are read until the end of the data or beyond the limit.
     blocks: list[Float32] = []
     frames = 0
@@ -235,12 +247,17 @@ def _decode(
         raise AudioError(f"is {length}", file=label, next_step="Cut it into shorter recordings")
     if frames == 0:
         raise AudioError("holds no samples", file=label, next_step="Record it again or remove it")
-    header_frames = max(header_frames, given_frames)
-    if 0 < header_frames < 2**31 - 1 and frames < header_frames:
-        raise truncated(frames, header_frames, sound.samplerate, label)
+    if header.frames is not None and frames < header.frames:
+        raise AudioError(
+            f"is damaged: {frames} of {header.frames} samples can be decoded",
+            file=label,
+            next_step="Copy it again or remove it",
+        )
+    # The last block of a coding in blocks is filled up.
+    frames = frames if header.frames is None else header.frames
     samples_CS = np.empty((sound.channels, frames), dtype=np.float32)
     start = 0
     for block in blocks:
-        samples_CS[:, start : start + len(block)] = block.T
+        samples_CS[:, start : start + len(block)] = block[: frames - start].T
         start += len(block)
-    return Audio(samples_CS, int(sound.samplerate), channel_roles(sound.channels))
+    return Audio(samples_CS, int(sound.samplerate), channel_roles(sound.channels), header.findings)

@@ -221,4 +221,4 @@ def _check_quality(audio: Audio, used: slice, settings: Listening, name: str | P
     for finding in findings:
         if finding.unusable:
             raise AudioError(finding.detail, file=name, next_step=finding.next_step)
-    return tuple(findings)
+    return (*audio.findings, *findings)

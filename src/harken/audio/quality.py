@@ -9,8 +9,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["not finite", "silent", "clipped", "constant offset", "dropouts", "too short", "higher rate"]
+Kind = Literal[
+    "not finite", "silent", "clipped", "constant offset", "dropouts", "too short", "higher rate",
+    "cut off", "unfinished header", "longer than its header", "several recordings", "damaged header",
+]  # fmt: skip
 
+#: of findings on a file and its header, not on the sound
+HEADER_KINDS: frozenset[Kind] = frozenset(
+    {"cut off", "unfinished header", "longer than its header", "several recordings", "damaged header"}
+)
 #: RMS level without the mean, below which a channel is silent
 SILENCE_DBFS = -90.0
 #: fraction of clipped samples above which a recording is clipped
@@ -36,6 +43,11 @@ class Finding:
     unusable: bool
     harmless: bool = False
 
+    @property
+    def sentence(self) -> str:
+        """The detail, and how to repair the file where its header is the matter."""
+        return f"{self.detail}. {self.next_step}" if self.kind in HEADER_KINDS else self.detail
+
 
 def level_dbfs(samples: NDArray[np.float32]) -> float:
     """RMS level in dB relative to a full-scale square wave; -inf for digital silence."""
@@ -57,7 +69,8 @@ def inspect(
     """
     invalid = samples_CS.size - int(np.isfinite(samples_CS).sum())
     if invalid:
-        return [Finding("not finite", f"{invalid} samples are NaN or infinite", "Record it again or remove it", True)]
+        values = "1 sample is" if invalid == 1 else f"{invalid} samples are"
+        return [Finding("not finite", f"{values} NaN or infinite", "Record it again or remove it", True)]
     seconds = samples_CS.shape[1] / sample_rate
     if seconds < shortest_seconds:
         detail = f"lasts {seconds * 1000:.0f} ms, too short to hear a machine"

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-import soundfile as sf
 
+from harken.audio.containers.content import FileContent
 from harken.audio.decode import (
     DEFAULT_FORMATS,
     Audio,
     Limits,
     channel_roles,
-    check_form,
     decode,
-    decoding_errors,
     open_file,
+    opened,
     truncated,
 )
-from harken.audio.riff import riff_frames
 from harken.core.errors import AudioError
 
-#: headers of WAV files have their chunk of samples within so many bytes
-_HEADER_BYTES = 1 << 20
-#: numbers of frames from here on stand for an unknown length
-_UNKNOWN_FRAMES = 2**62
 _BLOCK_FRAMES = 1 << 16
 _NAME = re.compile(r"(?P<file>.+)@(?P<start>\d+:\d\d:\d\d(\.\d+)?)-(?P<end>\d+:\d\d:\d\d(\.\d+)?)")
 
 
 @dataclass(frozen=True)
 class Form:
-    """What the header of a file says. frames: in the file; given_frames: more than these if it is truncated."""
+    """Form of a recording. frames: in the file; given_frames: more than these if it is cut off."""
 
     sample_rate: int
     channels: int
@@ -79,26 +75,28 @@ def segment_name(file: str, start_s: float, end_s: float) -> str:
 def read_form(path: Path, limits: Limits = Limits(), formats: frozenset[str] = DEFAULT_FORMATS) -> Form:
     """Form of a recording of any length; its samples are decoded only where its header does not say how many.
 
-    Raises AudioError as `decode`, but for truncated files and limits on length.
+    Raises AudioError as `decode`, but for files that are cut off and limits on length.
     """
-    with open_file(path) as handle:
-        given = riff_frames(handle.read(_HEADER_BYTES))
-        handle.seek(0)
-        with decoding_errors(path), sf.SoundFile(handle) as sound:
-            check_form(sound, path, limits, formats)
-            frames = int(sound.frames)
-            if not 0 < frames < _UNKNOWN_FRAMES:
-                frames = 0
-                while len(block := sound.read(_BLOCK_FRAMES, dtype="float32")):
-                    frames += len(block)
-            return Form(int(sound.samplerate), sound.channels, frames, max(frames, given))
+    with (
+        open_file(path) as handle,
+        opened(_content(handle, path), path, limits, formats, partial=True) as (sound, header),
+    ):
+        frames = header.frames
+        if frames is None:
+            frames = 0
+            while len(block := sound.read(_BLOCK_FRAMES, dtype="float32")):
+                frames += len(block)
+        cut_short = any(finding.unusable for finding in header.findings)
+        return Form(int(sound.samplerate), sound.channels, frames, max(frames + cut_short, header.stated or 0))
 
 
 def read_segment(segment: Segment, limits: Limits = Limits(), formats: frozenset[str] = DEFAULT_FORMATS) -> Audio:
     """Decode one segment. Raises AudioError as `decode`, and where the recording ends before it."""
     name = segment.path
-    with open_file(segment.file) as handle, decoding_errors(name), sf.SoundFile(handle) as sound:
-        check_form(sound, name, limits, formats)
+    with (
+        open_file(segment.file) as handle,
+        opened(_content(handle, name), name, limits, formats, partial=True) as (sound, header),
+    ):
         if segment.frames * 4 * sound.channels > limits.decoded_bytes:
             raise AudioError(
                 f"is over {limits.decoded_bytes / 2**20:.0f} MiB when decoded",
@@ -109,7 +107,9 @@ def read_segment(segment: Segment, limits: Limits = Limits(), formats: frozenset
         samples_SC = sound.read(segment.frames, dtype="float32", always_2d=True)
         if len(samples_SC) < segment.frames or sound.samplerate != segment.sample_rate:
             raise truncated(segment.start + len(samples_SC), segment.start + segment.frames, sound.samplerate, name)
-        return Audio(np.ascontiguousarray(samples_SC.T), int(sound.samplerate), channel_roles(sound.channels))
+        findings = tuple(finding for finding in header.findings if not finding.unusable)
+        roles = channel_roles(sound.channels)
+        return Audio(np.ascontiguousarray(samples_SC.T), int(sound.samplerate), roles, findings)
 
 
 def read_named(path: Path, limits: Limits = Limits(), formats: frozenset[str] = DEFAULT_FORMATS) -> Audio:
@@ -142,6 +142,13 @@ def cut(path: Path, form: Form, seconds: float, *, covering: bool) -> list[Segme
     if covering and form.frames - (starts[-1] + frames) > frames // 10:
         starts.append(form.frames - frames)
     return [Segment(path, start, frames, form.sample_rate) for start in starts]
+
+
+def _content(handle: BinaryIO, name: str | Path) -> FileContent:
+    size = os.fstat(handle.fileno()).st_size
+    if not size:
+        raise AudioError("the file is empty", file=name, next_step="Record it again or remove it")
+    return FileContent(handle, size)
 
 
 def _clock(seconds: float) -> str:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from harken.audio.header import read_file_header
 from harken.bench import devices, estimate
 from harken.bench.devices import Device
 from harken.bench.expected import expected_seconds, number_of
 from harken.bench.work import Counts, Work
+from harken.core.errors import AudioError
 from harken.data import catalog
 from harken.data.clips import Clip
 from harken.data.labels import UNUSED, ClassTable
@@ -81,13 +83,13 @@ def _recorded_form(clips: Sequence[Clip]) -> Form | None:
 
 @lru_cache(maxsize=4096)
 def _file_form(file: str) -> Form | None:
-    import soundfile
-
     try:
-        info = soundfile.info(file)
-    except (OSError, soundfile.LibsndfileError):
+        header = read_file_header(file)
+    except AudioError:
         return None
-    return info.frames / info.samplerate, info.channels, info.samplerate
+    if not header.frames:
+        return None
+    return header.frames / header.sample_rate, header.channels, header.sample_rate
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ class RecordingOrder(StrEnum):
 
 
 class Formats(StrEnum):
-    """Audio files to read: WAV and FLAC, or every format of libsndfile."""
+    """Audio files to read: WAV (RIFF, RF64, W64) and FLAC, or AIFF, AU, CAF, MP3, NIST, Ogg and VOC too."""
 
     default = "default"
     all = "all"
@@ -27,7 +27,7 @@ class Formats(StrEnum):
 
 Store = Annotated[Path | None, typer.Option(help="Folder that keeps embeddings for the next run.")]
 Workers = Annotated[int | None, typer.Option(help="Processes (default: one per core).", min=1)]
-AudioFormats = Annotated[Formats, typer.Option(help="default: WAV and FLAC; all: any format of libsndfile.")]
+AudioFormats = Annotated[Formats, typer.Option(help="default: WAV and FLAC; all: AIFF, AU, CAF, MP3, Ogg, VOC too.")]
 
 
 def suffixes_of(formats: Formats) -> frozenset[str]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harken.audio.header import read_file_header
+from harken.core.errors import AudioError
 from harken.data import catalog
 from harken.data.catalog import Part, Year
 from harken.data.clips import Clip
@@ -56,22 +58,26 @@ def check_year(
 
 
 def read_headers(clips: Iterable[Clip], progress: Progress | None = None) -> tuple[list[Clip], list[str]]:
-    """Clips with rate, channels and length from their headers, and findings on unreadable and empty files."""
-    import soundfile
+    """Clips with rate, channels and length from their headers, and findings on headers and on what they do not say.
 
+    frames are those that are there, not those that a header states; None where only decoding tells.
+    """
     rows = list(clips)
     findings = []
     for row, clip in enumerate(rows):
-        try:
-            info = soundfile.info(str(clip.path))
-        except (soundfile.SoundFileError, OSError) as error:
-            findings.append(f"{clip.clip_id}: cannot be read ({error})")
-            continue
-        if info.frames == 0:
-            findings.append(f"{clip.clip_id}: is empty")
-        rows[row] = replace(clip, sample_rate=info.samplerate, channels=info.channels, frames=info.frames)
         if progress is not None:
             progress(row + 1, len(rows))
+        try:
+            header = read_file_header(clip.path)
+        except AudioError as error:
+            findings.append(f"{clip.clip_id}: {error.cause}. {error.next_step}")
+            continue
+        findings += [f"{clip.clip_id}: {finding.sentence}" for finding in header.findings]
+        if header.frames == 0:
+            findings.append(f"{clip.clip_id}: holds no samples")
+        rows[row] = replace(
+            clip, sample_rate=header.sample_rate, channels=header.channels, frames=header.frames or None
+        )  # fmt: skip
     return rows, findings
 
 

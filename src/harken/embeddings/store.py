@@ -17,8 +17,8 @@ from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
 from harken.embeddings.embedder import ClipFeatures, EmbeddingSpec
 
-#: 2: entries with short-time levels; those of schema 1 are made again
-SCHEMA = 2
+#: 3: entries of files whose headers were compared with what is there; those of other schemas are made again
+SCHEMA = 3
 
 
 class EmbeddingStore:

@@ -74,7 +74,7 @@ class ClipJudge:
             sketch_BC=features.sketch_BC,
             warnings=(
                 *learned,
-                *(finding.detail for finding in features.findings),
+                *(finding.sentence for finding in features.findings),
                 *((level,) if level is not None and reason is None else ()),
                 *self._length_warning(features.seconds),
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,10 @@ import numpy as np
 from harken.audio.channels import Microphones
 from harken.audio.decode import ALL_FORMATS, DEFAULT_FORMATS, Limits
 from harken.audio.listen import Level
+from harken.audio.quality import HEADER_KINDS, Kind
 from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
 from harken.core.errors import HarkenError
+from harken.core.names import shown
 from harken.core.plugins import custom_names
 from harken.core.threads import one_thread
 from harken.data.chronology import OrderChoice, chronology
@@ -157,6 +160,7 @@ def fit_normal(
         notes=(
             *cutting.notes,
             *(f"most of these recordings have the defect {kind!r}: it counts as usual" for kind in usual),
+            *_header_notes(kept, features),
             *learned.notes,
         ),
         set_aside=(*set_aside, *learned.set_aside),
@@ -221,6 +225,19 @@ def _usable(
 
 def _marred(features: ClipFeatures, kind: str) -> bool:
     return any(finding.kind == kind and not finding.harmless for finding in features.findings)
+
+
+def _header_notes(clips: Sequence[Clip], features: Sequence[ClipFeatures]) -> list[str]:
+    """What is wrong with the headers of recordings that are learned from, once per kind."""
+    first: dict[Kind, tuple[str, str]] = {}
+    counts: Counter[Kind] = Counter()
+    for clip, heard in zip(clips, features, strict=True):
+        for finding in heard.findings:
+            if finding.kind in HEADER_KINDS:
+                first.setdefault(finding.kind, (shown(clip.path.name), finding.sentence))
+                counts[finding.kind] += 1
+    more = {kind: f" and {count - 1} more" if count > 1 else "" for kind, count in counts.items()}
+    return [f"{name}{more[kind]}: {sentence}" for kind, (name, sentence) in first.items()]
 
 
 def _without_near_duplicates(
