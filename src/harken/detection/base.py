@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, ClassVar, Self, get_type_hints
 
 import numpy as np
@@ -103,14 +104,8 @@ class AnomalyDetector(ABC):
     def _held_out(self, bank_ND: Float64, domains_N: NDArray[np.str_], blocks_N: Ints) -> Float64:
         """Cross-conformal scores (Vovk 2015): each fold of blocks is scored by a refit without it and adjacent ones."""
         scores_N = np.empty(len(bank_ND))
-        fold_N = assign_folds(blocks_N, domains_N)
-        for fold in np.unique(fold_N):
-            held = fold_N == fold
+        for held, kept in held_out_folds(blocks_N, domains_N):
             refit = type(self)(**self.get_params())
-            fold_blocks = np.unique(blocks_N[held])
-            near = np.isin(blocks_N, np.concatenate([fold_blocks - 1, fold_blocks, fold_blocks + 1]))
-            # Where every block is adjacent to the fold, only its own clips are left out.
-            kept = np.flatnonzero(~near) if (~near).sum() > 1 else np.flatnonzero(~held)
             # No detector can be fitted to a single clip; a duplicate adds no spread.
             kept = np.repeat(kept, 2) if len(kept) == 1 else kept
             refit._fit_blocks(bank_ND[kept], domains_N[kept], blocks_N[kept])
@@ -182,6 +177,20 @@ def canonical_order(embeddings_ND: ArrayLike) -> Ints:
     """(clips,) row indices sorted by the bytes of the rows: the order in which detectors are fitted."""
     rows_ND = np.asarray(embeddings_ND, dtype=np.float64)
     return np.array(sorted(range(len(rows_ND)), key=lambda row: rows_ND[row].tobytes()), dtype=np.int64)
+
+
+def held_out_folds(blocks_N: Ints, domains_N: NDArray[np.str_]) -> Iterator[tuple[Ints, Ints]]:
+    """Rows of each fold, and those that are neither of it nor of blocks beside it.
+
+    Where every block is beside the fold, only its own rows are left out.
+    """
+    fold_N = assign_folds(blocks_N, domains_N)
+    for fold in np.unique(fold_N):
+        held_N = fold_N == fold
+        fold_blocks = np.unique(blocks_N[held_N])
+        near_N = np.isin(blocks_N, np.concatenate([fold_blocks - 1, fold_blocks, fold_blocks + 1]))
+        kept = np.flatnonzero(~near_N) if (~near_N).sum() > 1 else np.flatnonzero(~held_N)
+        yield np.flatnonzero(held_N), kept
 
 
 def assign_folds(blocks_N: Ints, domains_N: NDArray[np.str_], folds: int = FOLDS) -> Ints:

@@ -8,11 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
-from harken.detection.base import Float64, Ints
+from harken.detection.base import Float64, Ints, held_out_folds
 from harken.detection.density import density_power, floored, mean_distance, neighbour_distances
 from harken.detection.in_space import InSpace
 from harken.detection.neighbours import Bank, Metric, nearest
+from harken.detection.shared_search import CANDIDATES, SearchInFold, SharedSearch
 from harken.detection.space import SpaceName
+
+#: clips from which on folds share one neighbour search
+_MANY = 1000
 
 
 class LocalDensity(InSpace):
@@ -54,11 +58,37 @@ class LocalDensity(InSpace):
             raise ValueError(f"neighbours must be at least 1, not {self.neighbours}")
         self.bank_ = bank_ND
         self._fit_space(bank_ND, domains_N)
-        distance_NK, neighbour_NK = neighbour_distances(self._mapped_bank, self.neighbours, self.metric, blocks_N)
+        if self._shares_search(len(bank_ND)):
+            self._search = SharedSearch(self._space, self._mapped_bank, blocks_N)
+            self._fit_density(self._search.distance_NC[:, : self.neighbours], self._search.row_NC[:, : self.neighbours])
+        else:
+            self._fit_density(*neighbour_distances(self._mapped_bank, self.neighbours, self.metric, blocks_N))
+
+    def _shares_search(self, count: int) -> bool:
+        many = count >= max(_MANY, 3 * self.dimensions) and self.neighbours <= CANDIDATES
+        return many and self.metric == "euclidean"
+
+    def _fit_density(self, distance_NK: Float64, neighbour_NK: Ints) -> None:
         radius_N, typical = floored(mean_distance(distance_NK))
         slope = density_power(distance_NK[:, 0], radius_N[neighbour_NK[:, 0]])
         self.exponent_ = slope if self.exponent == "auto" else float(self.exponent)
         self.weights_ = (typical / radius_N) ** self.exponent_
+
+    def _held_out(self, bank_ND: Float64, domains_N: NDArray[np.str_], blocks_N: Ints) -> Float64:
+        if not self._shares_search(len(bank_ND)):
+            return super()._held_out(bank_ND, domains_N, blocks_N)
+        # The same scores: folds differ little from all clips, and so do their spaces.
+        search = self._search
+        del self._search
+        scores_N = np.empty(len(bank_ND))
+        for held, kept in held_out_folds(blocks_N, domains_N):
+            refit = type(self)(**self.get_params())
+            refit.bank_ = bank_ND[kept]
+            refit._fit_space(refit.bank_, domains_N[kept])
+            fold = SearchInFold(search, refit._space, refit._mapped_bank, kept)
+            refit._fit_density(*fold.neighbours(self.neighbours))
+            scores_N[held] = fold.nearest(held, refit._space.apply(bank_ND[held]), refit.weights_)
+        return scores_N
 
     def _rebuild(self) -> None:
         super()._rebuild()

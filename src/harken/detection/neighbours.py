@@ -14,6 +14,8 @@ Metric = Literal["euclidean", "cosine"]
 
 # Candidates beyond k that the fast, rounded search passes to the exact one.
 _SPARE = 8
+# Groups of columns by whose lowest values candidates are found, and how many more of these than wanted are accepted.
+_GROUP, _SURPLUS = 32, 3
 # Temporary arrays of the search, and of the exact distances, which should stay in the cache.
 _BLOCK_BYTES = 16 * 2**20
 _EXACT_BYTES = 2**20
@@ -47,14 +49,15 @@ class Bank:
         return np.asarray(self.rows_MD.mean(axis=0))
 
     @cached_property
-    def _single(self) -> tuple[float, NDArray[np.float32], NDArray[np.float32]]:
-        """Scale by which centred rows have at most unit length, the scaled rows (M, D), and the norms (M,) lowered."""
+    def _single(self) -> tuple[float, NDArray[np.float32]]:
+        """Scale by which centred rows have at most unit length, and the rows (M, D + 2) of `lower_bounds`."""
         centred_MD = self.rows_MD - self._centre_D
         norm_M = np.sum(centred_MD**2, axis=1)
         largest = float(norm_M.max(initial=0.0))
         scale = 1.0 / np.sqrt(largest) if 1e-200 < largest < 1e200 else 0.0
-        lowered_M = norm_M * scale**2 * (1.0 - _rounding(self.rows_MD.shape[1]))
-        return scale, (centred_MD * scale).astype(np.float32), lowered_M.astype(np.float32)
+        lowered_M1 = (norm_M * scale**2 * (1.0 - _rounding(self.rows_MD.shape[1])))[:, None]
+        wide_MD = np.concatenate([centred_MD * scale, lowered_M1, np.ones((len(norm_M), 1))], axis=1)
+        return scale, wide_MD.astype(np.float32)
 
     def squared(self, query_BD: Float64) -> Float64:
         """(B, M) squared distances in float64, with cancellation errors."""
@@ -63,23 +66,23 @@ class Bank:
     def lower_bounds(self, query_BD: Float64) -> tuple[NDArray[np.float32], float] | None:
         """(B, M) float32, at most the squared distances times a factor, and that factor; None beyond float32.
 
-        All rounding errors of a product in float32, of operands with norms a and b, are at most `_rounding(D)` times
-        a + b (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), which is subtracted.
+        |x|^2 - 2 x y + |y|^2 is one product, of (-2 x, 1, |x|^2) and (y, |y|^2, 1). All its rounding errors are at most
+        `_rounding(D)` times |x|^2 + |y|^2 (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), which
+        is subtracted.
         """
-        scale, rows_MD, lowered_M = self._single
+        scale, wide_MD = self._single
         centred_BD = (query_BD - self._centre_D) * scale
-        norm_B = np.sum(centred_BD**2, axis=1)
-        if scale == 0 or norm_B.max(initial=0.0) > 1e30:
+        norm_B1 = np.sum(centred_BD**2, axis=1, keepdims=True)
+        if scale == 0 or norm_B1.max(initial=0.0) > 1e30:
             return None
-        lowered_B = norm_B * (1.0 - _rounding(query_BD.shape[1])) - 1e-30
-        bound_BM = (-2.0 * centred_BD).astype(np.float32) @ rows_MD.T
-        bound_BM += lowered_M
-        bound_BM += lowered_B.astype(np.float32)[:, None]
-        return bound_BM, scale**2
+        lowered_B1 = norm_B1 * (1.0 - _rounding(query_BD.shape[1])) - 1e-30
+        wide_BD = np.concatenate([-2.0 * centred_BD, np.ones_like(norm_B1), lowered_B1], axis=1)
+        return wide_BD.astype(np.float32) @ wide_MD.T, scale**2
 
 
 def _rounding(dimensions: int) -> float:
-    return (dimensions + 32) * 2.0**-24
+    # Twice the terms of the product, each of at most |x|^2 + |y|^2, and some for what is rounded before it.
+    return 2 * (dimensions + 32) * 2.0**-24
 
 
 def nearest(
@@ -134,6 +137,19 @@ def nearest(
     return distances_NK, neighbours_NK
 
 
+def nearest_among(
+    queries_ND: Float64, bank: Bank, candidates_NC: Ints, k: int, weights_M: Float64 | None = None
+) -> tuple[Float64, Ints]:
+    """`nearest` among the rows of `bank` that are candidates of each query, with the same bits; -1 is none."""
+    search = _Search(bank, k, weights_M, None)
+    distances_NK = np.full((len(queries_ND), k), np.inf)
+    neighbours_NK = np.full((len(queries_ND), k), -1, dtype=np.int64)
+    best_NK, row_NK = search.best(queries_ND, candidates_NC, candidates_NC >= 0)
+    distances_NK[:, : best_NK.shape[1]] = search.distances(best_NK)
+    neighbours_NK[:, : row_NK.shape[1]] = row_NK
+    return distances_NK, neighbours_NK
+
+
 def _within(query_blocks_B: Ints, bank_blocks_M: Ints, reach: int) -> NDArray[np.bool_]:
     if reach == 0:
         return np.asarray(query_blocks_B[:, None] == bank_blocks_M)
@@ -158,23 +174,27 @@ class _Search:
         rough_BM, limit_of_unit = self._rough(query_BD, double)
         if excluded_BM is not None:
             rough_BM[excluded_BM] = np.inf
-        if self.kept < rough_BM.shape[1]:
-            candidate_BC = np.argpartition(rough_BM, self.kept - 1, axis=1)[:, : self.kept]
-        else:
-            candidate_BC = np.broadcast_to(np.arange(rough_BM.shape[1]), rough_BM.shape)
-        rough_BC = np.take_along_axis(rough_BM, candidate_BC, axis=1)
+        candidate_BC, limit_B = _lowest(rough_BM, self.kept)
+        possible_BC = np.isfinite(np.take_along_axis(rough_BM, candidate_BC, axis=1)) & (candidate_BC >= 0)
+        best_BK, row_BK = self.best(query_BD, candidate_BC, possible_BC)
+        certain_B = np.ones(len(query_BD), dtype=np.bool_)
+        if limit_of_unit is not None:
+            # All other rows are at least as far as the lower bound up to which rows are candidates.
+            certain_B = (best_BK[:, -1] * limit_of_unit < limit_B) | ~np.isfinite(limit_B)
+        return certain_B, self.distances(best_BK), row_BK
+
+    def best(self, query_BD: Float64, candidate_BC: Ints, possible_BC: NDArray[np.bool_]) -> tuple[Float64, Ints]:
+        """Values (B, up to k) ascending of the best of the candidates that are possible, and their rows."""
         value_BC = self._exact(query_BD, candidate_BC)
-        value_BC[~np.isfinite(rough_BC)] = np.inf
+        value_BC[~possible_BC] = np.inf
         # Ties are ordered by row, so that neighbours are repeatable too.
         order_BK = np.lexsort((candidate_BC, value_BC), axis=1)[:, : self.k]
         best_BK = np.take_along_axis(value_BC, order_BK, axis=1)
-        row_BK = np.where(np.isfinite(best_BK), np.take_along_axis(candidate_BC, order_BK, axis=1), -1)
-        certain_B = np.ones(len(query_BD), dtype=np.bool_)
-        if limit_of_unit is not None and self.kept < rough_BM.shape[1]:
-            # All other rows are at least as far as the highest lower bound of the candidates.
-            limit_B = rough_BC.max(axis=1).astype(np.float64)
-            certain_B = (best_BK[:, -1] * limit_of_unit < limit_B) | ~np.isfinite(limit_B)
-        return certain_B, best_BK if self.offsets_M is not None else _distance(best_BK, self.bank.metric), row_BK
+        return best_BK, np.where(np.isfinite(best_BK), np.take_along_axis(candidate_BC, order_BK, axis=1), -1)
+
+    def distances(self, value_BK: Float64) -> Float64:
+        """Distances from values."""
+        return value_BK if self.offsets_M is not None else _distance(value_BK, self.bank.metric)
 
     def _rough(self, query_BD: Float64, double: bool) -> tuple[NDArray[Any], float | None]:
         """(B, M) values by which candidates are chosen; if they are lower bounds, the factor that they contain."""
@@ -189,7 +209,7 @@ class _Search:
     def _exact(self, query_BD: Float64, candidate_BC: Ints) -> Float64:
         """(B, C) values of the candidates, pair by pair in float64."""
         value_BC = np.empty(candidate_BC.shape)
-        step = max(1, _EXACT_BYTES // (8 * self.kept * query_BD.shape[1]))
+        step = max(1, _EXACT_BYTES // (8 * candidate_BC.shape[1] * query_BD.shape[1]))
         for start in range(0, len(query_BD), step):
             rows = slice(start, start + step)
             difference_BCD = self.bank.rows_MD[candidate_BC[rows]]
@@ -206,3 +226,28 @@ class _Search:
 def _distance(squared: Float64, metric: Metric) -> Float64:
     """Distances from squared distances (of unit rows for cosine); rounding may make some negative."""
     return squared / 2.0 if metric == "cosine" else np.sqrt(np.maximum(squared, 0.0))
+
+
+def _lowest(rough_BM: NDArray[Any], count: int) -> tuple[Ints, Float64]:
+    """Columns (B, C) of the `count` lowest values or some more of each row (-1: none), and limits (B,).
+
+    All other values of a row are at least its limit, inf where there are no others.
+
+    The `count`-th lowest of the minima of groups of columns is no lower than the `count`-th lowest value: columns up to
+    it are candidates, at a tenth of the time of a partition of the row.
+    """
+    rows, columns = rough_BM.shape
+    if count >= columns:
+        return np.broadcast_to(np.arange(columns), rough_BM.shape), np.full(rows, np.inf)
+    groups = columns // _GROUP
+    if groups > 4 * count:
+        minimum_BG = rough_BM[:, : groups * _GROUP].reshape(rows, _GROUP, groups).min(axis=1)
+        limit_B = np.partition(minimum_BG, count - 1, axis=1)[:, count - 1]
+        row_P, column_P = np.divmod(np.flatnonzero(rough_BM <= limit_B[:, None]), columns)
+        found_B = np.bincount(row_P, minlength=rows)
+        if found_B.max(initial=0) <= _SURPLUS * count:
+            candidate_BC = np.full((rows, int(found_B.max())), -1, dtype=np.int64)
+            candidate_BC[row_P, np.arange(len(row_P)) - np.repeat(np.cumsum(found_B) - found_B, found_B)] = column_P
+            return candidate_BC, limit_B.astype(np.float64)
+    candidate_BC = np.argpartition(rough_BM, count - 1, axis=1)[:, :count]
+    return candidate_BC, np.take_along_axis(rough_BM, candidate_BC, axis=1).max(axis=1).astype(np.float64)

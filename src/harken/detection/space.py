@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,11 @@ from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
 SpaceName = Literal["whitened", "standard", "raw"]
+
+#: rows of one matrix product: its shape chooses the kernel, and so the last bits
+_BLOCK = 8
+#: rows that are mapped at a time
+_CHUNK = 128 * _BLOCK
 
 
 def standardisation(bank_ND: Float64, floor: float = 0.1) -> tuple[Float64, Float64]:
@@ -52,11 +58,50 @@ class Space:
 
     def apply(self, rows_ND: Float64) -> Float64:
         """(clips, D) -> (clips, D); the result of a row is bitwise independent of the other rows."""
-        z_ND = (rows_ND - self.mean_D) / self.scale_D
         if not len(self.gain_R):
-            return z_ND
-        extra_R = self.gain_R - self.other_gain
-        return np.stack([self.other_gain * z + self.basis_DR @ (extra_R * (z @ self.basis_DR)) for z in z_ND])
+            return np.asarray((rows_ND - self.mean_D) / self.scale_D)
+        mapped_ND = np.empty(rows_ND.shape)
+        step = _BLOCK if self._blocks_agree else 1
+        for start in range(0, len(rows_ND), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            mapped_ND[rows] = self._turned((rows_ND[rows] - self.mean_D) / self.scale_D, step)
+        return mapped_ND
+
+    def _turned(self, z_ND: Float64, step: int) -> Float64:
+        """c z + B ((gain - c) * B^T z), by products of `step` rows."""
+        count, dimensions = z_ND.shape
+        z_BSD = np.concatenate([z_ND, np.zeros((-count % step, dimensions))]).reshape(-1, step, dimensions)
+        if self._matrix_DD is not None:
+            return (z_BSD @ self._matrix_DD).reshape(-1, dimensions)[:count]
+        along_BSR = z_BSD @ self.basis_DR
+        along_BSR *= self.gain_R - self.other_gain
+        return (self.other_gain * z_BSD + along_BSR @ self.basis_DR.T).reshape(-1, dimensions)[:count]
+
+    @cached_property
+    def _matrix_DD(self) -> Float64 | None:
+        """The map of z as one matrix, where that is the smaller product."""
+        dimensions, directions = self.basis_DR.shape
+        return self.matrix() if 2 * directions > dimensions else None
+
+    def matrix(self, power: int = 1) -> Float64:
+        """(D, D) symmetric matrix that multiplies z, or its inverse for `power` -1."""
+        dimensions = len(self.mean_D)
+        base = self.other_gain**power
+        return base * np.eye(dimensions) + (self.basis_DR * (self.gain_R**power - base)) @ self.basis_DR.T
+
+    @cached_property
+    def _blocks_agree(self) -> bool:
+        """Whether a row's product has the same bits at each place in a block: BLAS has other kernels for last rows."""
+        row_D = np.cos(np.arange(1, len(self.mean_D) + 1, dtype=np.float64) ** 2)
+        turned_SD = self._turned(np.tile(row_D, (_BLOCK, 1)), _BLOCK)
+        return bool(np.all(turned_SD == turned_SD[0]))
+
+
+def least_stretch(space: Space, changed: Space) -> float:
+    """Largest c by which all distances in `changed` are at least c times those in `space`; of the same dimensions."""
+    ratio_D1 = (space.scale_D / changed.scale_D)[:, None]
+    map_DD = changed.matrix() @ (ratio_D1 * space.matrix(-1))
+    return float(np.sqrt(max(0.0, np.linalg.eigvalsh(map_DD.T @ map_DD)[0])))
 
 
 def fit_space(bank_ND: Float64, domains_N: NDArray[np.str_], name: SpaceName) -> Space:
