@@ -133,6 +133,21 @@ def test_a_lasting_change_counts_segments_as_often_as_recordings(make_clips: Cal
     assert changes(1) == [10 * at_intervals[0]]
 
 
+def test_shorter_clips_keep_the_rate_or_are_not_judged(make_clips: Callable[..., Path], tmp_path: Path) -> None:
+    harken.Detector.fit(make_clips("normal", 60), false_alarms="5%", workers=0).save(tmp_path / "m.harken")
+    detector = harken.load(tmp_path / "m.harken")
+    for ratio in (0.82, 0.9, 1.0, 1.2):
+        alarms = sum(detector.score(hum(2000 + i, seconds=ratio), RATE).kind == "alarm" for i in range(40))
+        # 2 at the length learned from, and 30 at 0.82 of it if scores were taken as they are.
+        assert alarms <= 6, ratio
+    short = detector.score(hum(1, seconds=0.7), RATE)
+    assert short.kind == "not judged"
+    assert short.why == (
+        "lasts 0.7 s, and the model learned from recordings of 1 s: record as long, or fit with --segment 0.7"
+    )
+    assert short.as_json()["score"] is None
+
+
 def test_recordings_of_unlike_lengths_are_cut_to_one() -> None:
     def cut_up(seconds: list[float], segment: str = "auto") -> list[int]:
         paths = [Path(f"{number}.wav") for number in range(len(seconds))]

@@ -16,11 +16,11 @@ from harken.embeddings.embedder import ClipFeatures, sketch_bands
 from harken.embeddings.sketch import sketch_db
 from harken.monitor.alarm import AlarmSetting
 from harken.monitor.channel_health import NormalHealth
-from harken.monitor.cutting import LONGEST
 from harken.monitor.envelope import Envelope
 from harken.monitor.explain import Explanation, explain
 from harken.monitor.fitted import Fitted
 from harken.monitor.judge import judge
+from harken.monitor.length import AS_LONG, SHORTEST
 from harken.monitor.sensor import level_note, not_judged
 from harken.monitor.verdict import Verdict
 
@@ -39,11 +39,24 @@ class ClipJudge:
     ) -> Verdict:
         """alarm: for what is judged. segment: of the recording, if it is one; among: so many, of which the worst judges
         the recording."""
-        events = self.fitted.events
+        times = (None, None) if segment is None else (segment.start_s, segment.end_s)
+        too_short = self._too_short(features.seconds)
+        if too_short is not None:
+            return Verdict(
+                path,
+                not_judged=too_short,
+                seconds=features.seconds,
+                sha256=features.sha256,
+                start_s=times[0],
+                end_s=times[1],
+            )
+        events, length = self.fitted.events, self.fitted.length
         with one_thread():
             scores_N, nearest_N = self.fitted.detector.score_with_nearest(features.embedding[None])
         score = float(scores_N[0])
         event_score = None if events is None else float(events.score(features.short_time_D[None])[0])
+        if length is not None:
+            score, event_score = length.brought_to_length(self._ratio(features.seconds), score, event_score)
         learned_row = self.training.rows_by_sha256.get(features.sha256)
         learned: tuple[str, ...] = ()
         if learned_row is not None:
@@ -68,21 +81,18 @@ class ClipJudge:
             decided_by=judged.decided_by,
             higher_than=judged.higher_than,
             of=judged.of,
-            explanation=self._explain(
-                features, row, unusual=judged.kind != "normal", start_s=0.0 if segment is None else segment.start_s
-            ),
+            explanation=self._explain(features, row, unusual=judged.kind != "normal", start_s=times[0] or 0.0),
             sketch_BC=features.sketch_BC,
             warnings=(
                 *learned,
                 *(finding.sentence for finding in features.findings),
                 *((level,) if level is not None and reason is None else ()),
-                *self._length_warning(features.seconds),
             ),
             seconds=features.seconds,
             sha256=features.sha256,
             not_judged=None if reason is None else reason.reason,
-            start_s=None if segment is None else segment.start_s,
-            end_s=None if segment is None else segment.end_s,
+            start_s=times[0],
+            end_s=times[1],
         )
 
     @cached_property
@@ -102,13 +112,20 @@ class ClipJudge:
         """Of the shortest and the longest recording learned from."""
         return float(self.training.seconds_N.min()), float(self.training.seconds_N.max())
 
-    def _length_warning(self, seconds: float) -> tuple[str, ...]:
-        """Statistics over time settle with a clip's length, so p-values hold for clips like the normal ones."""
+    def _ratio(self, seconds: float) -> float:
+        """Length relative to the nearest one learned from."""
         shortest, longest = self.lengths_s
-        if 0.8 * shortest <= seconds <= LONGEST * longest:
-            return ()
-        learned = f"{shortest:.3g} s" if shortest == longest else f"{shortest:.3g}-{longest:.3g} s"
-        return (f"lasts {seconds:.3g} s, the model learned from clips of {learned}: the p-value does not hold",)
+        return seconds / min(max(seconds, shortest), longest)
+
+    def _too_short(self, seconds: float) -> str | None:
+        """Why a recording is too short to be judged, if it is."""
+        # Lengths of files are rounded.
+        if self._ratio(seconds) >= (AS_LONG if self.fitted.length is None else SHORTEST) - 1e-3:
+            return None
+        return (
+            f"lasts {seconds:.3g} s, and the model learned from recordings of {self.segment_s:.3g} s: record as long, "
+            f"or fit with --segment {np.floor(100 * seconds) / 100:g}"
+        )
 
     # ---- explanation -------------------------------------------------------------------------------------
 

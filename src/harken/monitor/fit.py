@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,6 +33,7 @@ from harken.monitor.alarm import check_request
 from harken.monitor.cutting import check_segment, cut_to_learn
 from harken.monitor.fitted import Fitted
 from harken.monitor.learn import learn
+from harken.monitor.length import length_effect
 from harken.monitor.normal_set import (
     Excluded,
     defect_of,
@@ -121,16 +123,8 @@ def fit_normal(
         unfitted = create_detector(detector, parameters)
     except (ValueError, TypeError) as error:
         raise HarkenError(str(error), next_step="Correct the setting") from None
-    results = extract(
-        [clip.path for clip in clips],
-        spec,
-        arrays,
-        store=store,
-        workers=workers,
-        limits=limits,
-        formats=formats,
-        segments=cutting.segments,
-    )
+    hear = partial(extract, spec=spec, weights=arrays, store=store, workers=workers, limits=limits, formats=formats)
+    results = hear([clip.path for clip in clips], segments=cutting.segments)
     kept, features, usual = _usable(clips, results, set_aside, progress)
     if len(kept) < LEAST_CLIPS:
         first = f"; the first: {set_aside[0].path}: {set_aside[0].reason}" if set_aside else ""
@@ -146,6 +140,16 @@ def fit_normal(
     try:
         with one_thread():
             learned = learn(unfitted, kept, features, when.of(when.order_N), named, keep_outliers=keep_outliers)
+            features_of = {clip.path: heard for clip, heard in zip(kept, features, strict=True)}
+            length = length_effect(
+                (unfitted, learned.events.detector),
+                [features_of[path] for path in learned.paths],
+                learned.training.domains,
+                learned.paths,
+                {path: form for path, form in zip(recordings, forms, strict=True) if form is not None},
+                cutting.segments,
+                lambda cuts: hear(cuts, segments=cuts),
+            )
     except (ValueError, TypeError) as error:
         # What a detector's parameters may be is known to the detector alone.
         raise HarkenError(f"{detector} cannot be fitted: {error}", next_step="Correct its parameters") from error
@@ -167,6 +171,7 @@ def fit_normal(
         paths=learned.paths,
         block=learned.block,
         events=learned.events,
+        length=length,
     )
 
 

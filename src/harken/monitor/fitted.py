@@ -12,6 +12,7 @@ from harken.detection import AnomalyDetector
 from harken.detection.calibration import Calibration
 from harken.detection.events import EventView
 from harken.embeddings.embedder import EmbeddingSpec
+from harken.monitor.length import LengthEffect
 from harken.monitor.normal_set import Excluded, Training
 
 
@@ -22,7 +23,8 @@ class Fitted:
     spec, weights: of embeddings. detector, calibration: fitted on those of the normal recordings. training: what is
     kept of these. false_alarms, every: the rate that the alarm is set for, and the time from the beginning of one
     recording to that of the next, see `monitor.alarm`. block: consecutive recordings that may be correlated.
-    events: the view of short events; None in models of earlier versions and of runs.
+    events: the view of short events; length: how scores depend on it. Both None in models of earlier versions and of
+    runs, and `length` where it cannot be measured.
     notes: what the maker should know of the recordings. set_aside: those not learned from. paths: of those learned
     from, in the order of `training`. Neither is kept in a bundle.
     """
@@ -36,6 +38,7 @@ class Fitted:
     every: str | None = None
     block: int = 1
     events: EventView | None = None
+    length: LengthEffect | None = None
     notes: tuple[str, ...] = ()
     set_aside: tuple[Excluded, ...] = ()
     paths: tuple[Path, ...] = ()

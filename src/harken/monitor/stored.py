@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from harken.detection.events import EventView
 from harken.embeddings.embedder import EmbeddingSpec
 from harken.monitor.bundle import change_bundle, read_bundle, write_bundle
 from harken.monitor.fitted import Fitted
+from harken.monitor.length import LengthEffect
 from harken.monitor.normal_set import Training
 from harken.monitor.public_weights import public_arrays, without_public
 from harken.monitor.stored_checks import check_content, check_spec, check_trial, effective_counts
@@ -64,6 +66,7 @@ def save_fitted(path: str | Path, fitted: Fitted, *, embed_weights: bool = False
         "block": fitted.block,
         "effective_clips": fitted.calibration.effective,
         "least_effective_clips": fitted.calibration.least_effective,
+        "length": None if fitted.length is None else asdict(fitted.length),
         "names": list(training.names),
         "domains": list(training.domains),
         "sha256s": list(training.sha256s),
@@ -128,6 +131,7 @@ def load_fitted(path: str | Path) -> Fitted:
             every=settings.get("every"),
             block=settings.get("block", 1),
             events=_events(settings, parts),
+            length=LengthEffect(**settings["length"]) if settings.get("length") else None,
             notes=tuple(settings["notes"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:

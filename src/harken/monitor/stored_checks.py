@@ -11,6 +11,7 @@ from harken.audio.decode import Limits
 from harken.core.threads import one_thread
 from harken.detection import AnomalyDetector
 from harken.embeddings.embedder import EmbeddingSpec
+from harken.monitor.length import MOST_POWER
 
 Parts = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -54,6 +55,9 @@ def check_content(settings: Mapping[str, Any], parts: Parts) -> None:
         raise ValueError("an alarm that is not set")
     if type(block := settings.get("block", 1)) is not int or not 1 <= block <= count:
         raise ValueError(f"{count} recordings in blocks of {block}")
+    for power in (settings.get("length") or {}).values():
+        if not 0 <= float(power) <= MOST_POWER:
+            raise ValueError(f"scores that depend on length by a power of {power}")
     if "health" in parts and (parts["health"]["health"].ndim != 3 or len(parts["health"]["health"]) != count):
         raise ValueError(f"health of shape {parts['health']['health'].shape}")
 
