@@ -74,15 +74,24 @@ def test_augmentations(make: Any) -> None:
         check_augmentation(make)
 
 
-#: parameters under which stages run in a moment; those with a network are tried in test_finetune
+#: parameters under which stages run in a moment; those with a network are tried in test_finetune, remix with what it
+#: mixes in test_separate_stages
 SMALL: dict[str, dict[str, Any]] = {
-    "autoencoder": {"epochs": 1}, "frames": {}, "detect": {"detector": "knn"},
+    "autoencoder": {"epochs": 1},
+    "frames": {},
+    "detect": {"detector": "knn"},
     "pretrain": {"size": "tiny", "steps": 2, "batch": 2, "clones": 2, "seconds": 0.5, "decoder": {"layers": 1}},
-}  # fmt: skip
+    "train_separator": {
+        "size": "tiny",
+        "config": {"features": 8, "stages": 1},
+        "training": {"steps": 1, "seconds": 0.25, "warmup": 0},
+    },
+}
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in list_stages() if name not in ("train", "embed_trained", "reconstruct", "import_clips")]
+    "name",
+    [name for name in list_stages() if name not in ("train", "embed_trained", "reconstruct", "import_clips", "remix")],
 )
 def test_stages(name: str) -> None:
     check_stage(name, SMALL.get(name))

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator
 
 from harken.audio.shape import fit_length
 
 Float32 = NDArray[np.float32]
+
+
+def _in_order(snr_db: tuple[float, float]) -> tuple[float, float]:
+    if not (np.isfinite(snr_db).all() and snr_db[0] <= snr_db[1]):
+        raise ValueError("two finite numbers, the lower one first")
+    return snr_db
+
+
+#: least and largest signal-to-noise ratio in dB, as a setting
+SnrRange = Annotated[tuple[float, float], AfterValidator(_in_order)]
 
 
 def power(samples: Float32) -> float:

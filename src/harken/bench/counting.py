@@ -29,6 +29,8 @@ from harken.encoders import create_encoder
 from harken.encoders.autoencoder import Autoencoder
 from harken.encoders.patch_net import PatchNet
 from harken.encoders.torch_encoder import TorchEncoder
+from harken.separation.config import SepReformerConfig
+from harken.separation.sepreformer import SepReformer
 from harken.training.model_spec import LoraSpec, ModelSpec
 from harken.training.models import ASDModel, build_model
 from harken.training.pretrain.settings import PretrainingSpec
@@ -120,6 +122,24 @@ def count_autoencoder(inputs: int, batch: int) -> Counts:
         built.eval()
         with _counted([]) as forward, torch.no_grad():
             built(torch.empty(1, inputs))
+    parameters = sum(parameter.numel() for parameter in built.parameters())
+    return Counts(parameters, parameters, forward.work(), both_ways.work(), both_ways.peak, forward.peak)
+
+
+def count_separator(config: SepReformerConfig, seconds: float, batch: int) -> Counts:
+    """Counts of a SepReformer: of a batch with its auxiliary outputs, of one recording without. Of losses nothing is
+    counted, as their operations are few."""
+    samples = round(seconds * config.sample_rate)
+    with _shapes_only():
+        built = SepReformer(config)
+        with _counted([]) as both_ways:
+            outputs = built(torch.empty(batch, samples), auxiliary=True)
+            assert outputs.stages_LBKS is not None
+            (outputs.sources_BKS.sum() + outputs.stages_LBKS.sum()).backward()
+            del outputs
+        built.eval()
+        with _counted([]) as forward, torch.no_grad():
+            built(torch.empty(1, samples))
     parameters = sum(parameter.numel() for parameter in built.parameters())
     return Counts(parameters, parameters, forward.work(), both_ways.work(), both_ways.peak, forward.peak)
 

@@ -19,6 +19,7 @@ from harken.core.errors import HarkenError, settings_of
 from harken.core.extras import require_packages
 from harken.encoders import create_encoder, encoder_class, tiny_config
 from harken.encoders.base import Encoder
+from harken.separation.config import SepReformerConfig
 from harken.training.model_spec import BranchSpec, ModelSpec
 from harken.training.pretrain.settings import PretrainingSpec, StudentSpec
 from harken.training.settings import TrainingSpec
@@ -153,6 +154,18 @@ def autoencoder_step(inputs: int, batch: int) -> Work:
 
     counts = kept_counts({"autoencoder": inputs, "batch": batch}, count)
     return counts.batch + Work(0, 0, counts.trainable)
+
+
+@lru_cache(maxsize=64)
+def count_separator(config: SepReformerConfig, seconds: float, batch: int) -> Counts:
+    """Of a separator: a training's batch, and one recording, of so many seconds."""
+
+    def count() -> Counts:
+        from harken.bench import counting
+
+        return counting.count_separator(config, seconds, batch)
+
+    return kept_counts({"separator": config.model_dump(mode="json"), "seconds": seconds, "batch": batch}, count)
 
 
 def _counted(question: dict[str, Any], weights: Sequence[str | None], count: Callable[[], Counts]) -> Counts:

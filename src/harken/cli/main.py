@@ -25,6 +25,7 @@ from harken.cli import (
     plot,
     recipe,
     score,
+    separate,
     simulate,
     submit,
     weights,
@@ -54,6 +55,7 @@ app.command("simulate")(simulate.simulate)
 app.command("fit")(fit.fit)
 app.command("package")(package.package)
 app.command("score")(score.score)
+app.command("separate")(separate.separate)
 app.command("check")(check.check)
 app.command("explain")(explain.explain)
 app.command("run")(run_verb.run)

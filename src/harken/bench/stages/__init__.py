@@ -25,7 +25,10 @@ _STAGES = {
     "pretrain": ("harken.bench.stages.pretrain", "PretrainStage"),
     "pseudo_labels": ("harken.bench.stages.pseudo_labels", "PseudoLabelsStage"),
     "reconstruct": ("harken.bench.stages.reconstruct", "ReconstructStage"),
+    "remix": ("harken.bench.stages.remix", "RemixStage"),
+    "separate": ("harken.bench.stages.separate", "SeparateStage"),
     "train": ("harken.bench.stages.train", "TrainStage"),
+    "train_separator": ("harken.bench.stages.train_separator", "TrainSeparatorStage"),
 }
 
 

@@ -17,9 +17,12 @@ from pydantic import ValidationError
 from harken.bench.stages import Context, Input, Stage, stage_class
 from harken.bench.stages.base import Artefact, Settings
 from harken.bench.stages.tables import read_clips, read_ids, write_arrays, write_ids
+from harken.bench.stages.train_separator import write_separators
 from harken.core.conformance import check_all, require
 from harken.data.clips import Clip
 from harken.evaluation.scores import read_scores
+from harken.separation.config import SIZES
+from harken.separation.sounds import machine_key
 
 #: files that other stages read, by what a stage makes
 FILES: Mapping[Artefact, tuple[str, ...]] = {
@@ -29,6 +32,7 @@ FILES: Mapping[Artefact, tuple[str, ...]] = {
     "embeddings": ("embeddings.safetensors", "clips.json"),
     "frames": ("frames.safetensors", "clips.json"),
     "autoencoder": ("model.safetensors",),
+    "separator": ("separators.json", "clips.json"),
     "scores": ("scores.parquet",),
     "encoder": ("encoder.safetensors", "history.json", "training.json"),
 }
@@ -190,6 +194,8 @@ def _made_up(makes: Artefact, clips: list[Clip], folder: Path, seed: int) -> Pat
         frames = rng.normal(size=(20 * len(ids), 16)).astype(np.float32)
         write_arrays(folder / "frames.safetensors", frames=frames, bounds=20 * np.arange(len(ids) + 1))
         write_ids(folder, ids, [])
+    elif makes == "separator":
+        _random_separator(folder, {machine_key(clip) for clip in clips})
     elif makes in ("labels", "clips", "scores"):
         cls = stage_class({"labels": "labels", "clips": "mix", "scores": "detect"}[makes])
         inputs = (
@@ -200,6 +206,16 @@ def _made_up(makes: Artefact, clips: list[Clip], folder: Path, seed: int) -> Pat
     else:
         raise AssertionError(f"It reads {makes}, of which none can be made up: give a folder under inputs.")
     return folder
+
+
+def _random_separator(folder: Path, machines: set[str]) -> None:
+    """A separator with random weights, for all machines."""
+    from harken.separation.separator import Separator
+    from harken.separation.sepreformer import SepReformer
+
+    config = SIZES["tiny"].model_copy(update={"features": 8, "stages": 1})
+    Separator(SepReformer(config).eval(), machines=tuple(machines)).write(folder / "guided.safetensors")
+    write_separators(folder, dict.fromkeys(machines, "guided.safetensors"))
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -1,0 +1,130 @@
+"""train_separator: networks learn to take machines and factory noise apart, from supplemental clips."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from harken.bench import devices, estimate
+from harken.bench.costs import Cost, PlannedStage, seconds_by_precision
+from harken.bench.expected import number_of
+from harken.bench.stages.base import Context, Settings, Stage
+from harken.bench.stages.tables import Quarantined, write_ids
+from harken.core.extras import require_packages
+from harken.data.clips import Clip
+from harken.separation.config import SIZES, SepReformerConfig
+from harken.separation.settings import SeparationSpec
+from harken.separation.sounds import Mode, sounds_of
+
+
+class TrainSeparatorStage(Stage):
+    """`guided.safetensors`, for machines with clean clips, and `invariant.safetensors`, for those with noise clips
+    only, see `train_separators`; `separators.json`: the file of each machine, which is missing for those that have
+    neither; `history.json`: loss and improvement over the steps."""
+
+    makes = "separator"
+    scope = "all"
+    seeded = True
+    spread = True
+    listens = True
+    accelerated = True
+
+    class Parameters(Settings):
+        """size: see `SIZES`; config: what is changed of it. training: see `SeparationSpec`, whose seed is the run's.
+        threads: of the processor; another number gives other rounding."""
+
+        size: Literal["tiny", "base", "large"] = "base"
+        config: dict[str, Any] = Field(default_factory=dict)
+        training: SeparationSpec
+        threads: int = 1
+        save_every: int = 500
+
+        def architecture(self) -> SepReformerConfig:
+            """The network. Raises ValueError for one that cannot be."""
+            return SepReformerConfig.model_validate({**SIZES[self.size].model_dump(), **self.config})
+
+        def model_post_init(self, context: Any) -> None:
+            """Refuse an architecture that cannot be."""
+            self.architecture()
+
+    @classmethod
+    def identity(cls, parameters: Any) -> dict[str, Any]:
+        require_packages(("torch", "accelerate"), "trainings")
+        return {}
+
+    @classmethod
+    def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
+        """Of all steps of all rounds; clips are read beside them."""
+        training = parameters.training
+        clips = [clip for rows in planned.clips for clip in rows]
+        rounds = _rounds(clips, training)
+        steps = training.steps * sum(rounds.values())
+        supplemental = number_of(clip for clip in clips if clip.kind in ("clean", "noise"))
+        details = {
+            "clips": supplemental, "steps": steps, "batch": training.batch, "accumulation": training.accumulation,
+            "separators": list(rounds),
+        }  # fmt: skip
+        if estimate.why_not() is not None:
+            return Cost(details=details)
+        counts = estimate.count_separator(parameters.architecture(), training.seconds, training.batch)
+        step = estimate.step_work(counts, training)
+        work, machine = step * steps, devices.this_machine(parameters.threads)
+        details |= {
+            "network_parameters": counts.parameters, "threads": parameters.threads, "step_flops": step.flops,
+            "step_seconds": machine.seconds(step), "precision": training.precision,
+        }  # fmt: skip
+        return Cost(
+            seconds=[machine.seconds(work)],
+            device_seconds=[seconds_by_precision(planned.device, work, training.precision)],
+            memory=estimate.training_memory(counts, training, machine),
+            device_memory=estimate.training_memory(counts, training, planned.device),
+            details=details,
+        )
+
+    @classmethod
+    def run(cls, parameters: Any, context: Context) -> None:
+        from harken.core.threads import torch_threads
+        from harken.separation.training import train_separators
+
+        training = parameters.training.model_copy(update={"seed": context.seed})
+        with torch_threads(parameters.threads):
+            trained = train_separators(
+                parameters.architecture(), training, context.clips, context.scratch, save_every=parameters.save_every,
+                logs=context.logs, progress=lambda step, steps, loss: context.progress(step, steps),
+            )  # fmt: skip
+        file_of: dict[str, str] = {}
+        history: dict[Mode, list[list[dict[str, Any]]]] = {}
+        aside: dict[str, str] = {}
+        for mode, result in trained.items():
+            shutil.copyfile(result.file, context.out / f"{mode}.safetensors")
+            file_of |= dict.fromkeys(result.separator.machines, f"{mode}.safetensors")
+            history[mode] = [[asdict(row) for row in rows] for rows in result.history]
+            aside |= result.quarantined
+        write_separators(context.out, file_of)
+        (context.out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+        ids = [clip.clip_id for clip in context.clips if clip.clip_id not in aside]
+        write_ids(context.out, ids, [Quarantined(clip_id, reason) for clip_id, reason in sorted(aside.items())])
+
+
+def _rounds(clips: Sequence[Clip], training: SeparationSpec) -> dict[Mode, int]:
+    """Rounds of the separators that these clips are enough for; of published clips, all of which are rows of noise,
+    at most those of one."""
+    modes = {machine.mode for machine in sounds_of(clips).values()}
+    rounds: dict[Mode, int] = {"guided": training.rounds, "invariant": 1}
+    return {mode: count for mode, count in rounds.items() if mode in modes}
+
+
+def write_separators(folder: Path, file_of: dict[str, str]) -> None:
+    """Names of the separators' files in the folder, by machine (`separation.sounds.machine_key`)."""
+    (folder / "separators.json").write_text(json.dumps(file_of, indent=1, sort_keys=True) + "\n")
+
+
+def read_separators(folder: Path) -> dict[str, Path]:
+    """Files of `write_separators`."""
+    return {key: folder / name for key, name in json.loads((folder / "separators.json").read_text()).items()}
