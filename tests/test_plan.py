@@ -401,7 +401,7 @@ def test_a_custom_stage_without_costs_is_unknown(tmp_path: Path, capsys: pytest.
     assert [rows[name]["unknown"] for name in ("embed", "quiet", "nearest")] == [False, True, False]
     assert plan["total"]["unknown"] == ["quiet"]
     assert plan["total"]["seconds"] == rows["embed"]["seconds"] > 0
-    app(args=["plan", str(recipe), "--set", "score_years=[2025]"], standalone_mode=False)
+    app(args=["plan", str(recipe), "--trust", "--set", "score_years=[2025]"], standalone_mode=False)
     shown = capsys.readouterr().out
     assert next(line for line in shown.splitlines() if line.startswith("quiet ")).split()[4] == "unknown"
     assert "on this machine, without quiet, unknown" in shown

@@ -96,7 +96,7 @@ def test_one_key_for_many_stages(tmp_path: Path) -> None:
     with pytest.raises(HarkenError, match=r"there is no 'stages\.four_\*' to set"):
         load_recipe(file, changes={"stages.four_*.parameters.neighbours": 2})
     # Stages without the key stay as they are.
-    assert "parameters" not in expand(NEIGHBOURS, file)["stages"]["embed"]
+    assert "parameters" not in expand(NEIGHBOURS)["stages"]["embed"]
 
 
 def test_yaml_aliases_are_copies(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_every_value_is_the_recipes(page: str) -> None:
 @pytest.mark.parametrize("page", RECIPES)
 def test_every_number_of_the_recipe_is_in_a_table(page: str) -> None:
     recipe = RECIPES[page]
-    raw = expand(yaml.safe_load(recipe_text(recipe)), recipe)
+    raw = expand(yaml.safe_load(recipe_text(recipe)))
     said = [("seeds",), *([("score_years",)] if "score_years" in raw else [])]
     if raw.get("submission"):
         said.append(("submission",))

@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from harken.bench.graph import is_evaluation
 from harken.bench.recipe import EnsembleEntry, Recipe, SearchEntry
 from harken.bench.workspace import Workspace, object_key
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
+from harken.core.plain_yaml import read_yaml_file
 from harken.core.plugins import code_identity
 from harken.data.truth import Truth
 from harken.ensemble.bag import Bag, BagMember, Origin
@@ -235,7 +234,7 @@ def _searched(
         except BaseException:
             workspace.drop(made)
             raise
-    bag = Bag.model_validate(yaml.safe_load((stored.folder / "bag.yaml").read_text(encoding="utf-8")))
+    bag = Bag.model_validate(read_yaml_file(stored.folder / "bag.yaml"))
     return bag, json.loads((stored.folder / "numbers.json").read_text())["left_out"]
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -21,9 +20,24 @@ from pydantic import (
     model_validator,
 )
 
-from harken.bench.repeat import expand, matching, set_key
-from harken.core.errors import HarkenError, did_you_mean, reading
-from harken.core.plain_yaml import read_yaml
+from harken.bench.recipe_checks import (
+    check_kinds,
+    conditional_keys,
+    explained,
+    filled,
+    known_keys,
+    mapping_at,
+    named_stage,
+    nearest,
+    profile_keys,
+    stage_entry,
+    write_out_members,
+)
+from harken.bench.recipe_errors import RecipeError, located
+from harken.bench.repeat import expand, set_key
+from harken.core.errors import HarkenError, reading
+from harken.core.names import alike, shown, why_no_file_name
+from harken.core.plain_yaml import read_yaml_lines
 from harken.core.plugins import check_name
 from harken.ensemble.problem import SEARCHES
 from harken.ensemble.selection import Criterion
@@ -31,6 +45,7 @@ from harken.ensemble.selection import Criterion
 DEFAULT_PROFILE = "full"
 #: scikit-learn takes no larger ones, and stages add small numbers to theirs
 LARGEST_SEED = 2**31 - 1
+_MOST_SEEDS, _MOST_STAGES, _MOST_BYTES = 1_000, 2_000, 16 * 2**20
 #: names of recipes, stages, systems and ensembles become names of folders
 _FOLDER_NAME = re.compile(r"\w[\w .,+=@()-]{0,99}")
 
@@ -144,19 +159,11 @@ class Recipe(BaseModel):
     @field_validator("seeds")
     @classmethod
     def _some_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) > LARGEST_SEED:
+        if not 0 < len(seeds) <= _MOST_SEEDS or len(set(seeds)) < len(seeds):
+            raise ValueError(f"seeds are 1 to {_MOST_SEEDS} different whole numbers")
+        if min(seeds) < 0 or max(seeds) > LARGEST_SEED:
             raise ValueError(f"seeds are different whole numbers from 0 to {LARGEST_SEED}, at least one")
         return seeds
-
-    @model_validator(mode="after")
-    def _names_of_folders(self) -> Self:
-        for name in (self.name, *self.stages, *self.systems, *self.ensembles):
-            if not _FOLDER_NAME.fullmatch(name):
-                raise ValueError(
-                    f"{name!r} cannot be the name of a folder: write letters, digits, spaces and . , + = @ ( ) - _, "
-                    "beginning with a letter or digit"
-                )
-        return self
 
     def inputs_of(self, stage: str) -> dict[str, tuple[str, ...]]:
         """Names of the stages that a stage reads, by the input that each is. HarkenError where they do not match."""
@@ -187,10 +194,14 @@ def recipe_text(name_or_file: str) -> str:
     if name_or_file in list_recipes():
         return resources.files("harken.bench.recipes").joinpath(f"{name_or_file}.yaml").read_text(encoding="utf-8")
     file = Path(name_or_file)
-    if file.suffix in (".yaml", ".yml") or file.is_file():
-        with reading(file):
-            return file.read_text(encoding="utf-8")
-    raise HarkenError(f"there is no recipe {name_or_file!r}", next_step=_nearest(name_or_file, list_recipes()))
+    try:
+        is_file = file.is_file()
+    except ValueError:  # a NUL
+        is_file = False
+    if is_file or (file.suffix in (".yaml", ".yml") and not file.exists()):
+        with reading(file), file.open("rb") as handle:
+            return handle.read(_MOST_BYTES).decode("utf-8")
+    raise HarkenError(f"there is no recipe {name_or_file!r}", next_step=nearest(name_or_file, list_recipes()))
 
 
 def load_recipe(
@@ -202,204 +213,104 @@ def load_recipe(
     for every name (`stages.*.training.steps`), and a parameter is set by its bare name. What is written under `repeat`
     means many stages, see `expand`. Under `when`, a recipe may say what follows from a parameter's value, in dotted
     keys again: `when: {encoder: {beats: {stages.embed.pooling: rdp:19}}}`; profile and changes go over it.
-    Raises HarkenError, naming the nearest, for an unknown recipe, profile, key, stage or system.
+    Raises HarkenError, naming line and nearest name, for an unknown recipe, profile, key, stage or system. Within
+    `without_custom_code`, raises UntrustedError where stages are custom ones.
     """
-    from harken.bench.stages import stage_class
-
     text = recipe_text(name_or_file)
     try:
-        data = read_yaml(text)
+        data, lines = read_yaml_lines(text)
     except ValueError as error:
         raise HarkenError(f"is not valid YAML ({error})", file=name_or_file, next_step="Correct the file") from error
     if not isinstance(data, dict) or not isinstance(data.get("stages", {} if data.get("repeat") else None), dict):
         raise HarkenError(
             "is not a recipe: it has no stages", file=name_or_file, next_step="Start from one: harken recipe copy"
         )
-    data = expand(data, name_or_file)
-    profiles = data.pop("profiles", None) or {}
-    profiles.setdefault(DEFAULT_PROFILE, {})
-    if profile not in profiles:
-        raise HarkenError(f"{name_or_file} has no profile {profile!r}", next_step=_nearest(profile, profiles))
-    when = data.pop("when", None) or {}
-    wanted = {**(profiles[profile] or {}), **(changes or {})}
-    parameters = data.setdefault("parameters", {})
-    given = [key for key in wanted if key in parameters]
-    for key in given:
-        parameters[key] = wanted.pop(key)
-    for name, cases in when.items():
-        for key, value in (cases.get(str(parameters.get(name))) or {}).items():
-            if key not in [f"parameters.{name}" for name in given]:
-                set_key(data, key, value, name_or_file)
-    for key, value in wanted.items():
-        set_key(data, key, value, name_or_file)
-    for key in ("parameters", "stages", "systems", "ensembles", "meta"):
-        if not isinstance(data.get(key) or {}, dict):
-            raise HarkenError(
-                f"{key} is {data[key]!r}, not a mapping of names",
-                file=name_or_file,
-                next_step="Write names and their values",
-            )
+    with located(name_or_file, lines, profile, tuple(changes or ())):
+        recipe = _resolved(expand(data), profile, changes or {})
+        _check_names(recipe)
+        _check_references(recipe)
+    return recipe
+
+
+def _resolved(data: dict[str, Any], profile: str, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe that `data` says; everything but references between its stages and systems is checked."""
+    wanted = {**profile_keys(data, profile), **changes}
+    parameters = data["parameters"] = mapping_at(data, "parameters")
+    given = [name for name in wanted if name in parameters]
+    for name in given:
+        parameters[name] = wanted.pop(name)
+    for key, value in {**conditional_keys(data, parameters, given), **wanted}.items():
+        set_key(data, key, value)
+    parameters = mapping_at(data, "parameters")
     for key in ("stages", "meta"):
-        data[key] = _filled(data.get(key) or {}, parameters, name_or_file)
-    _known_keys(data, Recipe.model_fields, name_or_file, "")
-    stages = {}
-    for name, entry in data["stages"].items():
-        stages[name] = _stage_entry(name, entry, name_or_file)
-    data["stages"] = stages
-    _written_out(data, name_or_file)
+        data[key] = filled(mapping_at(data, key), parameters, key)
+    known_keys(data, Recipe.model_fields, "")
+    if len(data["stages"]) > _MOST_STAGES:
+        raise RecipeError(f"it has {len(data['stages'])} stages, more than {_MOST_STAGES}", key="stages")
+    data["stages"] = {name: stage_entry(name, entry) for name, entry in data["stages"].items()}
+    write_out_members(data)
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        raise _explained(error, name_or_file) from error
-    _no_truths_as_numbers(data, recipe.model_dump(), name_or_file)
+        raise explained(error) from error
+    check_kinds(data, recipe.model_dump())
+    return recipe
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Whether names can be those of folders, on every system."""
+    sections = {"stages": [*recipe.stages], "systems": [*recipe.systems], "ensembles": [*recipe.ensembles]}
+    keys = {"name": recipe.name, **{f"{section}.{name}": name for section in sections for name in sections[section]}}
+    for key, name in keys.items():
+        reason = why_no_file_name(name)
+        if reason is not None or not _FOLDER_NAME.fullmatch(name):
+            reason = f" ({reason})" if reason else ""
+            raise RecipeError(
+                f"{key}: {shown(name)!r} cannot be the name of a folder{reason}", key=key,
+                next_step="Write letters, digits, spaces and . , + = @ ( ) - _, beginning with a letter or digit",
+            )  # fmt: skip
+    for names in (sections["stages"], sections["systems"] + sections["ensembles"]):
+        pair = alike(names)
+        if pair is not None:
+            raise RecipeError(f"{pair[0]!r} and {pair[1]!r} are one folder where case does not count", key="systems")
+
+
+def _check_references(recipe: Recipe) -> None:
+    """Whether stages, systems and ensembles that are named are there, and make what is read of them."""
+    from harken.bench.stages import stage_class
+
     for name, stage in recipe.stages.items():
         for source in stage.inputs:
             if source not in recipe.stages:
-                raise HarkenError(
-                    f"stage {name} reads {source!r}, which is not there", file=name_or_file,
-                    next_step=_nearest(source, recipe.stages),
+                raise RecipeError(
+                    f"stage {name} reads {source!r}, which is not there", key=f"stages.{name}.from",
+                    next_step=nearest(source, recipe.stages),
                 )  # fmt: skip
-        try:
+        with named_stage(name, f"stages.{name}"):
             recipe.inputs_of(name)
-        except HarkenError as error:
-            raise HarkenError(f"stage {name}: {error.cause}", file=name_or_file, next_step=error.next_step) from None
     for system, name in recipe.systems.items():
+        key = f"systems.{system}"
         if name not in recipe.stages:
-            raise HarkenError(
-                f"system {system} takes its scores from {name!r}, which is not there", file=name_or_file,
-                next_step=_nearest(name, recipe.stages),
+            raise RecipeError(
+                f"system {system} takes its scores from {name!r}, which is not there", key=key,
+                next_step=nearest(name, recipe.stages),
             )  # fmt: skip
         if stage_class(recipe.stages[name].use).makes != "scores":
-            raise HarkenError(
-                f"system {system} takes its scores from {name}, a stage without scores", file=name_or_file,
+            raise RecipeError(
+                f"system {system} takes its scores from {name}, a stage without scores", key=key,
                 next_step="Name a stage that scores, such as detect",
             )  # fmt: skip
     for name in recipe.ensembles:
         if name in recipe.systems:
-            raise HarkenError(
-                f"{name} is a system and an ensemble", file=name_or_file, next_step="Name the ensemble otherwise"
+            raise RecipeError(
+                f"{name} is a system and an ensemble", key=f"ensembles.{name}", next_step="Name the ensemble otherwise"
             )
     systems = {**recipe.systems, **recipe.ensembles}
-    for name in recipe.submission:
+    for row, name in enumerate(recipe.submission):
         if name not in systems:
-            raise HarkenError(
-                f"submission names {name!r}, which is neither a system nor an ensemble", file=name_or_file,
-                next_step=_nearest(name, systems),
+            raise RecipeError(
+                f"submission names {name!r}, which is neither a system nor an ensemble", key=f"submission.{row}",
+                next_step=nearest(name, systems),
             )  # fmt: skip
     if not recipe.systems:
-        raise HarkenError("has no system", file=name_or_file, next_step="Write under systems which stage scores")
-    return recipe
-
-
-def _written_out(data: dict[str, Any], file: str) -> None:
-    """Names of members with `*` become those of the systems that they match."""
-    systems = list(data.get("systems") or {})
-    for name, entry in (data.get("ensembles") or {}).items():
-        if not isinstance(entry, dict) or not isinstance(entry.get("members"), dict | list):
-            raise HarkenError(
-                f"ensemble {name} does not list its members", file=file,
-                next_step="Write members: [SYSTEM, ...], or members: {SYSTEM: WEIGHT, ...}",
-            )  # fmt: skip
-        members = entry["members"]
-        if isinstance(members, list):
-            repeated = [member for number, member in enumerate(members) if member in members[:number]]
-            if repeated:
-                raise HarkenError(
-                    f"ensemble {name} has the member {repeated[0]!r} twice", file=file, next_step="Give it a weight"
-                )
-            members = {str(member): 1.0 for member in members}
-        weights: dict[str, Any] = {}
-        for member, weight in members.items():
-            named = matching(str(member), systems)
-            if not named:
-                raise HarkenError(
-                    f"ensemble {name} has a member {member!r}, which is no system", file=file,
-                    next_step=_nearest(str(member), systems),
-                )  # fmt: skip
-            weights |= dict.fromkeys(named, weight)
-        entry["members"] = weights
-        search = entry.get("search")
-        if isinstance(search, dict) and isinstance(search.get("required"), list):
-            search["required"] = _required(name, search["required"], list(weights), file)
-
-
-def _required(ensemble: str, patterns: Sequence[Any], members: Sequence[str], file: str) -> list[str]:
-    """Names of the members that patterns with `*` match."""
-    required: dict[str, None] = {}
-    for pattern in patterns:
-        named = matching(str(pattern), members)
-        if not named:
-            raise HarkenError(
-                f"ensemble {ensemble} requires {pattern!r}, which is not among its members", file=file,
-                next_step=_nearest(str(pattern), members),
-            )  # fmt: skip
-        required |= dict.fromkeys(named)
-    return list(required)
-
-
-def _stage_entry(name: str, entry: Any, file: str) -> dict[str, Any]:
-    """use, inputs and parameters of one stage, the latter with their defaults filled in."""
-    from harken.bench.stages import stage_class
-
-    if not isinstance(entry, dict) or not isinstance(entry.get("use"), str):
-        raise HarkenError(f"stage {name} does not say its kind", file=file, next_step="Write use: embed, or another")
-    given = {key: value for key, value in entry.items() if key not in ("use", "from")}
-    inputs = entry.get("from", [])
-    inputs = [inputs] if isinstance(inputs, str) else inputs
-    kind = stage_class(entry["use"])
-    _known_keys(given, kind.Parameters.model_fields, file, f"stages.{name}.")
-    try:
-        parameters = kind.Parameters.model_validate(given).model_dump(mode="json")
-    except ValidationError as error:
-        raise _explained(error, file, f"stages.{name}.") from error
-    _no_truths_as_numbers(given, parameters, file, f"stages.{name}")
-    return {"use": entry["use"], "inputs": inputs, "parameters": parameters}
-
-
-def _filled(value: Any, parameters: Mapping[str, Any], file: str) -> Any:
-    """`$name` replaced by the parameter of that name, at any depth."""
-    if isinstance(value, dict):
-        return {key: _filled(inside, parameters, file) for key, inside in value.items()}
-    if isinstance(value, list):
-        return [_filled(inside, parameters, file) for inside in value]
-    if isinstance(value, str) and value.startswith("$"):
-        if value[1:] not in parameters:
-            raise HarkenError(f"there is no parameter {value!r}", file=file, next_step=_nearest(value[1:], parameters))
-        return parameters[value[1:]]
-    return value
-
-
-def _known_keys(given: Mapping[str, Any], fields: Mapping[str, Any], file: str, prefix: str) -> None:
-    for key in given:
-        if key not in fields:
-            raise HarkenError(f"unknown key {prefix}{key}", file=file, next_step=_nearest(str(key), fields))
-
-
-def _no_truths_as_numbers(given: Any, checked: Any, file: str, where: str = "") -> None:
-    """HarkenError where `yes` or `no` was taken for 1 or 0, as pydantic does."""
-    if isinstance(given, bool):
-        if isinstance(checked, int | float) and not isinstance(checked, bool):
-            word = "yes" if given else "no"
-            raise HarkenError(f"{where}: {word} is no number", file=file, next_step="Write a number")
-    elif isinstance(given, Mapping) and isinstance(checked, Mapping):
-        for key in given.keys() & checked.keys():
-            _no_truths_as_numbers(given[key], checked[key], file, f"{where}.{key}".lstrip("."))
-    elif isinstance(given, list | tuple) and isinstance(checked, list | tuple):
-        for number, (given_item, checked_item) in enumerate(zip(given, checked, strict=False)):
-            _no_truths_as_numbers(given_item, checked_item, file, f"{where}.{number}")
-
-
-def _explained(error: ValidationError, file: str, prefix: str = "") -> HarkenError:
-    first = error.errors()[0]
-    where = (prefix + ".".join(map(str, first["loc"]))).rstrip(".")
-    # What concerns several values says which.
-    given = f" (given {json.dumps(first['input'], default=str)[:60]})" if first["loc"] else ""
-    return HarkenError(
-        f"{where or 'recipe'}: {first['msg'].removeprefix('Value error, ')}{given}",
-        file=file,
-        next_step="Correct it",
-    )
-
-
-def _nearest(word: str, names: Mapping[str, Any] | Sequence[str]) -> str:
-    return did_you_mean(word, sorted(names))
+        raise RecipeError("has no system", key="systems", next_step="Write under systems which stage scores")

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harken.bench.graph import is_evaluation, set_of
 from harken.bench.run import load_clips
 from harken.core.errors import HarkenError, there_are
+from harken.core.plain_yaml import read_yaml_file
 from harken.data.clips import Clip
 from harken.data.table import read_table
 from harken.evaluation.submission import SubmittedSystem
@@ -52,7 +51,7 @@ def _of_run(
     folder: Path, systems: Sequence[str] | None, label: str | None, meta: Mapping[str, Any]
 ) -> tuple[list[SubmittedSystem], list[Clip]]:
     results = json.loads((folder / "results.json").read_text())
-    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    recipe = read_yaml_file(folder / "recipe.yaml")
     sets = list(results["sets"])
     chosen = label or next((name for name in sets if is_evaluation(name)), sets[0])
     if chosen not in sets:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from harken.cli.console import emit, key_values, say
-from harken.cli.recipe_options import Json, Machines, Profile, Recipe, Set, machine_names
+from harken.cli.recipe_options import Json, Machines, Profile, Recipe, Set, Trust, machine_names
 
 GIB = 2**30
 #: with more stages than this, similar stages of one kind share a line
@@ -24,14 +24,17 @@ def plan(
     machines: Machines = None,
     set_: Set = None,
     device: Annotated[str, typer.Option(help="GPU of the estimate: h100 or h200.")] = "h200",
+    trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Estimate a run: stages, clips, classes, steps, time and memory; what is done already, what is missing."""
     from harken.bench.plan import make_plan
     from harken.bench.recipe import load_recipe
+    from harken.core.plugins import without_custom_code
 
-    chosen = load_recipe(recipe, profile=profile, changes=key_values(set_ or []))
-    estimate = make_plan(chosen, data, workspace, machines=machine_names(machines), device=device)
+    with without_custom_code(not trust):
+        chosen = load_recipe(recipe, profile=profile, changes=key_values(set_ or []))
+        estimate = make_plan(chosen, data, workspace, machines=machine_names(machines), device=device)
     if json:
         emit(estimate)
         return

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from harken.cli.console import emit, key_values, say
+from harken.cli.recipe_options import Trust
 
 app = typer.Typer(help="Recipes: list, show, copy.", no_args_is_help=True)
 
@@ -30,12 +31,21 @@ def show(
     recipe: Annotated[str, typer.Argument(help="A recipe name or a YAML file.", show_default=False)],
     profile: Annotated[str | None, typer.Option(help="Show it resolved with this profile.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Show it resolved with key=value.")] = None,
+    trust: Trust = False,
 ) -> None:
     """Print the YAML of a recipe with its comments; with --profile or --set, as it would run."""
     from harken.bench.recipe import DEFAULT_PROFILE, load_recipe, recipe_text
+    from harken.core.plugins import UntrustedError, without_custom_code
 
-    resolved = load_recipe(recipe, profile=profile or DEFAULT_PROFILE, changes=key_values(set_ or []))
-    print(recipe_text(recipe) if profile is None and not set_ else resolved.as_yaml(), end="")
+    as_written = profile is None and not set_
+    try:
+        with without_custom_code(not trust):
+            resolved = load_recipe(recipe, profile=profile or DEFAULT_PROFILE, changes=key_values(set_ or []))
+    except UntrustedError as error:
+        if not as_written:
+            raise
+        say(f"note: not all of it is checked: {error}")
+    print(recipe_text(recipe) if as_written else resolved.as_yaml(), end="")
 
 
 @app.command()

@@ -12,6 +12,7 @@ Machines = Annotated[
 ]
 Profile = Annotated[str, typer.Option(help="Profile of the recipe, such as tiny.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change one value: stages.NAME.KEY=VALUE; repeat.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Also load the custom code that the recipe names; read it first.")]
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 

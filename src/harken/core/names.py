@@ -1,8 +1,16 @@
-"""Names of files as they are shown: on one line, whatever they hold."""
+"""Names of files as they are shown: on one line, whatever they hold; and names that every system allows."""
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
+
+#: devices of Windows, with any ending
+_DEVICES = frozenset({"con", "prn", "aux", "nul", "conin$", "conout$"}) | {
+    f"{port}{number}" for port in ("com", "lpt") for number in "123456789\u00b9\u00b2\u00b3"
+}
+_FORBIDDEN = '<>:"/\\|?*'
 
 
 def shown(name: str | Path) -> str:
@@ -13,3 +21,29 @@ def shown(name: str | Path) -> str:
 def _escape(char: str) -> str:
     # Surrogates stand for bytes that are not UTF-8, which terminals are given as they are.
     return char if "\ud800" <= char <= "\udfff" else char.encode("unicode_escape").decode()
+
+
+def why_no_file_name(name: str) -> str | None:
+    """Why some system does not allow a file or folder of this name; None if all do. Paths have no such name."""
+    if not name or name in (".", ".."):
+        return "is no name"
+    if len(name.encode("utf-8", "surrogatepass")) > 255:
+        return "is longer than 255 bytes"
+    for char in name:
+        if char in _FORBIDDEN or not char.isprintable():
+            return f"has {char!r}, which Windows does not allow" if char != "/" else "has a slash"
+    if name[-1] in ". ":
+        return "ends in a full stop or blank, which Windows leaves out"
+    if name.partition(".")[0].rstrip(" ").casefold() in _DEVICES:
+        return "is the name of a device on Windows"
+    return None
+
+
+def alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two different names that are one where letters of either case, or both forms of accents, are the same."""
+    first: dict[str, str] = {}
+    for name in names:
+        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        if first.setdefault(key, name) != name:
+            return first[key], name
+    return None

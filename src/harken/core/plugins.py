@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +26,29 @@ from harken.core.threads import refresh_libraries
 T = TypeVar("T")
 
 _files: dict[tuple[Path, str], ModuleType] = {}
+_trusted: ContextVar[bool] = ContextVar("trusted", default=True)
+
+
+class UntrustedError(HarkenError):
+    """Custom code that would have to be run to go on, and must not be."""
+
+
+@contextmanager
+def without_custom_code(forbidden: bool = True) -> Iterator[None]:
+    """Within it, unless `forbidden` is False, nothing that a custom class is in is run or imported: what needs it
+    raises UntrustedError."""
+    token = _trusted.set(not forbidden)
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+
+
+def _check_trust(name: str) -> None:
+    if not _trusted.get():
+        raise UntrustedError(
+            f"names custom code, {name}, which was not run", next_step="Read it, and add --trust if you trust it"
+        )
 
 
 def is_custom(name: str) -> bool:
@@ -78,6 +102,7 @@ def load_class(name: str, base: type[T]) -> type[T]:
     Raises HarkenError if the file, module or class does not exist, if loading fails (with the error and its line), and
     if the class is abstract or does not derive from `base`.
     """
+    _check_trust(name)
     source, _, attribute = name.rpartition(":")
     path = _source(name)
     with located_errors(name, "cannot be loaded: "):
@@ -155,6 +180,7 @@ def _source(name: str) -> Path:
     source = name.rpartition(":")[0]
     if source.endswith(".py"):
         return Path(source).absolute()
+    _check_trust(name)
     try:
         spec = find_spec(source)
     except Exception as error:  # find_spec imports the parent packages

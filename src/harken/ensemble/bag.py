@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harken.core.errors import HarkenError, did_you_mean, reading, there_are
 from harken.core.files import write_atomically
+from harken.core.plain_yaml import read_yaml_file
 from harken.detection.normalise import Normalise
 from harken.ensemble.bundles import Bundles
 from harken.ensemble.member import Member
@@ -122,8 +123,8 @@ def load_bag(file: Path, _above: tuple[Path, ...] = ()) -> Bag:
     file = file.absolute()
     if file in _above or len(_above) > _DEEPEST:
         raise HarkenError("is a member of itself", file=file, next_step="Remove it from the bags that it names")
-    with reading(file, "harken ensemble fit writes one", errors=(ValueError, yaml.YAMLError)):
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    with reading(file, "harken ensemble fit writes one", errors=(ValueError,)):
+        data = read_yaml_file(file)
     return _resolved(_checked(data, file), file, (*_above, file))
 
 

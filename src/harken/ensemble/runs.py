@@ -6,9 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harken.core.errors import HarkenError, there_are
+from harken.core.plain_yaml import read_yaml_file
 from harken.ensemble.member import Member, Source
 from harken.evaluation.scores import Scores, read_scores
 
@@ -49,9 +48,9 @@ def _recipe(folder: Path) -> dict[str, Any]:
     """Name of the run's recipe, and its ensembles: mixes of its other systems."""
     file = folder / "recipe.yaml"
     try:
-        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
+        recipe = read_yaml_file(file)
         return {"name": str(recipe["name"]), "ensembles": set(recipe.get("ensembles") or {})}
-    except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise HarkenError(
             f"is not the recipe of a run ({error})", file=file, next_step="Run the recipe again"
         ) from None

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harken.core.errors import HarkenError, and_more, did_you_mean, reading, there_are
 from harken.core.files import write_atomically
+from harken.core.plain_yaml import read_yaml_file
 from harken.data.clips import Clip
 from harken.data.names import without_suffix
 from harken.data.truth import Section
@@ -127,8 +128,8 @@ submission:
 def read_meta(file: Path) -> dict[str, Any]:
     """The submitters' part of meta.yaml. Raises HarkenError for anything but a mapping."""
     step = "harken submit --template prints one"
-    with reading(file, step, errors=(ValueError, yaml.YAMLError)):
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    with reading(file, step):
+        data = read_yaml_file(file)
     if not isinstance(data, dict):
         raise HarkenError("is not a mapping", file=file, next_step=step)
     return data
