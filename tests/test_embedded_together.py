@@ -12,7 +12,8 @@ import yaml
 from harken.bench.recipe import load_recipe
 from harken.bench.run import run_recipe
 from harken.bench.workspace import Workspace
-from harken.core.errors import HarkenError
+from harken.core.errors import HarkenError, WeightsError
+from harken.encoders import dasheng
 from harken.plant.simulate import simulate
 from harken.training import recordings
 from harken.training.model_spec import ModelSpec
@@ -102,3 +103,16 @@ def test_windows_that_pass_together_give_their_embeddings_but_for_rounding(read:
     different = encoder.frames(clips[1]) - alone[1]
     assert 0 < np.abs(different).max() < 0.1
     assert encoder.weights().keys() == TrainedEncoder.of(encoder.model, 0.5).weights().keys()
+
+
+def test_a_network_of_a_checkpoint_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    branch = {"encoder": "dasheng", "size": "tiny", "head": {"kind": "attentive", "dims": [8]}}
+    encoder = TrainedEncoder.of(build_model(ModelSpec.model_validate({"branches": [branch], "seed": 3})), 0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(dasheng, "_randomise", None)
+        restored = TrainedEncoder(encoder.weights(), **encoder.config())
+    assert {name: array.tobytes() for name, array in restored.weights().items()} == {
+        name: array.tobytes() for name, array in encoder.weights().items()
+    }
+    with pytest.raises(WeightsError, match="a model of this spec needs"):
+        TrainedEncoder({**encoder.weights(), "parts.0.net.norm.bias": np.zeros(3)}, **encoder.config())

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from harken.audio.kaldi_fbank import kaldi_mel_filters
 from harken.encoders.registry import register_encoder
 from harken.encoders.spectrogram_net import SpectrogramNet
-from harken.encoders.torch_encoder import TorchEncoder
+from harken.encoders.torch_encoder import TorchEncoder, state_shapes
 from harken.weights.tensors import check_tensors
 
 SAMPLE_RATE = 32_000
@@ -108,8 +108,10 @@ class EfficientATNet(SpectrogramNet):
             nn.Linear(scaled(1280), CLASSES),
         )
         filters_FM = kaldi_mel_filters(MELS, N_FFT, SAMPLE_RATE, 0.0, TOP_HZ)
-        self.register_buffer("filters_MF", torch.tensor(filters_FM.T.copy()), persistent=False)
-        self.register_buffer("window", torch.hann_window(WINDOW, periodic=False), persistent=False)
+        # No weights: they are computed where weights are on the meta device, too.
+        self.register_buffer("filters_MF", torch.tensor(filters_FM.T.copy(), device="cpu"), persistent=False)
+        window_S = torch.hann_window(WINDOW, periodic=False, device="cpu")
+        self.register_buffer("window", window_S, persistent=False)
 
     def spectrogram(self, wave_BS: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """(clips, samples) -> (clips, 128, frames), normalised as in training. Clips are of one length."""
@@ -177,10 +179,12 @@ class EfficientAT(TorchEncoder):
             self.module = _build(width)
             _randomise(self.module, seed)
         else:
-            shapes = self.tensor_shapes(width=width)
-            check_tensors(weights, shapes, architecture=f"efficientat of width {width:g}")
-            self.module = _build(width)
-            self.module.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+            with torch.device("meta"):
+                self.module = EfficientATNet(width)
+            state = self.module.state_dict()
+            check_tensors(weights, state_shapes(self.module), architecture=f"efficientat of width {width:g}")
+            tensors = {name: torch.tensor(weights[name], dtype=tensor.dtype) for name, tensor in state.items()}
+            self.module.load_state_dict(tensors, assign=True)
         self.module.eval()
 
     @classmethod

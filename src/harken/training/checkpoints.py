@@ -39,7 +39,7 @@ class ModelCheckpoint:
 
     def model(self) -> ASDModel:
         """The model in evaluation mode. Raises WeightsError if the spec names weights that are missing."""
-        return build_model(self.spec).load_state(under(self.arrays, "model"))
+        return build_model(self.spec, arrays=under(self.arrays, "model"))
 
 
 @dataclass(frozen=True)

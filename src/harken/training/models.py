@@ -13,6 +13,7 @@ The systems of the reports, each a `ModelSpec` (DCASE 2025 Task 2):
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, NamedTuple, Self
 
@@ -20,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from harken.core.errors import WeightsError
 from harken.encoders import encoder_class
 from harken.encoders.checkpoints import weights_for
 from harken.encoders.precision import apply_precision
@@ -288,20 +290,23 @@ def _placed(spectrograms: SpectrogramRows, augment: Augment | None, spectrogram_
     return whole_BFM if augment is None else augment(whole_BFM)
 
 
-def build_model(spec: ModelSpec, start: ASDModel | None = None) -> ASDModel:
+def build_model(
+    spec: ModelSpec, start: ASDModel | None = None, arrays: Mapping[str, NDArray[Any]] | None = None
+) -> ASDModel:
     """A model in evaluation mode, on the CPU; the same for the same spec and weights.
 
     start: a network without adapters, of the same encoders in the same order, whose encoders are taken over with their
     sizes, and whose heads and joint layers are where all of their shapes are the same. `state` is then complete.
-    Raises WeightsError for weights that are missing or of another encoder, HarkenError where adapters need peft, and
-    ValueError for layers that are not there or do not fit the head, and for a start of other encoders.
+    arrays: of `state`, which it gets as by `load_state`; encoders that are all in them draw nothing before.
+    Raises WeightsError for weights and arrays that are missing or of another encoder, HarkenError where adapters need
+    peft, and ValueError for layers that are not there or do not fit the head, and for a start of other encoders.
     """
     # Heads and adapters draw from the global generator, which is not ours to move.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(spec.seed)
         begun = _begun(spec, start)
         branches = [
-            _build_branch(branch, spec.seed + index, source)
+            _build_branch(branch, spec.seed + index, source, _under(f"parts.{index}.net.", arrays or {}))
             for index, (branch, source) in enumerate(zip(spec.branches, begun, strict=True))
         ]
         model = ASDModel(spec, branches)
@@ -310,7 +315,7 @@ def build_model(spec: ModelSpec, start: ASDModel | None = None) -> ASDModel:
                 assert source is not None
                 _take_over(branch.heads, source.heads)
             _take_over(model.joint, start.joint)
-        return model.eval()
+    return model.eval() if arrays is None else model.eval().load_state(arrays)
 
 
 def _begun(spec: ModelSpec, start: ASDModel | None) -> list[_Branch] | list[None]:
@@ -330,7 +335,12 @@ def _take_over(module: nn.Module, source: nn.Module) -> None:
         module.load_state_dict(pretrained)
 
 
-def _build_branch(spec: BranchSpec, seed: int, start: _Branch | None = None) -> _Branch:
+def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _build_branch(spec: BranchSpec, seed: int, start: _Branch | None, arrays: Mapping[str, NDArray[Any]]) -> _Branch:
+    """arrays: of its network, from a checkpoint."""
     cls = encoder_class(spec.encoder)
     if not issubclass(cls, TorchEncoder):
         raise ValueError(f"{spec.encoder} has no network to train")
@@ -342,7 +352,9 @@ def _build_branch(spec: BranchSpec, seed: int, start: _Branch | None = None) -> 
     else:
         config, arrays = weights_for(spec.encoder, spec.weights)
         weights = dict(arrays)
-    encoder = cls(weights, **{**config, **spec.config})  # type: ignore[call-arg]
+    # A checkpoint of a network that learns as a whole has all of it.
+    complete = arrays if spec.adapter is None and not spec.frozen else {}
+    encoder = _encoder(cls, weights, complete, {**config, **spec.config})
     layers = _layers(encoder, spec.layers)
     unknown = [layer for layer in layers if layer not in encoder.layers]
     if unknown:
@@ -358,6 +370,20 @@ def _build_branch(spec: BranchSpec, seed: int, start: _Branch | None = None) -> 
     # What the spec says of the encoder's weights does not hold: checkpoints must have all of them.
     branch.keeps = branch.keeps and start is None
     return branch
+
+
+def _encoder(
+    cls: type[TorchEncoder],
+    weights: Mapping[str, NDArray[Any]] | None,
+    complete: Mapping[str, NDArray[Any]],
+    config: Mapping[str, Any],
+) -> TorchEncoder:
+    """complete: all of its arrays, where a checkpoint has them; else they are `weights`, or drawn if that is None."""
+    if complete:
+        # Arrays of another network are refused by `load_state`, which knows whose they are.
+        with suppress(WeightsError):
+            return cls(complete, **config)  # type: ignore[call-arg]
+    return cls(weights, **config)  # type: ignore[call-arg]
 
 
 def _layers(encoder: TorchEncoder, layers: int | tuple[str, ...] | None) -> tuple[str, ...]:

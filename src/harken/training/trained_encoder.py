@@ -50,9 +50,7 @@ class TrainedEncoder(FrameEncoder):
     ) -> None:
         """Raises WeightsError if a tensor is missing, of another shape or not finite; ValueError for layers that an
         encoder has not, and for an unknown pooling."""
-        built = build_model(ModelSpec.model_validate(model))
-        if weights is not None:
-            built.load_state(weights)
+        built = build_model(ModelSpec.model_validate(model), arrays=weights)
         self._begin(built, seconds, read, read_pooling)
 
     @classmethod
