@@ -19,7 +19,7 @@ from harken.audio.stft import power_spectrogram
 from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
 from harken.core.errors import AudioError
 from harken.core.threads import one_thread, torch_threads
-from harken.data.clips import find_recordings
+from harken.data.folders import find_recordings
 from harken.data.index import index
 from harken.data.names import without_suffix
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from harken.audio.suffixes import DEFAULT_SUFFIXES
 from harken.core.errors import HarkenError
-from harken.data.clips import clips_from_files, find_recordings, natural_key
+from harken.data.clips import clips_from_files, natural_key
+from harken.data.folders import find_recordings
 from harken.data.names import Name, parse_name
 
 

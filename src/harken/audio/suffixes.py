@@ -17,3 +17,11 @@ ALL_SUFFIXES = DEFAULT_SUFFIXES | {
     ".snd",
     ".voc",
 }
+#: of sound that is not read, whatever the setting: lossy coding of phones and recorders, video, containers of data
+UNREAD_SUFFIXES = frozenset(
+    {
+        ".3ga", ".3gp", ".aac", ".ac3", ".alac", ".amr", ".ape", ".dff", ".dsf", ".dts", ".dvf", ".m4a", ".m4b",
+        ".mka", ".mp2", ".mp4", ".mpc", ".msv", ".mov", ".ra", ".shn", ".spx", ".tak", ".tta", ".webm", ".wma",
+        ".wv",
+    }
+)  # fmt: skip

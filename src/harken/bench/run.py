@@ -35,14 +35,20 @@ from harken.data.clips import Clip
 from harken.data.index import DataFinding, index
 from harken.data.table import read_table, write_table
 from harken.data.truth import Truth
+from harken.data.unique import check_names
 from harken.ensemble.runs import SCORES
 from harken.evaluation.score_files import write_score_files
 from harken.evaluation.scores import Scores, digest_of, read_scores, write_scores
 
 
 def load_clips(data: Path, truth: Truth | None = None) -> tuple[list[Clip], list[DataFinding]]:
-    """Clips of a table made by `harken data index`, or of a folder. Raises HarkenError when there are none."""
-    return (read_table(data), []) if data.is_file() else index(data, truth=truth)
+    """Clips of a table made by `harken data index`, or of a folder.
+
+    Raises HarkenError when there are none, and for two of one name, whose scores could not be told apart.
+    """
+    clips, findings = (read_table(data), []) if data.is_file() else index(data, truth=truth)
+    check_names(clips)
+    return clips, findings
 
 
 def run_recipe(

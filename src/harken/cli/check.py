@@ -24,7 +24,7 @@ def check(
 
     The normal ones must be others than the model learned from.
     """
-    from harken.data.clips import find_recordings
+    from harken.data.folders import find_recordings
     from harken.monitor.check import check as check_model
     from harken.monitor.check import table
     from harken.monitor.detector import Detector

@@ -18,7 +18,8 @@ def demo(
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Run the detector on a simulated plant. Needs no data and no network; takes about a minute."""
-    from harken.data.clips import clips_from_files, find_recordings
+    from harken.data.clips import clips_from_files
+    from harken.data.folders import find_recordings
     from harken.evaluation.metrics import official_score, section_result
     from harken.monitor.detector import Detector
     from harken.monitor.report import ReportSection, write_report

@@ -231,7 +231,7 @@ def _bundles(recordings: list[Path] | None) -> Bundles | None:
     if not recordings:
         return None
     from harken.audio.suffixes import DEFAULT_SUFFIXES
-    from harken.data.clips import find_recordings
+    from harken.data.folders import find_recordings
     from harken.ensemble.bundles import Bundles
     from harken.monitor.detector import load
 

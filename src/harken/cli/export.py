@@ -99,7 +99,7 @@ def _export_model(
 ) -> None:
     from harken.audio.suffixes import DEFAULT_SUFFIXES
     from harken.core.errors import HarkenError
-    from harken.data.clips import find_recordings
+    from harken.data.folders import find_recordings
     from harken.export.model import NOTICEABLE, compare_scores, export_model
     from harken.monitor.detector import Detector
 

@@ -52,13 +52,16 @@ def score(
     """
     from harken.core.errors import HarkenError
     from harken.data.chronology import chronology
-    from harken.data.clips import find_recordings
+    from harken.data.folders import recordings_of
     from harken.evaluation.scores import MARKS
     from harken.monitor.detector import Detector
     from harken.monitor.sequence import Sequence
     from harken.monitor.verdict import Kind
 
-    files = find_recordings(paths, suffixes_of(formats))
+    given = recordings_of(paths, suffixes_of(formats))
+    for note in given.notes:
+        say(f"note: {note}")
+    files = given.files
     when = chronology(files, order.value if len(files) > 1 else "none")
     if when.ordered:
         files = [files[row] for row in when.order_N]

@@ -1,4 +1,4 @@
-"""Names of files as they are shown: on one line, whatever they hold; and names that every system allows."""
+"""Names of files: as they are shown, on one line, whatever they hold; as they are compared; and as every system allows."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ _FORBIDDEN = '<>:"/\\|?*'
 def shown(name: str | Path) -> str:
     """The name with line breaks and other characters that cannot be printed as escapes, such as `\\n`."""
     return "".join(char if char.isprintable() else _escape(char) for char in str(name))
+
+
+def joined(name: str) -> str:
+    """The name in the form in which names are compared: NFC. macOS and some network drives write `u` and two dots
+    for `ü`, which prints alike."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _escape(char: str) -> str:

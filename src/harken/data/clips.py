@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from harken.core.errors import HarkenError
 from harken.data.names import attribute_pairs, parse_name, without_suffix
 
 Split = Literal["train", "test", "supplemental"]
@@ -97,36 +96,6 @@ def names_below_common(paths: Sequence[Path]) -> tuple[str, ...]:
     parents = [set(path.parents) for path in absolute]
     common = max(set.intersection(*parents), key=lambda parent: len(parent.parts))
     return tuple(path.relative_to(common).as_posix() for path in absolute)
-
-
-def find_recordings(paths: Iterable[str | Path], suffixes: frozenset[str]) -> list[Path]:
-    """Audio files among `paths` and in folders among them, without repetition, folders in natural order.
-
-    suffixes: of files in folders; files in `paths` may have any suffix. Raises HarkenError for a path that does not
-    exist and for a folder without audio.
-    """
-    recordings: dict[Path, None] = {}
-    for given in map(Path, paths):
-        if given.is_dir():
-            inside = [
-                p
-                for p in given.rglob("*")
-                if p.suffix.lower() in suffixes
-                and not any(name.startswith(".") for name in p.relative_to(given).parts)
-                and not p.is_dir()
-            ]
-            if not inside:
-                raise HarkenError(
-                    "no audio in this folder",
-                    file=given,
-                    next_step=f"Put recordings there ({', '.join(sorted(suffixes))}) or give another folder",
-                )
-            recordings.update(dict.fromkeys(sorted(inside, key=natural_key)))
-        elif given.exists():
-            recordings[given] = None
-        else:
-            raise HarkenError("there is no such file or folder", file=given, next_step="Check the path")
-    return list(recordings)
 
 
 def clips_from_files(paths: Sequence[Path]) -> list[Clip]:

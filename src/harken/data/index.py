@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -12,9 +11,11 @@ from harken.audio.suffixes import ALL_SUFFIXES
 from harken.core.errors import HarkenError
 from harken.data.attributes import read_attributes
 from harken.data.clips import Clip
-from harken.data.layout import FolderInfo, parse_folder
+from harken.data.folders import walk
+from harken.data.layout import FolderInfo, Layout, parse_folder
 from harken.data.names import Name, attribute_pairs, parse_name, without_suffix
 from harken.data.truth import Truth
+from harken.data.unique import SAME_NAME, same_names
 
 
 @dataclass(frozen=True)
@@ -57,44 +58,39 @@ def index(root: Path, *, truth: Truth | None = None, year: int | None = None) ->
     findings = _Findings()
     clips: list[Clip] = []
     machines: dict[Path, list[int]] = defaultdict(list)
-    for folder, files, tables in _folders(root):
-        audio = [file for file in files if os.path.splitext(file)[1].lower() in ALL_SUFFIXES]
-        if tables and folder not in machines:
+    walked = walk(root, ALL_SUFFIXES)
+    layout = Layout.of(root, [each.path for each in walked.folders if each.audio])
+    for each in walked.folders:
+        folder, audio = each.path, each.audio
+        if folder not in machines and any(name.startswith("attributes_") for name in each.others):
             machines[folder] = []
         if not audio:
             continue
         if folder.name == "test_rename" and (folder.parent / "test").is_dir():
             findings.add(folder, "labelled copies of the clips in test, ignored", audio[0])
             continue
-        info = parse_folder(folder)
+        clips_folder = layout.clips_folder(folder)
+        info = parse_folder(clips_folder)
         info = replace(info, year=year or info.year)
+        if clips_folder != folder:
+            findings.add(clips_folder, f"clips in its sub-folders are taken for clips of {info.machine}", folder.name)
         start = len(clips)
         clips += _rows(root, folder, info, audio, findings)
-        machine_folder = folder.parent if info.split else folder
+        machine_folder = clips_folder.parent if info.split else clips_folder
         machines[machine_folder] += range(start, len(clips))
     if not clips:
         raise HarkenError(
             "no recordings below this folder", file=root, next_step="Give the folder that contains the machines"
         )
+    for note in walked.notes:
+        findings.add(root, "not all of it is read", note)
+    for clip, namesake in same_names(clips):
+        findings.add(clip.path.parent, SAME_NAME, f"{clip.clip_id}, {namesake.clip_id}")
     for folder, rows in machines.items():
         _join_attributes(folder, clips, rows, findings)
     if truth is not None:
         _join_truth(truth, clips, findings)
     return clips, findings.listed()
-
-
-def _folders(root: Path) -> Iterator[tuple[Path, list[str], bool]]:
-    """(folder, sorted file names, whether it has attribute tables); follows links, visits each folder once."""
-    seen: set[str] = set()
-    for name, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(name)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        files = sorted(file for file in files if not file.startswith("."))
-        yield Path(name), files, any(file.startswith("attributes_") for file in files)
 
 
 def _rows(root: Path, folder: Path, info: FolderInfo, files: Iterable[str], findings: _Findings) -> Iterator[Clip]:

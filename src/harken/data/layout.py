@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Literal
 
 Split = Literal["train", "test", "supplemental"]
@@ -42,3 +44,37 @@ def parse_folder(folder: PurePath) -> FolderInfo:
         split, domain = _FOLDERS[folder.name]
         return FolderInfo(machine=folder.parent.name, split=split, domain=domain, year=year)
     return FolderInfo(machine=folder.name, year=year)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which folders of a tree are those of a machine's clips.
+
+    root: of the tree. machines_below: the folders `train` and `test` hold one folder per machine, and no clips.
+    """
+
+    root: Path
+    machines_below: bool
+
+    @classmethod
+    def of(cls, root: Path, folders: Sequence[Path]) -> Layout:
+        """Layout of a tree from all its folders that hold clips."""
+        splits = {folder: split for folder in folders if (split := _split_folder(root, folder)) is not None}
+        machines = Counter(folder.relative_to(split).parts[0] for folder, split in splits.items() if folder != split)
+        machines_below = (
+            len({split.parent for split in splits.values()}) == 1
+            and all(folder != split for folder, split in splits.items())
+            and min(machines.values()) > 1
+        )
+        return cls(root, machines_below)
+
+    def clips_folder(self, folder: Path) -> Path:
+        """The folder itself, or the one of a machine's clips that it is below: `fan/test` of `fan/test/shift 1`."""
+        split = None if self.machines_below else _split_folder(self.root, folder)
+        return folder if split is None else split
+
+
+def _split_folder(root: Path, folder: Path) -> Path | None:
+    """The folder itself, or the nearest above it and below `root`, that is named like one of clips."""
+    above = [path for path in folder.parents if root in path.parents]
+    return next((path for path in (folder, *above) if path.name in _FOLDERS), None)

@@ -21,7 +21,8 @@ from harken.core.names import shown
 from harken.core.plugins import custom_names
 from harken.core.threads import one_thread
 from harken.data.chronology import OrderChoice, chronology
-from harken.data.clips import Clip, clips_from_files, find_recordings
+from harken.data.clips import Clip, clips_from_files
+from harken.data.folders import recordings_of
 from harken.data.segment_order import segment_chronology
 from harken.detection import create_detector
 from harken.embeddings.embedder import ClipFeatures, make_spec
@@ -82,7 +83,8 @@ def fit_normal(
     check_segment(segment)
     _check_settings(given, [encoder, detector, parameters], level, microphones, order)
     formats = ALL_FORMATS if all_formats else DEFAULT_FORMATS
-    files = find_recordings(given, ALL_SUFFIXES if all_formats else DEFAULT_SUFFIXES)
+    listed_files = recordings_of(given, ALL_SUFFIXES if all_formats else DEFAULT_SUFFIXES)
+    files = listed_files.files
     set_aside: list[Excluded] = []
     clips = learnable(clips_from_files(not_excluded(files, exclude, set_aside)), set_aside)
     if not clips:
@@ -164,6 +166,7 @@ def fit_normal(
         notes=(
             *cutting.notes,
             *(f"most of these recordings have the defect {kind!r}: it counts as usual" for kind in usual),
+            *listed_files.notes,
             *_header_notes(kept, features),
             *learned.notes,
         ),
