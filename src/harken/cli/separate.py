@@ -22,7 +22,7 @@ def separate(
 ) -> None:
     """Separate recordings into machine and noise, which add up to them."""
     from harken.audio.suffixes import DEFAULT_SUFFIXES
-    from harken.data.clips import find_recordings
+    from harken.data.folders import find_recordings
     from harken.separation.recordings import separate_files
     from harken.separation.separator import load_separator
 
