@@ -1,4 +1,4 @@
-"""Names of files: as they are shown, on one line, whatever they hold; as they are compared; and as every system allows."""
+"""Names of files: as they are shown, on one line, whatever they hold; as they are compared; as every system allows."""
 
 from __future__ import annotations
 
