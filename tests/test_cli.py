@@ -20,7 +20,7 @@ from conftest import hum
 GROUPS = ("data", "ensemble", "recipe", "weights")
 VERBS = (
     *GROUPS, "cite", "demo", "doctor", "evaluate", "explain", "export", "fit", "package", "plan", "plot", "run",
-    "score", "simulate", "submit",
+    "score", "separate", "simulate", "submit",
 )  # fmt: skip
 
 

@@ -17,7 +17,8 @@ from harken.audio.decode import decode
 from harken.cli.main import app
 from harken.core.errors import HarkenError
 from harken.data.clips import Clip
-from harken.separation.config import SepReformerConfig
+from harken.separation.config import SIZES, SepReformerConfig
+from harken.separation.initial import pass_mixture_on, passes_mixture_on
 from harken.separation.losses import si_snr_db
 from harken.separation.mixtures import Mixtures
 from harken.separation.recordings import separate_files
@@ -296,3 +297,20 @@ def test_guided_outputs_have_a_fixed_order() -> None:
     right = guided_loss(Separated(targets_BKS, targets_BKS[None]), targets_BKS, 0.4)
     swapped = guided_loss(Separated(targets_BKS.flip(1), targets_BKS.flip(1)[None]), targets_BKS, 0.4)
     assert right < -30 < 0 < swapped
+
+
+def test_first_weights_pass_the_mixture_on() -> None:
+    torch.manual_seed(0)
+    small = SMALL.model_copy(update={"encoder_channels": 32, "features": 16, "shared_split": False})
+    for config in (SIZES["tiny"], small):
+        net = SepReformer(config).eval()
+        assert passes_mixture_on(net)
+        pass_mixture_on(net)
+        mixture_BS = LEVEL * torch.randn(1, 8000)
+        with torch.no_grad():
+            outputs = net(mixture_BS, auxiliary=True)
+        assert outputs.stages_LBKS is not None
+        for output_BKS in (outputs.sources_BKS, *outputs.stages_LBKS):
+            assert si_snr_db(output_BKS, mixture_BS[:, None]).min() > 10
+    with pytest.raises(ValueError, match="lapped"):
+        pass_mixture_on(SepReformer(SMALL))

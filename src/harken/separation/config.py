@@ -50,7 +50,7 @@ class SepReformerConfig(BaseModel):
 #: processors
 SIZES: Mapping[str, SepReformerConfig] = {
     "tiny": SepReformerConfig(
-        sample_rate=16_000, encoder_channels=64, kernel=64, stride=32, features=16, heads=2, stages=2, local_kernel=9,
+        sample_rate=16_000, encoder_channels=64, kernel=64, stride=32, features=32, heads=2, stages=2, local_kernel=9,
         distances=500, dropout=0.0,
     ),
     "base": SepReformerConfig(sample_rate=16_000, kernel=32, stride=8),

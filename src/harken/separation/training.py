@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from harken.core.errors import HarkenError
 from harken.data.clips import Clip
 from harken.separation.config import SepReformerConfig
+from harken.separation.initial import pass_mixture_on, passes_mixture_on
 from harken.separation.losses import separation_loss, si_snr_db
 from harken.separation.mixtures import MixtureBatch, Mixtures
 from harken.separation.separator import Separator, load_separator
@@ -137,6 +138,8 @@ class _SeparationTraining(TrainingLoop):
         self.module = SepReformer(config)
         if before is not None:
             self.module.load_state_dict(before.net.state_dict())
+        elif passes_mixture_on(self.module):
+            pass_mixture_on(self.module)
         self.optimiser = adamw(
             parameter_groups(
                 self.module, learning_rate=spec.learning_rate, weight_decay=spec.weight_decay, layer_decay=1.0
