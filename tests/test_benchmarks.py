@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
         (["throughput.py", "--clips", "100"], "harken score"),
         (["dcase.py", "--names", "2000"], "index 2000 real names"),
         (["sensors.py", "--clips", "1"], "not judged"),
+        (["lengths.py", "--simulated", "--splits", "1", "--real-seconds", "5"], "slider id_00"),
         (["two_microphones.py", "--machines", "fan", "--test", "5"], "cancelled"),
         (["encoders.py", "--tiny", "--batches", "1", "--rounds", "1"], "onnx-int8"),
         (["ensemble.py", "--only", "grid"], "grid on the best"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,19 +13,17 @@ import numpy as np
 from harken.audio.channels import Microphones
 from harken.audio.decode import ALL_FORMATS, DEFAULT_FORMATS, Limits
 from harken.audio.listen import Level
-from harken.audio.quality import HEADER_KINDS, Kind
 from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
 from harken.core.errors import HarkenError
-from harken.core.names import shown
 from harken.core.plugins import custom_names
 from harken.core.threads import one_thread
 from harken.data.chronology import OrderChoice, chronology
-from harken.data.clips import Clip, clips_from_files
+from harken.data.clips import clips_from_files
 from harken.data.folders import recordings_of
 from harken.data.segment_order import segment_chronology
 from harken.detection import create_detector
-from harken.embeddings.embedder import ClipFeatures, make_spec
-from harken.embeddings.extract import Extracted, extract
+from harken.embeddings.embedder import make_spec
+from harken.embeddings.extract import extract
 from harken.embeddings.forms import read_forms
 from harken.encoders import encoder_class
 from harken.encoders.checkpoints import weights_for
@@ -37,18 +34,12 @@ from harken.monitor.learn import learn
 from harken.monitor.length import length_effect
 from harken.monitor.normal_set import (
     Excluded,
-    defect_of,
     learnable,
     named_states,
-    near_duplicate_rows,
     not_excluded,
-    usual_defects,
     usual_form,
 )
-from harken.monitor.sensor import unfit_among
-
-#: fewer recordings than this are not learned from
-LEAST_CLIPS = 3
+from harken.monitor.usable import LEAST_CLIPS, header_notes, usable_clips, without_near_duplicates
 
 
 def fit_normal(
@@ -127,14 +118,14 @@ def fit_normal(
         raise HarkenError(str(error), next_step="Correct the setting") from None
     hear = partial(extract, spec=spec, weights=arrays, store=store, workers=workers, limits=limits, formats=formats)
     results = hear([clip.path for clip in clips], segments=cutting.segments)
-    kept, features, usual = _usable(clips, results, set_aside, progress)
+    kept, features, usual = usable_clips(clips, results, set_aside, progress)
     if len(kept) < LEAST_CLIPS:
         first = f"; the first: {set_aside[0].path}: {set_aside[0].reason}" if set_aside else ""
         raise HarkenError(
             f"{len(kept)} of {len(files)} recordings can be learned from, at least {LEAST_CLIPS} are needed{first}",
             next_step="Record more normal clips (30 or more make a useful model), or cut longer ones (--segment 5)",
         )
-    kept, features = _without_near_duplicates(kept, features, sample_rate, set_aside)
+    kept, features = without_near_duplicates(kept, features, sample_rate, set_aside)
     seconds = float(np.median([clip.seconds for clip in features]))
     when = segment_chronology([clip.path for clip in kept], cutting.segments, order, clip_seconds=seconds)
     kept, features = [kept[row] for row in when.order_N], [features[row] for row in when.order_N]
@@ -167,7 +158,7 @@ def fit_normal(
             *cutting.notes,
             *(f"most of these recordings have the defect {kind!r}: it counts as usual" for kind in usual),
             *listed_files.notes,
-            *_header_notes(kept, features),
+            *header_notes(kept, features),
             *learned.notes,
         ),
         set_aside=(*set_aside, *learned.set_aside),
@@ -194,71 +185,3 @@ def _check_settings(given: Sequence[str | Path], names: list[Any], level: str, m
             raise HarkenError(f"unknown {what} {value!r}", next_step=f"Choose one of {', '.join(choices)}")
     if not given:
         raise HarkenError("no recordings were given", next_step="Name recordings or folders of them")
-
-
-def _usable(
-    clips: Sequence[Clip],
-    results: Iterable[Extracted],
-    set_aside: list[Excluded],
-    progress: Callable[[int, int], None] | None,
-) -> tuple[list[Clip], list[ClipFeatures], list[str]]:
-    """Clips that can be learned from, their features, and defects that count as usual; the other clips are added to
-    `set_aside`."""
-    heard: list[tuple[Clip, ClipFeatures]] = []
-    for done, (clip, result) in enumerate(zip(clips, results, strict=True), start=1):
-        if result.features is None:
-            set_aside.append(Excluded(clip.path, "" if result.error is None else result.error.cause))
-        else:
-            heard.append((clip, result.features))
-        if progress is not None:
-            progress(done, len(clips))
-    usual = usual_defects([features for _, features in heard])
-    usable: list[tuple[Clip, ClipFeatures]] = []
-    seen: dict[str, Path] = {}
-    for clip, features in heard:
-        reason = defect_of(features, usual)
-        if reason is None and features.sha256 in seen:
-            reason = f"is the same file as {seen[features.sha256].name}"
-        if reason is None:
-            seen[features.sha256] = clip.path
-            usable.append((clip, features))
-        else:
-            set_aside.append(Excluded(clip.path, reason))
-    reasons = unfit_among([features.health for _, features in usable], [features.seconds for _, features in usable])
-    set_aside += [Excluded(usable[row][0].path, reason) for row, reason in sorted(reasons.items())]
-    kept = [pair for row, pair in enumerate(usable) if row not in reasons]
-    defects: list[str] = sorted(kind for kind in usual if any(_marred(features, kind) for _, features in kept))
-    return [clip for clip, _ in kept], [features for _, features in kept], defects
-
-
-def _marred(features: ClipFeatures, kind: str) -> bool:
-    return any(finding.kind == kind and not finding.harmless for finding in features.findings)
-
-
-def _header_notes(clips: Sequence[Clip], features: Sequence[ClipFeatures]) -> list[str]:
-    """What is wrong with the headers of recordings that are learned from, once per kind."""
-    first: dict[Kind, tuple[str, str]] = {}
-    counts: Counter[Kind] = Counter()
-    for clip, heard in zip(clips, features, strict=True):
-        for finding in heard.findings:
-            if finding.kind in HEADER_KINDS:
-                first.setdefault(finding.kind, (shown(clip.path.name), finding.sentence))
-                counts[finding.kind] += 1
-    more = {kind: f" and {count - 1} more" if count > 1 else "" for kind, count in counts.items()}
-    return [f"{name}{more[kind]}: {sentence}" for kind, (name, sentence) in first.items()]
-
-
-def _without_near_duplicates(
-    clips: list[Clip], features: list[ClipFeatures], sample_rate: int, set_aside: list[Excluded]
-) -> tuple[list[Clip], list[ClipFeatures]]:
-    """Without those that are the same as an earlier one but for a re-encoding, as long as enough are left."""
-    if len(clips) <= LEAST_CLIPS:
-        return clips, features
-    duplicates = near_duplicate_rows(features, sample_rate)
-    duplicates = dict(list(duplicates.items())[: len(clips) - LEAST_CLIPS])
-    set_aside += [
-        Excluded(clips[row].path, f"is nearly the same as {clips[first].path.name}")
-        for row, first in sorted(duplicates.items())
-    ]
-    rows = [row for row in range(len(clips)) if row not in duplicates]
-    return [clips[row] for row in rows], [features[row] for row in rows]

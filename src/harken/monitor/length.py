@@ -40,7 +40,11 @@ class LengthEffect:
     events: float
 
     def brought_to_length(self, ratio: float, score: float, event_score: float | None) -> tuple[float, float | None]:
-        """Both scores of a recording of `ratio` times the length, as they would be at the length learned from."""
+        """Both scores of a recording of `ratio` times the length, as they would be at the length learned from.
+
+        Those of longer recordings stay: beyond the length at which the power is measured, it would raise false alarms.
+        """
+        ratio = min(ratio, 1.0)
         return score * ratio**self.sound, None if event_score is None else event_score * ratio**self.events
 
 
