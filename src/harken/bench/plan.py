@@ -99,10 +99,10 @@ def _wanted(recipe: Recipe) -> list[int]:
 
 
 def _learned_years(recipe: Recipe) -> Iterator[tuple[int, ...] | None]:
-    """Of each stage that makes labels, the years that it is set to; None: all."""
+    """Of each stage that makes labels or pre-trains, the years that it is set to; None: all."""
     for entry in recipe.stages.values():
         cls = stage_class(entry.use)
-        if cls.makes == "labels":
+        if cls.makes in ("labels", "encoder"):
             yield getattr(cls.Parameters.model_validate(entry.parameters), "years", None)
 
 

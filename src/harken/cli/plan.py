@@ -68,7 +68,7 @@ def _grouped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return rows
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        alone = row["kind"] in ("labels", "train", "autoencoder")
+        alone = row["kind"] in ("labels", "pseudo_labels", "pretrain", "train", "autoencoder")
         key = row["stage"] if alone else f"{row['kind']} {row['tasks']} {sorted(row['parameters'].items())}"
         groups.setdefault(key, []).append(row)
     return [group[0] if len(group) == 1 else _together(group) for group in groups.values()]
@@ -103,12 +103,18 @@ def _what(row: Mapping[str, Any], expected: bool) -> str:
     """The main parameters of a stage, and the resulting numbers of classes, steps and clips."""
     parameters = row["parameters"]
     words: list[str] = []
-    if row["kind"] == "labels":
+    if row["kind"] in ("labels", "pseudo_labels"):
         years = parameters.get("years")
         words = [parameters.get("policy", "thuee"), _years(years)]
         if "classes" in row:
             least = ">= " if row.get("at_least") else ""
             words += [f"{least}{row['classes']:,} classes", f"{row['clips']:,}{' expected' * expected} clips"]
+    elif row["kind"] == "pretrain":
+        words = [_network(parameters), _years(parameters["years"]) if parameters["years"] != [] else ""]
+        words += [f"{row['steps']:,} steps of {row['batch']} x {row['accumulation']}, {parameters['clones']} clones"]
+        words += [f"{row['clips']:,}{' expected' * expected} clips", *parameters["folders"]]
+        words += [f"rate {parameters['learning_rate']:g}"]
+        words = [word for word in words if word]
     elif row["kind"] == "train":
         words = [_network(branch) for branch in parameters["model"]["branches"]]
         training = parameters["training"]
