@@ -290,10 +290,14 @@ def _rounded(onnx: Any, model: Any, complete: Path, folder: Path) -> Any:
     ]
     if not nodes:
         raise HarkenError("it has no linear layers that 8 bits could make smaller", next_step="Export without int8")
-    small = folder / "small.onnx"
+    bare, small = folder / "bare.onnx", folder / "small.onnx"
+    graph = onnx.load(complete)
+    # Optimisers leave shapes of values that they have replaced, which the quantiser refuses; it infers all that it needs.
+    del graph.graph.value_info[:]
+    onnx.save(graph, bare)
     with _quiet():
         quantization.quantize_dynamic(
-            complete,
+            bare,
             small,
             nodes_to_quantize=nodes,
             per_channel=True,
