@@ -36,7 +36,8 @@ import sys, time
 model, torch, begun, *files = sys.argv[1:]
 if torch == "without torch":
     sys.modules["torch"] = None
-import json, resource
+import json, re
+from pathlib import Path
 import harken
 detector = harken.load(model)
 scores = [detector.score(files[0]).score]
@@ -47,7 +48,8 @@ scores += [detector.score(file).score for file in files[1:]]
 print(json.dumps({
     "scores": scores, "start": started, "start_cpu": cpu,
     "wall": (time.perf_counter() - wall) / (len(files) - 1), "cpu": (time.process_time() - cpu) / (len(files) - 1),
-    "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    # Not ru_maxrss, which a process takes over from its parent.
+    "memory": int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024,
 }))
 """
 

@@ -431,6 +431,11 @@ def test_stages_that_make_clips_are_known(plant: Path, tmp_path: Path) -> None:
     training = sum(unit["train"] for unit in plan["units"] if unit["machine"] == "fan")
     assert rows["noisy"]["clips"] == 2 * training
     assert rows["noisy"]["seconds"] > 0
+    # Copies are read by the stages behind it; what another program has made is known when it is read.
+    assert (
+        rows["embed"]["clips"]
+        == sum(sum(unit[split] for split in ("train", "test", "supplemental")) for unit in plan["units"]) + 2 * training
+    )
     assert rows["made"]["clips"] == 2
     assert plan["total"]["unknown"] == []
 

@@ -205,13 +205,26 @@ def _tables(recipe: Recipe, common: Mapping[Tests, Unit] | None, missing: list[s
     for name, entry in recipe.stages.items():
         cls = stage_class(entry.use)
         try:
-            table = cls.classes(cls.Parameters.model_validate(entry.parameters), common["none"].clips)
+            clips = _with_expected(recipe, name, common["none"].clips)
+            table = cls.classes(cls.Parameters.model_validate(entry.parameters), clips)
         except HarkenError as error:
             missing.append(f"stage {name}: {error}")
             continue
         if table is not None:
             tables[name] = table
     return tables
+
+
+def _with_expected(recipe: Recipe, name: str, clips: tuple[Clip, ...]) -> tuple[Clip, ...]:
+    """The clips of a task of a stage, then those that the stages which it reads will make of them."""
+    made: list[Clip] = []
+    for source in (source for sources in recipe.inputs_of(name).values() for source in sources):
+        entry = recipe.stages[source]
+        cls = stage_class(entry.use)
+        if cls.makes == "clips":
+            given = _with_expected(recipe, source, clips)
+            made += cls.expected_clips(cls.Parameters.model_validate(entry.parameters), given)
+    return (*clips, *made)
 
 
 # ------------------------------------------------------------ costs
@@ -232,7 +245,7 @@ def _planned(
             entry = recipe.stages[name]
             planned[name] = PlannedStage(
                 parameters=stage_class(entry.use).Parameters.model_validate(entry.parameters),
-                clips=tuple(task.unit.clips for task in tasks[name]),
+                clips=tuple(_with_expected(recipe, name, task.unit.clips) for task in tasks[name]),
                 inputs={key: tuple(map(plan, sources)) for key, sources in recipe.inputs_of(name).items()},
                 classes=tables.get(name),
                 expected=expected,

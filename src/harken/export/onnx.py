@@ -292,7 +292,7 @@ def _rounded(onnx: Any, model: Any, complete: Path, folder: Path) -> Any:
         raise HarkenError("it has no linear layers that 8 bits could make smaller", next_step="Export without int8")
     bare, small = folder / "bare.onnx", folder / "small.onnx"
     graph = onnx.load(complete)
-    # Optimisers leave shapes of values that they have replaced, which the quantiser refuses; it infers all that it needs.
+    # The quantiser refuses outdated shapes of values that an optimiser has replaced, and infers those that it needs.
     del graph.graph.value_info[:]
     onnx.save(graph, bare)
     with _quiet():

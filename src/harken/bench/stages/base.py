@@ -149,6 +149,12 @@ class Stage(ABC):
         return None
 
     @classmethod
+    def expected_clips(cls, parameters: Any, clips: Sequence[Clip]) -> Sequence[Clip]:
+        """Of a stage that makes clips: those that it will make of these, for plans of the stages that read them; their
+        paths are those of what they are made of. None where only `run` can say, the default."""
+        return ()
+
+    @classmethod
     @abstractmethod
     def run(cls, parameters: Any, context: Context) -> None:
         """Make the files of the stage in `context.out`."""

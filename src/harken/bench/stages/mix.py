@@ -59,6 +59,16 @@ class MixStage(Stage):
         return cost
 
     @classmethod
+    def expected_clips(cls, parameters: Any, clips: Sequence[Clip]) -> Sequence[Clip]:
+        """See `Stage.expected_clips`."""
+        settings = parameters.model_dump_json()
+        return [
+            derive(clip, f"{clip.clip_id}#mixed-{settings}-{copy}", clip.path, "mixed")
+            for clip in _chosen(parameters, clips)
+            for copy in range(parameters.copies)
+        ]
+
+    @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
         chosen = _chosen(parameters, context.clips)
         noises = Noises(context.clips, parameters.noise)

@@ -85,6 +85,13 @@ class SeparateStage(Stage):
         return cost
 
     @classmethod
+    def expected_clips(cls, parameters: Any, clips: Sequence[Clip]) -> Sequence[Clip]:
+        """See `Stage.expected_clips`."""
+        settings = parameters.model_dump_json()
+        chosen = [clip for clip in clips if _is_chosen(parameters, clip)]
+        return [derive(clip, f"{clip.clip_id}#separated-{settings}", clip.path, "separated") for clip in chosen]
+
+    @classmethod
     def run_shard(cls, parameters: Any, context: Context, index: int, count: int) -> None:
         chosen = [clip for clip in context.clips if _is_chosen(parameters, clip)]
         _Separation(parameters, context).make(chosen[index::count])
