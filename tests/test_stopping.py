@@ -17,6 +17,7 @@ import pytest
 import soundfile as sf
 
 from conftest import hum
+from harken.bench.workspace import Workspace
 from harken.core.errors import AudioError, HarkenError
 from harken.monitor.detector import Detector
 
@@ -62,6 +63,44 @@ def test_ctrl_c_says_that_nothing_is_lost(verb: str, tmp_path: Path) -> None:
     assert err.splitlines()[-1] == "harken: stopped; nothing that was already written is lost"
     assert "Traceback" not in err
     assert not (tmp_path / "m.harken").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not list child processes")
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)])
+def test_workers_end_with_the_program(sent: signal.Signals, code: int, tmp_path: Path) -> None:
+    """Also where it could not tell them to; the next run removes what is left."""
+    machine = tmp_path / "plant" / "fan"
+    for split, count in (("train", 60), ("test", 6)):
+        (machine / split).mkdir(parents=True)
+        for number in range(count):
+            name = f"section_00_source_{split}_normal_{number:04d}_v_1.wav"
+            sf.write(machine / split / name, hum(number, seconds=2.0), 16_000)
+    workspace = tmp_path / "w"
+    command = [HARKEN, "run", "spectral_knn", "--data", tmp_path / "plant", "--workspace", workspace, "--workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(workspace.rglob("*.safetensors")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    process.send_signal(sent)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == code, err
+    assert children
+    while any(Path(f"/proc/{pid}/fd").exists() and _runs(pid) for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(_runs(pid) for pid in children)
+    assert list((workspace / "scratch").glob("*.*.????????")) or sent == signal.SIGTERM
+    (workspace / "runs" / ".x.json.0123abcd.tmp").write_text("half")
+    with Workspace(workspace).running():
+        assert not list((workspace / "scratch").glob("[0-9a-f]*.*.*"))
+        assert not list((workspace / "runs").glob(".*.tmp"))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_files_and_folders_have_the_rights_that_the_user_wants(make_clips: Callable[..., Path], tmp_path: Path) -> None:

@@ -75,11 +75,15 @@ def perform(
     Two attempts at the same job may run in parallel: both make the same files, and the first to end is used.
     """
     workspace = Workspace(root)
+    if job.shard is not None:
+        return _perform(job, workspace, workers, progress)
+    with workspace.making(job.key):
+        stored = workspace.get(job.key)
+        return stored if stored is not None else _perform(job, workspace, workers, progress)
+
+
+def _perform(job: Job, workspace: Workspace, workers: int, progress: Progress) -> Object | HarkenError | None:
     task, key = job.task, job.key
-    if job.shard is None:
-        stored = workspace.get(key)
-        if stored is not None:
-            return stored
     cls = stage_class(task.kind)
     made, begun = workspace.new(key), time.monotonic()
     try:

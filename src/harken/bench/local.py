@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,7 +13,7 @@ from harken.bench.jobs import Ended, Executor, Job, Pool, Progress, perform
 from harken.bench.stages import stage_class
 from harken.bench.workspace import Object, Workspace
 from harken.core.errors import HarkenError
-from harken.core.workers import begin_worker
+from harken.core.workers import begin_worker, cores
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class LocalProcesses(Executor):
     workers: int | None = None
 
     def open(self, tasks: Mapping[str, Task], workspace: Workspace) -> LocalPool:
-        return LocalPool(workspace, self.workers or len(os.sched_getaffinity(0)))
+        return LocalPool(workspace, self.workers or cores())
 
 
 class LocalPool(Pool):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from harken.bench.stages import stage_class
 from harken.bench.stages.train import TrainStage
 from harken.bench.workspace import Object, Workspace
 from harken.core.errors import HarkenError
+from harken.core.workers import cores
 from harken.data import catalog
 from harken.data.clips import Clip
 from harken.data.labels import ClassTable
@@ -282,7 +282,7 @@ def _row(
     device: Device,
 ) -> dict[str, Any]:
     # Stages for all machines use all processes, others run in parallel.
-    beside = 1 if stage_class(entry.use).scope == "all" else len(os.sched_getaffinity(0))
+    beside = 1 if stage_class(entry.use).scope == "all" else cores()
     planned_cost = cost if cost is not None else Cost()
     left = [row for row, task in enumerate(tasks) if task.name not in cached]
     on_device = None

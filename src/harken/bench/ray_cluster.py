@@ -25,6 +25,7 @@ from harken.core.errors import HarkenError
 from harken.core.extras import need
 from harken.core.threads import one_thread_for_good
 from harken.core.version import __version__
+from harken.core.workers import cores
 
 #: seconds for a node to answer, and for a folder made elsewhere to be seen
 PATIENCE = 120.0
@@ -71,8 +72,7 @@ class RayCluster(Executor):
     def _connect(self, ray: Any) -> None:
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if self.address is None:
-            cores = self.workers or len(os.sched_getaffinity(0))
-            quiet |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
+            quiet |= {"address": "local", "num_cpus": self.workers or cores(), "include_dashboard": False}
             # Nobody else joins it: with this token, Ray does not leave one in the user's home.
             if not any(name.startswith("RAY_AUTH_") for name in os.environ):
                 os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex

@@ -79,7 +79,8 @@ def run_recipe(
     folder = workspace.root / "runs" / f"{recipe.name}-{_run_digest(recipe, [*units, common['none']])}"
     if name is not None:
         check_run_name(name, folder)
-    objects, failures = run_tasks(tasks, workspace, workers=workers, executor=executor, watch=watch)
+    with workspace.running():
+        objects, failures = run_tasks(tasks, workspace, workers=workers, executor=executor, watch=watch)
     scored = _scored(recipe, units, common["labelled"], objects)
     left_out = [str(failure.error) for failure in failures if isinstance(failure.error, TooFewError)]
     failed = [Failed(each.task.name, each.error) for each in failures if not isinstance(each.error, TooFewError)]

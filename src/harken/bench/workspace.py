@@ -5,18 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
+from harken.core.locks import lock_file, locked
 
 SCHEMA = 1
 _ABOUT = "stage.json"
+#: names of half-made objects, and of files that are being written
+_HALF_MADE = re.compile(r"[0-9a-f]{40}\.[0-9]+\.[0-9a-f]{8}")
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tmp")
+#: seconds after which a temporary file is nobody's
+_WRITTEN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,9 @@ class Workspace:
 
     An object appears by one rename when its stage has ended; a killed stage leaves nothing but scratch. Objects carry
     digests of their files: a damaged one counts as missing and is made again.
+
+    Several runs may use it at once: each object is made by one of them, for which the others wait. What killed runs
+    left is removed by a run that is alone.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -75,6 +87,45 @@ class Workspace:
             return None
         return Object(key, folder, _digest(files))
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The time of a run. At its beginning, unless there is another one, what killed runs left is removed: half-made
+        objects and temporary files; scratch of a stage stays, since the stage goes on from there."""
+        scratch = self.root / "scratch"
+        lease = scratch / f"run-{uuid.uuid4().hex}"
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(lease))
+                alone = all(_is_free(file) for file in scratch.glob(".run-*.lock") if file != lock_file(lease))
+            except OSError:
+                alone = False  # the file system has no locks
+            if alone:
+                self._sweep()
+            yield
+
+    def _sweep(self) -> None:
+        for entry in (self.root / "scratch").iterdir():
+            if _HALF_MADE.fullmatch(entry.name):
+                shutil.rmtree(entry, ignore_errors=True)
+        # Others than runs may write to the store, each file in a moment.
+        latest = time.time() - _WRITTEN_S
+        for name in ("runs", "store", "logs"):
+            for folder, _, files in os.walk(self.root / name):
+                for file in files:
+                    path = Path(folder, file)
+                    with suppress(OSError):
+                        if _TEMPORARY.fullmatch(file) and (name == "runs" or path.stat().st_mtime < latest):
+                            path.unlink()
+
+    @contextmanager
+    def making(self, key: str) -> Iterator[None]:
+        """The time of making an object: other processes that are to make the same one wait for its end."""
+        with ExitStack() as stack:
+            # Without locks, both make it, and the first to end is used.
+            with suppress(OSError):
+                stack.enter_context(locked(self.root / "scratch" / f"{key}.making", patience=-1))
+            yield
+
     def scratch(self, key: str) -> Path:
         """Folder for the stage that makes this object, which survives a kill."""
         folder = self.root / "scratch" / key
@@ -95,10 +146,10 @@ class Workspace:
         write_atomically(made / _ABOUT, text.encode())
         folder = self._folder(key)
         folder.parent.mkdir(exist_ok=True)
-        if folder.exists():
-            # A damaged object, or another run was faster.
-            shutil.rmtree(folder, ignore_errors=True)
         try:
+            if self.get(key) is None:
+                shutil.rmtree(folder, ignore_errors=True)  # a damaged object
+            # Fails where another run was faster, whose object may be in use.
             os.rename(made, folder)
         except OSError:
             if self.get(key) is None:
@@ -113,6 +164,20 @@ class Workspace:
 
     def _folder(self, key: str) -> Path:
         return self.root / "objects" / key[:2] / key
+
+
+def _is_free(file: Path) -> bool:
+    """Whether nobody holds a lock file, which then is removed."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    file.unlink(missing_ok=True)
+    lock.release()
+    return True
 
 
 def recorded_digest(folder: Path) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 
 import typer
 from typer.exceptions import TyperException
@@ -38,6 +40,8 @@ from harken.core.version import __version__
 
 #: exit code of the shell for a program that Ctrl-C has stopped
 INTERRUPTED = 130
+#: and for one that was asked to end, by SIGTERM
+TERMINATED = 143
 
 app = typer.Typer(
     name="harken",
@@ -84,8 +88,26 @@ def _main(
     """Exit codes: 0 success, 1 alarm or lasting change (with --fail-on-anomaly), 2 error."""
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: workers end and files are closed as after Ctrl-C."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    global _stopped_with
+    _stopped_with = TERMINATED
+    raise _Terminated
+
+
+_stopped_with = INTERRUPTED
+
+
 def run() -> None:
     """Entry point of the `harken` command."""
+    global _stopped_with
+    _stopped_with = INTERRUPTED
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     keep_freed_memory()
     debug = "--debug" in sys.argv[1:]
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
@@ -100,7 +122,7 @@ def run() -> None:
         code = 2
     except (typer.Abort, KeyboardInterrupt):
         print("harken: stopped; nothing that was already written is lost", file=sys.stderr)
-        code = INTERRUPTED
+        code = _stopped_with
     except HarkenError as error:
         if debug:
             raise

@@ -25,6 +25,8 @@ from harken.monitor.verdict import Kind, Verdict
 
 #: longest sound that is put into the report, in seconds
 _MOST_SECONDS = 12.0
+#: in Hz, of the format
+_HIGHEST_FLAC_RATE = 655_350
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def _clip(detector: Detector, verdict: Verdict, normal_folder: Path | None) -> d
         "panels": [
             (caption, data_url(webp_bytes(figure), "image/webp")) for caption, figure in why_panels(detector, verdict)
         ],
-        "sounds": [(name, data_url(_flac(audio, gain), "audio/flac")) for name, audio in sounds],
+        "sounds": [(name, _audible(audio, gain)) for name, audio in sounds],
         "error": problem,
     }
 
@@ -153,7 +155,7 @@ def sound_url(path: Path) -> tuple[str | None, str]:
         audio = read_named(path, formats=ALL_FORMATS)
     except HarkenError as error:
         return None, str(error)
-    return data_url(_flac(audio, _audible_gain([audio])), "audio/flac"), ""
+    return _audible(audio, _audible_gain([audio])), ""
 
 
 def _normal_file(folder: Path | None, name: str) -> Path | None:
@@ -173,9 +175,10 @@ def _audible_gain(sounds: Sequence[Audio]) -> float:
     return 0.7 / peak if peak > 0 else 1.0
 
 
-def _flac(audio: Audio, gain: float) -> bytes:
-    """The beginning of the sound."""
+def _audible(audio: Audio, gain: float) -> str:
+    """The beginning of the sound as a data URL."""
     samples_SC = without_offset(audio.samples_CS)[:, : int(_MOST_SECONDS * audio.sample_rate)].T
+    file_format = "FLAC" if audio.sample_rate <= _HIGHEST_FLAC_RATE else "WAV"
     buffer = io.BytesIO()
-    sf.write(buffer, samples_SC * gain, audio.sample_rate, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
+    sf.write(buffer, samples_SC * gain, audio.sample_rate, format=file_format, subtype="PCM_16")
+    return data_url(buffer.getvalue(), f"audio/{file_format.lower()}")
