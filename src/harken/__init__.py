@@ -11,6 +11,7 @@ __all__ = [
     "HarkenError",
     "Verdict",
     "__version__",
+    "compare",
     "list_detectors",
     "list_encoders",
     "load",
@@ -19,6 +20,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from harken.bench.compare import compare
     from harken.bench.reading import load_run
     from harken.core.errors import HarkenError
     from harken.detection import list_detectors
@@ -31,6 +33,7 @@ _HOMES = {
     "Detector": "harken.monitor.detector",
     "HarkenError": "harken.core.errors",
     "Verdict": "harken.monitor.verdict",
+    "compare": "harken.bench.compare",
     "list_detectors": "harken.detection",
     "list_encoders": "harken.encoders",
     "load": "harken.monitor.detector",

@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from harken.cli import (
     check,
     cite,
+    compare,
     data,
     demo,
     doctor,
@@ -65,6 +66,7 @@ app.command("explain")(explain.explain)
 app.command("run")(run_verb.run)
 app.command("plan")(plan.plan)
 app.command("plot")(plot.plot)
+app.command("compare")(compare.compare)
 app.command("evaluate")(evaluate.evaluate)
 app.command("submit")(submit.submit)
 app.add_typer(data.app, name="data")
