@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harken.bench.recipe import list_recipes, load_recipe
-from harken.cli.console import key_values
+from harken.cli.console import key_lists, key_values
 from test_system_pages import commands, program
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +35,8 @@ def check(words: list[str]) -> None:
     if rest and not {"...", "…"} & set(rest) and not hasattr(command, "commands"):
         command.make_context(command.name, rest)
     changes = key_values([word for flag, word in pairwise(rest) if flag == "--set"])
+    swept = key_lists([word for flag, word in pairwise(rest) if flag == "--sweep"])
+    changes |= {key: values[0] for key, values in swept.items()}
     # Of recipes that the reader has written nothing is known.
     if words[0] in ("plan", "run") and rest and rest[0] in list_recipes():
         load_recipe(rest[0], changes=changes)
@@ -49,6 +51,8 @@ def test_commands_and_settings_are_ones_that_there_are(page: Path) -> None:
             check(shlex.split(code)[1:])
         elif code.startswith("--set "):
             assert key_values([word for word in shlex.split(code) if word != "--set"])
+        elif code.startswith("--sweep "):
+            assert key_lists([word for word in shlex.split(code) if word != "--sweep"])
 
 
 def test_a_page_with_a_wrong_command_is_found(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.bench.compared_runs import ComparedRun, common_sets, differing, shared_clips
-from harken.bench.comparison import ComparedSet, ComparedSystem, Comparison, Difference
+from harken.bench.comparison import ComparedSet, ComparedSystem, Comparison, ScoreDifference
 from harken.bench.run_names import find_run, find_tagged
 from harken.core.errors import HarkenError, there_are
 from harken.data.truth import Section
@@ -164,7 +164,7 @@ def _with_differences(
             )
             for machine, rows in of_machine.items()
         }
-        compared.append(replace(system, difference=Difference(
+        compared.append(replace(system, difference=ScoreDifference(
             (against.run, against.system),
             system.score - against.score,
             interval_of(clips_B, level),

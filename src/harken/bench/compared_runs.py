@@ -77,10 +77,11 @@ class ComparedRun:
 
 
 def flat_parameters(value: Any, begin: str = "") -> dict[str, Any]:
-    """Values of nested mappings, and of lists of mappings, by dotted key; other lists are values."""
+    """Values of nested mappings, and of lists of mappings, by dotted key; other lists are values, and empty mappings
+    hold none."""
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         value = {str(number): item for number, item in enumerate(value)}
-    if not isinstance(value, dict) or not value:
+    if not isinstance(value, dict):
         return {begin: value}
     flat: dict[str, Any] = {}
     for key, inside in value.items():

@@ -13,7 +13,7 @@ Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Difference:
+class ScoreDifference:
     """Of a system to another: official score of the first minus that of the second, on the same clips.
 
     against: run and system of the second. clips: interval over clips (other recordings of these machines). machines:
@@ -59,7 +59,7 @@ class ComparedSystem:
     spread: float
     machines: Mapping[str, float]
     marks: Mapping[str, str]
-    difference: Difference | None = None
+    difference: ScoreDifference | None = None
 
     @property
     def key(self) -> tuple[str, str]:

@@ -70,8 +70,11 @@ def _print_tables(done: Comparison) -> None:
     elif len(done.runs) > 1:
         print("the recipes have the same parameters")
     signs = signs_of(done)
-    for each in done.sets:
-        print(f"\n{each.name}: {each.clips} test clips of {len(each.machines)} machines; official score")
+    for number, each in enumerate(done.sets):
+        print(
+            "\n" * (number > 0 or len(done.runs) > 1)
+            + f"{each.name}: {each.clips} test clips of {len(each.machines)} machines; official score"
+        )
         console.print(_scores(each, signs))
         if any(system.difference is not None for system in each.systems):
             base, labels = base_of(each), labels_of(each)
