@@ -13,6 +13,7 @@ from typing import Any
 
 from harken.bench.official import official_year
 from harken.core.errors import HarkenError, reading
+from harken.core.flat import flat_values
 from harken.core.plain_yaml import read_yaml
 from harken.data.clips import Clip
 from harken.data.table import read_table
@@ -42,7 +43,7 @@ class ComparedRun:
             recipe = read_yaml(file.read_text(encoding="utf-8"))
         if not isinstance(recipe, dict):
             raise HarkenError("is not the recipe of a run", file=file, next_step="Run the recipe again")
-        return flat_parameters({key: value for key, value in recipe.items() if key not in _WORDS})
+        return flat_values({key: value for key, value in recipe.items() if key not in _WORDS})
 
     @cached_property
     def systems(self) -> dict[tuple[str, str], list[Scores]]:
@@ -74,19 +75,6 @@ class ComparedRun:
         seeds = results.get("sets", {}).get(table.set, {}).get(table.system, {}).get("seeds", {})
         result = seeds.get("-" if table.seed is None else str(table.seed))
         return None if result is None else float(result["official_score"])
-
-
-def flat_parameters(value: Any, begin: str = "") -> dict[str, Any]:
-    """Values of nested mappings, and of lists of mappings, by dotted key; other lists are values, and empty mappings
-    hold none."""
-    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        value = {str(number): item for number, item in enumerate(value)}
-    if not isinstance(value, dict):
-        return {begin: value}
-    flat: dict[str, Any] = {}
-    for key, inside in value.items():
-        flat |= flat_parameters(inside, f"{begin}.{key}" if begin else str(key))
-    return flat
 
 
 def differing(runs: Sequence[ComparedRun]) -> dict[str, tuple[Any, ...]]:

@@ -38,19 +38,25 @@ def run(
     name: Annotated[str | None, typer.Option(help="Name of the run, by which harken compare finds it.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Tag of the run; repeat.")] = None,
     only: Annotated[str | None, typer.Option(help="Run this stage, and what it needs, and nothing after it.")] = None,
+    log_to: Annotated[
+        list[str] | None, typer.Option(help="Log parameters and numbers: tensorboard or mlflow; repeat.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a recipe: finished stages are reused, interrupted ones resume. Writes scores, results and a report."""
     from harken.bench.recipe import load_recipe
     from harken.bench.run_stage import recipe_up_to
     from harken.bench.sweep import SweepPoint, sweep_points
+    from harken.bench.track import check_trackers, track
     from harken.bench.workspace import Workspace
+    from harken.cli.submit import submit
     from harken.core.errors import HarkenError
     from harken.data.truth import read_truth
     from harken.evaluation.submission import read_meta
 
-    if only is not None and (name is not None or tag or label):
-        raise HarkenError("--only makes a stage and no run", next_step="Leave out --name, --tag and --label")
+    if only is not None and (name is not None or tag or label or log_to):
+        raise HarkenError("--only makes a stage and no run", next_step="Leave out --name, --tag, --label and --log-to")
+    check_trackers(log_to or [])
     if meta is not None:
         read_meta(meta)  # report errors in it before hours of work
     fixed = key_values(set_ or [])
@@ -75,7 +81,14 @@ def run(
                 printed, well = _run_stage(chosen, data, place, only, options, json=json)
             else:
                 named = {"name": point.name or None, "tags": tag or []}
-                printed, well = _run(chosen, data, place, {**options, **named}, label, meta, show=not (json or sweep))
+                done, made = _run(chosen, data, place, {**options, **named})
+                printed = {"folder": str(done.folder), **({"name": point.name} if point.name else {}), **done.as_json()}
+                well = not done.failures
+                _report(done, made, show=not (json or sweep))
+                if label:
+                    submit(done.folder, done.folder / "submission.zip", label=label, meta=meta)
+                for text in track(done, log_to or [], place.root, point.name or None, tag or []):
+                    say(text)
         except HarkenError as error:
             if not sweep:
                 raise
@@ -91,15 +104,16 @@ def run(
         raise typer.Exit(2)
 
 
-def _run(
-    recipe: Any, data: Path, workspace: Any, options: dict[str, Any], label: str, meta: Path | None, *, show: bool
-) -> tuple[dict[str, Any], bool]:
-    """The run as JSON, and whether nothing has failed."""
+def _run(recipe: Any, data: Path, workspace: Any, options: dict[str, Any]) -> tuple[Any, list[str]]:
+    """The run, and the names of the tasks that it has made."""
     from harken.bench.run import run_recipe
-    from harken.cli.submit import submit
 
     with _watching() as (watch, made):
-        done = run_recipe(recipe, data, workspace, watch=watch, **options)
+        return run_recipe(recipe, data, workspace, watch=watch, **options), made
+
+
+def _report(done: Any, made: list[str], *, show: bool) -> None:
+    """What was left out, and, where they are to be shown, the numbers."""
     for finding in done.findings:
         say(f"note: {finding}")
     for row in done.quarantined:
@@ -114,12 +128,8 @@ def _run(
     if done.caution:
         say(f"note: {done.caution}")
     say(f"{len(made)} stages run, {done.folder / 'report.html'}")
-    if label:
-        submit(done.folder, done.folder / "submission.zip", label=label, meta=meta)
     for failure in done.failures:
         say(f"failed: {failure.name}: {failure.error}")
-    name = {"name": options["name"]} if options["name"] else {}
-    return {"folder": str(done.folder), **name, **done.as_json()}, not done.failures
 
 
 def _run_stage(

@@ -27,6 +27,7 @@ EXTRAS = {
     "onnx": Extra("export of encoders, and running them without torch", ("onnx", "onnxruntime", "onnxscript")),
     "search": Extra("Bayesian search for the weights of an ensemble", ("optuna", "torch")),
     "ray": Extra("a cluster of machines", ("ray",)),
+    "mlflow": Extra("runs in MLflow", ("mlflow",)),
 }
 
 

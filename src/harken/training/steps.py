@@ -28,6 +28,7 @@ from harken.core.version import __version__
 from harken.training.arrays import Arrays, load_optimiser, optimiser_arrays, over, under
 from harken.training.augment.random_state import rng_for
 from harken.training.checkpoints import read_arrays, write_arrays
+from harken.training.hyperparameters import hyperparameters_summary
 from harken.training.optimiser import learning_rate_factor, set_learning_rates
 from harken.training.precision import tf32_products
 from harken.training.recordings import Batch
@@ -153,6 +154,9 @@ class TrainingLoop(ABC):
         spec = self.step_settings
         self.folder.mkdir(parents=True, exist_ok=True)
         done = self._resume()
+        if self.writer is not None:
+            settings = {key: value for key, value in self.record["training"].items() if not key.endswith("sha256")}
+            self.writer.file_writer.add_summary(hyperparameters_summary(settings, self.identity[:8]))
         network, optimiser = self.accelerator.prepare(self.module, self.optimiser)
         loader = self.batches(done * spec.accumulation, (self.steps - done) * spec.accumulation)
         with _deterministic():
