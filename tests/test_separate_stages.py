@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -30,28 +31,13 @@ from test_finetune import objects
 from test_pipeline import run
 from test_sepreformer import SMALL
 
-RECIPE = """
-name: separated
-title: Learned with separated and synthetic clips
-stages:
-  separators:
-    use: train_separator
-    size: tiny
-    config: {features: 8, stages: 1}
-    training: {steps: 2, batch: 2, seconds: 0.25, warmup: 0}
-  separated: {use: separate, from: separators}
-  synthetic: {use: remix, from: separated, clips: 20}
-  labels: {use: labels, from: [separated, synthetic]}
-  train:
-    use: train
-    from: [labels, separated, synthetic]
-    model: {branches: [{encoder: efficientat, size: tiny}]}
-    training: {steps: 2, batch: 4, evaluate_every: 2, seconds: 0.5, held_out: 0.2}
-  embed: {use: embed_trained, from: [train, separated]}
-  nearest: {use: detect, from: embed, detector: knn}
-systems: {nearest: nearest}
-profiles: {tiny: {}}
-"""
+PAGE = (Path(__file__).parents[1] / "docs" / "separation.md").read_text(encoding="utf-8")
+
+
+def block(language: str) -> str:
+    """The page's code in a language."""
+    (code,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.S | re.M)
+    return str(code)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +85,7 @@ def of_machine(plant: Path, machine: str) -> list[Clip]:
 
 def test_a_run_learns_from_separated_and_synthetic_clips(plant: Path, tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
-    file.write_text(RECIPE)
+    file.write_text(block("yaml"))
     done, _ = run(plant, tmp_path / "w", str(file))
     assert not done.failures
     clips = {clip.clip_id: clip for clip in load_clips(plant)[0]}
@@ -215,12 +201,23 @@ def test_synthetic_clips_have_the_labels_of_their_parent(plant: Path, separators
 
 def test_plans_know_what_separation_costs(plant: Path, tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
-    file.write_text(RECIPE)
+    file.write_text(block("yaml"))
     for data in (plant, None):
-        plan = make_plan(load_recipe(str(file)), data, None)
+        plan = make_plan(load_recipe(str(file), profile="tiny"), data, None)
         rows = {row["stage"]: row for row in plan["stages"]}
         assert rows["separators"]["steps"] in (2, 4)
         assert rows["separators"]["network_parameters"] > 10_000
         assert rows["separated"]["seconds"] > 0
         assert rows["synthetic"]["clips"] == 20
         assert not any(row["unknown"] for row in rows.values())
+
+
+def test_the_program_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Separator(SepReformer(SMALL).eval()).write(tmp_path / "guided.safetensors")
+    wave_CS = np.random.default_rng(0).normal(size=(1, 8000)).astype(np.float32) / 20
+    sf.write("pump.wav", wave_CS[0], 16_000)
+    names: dict[str, Any] = {"wave_CS": wave_CS}
+    exec(block("python"), names)
+    assert names["machine_CS"].shape == (1, 8000)
+    assert sorted(file.name for file in (tmp_path / "separated").iterdir()) == ["pump_machine.flac", "pump_noise.flac"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,16 +73,19 @@ class SeparateStage(Stage):
         cost = Cost(details={"clips": sum(map(number_of, chosen))})
         if estimate.why_not() is not None:
             return cost
-        config, machine = planned.input("separator").parameters.architecture(), devices.this_machine(1)
+        separator, machine = planned.input("separator").parameters, devices.this_machine(1)
+        training = separator.training
+        # As counted for the training; the share of attention, which grows faster, is small in chunks.
+        counts = estimate.count_separator(separator.architecture(), training.seconds, training.batch)
         for clips in chosen:
             seconds, channels, _ = planned.form(clips) if clips else (1.0, 1, 0)
-            at_once = min(round(seconds, 1), CHUNK_SECONDS)
-            counts = estimate.count_separator(config, at_once, batch=2)
-            work = counts.forward * (number_of(clips) * channels * seconds / at_once)
+            work = counts.forward * (number_of(clips) * channels * seconds / training.seconds)
             cost.seconds.append(machine.seconds(work))
             cost.device_seconds.append(seconds_by_precision(planned.device, work, "fp32"))
-            cost.memory = max(cost.memory or 0.0, estimate.embedding_memory(counts, machine))
-            cost.device_memory = max(cost.device_memory or 0.0, estimate.embedding_memory(counts, planned.device))
+            at_once = math.ceil(channels * min(seconds, CHUNK_SECONDS) / training.seconds)
+            for device, name in ((machine, "memory"), (planned.device, "device_memory")):
+                memory = estimate.embedding_memory(counts, device, at_once)
+                setattr(cost, name, max(getattr(cost, name) or 0.0, memory))
         return cost
 
     @classmethod
