@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[1]
         (["encoders.py", "--tiny", "--batches", "1", "--rounds", "1"], "onnx-int8"),
         (["ensemble.py", "--only", "grid"], "grid on the best"),
         (["finetuning.py", "kills", "--kills", "2"], "2 kills: the same bits"),
+        (["pretraining.py", "curve", "--seeds", "1", "--steps", "4"], "class token, %"),
         (["toycar_cnn.py", "--seeds", "1", "--epochs", "1"], "random weights"),
         (["toycar.py", "--epochs", "2"], "1-NN"),
     ],

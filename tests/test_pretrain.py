@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -171,3 +174,28 @@ def test_precision_and_recomputation(clips: list[Clip], tmp_path: Path, change: 
     for name, array in load(done.file).weights.items():
         assert np.isfinite(array).all(), name
     assert torch.get_num_threads() >= 1
+
+
+@pytest.mark.slow
+def test_two_processes_pretrain_one_encoder(clips: list[Clip], tmp_path: Path) -> None:
+    """As several devices would: each sees half of every batch, gradients are exchanged, weights stay the same."""
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_pretrain import *
+folder = Path({str(clips[0].path.parent)!r})
+clips = [Clip(file.stem, file, "test") for file in sorted(folder.glob("[abc]*.wav"))]
+done = run(clips, Path({str(tmp_path / "t")!r}), spec=settings(steps=4, accumulation=2, held_out=0))
+objective = [p for p in done.encoder.module.parameters()]
+print("weights", sum(float(p.detach().double().abs().sum()) for p in objective), flush=True)
+""")
+    launch = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2", "--master-port", "29613"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, str(program)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    weights = [line for line in done.stdout.splitlines() if line.startswith("weights")]
+    assert len(weights) == 2
+    assert weights[0] == weights[1]
+    assert json.loads((tmp_path / "t" / "training.json").read_text())["training"]["devices"] == 2
+    assert (tmp_path / "t" / ENCODER).is_file()
