@@ -1,6 +1,6 @@
 """A packaged system with and without torch: score differences, speed, start-up, memory and size of each form.
 
-    python benchmarks/edge.py [--data ROOT] [--machine slider] [--section 00] [--encoder efficientat] [--set KEY=VALUE]
+    python benchmarks/edge.py [--data ROOT] [--machine slider] [--section 00] [--encoder dasheng] [--set KEY=VALUE]
 
 Runs `finetune --profile tiny` on the recordings, packages its system `best`, exports the model as ONNX in fp32 and with
 linear layers in 8 bits, and scores all test recordings of the section with each, on one thread in a process of its own;
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--machine", default="slider")
     parser.add_argument("--section", default="00")
-    parser.add_argument("--encoder", default="efficientat")
+    parser.add_argument("--encoder", default="dasheng")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
     data = arguments.data or shared_folder() / "corpus" / "dcase2020"

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "harken"
-#: rooms, or files of rooms, that are not yet covered
-UNCOVERED = ("cli/fit.py", "cli/score.py", "monitor/")
 #: parts of identifiers, between underscores
 BANNED = {"peeks", "twin", "twins", "nominal", "promise", "promises", "promised", "told", "tells"}
 #: whole identifiers that do not say what they hold
@@ -24,6 +22,9 @@ TERMS = {
     "data/check.py": {"parts"},
     "training/models.py": {"parts"},
     "data/download.py": {"part", "parts"},
+    "monitor/bundle.py": {"part", "parts"},
+    "monitor/stored.py": {"parts"},
+    "monitor/stored_checks.py": {"part", "parts"},
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -32,7 +33,6 @@ TREES = {
     file.relative_to(SOURCE).as_posix(): ast.parse(file.read_text(encoding="utf-8"))
     for file in sorted(SOURCE.rglob("*.py"))
 }
-COVERED = {name: tree for name, tree in TREES.items() if not name.startswith(UNCOVERED)}
 CLASSES: dict[str, list[tuple[str, ast.ClassDef]]] = defaultdict(list)
 for _file, _tree in TREES.items():
     for _node in ast.walk(_tree):
@@ -81,7 +81,7 @@ def identifiers(tree: ast.Module) -> Iterator[tuple[str, int]]:
 
 
 def test_public_definitions_have_docstrings() -> None:
-    missing = [f"{file}: {name}" for file, tree in COVERED.items() for name in undocumented(tree)]
+    missing = [f"{file}: {name}" for file, tree in TREES.items() for name in undocumented(tree)]
     assert not missing, "\n".join(missing)
 
 
@@ -98,7 +98,7 @@ def test_public_class_names_are_unique() -> None:
 def test_identifiers_say_what_they_hold() -> None:
     wrong = [
         f"{file}:{line}: {name}"
-        for file, tree in COVERED.items()
+        for file, tree in TREES.items()
         for name, line in identifiers(tree)
         if name in EMPTY - TERMS.get(file, set()) or BANNED & set(name.lower().strip("_").split("_"))
     ]

@@ -47,16 +47,16 @@ Content = tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]
 
 
 def write_bundle(
-    path: str | Path, about: Mapping[str, Any], parts: Mapping[str, Arrays], *, references: bool = False
+    path: str | Path, settings: Mapping[str, Any], parts: Mapping[str, Arrays], *, references: bool = False
 ) -> None:
     """Write a bundle; one that is there already is replaced, anything else is left alone.
 
-    about: JSON-able settings. parts: arrays by name, by part. The same content gives the same bytes.
+    settings: JSON-able settings. parts: arrays by name, by part. The same content gives the same bytes.
     references: whether the settings name weights that are not among the parts.
     Raises BundleError where `path` is something else than a bundle or cannot be written.
     """
     with _writing(Path(path)):
-        _write(Path(path), about, parts, references)
+        _write(Path(path), settings, parts, references)
 
 
 def change_bundle(path: str | Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -65,8 +65,8 @@ def change_bundle(path: str | Path, change: Callable[[dict[str, Any]], dict[str,
     Raises BundleError as `read_bundle` and `write_bundle`.
     """
     with _writing(Path(path)):
-        about, parts = read_bundle(path)
-        _write(Path(path), change(about), parts, bool(about.get("public_weights")))
+        settings, parts = read_bundle(path)
+        _write(Path(path), change(settings), parts, bool(settings.get("public_weights")))
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def _writing(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _write(path: Path, about: Mapping[str, Any], parts: Mapping[str, Arrays], references: bool) -> None:
+def _write(path: Path, settings: Mapping[str, Any], parts: Mapping[str, Arrays], references: bool) -> None:
     if path.exists() and not (path / _MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
         raise BundleError("exists and is no model", file=path, next_step="Choose another name for the model")
     files: dict[str, bytes] = {}
@@ -101,7 +101,7 @@ def _write(path: Path, about: Mapping[str, Any], parts: Mapping[str, Arrays], re
         "schema": 2 if references else 1,
         "parts": names,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        "about": dict(about),
+        "about": dict(settings),
     }
     if path.exists():
         _replace(path, files, _manifest_bytes(manifest))
@@ -144,7 +144,7 @@ def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
 
 
 def read_bundle(path: str | Path) -> Content:
-    """(about, parts) as given to `write_bundle`. Raises BundleError for anything missing, damaged or newer."""
+    """(settings, parts) as given to `write_bundle`. Raises BundleError for anything missing, damaged or newer."""
     path = Path(path)
     for _ in range(_REREADS):
         data = _manifest_data(path)

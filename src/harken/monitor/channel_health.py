@@ -103,12 +103,15 @@ class ChannelHealth:
     seconds: float
 
     def value(self, name: str) -> float:
+        """A statistic of the recording."""
         return float(self.health.values_CK[self.number, STATISTICS.index(name)])
 
     def low(self, name: str) -> float:
+        """Lowest normal value of a statistic of this channel."""
         return self.normal.low(name, self.number)
 
     def high(self, name: str) -> float:
+        """Highest normal value of a statistic of this channel."""
         return self.normal.high(name, self.number)
 
     def beyond(self, name: str, least: float, times: float = 5.0) -> bool:
@@ -117,6 +120,7 @@ class ChannelHealth:
 
     @property
     def bands_db_B(self) -> Float64:
+        """(bands,) spectrum of the recording in dB."""
         return self.health.bands_db_CB[self.number]
 
     @property

@@ -22,11 +22,12 @@ RATES = (0.05, 0.01, 0.001)
 
 @dataclass(frozen=True)
 class AtRate:
-    """Single recordings that alarm at a rate. rate: false alarms per normal recording that it is set for."""
+    """Single recordings that alarm at a rate. rate: false alarms per normal recording that it is set for.
+    faults: faulty recordings that raise an alarm."""
 
     rate: float
     false_alarms: int
-    found: int
+    faults: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +57,7 @@ class Check:
             "faulty": self.faulty,
             "not_judged": self.not_judged,
             "auc": None if np.isnan(self.auc) else self.auc,
-            "at": [vars(row) for row in self.at],
+            "at": [{"rate": row.rate, "false_alarms": row.false_alarms, "found": row.faults} for row in self.at],
             "faults_above_all_learned": self.suspect,
             "change_after": self.change_after,
             "false_changes": self.false_changes,
@@ -113,7 +114,7 @@ def table(checks: Sequence[Check], names: Sequence[str]) -> list[str]:
         for row, label in enumerate(labels)
     ]
     cells += [
-        [f"at {label}: faults found", *(f"{check.at[row].found} of {check.faulty}" for check in checks)]
+        [f"at {label}: faults found", *(f"{check.at[row].faults} of {check.faulty}" for check in checks)]
         for row, label in enumerate(labels)
     ]
     cells.append(["the model's rate", *(one_in(check.at[0].rate) for check in checks)])

@@ -87,14 +87,14 @@ def cut_to_learn(paths: Sequence[Path], forms: Sequence[Form | None], segment: s
     """
     lengths = np.array([form.seconds for form in forms if form is not None])
     seconds = check_segment(segment)
-    whole = Cutting([(path, [path]) for path in paths])
+    uncut = Cutting([(path, [path]) for path in paths])
     if segment == NONE or not len(lengths):
-        return whole
+        return uncut
     if seconds is None:
         usable = np.where(lengths > LONG_S, SEGMENT_S, lengths)
         seconds = float(np.quantile(usable, _SHORTER, method="lower"))
         if lengths.max() <= _ALIKE * seconds or (len(lengths) < 2 and lengths.max() <= LONG_S):
-            return whole
+            return uncut
     cutting = Cutting(segment_s=seconds)
     for path, form in zip(paths, forms, strict=True):
         if form is not None and form.seconds < seconds / _ALIKE:

@@ -176,12 +176,12 @@ def _check_settings(given: Sequence[str | Path], names: list[Any], level: str, m
             f"{name} cannot be part of a model, which runs no code that it names",
             next_step="Take a detector and encoder that Harken has; use custom ones in the bench (harken run)",
         )
-    for what, value, choices in (
+    for setting, value, choices in (
         ("level", level, get_args(Level)),
         ("microphones", microphones, get_args(Microphones)),
         ("order", order, get_args(OrderChoice)),
     ):
         if value not in choices:
-            raise HarkenError(f"unknown {what} {value!r}", next_step=f"Choose one of {', '.join(choices)}")
+            raise HarkenError(f"unknown {setting} {value!r}", next_step=f"Choose one of {', '.join(choices)}")
     if not given:
         raise HarkenError("no recordings were given", next_step="Name recordings or folders of them")

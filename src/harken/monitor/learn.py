@@ -177,5 +177,5 @@ def _strata(domains: Sequence[str], found_N: Ints, when: Chronology) -> NDArray[
     """
     large = np.bincount(found_N) >= _STATE_CLIPS
     state_N = np.where(large[found_N], found_N, -1)
-    named = [domain if domain != f"state {found}" else "" for domain, found in zip(domains, found_N, strict=True)]
+    named = [domain if domain != f"state {state}" else "" for domain, state in zip(domains, found_N, strict=True)]
     return np.array(["\0".join(map(str, labels)) for labels in zip(named, state_N, when.series_N, strict=True)])

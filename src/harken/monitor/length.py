@@ -50,8 +50,8 @@ class LengthEffect:
 
 def shortened(paths: Sequence[Path], forms: Mapping[Path, Form], segments: Mapping[Path, Segment]) -> list[Segment]:
     """The first `SHORTEST` of each recording or segment. forms: of recordings; segments: by name."""
-    wholes = [segments.get(path) or Segment(path, 0, forms[path].frames, forms[path].sample_rate) for path in paths]
-    return [replace(whole, frames=max(1, round(SHORTEST * whole.frames))) for whole in wholes]
+    uncut = [segments.get(path) or Segment(path, 0, forms[path].frames, forms[path].sample_rate) for path in paths]
+    return [replace(heard, frames=max(1, round(SHORTEST * heard.frames))) for heard in uncut]
 
 
 def length_effect(

@@ -74,10 +74,12 @@ class Training:
 
     @cached_property
     def scaling(self) -> tuple[Float64, Float64]:
+        """(D,) mean and deviation of the embeddings, see `standardisation`."""
         return standardisation(self.embeddings_ND.astype(np.float64))
 
     @cached_property
     def standardised_ND(self) -> Float64:
+        """(N, D) embeddings in units of their deviation from the mean."""
         mean_D, scale_D = self.scaling
         return (self.embeddings_ND - mean_D) / scale_D
 
@@ -122,14 +124,14 @@ def learnable(clips: Sequence[Clip], excluded: list[Excluded]) -> list[Clip]:
 
 
 def named_states(paths: Sequence[Path], pattern: str) -> list[str]:
-    """The state that each file's name tells; HarkenError for no regular expression or one that never matches."""
+    """The state in each file's name; HarkenError for no regular expression or one that never matches."""
     try:
-        found = [re.search(pattern, path.stem) for path in paths]
+        matches = [re.search(pattern, path.stem) for path in paths]
     except re.error as error:
         raise HarkenError(f"{pattern!r} is no regular expression ({error})", next_step="Correct --state") from None
-    if not any(found):
+    if not any(matches):
         raise HarkenError(f"{pattern!r} matches no file name, such as {paths[0].stem}", next_step="Correct --state")
-    return ["other" if match is None else match[match.re.groups and 1] for match in found]
+    return ["other" if match is None else match[match.re.groups and 1] for match in matches]
 
 
 def usual_form(forms: Sequence[Form]) -> tuple[int, int]:
@@ -165,19 +167,19 @@ def near_duplicate_rows(features: Sequence[ClipFeatures], sample_rate: int) -> d
     itself = np.arange(len(z_ND))
     neighbour_NK = nearest(z_ND, z_ND, min(_CANDIDATES, len(z_ND) - 1), query_blocks_N=itself, bank_blocks_M=itself)[1]
     first_of: dict[int, int] = {}
-    for row, other in sorted({(max(i, int(j)), min(i, int(j))) for i in range(len(z_ND)) for j in neighbour_NK[i]}):
-        if row not in first_of and other not in first_of and _same(features[row], features[other], sample_rate):
-            first_of[row] = other
+    for row, earlier in sorted({(max(i, int(j)), min(i, int(j))) for i in range(len(z_ND)) for j in neighbour_NK[i]}):
+        if row not in first_of and earlier not in first_of and _same(features[row], features[earlier], sample_rate):
+            first_of[row] = earlier
     return first_of
 
 
-def _same(clip: ClipFeatures, other: ClipFeatures, sample_rate: int) -> bool:
-    if not clip.sketch_BC.size or clip.sketch_BC.shape[0] != other.sketch_BC.shape[0]:
+def _same(clip: ClipFeatures, earlier: ClipFeatures, sample_rate: int) -> bool:
+    if not clip.sketch_BC.size or clip.sketch_BC.shape[0] != earlier.sketch_BC.shape[0]:
         return False
-    if abs(clip.seconds - other.seconds) > 0.02 * clip.seconds:
+    if abs(clip.seconds - earlier.seconds) > 0.02 * clip.seconds:
         return False
     bands = clip.sketch_BC.shape[0]
-    first_BC, second_BC = sketch_db(clip.sketch_BC), sketch_db(other.sketch_BC)
+    first_BC, second_BC = sketch_db(clip.sketch_BC), sketch_db(earlier.sketch_BC)
     return texture_difference(first_BC, second_BC, clip.seconds, sample_rate / 2 / bands) < SAME_TEXTURE
 
 

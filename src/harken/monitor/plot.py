@@ -161,12 +161,17 @@ def _spectrogram(
 
 
 def _mark_region(
-    axes: Axes, found: Explanation, times_s: tuple[float, float], centres_hz_B: Float32, colour: str
+    axes: Axes, explanation: Explanation, times_s: tuple[float, float], centres_hz_B: Float32, colour: str
 ) -> None:
-    if found.low_hz is None or found.high_hz is None or found.start_s is None or found.end_s is None:
+    if (
+        explanation.low_hz is None
+        or explanation.high_hz is None
+        or explanation.start_s is None
+        or explanation.end_s is None
+    ):
         return
-    low, high = np.interp([found.low_hz, found.high_hz], centres_hz_B, np.arange(len(centres_hz_B)) + 0.5)
-    xs = [found.start_s, found.end_s, found.end_s, found.start_s, found.start_s]
+    low, high = np.interp([explanation.low_hz, explanation.high_hz], centres_hz_B, np.arange(len(centres_hz_B)) + 0.5)
+    xs = [explanation.start_s, explanation.end_s, explanation.end_s, explanation.start_s, explanation.start_s]
     axes.plot(np.clip(xs, *times_s), [low, low, high, high, low], color=colour, linewidth=1.2)
 
 

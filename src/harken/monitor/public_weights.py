@@ -33,8 +33,8 @@ def without_public(weights: Arrays, *, grouped: bool) -> tuple[Arrays, list[dict
     """
     groups: dict[str, Arrays] = {}
     for name, array in weights.items():
-        before, slash, rest = name.rpartition("/") if grouped else ("", "", name)
-        groups.setdefault(before + slash, {})[rest] = array
+        before, slash, plain_name = name.rpartition("/") if grouped else ("", "", name)
+        groups.setdefault(before + slash, {})[plain_name] = array
     copied: Arrays = {}
     references = []
     for prefix, arrays in groups.items():

@@ -55,7 +55,11 @@ def write_report(
     first. Raises HarkenError where the file cannot be written.
     """
     page = render(
-        "harken.monitor", "report.html", title=title, lead=lead, sections=[_values(part, worst) for part in sections]
+        "harken.monitor",
+        "report.html",
+        title=title,
+        lead=lead,
+        sections=[_values(section, worst) for section in sections],
     )
     write_page(path, page)
 

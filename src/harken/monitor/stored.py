@@ -139,10 +139,10 @@ def load_fitted(path: str | Path) -> Fitted:
         raise BundleError(f"is no model: {lacks}", file=path, next_step="Fit the model again") from None
 
 
-def _restored(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> AnomalyDetector:
+def _restored(detector_settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> AnomalyDetector:
     """The detector of these settings with this state."""
     with one_thread():
-        detector = create_detector(about["detector"], about.get("parameters"))
+        detector = create_detector(detector_settings["detector"], detector_settings.get("parameters"))
         detector.check_parameters()
         return detector.restored({name: _wide(array) for name, array in arrays.items()})
 
@@ -151,11 +151,11 @@ def _events(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.nda
     """The view of short events; None in models without one."""
     if "events" not in settings:
         return None
-    about = settings["events"]
-    detector = _restored(about, parts["events"])
+    detector_settings = settings["events"]
+    detector = _restored(detector_settings, parts["events"])
     check_trial(detector, detector.dimensions)
     held_out_N = np.sort(detector.train_scores_)
-    calibration = Calibration(held_out_N, *effective_counts(about, len(held_out_N)))
+    calibration = Calibration(held_out_N, *effective_counts(detector_settings, len(held_out_N)))
     return EventView(detector, calibration, parts["training"]["event_scores"])
 
 

@@ -55,17 +55,17 @@ def differs(region: Region, seconds: float, normals: int) -> str:
     where = _hz(region.low_hz, region.high_hz)
     narrow = region.bands <= _TONE_BANDS or region.high_hz <= _TONE_RATIO * region.low_hz
     if region.change_db < 0:
-        what = f"energy missing {where}"
+        change = f"energy missing {where}"
     elif narrow and longest_s >= _TONE_S:
-        what = f"new tone near {_one_hz(region.peak_hz)}"
+        change = f"new tone near {_one_hz(region.peak_hz)}"
     elif longest_s <= _KNOCK_S and region.high_hz > _KNOCK_RATIO * region.low_hz:
-        what = f"new knock {where}"
+        change = f"new knock {where}"
     else:
-        what = f"new energy {where}"
+        change = f"new energy {where}"
     side = "below" if region.change_db < 0 else "above"
     compared = "any of" if region.unlike_any else "any like moment of"
     height = f"{abs(region.change_db):.0f} dB {side} {compared} {normals} normal recordings"
-    return f"{what} {_when(region, times, seconds)}, {height}"
+    return f"{change} {_when(region, times, seconds)}, {height}"
 
 
 def _when(region: Region, times: int, seconds: float) -> str:
@@ -104,11 +104,11 @@ def faint(clip_BC: Float32, envelope: Envelope, centres_hz_B: Float32) -> str:
     half = _FAINT_BANDS // 2
     where = _hz(*band_edges(centres_hz_B, slice(max(0, band - half), min(len(clip_BC), band + half + 1))))
     if kind == "level":
-        what = f"a steady {change_db:+.1f} dB at {where}"
+        change = f"a steady {change_db:+.1f} dB at {where}"
     else:
-        what = f"{'more' if change_db > 0 else 'less'} fluctuation at {where} ({change_db:+.1f} dB)"
+        change = f"{'more' if change_db > 0 else 'less'} fluctuation at {where} ({change_db:+.1f} dB)"
     return (
-        f"no sound or gap stands out; the rarest difference is {what} against the mean of {envelope.count} "
+        f"no sound or gap stands out; the rarest difference is {change} against the mean of {envelope.count} "
         "normal recordings"
     )
 
