@@ -259,7 +259,8 @@ def test_masks_are_bars_no_wider_than_they_may_be(frames: int, bins: int, time: 
         np.testing.assert_array_equal(gone, rows[:, None] | columns[None])
         assert torch.equal(after[torch.from_numpy(~gone)], before[torch.from_numpy(~gone)])
         if not gone.all():
-            for bar, widest in ((rows, time), (columns, frequency)):
+            # The width of a mask is about a spectrogram of 128 bins; others have the same share of theirs hidden.
+            for bar, widest in ((rows, time), (columns, frequency * bins / 128)):
                 assert bar.sum() <= widest
                 # One bar: it begins and ends at most once.
                 assert np.abs(np.diff(np.concatenate([[0], bar.astype(int), [0]]))).sum() <= 2
@@ -275,6 +276,11 @@ def test_widths_are_even_and_bands_have_masks_of_their_own() -> None:
     assert abs(widths.mean() - 39.5) < 2.5
     half = SpecAugment(time=80, probability=0.5).for_batch([rng_for(0, 0, row) for row in range(1000)])(x)
     assert abs(float((half == x).all(dim=(1, 2)).float().mean()) - 0.5) < 0.05
+    for bins, most in ((64, 40), (128, 80), (500, 313)):
+        x = torch.ones(400, 2, bins)
+        masked = SpecAugment(time=0, frequency=80).for_batch([rng_for(0, 0, row) for row in range(400)])(x)
+        widths = (masked[:, 0] == 0).sum(dim=1).numpy()
+        assert 0.97 * most < widths.max() <= most
     bands = SpecAugment(time=80).for_batch([rng_for(0, 0, 0)])(torch.ones(2, 100, 50))
     assert not torch.equal(bands[0], bands[1])
     with pytest.raises(ValueError, match="3 spectrograms for 2 clips"):
@@ -593,7 +599,7 @@ def test_masks_leave_something_and_reach_everywhere(frames: int, bins: int, seed
 
 def test_first_and_last_are_masked_as_often() -> None:
     x = torch.ones(3000, 10, 10)
-    gone = SpecAugment(time=5, frequency=5).for_batch([rng_for(0, 0, row) for row in range(3000)])(x) == 0
+    gone = SpecAugment(time=5, frequency=64).for_batch([rng_for(0, 0, row) for row in range(3000)])(x) == 0
     for axis in (1, 2):
         bar = gone.all(dim=axis).float().mean(dim=0)
         # Widths 0 to 4, each of which fits in 11 - width places.

@@ -121,15 +121,27 @@ def test_padding_is_not_heard(encoder: BEATs) -> None:
 
 def test_tokens_run_through_the_bands_first(encoder: BEATs) -> None:
     wave = noise(1, RATE)
-    tokens = encoder.encode(wave, layers=("patches",)).features_BLTD[0, 0]
-    assert len(tokens) == token_count(RATE) == 6 * BEATs.patch_bands
     net = encoder.module
+    with torch.inference_mode():
+        tokens = net.patches(net.spectrogram(torch.from_numpy(wave)))[0]
+    assert len(tokens) == token_count(RATE) == 6 * BEATs.patch_bands
     image = net.spectrogram(torch.from_numpy(wave))
     patch = image[0, 2 * 16 : 3 * 16, 5 * 16 : 6 * 16]
     with torch.inference_mode():
         embedded = (net.patch_embedding.weight[:, 0] * patch).sum(dim=(1, 2))
         expected = net.post_extract_proj(net.layer_norm(embedded))
     np.testing.assert_allclose(tokens[2 * 8 + 5], expected.numpy(), atol=1e-5)
+
+
+def test_the_layer_patches_is_what_enters_the_first_block(encoder: BEATs) -> None:
+    net, entered = encoder.module, []
+    hook = net.encoder.layers[0].register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0]))
+    wave = noise(1, RATE)
+    encoder.encode(wave)
+    hook.remove()
+    found = encoder.encode(wave, layers=("patches", "block_1"))
+    assert np.array_equal(found.features_BLTD[:, 0], entered[0].numpy())
+    assert np.array_equal(encoder.encode(wave, layers=("patches",)).features_BLTD[:, 0], entered[0].numpy())
 
 
 # ------------------------------------------------------------------- contract
@@ -164,11 +176,14 @@ def test_long_clips_pass_in_windows(samples: int) -> None:
     assert stop - start <= LONGEST * STEP + TAIL
     alone = small.encode(wave[:, :stop]).features_BLTD
     assert np.array_equal(found.features_BLTD[:, :, : alone.shape[2]], alone)
-    # Patches know nothing of windows.
-    cut = small.encode(wave, layers=("patches",)).features_BLTD[0, 0]
+    # Patches before positions know nothing of windows.
+    net = small.module
     with torch.inference_mode():
-        whole = small.module(torch.from_numpy(wave), ("patches",))[0][0].numpy()
-    np.testing.assert_allclose(cut, whole, atol=1e-4)
+        whole, *cut = (
+            net.patches(net.spectrogram(torch.from_numpy(wave[:, start:stop])))[0]
+            for start, stop in [(0, samples), *small.passes(samples)]
+        )
+    np.testing.assert_allclose(torch.cat(cut).numpy(), whole.numpy(), atol=1e-4)
 
 
 def test_every_parameter_learns() -> None:

@@ -202,6 +202,18 @@ def test_conditions_of_2021_count_for_thuee_but_not_for_sjtu() -> None:
     assert found.attribute_free_classes == (0,)
 
 
+def test_sections_of_2022_with_equal_attributes_are_one_class_for_sjtu() -> None:
+    """ "We use these attribute labels as classification targets" (sec. 2.1); THUEE's classes keep the section."""
+    table = [
+        clip("a", attributes={"n": "A"}, year=2022, section="00"),
+        clip("b", attributes={"n": "A"}, year=2022, section="01"),
+        clip("c", attributes={"n": "B"}, year=2022, section="01"),
+        clip("d", year=2022, section="02"),
+    ]
+    assert label_clips(table, "sjtu_aithu").classes == ("2022/fan/02", "2022/fan/n=A", "2022/fan/n=B")
+    assert len(label_clips(table, "thuee")) == 4
+
+
 def test_noise_and_clean_sound_are_classes_of_their_own_for_nwpu_and_labels_for_unisound() -> None:
     table = [
         clip("mix", attributes={"n": "A"}),

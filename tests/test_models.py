@@ -17,8 +17,10 @@ from harken.core.errors import WeightsError
 from harken.encoders import tiny_config
 from harken.encoders.beats import BEATs, BEATsNet
 from harken.encoders.dual_branch import (
+    BINS,
     HOP,
     N_FFT,
+    POINTS,
     SAMPLE_RATE,
     TINY,
     DualBranch,
@@ -477,7 +479,8 @@ def test_dual_branch_sizes_of_the_reports() -> None:
     assert shapes["spectrum.dense.1.weight"] == (128, 128 * 18)
     assert shapes["stft.head.2.weight"] == (128, 128 * 17)
     # 200 Hz to 8 kHz at 15.625 Hz a bin.
-    assert DualBranch.tensor_shapes()["bin_norm.weight"] == (500,)
+    assert DualBranch.tensor_shapes()["bin_norm.weight"] == (500,) == (BINS,)
+    assert full_spectrum(torch.zeros(1, 10 * SAMPLE_RATE)).shape == (1, POINTS)
 
 
 def test_dual_branch_front_ends_by_definition() -> None:
@@ -498,6 +501,28 @@ def test_dual_branch_front_ends_by_definition() -> None:
         assert steady.abs().max() < 1e-3 * net.spectrogram(tone).abs().max()
         spectrum = np.abs(np.fft.rfft(wave.numpy().astype(float)))[:, : SAMPLE_RATE // 2] / np.sqrt(SAMPLE_RATE)
         np.testing.assert_allclose(full_spectrum(wave).numpy(), spectrum, atol=1e-5)
+
+
+def test_bins_are_normalised_by_the_training_set() -> None:
+    """Batches of different sizes and levels: after an epoch, mean and deviation are those of all frames together."""
+    net = DualBranch(**TINY, centre=False).module.train()
+    waves = [noise(count, SAMPLE_RATE, seed=count) * level + 0.1 for count, level in ((3, 1.0), (2, 20.0), (4, 0.1))]
+    with torch.no_grad():
+        for wave in waves:
+            net.spectrogram(wave)
+        net.eval()
+        plain = DualBranch(**TINY, centre=False).module.eval()
+        whole = (
+            torch.cat([plain.spectrogram(wave).double() for wave in waves]) * plain.bin_norm.variance.add(1e-5).sqrt()
+        )
+        found = torch.cat([net.spectrogram(wave) for wave in waves])
+    normal = (whole - whole.mean(dim=(0, 1))) / torch.sqrt(whole.var(dim=(0, 1), correction=0) + 1e-5)
+    torch.testing.assert_close(found.double(), normal, atol=1e-4, rtol=1e-4)
+    # What was counted is among the weights.
+    encoder = DualBranch(**TINY, centre=False)
+    encoder.module.load_state_dict(net.state_dict())
+    again = DualBranch(encoder.weights(), **encoder.config())
+    assert torch.equal(again.module.spectrogram(waves[0]), net.spectrogram(waves[0]))
 
 
 def test_short_clips_are_repeated_and_long_ones_cut() -> None:

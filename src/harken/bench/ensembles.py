@@ -121,7 +121,8 @@ def _weighed(
     labelled = [label for label in labels if label in members]
     tuned_on = next(iter(labelled), None)
     if entry.search is not None and tuned_on is not None:
-        tuned_on = entry.search.on if entry.search.on in labelled else tuned_on
+        if entry.search.labels_of in labelled:
+            tuned_on = entry.search.labels_of
         of_system = {system: _seeds(recipe, name, system, members[tuned_on]) for system in entry.members}
         chosen = [member for seeds in of_system.values() for member in seeds]
         selection = _selection(recipe, entry.search, of_system)

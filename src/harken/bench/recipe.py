@@ -65,7 +65,7 @@ class SearchEntry(BaseModel):
 
     method: one of `harken.ensemble.problem.SEARCHES`, or a custom search, `file.py:Class`.
     required, select, select_by: weigh only these systems and the best `select` of the others, see
-    `harken.ensemble.selection.Selection`; None: all. on: the set whose labels are used, if the run has it
+    `harken.ensemble.selection.Selection`; None: all. labels_of: the set whose labels are used, if the run has it
     with labels (default: the first one).
     """
 
@@ -80,7 +80,7 @@ class SearchEntry(BaseModel):
     required: tuple[str, ...] = ()
     select: Annotated[int, Field(ge=0)] | None = None
     select_by: Criterion = "score"
-    on: str | None = None
+    labels_of: str | None = None
 
     @model_validator(mode="after")
     def _selects(self) -> Self:
@@ -97,8 +97,8 @@ class SearchEntry(BaseModel):
         if self.select is None:
             for name in ("required", "select", "select_by"):
                 del fields[name]
-        if self.on is None:
-            del fields["on"]
+        if self.labels_of is None:
+            del fields["labels_of"]
         return fields
 
     @field_validator("method")

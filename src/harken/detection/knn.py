@@ -18,7 +18,8 @@ class KNN(AnomalyDetector):
     """Mean distance to the `neighbours` nearest normal clips.
 
     banks: `pooled`, or `separate`: one bank per domain; distances are standardised by the leave-one-out distances
-        within the domain, and the smallest is taken (domain-wise 1-NN as in the SJTU-AITHU and THUEE systems).
+        within the domain, and the smallest is taken. No report does so: THUEE takes the smaller of the two distances as
+        they are (sec. 2.3), SJTU-AITHU that to any training clip (sec. 2.1), and for one neighbour both are `pooled`.
     space: `standard` scales each dimension to unit variance first, `raw` uses embeddings unchanged.
     bank, oversample: rows to compare with, see `memory_bank`. clusters: number of centres of the bank `kmeans`.
     seed: of SMOTE and k-means.

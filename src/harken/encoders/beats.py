@@ -132,15 +132,12 @@ class BEATsNet(SpectrogramNet):
         """
         layers = self.checked(layers)
         x_BLD = self.patches(spectrogram_BFM)
-        outputs = {"patches": x_BLD}
         deepest = max(self.layers.index(layer) for layer in layers)
-        if deepest > 0:
-            padding_BL = None
-            if frames_B is not None:
-                valid_B1 = _valid_tokens(frames_B.to(x_BLD.device), spectrogram_BFM.shape[1])[:, None]
-                padding_BL = torch.arange(x_BLD.shape[1], device=x_BLD.device) >= valid_B1
-            blocks = self.encoder(x_BLD, padding_BL, deepest, self.attention)
-            outputs.update(zip(self.layers[1:], blocks, strict=False))
+        padding_BL = None
+        if frames_B is not None:
+            valid_B1 = _valid_tokens(frames_B.to(x_BLD.device), spectrogram_BFM.shape[1])[:, None]
+            padding_BL = torch.arange(x_BLD.shape[1], device=x_BLD.device) >= valid_B1
+        outputs = dict(zip(self.layers, self.encoder(x_BLD, padding_BL, deepest, self.attention), strict=False))
         return [outputs[layer] for layer in layers]
 
 
@@ -157,12 +154,14 @@ class _Encoder(nn.Module):
         self.layers = nn.ModuleList([_Block(width, heads, ffn, (2 * depth) ** 0.25) for _ in range(depth)])
 
     def forward(self, x_BLD: Tensor, padding_BL: Tensor | None, depth: int, attention: Attention) -> list[Tensor]:
-        """Output of each of the first `depth` blocks."""
+        """What enters the first block, and the output of each of the first `depth` blocks."""
         if padding_BL is not None:
             x_BLD = x_BLD.masked_fill(padding_BL[:, :, None], 0.0)
         x_BLD = self.layer_norm(x_BLD + F.gelu(self.pos_conv[0](x_BLD)))
+        outputs = [x_BLD]
+        if not depth:
+            return outputs
         bias_HLL = self._position_bias(x_BLD.shape[1])
-        outputs = []
         for block in self.layers[:depth]:
             x_BLD = block(x_BLD, bias_HLL, padding_BL, attention)
             outputs.append(x_BLD)
@@ -254,8 +253,9 @@ class _Attention(nn.Module):
 class BEATs(TorchEncoder):
     """Tokens of every block; 16 kHz.
 
-    Layers `patches` and `block_1` ... `block_12` have D = 768 and one frame for each patch of 160 ms by 16 mel
-    bands: 10 s give 62 columns x 8 bands = 496 frames, the band running fastest.
+    Layers `patches` (what enters the first block: with positions, normalised) and `block_1` ... `block_12` have D = 768
+    and one frame for each patch of 160 ms by 16 mel bands: 10 s give 62 columns x 8 bands = 496 frames, the band
+    running fastest.
 
     A clip of more than 30.72 s is cut into windows, as few and as equal as whole columns allow, which pass one by
     one: attention costs the square of a window, and the networks were trained on 10 s. Windows overlap by 15 ms,

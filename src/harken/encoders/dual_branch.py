@@ -24,6 +24,12 @@ from harken.weights.tensors import check_tensors
 
 SAMPLE_RATE = 16_000
 N_FFT, HOP = 1024, 512
+#: of the spectrogram in Unisound's system, bounds included, and the bins between them: 513 less those below 200 Hz
+LOW_HZ, HIGH_HZ = 200.0, 8000.0
+BINS = math.floor(HIGH_HZ * N_FFT / SAMPLE_RATE) - math.ceil(LOW_HZ * N_FFT / SAMPLE_RATE) + 1
+#: seconds of a clip in Unisound's system, and points of its spectrum up to 8000 Hz, every 0.1 Hz
+SECONDS = 10.0
+POINTS = round(SECONDS * SAMPLE_RATE) // 2
 LAYERS = ("stft", "spectrum", "both")
 #: kernel and stride of the convolutions along the spectrum
 _SPECTRUM_CONVOLUTIONS = ((256, 64), (64, 32), (16, 4))
@@ -42,7 +48,8 @@ class DualBranchNet(SpectrogramNet):
     seconds: to which every clip is repeated or cropped; 10 in Unisound's system, 18 in Wilkinghoff's.
     low_hz, high_hz: of the spectrogram, bounds included. The spectrum is always whole.
     centre: take each clip's mean over time from its spectrogram, so that what never changes is left to the other
-        branch. Without it, it is the training set's mean that is taken, by the batch norm.
+        branch, and normalise bins by a batch norm (Wilkinghoff). Without it, bins are normalised by their mean and
+        deviation over all frames of the training set (Unisound's system, sec. 2.2), see `TrainingSetNorm`.
     attention: `MultiDimensionalAttention` on the first map.
     channels: of the first map; the last has 8 times as many. spectrum_channels: of the spectrum's convolutions.
     embedding: dimensions of either branch.
@@ -53,9 +60,9 @@ class DualBranchNet(SpectrogramNet):
 
     def __init__(
         self,
-        seconds: float = 10.0,
-        low_hz: float = 200.0,
-        high_hz: float = 8000.0,
+        seconds: float = SECONDS,
+        low_hz: float = LOW_HZ,
+        high_hz: float = HIGH_HZ,
         centre: bool = True,
         attention: bool = False,
         channels: int = 16,
@@ -72,8 +79,7 @@ class DualBranchNet(SpectrogramNet):
         self.band = slice(low, high + 1)
         self.centre = centre
         bins = high + 1 - low
-        # Its running deviation is that of the training set: Unisound's normalisation, learnt in passing.
-        self.bin_norm = nn.BatchNorm1d(bins)
+        self.bin_norm = nn.BatchNorm1d(bins) if centre else TrainingSetNorm(bins)
         self.stft = _SpectrogramBranch(bins, channels, embedding, attention)
         self.spectrum = _SpectrumBranch(self.samples // 2, spectrum_channels, embedding)
 
@@ -139,6 +145,47 @@ def full_spectrum(wave_BS: Tensor) -> Tensor:
     """
     with torch.autocast(wave_BS.device.type, enabled=False):
         return torch.fft.rfft(wave_BS.float(), norm="ortho").abs()[:, : wave_BS.shape[1] // 2]
+
+
+class TrainingSetNorm(nn.Module):
+    """(x - m) / s of each bin, its mean and deviation over the frames of all spectrograms it was trained on so far.
+
+    After an epoch these are those of the training set. Combined batch by batch without cancellation (Chan et al. 1983).
+    """
+
+    frames: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        self.register_buffer("frames", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(bins, dtype=torch.float64))
+        self.register_buffer("variance", torch.ones(bins, dtype=torch.float64))
+
+    def reset_parameters(self) -> None:
+        """Nothing was seen: x stays as it is."""
+        self.frames.zero_()
+        self.mean.zero_()
+        self.variance.fill_(1.0)
+
+    def forward(self, x_BFK: Tensor) -> Tensor:
+        """(clips, bins, frames) -> the same shape."""
+        if self.training:
+            with torch.no_grad():
+                self._add(x_BFK.double())
+        deviation_F = torch.sqrt(self.variance + 1e-5)
+        return (x_BFK - self.mean.to(x_BFK.dtype)[:, None]) / deviation_F.to(x_BFK.dtype)[:, None]
+
+    def _add(self, x_BFK: Tensor) -> None:
+        count = x_BFK.shape[0] * x_BFK.shape[2]
+        total = self.frames + count
+        mean_F, variance_F = x_BFK.mean(dim=(0, 2)), x_BFK.var(dim=(0, 2), correction=0)
+        moved_F = mean_F - self.mean
+        squares_F = self.frames * self.variance + count * variance_F + moved_F**2 * self.frames * count / total
+        self.mean.add_(moved_F * count / total)
+        self.variance.copy_(squares_F / total)
+        self.frames.copy_(total)
 
 
 class _SpectrogramBranch(nn.Module):
@@ -302,9 +349,9 @@ class DualBranch(TorchEncoder):
         self,
         weights: Mapping[str, NDArray[Any]] | None = None,
         *,
-        seconds: float = 10.0,
-        low_hz: float = 200.0,
-        high_hz: float = 8000.0,
+        seconds: float = SECONDS,
+        low_hz: float = LOW_HZ,
+        high_hz: float = HIGH_HZ,
         centre: bool = True,
         attention: bool = False,
         channels: int = 16,
@@ -367,7 +414,7 @@ def _randomise(net: DualBranchNet, seed: int) -> None:
     """The network before training: He et al. (2015), as for any rectified network."""
     generator = torch.Generator().manual_seed(seed)
     for module in net.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | TrainingSetNorm):
             module.reset_parameters()
         elif isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, generator=generator)

@@ -90,6 +90,9 @@ class EmbedStage(Stage):
         unchanged = {"device"} if parameters.device != "cuda" else set()
         unchanged |= {"precision"} if parameters.precision == "fp32" else set()
         identity: dict[str, Any] = {"parameters": parameters.model_dump(mode="json", exclude=unchanged)}
+        if parameters.encoder == "beats" and "patches" in (parameters.layer or ""):
+            # Since this layer is what enters the first block, as of the other encoders.
+            identity["layer_version"] = 2
         if weights is not None:
             identity["weights_sha256"] = weights_digest(weights)
         return {**identity, **code_identity(parameters.encoder)}

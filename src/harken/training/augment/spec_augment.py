@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 if TYPE_CHECKING:
     from torch import Tensor
 
+#: bins of the spectrogram that `frequency` is about
+BINS = 128
 _Count = Annotated[int, Field(ge=0)]
 
 
@@ -21,9 +23,10 @@ class SpecAugment(BaseModel):
     In the form of AST and of the reports: the width of a mask is drawn evenly from [0, F] and rounded down, its start
     evenly from where it fits, and what it covers is set to 0, the mean of a normalised spectrogram.
 
-    time, frequency: F, the largest widths in frames and bins. An axis that is shorter takes the place of F, so that
-    some of every spectrogram is left. time_masks, frequency_masks: how many, which may overlap. probability: of a clip
-    to be masked at all.
+    time, frequency: F, the largest widths, in frames and in bins of a spectrogram of 128, the filter bank of AST, BEATs
+    and EAT; of another number of bins the same share of the spectrum: 40 of Dasheng's 64 for 80 of 128. An axis that is
+    shorter takes the place of F, so that some of every spectrogram is left. time_masks, frequency_masks: how many,
+    which may overlap. probability: of a clip to be masked at all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,7 +60,7 @@ class SpecAugment(BaseModel):
                 # Drawn in any case, so that what is drawn next does not depend on it.
                 chosen = rng.random() < self.probability
                 time_T = _masks(x_BTF.shape[1], self.time, self.time_masks, rng)
-                frequency_F = _masks(x_BTF.shape[2], self.frequency, self.frequency_masks, rng)
+                frequency_F = _masks(x_BTF.shape[2], self.frequency * x_BTF.shape[2] / BINS, self.frequency_masks, rng)
                 if chosen:
                     hidden_BT[row], hidden_BF[row] = time_T, frequency_F
             time_BT1 = torch.from_numpy(hidden_BT).to(x_BTF.device)[:, :, None]
@@ -67,7 +70,7 @@ class SpecAugment(BaseModel):
         return masked
 
 
-def _masks(size: int, widest: int, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+def _masks(size: int, widest: float, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """(size,) what `count` masks cover."""
     hidden_N = np.zeros(size, dtype=bool)
     for _ in range(count):
