@@ -12,9 +12,13 @@ from scipy.signal import lfilter
 from scipy.stats import binom, genpareto
 
 from harken.core.errors import HarkenError
+from harken.detection import create_detector
+from harken.detection.blocks import block_numbers, find_blocks
 from harken.detection.calibration import POWERFUL_HEIGHT, Calibration, autocorrelation_time
+from harken.detection.independent import independent_recordings
 from harken.detection.rates import in_words, one_in, parse_period, parse_rate
 from harken.detection.tail import fit_tail
+from harken.monitor.alarm import AlarmSetting
 
 
 def autoregressive(count: int, rho: float, rng: np.random.Generator) -> np.ndarray:
@@ -247,3 +251,49 @@ def test_false_alarm_rates_on_real_machines(shared) -> None:  # type: ignore[no-
             low, high = binom.interval(0.99, len(normals), rate)
             inside[rate] += low <= alarms <= high
     assert all(count >= 11 for count in inside.values()), inside
+
+
+# --- few recordings that are alike in time
+
+
+def alike(count: int, rho: float, rng: np.random.Generator) -> np.ndarray:
+    return np.stack([autoregressive(count, rho, rng) for _ in range(8)], axis=1)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.9, 0.97])
+def test_recordings_alike_in_time_are_worth_fewer(rho: float) -> None:
+    """N (1 - r) / (1 + r) of a first-order process, from few of its values too."""
+    rng = np.random.default_rng(4)
+    for count in (50, 400):
+        worth = np.mean([independent_recordings(alike(count, rho, rng)) for _ in range(20)])
+        expected = max(count * (1 - rho) / (1 + rho), 1.0)
+        assert 0.7 * expected < worth < max(1.5 * expected, expected + 1.5)
+    # Sequences are apart: twice the recordings, twice as many independent ones.
+    twice = np.concatenate([alike(200, 0.9, rng), alike(200, 0.9, rng)])
+    assert independent_recordings(twice, np.arange(400) // 200) == pytest.approx(400 / 19, rel=0.35)
+    assert independent_recordings(np.ones((30, 4))) == 30
+
+
+@pytest.mark.parametrize("detector", ["local_density", "knn"])
+@pytest.mark.parametrize("rate", [0.05, 0.1])
+def test_a_rate_is_kept_or_said_to_be_beyond_support(detector: str, rate: float) -> None:
+    """Fifty recordings of which each resembles the one before; and fifty independent ones, of which nothing is said."""
+    rng = np.random.default_rng(0)
+    for rho in (0.9, 0.0):
+        alarms, said = [], []
+        for _ in range(8):
+            rows_ND = alike(50, rho, rng)
+            blocks = find_blocks(rows_ND)
+            numbers_N = block_numbers(blocks.length, 50) if blocks.length > 1 else None
+            fitted = create_detector(detector).fit(rows_ND, None, numbers_N)
+            worth = independent_recordings(rows_ND) if blocks.length > 1 else 50
+            calibration = Calibration.fit(fitted.train_scores_).worth(worth)
+            alarms.append(np.mean(fitted.score(rng.normal(size=(200, 8))) > calibration.threshold(rate)) / rate)
+            setting = AlarmSetting(f"{rate:.0%}", calibration, 10.0)
+            said.append(any("beyond what these recordings support" in line for line in setting.sentences()))
+        if rho:
+            assert np.mean(alarms) > 1.5
+            assert all(said)
+        else:
+            assert np.mean(alarms) < 1.5
+            assert not any(said)

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from harken.detection.space import without_rounding
+
 Float64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -52,7 +54,7 @@ class AnomalyDetector(ABC):
         bank_ND, domains, blocks = self._checked(embeddings_ND, domains_N, blocks_N)
         # Canonical order: sums and initial values then do not depend on the order of files.
         order = canonical_order(bank_ND)
-        bank_ND, domains, blocks = bank_ND[order], domains[order], blocks[order]
+        bank_ND, domains, blocks = without_rounding(bank_ND[order]), domains[order], blocks[order]
         self._fit_blocks(bank_ND, domains, blocks)
         held_out_N = self._held_out(bank_ND, domains, blocks)
         self.train_scores_ = np.empty(len(order))

@@ -13,6 +13,8 @@ from harken.detection.tail import Tail, fit_tail
 
 Float64 = NDArray[np.float64]
 
+#: fewer independent recordings than this, of many that are alike in time, hardly show how high normal scores get
+FEW_INDEPENDENT = 20
 #: a threshold has power up to this height (see `Calibration.height`)
 POWERFUL_HEIGHT = 1.5
 
@@ -39,8 +41,8 @@ def autocorrelation_time(
     """
     values = np.asarray(values_N)
     count = len(values)
-    state_N = _codes(count, states_N)
-    place_N = _codes(count, sequences_N) * (int(state_N.max(initial=0)) + 1) + state_N
+    state_N = label_codes(count, states_N)
+    place_N = label_codes(count, sequences_N) * (int(state_N.max(initial=0)) + 1) + state_N
     ranks_N = np.empty(count)
     for state in np.unique(state_N):
         ranks_N[state_N == state] = _centred_ranks(values[state_N == state])
@@ -67,7 +69,7 @@ def autocorrelation_time(
     return AutocorrelationTime(estimate, min(float(count), estimate * (1 + 2 * np.sqrt((4 * lag + 2) / count))))
 
 
-def _codes(count: int, labels_N: ArrayLike | None) -> NDArray[np.int64]:
+def label_codes(count: int, labels_N: ArrayLike | None) -> NDArray[np.int64]:
     """Labels as numbers from 0; all 0 for None."""
     if labels_N is None:
         return np.zeros(count, dtype=np.int64)
@@ -106,6 +108,13 @@ class Calibration:
         time = autocorrelation_time(values_N, sequences_N, states_N)
         return cls(np.sort(values_N), len(values_N) / time.estimate, len(values_N) / time.bound)
 
+    def worth(self, independent: float) -> Calibration:
+        """The same of clips that are worth so many independent ones, where these are few: `FEW_INDEPENDENT`."""
+        if independent >= FEW_INDEPENDENT:
+            return self
+        effective = min(self.effective, independent)
+        return Calibration(self.scores, effective, min(self.least_effective, effective))
+
     @classmethod
     def independent(cls, held_out_N: ArrayLike) -> Calibration:
         """From held-out scores (N,) of normal clips that are independent of each other."""
@@ -143,6 +152,15 @@ class Calibration:
         # p(s) <= rate holds for at most this many held-out scores at or above s.
         allowed = int(np.floor((rate * (self.effective + 1.0) - 1.0) / weight + 1e-9))
         return float(self.scores[max(0, len(self.scores) - 1 - allowed)])
+
+    def unsupported(self, rate: float) -> bool:
+        """Whether clips that are alike in time are worth too few independent ones for `rate`: fewer than
+        `FEW_INDEPENDENT`, of which less than two are expected above the threshold.
+
+        The rate of new recordings may then be several times as high (`python benchmarks/calibration.py --few`).
+        """
+        few = self.effective < min(FEW_INDEPENDENT, 0.5 * len(self.scores))
+        return few and rate * (self.effective + 1.0) < 2.0
 
     def extrapolated(self, rate: float) -> bool:
         """Whether `rate` is lower than the data supports (`finest`)."""

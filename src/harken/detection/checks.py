@@ -17,6 +17,8 @@ from harken.detection import create_detector
 from harken.detection.base import AnomalyDetector
 
 Make = Callable[[], AnomalyDetector]
+#: scores above are of no use: rounding was divided by rounding
+_SANE = 1e7
 
 
 def check_detector(detector: str | type[AnomalyDetector], parameters: Mapping[str, Any] | None = None) -> None:
@@ -111,6 +113,29 @@ def few_clips_suffice(make: Make) -> None:
                 require(bool(np.isfinite(scores_N).all()), f"Some of {len(bank_ND)} clips are not finite.")
 
 
+def degenerate_clips_have_sane_scores(make: Make) -> None:
+    """Identical clips, identical ones but for rounding, all but one of them, pairs, and constant dimensions: scores of
+    normal clips and of others a few units away are finite and of a usual size, and those far away score highest."""
+    bank_ND = clips(40)
+    alike_ND = np.repeat(bank_ND[:1], 30, axis=0)
+    constant_ND = bank_ND.copy()
+    constant_ND[:, ::3] = 7.0
+    for name, normal_ND in {
+        "identical": alike_ND,
+        "identical but for rounding": np.where(clips(30, seed=4) > 0, alike_ND, np.nextafter(alike_ND, np.float32(0))),
+        "all but one identical": np.concatenate([alike_ND, bank_ND[1:2]]),
+        "mostly identical": np.concatenate([alike_ND, bank_ND[1:16]]),
+        "in pairs": np.concatenate([bank_ND[:20]] * 2),
+        "with constant dimensions": constant_ND,
+    }.items():
+        detector = make().fit(normal_ND)
+        near_N, far_N = detector.score(normal_ND), detector.score(normal_ND + 20)
+        for scores_N in (detector.train_scores_, near_N, far_N):
+            largest = float(np.abs(scores_N).max())
+            require(bool(np.isfinite(scores_N).all() and largest < _SANE), f"Of clips {name} some score {largest:.2g}.")
+        require(bool(far_N.min() > near_N.max()), f"Clips far from clips {name} score {far_N.min():.3g} only.")
+
+
 def invalid_input_is_refused(make: Make) -> None:
     """ValueError for input that is not finite or of another shape, and for scoring before fitting."""
     for bad in (np.ones(5), np.ones((1, 5)), np.full((5, 2), np.nan), np.ones((5, 0))):
@@ -129,6 +154,7 @@ CHECKS: tuple[Callable[[Make], None], ...] = (
     state_is_arrays,
     invalid_input_is_refused,
     few_clips_suffice,
+    degenerate_clips_have_sane_scores,
     held_out_scores_are_unbiased,
     blocks_are_held_out_together,
 )

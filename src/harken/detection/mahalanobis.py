@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.detection.base import AnomalyDetector, Float64
-from harken.detection.space import ledoit_wolf_shrinkage, standardisation
+from harken.detection.space import RESOLUTION, ledoit_wolf_shrinkage, standardisation
 
 
 class Mahalanobis(AnomalyDetector):
@@ -31,7 +31,10 @@ class Mahalanobis(AnomalyDetector):
         self.centres_ = np.stack([scaled_ND[domain_N == d].mean(axis=0) for d in range(len(labels))])
         residual_ND = scaled_ND - self.centres_[domain_N]
         shrinkage = max(ledoit_wolf_shrinkage(residual_ND), 1e-3)
-        level = float(np.mean(residual_ND**2)) or 1.0
+        level = float(np.mean(residual_ND**2))
+        if level < RESOLUTION**2:
+            # All clips are equal: no direction is unusual.
+            level, shrinkage = 1.0, 1.0
         covariance_DD: Float64 = (1 - shrinkage) * (residual_ND.T @ residual_ND) / len(residual_ND)
         covariance_DD.flat[:: len(covariance_DD) + 1] += shrinkage * level
         self.precision_ = np.asarray(np.linalg.inv(covariance_DD), dtype=np.float64)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 Float64 = NDArray[np.float64]
 SpaceName = Literal["whitened", "standard", "raw"]
 
+#: a dimension that varies by less than this, relative to its values, is constant: embeddings are float32, sums round
+RESOLUTION = 1e-6
 #: rows of one matrix product: its shape chooses the kernel, and so the last bits
 _BLOCK = 8
 #: rows that are mapped at a time
@@ -22,13 +24,21 @@ def standardisation(bank_ND: Float64, floor: float = 0.1) -> tuple[Float64, Floa
     """Mean and scale (D,) of each dimension.
 
     `floor` times the root mean square of all standard deviations is added to each in quadrature: almost constant
-    dimensions would otherwise turn rounding noise into distance.
+    dimensions would otherwise turn rounding noise into distance. Where all are constant, the scale is 1.
     """
     mean_D = bank_ND.mean(axis=0)
     deviation_D = bank_ND.std(axis=0)
+    # The mean of equal numbers need not be that number: their deviation is rounding, not zero.
+    deviation_D[deviation_D <= RESOLUTION * np.abs(mean_D)] = 0.0
     typical = float(np.sqrt(np.mean(deviation_D**2)))
     scale_D = np.sqrt(deviation_D**2 + (floor * typical) ** 2)
     return mean_D, np.where(scale_D > 0, scale_D, 1.0)
+
+
+def without_rounding(bank_ND: Float64) -> Float64:
+    """(N, D) with one value, that of the first row, in dimensions that vary by `RESOLUTION` of it or less."""
+    constant_D = np.ptp(bank_ND, axis=0) <= RESOLUTION * np.abs(bank_ND[0])
+    return np.where(constant_D, bank_ND[0], bank_ND) if constant_D.any() else bank_ND
 
 
 def scaling(bank_ND: Float64, space: str) -> tuple[Float64, Float64]:
@@ -136,7 +146,7 @@ def fit_space(bank_ND: Float64, domains_N: NDArray[np.str_], name: SpaceName) ->
     means_GD = np.stack([z_ND[domain_N == g].mean(axis=0) for g in range(len(labels))])
     within_ND = z_ND - means_GD[domain_N]
     level = float(np.mean(within_ND**2))
-    if level == 0:
+    if level < RESOLUTION**2:
         return Space(mean_D, scale_D, np.empty((dimensions, 0)), np.empty(0), 1.0)
     shrinkage = max(ledoit_wolf_shrinkage(within_ND), 0.01)
     # C / level = A^T A + shrinkage * I, so the singular vectors of A are the eigenvectors of C.

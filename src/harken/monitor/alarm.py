@@ -139,6 +139,8 @@ class AlarmSetting:
                 f"lasting change: not reported, since {count} recordings{alike} are too few for it: record over a "
                 "longer time"
             )
+        if self.calibration.unsupported(self.score_rate):
+            lines.append(self._beyond_support())
         return lines + ([] if self.powerful else [self._without_power()])
 
     def as_json(self) -> dict[str, Any]:
@@ -162,6 +164,14 @@ class AlarmSetting:
     def _in_time(self, rate: float) -> str:
         """A rate per recording, and in time."""
         return f"{one_in(rate)} recordings, one in {in_words(self.interval_s / rate)}"
+
+    def _beyond_support(self) -> str:
+        count, effective = len(self.calibration.scores), max(1, round(self.calibration.effective))
+        return (
+            f"{one_in(self.rate)} is beyond what these recordings support: {count}, alike in time, are worth about "
+            f"{effective} independent one{'s' if effective > 1 else ''}, so that there may be several times as many "
+            "false alarms: record over a longer time, on several days"
+        )
 
     def _without_power(self) -> str:
         count, finest = len(self.calibration.scores), self.calibration.finest_with_power

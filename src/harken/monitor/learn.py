@@ -16,6 +16,7 @@ from harken.detection import AnomalyDetector
 from harken.detection.blocks import block_numbers, find_blocks
 from harken.detection.calibration import Calibration
 from harken.detection.events import EventView
+from harken.detection.independent import independent_recordings
 from harken.detection.outliers import outliers
 from harken.detection.states import find_states
 from harken.embeddings.embedder import ClipFeatures
@@ -97,6 +98,7 @@ def _learn(
     domains, notes = _domains(clips, found_N, named_states)
     count = len(clips)
     sequences_N, states_N, blocks_N = None, None, None
+    independent = float(count)
     if when.ordered:
         states_N = _strata(domains, found_N, when)
         sequences_N = when.sequences_N
@@ -109,6 +111,7 @@ def _learn(
             )
         if blocks.length > 1:
             blocks_N = block_numbers(blocks.length, count, sequences_N, states_N)
+            independent = independent_recordings(embeddings_ND, sequences_N, states_N)
     else:
         notes.append(
             "correlation in time is not measured, since it is not known when these recordings were made: put times "
@@ -128,7 +131,7 @@ def _learn(
         keep_outliers=keep_outliers,
     )
     if when.ordered:
-        calibration = Calibration.fit(detector.train_scores_, sequences_N, states_N)
+        calibration = Calibration.fit(detector.train_scores_, sequences_N, states_N).worth(independent)
     else:
         calibration = Calibration.independent(detector.train_scores_)
     paths = tuple(clip.path for clip in clips)
