@@ -20,9 +20,9 @@ def independent_recordings(
 
     Held-out scores of few recordings do not show how alike these are: a distance to the nearest is large at the edges
     of a drift only. t is the integrated autocorrelation time of the standardised embeddings, the larger of two
-    estimates: Geyer's (1992) initial positive sequence of the autocorrelation averaged over dimensions, and that of a first-order
-    process, (1 + r) / (1 - r), with r the correlation of neighbours plus (1 + 4 r) / N, by which N recordings on
-    average show less of it (Marriott and Pope 1954).
+    estimates: Geyer's (1992) initial positive sequence of the autocorrelation averaged over dimensions, and that of a
+    first-order process, (1 + r) / (1 - r), with r the correlation of neighbours plus (1 + 4 r) / N, by which N
+    recordings on average show less of it (Marriott and Pope 1954).
     """
     rows_ND = np.asarray(embeddings_ND, dtype=np.float64)
     count = len(rows_ND)
