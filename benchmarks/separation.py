@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("plant", "real"))
     options = parser.parse_args()
     spec = SeparationSpec(
-        seed=options.seed, steps=options.steps, batch=2, seconds=0.5, learning_rate=3e-3,
+        seed=options.seed, steps=options.steps, batch=2, seconds=0.5, learning_rate=6e-3,
         warmup=min(30, options.steps // 10), evaluate_every=options.steps,
     )  # fmt: skip
     torch.set_num_threads(1)

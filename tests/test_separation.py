@@ -270,6 +270,9 @@ def test_short_and_long_clean_clips_are_learned_from(
 
 
 def test_unusable_clips_are_set_aside(clips: Callable[..., list[Clip]], tmp_path: Path) -> None:
+    many = [*clips("saw", clean=10), *clips("pump", noise=2)]
+    sf.write(many[0].path, np.zeros(8000), RATE)  # would be held out
+    assert train_separators(SMALL, QUICK, many, tmp_path / "many")["guided"].history[0][-1].improvement_db is None
     rows = [*clips("fan", clean=2), *clips("pump", noise=2)]
     sf.write(rows[0].path, np.zeros(8000), RATE)
     stereo_CS = np.concatenate([tones(8000), tones(8000, seed=1)])

@@ -12,6 +12,8 @@ from harken.separation.sepreformer import SepReformer
 
 #: what of the usual random weights is left beside those that pass the mixture on
 RANDOM_SHARE = 0.1
+#: weights that pass on what is normalised or scaled afterwards: small ones, as a step moves every weight as far
+SMALL = 0.2
 #: of the lapped transform, so that its coefficients are of the order of 1 where the network listens
 GAIN = 10.0
 
@@ -52,13 +54,13 @@ def pass_mixture_on(net: SepReformer) -> None:
             # The first half of the outputs passes the gate, which is half open.
             passed_YF = torch.cat([wide_XF] * config.sources)
             _pass(net, f"{name}.0", torch.cat([passed_YF, torch.zeros_like(passed_YF)]))
-            _pass(net, f"{name}.2", torch.kron(torch.eye(config.sources), 2 * wide_XF.mT.contiguous()))
+            _pass(net, f"{name}.2", torch.kron(torch.eye(config.sources), SMALL * wide_XF.mT.contiguous()))
         for stage in range(config.stages):
             _pass(net, f"separator.simple_fusion.{stage}", torch.cat([none_FF, same_FF], dim=1))
             # Masks are about 1.
             net.get_parameter(f"out_layer_bn.{stage}.end_conv1x1.2.bias").fill_(1.0)
         _pass(net, "out_layer.end_conv1x1.0", torch.cat([wide_XF, torch.zeros_like(wide_XF)]))
-        _pass(net, "out_layer.end_conv1x1.2", F.pad(2 * chosen_KC.mT, (0, 2 * features - size)))
+        _pass(net, "out_layer.end_conv1x1.2", F.pad(SMALL * chosen_KC.mT, (0, 2 * features - size)))
 
 
 def _pass(net: nn.Module, layer: str, weight_OI: Tensor) -> None:

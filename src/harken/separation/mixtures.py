@@ -93,6 +93,10 @@ class Mixtures:
         pairs = []
         for key, clips in self.held_out.items():
             for clip in clips[:most]:
+                try:
+                    self._read(clip)
+                except AudioError:
+                    continue
                 rng = rng_for(self.spec.seed, 0, clip.clip_id, "held out")
                 pairs.append(self._mixed(self._crop([clip], rng, failed), self._noise(key, rng, failed), rng))
         return pairs

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from harken.audio.resample import resample
 from harken.core.errors import HarkenError, WeightsError
@@ -160,6 +160,5 @@ def _made_here(file: Path) -> bool:
     try:
         with safe_open(file, framework="numpy") as opened:
             return "separator" in (opened.metadata() or {}).get("harken", "")
-    except Exception:
-        # Of another format, which the reader of weights names.
+    except (SafetensorError, OSError):
         return False

@@ -168,6 +168,7 @@ class _SeparationTraining(TrainingLoop):
             machines = tuple(self.mixtures.keys)
             metadata = {"mode": self.mode, "step": self.steps, "training": self.identity}
             Separator(self.module, machines=machines, metadata=metadata).write(file)
+        self.accelerator.wait_for_everyone()
         return load_separator(file).to(str(self.accelerator.device))
 
     def batches(self, first: int, count: int) -> Iterator[MixtureBatch]:

@@ -63,7 +63,7 @@ class TrainSeparatorStage(Stage):
         """Of all steps of all rounds; clips are read beside them."""
         training = parameters.training
         clips = [clip for rows in planned.clips for clip in rows]
-        rounds = _rounds(clips, training)
+        rounds = _rounds(clips, training, planned.expected)
         steps = training.steps * sum(rounds.values())
         supplemental = number_of(clip for clip in clips if clip.kind in ("clean", "noise"))
         details = {
@@ -112,12 +112,12 @@ class TrainSeparatorStage(Stage):
         write_ids(context.out, ids, [Quarantined(clip_id, reason) for clip_id, reason in sorted(aside.items())])
 
 
-def _rounds(clips: Sequence[Clip], training: SeparationSpec) -> dict[Mode, int]:
-    """Rounds of the separators that these clips are enough for; of published clips, all of which are rows of noise,
-    at most those of one."""
+def _rounds(clips: Sequence[Clip], training: SeparationSpec, expected: bool) -> dict[Mode, int]:
+    """Rounds of the separators that these clips are enough for. expected: supplemental clips, of which it is not known
+    whether they are clean or noise, are of both kinds."""
     modes = {machine.mode for machine in sounds_of(clips).values()}
     rounds: dict[Mode, int] = {"guided": training.rounds, "invariant": 1}
-    return {mode: count for mode, count in rounds.items() if mode in modes}
+    return {mode: count for mode, count in rounds.items() if mode in modes or (expected and modes != {None})}
 
 
 def write_separators(folder: Path, file_of: dict[str, str]) -> None:
