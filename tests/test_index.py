@@ -136,11 +136,15 @@ def test_attribute_tables_in_three_variants(tmp_path: Path) -> None:
     file.write_text(
         "file_name,d1p,d1v,d2p,d2v\nfan/train/section_00_source_train_normal_0000_volt_1.5_wt_0.wav,volt,1.5,wt,0\n"
     )
-    assert read_attributes(file) == [("section_00_source_train_normal_0000_volt_1.5_wt_0", {"volt": "1.5", "wt": "0"})]
+    assert read_attributes(file) == [
+        ("section_00_source_train_normal_0000_volt_1.5_wt_0", {"volt": "1.5", "wt": "0"}, False)
+    ]
     file.write_text("file_name,d1p,d1v\nsection_00_source_train_normal_0000_volt_1.5,volt,1.5\n")
-    assert read_attributes(file) == [("section_00_source_train_normal_0000_volt_1.5", {"volt": "1.5"})]
+    assert read_attributes(file) == [("section_00_source_train_normal_0000_volt_1.5", {"volt": "1.5"}, False)]
     file.write_text("file_name\nfan/train/section_00_source_train_normal_0000_noAttribute.wav\n")
-    assert read_attributes(file) == [("section_00_source_train_normal_0000_noAttribute", {})]
+    assert read_attributes(file) == [("section_00_source_train_normal_0000_noAttribute", {}, False)]
+    file.write_text("file_name,d1p,d1v\na.wav,volt,1.5,wt,0\nb.wav,volt,1.5,,\n")
+    assert [row.overlong for row in read_attributes(file)] == [True, False]
     file.write_text("name,speed\na,1\n")
     with pytest.raises(HarkenError, match="first column is not file_name"):
         read_attributes(file)

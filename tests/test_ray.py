@@ -26,6 +26,7 @@ from harken.bench.graph import Task, Unit
 from harken.bench.jobs import Job, perform
 from harken.bench.ray_cluster import RayCluster
 from harken.bench.recipe import load_recipe
+from harken.bench.run import run_recipe
 from harken.bench.stages import stage_class
 from harken.bench.stages.base import Context, Stage
 from harken.bench.workspace import Workspace
@@ -442,3 +443,25 @@ class _Recorder:
 
         self.sizes.append(len(cloudpickle.dumps((place, job))))
         return object()
+
+
+@pytest.mark.slow
+def test_a_task_whose_worker_dies_each_time_is_given_up(
+    plant: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadly = tmp_path / "deadly.py"
+    deadly.write_text(
+        "import os\n"
+        "from pathlib import Path\n"
+        "from harken.detection.knn import KNN\n"
+        "class Deadly(KNN):\n"
+        "    def fit(self, *arguments, **options):\n"
+        f"        Path({str(tmp_path)!r}, f'try-{{os.getpid()}}').touch()\n"
+        "        os.abort()\n"
+    )
+    monkeypatch.setattr(ray_cluster, "ATTEMPTS", 2)
+    changes = {"stages.nearest.detector": f"{deadly}:Deadly"}
+    recipe = load_recipe("spectral_knn", changes=changes)
+    with pytest.raises(HarkenError, match=r"the worker of nearest/.* died 2 times .*--executor local"):
+        run_recipe(recipe, plant, Workspace(tmp_path / "w"), machines=["fan"], executor=RayCluster(cluster.address))
+    assert len(list(tmp_path.glob("try-*"))) == 2

@@ -29,6 +29,8 @@ from harken.core.workers import cores
 
 #: seconds for a node to answer, and for a folder made elsewhere to be seen
 PATIENCE = 120.0
+#: times that a task is begun whose worker or node dies each time
+ATTEMPTS = 3
 _PDEATHSIG = 1
 #: the empty frame with which either side of HTTP/2 begins
 _SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
@@ -89,7 +91,8 @@ class RayCluster(Executor):
 
 
 class RayPool(Pool):
-    """Tasks on a Ray cluster, which restarts those whose worker or node dies, on another node if necessary."""
+    """Tasks on a Ray cluster, which restarts those whose worker or node dies, on another node if necessary, until they
+    have died `ATTEMPTS` times: then they are given up."""
 
     def __init__(
         self, ray: Any, cluster: RayCluster, tasks: Mapping[str, Task], workspace: Workspace, started: bool
@@ -107,7 +110,7 @@ class RayPool(Pool):
         )
         self._running: dict[Any, Job] = {}
         self._units: dict[int, Any] = {}
-        self._do = ray.remote(max_retries=-1, scheduling_strategy="SPREAD", num_cpus=cluster.task_cpus)(_do)
+        self._do = ray.remote(max_retries=ATTEMPTS - 1, scheduling_strategy="SPREAD", num_cpus=cluster.task_cpus)(_do)
 
     def check(self) -> None:
         """Raise HarkenError where no node is large enough, or one does not see code, workspace or recordings."""
@@ -163,7 +166,7 @@ class RayPool(Pool):
         try:
             self.ray.wait(list(self._running), num_returns=1)
             done, _ = self.ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
-            ended = [(self._running.pop(task), self.ray.get(task)) for task in done]
+            ended = [self._outcome(task, self._running.pop(task)) for task in done]
         except errors.RayTaskError as error:
             raise error.cause from error
         except errors.RayError as error:
@@ -176,6 +179,17 @@ class RayPool(Pool):
             if isinstance(made, Object):
                 await_folder(made.folder)
         return ended
+
+    def _outcome(self, task: Any, job: Job) -> Ended:
+        errors = self.ray.exceptions
+        try:
+            return job, self.ray.get(task)
+        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
+            return job, HarkenError(
+                f"the worker of {job.task.name} died {ATTEMPTS} times ({_first_line(error)})",
+                next_step="See whether it needs more memory than a node has: fewer tasks per node (--task-cpus), or "
+                "--executor local",
+            )
 
     def close(self) -> None:
         Path(self.place.token).unlink(missing_ok=True)

@@ -57,14 +57,41 @@ def read_parquet(file: Path, columns: Sequence[str] | None = None) -> Any:
     batches, size, most = [], 0, _most(file)
     with pq.ParquetFile(file) as source:
         schema = source.schema_arrow
+    texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_binary(field.type)]
+    # As dictionaries, so that a text that is repeated a million times is there once until its size is known.
+    with pq.ParquetFile(file, read_dictionary=texts) as source:
         for batch in source.iter_batches(_BATCH, columns=columns):
-            size += batch.nbytes
+            size += sum(map(_plain_bytes, batch.columns))
             if size > most:
                 raise _too_large(file, most)
-            batches.append(batch)
-    if columns is not None:
-        schema = pa.schema([schema.field(name) for name in columns], schema.metadata)
-    return pa.Table.from_batches(batches, schema).combine_chunks()
+            plain = [_plain(column) for column in batch.columns]
+            batches.append(pa.RecordBatch.from_arrays(plain, names=batch.schema.names))
+    fields = schema if columns is None else [schema.field(name) for name in columns]
+    plain_fields = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in fields
+    ]
+    return pa.Table.from_batches(batches, pa.schema(plain_fields, schema.metadata)).combine_chunks()
+
+
+def _plain_bytes(column: Any) -> int:
+    """Bytes of a column once it is no dictionary any more."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    values = column.dictionary
+    if not (
+        pa.types.is_string(values.type) or pa.types.is_binary(values.type) or pa.types.is_large_string(values.type)
+    ):
+        return int(values.nbytes // max(len(values), 1) * len(column))
+    return 8 * len(column) + int(pc.sum(pc.take(pc.binary_length(values), column.indices)).as_py() or 0)
+
+
+def _plain(column: Any) -> Any:
+    import pyarrow as pa
+
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _rows(reader: Any) -> Iterator[TableRow]:

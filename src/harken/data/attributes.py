@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from harken.core.errors import HarkenError
 from harken.data.names import without_suffix
 
 
-def read_attributes(file: Path) -> list[tuple[str, dict[str, str]]]:
-    """Rows of a table `file_name[,d1p,d1v,d2p,d2v...]` as (name without folder and suffix, attribute -> value).
+class ListedClip(NamedTuple):
+    """A row: name without folder and suffix, attributes, and whether it has more cells than the table has columns."""
+
+    name: str
+    attributes: dict[str, str]
+    overlong: bool
+
+
+def read_attributes(file: Path) -> list[ListedClip]:
+    """Rows of a table `file_name[,d1p,d1v,d2p,d2v...]`.
 
     Names are given with folder and suffix (`fan/train/section_00_....wav`) or without; machines with hidden attributes
     have the first column only. Other columns (`file_name_with_attributes`) are ignored.
@@ -27,13 +36,13 @@ def read_attributes(file: Path) -> list[tuple[str, dict[str, str]]]:
                     next_step="Download it again or remove it",
                 )
             pairs = [(head.index(f"d{n}p"), head.index(f"d{n}v")) for n in range(1, len(head)) if f"d{n}v" in head]
-            return [
-                (
-                    without_suffix(PurePosixPath(row[0].strip().replace("\\", "/")).name),
-                    {row[p].strip(): row[v].strip() for p, v in pairs if v < len(row) and row[p].strip()},
-                )
-                for row in table
-                if row and row[0].strip()
-            ]
+            rows = []
+            for row in table:
+                if row and row[0].strip():
+                    name = without_suffix(PurePosixPath(row[0].strip().replace("\\", "/")).name)
+                    attributes = {row[p].strip(): row[v].strip() for p, v in pairs if v < len(row) and row[p].strip()}
+                    # Empty cells at the end are those of a spreadsheet.
+                    rows.append(ListedClip(name, attributes, any(cell.strip() for cell in row[len(head) :])))
+            return rows
     except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
         raise HarkenError(f"cannot be read ({error})", file=file, next_step="Download it again or remove it") from error

@@ -147,7 +147,9 @@ def _join_attributes(folder: Path, clips: list[Clip], rows: list[int], findings:
         except HarkenError as error:
             findings.add(folder, f"{error.cause}, ignored", table.name)
             continue
-        for name, attributes in listed:
+        for name, attributes, overlong in listed:
+            if overlong:
+                findings.add(folder, f"{table.name} has a row with more cells than columns", name)
             if listed_attributes.setdefault(name, attributes) != attributes:
                 findings.add(folder, f"{table.name} lists a recording twice with different attributes", name)
             elif name not in by_name:

@@ -124,20 +124,25 @@ def _read_folders(root: Path) -> Truth:
                 next_step="Download the evaluator again",
             )  # fmt: skip
         for clip, (value, *_) in rows.items():
-            if value not in ("0", "1", "0.0", "1.0"):
-                raise HarkenError(
-                    f"{clip} has the label {value!r}", file=root / "ground_truth_data" / file,
-                    next_step="It must be 0 (normal) or 1 (anomaly)",
-                )  # fmt: skip
+            condition = _labelled(value, ("normal", "anomaly"), clip, root / "ground_truth_data" / file)
             name = parse_name(clip)
             domain = match["domain"] or (name.domain if name else "unknown")
             if clip in domain_values:
-                domain = {"0": "source", "1": "target"}.get(domain_values[clip][:1], "unknown")
-            truth.add(section, clip, Label(value[0] == "1", domain))
+                domain = _labelled(domain_values[clip], ("source", "target"), clip, root / "ground_truth_domain" / file)
+            truth.add(section, clip, Label(condition == "anomaly", domain))
         for clip, labelled in names.get(file, {}).items():
             for alias in labelled:
                 truth.aliases.setdefault(section, {})[without_suffix(alias)] = clip
     return truth
+
+
+def _labelled(cell: str, meanings: tuple[str, str], clip: str, file: Path) -> str:
+    """What 0 and 1 stand for. Raises HarkenError for any other label."""
+    if cell not in ("0", "1", "0.0", "1.0"):
+        raise HarkenError(
+            f"{clip} has the label {cell!r}", file=file, next_step=f"It must be 0 ({meanings[0]}) or 1 ({meanings[1]})"
+        )
+    return meanings[int(cell[0])]
 
 
 def _tables(folder: Path) -> Iterator[tuple[str, dict[str, list[str]]]]:
@@ -170,7 +175,7 @@ def _read_list(file: Path) -> Truth:
                 file=file,
                 next_step="Give ground_truth_data of the official evaluator, or an eval_data_list.csv",
             )
-        if len(cells) > 2 and cells[2][:1] != str(int(label.anomaly)):
+        if len(cells) > 2 and (_labelled(cells[2], ("normal", "anomaly"), clip, file) == "anomaly") != label.anomaly:
             raise HarkenError(
                 f"{clip}: the name {labelled} and the label {cells[2]} differ", file=file, next_step="Correct the list"
             )

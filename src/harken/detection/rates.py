@@ -32,11 +32,13 @@ _SHORT = {
     "y": "year",
     "yr": "year",
 }
-_NUMBER = r"(\d+(?:\.\d+)?)"
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 _TIMED = re.compile(rf"{_NUMBER}\s*(?:/|per\b|an?\b|every\b|in\b)\s*{_NUMBER}?\s*([a-z]+)")
 _COUNTED = re.compile(rf"{_NUMBER}\s*(?:/|in\b|of\b)\s*{_NUMBER}(?:\s*(?:clips?|recordings?))?")
 #: the highest share of normal clips that may be alarms
 MOST = 0.5
+#: the lowest share, and the longest time per false alarm: nobody can tell whether a lower rate is kept
+LEAST, LONGEST_S = 1e-9, 100 * _SECONDS["year"]
 
 
 @dataclass(frozen=True)
@@ -54,22 +56,29 @@ class Rate:
 def read_rate(text: str) -> Rate:
     """Parse a share (`0.1%`, `0.001`, `1 in 500`) or a number per time (`1/week`, `2 per day`, `1/2 weeks`, `10/h`).
 
-    A shift is 8 hours. Raises HarkenError with the nearest valid form for other text, and for a share outside (0, 0.5].
+    A shift is 8 hours. Raises HarkenError with the nearest valid form for other text, for a share above 0.5, and for
+    rates below `LEAST` or one in `LONGEST_S`.
     """
     words = _words(text)
     timed = _TIMED.fullmatch(words)
     if timed is not None and timed[3] not in ("clip", "clips", "recording", "recordings"):
         seconds = _period(timed[3], text) * float(timed[2] or 1)
         if float(timed[1]) > 0 and seconds > 0:
-            return Rate(per_second=float(timed[1]) / seconds)
+            per_second = float(timed[1]) / seconds
+            if per_second * LONGEST_S < 1:
+                raise HarkenError(f"{text!r} is rarer than anybody can tell", next_step="The lowest is 1/100 years")
+            return Rate(per_second=per_second)
     counted = _COUNTED.fullmatch(words)
     share = None
     if counted is not None and float(counted[2]) > 0:
         share = float(counted[1]) / float(counted[2])
     elif re.fullmatch(rf"{_NUMBER}\s*%", words):
         share = float(words.rstrip("% ")) / 100
-    elif re.fullmatch(rf"{_NUMBER}(e-\d+)?", words):
+    elif re.fullmatch(rf"{_NUMBER}(e-[0-9]+)?", words):
         share = float(words)
+    if share is not None and 0 <= share < LEAST and re.search("[1-9]", words.partition("e")[0]):
+        step = "The lowest is 1e-9, one in a thousand million recordings; 1/week and 1/year are rates per time"
+        raise HarkenError(f"{text!r} is rarer than anybody can tell", next_step=step)
     if share is None or not 0 < share <= MOST:
         raise HarkenError(f"{text!r} is not a false-alarm rate", next_step=_advice(words, share))
     return Rate(per_clip=share)
@@ -103,16 +112,17 @@ def in_words(seconds: float) -> str:
     for name in ("year", "month", "week", "day", "hour", "minute"):
         # A name is used from two of it on; minutes give way to hours where these are not too few.
         if seconds >= 2 * _SECONDS[name]:
-            return f"{_two_digits(seconds / _SECONDS[name])} {name}s"
-    return f"{_two_digits(seconds)} seconds"
+            return f"{two_digits(seconds / _SECONDS[name])} {name}s"
+    return f"{two_digits(seconds)} seconds"
 
 
 def one_in(rate: float) -> str:
     """A share of clips for people, to two digits: `1 in 490`."""
-    return f"1 in {_two_digits(1 / rate)}"
+    return f"1 in {two_digits(1 / rate)}"
 
 
-def _two_digits(value: float) -> str:
+def two_digits(value: float) -> str:
+    """A number for people, to two digits and without an exponent: `3.4`, `490`, `1,200`."""
     if value < 10:
         return f"{value:.2g}"
     scale = 10 ** (len(str(int(value))) - 2)
@@ -135,7 +145,7 @@ def _period(unit: str, text: str) -> float:
 
 
 def _advice(words: str, share: float | None) -> str:
-    comma = re.fullmatch(r"(\d+),(\d+)\s*(%?)", words)
+    comma = re.fullmatch(r"([0-9]+),([0-9]+)\s*(%?)", words)
     if comma:
         return f"Did you mean {comma[1]}.{comma[2]}{comma[3]}?"
     if share is not None and 1 <= share <= 100 * MOST and "%" not in words:

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.core.numbers import read_number
+
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
@@ -193,7 +195,7 @@ def _arguments(term: str) -> list[float]:
     for place, word in enumerate(words):
         parameter, _, lowest = parameters[place]
         try:
-            values[place] = float(word)
+            values[place] = read_number(word)
         except ValueError:
             raise ValueError(f"pooling {term!r}: {parameter} {word!r} is no number") from None
         if not lowest <= values[place] < np.inf:

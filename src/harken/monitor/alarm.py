@@ -9,7 +9,7 @@ from typing import Any
 from harken.core.errors import HarkenError
 from harken.detection.calibration import Calibration
 from harken.detection.events import EVENT_SHARE
-from harken.detection.rates import MOST, Rate, in_words, one_in, parse_period, parse_rate, read_rate
+from harken.detection.rates import MOST, Rate, in_words, one_in, parse_period, parse_rate, read_rate, two_digits
 from harken.detection.sequential import EDetector
 
 #: the rate of single recordings is the lowest one that still finds faults
@@ -134,7 +134,7 @@ class AlarmSetting:
             )
         else:
             least = self.calibration.least_effective
-            alike = f", alike in time and worth perhaps only {least:.1g}" if least < 0.5 * count else ""
+            alike = f", alike in time and worth perhaps only {two_digits(least)}" if least < 0.5 * count else ""
             lines.append(
                 f"lasting change: not reported, since {count} recordings{alike} are too few for it: record over a "
                 "longer time"
@@ -185,7 +185,7 @@ class AlarmSetting:
             f"{count} recordings{alike} cannot keep {self.false_alarms} by single recordings and still find most "
             f"faults: the alarm is {height:.1f} times as far above the usual score as the highest normal recording. "
             f"What they support is {self._in_time(supported)} (--false-alarms auto). For {self.false_alarms}, "
-            f"give about {more:.2g} times as many recordings, of several days, or let lasting changes ring"
+            f"give about {two_digits(more)} times as many recordings, of several days, or let lasting changes ring"
         )
 
 
