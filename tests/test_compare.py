@@ -23,7 +23,7 @@ from harken.bench.run_names import add_names
 from harken.core.errors import HarkenError
 from harken.data.clips import Clip
 from harken.data.table import read_table, write_table
-from harken.evaluation.bootstrap import bootstrap, paired_draws
+from harken.evaluation.bootstrap import bootstrap, draws_over_clips, paired_draws
 from harken.evaluation.evaluate import Result, evaluate_system
 from harken.evaluation.rules import SectionScores, section_numbers, summary
 from harken.evaluation.scores import TRANSDUCTIVE, TUNED, ScoreRow, Scores, write_scores
@@ -120,6 +120,9 @@ def test_all_systems_get_the_same_resamples() -> None:
         np.testing.assert_array_equal(together[0], together[2])
         np.testing.assert_array_equal(together[1], paired_draws([bad], **options)[0])
         assert len(np.unique(together[0])) > 40
+    all_SB, alone = draws_over_clips([good, bad], draws=50, seed=3)
+    # Of the harmonic mean of all numbers: three of each machine.
+    np.testing.assert_allclose(2 / all_SB, 1 / alone["fan"] + 1 / alone["valve"])
     np.testing.assert_array_equal(bootstrap(good, draws=50, seed=3).draws_B, paired_draws([good], draws=50, seed=3)[0])
 
 

@@ -14,7 +14,7 @@ from harken.bench.comparison import ComparedSet, ComparedSystem, Comparison, Sco
 from harken.bench.run_names import find_run, find_tagged
 from harken.core.errors import HarkenError, there_are
 from harken.data.truth import Section
-from harken.evaluation.bootstrap import DRAWS, LEVEL, interval_of, paired_draws
+from harken.evaluation.bootstrap import DRAWS, LEVEL, draws_over_clips, interval_of, paired_draws
 from harken.evaluation.evaluate import Result, evaluate_system
 from harken.evaluation.rules import Numbers, summary
 from harken.evaluation.scores import Scores, merged_marks
@@ -142,10 +142,14 @@ def _with_differences(
     first_run = systems[0].run
     several = len({system.run for system in systems}) > 1
     first_of = {system.system: number for number, system in enumerate(systems) if several and system.run == first_run}
-    machines = list(systems[0].machines)
-    over_clips = _drawn(results, draws, seed)
-    over_machines = _drawn(results, draws, seed, over_machines=True) if len(machines) > 1 else None
-    of_machine = {machine: _drawn(results, draws, seed, machine=machine) for machine in machines}
+    counts = [len(seeds) for seeds in results]
+    every = [result for seeds in results for result in seeds]
+    all_RB, alone = draws_over_clips(every, draws=draws, seed=seed)
+    over_clips = _mean_of_seeds(all_RB, counts)
+    of_machine = {machine: _mean_of_seeds(rows_RB, counts) for machine, rows_RB in alone.items()}
+    over_machines = None
+    if len(of_machine) > 1:
+        over_machines = _mean_of_seeds(paired_draws(every, draws=draws, seed=seed, over_machines=True), counts)
     compared = []
     for number, system in enumerate(systems):
         base = first_of.get(system.system, 0)
@@ -176,21 +180,7 @@ def _with_differences(
     return compared
 
 
-def _drawn(
-    results: Sequence[Sequence[Result]],
-    draws: int,
-    seed: int,
-    *,
-    over_machines: bool = False,
-    machine: str | None = None,
-) -> Float64:
-    """(systems, draws) resampled official scores, of each system the mean over its seeds."""
-    every = [result for seeds in results for result in seeds]
-    if machine is not None:
-        every = [
-            replace(result, sections=[section for section in result.sections if section.machine == machine])
-            for result in every
-        ]
-    rows = paired_draws(every, draws=draws, seed=seed, over_machines=over_machines)
-    ends = np.cumsum([len(seeds) for seeds in results])
-    return np.array([rows[end - len(seeds) : end].mean(axis=0) for end, seeds in zip(ends, results, strict=True)])
+def _mean_of_seeds(rows_RB: Float64, counts: Sequence[int]) -> Float64:
+    """(systems, draws) from (results, draws); counts: results of each system."""
+    ends = np.cumsum(counts)
+    return np.array([rows_RB[end - count : end].mean(axis=0) for end, count in zip(ends, counts, strict=True)])

@@ -53,32 +53,60 @@ def paired_draws(
     with clips of its own in every place where it was drawn (two-stage bootstrap, Davison and Hinkley 1997, 3.8).
     Raises HarkenError for systems that were scored on different clips, or by different rules.
     """
+    if not over_machines:
+        return draws_over_clips(results, draws=draws, seed=seed)[0]
     check_alike(results)
-    sections, rule = results[0].sections, results[0].rule
-    machines = list(dict.fromkeys(section.machine for section in sections))
+    machines = _machines(results)
     rng = np.random.default_rng(seed)
-    places = (draws, len(machines))
-    drawn_BM = rng.integers(len(machines), size=places) if over_machines else np.tile(np.arange(places[1]), (draws, 1))
-    totals_SB = np.zeros((len(results), draws))
-    weights_B = np.zeros(draws)
+    drawn_BM = rng.integers(len(machines), size=(draws, len(machines)))
+    totals_SB, weights_B = np.zeros((len(results), draws)), np.zeros(draws)
     for number, machine in enumerate(machines):
         draw_K = np.nonzero(drawn_BM == number)[0]
-        rows = [row for row, section in enumerate(sections) if section.machine == machine]
-        columns: list[list[Float64]] = [[] for _ in results]
-        for row in rows:
-            counts_KN = _multiplicities(sections[row], len(draw_K), rng)
-            for column, result in zip(columns, results, strict=True):
-                column.append(_resampled(result.sections[row], rule, counts_KN))
-        # Of 2020 the mean over machines, of their sections, of AUC and pAUC; else the harmonic mean of all numbers.
-        weight = 1 if rule == "machine_id" else sum(map(len, columns[0]))
+        terms_SK, weight = _terms(results, machine, len(draw_K), rng)
         weights_B += weight * np.bincount(draw_K, minlength=draws)
-        for totals_B, column in zip(totals_SB, columns, strict=True):
-            if rule == "machine_id":
-                terms_K = np.mean([np.mean(numbers, axis=0) for numbers in column], axis=0)
-            else:
-                terms_K = np.sum(1.0 / np.maximum(np.concatenate(column), EPSILON), axis=0)
+        for totals_B, terms_K in zip(totals_SB, terms_SK, strict=True):
             totals_B += np.bincount(draw_K, terms_K, minlength=draws)
-    return totals_SB / weights_B if rule == "machine_id" else weights_B / totals_SB
+    return _scores(totals_SB, weights_B, results[0].rule)
+
+
+def draws_over_clips(
+    results: Sequence[Result], *, draws: int = DRAWS, seed: int = 0
+) -> tuple[Float64, dict[str, Float64]]:
+    """(systems, draws) official scores over resampled clips, see `paired_draws`, and the same of each machine alone."""
+    check_alike(results)
+    rule = results[0].rule
+    rng = np.random.default_rng(seed)
+    terms = {machine: _terms(results, machine, draws, rng) for machine in _machines(results)}
+    totals_SB = np.sum([terms_SB for terms_SB, _ in terms.values()], axis=0)
+    total = sum(weight for _, weight in terms.values())
+    alone = {machine: _scores(terms_SB, weight, rule) for machine, (terms_SB, weight) in terms.items()}
+    return _scores(totals_SB, total, rule), alone
+
+
+def _machines(results: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(section.machine for section in results[0].sections))
+
+
+def _terms(results: Sequence[Result], machine: str, draws: int, rng: np.random.Generator) -> tuple[Float64, int]:
+    """(systems, draws) what a machine adds to the official score in resamples of its clips, and the weight of that.
+
+    Of 2020 the mean over its sections of AUC and pAUC, of weight 1; else the sum of the inverses of all its numbers.
+    """
+    rule = results[0].rule
+    columns: list[list[Float64]] = [[] for _ in results]
+    for row, section in enumerate(results[0].sections):
+        if section.machine == machine:
+            counts_BN = _multiplicities(section, draws, rng)
+            for column, result in zip(columns, results, strict=True):
+                column.append(_resampled(result.sections[row], rule, counts_BN))
+    if rule == "machine_id":
+        return np.array([np.mean([np.mean(numbers, axis=0) for numbers in column], axis=0) for column in columns]), 1
+    inverses = [np.sum(1.0 / np.maximum(np.concatenate(column), EPSILON), axis=0) for column in columns]
+    return np.array(inverses), sum(map(len, columns[0]))
+
+
+def _scores(totals_SB: Float64, weights: Float64 | int, rule: str) -> Float64:
+    return totals_SB / weights if rule == "machine_id" else weights / totals_SB
 
 
 def check_alike(results: Sequence[Result]) -> None:
