@@ -49,6 +49,12 @@ def labels_of(data_set: ComparedSet) -> dict[tuple[str, str], str]:
     return {key: key[1] if len(runs) == 1 else ", ".join(key) for key in keys}
 
 
+def counted(data_set: ComparedSet) -> str:
+    """`1 machine`, `2 machines`."""
+    number = len(data_set.machines)
+    return f"{number} machine" + "s" * (number != 1)
+
+
 def base_of(data_set: ComparedSet) -> tuple[str, str] | None:
     """The system with which all others are compared; None where there are several."""
     bases = {system.difference.against for system in data_set.systems if system.difference is not None}
@@ -121,7 +127,7 @@ def _tabular(each: ComparedSet, comparison: Comparison, signs: Mapping[str, str]
     labels = labels_of(each)
     rows = [_latex_row(labels[system.key], system, each.machines, with_differences, signs) for system in each.systems]
     lines = [
-        f"% {each.name}: {each.clips} test clips, {len(each.machines)} machines",
+        f"% {each.name}: {each.clips} test clips of {counted(each)}",
         rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
         r"\toprule",
         " & ".join(cell if "\\" in cell else escaped(cell) for cell in head) + r" \\",
