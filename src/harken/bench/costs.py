@@ -134,16 +134,14 @@ def embedding_cost(
     *,
     all_channels: bool = False,
     precision: str | None = "fp32",
-    batched: bool = False,
 ) -> Cost:
     """Cost of clips that pass a network; on this machine one by one, on one thread.
 
     passes: seconds of a clip -> how many times the work of `counts.forward` is done. all_channels: each of several
-    microphones passes. precision: on the device, which is not used for None. batched: on the device many clips pass
-    together, in any precision that can be set; else one by one in fp32.
+    microphones passes. precision: on the device, where many clips pass together; it is not used for None.
     """
     machine, device = devices.this_machine(1), planned.device
-    together = estimate.EMBEDDED_TOGETHER if batched else 1
+    together = estimate.EMBEDDED_TOGETHER
     cost = Cost(
         memory=estimate.embedding_memory(counts, machine),
         device_memory=None if precision is None else estimate.embedding_memory(counts, device, together),
@@ -159,11 +157,7 @@ def embedding_cost(
         cost.seconds.append(count * times * machine.seconds(counts.forward))
         if precision is None:
             continue
-        if batched:
-            cost.device_seconds.append(seconds_by_precision(device, counts.forward * (count * times), precision))
-        else:
-            on_device = count * max(times * device.seconds(counts.forward), device.clip_seconds)
-            cost.device_seconds.append({"recipe": on_device, "fp32": on_device})
+        cost.device_seconds.append(seconds_by_precision(device, counts.forward * (count * times), precision))
     return cost
 
 

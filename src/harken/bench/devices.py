@@ -28,7 +28,7 @@ class Device:
     flops: operations per second of matrix products, by precision, dense. bandwidth: bytes per second. memory: bytes;
     None if unknown. utilisation: share of `flops` that the products of a network reach. traffic: times that
     what other operations write is moved through memory. update_bytes: bytes that clipping and AdamW move per trained
-    parameter. clip_seconds: least time per clip that is embedded alone. runtime_bytes: taken before any network.
+    parameter. runtime_bytes: taken before any network.
     measured: whether flops and bandwidth were measured on this device. source: where the numbers come from.
     threads: of a processor.
     """
@@ -41,7 +41,6 @@ class Device:
     utilisation: float
     traffic: float
     update_bytes: float
-    clip_seconds: float
     runtime_bytes: float
     measured: bool
     source: str
@@ -58,10 +57,9 @@ def _gpu(name: str, title: str, flops: Mapping[str, float], bandwidth: float, me
     """A GPU of published peaks; the other numbers are assumed.
 
     update_bytes: weight, gradient and two moments read, three of them written, and their temporary copies.
-    clip_seconds: by a trained network, clips are embedded one by one, which no GPU does faster.
     """
     return Device(
-        name, title, flops, bandwidth, memory, utilisation=0.35, traffic=2.0, update_bytes=64.0, clip_seconds=0.015,
+        name, title, flops, bandwidth, memory, utilisation=0.35, traffic=2.0, update_bytes=64.0,
         runtime_bytes=1.0 * 2**30, measured=False, source=source,
     )  # fmt: skip
 
@@ -118,7 +116,7 @@ def processor(flops: float, bandwidth: float, threads: int = 1) -> Device:
     """A CPU of these operations (fp32) and bytes per second."""
     return Device(
         "cpu", "this machine", {"fp32": flops, "tf32": flops}, bandwidth, machine_memory(), utilisation=0.73,
-        traffic=4.0, update_bytes=240.0, clip_seconds=0.0, runtime_bytes=0.45 * 2**30, measured=True,
+        traffic=4.0, update_bytes=240.0, runtime_bytes=0.45 * 2**30, measured=True,
         source="a product of 768 x 768 and a sum of 2^24 numbers", threads=threads,
     )  # fmt: skip
 

@@ -361,7 +361,7 @@ def _assumptions(stages: Sequence[Mapping[str, Any]], expected: bool, device: De
         f"{'s' * (machine.threads > 1)}, as in training, measured now; products at {machine.utilisation:.0%} of it",
         f"{device.title}: assumed, none was measured: {device.utilisation:.0%} of the published {peaks['fp32']} "
         f"(fp32), {peaks['tf32']} (tf32), {peaks['bf16']} (bf16) TFLOP/s and {device.bandwidth / 1e12:g} TB/s; "
-        f"embedding by a trained network {device.clip_seconds * 1000:.0f} ms per clip at least; "
+        f"embedding in batches of {estimate.EMBEDDED_TOGETHER}; "
         "reading clips fast enough is left out",
         "detectors, combinations and labels take seconds per machine and are left out",
     ]

@@ -121,9 +121,7 @@ class EmbedStage(Stage):
         counts = estimate.count_encoder(encoder, config, weights, tiny=tiny)
         every = parameters.microphones == "all"
         precision = None if parameters.device == "cpu" else parameters.precision
-        return embedding_cost(
-            planned, counts, lambda seconds: seconds / 10.0, all_channels=every, precision=precision, batched=True
-        )
+        return embedding_cost(planned, counts, lambda seconds: seconds / 10.0, all_channels=every, precision=precision)
 
     @classmethod
     def run_shard(cls, parameters: Any, context: Context, index: int, count: int) -> None:

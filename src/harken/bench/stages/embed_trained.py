@@ -86,7 +86,7 @@ class EmbedTrainedStage(Stage):
         counts = estimate.count_training(model, training, len(table), table.attribute_free_classes)
         return embedding_cost(
             planned, counts, lambda seconds: float(math.ceil(seconds / training.seconds)),
-            precision=None if parameters.device == "cpu" else parameters.precision, batched=True,
+            precision=None if parameters.device == "cpu" else parameters.precision,
         )  # fmt: skip
 
     @classmethod
