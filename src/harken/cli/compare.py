@@ -58,7 +58,7 @@ def compare(
 def _print_tables(done: Comparison) -> None:
     from rich.console import Console
 
-    from harken.bench.comparison_text import base_of, counted, labels_of, reasons_of, signs_of
+    from harken.bench.comparison_text import base_of, labels_of, reasons_of, signs_of
 
     # Files and pipes get whole lines, terminals their width.
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 10_000, highlight=False, markup=False)
