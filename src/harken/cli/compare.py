@@ -58,7 +58,7 @@ def compare(
 def _print_tables(done: Comparison) -> None:
     from rich.console import Console
 
-    from harken.bench.comparison_text import base_of, labels_of, reasons_of, signs_of
+    from harken.bench.comparison_text import base_of, counted, labels_of, reasons_of, signs_of
 
     # Files and pipes get whole lines, terminals their width.
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 10_000, highlight=False, markup=False)
@@ -73,7 +73,7 @@ def _print_tables(done: Comparison) -> None:
     for number, each in enumerate(done.sets):
         print(
             "\n" * (number > 0 or len(done.runs) > 1)
-            + f"{each.name}: {each.clips} test clips of {len(each.machines)} machines; official score"
+            + f"{each.name}: {each.clips} test clips of {counted(each)}; official score"
         )
         console.print(_scores(each, signs))
         if any(system.difference is not None for system in each.systems):
