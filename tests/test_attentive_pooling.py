@@ -93,3 +93,32 @@ def test_impossible_input_is_refused(lengths: tuple[int, ...]) -> None:
         built()(frames()[:, :, :3])
     with pytest.raises(ValueError, match="bottleneck"):
         AttentiveStatisticsPooling(4, bottleneck=0)
+
+
+def test_batch_norm_is_of_valid_frames() -> None:
+    """Between relu and tanh, by statistics of the batch's valid frames in training, by running ones afterwards."""
+    torch.manual_seed(0)
+    pooling = AttentiveStatisticsPooling(4, bottleneck=6, batch_norm=True)
+    clips, lengths = frames(), torch.tensor(LENGTHS)
+    pooling.train()
+    trained = pooling(clips, lengths)
+    noisy = clips.clone()
+    for row, length in enumerate(LENGTHS):
+        noisy[row, length:] = float("nan")
+    torch.testing.assert_close(pooling(noisy, lengths), trained)
+    # By definition, on the frames of the one clip without padding.
+    plain = built()
+    plain.attention.load_state_dict(pooling.attention.state_dict())
+    with torch.no_grad():
+        whole = clips[:1]
+        mean, std = whole.mean(dim=1, keepdim=True), torch.sqrt(whole.var(dim=1, correction=0, keepdim=True) + 1e-6)
+        inputs = torch.cat([whole, mean.expand_as(whole), std.expand_as(whole)], dim=2)
+        hidden = torch.relu(pooling.attention[0](inputs))[0]
+        normal = (hidden - hidden.mean(dim=0)) / torch.sqrt(hidden.var(dim=0, correction=0) + 1e-5)
+        weights = torch.softmax(pooling.attention[3](torch.tanh(normal)), dim=0)
+        expected = (weights * whole[0]).sum(dim=0)
+        torch.testing.assert_close(pooling(whole)[0, :4], expected, atol=1e-5, rtol=1e-5)
+    pooling.eval()
+    together = pooling(clips, lengths)
+    for row, length in enumerate(LENGTHS):
+        torch.testing.assert_close(pooling(clips[row : row + 1, :length]), together[row : row + 1])

@@ -25,7 +25,7 @@ class PoolingHead(nn.Module):
         dense layers, the pooled vector is the embedding.
 
     dimensions: D, of a token. layers: number of layers. cls_tokens: of the encoder.
-    hidden: bottleneck of the attention.
+    hidden, batch_norm: bottleneck of the attention, and its batch normalisation.
     Raises ValueError for "cls" without class tokens, more than two dense layers, and sizes below one.
     """
 
@@ -39,6 +39,7 @@ class PoolingHead(nn.Module):
         dims: Sequence[int] = (),
         cls_tokens: int = 0,
         hidden: int = 128,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         if pooling not in get_args(Pooling) or join not in get_args(Join):
@@ -52,7 +53,9 @@ class PoolingHead(nn.Module):
         self.layers = layers
         self.cls_tokens = cls_tokens
         joined = dimensions * (layers if join == "concatenate" else 1)
-        self.attentive = AttentiveStatisticsPooling(joined, hidden) if pooling == "attentive" else None
+        self.attentive = (
+            AttentiveStatisticsPooling(joined, hidden, batch_norm=batch_norm) if pooling == "attentive" else None
+        )
         pooled = joined * {"mean": 1, "cls": cls_tokens, "attentive": 2}[pooling]
         self.dense = dense_layers(pooled, dims)
         self.output_dimensions = dims[-1] if dims else pooled

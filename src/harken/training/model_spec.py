@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from harken.core.errors import did_you_mean
 from harken.core.plugins import is_custom
@@ -28,6 +28,21 @@ class HeadSpec(_Frozen):
     join: Literal["mean", "concatenate"] = "concatenate"
     dims: _Dims = ()
     hidden: _Size = 128
+    batch_norm: bool = False
+
+    @model_validator(mode="after")
+    def _normalises(self) -> Self:
+        if self.batch_norm and self.kind != "attentive":
+            raise ValueError("batch_norm is of attentive pooling: leave it out, or choose kind: attentive")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Omitted if not chosen, so that earlier objects stay valid.
+        fields: dict[str, Any] = handler(self)
+        if not self.batch_norm:
+            del fields["batch_norm"]
+        return fields
 
 
 class LoraSpec(_Frozen):

@@ -418,4 +418,5 @@ def _build_head(encoder: TorchEncoder, layers: tuple[str, ...], spec: HeadSpec) 
         dims=spec.dims,
         cls_tokens=encoder.cls_tokens,
         hidden=spec.hidden,
+        batch_norm=spec.batch_norm,
     )
