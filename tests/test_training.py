@@ -24,6 +24,7 @@ from harken.core.errors import AudioError, HarkenError
 from harken.core.threads import torch_threads
 from harken.data.clips import Clip
 from harken.data.labels import ClassTable, label_clips
+from harken.embeddings.trained import TrainedEmbedder
 from harken.training.checkpoints import read_checkpoint
 from harken.training.loop import TrainedModel, train
 from harken.training.model_spec import ModelSpec
@@ -444,3 +445,33 @@ print("weights", sum(float(p.detach().double().sum()) for p in done.model.parame
     assert len(found) == 2
     assert found[0] == found[1]
     assert json.loads((tmp_path / "t" / "training.json").read_text())["training"]["devices"] == 2
+
+
+def test_clips_are_padded_and_truncated_where_a_report_says_so(tmp_path: Path) -> None:
+    """In training and afterwards: what follows the first second changes nothing, and what is short ends in silence."""
+    rng = np.random.default_rng(0)
+    wave_S = (0.1 * rng.normal(size=24_000)).astype(np.float32)
+    for name, samples in {"short": wave_S[:9_000], "whole": wave_S[:16_000], "long": wave_S}.items():
+        sf.write(tmp_path / f"{name}.wav", samples, 16_000, subtype="FLOAT")
+    short, whole, long = (
+        Clip(clip_id=name, path=tmp_path / f"{name}.wav", corpus="c", machine="fan", section="00")
+        for name in ("short", "whole", "long")
+    )
+    reader = Reader(16_000, 1.0, pad=True)
+    np.testing.assert_array_equal(reader(short), np.pad(wave_S[:9_000], (0, 7_000)))
+    for seed in range(3):
+        np.testing.assert_array_equal(reader(long, np.random.default_rng(seed)), wave_S[:16_000])
+    built = build_model(model()).eval()
+    padded, repeated = (TrainedEmbedder(built, settings(seconds=1.0, length=length)) for length in ("pad", "repeat"))
+    assert np.array_equal(padded(long), padded(whole))
+    assert np.array_equal(padded(whole), repeated(whole))
+    assert not np.array_equal(padded(short), repeated(short))
+    sf.write(tmp_path / "silent.wav", np.pad(wave_S[:9_000], (0, 7_000)), 16_000, subtype="FLOAT")
+    assert np.array_equal(padded(short), padded(replace(short, path=tmp_path / "silent.wav")))
+    # The encoder that is packaged does the same, and hears all of a longer recording.
+    encoder = padded.encoder
+    again = type(encoder)(encoder.weights(), **encoder.config())
+    assert np.array_equal(again.frames(wave_S[:9_000])[0], encoder.frames(wave_S[:9_000])[0])
+    assert len(again.frames(wave_S)) == 2
+    assert "length" not in repeated.encoder.config()
+    assert "length" not in TrainingSpec(steps=1).model_dump()

@@ -47,11 +47,15 @@ class TrainedEmbedder:
     ) -> None:
         """Raises ValueError for layers that an encoder has not, and for an unknown pooling; HarkenError for a precision
         that is not available."""
-        self.encoder = TrainedEncoder.of(model, training.seconds, read=layers, read_pooling=pooling)
+        self.encoder = TrainedEncoder.of(
+            model, training.seconds, read=layers, read_pooling=pooling, length=training.length
+        )
         if precision == "bf16":
             self.encoder.set_precision("bf16")
         self.precision = precision
-        self.reader = Reader(model.sample_rate, None, training.microphones)
+        # Truncated as in training; of clips that are repeated, longer ones pass in windows.
+        pad = training.length == "pad"
+        self.reader = Reader(model.sample_rate, training.seconds if pad else None, training.microphones, pad=pad)
 
     @classmethod
     def load(

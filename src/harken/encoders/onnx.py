@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ class Card(BaseModel):
 
     layer: several are joined by `+`, and their dimensions follow each other in the file's output.
     samples: length of the waveforms that it takes, or None for any from `min_samples` to `max_samples`. Shorter ones,
-        down to `min_samples`, are repeated to it.
+        down to `min_samples`, are repeated to it, or padded where the configuration of the encoder says so.
     clips: that it takes at once, or None for any number.
     max_abs_diff: largest difference to torch of any feature, for random sound and before rounding to 8 bits;
         `pooled_diff`: of any pooled vector, as the file is; None in files that were made before this was measured.
@@ -154,7 +154,8 @@ class OnnxEncoder(Encoder):
 
     def _encode_clip(self, wave_S: Float32) -> Float32:
         if self.card.samples is not None and len(wave_S) < self.card.samples:
-            wave_S = fit_length(wave_S, self.card.samples, short="tile")
+            short: Literal["tile", "pad"] = "pad" if self.card.config.get("length") == "pad" else "tile"
+            wave_S = fit_length(wave_S, self.card.samples, short=short)
         outputs = [self.run(wave_S[None, start:stop])[0] for start, stop in self.windows(len(wave_S))]
         if len(outputs) == 1:
             return outputs[0]

@@ -156,7 +156,7 @@ class _Training(TrainingLoop):
         if self.form is not None:
             self.form.check(made)
         self.model = built
-        self.reader = Reader(built.sample_rate, spec.seconds, spec.microphones)
+        self.reader = Reader(built.sample_rate, spec.seconds, spec.microphones, pad=spec.length == "pad")
         self.transform = transform or spec.augmentation.wave_transform(clips, self.reader)
         if spec.recompute:
             recompute_blocks(*(encoder.module for encoder in built.encoders))

@@ -33,7 +33,8 @@ class WaveTransform(Protocol):
 class Reader:
     """Recordings as they are trained on: mono, at one rate, of one length.
 
-    sample_rate in Hz. seconds: longer ones are cropped, shorter ones repeated; None leaves the length.
+    sample_rate in Hz. seconds: longer ones are cropped, shorter ones repeated; None leaves the length. pad: longer ones
+    are truncated, shorter ones padded with silence at their end.
     microphones: which channel is listened to, or what is left of the near one; of `all`, their mean. A recording with
     one channel is taken for the near microphone.
     """
@@ -41,6 +42,7 @@ class Reader:
     sample_rate: int
     seconds: float | None
     microphones: Microphones = "near"
+    pad: bool = False
 
     def __call__(self, clip: Clip, rng: np.random.Generator | None = None) -> Float32:
         """(samples,); rng: draws the place of a crop, which otherwise is the beginning.
@@ -52,8 +54,8 @@ class Reader:
         if self.seconds is not None:
             length = round(self.seconds * self.sample_rate)
             spare = wave_CS.shape[1] - length
-            start = int(rng.integers(spare + 1)) if rng is not None and spare > 0 else 0
-            wave_CS = fit_length(wave_CS, length, start=start)
+            start = int(rng.integers(spare + 1)) if rng is not None and spare > 0 and not self.pad else 0
+            wave_CS = fit_length(wave_CS, length, short="pad" if self.pad else "tile", start=start)
         return np.ascontiguousarray(wave_CS[0])
 
 

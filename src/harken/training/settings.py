@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from harken.audio.channels import Microphones
 from harken.core.plugins import check_name
@@ -58,7 +66,8 @@ class TrainingSpec(_Frozen):
     """Everything about a training but the model, the clips and their classes.
 
     steps: of the optimiser; or epochs, of the clips that are trained on. batch: clips that pass at once (on each
-    device); accumulation: batches a step. seconds: to which clips are cropped, at a random place, or repeated.
+    device); accumulation: batches a step. seconds, length: clips are cropped to it at a random place, or repeated
+    (`repeat`); or truncated and padded with silence, at their end, in training and afterwards (`pad`).
 
     learning_rate: after warmup steps of linear rise; then `constant`, or along half a `cosine` to zero. layer_decay:
     factor from each block of an encoder to the one before it. weight_decay: of matrices only. clip_norm: largest norm
@@ -79,6 +88,7 @@ class TrainingSpec(_Frozen):
     batch: _Count = 32
     accumulation: _Count = 1
     seconds: _Positive = 10.0
+    length: Literal["repeat", "pad"] = "repeat"
     microphones: Microphones = "near"
 
     learning_rate: _Positive = 1e-4
@@ -103,6 +113,14 @@ class TrainingSpec(_Frozen):
     def steps_of(self, batches: int) -> int:
         """Steps of the optimiser; batches: in an epoch."""
         return self.steps or max(1, batches // self.accumulation) * (self.epochs or 1)
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Omitted if not chosen, so that earlier objects stay valid.
+        fields: dict[str, Any] = handler(self)
+        if self.length == "repeat":
+            del fields["length"]
+        return fields
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

@@ -29,7 +29,8 @@ class TrainedEncoder(FrameEncoder):
     """One frame for each window of a clip: the network's embedding, of unit length.
 
     A clip longer than those of the training passes in windows of that length, of which the last ends with the clip; a
-    shorter one is repeated. Pooled by `mean`, this is the embedding that a run's `embed_trained` gives.
+    shorter one is repeated or, with `length` `pad`, padded with silence. Pooled by `mean`, this is the embedding that a
+    run's `embed_trained` gives.
 
     weights: the model's arrays, all of them (`ASDModel.state(complete=True)`); None for a random network. model: its
     `ModelSpec`, without names of weights. seconds: of a window. read: None for the embedding that was trained; else
@@ -47,23 +48,34 @@ class TrainedEncoder(FrameEncoder):
         seconds: float,
         read: str | None = None,
         read_pooling: str = "mean",
+        length: Literal["repeat", "pad"] = "repeat",
     ) -> None:
         """Raises WeightsError if a tensor is missing, of another shape or not finite; ValueError for layers that an
         encoder has not, and for an unknown pooling."""
         built = build_model(ModelSpec.model_validate(model), arrays=weights)
-        self._begin(built, seconds, read, read_pooling)
+        self._begin(built, seconds, read, read_pooling, length)
 
     @classmethod
-    def of(cls, model: ASDModel, seconds: float, *, read: str | None = None, read_pooling: str = "mean") -> Self:
+    def of(
+        cls,
+        model: ASDModel,
+        seconds: float,
+        *,
+        read: str | None = None,
+        read_pooling: str = "mean",
+        length: Literal["repeat", "pad"] = "repeat",
+    ) -> Self:
         """The encoder of a model that is there already, which it shares. Raises ValueError as the constructor."""
         encoder = cls.__new__(cls)
-        encoder._begin(model, seconds, read, read_pooling)
+        encoder._begin(model, seconds, read, read_pooling, length)
         return encoder
 
-    def _begin(self, model: ASDModel, seconds: float, read: str | None, read_pooling: str) -> None:
+    def _begin(
+        self, model: ASDModel, seconds: float, read: str | None, read_pooling: str, length: Literal["repeat", "pad"]
+    ) -> None:
         check_pooling(read_pooling)
         self.model = model.eval()
-        self.seconds, self.read, self.read_pooling = seconds, read, read_pooling
+        self.seconds, self.read, self.read_pooling, self.length = seconds, read, read_pooling, length
         self.sample_rate = model.sample_rate
         self.min_samples = model.min_samples
         self.layers = ("embedding",)
@@ -82,6 +94,8 @@ class TrainedEncoder(FrameEncoder):
             "seconds": self.seconds,
             "read": self.read,
             "read_pooling": self.read_pooling,
+            # Omitted if not chosen, so that earlier models stay valid.
+            **({"length": self.length} if self.length != "repeat" else {}),
         }
 
     def weights(self) -> Mapping[str, NDArray[Any]]:
@@ -102,7 +116,10 @@ class TrainedEncoder(FrameEncoder):
     def frames_of_clips(self, clips: Sequence[Float32]) -> list[Float32]:
         """(samples,) each -> (windows, D) each. On an accelerator, windows of all of them pass together; on a CPU they
         pass one by one, so that the bits of a clip depend on no other."""
-        waves = [wave_S if len(wave_S) >= self.window else fit_length(wave_S, self.window) for wave_S in clips]
+        short: Literal["tile", "pad"] = "pad" if self.length == "pad" else "tile"
+        waves = [
+            wave_S if len(wave_S) >= self.window else fit_length(wave_S, self.window, short=short) for wave_S in clips
+        ]
         bounds = [windows(len(wave_S), self.window) for wave_S in waves]
         passing = [wave_S[start:stop] for wave_S, of in zip(waves, bounds, strict=True) for start, stop in of]
         size = 1 if self._device.type == "cpu" else _BATCH
