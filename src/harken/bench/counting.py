@@ -7,7 +7,6 @@ much as the second.
 
 from __future__ import annotations
 
-import json
 import re
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harken.bench.work import Counts, Work
 from harken.core.errors import HarkenError
+from harken.core.json_text import json_text
 from harken.encoders import create_encoder
 from harken.encoders.autoencoder import Autoencoder
 from harken.encoders.patch_net import PatchNet
@@ -72,7 +72,7 @@ def count_training(model: ModelSpec, training: TrainingSpec, classes: int, attri
 
 def count_encoder(encoder: str, config: Mapping[str, Any], seconds: float = 10.0) -> Counts:
     """Counts of one clip through a frozen encoder. Raises HarkenError if it cannot be built without its weights."""
-    key = f"{encoder} {json.dumps(dict(config), sort_keys=True)} {seconds}"
+    key = f"{encoder} {json_text(dict(config), sort_keys=True)} {seconds}"
     if key not in _COUNTED:
 
         def build() -> TorchEncoder:
@@ -94,7 +94,7 @@ def count_pretraining(encoder: str, config: Mapping[str, Any], spec: Pretraining
 
     Raises HarkenError for settings that do not fit.
     """
-    key = f"{encoder} {json.dumps(dict(config), sort_keys=True)} {spec.model_dump_json()}"
+    key = f"{encoder} {json_text(dict(config), sort_keys=True)} {spec.model_dump_json()}"
     if key not in _COUNTED:
 
         def build() -> PretrainingStep:

@@ -13,6 +13,7 @@ from harken.bench.recipe import EnsembleEntry, Recipe, SearchEntry
 from harken.bench.workspace import Workspace, object_key
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
+from harken.core.json_text import json_text
 from harken.core.plain_yaml import read_yaml_file
 from harken.core.plugins import code_identity
 from harken.data.truth import Truth
@@ -230,7 +231,7 @@ def _searched(
         try:
             (made / "bag.yaml").write_text(_by_name(proof.bag).as_yaml(), encoding="utf-8")
             left_out = None if row.held_out is None else row.held_out.value
-            (made / "numbers.json").write_text(json.dumps({"left_out": left_out}))
+            (made / "numbers.json").write_text(json_text({"left_out": left_out}))
             stored = workspace.keep(key, made, {"stage": name, "kind": "ensemble", "parameters": identity["entry"]})
         except BaseException:
             workspace.drop(made)
@@ -263,7 +264,7 @@ def _digest(members: Sequence[Member], truth: Truth) -> str:
     digest = hashlib.sha256()
     for member in members:
         rows = sorted([row.machine, row.section, row.split, row.file, row.score] for row in member.scores.rows())
-        digest.update(json.dumps([member.name, dict(member.scores.marks), rows]).encode())
+        digest.update(json_text([member.name, dict(member.scores.marks), rows]).encode())
     labels = [[key, sorted((clip, asdict(label)) for clip, label in of.items())] for key, of in truth.labels.items()]
-    digest.update(json.dumps(sorted(labels, key=lambda row: row[0]), default=str).encode())
+    digest.update(json_text(sorted(labels, key=lambda row: row[0]), default=str).encode())
     return digest.hexdigest()

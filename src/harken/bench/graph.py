@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -14,6 +13,7 @@ from harken.bench.recipe import Recipe
 from harken.bench.stages import stage_class
 from harken.bench.workspace import object_key
 from harken.core.errors import HarkenError, there_are
+from harken.core.json_text import json_text
 from harken.core.plugins import code_sha256, is_custom
 from harken.data import catalog
 from harken.data.clips import Clip
@@ -45,7 +45,7 @@ class Unit:
             [c.clip_id, c.split, c.machine, c.section, c.domain, c.condition, c.kind, sorted(c.attributes.items())]
             for c in self.clips
         ]
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        return hashlib.sha256(json_text(rows).encode()).hexdigest()
 
     def recordings_digest(self) -> str:
         """SHA-256 of paths, sizes and modification times of the recordings."""
@@ -57,7 +57,7 @@ class Unit:
                 rows.append((str(clip.path), -1, -1))
                 continue
             rows.append((str(clip.path), status.st_size, status.st_mtime_ns))
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        return hashlib.sha256(json_text(rows).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

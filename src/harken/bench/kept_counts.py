@@ -19,6 +19,7 @@ from typing import Any
 
 from harken.bench.work import Counts, Work
 from harken.core.files import user_cache, write_atomically
+from harken.core.json_text import json_text
 from harken.core.plugins import custom_names
 
 
@@ -30,7 +31,7 @@ def kept_counts(question: Mapping[str, Any], count: Callable[[], Counts]) -> Cou
     """
     if custom_names(question):
         return count()
-    text = json.dumps({**question, "code": _code_sha256()}, sort_keys=True)
+    text = json_text({**question, "code": _code_sha256()}, sort_keys=True)
     file = user_cache() / "counts" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
     with suppress(OSError, ValueError, TypeError, KeyError):
         return _read(file)
@@ -38,7 +39,7 @@ def kept_counts(question: Mapping[str, Any], count: Callable[[], Counts]) -> Cou
     # Without a cache that can be written to, plans only take longer.
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, json.dumps(dataclasses.asdict(counts)).encode())
+        write_atomically(file, json_text(dataclasses.asdict(counts)).encode())
     return counts
 
 

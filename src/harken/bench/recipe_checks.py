@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 from harken.bench.recipe_errors import RecipeError
 from harken.bench.repeat import matching
 from harken.core.errors import HarkenError, did_you_mean
+from harken.core.json_text import json_text
 from harken.core.numbers import read_number
 from harken.core.plugins import UntrustedError
 
@@ -190,7 +190,7 @@ def explained(error: ValidationError, prefix: str = "") -> RecipeError:
     first = error.errors()[0]
     key = (prefix + ".".join(map(str, first["loc"]))).rstrip(".")
     # What concerns several values says which.
-    given = f" (given {json.dumps(first['input'], default=str)[:60]})" if first["loc"] else ""
+    given = f" (given {json_text(first['input'], default=str)[:60]})" if first["loc"] else ""
     cause = " ".join(first["msg"].removeprefix("Value error, ").split())
     return RecipeError(f"{key or 'recipe'}: {cause}{given}", key=key, next_step="Correct it")
 

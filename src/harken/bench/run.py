@@ -31,6 +31,7 @@ from harken.bench.stages.tables import Quarantined, read_ids
 from harken.bench.workspace import Object, Workspace
 from harken.core.errors import HarkenError, TooFewError
 from harken.core.files import write_atomically
+from harken.core.json_text import json_text
 from harken.data.clips import Clip
 from harken.data.index import DataFinding, index
 from harken.data.table import read_table, write_table
@@ -217,7 +218,7 @@ def _write(run: Run, *, report: bool = True) -> None:
     write_table([clip for clip in run.clips if clip.clip_id in chosen], run.folder / "clips.parquet")
     files = {
         "recipe.yaml": run.recipe.as_yaml(),
-        "results.json": json.dumps(run.as_json(), indent=1, sort_keys=True) + "\n",
+        "results.json": json_text(run.as_json(), indent=1, sort_keys=True) + "\n",
     }
     if report:
         files["report.html"] = report_page(run)
@@ -239,4 +240,4 @@ def _write_tasks(folder: Path, tasks: Mapping[str, Task], objects: Mapping[str, 
         }
         for name, made in objects.items()
     }
-    write_atomically(folder / "tasks.json", (json.dumps(rows, indent=1, sort_keys=True) + "\n").encode())
+    write_atomically(folder / "tasks.json", (json_text(rows, indent=1, sort_keys=True) + "\n").encode())

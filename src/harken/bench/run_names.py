@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harken.core.errors import HarkenError, did_you_mean, there_are
 from harken.core.files import write_atomically
+from harken.core.json_text import json_text
 
 #: in the folder of a run that has a name or tags
 RECORD = "run.json"
@@ -42,7 +43,7 @@ def add_names(folder: Path, name: str | None, tags: Iterable[str]) -> None:
     after = RunNames(names, tuple(sorted({*before.tags, *tags})))
     if after != before:
         record = {"schema": SCHEMA, "names": list(after.names), "tags": list(after.tags)}
-        write_atomically(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+        write_atomically(folder / RECORD, (json_text(record, indent=1) + "\n").encode())
 
 
 def check_run_name(name: str, folder: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
+from harken.core.json_text import json_text
 from harken.core.locks import lock_file, locked
 
 SCHEMA = 1
@@ -41,7 +42,7 @@ class Object:
 
 def object_key(stage: str, version: int, parameters: Mapping[str, Any], inputs: Mapping[str, Sequence[str]]) -> str:
     """Name of the object that a stage makes of inputs with these digests, by input name."""
-    text = json.dumps(
+    text = json_text(
         {
             "schema": SCHEMA,
             "stage": stage,
@@ -142,7 +143,7 @@ class Workspace:
         """Turn a folder from `new` into the object of that name. record: stage, parameters, and keys and digests of its
         inputs, kept beside it in `stage.json`."""
         files = {path.relative_to(made).as_posix(): _sha256(path) for path in sorted(made.rglob("*")) if path.is_file()}
-        text = json.dumps({"schema": SCHEMA, **record, "files": files}, indent=1, sort_keys=True)
+        text = json_text({"schema": SCHEMA, **record, "files": files}, indent=1, sort_keys=True)
         write_atomically(made / _ABOUT, text.encode())
         folder = self._folder(key)
         folder.parent.mkdir(exist_ok=True)
@@ -186,7 +187,7 @@ def recorded_digest(folder: Path) -> str:
 
 
 def _digest(files: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json_text(files, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(file: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harken.cli.console import emit, say
+from harken.cli.console import emit, line, say
 from harken.cli.recording_options import AudioFormats, Formats, Store, Workers, suffixes_of
 
 
@@ -43,7 +43,7 @@ def check(
         if result.not_judged:
             say(f"{model.name}: {result.not_judged} recordings were not judged; harken score tells why")
     if not json:
-        for line in table(checks, [model.name for model in models]):
-            print(line)
+        for text in table(checks, [model.name for model in models]):
+            line(text)
         for model, result in zip(models, checks, strict=True):
-            print(f"{model.name}: faults differ {result.separates}")
+            line(f"{model.name}: faults differ {result.separates}")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from harken.cli.console import line
 from harken.cli.recipe_options import Trust
 
 
@@ -20,4 +21,4 @@ def cite(
 
     with without_custom_code(not trust):
         chosen = load_recipe(recipe, profile="full")
-    print(bibtex(chosen), end="")
+    line(bibtex(chosen), end="")

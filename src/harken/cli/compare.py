@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harken.cli.console import emit, say
+from harken.cli.console import emit, line, say
 
 if TYPE_CHECKING:
     from harken.bench.comparison import ComparedSet, Comparison
@@ -48,9 +48,9 @@ def compare(
     if json:
         emit(done.as_json())
     elif csv:
-        print(csv_of(done), end="")
+        line(csv_of(done), end="")
     elif latex:
-        print(latex_of(done), end="")
+        line(latex_of(done), end="")
     else:
         _print_tables(done)
 
@@ -66,12 +66,12 @@ def _print_tables(done: Comparison) -> None:
         console.print(_parameters(done))
         left = len(done.parameters) - MOST_PARAMETERS
         if left > 0:
-            print(f"and {left} more: --json has all")
+            line(f"and {left} more: --json has all")
     elif len(done.runs) > 1:
-        print("the recipes have the same parameters")
+        line("the recipes have the same parameters")
     signs = signs_of(done)
     for number, each in enumerate(done.sets):
-        print(
+        line(
             "\n" * (number > 0 or len(done.runs) > 1)
             + f"{each.name}: {each.clips} test clips of {counted(each)}; official score"
         )
@@ -79,10 +79,10 @@ def _print_tables(done: Comparison) -> None:
         if any(system.difference is not None for system in each.systems):
             base, labels = base_of(each), labels_of(each)
             to = "" if base is None else f" to {labels[base]}"
-            print(f"\ndifferences{to}; {100 * done.level:g} % intervals of {done.draws} paired bootstrap samples")
+            line(f"\ndifferences{to}; {100 * done.level:g} % intervals of {done.draws} paired bootstrap samples")
             console.print(_differences(each, signs))
         for mark, reason in reasons_of(each).items():
-            print(f"{signs[mark]} {mark}: {reason}")
+            line(f"{signs[mark]} {mark}: {reason}")
 
 
 def _table(*head: str) -> Any:

@@ -2,21 +2,88 @@
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from typing import Any
+
+from harken.core.json_text import json_text
+from harken.core.names import shown
 
 
 def say(text: str = "") -> None:
-    """Print one message line to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Print one message line to stderr. Where that cannot be written, the work goes on, and the exit code is 2."""
+    global messages_lost
+    try:
+        print("\n".join(map(shown, text.split("\n"))), file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        messages_lost = True
+
+
+def line(text: str = "", *, end: str = "\n") -> None:
+    """Print lines for people to stdout, without control characters. HarkenError where they cannot be written."""
+    with _written():
+        print("\n".join(map(shown, text.split("\n"))), end=end, flush=True)
 
 
 def emit(data: Any) -> None:
-    """Print one JSON line to stdout."""
-    print(json.dumps(data, ensure_ascii=False), flush=True)
+    """Print one JSON line to stdout. HarkenError where it cannot be written."""
+    with _written():
+        print(json_text(data), flush=True)
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    from harken.core.errors import HarkenError
+
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise HarkenError(
+            f"cannot be written ({error.strerror})", file="standard output", next_step="Check where it goes"
+        ) from error
+
+
+#: whether a message could not be written
+messages_lost = False
+
+
+def open_streams() -> None:
+    """Make stdout and stderr fit for any name, and safe from libraries.
+
+    Characters that the encoding lacks are escaped. What C libraries print goes to stderr; stdout has data only. Closed
+    descriptors are opened, so that no file takes their number: nothing can be written to a closed stdout.
+    """
+    for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, mode)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.fileno() == 1:
+        old = sys.stdout
+        sys.stdout = open(os.dup(1), "w", encoding=old.encoding, errors=old.errors)  # noqa: SIM115
+        os.dup2(2, 1)
+
+
+def drop_output() -> None:
+    """Whatever is still to be printed, by Python at its end, goes nowhere."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from harken.cli import data_download
-from harken.cli.console import emit, progress, say
+from harken.cli.console import emit, line, progress, say
 
 app = typer.Typer(help="DCASE data: list, download, index, check.", no_args_is_help=True)
 app.command("download")(data_download.download)
@@ -31,7 +31,7 @@ def list_(
             return
         for entry in entries:
             halves = {half: sorted({m.name for m in entry.machines if m.part == half}) for half in ("dev", "eval")}
-            print(
+            line(
                 f"{entry.year}  {entry.metric:<22} {len(halves['dev'])} development machines, "
                 f"{len(halves['eval'])} evaluation machines, {'+'.join(entry.channels)}  {entry.licence}"
             )
@@ -40,14 +40,14 @@ def list_(
     if json:
         emit(entry.model_dump(mode="json"))
         return
-    print(f"DCASE {entry.year}: {entry.metric}, {entry.sample_rate} Hz, channels {'+'.join(entry.channels)}")
+    line(f"DCASE {entry.year}: {entry.metric}, {entry.sample_rate} Hz, channels {'+'.join(entry.channels)}")
     for half, release in entry.parts.items():
-        print(f"{half:<6} https://zenodo.org/records/{release.record}")
+        line(f"{half:<6} https://zenodo.org/records/{release.record}")
     for machine in entry.machines:
         hidden = ", attributes hidden" if machine.hidden_attributes else ""
-        print(f"{machine.part:<5} {machine.name:<20} sections {' '.join(machine.sections)}{hidden}")
+        line(f"{machine.part:<5} {machine.name:<20} sections {' '.join(machine.sections)}{hidden}")
     for erratum in entry.errata:
-        print(f"erratum: {erratum.text}")
+        line(f"erratum: {erratum.text}")
 
 
 @app.command("index")
@@ -88,7 +88,7 @@ def index_(
         return
     counts = Counter((clip.year, clip.machine, clip.split) for clip in clips)
     for (of, machine, split), count in sorted(counts.items(), key=lambda item: tuple(map(str, item[0]))):
-        print(f"{of or '-':<5} {machine:<20} {split or '-':<13} {count:>7}")
+        line(f"{of or '-':<5} {machine:<20} {split or '-':<13} {count:>7}")
     for finding in findings:
         say(f"note: {finding}")
     for text in unreadable:
@@ -109,5 +109,5 @@ def check_(
         emit({"root": str(root), "findings": findings})
         return
     for finding in findings:
-        print(finding)
+        line(finding)
     say(f"{root}: {len(findings)} findings" if findings else f"{root}: nothing found wrong")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harken.cli.console import emit, progress, say
+from harken.cli.console import emit, line, progress, say
 
 
 def demo(
@@ -89,13 +89,13 @@ def demo(
     if json:
         emit({"official_score": score, "machines": rows, "report": str(report)})
     else:
-        print("machine      AUC source  AUC target  pAUC   faults found  false alarms (source, target)")
+        line("machine      AUC source  AUC target  pAUC   faults found  false alarms (source, target)")
         for row in rows:
-            print(
+            line(
                 f"{row['machine']:<12} {row['auc_source']:>10.3f} {row['auc_target']:>11.3f} {row['pauc']:>6.3f}"
                 f" {row['faults_found']:>8}/{row['faults']:<5} {row['false_alarms_source']:>8},"
                 f" {row['false_alarms_target']}"
             )
-        print(f"official score {score:.4f}")
-        print(f"report: {report}")
+        line(f"official score {score:.4f}")
+        line(f"report: {report}")
     say(f"done in {time.monotonic() - begun:.0f} s; next: harken fit YOUR_RECORDINGS -o my.harken")

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from harken.cli.console import emit
+from harken.cli.console import emit, line
 from harken.core.extras import EXTRAS, install_command
 from harken.core.version import __version__
 
@@ -54,18 +54,18 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings
     if json:
         emit(findings)
     else:
-        print(f"harken {__version__}, Python {platform.python_version()}, {os.cpu_count()} cores")
-        print(f"libsndfile {soundfile.__libsndfile_version__} decodes WAV and FLAC by default")
+        line(f"harken {__version__}, Python {platform.python_version()}, {os.cpu_count()} cores")
+        line(f"libsndfile {soundfile.__libsndfile_version__} decodes WAV and FLAC by default")
         for name, installed in packages.items():
-            print(f"  {'ok     ' if installed else 'MISSING'} {name} {installed or ''}")
+            line(f"  {'ok     ' if installed else 'MISSING'} {name} {installed or ''}")
         for name, versions in extras.items():
             absent = [package for package, installed in versions.items() if installed is None]
             hint = f" ({', '.join(absent)} missing; {install_command(name)})" if absent else ""
-            print(f"  {'absent ' if absent else 'ok     '} extra {name}: {EXTRAS[name].purpose}{hint}")
-        print(f"weights in {cache} ({free / 2**30:.0f} GiB free)")
+            line(f"  {'absent ' if absent else 'ok     '} extra {name}: {EXTRAS[name].purpose}{hint}")
+        line(f"weights in {cache} ({free / 2**30:.0f} GiB free)")
         for name, where in weights.items():
             missing_hint = f": harken weights fetch {name}" if where == "missing" else f" ({where})"
-            print(f"  {'absent ' if where == 'missing' else 'ok     '} {name}{missing_hint}")
+            line(f"  {'absent ' if where == 'missing' else 'ok     '} {name}{missing_hint}")
     missing = [name for name, installed in packages.items() if installed is None]
     if missing:
         raise typer.Exit(2)

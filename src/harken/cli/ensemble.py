@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harken.cli.console import emit, progress, say
+from harken.cli.console import emit, line, progress, say
 
 if TYPE_CHECKING:
     from harken.ensemble.bag import Bag
@@ -239,18 +239,18 @@ def _bundles(recordings: list[Path] | None) -> Bundles | None:
 
 
 def _print_proof(proof: Proof) -> None:
-    print(
+    line(
         f"{proof.members} members, {len(proof.machines)} machines, {proof.sections} sections, {proof.clips} clips; "
         f"rule {proof.rule}; normalise {proof.bag.normalise}\n"
     )
     moved = any(row.transfer is not None for row in proof.rows)
     heads = ["these clips", "machines left out", *(["transfer"] if moved else [])]
-    print(f"{'official score':<20}" + "".join(f"{head:<20}" for head in heads))
+    line(f"{'official score':<20}" + "".join(f"{head:<20}" for head in heads))
     for row in proof.rows:
         label = {"single": "best single", "kept": f"kept: {row.detail}"}.get(row.name, row.name)
         numbers = [row.in_sample, row.held_out, *([row.transfer] if moved else [])]
-        print(f"{label:<20}" + "".join(f"{_number(number):<20}" for number in numbers))
-    print(f"\nbest single: {proof.rows[0].detail}")
+        line(f"{label:<20}" + "".join(f"{_number(number):<20}" for number in numbers))
+    line(f"\nbest single: {proof.rows[0].detail}")
     marks = {
         mark
         for row in proof.rows
@@ -259,14 +259,14 @@ def _print_proof(proof: Proof) -> None:
         for mark in number.marks
     }
     if "tuned on test" in marks:
-        print("* tuned on test: weights, or a member, chosen with the labels of the clips it is measured on")
+        line("* tuned on test: weights, or a member, chosen with the labels of the clips it is measured on")
     if "machines seen with labels" in marks:
-        print("# machines seen with labels: weights, or a member, chosen with labels of other clips of these machines")
+        line("# machines seen with labels: weights, or a member, chosen with labels of other clips of these machines")
     if "transductive" in marks:
-        print("T transductive: normalised by, or compared on, the test clips themselves")
+        line("T transductive: normalised by, or compared on, the test clips themselves")
     for mark in sorted(marks - _SIGNS.keys()):
-        print(f"! {mark}")
-    print(f"\n{proof.why}\n")
+        line(f"! {mark}")
+    line(f"\n{proof.why}\n")
     _print_members(proof)
 
 
@@ -290,9 +290,9 @@ def _print_members(proof: Proof) -> None:
     most = 20
     fitted = next(row.name for row in reversed(proof.rows) if row.name not in ("kept", "single"))
     kept = "" if proof.kept == "fitted" else ", which are not kept"
-    print(f"{fitted} weights{kept}: {len(shown)} of {len(proof.report.members)} members have one")
+    line(f"{fitted} weights{kept}: {len(shown)} of {len(proof.report.members)} members have one")
     draws = proof.report.draws
-    print(
+    line(
         f"{'weight':>7}{'left out':>14}"
         + (f"{'bootstrap':>15}" if draws else "")
         + f"{'alone':>9}{'adds':>9}{'nearest':>9}  member"
@@ -302,14 +302,14 @@ def _print_members(proof: Proof) -> None:
         spread = "" if member.bootstrap is None else f"{member.bootstrap[0]:.2f} +- {member.bootstrap[1]:.2f}"
         adds = "-" if member.contribution is None else f"{member.contribution:+.4f}"
         nearest = "-" if member.nearest is None else f"{member.nearest[1]:.2f}"
-        print(
+        line(
             f"{member.weight:>7.3f}{between:>14}"
             + (f"{spread:>15}" if draws else "")
             + f"{member.alone:>9.4f}{adds:>9}{nearest:>9}  {member.name}"
         )
     if len(shown) > most:
-        print(f"... and {len(shown) - most} more; all of them with --json")
-    print(
+        line(f"... and {len(shown) - most} more; all of them with --json")
+    line(
         "left out: weights when a machine is left out; "
         + (f"bootstrap: over {draws} draws of machines; " if draws else "")
         + "adds: what is lost without it, on these clips (*);\nnearest: highest rank correlation with another member"
@@ -320,26 +320,26 @@ def _print_bag(bag: Bag, indent: str = "") -> None:
     import math
 
     mark = " (by the test clips themselves)" if bag.normalise.startswith("transductive") else ""
-    print(f"{indent}{bag.name}: {len(bag.members)} members, normalise {bag.normalise}{mark}")
+    line(f"{indent}{bag.name}: {len(bag.members)} members, normalise {bag.normalise}{mark}")
     total = math.fsum(entry.weight for entry in bag.members)
     for entry in sorted(bag.members, key=lambda entry: (-entry.weight, entry.name)):
         if entry.inner is not None:
-            print(f"{indent}  {entry.weight / total:.4f}")
+            line(f"{indent}  {entry.weight / total:.4f}")
             _print_bag(entry.inner, indent + "    ")
         else:
             where = entry.scores or entry.bundle
-            print(f"{indent}  {entry.weight / total:.4f}  {entry.name}" + (f"  ({where})" if where else ""))
+            line(f"{indent}  {entry.weight / total:.4f}  {entry.name}" + (f"  ({where})" if where else ""))
     origin = bag.weights_from
     if origin is None:
         return
     settings = "".join(f", {key} {value}" for key, value in origin.settings.items())
-    print(f"{indent}weights: {origin.method}{settings}, of {origin.considered} members")
+    line(f"{indent}weights: {origin.method}{settings}, of {origin.considered} members")
     if origin.tuned_on is not None:
-        print(f"{indent}tuned on {origin.tuned_on}: {', '.join(origin.machines)}")
+        line(f"{indent}tuned on {origin.tuned_on}: {', '.join(origin.machines)}")
     if origin.official_score is not None:
         mark = "".join(f", {mark}" for mark in origin.marks)
         held = f"; machines left out {origin.held_out:.6f}" if origin.held_out is not None else ""
         plain = f"; plain mean {origin.uniform:.6f}" if origin.uniform is not None else ""
-        print(f"{indent}official score {origin.official_score:.6f}{mark}{held}{plain}")
+        line(f"{indent}official score {origin.official_score:.6f}{mark}{held}{plain}")
     if origin.decision:
-        print(f"{indent}{origin.decision}")
+        line(f"{indent}{origin.decision}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harken.cli.console import emit, say
+from harken.cli.console import emit, line, say
 
 
 def evaluate(
@@ -66,25 +66,25 @@ def _print_system(data: dict[str, Any]) -> None:
     sections = [(machine, name, row) for machine, rows in data["machines"].items() for name, row in rows.items()]
     columns = list(dict.fromkeys(key for *_, row in sections for key in row if not key.endswith("_within_domain")))
     width = max(len(machine) for machine, *_ in sections) + 1
-    print(f"{'machine':<{width}}{'section':<11}" + "".join(f"{_short(name):>9}" for name in columns))
+    line(f"{'machine':<{width}}{'section':<11}" + "".join(f"{_short(name):>9}" for name in columns))
     for machine, name, row in sections:
         numbers = "".join(f"{row[column]:>9.4f}" if column in row else f"{'-':>9}" for column in columns)
-        print(f"{machine:<{width}}{name:<11}{numbers}")
+        line(f"{machine:<{width}}{name:<11}{numbers}")
     for name, value in data.items():
         if name in ("system", "rule", "machines", "official_score", "marks"):
             continue
         if name == "evaluator_machines":
             for machine, means in value.items():
                 for mean, numbers in means.items():
-                    print(f"{machine} {mean}: {' '.join(map(str, numbers))}")
+                    line(f"{machine} {mean}: {' '.join(map(str, numbers))}")
         elif isinstance(value, dict):
             for measure, number in value.items():
-                print(f"{measure}: {' '.join(map(str, number)) if isinstance(number, list) else number}")
+                line(f"{measure}: {' '.join(map(str, number)) if isinstance(number, list) else number}")
         else:
-            print(f"{name}: {value}")
+            line(f"{name}: {value}")
     if any("f1_best_tuned_on_test" in row for *_, row in sections):
-        print("F1*: at the best threshold, chosen with the labels of these clips")
-    print(f"official score ({data['rule']}): {data['official_score']}{in_brackets(data.get('marks', ()))}")
+        line("F1*: at the best threshold, chosen with the labels of these clips")
+    line(f"official score ({data['rule']}): {data['official_score']}{in_brackets(data.get('marks', ()))}")
 
 
 def _short(name: str) -> str:
@@ -100,10 +100,10 @@ def _print_ranking(rows: list[dict[str, Any]]) -> None:
     systems = [row["system"] + in_brackets(row.get("marks", ())) for row in rows]
     width = max(map(len, systems)) + 2
     names = [name for name in rows[0] if name in ("auc_source", "auc_target", "auc", "pauc", "official_score_interval")]
-    print(f"{'':<4}{'system':<{width}}{'official score':<20}" + "  ".join(names))
+    line(f"{'':<4}{'system':<{width}}{'official score':<20}" + "  ".join(names))
     for rank, (system, row) in enumerate(zip(systems, rows, strict=True), start=1):
         cells = "  ".join(
             f"{row[name][0]:.4f}-{row[name][1]:.4f}" if isinstance(row[name], list) else f"{row[name]:<{len(name)}.4f}"
             for name in names
         )
-        print(f"{rank:<4}{system:<{width}}{row['official_score']!s:<20}{cells}")
+        line(f"{rank:<4}{system:<{width}}{row['official_score']!s:<20}{cells}")

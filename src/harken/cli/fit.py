@@ -10,6 +10,7 @@ import typer
 
 from harken.cli.console import emit, key_values, progress, say
 from harken.cli.recording_options import AudioFormats, Formats, RecordingOrder, Store, Workers
+from harken.core.names import shown
 
 
 class Level(StrEnum):
@@ -102,7 +103,7 @@ def fit(
         )
     fitted.save(output, embed_weights=embed_weights)
     for aside in fitted.set_aside:
-        say(f"set aside: {aside.path}: {aside.reason}")
+        say(f"set aside: {shown(aside.path)}: {aside.reason}")
     for note in fitted.notes:
         say(f"note: {note}")
     say(f"learned from {len(fitted.training.names)} recordings ({len(fitted.set_aside)} set aside): {output}")

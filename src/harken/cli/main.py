@@ -14,6 +14,7 @@ from harken.cli import (
     check,
     cite,
     compare,
+    console,
     data,
     demo,
     doctor,
@@ -37,12 +38,15 @@ from harken.cli import run as run_verb
 from harken.core.errors import HarkenError
 from harken.core.extras import missing
 from harken.core.memory import keep_freed_memory
+from harken.core.names import shown
 from harken.core.version import __version__
 
 #: exit code of the shell for a program that Ctrl-C has stopped
 INTERRUPTED = 130
 #: and for one that was asked to end, by SIGTERM
 TERMINATED = 143
+#: for a program whose output nobody reads any more
+CLOSED_PIPE = 141
 
 app = typer.Typer(
     name="harken",
@@ -111,6 +115,24 @@ def run() -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
     keep_freed_memory()
+    console.open_streams()
+    code = _outcome()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = CLOSED_PIPE
+    except (OSError, ValueError):
+        code = 2
+    if console.messages_lost and code == 0:
+        code = 2
+    if code:
+        # What is left in buffers cannot be written, and Python would try again at its end.
+        console.drop_output()
+    sys.exit(code)
+
+
+def _outcome() -> int:
+    """The exit code of the command; its error is said."""
     debug = "--debug" in sys.argv[1:]
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
@@ -123,29 +145,42 @@ def run() -> None:
         error.show()  # type: ignore[attr-defined]
         code = 2
     except (typer.Abort, KeyboardInterrupt):
-        print("harken: stopped; nothing that was already written is lost", file=sys.stderr)
+        console.say("harken: stopped; nothing that was already written is lost")
         code = _stopped_with
     except HarkenError as error:
         if debug:
             raise
-        print(f"harken: {error}", file=sys.stderr)
+        console.say(f"harken: {error}")
         code = 2
     except (BrokenPipeError, SystemExit):
         # The reader of our output has gone (| head), for which typer would exit with 1: an anomaly. Nothing is left
         # to say; the code is the shell's for a closed pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
+        code = CLOSED_PIPE
+    except OSError as error:
+        if debug:
+            raise
+        where = "" if error.filename is None else f"{shown(os.fsdecode(error.filename))}: "
+        reason = error.strerror or str(error) or type(error).__name__
+        console.say(
+            f"harken: {where}cannot be read or written ({reason}). Check the disk, its space and its permissions."
+        )
+        code = 2
+    except MemoryError:
+        if debug:
+            raise
+        console.say("harken: does not fit into memory. Close other programs, or use --workers 1.")
+        code = 2
     except ModuleNotFoundError as error:
         if debug:
             raise
-        print(f"harken: {missing((error.name or '?').partition('.')[0], 'this command')}", file=sys.stderr)
+        console.say(f"harken: {missing((error.name or '?').partition('.')[0], 'this command')}")
         code = 2
     except Exception as error:
         if debug:
             raise
-        print(f"harken: unexpected {type(error).__name__}: {error}. Run again with --debug.", file=sys.stderr)
+        console.say(f"harken: unexpected {type(error).__name__}: {error}. Run again with --debug.")
         code = 2
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":

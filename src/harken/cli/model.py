@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harken.cli.console import emit, say
+from harken.cli.console import emit, line, say
 
 app = typer.Typer(help="Show a model, or set its alarm.", no_args_is_help=True)
 
@@ -39,11 +39,11 @@ def show(
             }
         )
         return
-    print(repr(detector))
+    line(repr(detector))
     for note in detector.notes:
-        print(f"note: {note}")
+        line(f"note: {note}")
     for sentence in detector.alarm.sentences():
-        print(sentence)
+        line(sentence)
 
 
 @app.command("set-alarm")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harken.cli.console import emit, key_values, say
+from harken.cli.console import emit, key_values, line, say
 from harken.cli.recipe_options import Json, Machines, Profile, Recipe, Set, Trust, machine_names
 
 GIB = 2**30
@@ -38,9 +38,9 @@ def plan(
     if json:
         emit(estimate)
         return
-    print(f"{chosen.name}: {chosen.title}")
-    for line in (*_stages(estimate), "", *_units(estimate), "", *_total(estimate)):
-        print(line)
+    line(f"{chosen.name}: {chosen.title}")
+    for row in (*_stages(estimate), "", *_units(estimate), "", *_total(estimate)):
+        line(row)
     for text in estimate["missing"]:
         say(f"missing: {text}")
 

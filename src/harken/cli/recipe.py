@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harken.cli.console import emit, key_values, say
+from harken.cli.console import emit, key_values, line, say
 from harken.cli.recipe_options import Trust
 
 app = typer.Typer(help="Recipes: list, show, copy.", no_args_is_help=True)
@@ -23,7 +23,7 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] =
         emit([{"name": recipe.name, "title": recipe.title, "summary": recipe.summary} for recipe in recipes])
         return
     for recipe in recipes:
-        print(f"{recipe.name:<16} {recipe.title}")
+        line(f"{recipe.name:<16} {recipe.title}")
 
 
 @app.command()
@@ -45,7 +45,7 @@ def show(
         if not as_written:
             raise
         say(f"note: not all of it is checked: {error}")
-    print(recipe_text(recipe) if as_written else resolved.as_yaml(), end="")
+    line(recipe_text(recipe) if as_written else resolved.as_yaml(), end="")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from harken.cli.console import emit, key_lists, key_values, progress, say
+from harken.cli.console import emit, key_lists, key_values, line, progress, say
 from harken.cli.recipe_options import Json, Machines, Profile, Recipe, Set, machine_names
 from harken.cli.recording_options import Workers
 
@@ -148,7 +148,7 @@ def _run_stage(
         say(f"left out: {text}")
     for task, thing in done.objects.items():
         if not json:
-            print(f"{task}: {thing.folder}")
+            line(f"{task}: {thing.folder}")
     say(f"{len(made)} stages run, nothing after {stage}")
     for failure in done.failures:
         say(f"failed: {failure.name}: {failure.error}")
@@ -205,7 +205,7 @@ def _print_sweep(runs: list[dict[str, Any]]) -> None:
     ]
     width = max((len(name) for name, *_ in rows), default=0)
     for name, system, score in rows:
-        print(f"{name:<{width}}  {'-' if score is None else f'{score:.4f}':<8}{system}")
+        line(f"{name:<{width}}  {'-' if score is None else f'{score:.4f}':<8}{system}")
 
 
 def _print_results(done: Any) -> None:
@@ -214,13 +214,13 @@ def _print_results(done: Any) -> None:
     for (label, system), seeds in grouped(done.systems).items():
         results = [scored.result for scored in seeds if scored.result is not None]
         if not results:
-            print(f"{label}, {system}: scores of {len(seeds[0].scores.test)} clips; {seeds[0].why}")
+            line(f"{label}, {system}: scores of {len(seeds[0].scores.test)} clips; {seeds[0].why}")
             continue
-        print(f"{label}, {system}" + (f", mean of {len(results)} seeds and spread" if len(results) > 1 else ""))
+        line(f"{label}, {system}" + (f", mean of {len(results)} seeds and spread" if len(results) > 1 else ""))
         for key in results[0].numbers:
             cells = [f"{name} {_spread([r.numbers[key][name] for r in results])}" for name in results[0].numbers[key]]
-            print(f"  {key[0]:<18}{key[1]:<4}{'  '.join(cells)}")
-        print(f"  official score {_spread([result.official_score for result in results], exact=True)}")
+            line(f"  {key[0]:<18}{key[1]:<4}{'  '.join(cells)}")
+        line(f"  official score {_spread([result.official_score for result in results], exact=True)}")
 
 
 def _print_ensembles(done: Any) -> None:
@@ -230,11 +230,11 @@ def _print_ensembles(done: Any) -> None:
     several = len({system.set for system in mixed}) > 1
     names = [f"{system.set}, {system.shown}" if several else system.shown for system in mixed]
     width = max(46, *map(len, names)) + 2
-    print(f"{'ensemble':<{width}}{'official score':<18}{'machines left out':<20}weights")
+    line(f"{'ensemble':<{width}}{'official score':<18}{'machines left out':<20}weights")
     for name, system in zip(names, mixed, strict=True):
         score = "-" if system.result is None else f"{system.result.official_score:.4f}"
         left_out = "-" if system.left_out is None else f"{system.left_out:.4f}"
-        print(f"{name:<{width}}{score:<18}{left_out:<20}{system.mix.source}")
+        line(f"{name:<{width}}{score:<18}{left_out:<20}{system.mix.source}")
 
 
 def _spread(values: list[float], *, exact: bool = False) -> str:

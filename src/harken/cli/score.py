@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from harken.cli.console import emit, progress, say
+from harken.cli.console import emit, line, progress, say
 from harken.cli.recording_options import AudioFormats, Formats, RecordingOrder, Store, Workers, suffixes_of
 from harken.core.names import shown
 
@@ -95,7 +95,7 @@ def score(
                 _print(verdict, json)
                 if change is not None:
                     reported.append(change)
-                    emit(change.as_json()) if json else print(f"changed     {change.sentence}", flush=True)
+                    emit(change.as_json()) if json else line(f"changed     {change.sentence}")
     summary = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     began = sum(change.state == "began" for change in reported)
     still = f"; sounds different since {sequence.changed}" if sequence.changed else ""
@@ -138,6 +138,4 @@ def _print(verdict: Verdict, json: bool) -> None:
         emit(verdict.as_json())
     elif verdict.error is None:
         score = "" if verdict.score is None else f"{verdict.score:.4g}"
-        print(
-            f"{verdict.kind:<10}  {score:>8}  {verdict.rank:<18} {shown(verdict.name)}  {verdict.why or ''}", flush=True
-        )
+        line(f"{verdict.kind:<10}  {score:>8}  {verdict.rank:<18} {shown(verdict.name)}  {verdict.why or ''}")

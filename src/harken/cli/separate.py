@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harken.cli.console import emit, progress, say
+from harken.cli.console import emit, line, progress, say
 from harken.core.names import shown
 
 
@@ -44,7 +44,7 @@ def separate(
                 for name, level in (("machine", row.machine_dbfs), ("noise", row.noise_dbfs))
                 if level is not None
             ]
-            print(f"{shown(row.recording)}: {', '.join(levels)}")
+            line(f"{shown(row.recording)}: {', '.join(levels)}")
     say(f"written to {shown(output)}")
     if any(row.error is not None for row in rows):
         raise typer.Exit(2)

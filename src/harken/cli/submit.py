@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harken.cli.console import emit, say
+from harken.cli.console import emit, line, say
 
 
 def submit(
@@ -31,7 +31,7 @@ def submit(
     from harken.evaluation.submission import TEMPLATE, read_meta, system_of, write_submission
 
     if template:
-        print(TEMPLATE, end="")
+        line(TEMPLATE, end="")
         return
     if run is None:
         raise HarkenError("no run given", next_step="Give a folder that harken run wrote")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harken.cli.console import emit, progress, say
+from harken.cli.console import emit, line, progress, say
 
 app = typer.Typer(help="Encoder checkpoints: list, fetch, add, verify.", no_args_is_help=True)
 
@@ -42,9 +42,9 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] =
     for entry in catalog():
         size = f"{'?':>6}    " if entry.size is None else f"{entry.size / 2**20:6.1f} MiB"
         note = "" if entry.pinned else "; sha256 known after the first download"
-        print(f"{entry.name:<26} {status(entry):<8} {size}  {entry.licence:<11} {entry.summary}{note}")
+        line(f"{entry.name:<26} {status(entry):<8} {size}  {entry.licence:<11} {entry.summary}{note}")
     for record in added:
-        print(f"{record.name:<26} cached   added by hand, encoder {record.encoder}")
+        line(f"{record.name:<26} cached   added by hand, encoder {record.encoder}")
 
 
 @app.command()

@@ -28,6 +28,8 @@ def locked(
     from filelock import FileLock, Timeout
 
     file = lock_file(Path(os.path.realpath(path)))
+    # FileLock would wait where it cannot open its file; this raises.
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o666))
     lock = FileLock(file)
     try:
         try:

@@ -14,7 +14,8 @@ _FORBIDDEN = '<>:"/\\|?*'
 
 
 def shown(name: str | Path) -> str:
-    """The name with line breaks and other characters that cannot be printed as escapes, such as `\\n`."""
+    """The name with line breaks and other characters that cannot be printed as escapes: `\\n`, `\\xfc` for a byte
+    that is not UTF-8."""
     return "".join(char if char.isprintable() else _escape(char) for char in str(name))
 
 
@@ -25,8 +26,9 @@ def joined(name: str) -> str:
 
 
 def _escape(char: str) -> str:
-    # Surrogates stand for bytes that are not UTF-8, which terminals are given as they are.
-    return char if "\ud800" <= char <= "\udfff" else char.encode("unicode_escape").decode()
+    # Python reads the bytes of names that are not UTF-8 as U+DC80 to U+DCFF.
+    code = ord(char)
+    return f"\\x{code & 0xFF:02x}" if 0xDC80 <= code <= 0xDCFF else char.encode("unicode_escape").decode()
 
 
 def why_no_file_name(name: str) -> str | None:

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harken.core.download import RUN_AGAIN, RetryPolicy, Web, file_digest
 from harken.core.errors import HarkenError, did_you_mean
 from harken.core.files import write_atomically
+from harken.core.json_text import json_text
 from harken.data import catalog
 from harken.data.catalog import PARTS, Archive, Part
 from harken.data.unpack import unpack
@@ -242,7 +243,9 @@ class _Run:
                 sizes=sizes,
                 zip_kept=self.keep_zips,
             )
-            write_atomically(self._note(archive), (note.model_dump_json(indent=1) + "\n").encode(), sync=True)
+            write_atomically(
+                self._note(archive), (json_text(note.model_dump(mode="json"), indent=1) + "\n").encode(), sync=True
+            )
             if not self.keep_zips:
                 path.unlink()
         except OSError as error:

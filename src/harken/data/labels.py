@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
+from harken.core.json_text import json_text
 from harken.core.plugins import build, check_name, is_custom, load_class, located_errors
 from harken.core.threads import one_thread
 from harken.data.clips import Clip
@@ -143,7 +144,7 @@ class ClassTable(BaseModel):
     def write(self, file: Path) -> None:
         """Write as JSON, atomically."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, self.model_dump_json(indent=1, by_alias=True).encode())
+        write_atomically(file, json_text(self.model_dump(by_alias=True), indent=1).encode())
 
     @classmethod
     def read(cls, file: Path) -> ClassTable:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from harken.audio.quality import Finding
 from harken.audio.resample import resample
 from harken.audio.shape import fit_length
 from harken.core.errors import AudioError, HarkenError
+from harken.core.json_text import json_text
 from harken.core.plugins import code_sha256, located_errors
 from harken.core.threads import one_thread
 from harken.embeddings.short_time import short_time_levels
@@ -87,7 +87,7 @@ class EmbeddingSpec(BaseModel):
 
     def fingerprint(self) -> str:
         """Hex digest that names embeddings made by this spec."""
-        text = json.dumps({"version": EMBEDDING_VERSION, **self.model_dump()}, sort_keys=True)
+        text = json_text({"version": EMBEDDING_VERSION, **self.model_dump()}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

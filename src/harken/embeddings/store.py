@@ -15,6 +15,7 @@ from harken.audio.health import Health
 from harken.audio.quality import Finding
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
+from harken.core.json_text import json_text
 from harken.embeddings.embedder import ClipFeatures, EmbeddingSpec
 
 #: 3: entries of files whose headers were compared with what is there; those of other schemas are made again
@@ -35,7 +36,7 @@ class EmbeddingStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not describe.exists():
-                write_atomically(describe, spec.model_dump_json(indent=2).encode() + b"\n")
+                write_atomically(describe, json_text(spec.model_dump(mode="json"), indent=2).encode() + b"\n")
         except OSError as error:
             raise HarkenError(
                 f"cannot keep embeddings there ({error.strerror})", file=root, next_step="Name another folder as store"
@@ -87,7 +88,7 @@ class EmbeddingStore:
             "findings": [asdict(finding) for finding in features.findings],
         }
         # One metadata key only: safetensors writes several in no fixed order.
-        data = safetensors.numpy.save(tensors, metadata={"harken": json.dumps(header, sort_keys=True)})
+        data = safetensors.numpy.save(tensors, metadata={"harken": json_text(header, sort_keys=True)})
         path = self.path(features.sha256)
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, field_
 from harken.audio.shape import fit_length, windows
 from harken.core.errors import WeightsError
 from harken.core.extras import need
+from harken.core.json_text import json_text
 from harken.encoders.base import Embedding, Encoder, padded_layers, valid_lengths
 from harken.encoders.pooling import check_pooling
 from harken.encoders.registry import register_encoder
@@ -185,7 +185,7 @@ def write_card(model: Any, card: Card) -> None:
     """Put `card` into an onnx.ModelProto."""
     while model.metadata_props:
         model.metadata_props.pop()
-    model.metadata_props.add(key=CARD, value=json.dumps(card.model_dump(), sort_keys=True))
+    model.metadata_props.add(key=CARD, value=json_text(card.model_dump(), sort_keys=True))
 
 
 def _session(data: bytes, file: str | Path, threads: int | None) -> Any:

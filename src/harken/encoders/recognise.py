@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.core.errors import WeightsError
+from harken.core.json_text import json_text
 from harken.encoders.onnx import is_onnx, read_onnx
 from harken.encoders.registry import encoder_class, list_encoders
 from harken.weights.catalog import Checkpoint, catalog
@@ -96,7 +96,7 @@ def _from_catalog(path: Path, tensors: Weights, entry: Checkpoint | None) -> Loa
 
 def _architectures() -> list[tuple[str, dict[str, Any]]]:
     """Encoder and configuration of every entry, each once."""
-    unique = {json.dumps([e.encoder, e.config], sort_keys=True): (e.encoder, e.config or {}) for e in catalog()}
+    unique = {json_text([e.encoder, e.config], sort_keys=True): (e.encoder, e.config or {}) for e in catalog()}
     return list(unique.values())
 
 

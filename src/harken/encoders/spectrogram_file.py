@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from harken.core.errors import AudioError
 from harken.core.files import write_atomically
+from harken.core.json_text import json_text
 from harken.encoders.base import FrontEnd, Spectrogram
 
 #: raised when the layout changes
@@ -45,7 +46,7 @@ def write_spectrogram(file: Path, spectrogram: Spectrogram, front_end: FrontEnd)
         "frames": [len(window_FM) for window_FM in windows],
     }
     # One metadata key only: safetensors writes several in no fixed order.
-    metadata = {"harken_spectrogram": json.dumps(header, sort_keys=True)}
+    metadata = {"harken_spectrogram": json_text(header, sort_keys=True)}
     data = safetensors.numpy.save({"spectrogram": np.concatenate(windows)}, metadata=metadata)
     write_atomically(file, data)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from harken.core.errors import HarkenError
+from harken.core.json_text import json_text
 from harken.encoders.base import Embedding, Encoder, FrontEnd, Spectrogram, padded_layers, valid_lengths
 from harken.encoders.precision import Precision, apply_precision
 from harken.encoders.spectrogram_net import SpectrogramNet
@@ -138,7 +138,7 @@ class TorchEncoder(Encoder):
             return super().front_end()
         config, state = self.config(), self.module.state_dict()
         settings = config if self.front_end_settings is None else {key: config[key] for key in self.front_end_settings}
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        digest = hashlib.sha256(json_text(settings, sort_keys=True).encode())
         for name in sorted(state if self.front_end_arrays is None else self.front_end_arrays):
             array = state[name].detach().cpu().numpy()
             digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())

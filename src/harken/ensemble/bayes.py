@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from harken.core.errors import HarkenError, reading, writing
 from harken.core.extras import need
+from harken.core.json_text import json_text
 from harken.ensemble.objective import Objective
 from harken.ensemble.search import SearchSettings, greedy_path, singles, uniform
 
@@ -116,7 +117,7 @@ class _Journal:
         self.trials: list[dict[str, float]] = []
         digest = hashlib.sha256(objective.boards.scores_MQN.tobytes() + objective.boards.anomaly_QN.tobytes())
         identity = [sorted(objective.counts.items()), settings.seed, settings.steps, space.names, objective.boards.rule]
-        digest.update(json.dumps(identity).encode())
+        digest.update(json_text(identity).encode())
         self.key = digest.hexdigest()[:16]
         if file is None or not file.exists():
             return
@@ -137,7 +138,7 @@ class _Journal:
         if self.file is not None:
             row = {"search": self.key, "trial": len(self.trials) - 1, "place": place}
             with writing(self.file, "Choose another journal"), self.file.open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps(row) + "\n")
+                handle.write(json_text(row) + "\n")
                 handle.flush()
                 os.fsync(handle.fileno())
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from harken.core.errors import HarkenError, reading, writing
 from harken.core.files import write_atomically
+from harken.core.json_text import json_text
 from harken.core.numbers import read_number
 from harken.core.tables import csv_line, read_csv
 from harken.data.cells import SEPARATORS, read_clip
@@ -210,7 +211,7 @@ def score_files(scores: Scores, *, train: bool = True) -> dict[str, bytes]:
             files[f"train_score_{key[0]}_section_{key[1]}.csv"] = rows_as_bytes(scores.by_name(key, "train"))
     if train or scores.marks:
         record: dict[str, Any] = {"marks": dict(scores.marks), "digest": scores.digest, "fitted_on": scores.fitted_on}
-        files[MARKS] = (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
+        files[MARKS] = (json_text(record, indent=1) + "\n").encode()
     return files
 
 

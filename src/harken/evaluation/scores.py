@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
+from harken.core.json_text import json_text
 from harken.data.names import without_suffix
 from harken.data.truth import Section
 
@@ -269,7 +270,7 @@ def _mark_order(mark: str) -> tuple[bool, str]:
 
 def digest_of(data: Any) -> str:
     """SHA-256 of JSON data, in hexadecimal digits."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json_text(data, sort_keys=True).encode()).hexdigest()
 
 
 def write_scores(tables: Scores | Sequence[Scores], file: Path) -> None:
@@ -339,4 +340,4 @@ def _arrow(tables: Sequence[Scores]) -> Any:
     columns["decision"] = pa.array(made, pa.int8(), mask=made == UNDECIDED)
     columns["marks"] = repeated(("; ".join(table.marks) for table in tables), text)
     metadata = {"schema": SCHEMA, "tables": [table._fields() for table in tables]}
-    return pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(metadata).encode()})
+    return pa.table(columns).replace_schema_metadata({_METADATA: json_text(metadata).encode()})

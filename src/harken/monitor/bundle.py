@@ -28,6 +28,7 @@ import safetensors.numpy
 
 from harken.core.errors import BundleError, HarkenError
 from harken.core.files import flush_folder, read_regular, remove_temporaries, temporary_beside, write_atomically
+from harken.core.json_text import json_text
 from harken.core.locks import locked
 
 #: 2: bundles that name weights which are not in them; all others are of schema 1, as ever
@@ -138,9 +139,9 @@ def _replace(path: Path, files: Mapping[str, bytes], manifest: bytes) -> None:
 
 
 def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
-    body = json.dumps(manifest, sort_keys=True, indent=1)
+    body = json_text(manifest, sort_keys=True, indent=1)
     digest = hashlib.sha256(body.encode()).hexdigest()
-    return (json.dumps({**manifest, "sha256": digest}, sort_keys=True, indent=1) + "\n").encode()
+    return (json_text({**manifest, "sha256": digest}, sort_keys=True, indent=1) + "\n").encode()
 
 
 def read_bundle(path: str | Path) -> Content:

@@ -15,6 +15,7 @@ from harken.audio.decode import ALL_FORMATS, DEFAULT_FORMATS, Limits
 from harken.audio.listen import Level
 from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
 from harken.core.errors import HarkenError
+from harken.core.names import shown
 from harken.core.plugins import custom_names
 from harken.core.threads import one_thread
 from harken.data.chronology import OrderChoice, chronology
@@ -120,7 +121,7 @@ def fit_normal(
     results = hear([clip.path for clip in clips], segments=cutting.segments)
     kept, features, usual = usable_clips(clips, results, set_aside, progress)
     if len(kept) < LEAST_CLIPS:
-        first = f"; the first: {set_aside[0].path}: {set_aside[0].reason}" if set_aside else ""
+        first = f"; the first: {shown(set_aside[0].path)}: {set_aside[0].reason}" if set_aside else ""
         raise HarkenError(
             f"{len(kept)} of {len(files)} recordings can be learned from, at least {LEAST_CLIPS} are needed{first}",
             next_step="Record more normal clips (30 or more make a useful model), or cut longer ones (--segment 5)",

@@ -11,6 +11,7 @@ import numpy as np
 from harken.audio.decode import ALL_FORMATS
 from harken.audio.segments import read_named
 from harken.core.errors import HarkenError
+from harken.core.names import shown
 from harken.core.pages import data_url, render
 from harken.embeddings.sketch import sketch_db
 from harken.monitor.detector import Detector
@@ -56,7 +57,7 @@ def write_fit_report(path: str | Path, title: str, detector: Detector) -> None:
         notes=fitted.notes,
         histogram=data_url(svg_bytes(scores_figure(detector, {})), "image/svg+xml"),
         groups=groups,
-        set_aside=[(str(excluded.path), excluded.reason) for excluded in detector.set_aside],
+        set_aside=[(shown(excluded.path), excluded.reason) for excluded in detector.set_aside],
     )
     write_page(path, page)
 
@@ -75,7 +76,7 @@ def _left_out(detector: Detector, path: Path) -> dict[str, Any] | None:
     if verdict.score is None or verdict.sketch_db is None:
         return None
     picture = _picture(detector, verdict.sketch_db, verdict.seconds or 0.0)
-    return _clip(path.name, f"score {verdict.score:.3g}: {verdict.why}", path) | {"picture": picture}
+    return _clip(shown(path.name), f"score {verdict.score:.3g}: {verdict.why}", path) | {"picture": picture}
 
 
 def _learned(detector: Detector, row: int) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def _learned(detector: Detector, row: int) -> dict[str, Any]:
     text = f"held-out score {training.scores_N[row]:.3g}, {training.domains[row]}"
     path = detector.fitted.paths[row] if detector.fitted.paths else Path(training.names[row])
     picture = _picture(detector, sketch_db(training.sketches_NBC[row]), float(training.seconds_N[row]))
-    return _clip(training.names[row], text, path) | {"picture": picture}
+    return _clip(shown(training.names[row]), text, path) | {"picture": picture}
 
 
 def _picture(detector: Detector, clip_BC: Any, seconds: float) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from harken.audio.quality import SAME_TEXTURE, Kind, level_groups, texture_difference
 from harken.audio.segments import Form
 from harken.core.errors import HarkenError
+from harken.core.names import shown
 from harken.data.clips import Clip, names_below_common
 from harken.detection.calibration import Calibration
 from harken.detection.neighbours import nearest
@@ -130,7 +131,8 @@ def named_states(paths: Sequence[Path], pattern: str) -> list[str]:
     except re.error as error:
         raise HarkenError(f"{pattern!r} is no regular expression ({error})", next_step="Correct --state") from None
     if not any(matches):
-        raise HarkenError(f"{pattern!r} matches no file name, such as {paths[0].stem}", next_step="Correct --state")
+        name = shown(paths[0].stem)
+        raise HarkenError(f"{pattern!r} matches no file name, such as {name}", next_step="Correct --state")
     return ["other" if match is None else match[match.re.groups and 1] for match in matches]
 
 
@@ -206,7 +208,7 @@ def notes_on(training: Training, calibration: Calibration) -> list[str]:
         worst = int(np.argmax(training.scores_N))
         middle, upper = np.percentile(training.scores_N, [50, 90])
         if training.scores_N[worst] > upper + 3 * (upper - middle):
-            notes.append(f"{training.names[worst]} sounds unlike the other normal recordings: listen to it")
+            notes.append(f"{shown(training.names[worst])} sounds unlike the other normal recordings: listen to it")
     return notes
 
 
@@ -222,6 +224,6 @@ def small_states(training: Training) -> dict[str, list[int]]:
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """The first names, and how many more there are."""
+    """The first names, as they are shown, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(shown, names[:most])) + more

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
+from harken.core.names import shown
 from harken.embeddings.sketch import sketch_db
 from harken.monitor.detector import Detector
 from harken.monitor.explain import Explanation
@@ -90,8 +91,8 @@ def why_figure(detector: Detector, verdict: Verdict) -> Figure:
     panels.clip(left)
     figure.colorbar(panels.normal(middle), ax=middle, label="level (dB)", shrink=0.9)
     figure.colorbar(panels.difference(right), ax=right, label="difference (dB)", shrink=0.9)
-    left.set_title(f"this recording\n{_short(Path(verdict.name).name)}", fontsize=9, parse_math=False)
-    name = _short(Path(panels.explanation.nearest).name)
+    left.set_title(f"this recording\n{_short(shown(Path(verdict.name).name))}", fontsize=9, parse_math=False)
+    name = _short(shown(Path(panels.explanation.nearest).name))
     middle.set_title(f"most alike normal recording\n{name}", fontsize=9, parse_math=False)
     right.set_title("what differs from the normal recordings\nred: more energy, blue: less", fontsize=9)
     left.set_ylabel("frequency")
@@ -111,7 +112,7 @@ def why_panels(detector: Detector, verdict: Verdict) -> list[tuple[str, Figure]]
     panels = _Panels.of(detector, verdict)
     captions = (
         f"This recording: level in dB, {panels.lowest:.0f} (dark) to {panels.highest:.0f} (bright)",
-        f"The normal recording most like it: {Path(panels.explanation.nearest).name}",
+        f"The normal recording most like it: {shown(Path(panels.explanation.nearest).name)}",
         "What differs from the normal recordings, in dB. Red: more energy, blue: less",
     )
     drawn = []

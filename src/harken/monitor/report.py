@@ -16,6 +16,7 @@ from harken.audio.listen import without_offset
 from harken.audio.segments import file_of_name, read_named
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
+from harken.core.names import shown
 from harken.core.pages import data_url, render
 from harken.evaluation.metrics import SectionResult
 from harken.monitor.detector import Detector
@@ -96,7 +97,7 @@ def _values(section: ReportSection, worst: int) -> dict[str, Any]:
     notes = list(detector.notes)
     notes += [change.sentence for change in section.changes]
     notes += [str(verdict.error) for verdict in section.verdicts if verdict.error is not None]
-    notes += [f"{excluded.path}: {excluded.reason}" for excluded in detector.set_aside]
+    notes += [f"{shown(excluded.path)}: {excluded.reason}" for excluded in detector.set_aside]
     order = sorted(scored, key=lambda verdict: -(verdict.score or 0.0))
     return {
         "title": section.title,
@@ -140,7 +141,7 @@ def _clip(detector: Detector, verdict: Verdict, normal_folder: Path | None) -> d
         problem = str(error)
     gain = _audible_gain([audio for _, audio in sounds])
     return {
-        "name": Path(verdict.name).name,
+        "name": shown(Path(verdict.name).name),
         "kind": verdict.kind,
         "score": verdict.score,
         "rank": verdict.rank,

@@ -15,7 +15,9 @@ import numpy as np
 
 from harken.core.errors import HarkenError, writing
 from harken.core.files import read_regular, write_atomically
+from harken.core.json_text import json_text
 from harken.core.locks import locked
+from harken.core.names import shown
 from harken.detection.sequential import Evidence
 from harken.monitor.alarm import AlarmSetting
 from harken.monitor.verdict import Verdict
@@ -44,10 +46,11 @@ class Change:
     @property
     def sentence(self) -> str:
         """For people."""
+        since = shown(self.since)
         if self.state == "ended":
-            return f"sounds as usual again since {self.at}; it had sounded different since {self.since}"
+            return f"sounds as usual again since {shown(self.at)}; it had sounded different since {since}"
         return (
-            f"sounds different since {self.since} ({self.recordings} recordings, judged together): a fault, a new "
+            f"sounds different since {since} ({self.recordings} recordings, judged together): a fault, a new "
             "operating state, a moved microphone or other surroundings. If the machine is healthy, add normal "
             "recordings of this state and fit again"
         )
@@ -143,7 +146,7 @@ class Sequence:
         path = Path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, (json.dumps(memory, indent=1) + "\n").encode())
+            write_atomically(path, (json_text(memory, indent=1) + "\n").encode())
         except OSError as error:
             cause = f"cannot be written ({error.strerror})"
             raise HarkenError(cause, file=path, next_step="Choose another place") from None

@@ -40,7 +40,7 @@ def usable_clips(
     for clip, features in heard:
         reason = defect_of(features, usual)
         if reason is None and features.sha256 in seen:
-            reason = f"is the same file as {seen[features.sha256].name}"
+            reason = f"is the same file as {shown(seen[features.sha256].name)}"
         if reason is None:
             seen[features.sha256] = clip.path
             usable.append((clip, features))
@@ -79,7 +79,7 @@ def without_near_duplicates(
     duplicates = near_duplicate_rows(features, sample_rate)
     duplicates = dict(list(duplicates.items())[: len(clips) - LEAST_CLIPS])
     set_aside += [
-        Excluded(clips[row].path, f"is nearly the same as {clips[first].path.name}")
+        Excluded(clips[row].path, f"is nearly the same as {shown(clips[first].path.name)}")
         for row, first in sorted(duplicates.items())
     ]
     rows = [row for row in range(len(clips)) if row not in duplicates]

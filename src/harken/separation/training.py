@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from harken.core.errors import HarkenError
+from harken.core.json_text import json_text
 from harken.data.clips import Clip
 from harken.separation.config import SepReformerConfig
 from harken.separation.initial import pass_mixture_on, passes_mixture_on
@@ -153,7 +153,7 @@ class _SeparationTraining(TrainingLoop):
                 "settings": spec.model_dump(mode="json"),
                 "mode": mode,
                 "machines": list(self.mixtures.keys),
-                "clips_sha256": hashlib.sha256(json.dumps(listed).encode()).hexdigest(),
+                "clips_sha256": hashlib.sha256(json_text(listed).encode()).hexdigest(),
                 "before_sha256": None if before is None else _digest(before.net),
                 "devices": self.accelerator.num_processes,
             }

@@ -21,6 +21,7 @@ from torch import nn
 
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
+from harken.core.json_text import json_text
 from harken.training.arrays import Arrays, load_module, module_arrays, over, under
 from harken.training.model_spec import ModelSpec
 from harken.training.models import ASDModel, build_model
@@ -102,7 +103,7 @@ def write_arrays(file: Path, arrays: Arrays, metadata: Mapping[str, Any]) -> Non
     """Write arrays and metadata (JSON values) as safetensors, atomically."""
     # `ascontiguousarray` would turn scalars into vectors.
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_atomically(file, save(contiguous, metadata={"harken": json.dumps(metadata, sort_keys=True)}))
+    write_atomically(file, save(contiguous, metadata={"harken": json_text(metadata, sort_keys=True)}))
 
 
 def read_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from harken.core.errors import HarkenError
+from harken.core.json_text import json_text
 from harken.data.clips import Clip, origins
 from harken.data.labels import UNUSED, ClassTable
 from harken.training.adapters import FreezeSchedule
@@ -336,7 +336,7 @@ def _record(
     model: ModelSpec, spec: TrainingSpec, clips: Sequence[Clip], table: ClassTable, world: int
 ) -> dict[str, Any]:
     """All that shaped a training. `training`: what its weights depend on."""
-    listed = hashlib.sha256(json.dumps(sorted(clip.clip_id for clip in clips)).encode()).hexdigest()
+    listed = hashlib.sha256(json_text(sorted(clip.clip_id for clip in clips)).encode()).hexdigest()
     labels = hashlib.sha256(table.model_dump_json(by_alias=True).encode()).hexdigest()
     return {
         "training": {

@@ -8,7 +8,6 @@ number of threads).
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from harken.core.errors import HarkenError
 from harken.core.extras import need
 from harken.core.files import write_atomically
+from harken.core.json_text import json_text
 from harken.core.version import __version__
 from harken.training.arrays import Arrays, load_optimiser, optimiser_arrays, over, under
 from harken.training.augment.random_state import rng_for
@@ -146,7 +146,7 @@ class TrainingLoop(ABC):
     @property
     def identity(self) -> str:
         """Digest of all that the weights depend on."""
-        return hashlib.sha256(json.dumps(self.record["training"], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json_text(self.record["training"], sort_keys=True).encode()).hexdigest()
 
     def run_steps(self, progress: Progress) -> None:
         """All steps that are not done. Raises HarkenError for a folder of another training, and a loss or gradient that
@@ -253,7 +253,7 @@ class TrainingLoop(ABC):
         file = self.folder / STATE
         if self.accelerator.is_main_process:
             for name, content in (("training.json", self.record), ("made_with.json", _made_with())):
-                text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+                text = json_text(content, indent=1, sort_keys=True) + "\n"
                 write_atomically(self.folder / name, text.encode())
         if not file.is_file():
             return 0

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from harken.core.errors import WeightsError
 from harken.core.files import read_regular, remove_temporaries, user_cache, write_atomically
+from harken.core.json_text import json_text
 from harken.core.locks import locked
 from harken.weights.catalog import Checkpoint, entry_named, is_checkpoint_name, local_file, require_entry
 
@@ -123,7 +124,7 @@ def keep(record: Record, data: bytes) -> None:
             for stray in (file, path):
                 remove_temporaries(stray)
             write_atomically(file, data, sync=True)
-            write_atomically(path, (record.model_dump_json(indent=2) + "\n").encode(), sync=True)
+            write_atomically(path, (json_text(record.model_dump(mode="json"), indent=2) + "\n").encode(), sync=True)
             for stored in cache_dir().iterdir():
                 if stored != file and _FILE.fullmatch(stored.name.removeprefix(record.name)):
                     stored.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +14,7 @@ from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import by_section, read_arrays, read_row_of, write_arrays
 from harken.core.errors import HarkenError, TooFewError
 from harken.core.extras import require_packages
+from harken.core.json_text import json_text
 from harken.training.settings import STACK, VALIDATION
 
 
@@ -51,7 +51,7 @@ class AutoencoderStage(Stage):
             seconds, _, rate = planned.form(clips)
             config = {"sample_rate": rate, **frames.config}
             samples = int(seconds * config["sample_rate"])
-            per_clip, bands = estimate.frame_shape(frames.encoder, json.dumps(config), samples)
+            per_clip, bands = estimate.frame_shape(frames.encoder, json_text(config), samples)
             vectors = count * max(1, per_clip - STACK + 1)
             steps = parameters.epochs * math.ceil((1 - VALIDATION) * vectors / parameters.batch)
             total += steps
@@ -104,7 +104,7 @@ class AutoencoderStage(Stage):
             }
             for mode, scores in model.held_out_.items()
         }
-        (context.out / "held_out.json").write_text(json.dumps(held_out))
+        (context.out / "held_out.json").write_text(json_text(held_out))
 
 
 def frames_of(arrays: dict[str, Any], row: int) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.core.errors import HarkenError
+from harken.core.json_text import json_text
 from harken.data.truth import Section
 from harken.detection.calibration import Calibration
 from harken.detection.rates import parse_rate
@@ -70,8 +70,8 @@ class CombineStage(Stage):
         wide = all(member.fitted_on == "machine" for member in members)
         table = Scores.of_rows([*rows, *held_out.values()], fitted_on="machine" if wide else "section")
         write_scores(table, context.out / "scores.parquet")
-        (context.out / "thresholds.json").write_text(json.dumps(thresholds))
-        (context.out / "notes.json").write_text(json.dumps(notes))
+        (context.out / "thresholds.json").write_text(json_text(thresholds))
+        (context.out / "notes.json").write_text(json_text(notes))
 
 
 def _combined(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -12,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import by_section, read_arrays, read_row_of, score_rows
 from harken.core.errors import HarkenError
+from harken.core.json_text import json_text
 from harken.core.plugins import check_name, code_identity, custom_names, located_errors
 from harken.core.threads import one_thread
 from harken.data.clips import Clip, origins
@@ -139,5 +139,5 @@ class DetectStage(Stage):
             counted = [context.clips[row] for row, counts in zip(train, counted_N, strict=True) if counts]
             scored += score_rows(counted, held_out_S)
         write_scores(Scores.of_rows(scored, fitted_on=parameters.model), context.out / "scores.parquet")
-        (context.out / "notes.json").write_text(json.dumps([str(error) for error in left_out]))
-        (context.out / "thresholds.json").write_text(json.dumps(thresholds))
+        (context.out / "notes.json").write_text(json_text([str(error) for error in left_out]))
+        (context.out / "thresholds.json").write_text(json_text(thresholds))

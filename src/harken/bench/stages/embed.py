@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -17,6 +16,7 @@ from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.pretrained import encoder_file, planned_student
 from harken.bench.stages.tables import Quarantined, write_embeddings
 from harken.core.errors import AudioError, HarkenError, reading, settings_of
+from harken.core.json_text import json_text
 from harken.core.plugins import check_name, code_identity, is_custom
 from harken.data.clips import Clip
 from harken.embeddings.embedder import EmbeddingSpec, check_front_end, make_spec, weights_digest
@@ -112,7 +112,7 @@ class EmbedStage(Stage):
         if encoder not in ("spectral", "log_mel") and estimate.why_not() is not None:
             return Cost(details={"clips": planned.clip_count()})
         if not _is_published(encoder) and not encoder_class(encoder).needs_weights:
-            return front_end_cost(planned, encoder, json.dumps(parameters.config))
+            return front_end_cost(planned, encoder, json_text(parameters.config))
         tiny, config, weights = parameters.size == "tiny", parameters.config, parameters.weights
         if weights == PRETRAINED:
             student = planned_student(planned, encoder)

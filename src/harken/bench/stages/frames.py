@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from harken.bench.stages.base import Context, Settings, Stage
 from harken.bench.stages.embed import recording_form
 from harken.bench.stages.tables import Quarantined, write_arrays, write_ids
 from harken.core.errors import AudioError, HarkenError, settings_of
+from harken.core.json_text import json_text
 from harken.core.plugins import code_identity, located_errors
 from harken.core.threads import one_thread
 from harken.encoders import create_encoder
@@ -43,7 +43,7 @@ class FramesStage(Stage):
     @classmethod
     def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
         """Measured on noise."""
-        return front_end_cost(planned, parameters.encoder, json.dumps(parameters.config))
+        return front_end_cost(planned, parameters.encoder, json_text(parameters.config))
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from harken.bench.noises import Noises, NoiseSource, file_stem, mixing_seconds
 from harken.bench.stages.base import Context, Settings, Stage
 from harken.bench.stages.tables import Quarantined, write_clips
 from harken.core.errors import AudioError
+from harken.core.json_text import json_text
 from harken.data.clips import Clip, derive
 from harken.training.augment.random_state import rng_for
 
@@ -73,7 +73,7 @@ class MixStage(Stage):
         chosen = _chosen(parameters, context.clips)
         noises = Noises(context.clips, parameters.noise)
         # Copies by other settings have other ids, so that several stages of this kind can be learned from together.
-        settings = json.dumps([parameters.model_dump(mode="json"), context.seed], sort_keys=True)
+        settings = json_text([parameters.model_dump(mode="json"), context.seed], sort_keys=True)
         mark = hashlib.sha256(settings.encode()).hexdigest()[:8]
         (context.out / "audio").mkdir()
         copies: list[Clip] = []
@@ -106,7 +106,7 @@ class MixStage(Stage):
             except AudioError as error:
                 aside[clip.clip_id] = Quarantined(clip.clip_id, str(error))
             context.progress(number + 1, len(chosen))
-        (context.out / "mixes.json").write_text(json.dumps(mixes, indent=1) + "\n")
+        (context.out / "mixes.json").write_text(json_text(mixes, indent=1) + "\n")
         write_clips(context.out, copies, list(aside.values()))
 
 

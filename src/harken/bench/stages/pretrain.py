@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from harken.bench.stages.pretrained import ENCODER_FILE, encoder_file, planned_s
 from harken.bench.stages.tables import Quarantined, write_ids
 from harken.core.errors import HarkenError
 from harken.core.extras import require_packages
+from harken.core.json_text import json_text
 from harken.data.clips import Clip
 from harken.embeddings.embedder import weights_digest
 from harken.encoders.checkpoints import weights_for
@@ -126,7 +126,7 @@ class PretrainStage(Stage):
         context.logs.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(context.scratch / "made_with.json", context.logs / "made_with.json")
         history = {"encoder": ENCODER_FILE, "evaluations": [asdict(row) for row in done.history]}
-        (context.out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+        (context.out / "history.json").write_text(json_text(history, indent=1) + "\n")
         aside = [Quarantined(clip_id, reason) for clip_id, reason in done.quarantined.items()]
         write_ids(context.out, [clip.clip_id for clip in clips if clip.clip_id not in done.quarantined], aside)
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from harken.bench.stages.autoencoder import frames_of
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import by_section, read_arrays, read_row_of, score_rows
+from harken.core.json_text import json_text
 from harken.evaluation.scores import Scores, write_scores
 
 
@@ -43,4 +44,4 @@ class ReconstructStage(Stage):
         available = [clip for clip in context.clips if clip.clip_id in held_out]
         rows += score_rows(available, [held_out[clip.clip_id] for clip in available])
         write_scores(Scores.of_rows(rows, fitted_on="machine"), context.out / "scores.parquet")
-        (context.out / "thresholds.json").write_text(json.dumps({"all sections": model.threshold}))
+        (context.out / "thresholds.json").write_text(json_text({"all sections": model.threshold}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
@@ -20,6 +19,7 @@ from harken.bench.noises import Noises, NoiseSource, file_stem, mixing_seconds
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.tables import Quarantined, write_clips
 from harken.core.errors import AudioError, HarkenError
+from harken.core.json_text import json_text
 from harken.data.clips import Clip, derive
 from harken.separation.sounds import machine_key
 from harken.training.augment.random_state import rng_for
@@ -74,7 +74,7 @@ class RemixStage(Stage):
                 "have none",
             )
         noises = Noises(context.clips, parameters.noise)
-        settings = json.dumps([parameters.model_dump(mode="json"), context.seed], sort_keys=True)
+        settings = json_text([parameters.model_dump(mode="json"), context.seed], sort_keys=True)
         mark = hashlib.sha256(settings.encode()).hexdigest()[:8]
         (context.out / "audio").mkdir()
         clips: list[Clip] = []
@@ -106,7 +106,7 @@ class RemixStage(Stage):
             except AudioError as error:
                 aside[clip.clip_id] = Quarantined(clip.clip_id, str(error))
             context.progress(number + 1, parameters.clips)
-        (context.out / "mixes.json").write_text(json.dumps(mixes, indent=1) + "\n")
+        (context.out / "mixes.json").write_text(json_text(mixes, indent=1) + "\n")
         write_clips(context.out, clips, list(aside.values()))
 
 

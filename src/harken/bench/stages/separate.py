@@ -24,6 +24,7 @@ from harken.bench.stages.train_separator import read_separators
 from harken.core.errors import AudioError
 from harken.core.extras import require_packages
 from harken.core.files import write_atomically
+from harken.core.json_text import json_text
 from harken.data.clips import Clip, derive
 from harken.encoders.accelerator import default_device
 from harken.separation.sounds import machine_key
@@ -130,7 +131,7 @@ class _Separation:
         self.file_of = read_separators(context.folder("separator"))
         self._read: dict[Path, Any] = {}
         # Separated with other settings they have other ids, so that several such stages can be learned from together.
-        settings = json.dumps([parameters.model_dump(mode="json", exclude={"device"}), context.seed], sort_keys=True)
+        settings = json_text([parameters.model_dump(mode="json", exclude={"device"}), context.seed], sort_keys=True)
         self.mark = hashlib.sha256(settings.encode()).hexdigest()[:8]
 
     def make(self, clips: Sequence[Clip]) -> list[dict[str, Any] | None]:
@@ -148,7 +149,7 @@ class _Separation:
         record = stem.with_suffix(".json")
         if not record.is_file():
             row = self._separated(clip, clip_id, stem, separator)
-            write_atomically(record, json.dumps(row).encode())
+            write_atomically(record, json_text(row).encode())
         return dict(json.loads(record.read_text()))
 
     def _separated(self, clip: Clip, clip_id: str, stem: Path, separator: Path) -> dict[str, Any]:

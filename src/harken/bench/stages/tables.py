@@ -12,6 +12,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from harken.core.errors import HarkenError
+from harken.core.json_text import json_text
 from harken.data.clips import Clip
 from harken.data.table import read_table, write_table
 from harken.evaluation.scores import UNDECIDED, ScoreRow
@@ -37,7 +38,7 @@ def read_arrays(file: Path) -> dict[str, NDArray[np.generic]]:
 
 def write_ids(folder: Path, kept: Sequence[str], aside: Sequence[Quarantined]) -> None:
     """Which clips the rows of a stage's arrays are, and which could not be used."""
-    text = json.dumps({"clips": list(kept), "quarantined": [asdict(row) for row in aside]}, indent=0)
+    text = json_text({"clips": list(kept), "quarantined": [asdict(row) for row in aside]}, indent=0)
     (folder / "clips.json").write_text(text)
 
 

@@ -21,6 +21,7 @@ from harken.bench.stages.pretrained import planned_model, pretrained_start
 from harken.bench.stages.tables import Quarantined, by_section, checkpoint_file, write_ids
 from harken.core.errors import AudioError, HarkenError
 from harken.core.extras import require_packages
+from harken.core.json_text import json_text
 from harken.core.plugins import code_identity
 from harken.data import catalog
 from harken.data.catalog import Metric
@@ -157,7 +158,7 @@ class TrainStage(Stage):
             "tuned_on_test": done.tuned_on_test,
             "evaluations": [asdict(row) for row in done.history],
         }
-        (context.out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+        (context.out / "history.json").write_text(json_text(history, indent=1) + "\n")
         aside = [Quarantined(clip_id, reason) for clip_id, reason in done.quarantined.items()]
         write_ids(context.out, [clip.clip_id for clip in labelled if clip.clip_id not in done.quarantined], aside)
 

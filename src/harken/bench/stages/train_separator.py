@@ -17,6 +17,7 @@ from harken.bench.expected import number_of
 from harken.bench.stages.base import Context, Settings, Stage
 from harken.bench.stages.tables import Quarantined, write_ids
 from harken.core.extras import require_packages
+from harken.core.json_text import json_text
 from harken.data.clips import Clip
 from harken.separation.config import SIZES, SepReformerConfig
 from harken.separation.settings import SeparationSpec
@@ -107,7 +108,7 @@ class TrainSeparatorStage(Stage):
             history[mode] = [[asdict(row) for row in rows] for rows in result.history]
             aside |= result.quarantined
         write_separators(context.out, file_of)
-        (context.out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+        (context.out / "history.json").write_text(json_text(history, indent=1) + "\n")
         ids = [clip.clip_id for clip in context.clips if clip.clip_id not in aside]
         write_ids(context.out, ids, [Quarantined(clip_id, reason) for clip_id, reason in sorted(aside.items())])
 
@@ -122,7 +123,7 @@ def _rounds(clips: Sequence[Clip], training: SeparationSpec, expected: bool) -> 
 
 def write_separators(folder: Path, file_of: dict[str, str]) -> None:
     """Names of the separators' files in the folder, by machine (`separation.sounds.machine_key`)."""
-    (folder / "separators.json").write_text(json.dumps(file_of, indent=1, sort_keys=True) + "\n")
+    (folder / "separators.json").write_text(json_text(file_of, indent=1, sort_keys=True) + "\n")
 
 
 def read_separators(folder: Path) -> dict[str, Path]:

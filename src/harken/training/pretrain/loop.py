@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from harken.core.errors import AudioError, HarkenError, did_you_mean
+from harken.core.json_text import json_text
 from harken.data.clips import Clip
 from harken.encoders.checkpoints import weights_for
 from harken.encoders.patch_net import PatchNet
@@ -143,7 +143,7 @@ class _Pretraining(TrainingLoop):
             ),
             betas=spec.betas,
         )
-        listed = hashlib.sha256(json.dumps([clip.clip_id for clip in ordered]).encode()).hexdigest()
+        listed = hashlib.sha256(json_text([clip.clip_id for clip in ordered]).encode()).hexdigest()
         self.record = {
             "training": {
                 "student": student.model_dump(mode="json", exclude={"weights"}),
