@@ -14,9 +14,11 @@ from command_line import harken
 from conftest import hum
 from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
 from harken.core.errors import HarkenError
+from harken.data.cells import read_clip
 from harken.data.check import check
 from harken.data.folders import find_recordings, recordings_of
 from harken.data.index import index
+from harken.data.truth import Label, Truth
 
 
 def touch(*paths: Path) -> None:
@@ -126,3 +128,22 @@ def test_folders_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "secret").chmod(0)
     assert "secret cannot be read (Permission denied)" in recordings_of([tmp_path], DEFAULT_SUFFIXES).notes[0]
     (tmp_path / "secret").chmod(0o755)
+
+
+def test_names_that_print_alike_are_joined(plant: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(plant / "fan", tree / "Lu\u0308fter")
+    clips = index(tree)[0]
+    assert {clip.machine for clip in clips} == {"Lüfter"}
+    assert all(clip.path.is_file() for clip in clips)
+    truth = Truth(source=tmp_path)
+    truth.add(("Lu\u0308fter", "00"), "u\u0308", Label(True, "source"))
+    assert truth.labels == {("Lüfter", "00"): {"ü": Label(True, "source")}}
+    assert read_clip("Lu\u0308fter.wav") == "Lüfter"
+
+
+def test_a_name_that_no_table_can_hold_is_named(tmp_path: Path) -> None:
+    name = os.fsdecode(b"section_00_source_train_normal_0000_ger\xe4t_6.wav")
+    touch(tmp_path / "fan" / "train" / name)
+    done = harken("data", "index", tmp_path, code=2)
+    assert "ger\\xe4t_6.wav: has a name that is not UTF-8, which tables cannot hold. Rename it" in done.stderr

@@ -63,7 +63,7 @@ def test_any_encoding_takes_any_name(model: Path, encoding: str) -> None:
         ("harken fit normal -o x.harken 2>&-", 0, ""),
         ("harken score none -m m.harken 2>&-", 2, ""),
         ("harken fit normal -o x.harken 2>/dev/full", 2, ""),
-        ("harken fit normal -o /dev/full/x.harken", 2, "Not a directory"),
+        ("harken fit normal -o /dev/full/x.harken", 2, "/dev/full/x.harken: cannot be written"),
         ("harken fit normal -o /proc/x.harken", 2, "/proc"),
         ("harken score new -m m.harken --report /proc/r.html", 2, "/proc/r.html"),
         ("harken data index normal -o /proc/c.parquet", 2, "/proc"),

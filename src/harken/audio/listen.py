@@ -172,8 +172,11 @@ def normalised(samples_CS: Float32) -> Float32:
 
 def without_offset(samples_CS: Float32) -> Float32:
     """(channels, samples) without the mean of each channel, where that is at least `LEAST_OFFSET` of the deviation."""
-    mean_C = means(samples_CS)
-    matters_C = np.abs(mean_C) >= LEAST_OFFSET * samples_CS.std(axis=1, dtype=np.float64)
+    # Channels that are not listened to may be broken.
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean_C = means(samples_CS)
+        matters_C = np.abs(mean_C) >= LEAST_OFFSET * samples_CS.std(axis=1, dtype=np.float64)
+    matters_C &= np.isfinite(mean_C)
     if not matters_C.any():
         return samples_CS
     return samples_CS - np.where(matters_C, mean_C, 0.0).astype(np.float32)[:, None]

@@ -18,6 +18,8 @@ Kind = Literal[
 HEADER_KINDS: frozenset[Kind] = frozenset(
     {"cut off", "unfinished header", "longer than its header", "several recordings", "damaged header"}
 )
+#: samples of floats may exceed full scale, as integers that were never scaled do; beyond this they are no sound
+MOST_AMPLITUDE = 1e6
 #: RMS level without the mean, below which a channel is silent
 SILENCE_DBFS = -90.0
 #: fraction of clipped samples above which a recording is clipped
@@ -71,6 +73,10 @@ def inspect(
     if invalid:
         values = "1 sample is" if invalid == 1 else f"{invalid} samples are"
         return [Finding("not finite", f"{values} NaN or infinite", "Record it again or remove it", True)]
+    loudest = float(np.abs(samples_CS).max()) if samples_CS.size else 0.0
+    if loudest > MOST_AMPLITUDE:
+        detail = f"holds values up to {loudest:.0e}, where full scale is 1"
+        return [Finding("not finite", detail, "Record it again or remove it", True)]
     seconds = samples_CS.shape[1] / sample_rate
     if seconds < shortest_seconds:
         detail = f"lasts {seconds * 1000:.0f} ms, too short to hear a machine"

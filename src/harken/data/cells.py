@@ -6,6 +6,7 @@ import re
 from pathlib import PurePosixPath
 
 from harken.audio.suffixes import ALL_SUFFIXES
+from harken.core.names import joined
 from harken.data.names import without_suffix
 
 #: in any case; 0.0 and 1.0 are what tables of numbers make of 0 and 1
@@ -38,7 +39,7 @@ def read_domain(cell: str) -> str:
 
 
 def read_clip(cell: str) -> str:
-    """The name of a clip, without folders, suffix and blanks around it.
+    """The name of a clip, in the form in which names are compared, without folders, suffix and blanks.
 
     Raises ValueError for an empty cell, and for one in which further cells follow the name, as where a table with
     semicolons and decimal commas is split at the commas: `clip.wav;0,312`.
@@ -49,4 +50,4 @@ def read_clip(cell: str) -> str:
         raise ValueError("it names no clip")
     if clip == name and _SEPARATED.search(name):
         raise ValueError(f"{name!r} is more than the name of a clip")
-    return clip
+    return joined(clip)

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 
 from harken.audio.suffixes import ALL_SUFFIXES
 from harken.core.errors import HarkenError
+from harken.core.names import joined
 from harken.data.attributes import read_attributes
 from harken.data.clips import Clip
 from harken.data.folders import walk
@@ -109,12 +110,12 @@ def _rows(root: Path, folder: Path, info: FolderInfo, files: Iterable[str], find
         if condition == "unknown" and split == "train" and name.section:
             condition = "normal"  # training data contain normal clips only
         yield Clip(
-            clip_id=prefix + file,
+            clip_id=joined(prefix + file),
             path=folder / file,
             corpus=corpus,
             year=info.year,
             split=split,  # type: ignore[arg-type]
-            machine=info.machine,
+            machine=joined(info.machine),
             section=name.section,
             domain=domain,  # type: ignore[arg-type]
             condition=condition,  # type: ignore[arg-type]
@@ -139,7 +140,7 @@ def _join_attributes(folder: Path, clips: list[Clip], rows: list[int], findings:
     tables = sorted(folder.glob("attributes_*.csv"))
     if not tables:
         return
-    by_name = {without_suffix(clips[row].path.name): row for row in rows}
+    by_name = {joined(without_suffix(clips[row].path.name)): row for row in rows}
     listed_attributes: dict[str, dict[str, str]] = {}
     for table in tables:
         try:
@@ -147,7 +148,8 @@ def _join_attributes(folder: Path, clips: list[Clip], rows: list[int], findings:
         except HarkenError as error:
             findings.add(folder, f"{error.cause}, ignored", table.name)
             continue
-        for name, attributes, overlong in listed:
+        for listed_name, attributes, overlong in listed:
+            name = joined(listed_name)
             if overlong:
                 findings.add(folder, f"{table.name} has a row with more cells than columns", name)
             if listed_attributes.setdefault(name, attributes) != attributes:

@@ -25,6 +25,8 @@ def write_table(clips: Sequence[Clip], file: Path, *, beside: bool = False) -> N
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    for clip in clips:
+        check_utf8(clip.path)
     fields = (*_STRINGS, *_NUMBERS, "attributes", "parents")
     rows = map(attrgetter(*fields), clips)
     cells = dict(zip(fields, zip(*rows, strict=True), strict=True)) if clips else {}
@@ -43,6 +45,16 @@ def write_table(clips: Sequence[Clip], file: Path, *, beside: bool = False) -> N
     pq.write_table(table, sink, compression="zstd")
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, sink.getvalue())
+
+
+def check_utf8(path: Path) -> None:
+    """Raise HarkenError for a file whose name is not UTF-8, which no table can hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise HarkenError(
+            "has a name that is not UTF-8, which tables cannot hold", file=path, next_step="Rename it"
+        ) from None
 
 
 def read_table(file: Path) -> list[Clip]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from harken.core.errors import HarkenError, reading
+from harken.core.names import joined
 from harken.data import catalog
 from harken.data.clips import Clip
 from harken.data.names import Name, parse_name, without_suffix
@@ -45,6 +46,7 @@ class Truth:
 
     def add(self, section: Section, name: str, label: Label) -> None:
         """Add a label. Raises HarkenError when the clip already has a different one."""
+        section, name = (joined(section[0]), section[1]), joined(name)
         existing = self.labels.setdefault(section, {}).setdefault(name, label)
         if existing != label:
             raise HarkenError(
@@ -54,6 +56,7 @@ class Truth:
 
     def published_name(self, section: Section, name: str) -> str:
         """The name under which a clip was published; labelled names are mapped back by `aliases`."""
+        section, name = (joined(section[0]), section[1]), joined(name)
         if name in self.labels.get(section, {}):
             return name
         return self.aliases.get(section, {}).get(name, name)

@@ -14,6 +14,7 @@ from typing import Any
 from harken.core.errors import HarkenError, reading, writing
 from harken.core.files import write_atomically
 from harken.core.json_text import json_text
+from harken.core.names import joined
 from harken.core.numbers import read_number
 from harken.core.tables import csv_line, read_csv
 from harken.data.cells import SEPARATORS, read_clip
@@ -128,7 +129,7 @@ def read_system_folder(folder: Path, name: str | None = None) -> list[Scores]:
             system.layout = "domain"
         elif match["word"] == "id":
             system.layout = "id"
-        section = (match["machine"], match["section"])
+        section = (joined(match["machine"]), match["section"])
         earlier = sources.setdefault((suffix, match["what"], section, match["domain"] or ""), file)
         if earlier is not file:
             raise HarkenError(f"scores the same section as {earlier.name}", file=file, next_step="Keep one of them")

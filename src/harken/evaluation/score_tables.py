@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from harken.core.errors import HarkenError, reading
+from harken.core.names import joined
 from harken.core.numbers import read_number
 from harken.core.tables import read_csv, read_parquet
 from harken.data.cells import SEPARATORS, read_anomaly, read_clip, read_domain
@@ -39,7 +40,7 @@ def read_score_table(file: Path) -> tuple[list[Scores], Truth | None]:
     names = sorted(set(table.head) - {*NEEDED, *LABELS})
     if not names:
         raise HarkenError("has no column with scores", file=file, next_step="Add one column per system")
-    machines, numbers = table.column("machine", _text), table.column("section", _section)
+    machines, numbers = map(joined, table.column("machine", _text)), table.column("section", _section)
     sections: list[Section] = list(zip(machines, numbers, strict=True))
     clips = table.column("file", read_clip)
     lines: dict[tuple[Section, str], int] = {}
