@@ -164,6 +164,20 @@ def test_conversion_is_the_same_from_every_format(tmp_path: Path, weights: dict[
     assert digests == {checkpoints.add(tiny).sha256}
 
 
+def test_headers_of_any_length_are_read(tmp_path: Path, weights: dict[str, np.ndarray], tiny: Path) -> None:
+    """The length begins with the first byte of a pickle, or of an archive, at some length of the names."""
+    wanted = checkpoints.add(tiny).sha256
+    data = save(weights)
+    size = int.from_bytes(data[:8], "little")
+    for first in (b"\x80", b"PK"):
+        longer = size
+        while not longer.to_bytes(8, "little").startswith(first):
+            longer += 1
+        padded = longer.to_bytes(8, "little") + data[8 : 8 + size] + b" " * (longer - size) + data[8 + size :]
+        (tmp_path / "padded.safetensors").write_bytes(padded)
+        assert checkpoints.add(tmp_path / "padded.safetensors").sha256 == wanted
+
+
 def test_half_precision_becomes_single(tmp_path: Path, weights: dict[str, np.ndarray], tiny: Path) -> None:
     halves = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
     halves = {name: value.bfloat16() if value.is_floating_point() else value for name, value in halves.items()}

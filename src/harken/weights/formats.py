@@ -70,7 +70,8 @@ def read_contents(path: Path, member: str | None) -> Contents:
     """
     try:
         kind = _format(path)
-        _check_archive(path)
+        if kind != "safetensors":
+            _check_archive(path)
         if kind == "torch":
             return _from_torch(path)
         if kind == "npz":
@@ -90,10 +91,11 @@ def _format(path: Path) -> Format:
     """By content: names lie."""
     with path.open("rb") as file:
         head = file.read(9)
+    # The length of its header may begin with the first byte of a pickle, but that of a pickle is no such length.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size:
+        return "safetensors"
     if head[:1] == b"\x80":
         return "torch"
-    if head[8:9] == b"{":
-        return "safetensors"
     if head[:2] == b"PK":
         try:
             with zipfile.ZipFile(path) as archive:

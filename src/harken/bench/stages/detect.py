@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from harken.bench.stages.base import Context, Input, Settings, Stage
+from harken.bench.stages.separated_scores import BothScores, Separated, separated_of
 from harken.bench.stages.tables import by_section, read_arrays, read_row_of, score_rows
 from harken.core.errors import HarkenError
 from harken.core.json_text import json_text
@@ -40,12 +41,15 @@ class DetectStage(Stage):
         """detector, parameters: of `harken.list_detectors()`, or one's own, `file.py:Class` or `package.module:Class`.
         model: one for each section, or one for the machine.
         false_alarms: share of normal clips that may be decided anomalous; the threshold comes from held-out scores.
+        separated: what the scores of separated test clips are for, see `Separated`. Sections that have none keep the
+        scores of their recordings.
         """
 
         detector: str = "local_density"
         parameters: dict[str, Any] = Field(default_factory=dict)
         model: Literal["section", "machine"] = "section"
         false_alarms: str = "10%"
+        separated: Separated = "apart"
 
         @field_validator("detector")
         @classmethod
@@ -65,7 +69,10 @@ class DetectStage(Stage):
 
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
-        return code_identity(parameters.detector, parameters.parameters)
+        # Keys of detectors without separated clips are as before there were any.
+        unchanged = {"separated"} if parameters.separated == "apart" else set()
+        values = {"parameters": parameters.model_dump(mode="json", exclude=unchanged)}
+        return values | code_identity(parameters.detector, parameters.parameters)
 
     @classmethod
     def scored_sections(
@@ -98,14 +105,15 @@ class DetectStage(Stage):
         origin_of = origins(context.clips)
         scored: list[ScoreRow] = []
         thresholds: dict[str, float] = {}
-        left_out: list[HarkenError] = []
+        partner_of = {} if parameters.separated == "apart" else separated_of(context.clips)
+        notes: list[str] = []
         for section, test in sorted(groups["test"].items()):
             train = groups["train"].get(section, [])
             where = f"{context.clips[0].machine} section {section}"
             if len(train) < FEWEST:
                 cause = f"{len(train)} training clips are too few to learn from"
                 step = "Download the training data too, or leave the machine out with --machines"
-                left_out.append(HarkenError(cause, file=where, next_step=step))
+                notes.append(str(HarkenError(cause, file=where, next_step=step)))
                 continue
             vectors = {
                 split: embeddings[[row_of[context.clips[row].clip_id] for row in rows]]
@@ -134,10 +142,26 @@ class DetectStage(Stage):
             # Test clips are recordings: what was made of others says nothing of their scores.
             counted_N = recorded_N if recorded_N.any() else np.ones(len(train), dtype=bool)
             held_out_S = detector.train_scores_[counted_N]
+            counted = [context.clips[row] for row, counts in zip(train, counted_N, strict=True) if counts]
+            if parameters.separated != "apart":
+                scores = [dict(zip([context.clips[row].clip_id for row in rows], of.tolist(), strict=True))
+                          for rows, of in ((test, values), (train, detector.train_scores_))]  # fmt: skip
+                separated = [partner_of[clip_id] for clip_id in scores[0] if partner_of.get(clip_id) in row_of]
+                vectors_ND = embeddings[[row_of[clip_id] for clip_id in separated]]
+                with one_thread(), located_errors(parameters.detector):
+                    scores[0] |= zip(separated, detector.score(vectors_ND).tolist(), strict=True)
+                both, held_both = (
+                    BothScores.of([clip.clip_id for clip in clips], of, partner_of)
+                    for clips, of in zip(([context.clips[row] for row in test], counted), scores, strict=True)
+                )
+                if separated:
+                    values, held_out_S = (of.joined(parameters.separated, held_both) for of in (both, held_both))
+                if both.lacking:
+                    effect = "count twice" if separated else "keep their scores"
+                    notes.append(f"{where}: {both.lacking} test clips without separated clips {effect}")
             thresholds[section] = Calibration.fit(held_out_S).threshold(rate)
             scored += score_rows([context.clips[row] for row in test], values, thresholds[section])
-            counted = [context.clips[row] for row, counts in zip(train, counted_N, strict=True) if counts]
             scored += score_rows(counted, held_out_S)
         write_scores(Scores.of_rows(scored, fitted_on=parameters.model), context.out / "scores.parquet")
-        (context.out / "notes.json").write_text(json_text([str(error) for error in left_out]))
+        (context.out / "notes.json").write_text(json_text(notes))
         (context.out / "thresholds.json").write_text(json_text(thresholds))
