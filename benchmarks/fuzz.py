@@ -1,4 +1,4 @@
-"""Mutated recordings and bundles: no crash of the parent process, no hang, no bundle with a flipped byte is read.
+"""Mutated recordings, bundles and other files: no crash of the parent process, no hang, no flipped byte that is read.
 
 python benchmarks/fuzz.py [--files 100000] [--folder DIR]
 """
@@ -125,6 +125,15 @@ def fuzz_bundles(count: int, folder: Path) -> None:
     print(f"{count} mutated bundles: {refused} refused, {count - refused} read, of which {same} were unchanged")
 
 
+def fuzz_strangers(count: int, folder: Path) -> None:
+    """Bundles with valid digests, recipes, tables, zips and weights, see `fuzz_files`."""
+    from fuzz_files import fuzz_files
+
+    (folder / "files").mkdir()
+    for kind, outcomes in fuzz_files(count, folder / "files", folder / "m.harken", mutated).items():
+        print(f"{kind}: {', '.join(f'{number} {outcome}' for outcome, number in outcomes.most_common())}")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=100_000)
@@ -133,6 +142,7 @@ if __name__ == "__main__":
     folder = Path(tempfile.mkdtemp(dir=arguments.folder))
     try:
         fuzz_bundles(arguments.files // 10, folder)
+        fuzz_strangers(arguments.files, folder)
         fuzz_recordings(arguments.files, folder)
     finally:
         shutil.rmtree(folder)

@@ -85,6 +85,7 @@ def setting(**values: object) -> Change:
         replaced("detector/mean_", np.zeros((2, 2))),
         replaced("detector/bank_", np.zeros((6, 2))),
         replaced("extra/x", np.zeros(3)),
+        replaced("events/train_scores_", np.zeros((6, 1))),
         setting(names=[1, 2, 3, 4, 5, 6]),
         setting(names="abcdef"),
         setting(effective_clips=1e300),

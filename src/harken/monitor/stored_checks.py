@@ -80,6 +80,8 @@ def check_trial(detector: AnomalyDetector, dimensions: int) -> None:
             scores_N = detector.score(detector.mean_[None])
     except (AttributeError, IndexError, TypeError) as error:
         raise ValueError(f"a detector that cannot score: {error}") from None
+    if detector.train_scores_.ndim != 1 or not len(detector.train_scores_):
+        raise ValueError(f"held-out scores of shape {detector.train_scores_.shape}")
     if detector.dimensions != dimensions or scores_N.shape != (1,) or not np.isfinite(scores_N).all():
         raise ValueError(f"a detector of {detector.dimensions} dimensions for {dimensions}")
 

@@ -1,0 +1,125 @@
+"""Processes killed with SIGKILL at random moments: what they write is the old one, whole, or the new one, whole.
+
+python benchmarks/kills.py [--kills 20] [--seconds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+from safetensors.numpy import save
+
+from harken.bench.workspace import Workspace
+from harken.core.errors import HarkenError
+from harken.monitor.detector import Detector
+from harken.plant.simulate import simulate
+from harken.weights.cache import Record, keep, read_checked
+
+SAVE = """
+import sys
+from harken.monitor.detector import Detector
+first, path = sys.argv[1:3]
+detector = Detector.load(first)
+while True:
+    detector.save(path)
+"""
+ADD = """
+import hashlib, sys
+import numpy as np
+from safetensors.numpy import save
+from harken.weights.cache import Record, keep
+turn = int(sys.argv[1])
+while True:
+    turn += 1
+    data = save({"a": np.full(200_000, turn, np.float32)})
+    sha256 = hashlib.sha256(data).hexdigest()
+    keep(Record(name="mine", encoder="beats", config={}, sha256=sha256, source_file="x", source_sha256="x"), data)
+"""
+HARKEN = [sys.executable, "-c", "from harken.cli.main import run; run()"]
+
+
+def kill(commands: list[list[object]], after: float) -> None:
+    """Start processes and kill them."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    processes = [subprocess.Popen([*map(str, command)], **quiet) for command in commands]  # type: ignore[call-overload]
+    time.sleep(after)
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def trial(name: str, kills: int, seconds: float, commands: list[list[object]], intact: Callable[[], object]) -> None:
+    """Kill the commands that often, look after each kill, and print what was found."""
+    rng = np.random.default_rng(0)
+    whole = broken = 0
+    for _ in range(kills):
+        kill(commands, float(rng.uniform(0.1, seconds)))
+        try:
+            intact()
+            whole += 1
+        except HarkenError as error:
+            broken += 1
+            print(f"  {error}")
+    print(f"{name}: {kills} kills, {whole} intact, {broken} broken")
+
+
+def stale(folder: Path) -> list[str]:
+    """Temporary files and folders below a folder."""
+    return [path.name for path in folder.rglob("*") if path.name.endswith((".tmp", ".lock"))]
+
+
+def main(kills: int, seconds: float, folder: Path) -> None:
+    os.environ["HARKEN_CACHE"] = str(folder / "cache")
+    normal = folder / "normal"
+    normal.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(4):
+        sf.write(normal / f"{index}.wav", 0.1 * rng.normal(size=8_000), 16_000)
+    first, model = folder / "first.harken", folder / "models" / "m.harken"
+    Detector.fit(normal, workers=0).save(first)
+    shutil.copytree(first, model)
+    writers: list[list[object]] = [[sys.executable, "-c", SAVE, first, model]] * 2
+    trial("two writers of one model", kills, seconds, writers, lambda: Detector.load(model))
+    trial("fit", kills, seconds, [[*HARKEN, "fit", normal, "-o", model]], lambda: Detector.load(model))
+    Detector.load(first).save(model)
+    print(f"left beside and in the model after the next save: {stale(model.parent) or 'nothing'}")
+
+    weights = save({"a": np.zeros(3, np.float32)})
+    digest = hashlib.sha256(weights).hexdigest()
+    keep(Record(name="mine", encoder="beats", config={}, sha256=digest, source_file="", source_sha256=""), weights)
+    adders: list[list[object]] = [[sys.executable, "-c", ADD, turn] for turn in (0, 10_000_000)]
+    trial("two writers of weights of one name", kills, seconds, adders, lambda: read_checked("mine"))
+
+    plant, workspace = folder / "plant", folder / "work"
+    sizes = {"train_source": 10, "train_target": 3, "test_per_condition": 3, "supplemental": 1, "seconds": 1.0}
+    simulate(plant, machines=["fan"], **sizes)  # type: ignore[arg-type]
+    run: list[object] = [*HARKEN, "run", "spectral_knn", "--data", plant, "--workspace", workspace]
+    trial("two runs of one workspace", kills, 2 * seconds, [run, run], lambda: None)
+    done = subprocess.run([*map(str, run)], capture_output=True, text=True, check=False)
+    with Workspace(workspace).running():
+        pass
+    left = [path.name for path in (workspace / "scratch").iterdir()]
+    print(f"the run after the kills: exit code {done.returncode}; scratch then holds {left or 'nothing'}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    arguments = parser.parse_args()
+    place = Path(tempfile.mkdtemp())
+    try:
+        main(arguments.kills, arguments.seconds, place)
+    finally:
+        shutil.rmtree(place)
