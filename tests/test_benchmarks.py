@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
         (["real_clips.py"], "slider id_00"),
         (["fuzz.py", "--files", "300"], "mutated recordings"),
         (["kills.py", "--kills", "2", "--seconds", "1"], "two writers of one model: 2 kills, 2 intact, 0 broken"),
+        (["faults.py", "--only", "02"], "holds 0.25 s more than its header states"),
         (["throughput.py", "--clips", "100"], "harken score"),
         (["dcase.py", "--names", "2000"], "index 2000 real names"),
         (["sensors.py", "--clips", "1"], "not judged"),

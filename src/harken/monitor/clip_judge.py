@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.audio.quality import HEADER_KINDS
 from harken.audio.segments import Segment
 from harken.core.threads import one_thread
 from harken.detection.base import canonical_order
@@ -45,6 +46,7 @@ class ClipJudge:
             return Verdict(
                 path,
                 not_judged=too_short,
+                warnings=tuple(finding.sentence for finding in features.findings if finding.kind in HEADER_KINDS),
                 seconds=features.seconds,
                 sha256=features.sha256,
                 start_s=times[0],
