@@ -19,6 +19,7 @@ from harken.bench.run import run_recipe
 from harken.bench.workspace import Workspace
 from harken.cli.main import app
 from harken.core.errors import HarkenError
+from harken.core.names import joined
 from harken.data.names import without_suffix
 from harken.ensemble.fit import fit
 from harken.ensemble.members import read_members
@@ -88,11 +89,13 @@ def test_tables_are_the_same_after_parquet(tmp_path: Path) -> None:
         read_scores(tmp_path / "scores.parquet")
 
 
-#: what a file on disk may be called, without the signs that separate folders
-NAMES = st.text(
-    st.characters(exclude_characters="/\\\0\ufeff", exclude_categories=["Cs"]), min_size=1, max_size=12
-).filter(
-    lambda name: name == name.strip() and without_suffix(name + ".wav") == name and not name.startswith("section_")
+#: what a file on disk may be called, without the signs that separate folders, as names are compared
+NAMES = (
+    st.text(st.characters(exclude_characters="/\\\0\ufeff", exclude_categories=["Cs"]), min_size=1, max_size=12)
+    .map(joined)
+    .filter(
+        lambda name: name == name.strip() and without_suffix(name + ".wav") == name and not name.startswith("section_")
+    )
 )
 
 
