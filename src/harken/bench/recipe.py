@@ -96,9 +96,9 @@ class SearchEntry(BaseModel):
         fields: dict[str, Any] = handler(self)
         if self.select is None:
             for name in ("required", "select", "select_by"):
-                del fields[name]
+                fields.pop(name, None)
         if self.labels_of is None:
-            del fields["labels_of"]
+            fields.pop("labels_of", None)
         return fields
 
     @field_validator("method")

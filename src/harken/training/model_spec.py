@@ -41,7 +41,7 @@ class HeadSpec(_Frozen):
         # Omitted if not chosen, so that earlier objects stay valid.
         fields: dict[str, Any] = handler(self)
         if not self.batch_norm:
-            del fields["batch_norm"]
+            fields.pop("batch_norm", None)
         return fields
 
 

@@ -119,7 +119,7 @@ class TrainingSpec(_Frozen):
         # Omitted if not chosen, so that earlier objects stay valid.
         fields: dict[str, Any] = handler(self)
         if self.length == "repeat":
-            del fields["length"]
+            fields.pop("length", None)
         return fields
 
     @model_validator(mode="after")
