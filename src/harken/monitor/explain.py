@@ -71,7 +71,9 @@ def difference(clip_BC: Float32, envelope: Envelope) -> Difference:
     level_BC = clip_BC - envelope.common_shift(np.sort(clip_BC, axis=1))
     beyond_BC = level_BC - highest_BC[:, -1:]
     louder_BC, quieter_BC = beyond_BC > _LEAST_DB, lowest_BC[:, :1] - level_BC > _LEAST_DB
-    rank_BC = np.argsort(np.argsort(level_BC, axis=1, kind="stable"), axis=1, kind="stable")
+    rank_BC = np.empty(level_BC.shape, dtype=np.int64)
+    order_BC = np.argsort(level_BC, axis=1, kind="stable")
+    np.put_along_axis(rank_BC, order_BC, np.broadcast_to(np.arange(columns), level_BC.shape), axis=1)
     below_B1 = quieter_BC.sum(axis=1, keepdims=True)
     others_B1 = np.maximum(columns - louder_BC.sum(axis=1, keepdims=True) - below_B1, 1)
     place_BC = np.rint((rank_BC - below_B1 + 0.5) / others_B1 * columns - 0.5)
