@@ -24,7 +24,7 @@ from harken.monitor.normal_set import Training
 from harken.training.model_spec import ModelSpec
 from harken.training.models import build_model
 from harken.training.trained_encoder import TrainedEncoder
-from harken.weights.cache import Record, converted_path, keep
+from harken.weights.cache import Record, converted_file, keep
 
 CLIPS = 6
 
@@ -145,7 +145,9 @@ def test_large_weights_of_the_catalogue_are_named(
          data[:-4] + b"abcd")  # fmt: skip
     with pytest.raises(BundleError, match="was made with other weights mine"):
         Detector.load(tmp_path / "named.harken")
-    converted_path("mine").unlink()
+    file = converted_file("mine")
+    assert file is not None
+    file.unlink()
     with pytest.raises(WeightsError, match="harken weights"):
         Detector.load(tmp_path / "named.harken")
     Detector.load(tmp_path / "whole.harken")

@@ -38,6 +38,8 @@ OPSET = 20
 TOLERANCE = 1e-3
 #: lowest cosine similarity of mean features to torch that 8 bits may cost
 LOWEST_SIMILARITY = 0.99
+#: stands for differences until they are measured; JSON has no infinity
+_UNMEASURED = float(np.finfo(np.float64).max)
 #: most windows of one clip that a graph is written out for
 _MOST_PASSES = 8
 
@@ -309,7 +311,7 @@ def _rounded(onnx: Any, model: Any, complete: Path, folder: Path) -> Any:
 
 
 def _save(onnx: Any, model: Any, file: Path, fields: dict[str, Any], *, int8: bool) -> Card:
-    card = Card(**{"max_abs_diff": np.inf, "similarity": -1.0, **fields, "int8": int8})
+    card = Card(**{"max_abs_diff": _UNMEASURED, "similarity": -1.0, **fields, "int8": int8})
     write_card(model, card)
     onnx.save_model(model, file)
     return card
