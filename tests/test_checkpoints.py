@@ -112,7 +112,8 @@ def test_catalogue_is_complete() -> None:
         assert entry.files
         digests = [entry.sha256, *(source.sha256 for source in entry.files)]
         assert all(len(digest) == 64 for digest in digests if digest is not None)
-        assert any(source.mirrors for source in entry.files)
+        # One is published behind links that no program can follow: `harken weights add` takes its file.
+        assert any(source.mirrors for source in entry.files) or entry.name == "beats-iter3"
         # Its encoder exists and takes this configuration.
         architecture: Any = encoder_class(entry.encoder)
         assert architecture.tensor_shapes(**(entry.config or {}))

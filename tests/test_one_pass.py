@@ -19,7 +19,7 @@ from harken.embeddings import embedder
 from harken.embeddings.embedder import Embedder, make_spec, sketch_bands
 from harken.embeddings.sketch import make_sketch
 from harken.encoders.spectral import Spectral
-from harken.monitor import detector as monitor
+from harken.monitor import clip_judge
 from harken.monitor.detector import Detector
 
 RATE = 16_000
@@ -41,7 +41,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     counted(Spectral, "log_mel")
     counted(local_density, "nearest")
-    counted(monitor, "nearest")
+    counted(clip_judge, "nearest")
     counted(embedder, "create_encoder")
     return count
 

@@ -81,7 +81,7 @@ def test_every_kind_of_stage_is_there() -> None:
         ({"stages.embed.encodr": "spectral"}, "unknown key stages.embed.encodr.*Did you mean encoder"),
         ({"stages.embd.encoder": "spectral"}, "no 'stages.embd' to set.*Did you mean embed"),
         ({"sedes": [1]}, "unknown key sedes.*Did you mean seeds"),
-        ({"seeds": [1, 1]}, "seeds are different"),
+        ({"seeds": [1, 1]}, "different whole numbers"),
         ({"seeds": ["x"]}, "seeds.0"),
         ({"stages.nearest.model": "clip"}, "stages.nearest.model"),
         ({"stages.nearest.from": "embeddings"}, "reads 'embeddings', which is not there"),

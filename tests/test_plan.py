@@ -89,8 +89,8 @@ def test_plans_are_complete_without_data_and_weights(name: str) -> None:
         branch["weights"]
         for row in stages(plan, "train")
         for branch in row["parameters"]["model"]["branches"]
-        if branch.get("weights")
-    }
+        if branch.get("weights") not in (None, "pretrained")
+    } | {row["parameters"]["weights"] for row in stages(plan, "pretrain")}
     assert named <= {entry.name for entry in catalog()}
     for weights in named:
         assert sum(f"harken weights fetch {weights} " in text for text in plan["missing"]) == 1

@@ -6,6 +6,7 @@ import csv
 import gzip
 from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -172,7 +173,7 @@ def test_whatever_is_read_is_ascii_and_one_meaning(text: str) -> None:
 
 @given(TEXTS)
 def test_any_name_with_an_ending_is_read(name: str) -> None:
-    assert read_clip(f"fan/test/{name}.wav") == read_clip(f"fan\\test\\{name}.WAV") == name
+    assert read_clip(f"fan/test/{name}.wav") == read_clip(f"fan\\test\\{name}.WAV") == normalize("NFC", name)
 
 
 def test_packed_tables_are_bounded(tmp_path: Path) -> None:

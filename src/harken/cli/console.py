@@ -70,10 +70,18 @@ def open_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.fileno() == 1:
+    if isinstance(sys.stdout, TextIOWrapper) and _descriptor(sys.stdout) == 1:
         old = sys.stdout
         sys.stdout = open(os.dup(1), "w", encoding=old.encoding, errors=old.errors)  # noqa: SIM115
         os.dup2(2, 1)
+
+
+def _descriptor(stream: TextIOWrapper) -> int | None:
+    """Its file descriptor; None for a stream in memory."""
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return None
 
 
 def drop_output() -> None:

@@ -353,4 +353,6 @@ def _record(
 
 def _history_of(row: dict[str, Any]) -> StepEvaluation:
     signals = row.pop("signals")
-    return StepEvaluation(signals=Signals(**signals) if signals else None, **row)
+    # JSON has no NaN.
+    values = {name: float("nan") if value is None else value for name, value in (signals or {}).items()}
+    return StepEvaluation(signals=Signals(**values) if values else None, **row)

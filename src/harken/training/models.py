@@ -380,8 +380,9 @@ def _encoder(
 ) -> TorchEncoder:
     """complete: all of its arrays, where a checkpoint has them; else they are `weights`, or drawn if that is None."""
     if complete:
-        # Arrays of another network are refused by `load_state`, which knows whose they are.
-        with suppress(WeightsError):
+        # Arrays of another network are refused by `load_state`, which knows whose they are; custom networks may name
+        # theirs otherwise than their modules do.
+        with suppress(WeightsError, RuntimeError):
             return cls(complete, **config)  # type: ignore[call-arg]
     return cls(weights, **config)  # type: ignore[call-arg]
 
