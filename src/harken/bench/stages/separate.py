@@ -49,10 +49,11 @@ class SeparateStage(Stage):
     from_tests = True
 
     class Parameters(Settings):
-        """splits: whose clips are separated. format: flac keeps 24 bits, wav is float. device: cpu, cuda, or `auto`, a
-        GPU if there is one."""
+        """splits: whose clips are separated. years: of which; None is all. format: flac keeps 24 bits, wav is float.
+        device: cpu, cuda, or `auto`, a GPU if there is one."""
 
         splits: tuple[Literal["train", "test", "supplemental"], ...] = Field(("train", "test"), min_length=1)
+        years: tuple[int, ...] | None = None
         format: Literal["flac", "wav"] = "flac"
         device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -120,7 +121,8 @@ class SeparateStage(Stage):
 
 
 def _is_chosen(parameters: Any, clip: Clip) -> bool:
-    return clip.recorded and clip.payload == "sound" and clip.split in parameters.splits
+    of_years = parameters.years is None or clip.year in parameters.years
+    return clip.recorded and clip.payload == "sound" and clip.split in parameters.splits and of_years
 
 
 class _Separation:

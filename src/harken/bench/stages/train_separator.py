@@ -37,11 +37,13 @@ class TrainSeparatorStage(Stage):
     accelerated = True
 
     class Parameters(Settings):
-        """size: see `SIZES`; config: what is changed of it. training: see `SeparationSpec`, whose seed is the run's.
-        threads: of the processor; another number gives other rounding."""
+        """size: see `SIZES`; config: what is changed of it. years: whose clips are learned from; None is all. training:
+        see `SeparationSpec`, whose seed is the run's. threads: of the processor; another number gives other
+        rounding."""
 
         size: Literal["tiny", "base", "large"] = "base"
         config: dict[str, Any] = Field(default_factory=dict)
+        years: tuple[int, ...] | None = None
         training: SeparationSpec
         threads: int = 1
         save_every: int = 500
@@ -63,7 +65,7 @@ class TrainSeparatorStage(Stage):
     def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
         """Of all steps of all rounds; clips are read beside them."""
         training = parameters.training
-        clips = [clip for rows in planned.clips for clip in rows]
+        clips = _chosen(parameters, [clip for rows in planned.clips for clip in rows])
         rounds = _rounds(clips, training, planned.expected)
         steps = training.steps * sum(rounds.values())
         supplemental = number_of(clip for clip in clips if clip.kind in ("clean", "noise"))
@@ -94,9 +96,10 @@ class TrainSeparatorStage(Stage):
         from harken.separation.training import train_separators
 
         training = parameters.training.model_copy(update={"seed": context.seed})
+        clips = _chosen(parameters, context.clips)
         with torch_threads(parameters.threads):
             trained = train_separators(
-                parameters.architecture(), training, context.clips, context.scratch, save_every=parameters.save_every,
+                parameters.architecture(), training, clips, context.scratch, save_every=parameters.save_every,
                 logs=context.logs, progress=lambda step, steps, loss: context.progress(step, steps),
             )  # fmt: skip
         file_of: dict[str, str] = {}
@@ -109,8 +112,12 @@ class TrainSeparatorStage(Stage):
             aside |= result.quarantined
         write_separators(context.out, file_of)
         (context.out / "history.json").write_text(json_text(history, indent=1) + "\n")
-        ids = [clip.clip_id for clip in context.clips if clip.clip_id not in aside]
+        ids = [clip.clip_id for clip in clips if clip.clip_id not in aside]
         write_ids(context.out, ids, [Quarantined(clip_id, reason) for clip_id, reason in sorted(aside.items())])
+
+
+def _chosen(parameters: Any, clips: Sequence[Clip]) -> list[Clip]:
+    return [clip for clip in clips if parameters.years is None or clip.year in parameters.years]
 
 
 def _rounds(clips: Sequence[Clip], training: SeparationSpec, expected: bool) -> dict[Mode, int]:
