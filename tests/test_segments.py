@@ -46,7 +46,7 @@ def test_segments_cover_a_recording_and_are_named_by_their_times() -> None:
 
     assert spans(25, 10, covering=False) == [(0, 10), (10, 20)]
     assert spans(25, 10, covering=True) == [(0, 10), (10, 20), (15, 25)]
-    assert spans(20.9, 10, covering=True) == [(0, 10), (10, 20)]
+    assert spans(20.09, 10, covering=True) == [(0, 10), (10, 20)]
     assert spans(4, 10, covering=True) == [(0, 4)]
     assert Segment(Path("a/b.wav"), 720 * RATE, RATE // 2, RATE).path == Path("a/b.wav@0:12:00-0:12:00.5")
     # Names are those of different segments, however short these are.

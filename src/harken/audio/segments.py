@@ -135,11 +135,11 @@ def cut(path: Path, form: Form, seconds: float, *, covering: bool) -> list[Segme
     """Consecutive segments of `seconds`; at least one, which is the whole of a shorter recording.
 
     covering: the last one ends with the recording, and overlaps the one before it, if there is a rest of more than a
-    tenth of a segment; otherwise the rest is dropped.
+    hundredth of a segment, which may be a rounded length; otherwise the rest is dropped.
     """
     frames = min(max(1, round(seconds * form.sample_rate)), form.frames)
     starts = list(range(0, form.frames - frames + 1, frames))
-    if covering and form.frames - (starts[-1] + frames) > frames // 10:
+    if covering and form.frames - (starts[-1] + frames) > frames // 100:
         starts.append(form.frames - frames)
     return [Segment(path, start, frames, form.sample_rate) for start in starts]
 

@@ -76,8 +76,11 @@ def fit(
     json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Learn a machine's normal sound from recordings of it. No labels are needed."""
+    from harken.core.pages import check_page
     from harken.monitor.detector import Detector
 
+    if report is not None:
+        check_page(report)
     with progress("listening") as bar:
         fitted = Detector.fit(
             normal,

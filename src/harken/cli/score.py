@@ -51,6 +51,7 @@ def score(
     is reported once.
     """
     from harken.core.errors import HarkenError
+    from harken.core.pages import check_page
     from harken.data.chronology import chronology
     from harken.data.folders import recordings_of
     from harken.evaluation.scores import MARKS
@@ -58,6 +59,8 @@ def score(
     from harken.monitor.sequence import Sequence
     from harken.monitor.verdict import Kind
 
+    if report is not None:
+        check_page(report)
     given = recordings_of(paths, suffixes_of(formats))
     for note in given.notes:
         say(f"note: {note}")

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import base64
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
+from harken.core.errors import HarkenError
 from harken.core.version import __version__
 
 
 def render(package: str, template: str, **values: Any) -> str:
     """Render `templates/<template>` of a package with `values`; it may extend `page.html`, the base template."""
     return _environment(package).get_template(template).render(version=__version__, **values)
+
+
+def check_page(path: Path) -> None:
+    """Raise HarkenError where a page would replace something else: the name is not that of a page, or a device."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise HarkenError("is no name of a page", file=path, next_step="Name an .html file")
+    if path.exists() and not path.is_file():
+        raise HarkenError("is not a regular file", file=path, next_step="Name another .html file")
 
 
 def data_url(data: bytes, media_type: str) -> str:

@@ -17,7 +17,7 @@ from harken.audio.segments import file_of_name, read_named
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
 from harken.core.names import shown
-from harken.core.pages import data_url, render
+from harken.core.pages import check_page, data_url, render
 from harken.evaluation.metrics import SectionResult
 from harken.monitor.detector import Detector
 from harken.monitor.plot import scores_figure, svg_bytes, webp_bytes, why_panels
@@ -66,8 +66,9 @@ def write_report(
 
 
 def write_page(path: str | Path, page: str) -> None:
-    """Write a page, whole or not at all. Raises HarkenError where it cannot be written."""
+    """Write a page, whole or not at all. Raises HarkenError where it cannot be written, and as `check_page`."""
     path = Path(path)
+    check_page(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, page.encode())

@@ -126,7 +126,7 @@ class Verdict:
             "event_score": self.event_score,
             "p_value": self.p_value,
             "extrapolated": self.extrapolated,
-            "decided_by": self.decided_by,
+            "decided_by": None if self.score is None else self.decided_by,
             "higher_than": self.higher_than,
             "of": self.of,
             "why": error.cause if error is not None else self.why,

@@ -18,6 +18,9 @@ from harken.separation.separator import Separator
 
 Float32 = NDArray[np.float32]
 
+#: endings of the names of what is written
+PARTS = ("machine", "noise")
+
 
 @dataclass(frozen=True)
 class SeparatedFiles:
@@ -46,12 +49,21 @@ def separate_files(
     """Write `<name>_machine` and `<name>_noise` of each recording into a folder, at its rate, length and level.
 
     A recording that cannot be used has an error, and the others are written. Raises HarkenError for two recordings of
-    the same name.
+    the same name, and where one would be overwritten.
     """
     paths, folder = [Path(recording) for recording in recordings], Path(folder)
     name, count = Counter(path.stem for path in paths).most_common(1)[0] if paths else ("", 0)
     if count > 1:
         raise HarkenError(f"{count} recordings are called {name}", next_step="Separate them into different folders")
+    given = {path.resolve() for path in paths}
+    made = [f"{path.stem}_{name}.{suffix}" for path in paths for name in PARTS for suffix in ("flac", "wav")]
+    for file in made:
+        if (folder / file).resolve() in given:
+            raise HarkenError(
+                "is one of the recordings, and would be overwritten",
+                file=folder / file,
+                next_step="Choose another folder (-o)",
+            )
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number, path in enumerate(paths):
@@ -69,7 +81,7 @@ def _separated(path: Path, separator: Separator, folder: Path, file_format: str)
     noise_CS = np.subtract(sound.wave_CS, machine_CS)
     machine, noise = (
         write_sound(folder / f"{path.stem}_{name}", wave_CS, sound.sample_rate, file_format)
-        for name, wave_CS in (("machine", machine_CS), ("noise", noise_CS))
+        for name, wave_CS in zip(PARTS, (machine_CS, noise_CS), strict=True)
     )
     return SeparatedFiles(path, machine, noise, _level(machine_CS), _level(noise_CS))
 
