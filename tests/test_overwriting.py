@@ -48,6 +48,12 @@ def test_separated_files_replace_no_recording(folder: Path, tmp_path: Path) -> N
     assert (tmp_path / "pump_machine.wav").read_bytes() == before
 
 
+def test_separated_files_need_a_folder(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("text")
+    done = harken("separate", folder, "-m", tmp_path / "no.safetensors", "-o", tmp_path / "taken", code=2)
+    assert "is a file" in done.stderr
+
+
 @pytest.mark.parametrize("rest", [0, 5, 200, 999, 1000, 9999])
 def test_the_end_of_a_recording_is_heard(tmp_path: Path, rest: int) -> None:
     """All but what may be a rounded length: a hundredth of a segment."""

@@ -9,6 +9,7 @@ import typer
 
 from harken.cli.console import emit, key_values, line, say
 from harken.cli.recipe_options import Trust
+from harken.core.names import shown
 
 app = typer.Typer(help="Recipes: list, show, copy.", no_args_is_help=True)
 
@@ -35,7 +36,7 @@ def show(
 ) -> None:
     """Print the YAML of a recipe with its comments; with --profile or --set, as it would run."""
     from harken.bench.recipe import DEFAULT_PROFILE, load_recipe, recipe_text
-    from harken.core.plugins import UntrustedError, without_custom_code
+    from harken.core.plugins import UntrustedError, custom_names, without_custom_code
 
     as_written = profile is None and not set_
     try:
@@ -45,6 +46,10 @@ def show(
         if not as_written:
             raise
         say(f"note: not all of it is checked: {error}")
+    else:
+        custom = sorted(set(custom_names(resolved.model_dump(mode="json"))))
+        if custom and not trust:
+            say(f"note: names custom code, {', '.join(map(shown, custom))}, which was not loaded")
     line(recipe_text(recipe) if as_written else resolved.as_yaml(), end="")
 
 

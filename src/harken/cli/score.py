@@ -103,7 +103,8 @@ def score(
     began = sum(change.state == "began" for change in reported)
     still = f"; sounds different since {sequence.changed}" if sequence.changed else ""
     judged = sum(counts.values())
-    say(f"{len(files)} recordings{f', {judged} verdicts' if judged > len(files) else ''}: {summary}{still}")
+    verdicts = f", {judged} verdicts" if judged > len(files) else ""
+    say(f"{len(files)} recording{'s' * (len(files) != 1)}{verdicts}: {summary}{still}")
     if json:
         emit(
             {

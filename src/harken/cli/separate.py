@@ -22,11 +22,17 @@ def separate(
 ) -> None:
     """Separate recordings into machine and noise, which add up to them."""
     from harken.audio.suffixes import DEFAULT_SUFFIXES
-    from harken.data.folders import find_recordings
+    from harken.core.errors import HarkenError
+    from harken.data.folders import recordings_of
     from harken.separation.recordings import separate_files
     from harken.separation.separator import load_separator
 
-    files = find_recordings(paths, DEFAULT_SUFFIXES)
+    if output.exists() and not output.is_dir():
+        raise HarkenError("is a file", file=output, next_step="Name a folder (-o)")
+    given = recordings_of(paths, DEFAULT_SUFFIXES)
+    for note in given.notes:
+        say(f"note: {note}")
+    files = given.files
     separator = load_separator(model)
     with progress("separating") as update:
         rows = separate_files(files, separator, output, file_format="wav" if wav else "flac", progress=update)

@@ -147,7 +147,7 @@ def _period(unit: str, text: str) -> float:
 def _advice(words: str, share: float | None) -> str:
     comma = re.fullmatch(r"([0-9]+),([0-9]+)\s*(%?)", words)
     if comma:
-        return f"Did you mean {comma[1]}.{comma[2]}{comma[3]}?"
+        return f"Did you mean {comma[1]}.{comma[2]}{comma[3]}"
     if share is not None and 1 <= share <= 100 * MOST and "%" not in words:
-        return f"Did you mean {share:g}%?"
+        return f"Did you mean {share:g}%"
     return "Give a share of clips up to 50% (0.1%, 1 in 500) or a number per time (1/week, 2/day, 10/h)"

@@ -122,8 +122,11 @@ def fit_normal(
     kept, features, usual = usable_clips(clips, results, set_aside, progress)
     if len(kept) < LEAST_CLIPS:
         first = f"; the first: {shown(set_aside[0].path)}: {set_aside[0].reason}" if set_aside else ""
+        total = f"{len(files)} recording{'s' * (len(files) != 1)}"
+        if cutting.segments:
+            total = f"{len(clips)} segments of {total}"
         raise HarkenError(
-            f"{len(kept)} of {len(files)} recordings can be learned from, at least {LEAST_CLIPS} are needed{first}",
+            f"{len(kept)} of {total} can be learned from, at least {LEAST_CLIPS} are needed{first}",
             next_step="Record more normal clips (30 or more make a useful model), or cut longer ones (--segment 5)",
         )
     kept, features = without_near_duplicates(kept, features, sample_rate, set_aside)

@@ -19,6 +19,9 @@ _PARTS = frozenset({"detector", "training", "health", "events", "encoder"})
 #: of spectrogram files the level is not known
 _MAY_BE_NAN = frozenset({("training", "levels_db")})
 
+#: lengths in seconds and levels in dB that no recording has
+_LONGEST_S, _HIGHEST_DB = 1e8, 1e4
+
 
 def check_content(settings: Mapping[str, Any], parts: Parts) -> None:
     """Raise ValueError, TypeError or KeyError where a part is unknown, a number not finite or a shape another one."""
@@ -48,6 +51,9 @@ def check_content(settings: Mapping[str, Any], parts: Parts) -> None:
         raise ValueError("sketch widths that do not fit")
     if kept["sketches"].dtype != np.uint8 or (kept["seconds"] <= 0).any() or count == 0:
         raise ValueError("recordings of no length")
+    levels_N = np.nan_to_num(kept["levels_db"].astype(np.float64), nan=0.0)
+    if (kept["seconds"] > _LONGEST_S).any() or (np.abs(levels_N) > _HIGHEST_DB).any():
+        raise ValueError("recordings of impossible lengths or levels")
     if len(_texts(settings, "domains")) != count or len(_texts(settings, "sha256s")) not in (0, count):
         raise ValueError(f"other numbers of names than of recordings, {count}")
     _texts(settings, "notes")
