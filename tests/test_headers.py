@@ -99,6 +99,15 @@ def test_no_header_crashes_the_reader(form: tuple[str, str, str], changes: list,
         assert read_header(bytes(data), "x.wav")[0].sample_rate > 0
 
 
+def test_a_flac_without_frames_ends() -> None:
+    """Bytes like those that begin a frame, and none that does."""
+    data = file_of("FLAC", "PCM_16", "FILE", samples=sound(1, 1_000))
+    start = data.index(b"\xff\xf8")
+    for rest in (b"\x01\xff\x02", b"\xff", b"\xff\xff\x00", b"\x00\xff\xf8\x00"):
+        header = read_header(data[:start] + rest, "x.flac")[0]
+        assert header.frames == 0
+
+
 @pytest.mark.parametrize(
     ("form", "message"),
     [

@@ -99,13 +99,12 @@ def _last_frame(content: Content, start: int, end: int, longest: int, usual: int
     first = max(start, end - (longest + 64 if longest else _LONGEST_FRAME))
     tail = content[first:end]
     place, incomplete, compared = len(tail), None, 0
-    while compared < 2 * _LONGEST_FRAME:
+    while place > 0 and compared < 2 * _LONGEST_FRAME:
+        # A negative end would count from the end of the tail: nothing is left before its beginning.
         place = tail.rfind(b"\xff", 0, place)
-        if place < 0:
-            break
-        while place >= 0 and (place + 1 >= len(tail) or tail[place + 1] & 0xFE != 0xF8):
-            place = tail.rfind(b"\xff", 0, place)
-        frame = _frame_head(tail[place : place + 16], usual) if place >= 0 else None
+        if place < 0 or place + 1 >= len(tail) or tail[place + 1] & 0xFE != 0xF8:
+            continue
+        frame = _frame_head(tail[place : place + 16], usual)
         if frame is None:
             continue
         compared += len(tail) - place
