@@ -118,9 +118,12 @@ def test_the_shared_tables(shared: Path) -> None:
 
 
 #: any text that is not blank at its ends, as a name of a clip, machine or system
-TEXTS = st.text(
-    st.characters(exclude_characters="/\\\0\ufeff", exclude_categories=["Cs"]), min_size=1, max_size=12
-).filter(lambda text: text == text.strip() and without_suffix(text + ".wav") == text)
+# Names are joined in their composed form (NFC).
+TEXTS = (
+    st.text(st.characters(exclude_characters="/\\\0\ufeff", exclude_categories=["Cs"]), min_size=1, max_size=12)
+    .map(lambda text: normalize("NFC", text))
+    .filter(lambda text: text == text.strip() and without_suffix(text + ".wav") == text)
+)
 SYSTEMS = TEXTS.filter(lambda text: text.lower() not in ("machine", "section", "file", "domain", "anomaly"))
 
 
