@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile as sf
+import torch
 
 from conftest import SIZES
 from harken.audio.decode import decode
@@ -55,7 +56,10 @@ def separators(tmp_path: Path, plant: Path) -> Path:
     """A separator with random weights, for the fan."""
     folder = tmp_path / "separators"
     folder.mkdir()
-    Separator(SepReformer(SMALL).eval()).write(folder / "guided.safetensors")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = SepReformer(SMALL).eval()
+    Separator(network).write(folder / "guided.safetensors")
     key = next(f"{clip.corpus}/fan" for clip in load_clips(plant)[0])
     write_separators(folder, {key: "guided.safetensors"})
     return folder

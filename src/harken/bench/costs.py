@@ -18,6 +18,7 @@ from harken.core.errors import AudioError
 from harken.data import catalog
 from harken.data.clips import Clip
 from harken.data.labels import UNUSED, ClassTable
+from harken.training.pretrain.settings import PretrainingSpec
 from harken.training.settings import TrainingSpec, held_out_clips
 
 #: of a recording: seconds, channels, sampling rate
@@ -125,6 +126,33 @@ def seconds_by_precision(device: Device, work: Work, precision: str) -> dict[str
     """Seconds by precision that a stage can be set to; `recipe`: with the precision of the recipe."""
     by_precision = {name: device.seconds(work, name) for name in devices.PRECISIONS}
     return {"recipe": device.seconds(work, precision), **by_precision}
+
+
+def training_cost(
+    planned: PlannedStage,
+    counts: Counts,
+    training: TrainingSpec | PretrainingSpec,
+    work: Work,
+    *,
+    threads: int,
+    tasks: int,
+    details: Mapping[str, Any],
+) -> Cost:
+    """Cost of trainings of `work` each, on so many threads of this machine and on the planned device.
+
+    details: further ones, before those of the network and its steps.
+    """
+    machine, device, step = devices.this_machine(threads), planned.device, estimate.step_work(counts, training)
+    return Cost(
+        seconds=[machine.seconds(work)] * tasks,
+        device_seconds=[seconds_by_precision(device, work, training.precision)] * tasks,
+        memory=estimate.training_memory(counts, training, machine),
+        device_memory=estimate.training_memory(counts, training, device),
+        details={
+            **details, "network_parameters": counts.parameters, "threads": threads, "step_flops": step.flops,
+            "step_seconds": machine.seconds(step), "precision": training.precision,
+        },
+    )  # fmt: skip
 
 
 def embedding_cost(

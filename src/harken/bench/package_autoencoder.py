@@ -18,7 +18,7 @@ from harken.core.errors import HarkenError, TooFewError
 from harken.core.plugins import is_custom
 from harken.data.clips import Clip
 from harken.detection.reconstruction_error import ReconstructionError
-from harken.embeddings.embedder import EmbeddingSpec, weights_digest
+from harken.embeddings.embedder import spec_as_recorded
 from harken.encoders.residuals import Residuals, Statistic
 from harken.evaluation.scores import Scores
 
@@ -54,17 +54,8 @@ def autoencoder_contents(
     rate, channels = form_of(unit.clips, workers)
     front_end_config = {"sample_rate": rate, **settings.config}
     encoder = Residuals(weights, front_end=settings.encoder, front_end_config=front_end_config, statistic=statistic)
-    spec = EmbeddingSpec(
-        encoder=encoder.name,
-        config=encoder.config(),
-        layer=encoder.default_layer,
-        pooling="mean",
-        level="recorded",
-        sample_rate=rate,
-        channels=channels,
-        microphones=settings.microphones,
-        mono=True,
-        weights_sha256=weights_digest(weights),
+    spec = spec_as_recorded(
+        encoder, sample_rate=rate, channels=channels, microphones=settings.microphones, weights=weights
     )
     train = table.train
     held_out = dict(zip(train.clip_id, train.score_N.tolist(), strict=True))

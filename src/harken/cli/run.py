@@ -112,14 +112,19 @@ def _run(recipe: Any, data: Path, workspace: Any, options: dict[str, Any]) -> tu
         return run_recipe(recipe, data, workspace, watch=watch, **options), made
 
 
-def _report(done: Any, made: list[str], *, show: bool) -> None:
-    """What was left out, and, where they are to be shown, the numbers."""
+def _say_left_out(done: Any) -> None:
+    """Findings, and what a run or a stage has set aside and left out."""
     for finding in done.findings:
         say(f"note: {finding}")
     for row in done.quarantined:
         say(f"set aside: {row.clip_id}: {row.reason}")
     for text in done.notes:
         say(f"left out: {text}")
+
+
+def _report(done: Any, made: list[str], *, show: bool) -> None:
+    """What was left out, and, where they are to be shown, the numbers."""
+    _say_left_out(done)
     for data_set, clips in done.unscored.items():
         say(f"note: {data_set}: {len(clips)} test clips have no score")
     if show:
@@ -140,12 +145,7 @@ def _run_stage(
 
     with _watching() as (watch, made):
         done = run_stage(recipe, data, workspace, stage, watch=watch, **options)
-    for finding in done.findings:
-        say(f"note: {finding}")
-    for row in done.quarantined:
-        say(f"set aside: {row.clip_id}: {row.reason}")
-    for text in done.notes:
-        say(f"left out: {text}")
+    _say_left_out(done)
     for task, thing in done.objects.items():
         if not json:
             line(f"{task}: {thing.folder}")

@@ -135,6 +135,24 @@ def make_spec(
     )
 
 
+def spec_as_recorded(
+    encoder: Encoder, *, sample_rate: int, channels: int, microphones: Microphones, weights: Mapping[str, np.ndarray]
+) -> EmbeddingSpec:
+    """The spec of an encoder that listens as stages of the bench do: one channel, at the level as recorded."""
+    return EmbeddingSpec(
+        encoder=encoder.name,
+        config=encoder.config(),
+        layer=encoder.default_layer,
+        pooling="mean",
+        level="recorded",
+        sample_rate=sample_rate,
+        channels=channels,
+        microphones=microphones,
+        mono=True,
+        weights_sha256=weights_digest(weights),
+    )
+
+
 def weights_of(weights: Mapping[str, np.ndarray] | None, number: int) -> dict[str, np.ndarray] | None:
     """Of an embedding's arrays, those of the embedding `more[number]`: named `<number>/<name>`; None without any."""
     prefix = f"{number}/"

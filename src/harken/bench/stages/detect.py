@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from harken.bench.stages.base import Context, Input, Settings, Stage
@@ -115,9 +116,15 @@ class DetectStage(Stage):
                 step = "Download the training data too, or leave the machine out with --machines"
                 notes.append(str(HarkenError(cause, file=where, next_step=step)))
                 continue
+            recordings = [context.clips[row] for row in test]
+            partners = {partner_of.get(clip.clip_id) for clip in recordings}
+            separated = [
+                row for row, clip in enumerate(context.clips) if clip.clip_id in partners and clip.clip_id in row_of
+            ]
+            tested = [*test, *separated]
             vectors = {
                 split: embeddings[[row_of[context.clips[row].clip_id] for row in rows]]
-                for split, rows in (("train", train), ("test", test))
+                for split, rows in (("train", train), ("test", tested))
             }
             recorded_N = np.array([context.clips[row].recorded for row in train])
             blocks_N = None
@@ -129,9 +136,9 @@ class DetectStage(Stage):
             try:
                 with one_thread(), located_errors(parameters.detector):
                     detector.fit(vectors["train"], [context.clips[row].domain for row in train], blocks_N)
-                    values = detector.score(vectors["test"])
-                    for scores_N, clips in ((detector.train_scores_, train), (values, test)):
-                        if np.shape(scores_N) != (len(clips),) or not np.isfinite(scores_N).all():
+                    tested_T = detector.score(vectors["test"])
+                    for scores_N, rows in ((detector.train_scores_, train), (tested_T, tested)):
+                        if np.shape(scores_N) != (len(rows),) or not np.isfinite(scores_N).all():
                             raise ValueError("its scores are not one finite number per clip")
             except (ValueError, TypeError) as error:
                 raise HarkenError(
@@ -141,27 +148,25 @@ class DetectStage(Stage):
                 ) from error
             # Test clips are recordings: what was made of others says nothing of their scores.
             counted_N = recorded_N if recorded_N.any() else np.ones(len(train), dtype=bool)
-            held_out_S = detector.train_scores_[counted_N]
+            values, held_out_S = tested_T[: len(test)], detector.train_scores_[counted_N]
             counted = [context.clips[row] for row, counts in zip(train, counted_N, strict=True) if counts]
-            if parameters.separated != "apart":
-                scores = [dict(zip([context.clips[row].clip_id for row in rows], of.tolist(), strict=True))
-                          for rows, of in ((test, values), (train, detector.train_scores_))]  # fmt: skip
-                separated = [partner_of[clip_id] for clip_id in scores[0] if partner_of.get(clip_id) in row_of]
-                vectors_ND = embeddings[[row_of[clip_id] for clip_id in separated]]
-                with one_thread(), located_errors(parameters.detector):
-                    scores[0] |= zip(separated, detector.score(vectors_ND).tolist(), strict=True)
-                both, held_both = (
-                    BothScores.of([clip.clip_id for clip in clips], of, partner_of)
-                    for clips, of in zip(([context.clips[row] for row in test], counted), scores, strict=True)
+            if separated:
+                held, both = (
+                    BothScores.of([clip.clip_id for clip in clips], _by_id(context.clips, rows, of), partner_of)
+                    for clips, rows, of in ((counted, train, detector.train_scores_), (recordings, tested, tested_T))
                 )
-                if separated:
-                    values, held_out_S = (of.joined(parameters.separated, held_both) for of in (both, held_both))
+                values, held_out_S = (scores.joined(parameters.separated, held) for scores in (both, held))
                 if both.lacking:
-                    effect = "count twice" if separated else "keep their scores"
-                    notes.append(f"{where}: {both.lacking} test clips without separated clips {effect}")
+                    notes.append(f"{where}: {both.lacking} test clips without separated clips count twice")
+            elif parameters.separated != "apart":
+                notes.append(f"{where}: {len(test)} test clips without separated clips keep their scores")
             thresholds[section] = Calibration.fit(held_out_S).threshold(rate)
-            scored += score_rows([context.clips[row] for row in test], values, thresholds[section])
+            scored += score_rows(recordings, values, thresholds[section])
             scored += score_rows(counted, held_out_S)
         write_scores(Scores.of_rows(scored, fitted_on=parameters.model), context.out / "scores.parquet")
         (context.out / "notes.json").write_text(json_text(notes))
         (context.out / "thresholds.json").write_text(json_text(thresholds))
+
+
+def _by_id(clips: Sequence[Clip], rows: Sequence[int], scores_N: NDArray[np.float64]) -> dict[str, float]:
+    return {clips[row].clip_id: float(score) for row, score in zip(rows, scores_N, strict=True)}

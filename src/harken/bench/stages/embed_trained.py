@@ -22,7 +22,7 @@ from harken.bench.stages.pretrained import planned_model
 from harken.bench.stages.tables import Quarantined, checkpoint_file, write_embeddings
 from harken.core.errors import AudioError, HarkenError
 from harken.data.clips import Clip
-from harken.embeddings.embedder import EmbeddingSpec, weights_digest
+from harken.embeddings.embedder import EmbeddingSpec, spec_as_recorded
 from harken.encoders.accelerator import default_device
 
 if TYPE_CHECKING:
@@ -186,17 +186,8 @@ def trained_embedding_of(
     embedder = TrainedEmbedder.load(checkpoint, training, layers=parameters.layers, pooling=parameters.pooling)
     weights = dict(embedder.encoder.weights())
     rate, channels = form_of(clips, workers)
-    spec = EmbeddingSpec(
-        encoder=embedder.encoder.name,
-        config=embedder.encoder.config(),
-        layer=embedder.encoder.default_layer,
-        pooling="mean",
-        level="recorded",
-        sample_rate=rate,
-        channels=channels,
-        microphones=training.microphones,
-        mono=True,
-        weights_sha256=weights_digest(weights),
+    spec = spec_as_recorded(
+        embedder.encoder, sample_rate=rate, channels=channels, microphones=training.microphones, weights=weights
     )
     return spec, weights
 

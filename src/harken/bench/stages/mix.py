@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
 from harken.audio.listen import listen
-from harken.audio.mix import SnrRange, mix_at_snr
-from harken.audio.quality import SILENCE_DBFS, level_dbfs
-from harken.audio.write import write_sound
+from harken.audio.mix import SnrRange
 from harken.bench.costs import Cost, PlannedStage
 from harken.bench.expected import number_of
-from harken.bench.noises import Noises, NoiseSource, file_stem, mixing_seconds
+from harken.bench.noises import NoiseSource, mixing_seconds
 from harken.bench.stages.base import Context, Settings, Stage
-from harken.bench.stages.tables import Quarantined, write_clips
+from harken.bench.stages.noisy_clips import NoisyClips
 from harken.core.errors import AudioError
-from harken.core.json_text import json_text
 from harken.data.clips import Clip, derive
 from harken.training.augment.random_state import rng_for
 
@@ -71,43 +67,16 @@ class MixStage(Stage):
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
         chosen = _chosen(parameters, context.clips)
-        noises = Noises(context.clips, parameters.noise)
-        # Copies by other settings have other ids, so that several stages of this kind can be learned from together.
-        settings = json_text([parameters.model_dump(mode="json"), context.seed], sort_keys=True)
-        mark = hashlib.sha256(settings.encode()).hexdigest()[:8]
-        (context.out / "audio").mkdir()
-        copies: list[Clip] = []
-        mixes: dict[str, dict[str, Any]] = {}
-        aside: dict[str, Quarantined] = {}
+        noisy = NoisyClips(context, parameters, kind="mixed", mark="mixed")
         for number, clip in enumerate(chosen):
             try:
                 sound = listen(clip.path)
                 for copy in range(parameters.copies):
-                    rng = rng_for(context.seed, copy, clip.clip_id, "mix")
-                    snr_db = float(rng.uniform(*parameters.snr_db))
-                    noise, noise_CS = noises.draw(clip, sound.wave_CS.shape, sound.sample_rate, rng)
-                    if min(level_dbfs(sound.wave_CS), level_dbfs(noise_CS)) < SILENCE_DBFS:
-                        raise AudioError(
-                            f"cannot be mixed: it, or the noise {noise.clip_id}, is silent",
-                            file=clip.path,
-                            next_step="Remove the silent recording",
-                        )
-                    mixed_CS = mix_at_snr(sound.wave_CS, noise_CS, snr_db)
-                    clip_id = f"{clip.clip_id}#mixed-{mark}-{copy}"
-                    file = write_sound(
-                        context.out / "audio" / file_stem(clip_id), mixed_CS, sound.sample_rate, parameters.format
-                    )
-                    channels, frames = mixed_CS.shape
-                    copies.append(
-                        derive(clip, clip_id, file, "mixed", others=(noise.clip_id,), sample_rate=sound.sample_rate,
-                               channels=channels, frames=frames)
-                    )  # fmt: skip
-                    mixes[clip_id] = {"noise": noise.clip_id, "snr_db": snr_db}
+                    noisy.add(clip, sound, copy, rng_for(context.seed, copy, clip.clip_id, "mix"))
             except AudioError as error:
-                aside[clip.clip_id] = Quarantined(clip.clip_id, str(error))
+                noisy.set_aside(clip, error)
             context.progress(number + 1, len(chosen))
-        (context.out / "mixes.json").write_text(json_text(mixes, indent=1) + "\n")
-        write_clips(context.out, copies, list(aside.values()))
+        noisy.write()
 
 
 def _chosen(parameters: Any, clips: Sequence[Clip]) -> list[Clip]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from harken.audio.suffixes import DEFAULT_SUFFIXES
-from harken.bench import devices, estimate
-from harken.bench.costs import Cost, PlannedStage, seconds_by_precision
+from harken.bench import estimate
+from harken.bench.costs import Cost, PlannedStage, training_cost
 from harken.bench.expected import number_of
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.pretrained import ENCODER_FILE, encoder_file, planned_student
@@ -77,19 +77,10 @@ class PretrainStage(Stage):
         if student.weights == PRETRAINED:
             student = student.model_copy(update=planned_student(planned, student.encoder))
         counts = estimate.count_pretraining(student, spec)
-        step = estimate.step_work(counts, spec)
-        machine, tasks = devices.this_machine(parameters.threads), len(planned.clips)
-        details |= {
-            "network_parameters": counts.parameters, "learned_parameters": counts.trainable,
-            "threads": parameters.threads, "step_flops": step.flops, "step_seconds": machine.seconds(step),
-            "precision": spec.precision,
-        }  # fmt: skip
-        return Cost(
-            seconds=[machine.seconds(step * spec.steps)] * tasks,
-            device_seconds=[seconds_by_precision(planned.device, step * spec.steps, spec.precision)] * tasks,
-            memory=estimate.training_memory(counts, spec, machine),
-            device_memory=estimate.training_memory(counts, spec, planned.device),
-            details=details,
+        work = estimate.step_work(counts, spec) * spec.steps
+        details["learned_parameters"] = counts.trainable
+        return training_cost(
+            planned, counts, spec, work, threads=parameters.threads, tasks=len(planned.clips), details=details
         )
 
     @classmethod

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harken.bench import devices, estimate
-from harken.bench.costs import Cost, PlannedStage, passed, seconds_by_precision
+from harken.bench import estimate
+from harken.bench.costs import Cost, PlannedStage, passed, training_cost
 from harken.bench.expected import number_of
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.pretrained import planned_model, pretrained_start
@@ -99,23 +99,13 @@ class TrainStage(Stage):
             return Cost(details=details)
         model = planned_model(parameters.model, planned)
         counts = estimate.count_training(model, training, len(table), table.attribute_free_classes)
-        step = estimate.step_work(counts, training)
         evaluated = done.held_out
         if training.choose == "dev":
             evaluated += number_of(clip for clip in clips if clip.split in ("train", "test") and clip.kind == "machine")
-        total_work = step * done.steps + counts.forward * (evaluated * done.evaluations)
-        machine, tasks = devices.this_machine(parameters.threads), len(planned.clips)
-        details |= {
-            "network_parameters": counts.parameters, "learned_parameters": counts.trainable,
-            "threads": parameters.threads, "step_flops": step.flops, "step_seconds": machine.seconds(step),
-            "precision": training.precision,
-        }  # fmt: skip
-        return Cost(
-            seconds=[machine.seconds(total_work)] * tasks,
-            device_seconds=[seconds_by_precision(planned.device, total_work, training.precision)] * tasks,
-            memory=estimate.training_memory(counts, training, machine),
-            device_memory=estimate.training_memory(counts, training, planned.device),
-            details=details,
+        work = estimate.step_work(counts, training) * done.steps + counts.forward * (evaluated * done.evaluations)
+        details["learned_parameters"] = counts.trainable
+        return training_cost(
+            planned, counts, training, work, threads=parameters.threads, tasks=len(planned.clips), details=details
         )
 
     @classmethod

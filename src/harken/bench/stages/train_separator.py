@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from harken.bench import devices, estimate
-from harken.bench.costs import Cost, PlannedStage, seconds_by_precision
+from harken.bench import estimate
+from harken.bench.costs import Cost, PlannedStage, training_cost
 from harken.bench.expected import number_of
 from harken.bench.stages.base import Context, Settings, Stage
 from harken.bench.stages.tables import Quarantined, write_ids
@@ -76,19 +76,8 @@ class TrainSeparatorStage(Stage):
         if estimate.why_not() is not None:
             return Cost(details=details)
         counts = estimate.count_separator(parameters.architecture(), training.seconds, training.batch)
-        step = estimate.step_work(counts, training)
-        work, machine = step * steps, devices.this_machine(parameters.threads)
-        details |= {
-            "network_parameters": counts.parameters, "threads": parameters.threads, "step_flops": step.flops,
-            "step_seconds": machine.seconds(step), "precision": training.precision,
-        }  # fmt: skip
-        return Cost(
-            seconds=[machine.seconds(work)],
-            device_seconds=[seconds_by_precision(planned.device, work, training.precision)],
-            memory=estimate.training_memory(counts, training, machine),
-            device_memory=estimate.training_memory(counts, training, planned.device),
-            details=details,
-        )
+        work = estimate.step_work(counts, training) * steps
+        return training_cost(planned, counts, training, work, threads=parameters.threads, tasks=1, details=details)
 
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
