@@ -17,7 +17,12 @@ from harken.core.extras import EXTRAS, install_command
 from harken.core.version import __version__
 
 #: what a package is called where it is installed from, if that is not what is imported
-_DISTRIBUTIONS = {"imblearn": "imbalanced-learn", "mlflow": "mlflow-skinny"}
+_DISTRIBUTIONS = {
+    "imblearn": "imbalanced-learn",
+    "mlflow": "mlflow-skinny",
+    "paho": "paho-mqtt",
+    "prometheus_client": "prometheus-client",
+}
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:

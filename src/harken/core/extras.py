@@ -27,6 +27,14 @@ EXTRAS = {
     "onnx": Extra("export of encoders, and running them without torch", ("onnx", "onnxruntime", "onnxscript")),
     "search": Extra("Bayesian search for the weights of an ensemble", ("optuna", "torch")),
     "ray": Extra("a cluster of machines", ("ray",)),
+    "generate": Extra("generation of sound", ("diffusers", "transformers", "torch")),
+    "service": Extra(
+        "the monitor that stays with a machine",
+        ("sqlalchemy", "alembic", "watchfiles", "paho", "apprise", "prometheus_client", "requests"),
+    ),
+    "microphone": Extra("sound from a sound card", ("sounddevice",)),
+    "stream": Extra("sound from a network", ("av",)),
+    "postgres": Extra("a store in PostgreSQL", ("psycopg",)),
     "mlflow": Extra("runs in MLflow", ("mlflow",)),
 }
 

@@ -1,0 +1,94 @@
+"""What the parts of the running monitor hand to each other: sound, windows, verdicts of windows, messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harken.monitor.verdict import Verdict
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Consecutive sound of a source.
+
+    samples_CS: (channels, samples) within [-1, 1]. sample_rate: Hz. position: number of its first sample since the
+    source began, never falling; sound is missing where a block does not begin at the end of the one before.
+    start: wall-clock time of the first sample, UTC. origin: file that it was read from, empty for live sound.
+    """
+
+    samples_CS: Float32
+    sample_rate: int
+    position: int
+    start: datetime
+    origin: str = ""
+
+    @property
+    def end_position(self) -> int:
+        """Position of the sample that would follow."""
+        return self.position + self.samples_CS.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Sound that is judged at once; it spans no gap. number: counts the windows of a source. Other fields: `Block`."""
+
+    samples_CS: Float32
+    sample_rate: int
+    number: int
+    position: int
+    start: datetime
+    origin: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Its duration."""
+        return self.samples_CS.shape[1] / self.sample_rate
+
+    @property
+    def end(self) -> datetime:
+        """Wall-clock time of its end, UTC."""
+        return self.start + timedelta(seconds=self.seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class HeardWindow:
+    """A window of one machine with its verdict. model: digest of the model that judged it."""
+
+    machine: str
+    window: Window
+    verdict: Verdict
+    model: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """Something that sinks tell people and systems; kept in the store until every sink has it.
+
+    id: unique, the same at every delivery. number: rises by one per message of the store. kind: `alarm`, `sensor`,
+    `source`, `service`. machine: empty for messages of the service. payload: JSON-able.
+    """
+
+    id: str
+    number: int
+    kind: str
+    machine: str
+    time: datetime
+    payload: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-able fields, times in ISO 8601."""
+        return {
+            "id": self.id,
+            "number": self.number,
+            "kind": self.kind,
+            "machine": self.machine,
+            "time": self.time.astimezone(UTC).isoformat(),
+            **self.payload,
+        }
