@@ -25,7 +25,8 @@ import yaml
 from harken.plant.simulate import simulate
 from shared_folder import shared_folder
 
-RECIPES = ("sjtu_aithu", "nwpu_fusion", "unisound", "ustc", "thuee_system1", "training_free", "baseline_ae")
+RECIPES = ("sjtu_aithu", "nwpu_fusion", "unisound", "ustc", "ustc_attributes", "thuee_system1", "training_free",
+           "baseline_ae")  # fmt: skip
 META = {
     "submission": {
         "name": "A system",

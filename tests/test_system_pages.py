@@ -35,6 +35,7 @@ RECIPES = {
     "nwpu_fusion": "nwpu_fusion",
     "unisound": "unisound",
     "ustc": "ustc",
+    "ustc_attributes": "ustc_attributes",
     "training_free": "training_free",
     "baseline_ae": "baseline_ae",
 }

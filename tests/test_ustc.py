@@ -85,3 +85,18 @@ def test_ustc_runs_on_small_networks(tmp_path: Path, plant: Path) -> None:
     # Nothing is known of the slider but its recordings.
     assert scores(runs["apart"].folder, "slider") == scores(runs["added"].folder, "slider")
     assert any("slider" in note and "without separated clips" in note for note in runs["added"].notes)
+
+
+def test_hidden_attributes_become_clusters(tmp_path: Path) -> None:
+    data = tmp_path / "plant"
+    simulate(data, machines=["fan", "pump"], train_source=6, train_target=2, test_per_condition=2, seconds=1.0,
+             hide_attributes=["pump"])  # fmt: skip
+    small = {"stages.pretrain.steps": 2, "stages.pretrain.clones": 2, "stages.classes.clusters": 2}
+    recipe = load_recipe("ustc_attributes", profile="tiny", changes=small)
+    run = run_recipe(recipe, data, Workspace(tmp_path / "work"), workers=1)
+    (classes,) = (tmp_path / "work").glob("objects/**/classes.txt")
+    lines = classes.read_text().splitlines()
+    # Clusters of the pump are classes; the fan keeps the operating conditions of its file names.
+    assert len([line for line in lines if "pump" in line and "pseudo=" in line]) >= 2
+    assert not [line for line in lines if "fan" in line and "pseudo=" in line]
+    assert (run.folder / "scores" / "ustc_attributes").is_dir()
