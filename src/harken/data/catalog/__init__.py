@@ -67,6 +67,7 @@ class Year(_Table):
 
     metric: the official rule, named after the year's task. channels: role of each channel. train: clips per section
     and domain; supplemental: clips per machine; truth: record of the evaluation labels, if published as one.
+    attributes: long names of attributes by their short ones.
     """
 
     year: int
@@ -78,6 +79,7 @@ class Year(_Table):
     train: dict[Literal["source", "target"], int] = {}
     supplemental: int | None = None
     truth: str | None = None
+    attributes: dict[str, str] = {}
     parts: dict[Part, Release]
     machines: tuple[MachineEntry, ...]
     errata: tuple[Erratum, ...] = ()

@@ -1,0 +1,1 @@
+"""Sound of rare operating conditions, generated: captions, TangoFlux, small diffusion models, screening."""
