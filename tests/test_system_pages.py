@@ -236,12 +236,6 @@ def test_the_index_has_every_page_and_every_link_leads_somewhere() -> None:
             assert "://" in target or (file.parent / target).exists(), f"{file.name}: {target}"
 
 
-def test_what_is_planned_is_not_there() -> None:
-    """When it is, the pages have to be written anew."""
-    assert not _is_module("harken.generation")
-    assert "planned" in (PAGES / "thuee.md").read_text(encoding="utf-8")
-
-
 # --- commands
 
 

@@ -24,6 +24,7 @@ _STAGES = {
     "mix": ("harken.bench.stages.mix", "MixStage"),
     "pretrain": ("harken.bench.stages.pretrain", "PretrainStage"),
     "pseudo_labels": ("harken.bench.stages.pseudo_labels", "PseudoLabelsStage"),
+    "rare_conditions": ("harken.bench.stages.rare_conditions", "RareConditionsStage"),
     "reconstruct": ("harken.bench.stages.reconstruct", "ReconstructStage"),
     "remix": ("harken.bench.stages.remix", "RemixStage"),
     "separate": ("harken.bench.stages.separate", "SeparateStage"),

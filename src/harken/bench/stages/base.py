@@ -16,7 +16,9 @@ from harken.data.clips import Clip, Payload
 from harken.data.labels import ClassTable
 
 #: kinds of files that a stage makes and others read
-Artefact = Literal["clips", "labels", "model", "embeddings", "frames", "autoencoder", "encoder", "separator", "scores"]
+Artefact = Literal[
+    "clips", "labels", "model", "embeddings", "frames", "autoencoder", "encoder", "separator", "scores", "conditions"
+]
 
 
 class Settings(BaseModel):

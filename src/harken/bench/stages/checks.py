@@ -34,8 +34,13 @@ FILES: Mapping[Artefact, tuple[str, ...]] = {
     "autoencoder": ("model.safetensors",),
     "separator": ("separators.json", "clips.json"),
     "scores": ("scores.parquet",),
+    "conditions": ("conditions.csv",),
     "encoder": ("encoder.safetensors", "history.json", "training.json"),
 }
+#: stages that make inputs of trials
+_MAKERS: Mapping[Artefact, str] = {
+    "labels": "labels", "clips": "mix", "scores": "detect", "conditions": "rare_conditions"
+}  # fmt: skip
 RATE = 16_000
 
 
@@ -196,8 +201,8 @@ def _made_up(makes: Artefact, clips: list[Clip], folder: Path, seed: int) -> Pat
         write_ids(folder, ids, [])
     elif makes == "separator":
         _random_separator(folder, {machine_key(clip) for clip in clips})
-    elif makes in ("labels", "clips", "scores"):
-        cls = stage_class({"labels": "labels", "clips": "mix", "scores": "detect"}[makes])
+    elif makes in _MAKERS:
+        cls = stage_class(_MAKERS[makes])
         inputs = (
             {"embeddings": (_made_up("embeddings", clips, folder / "embeddings", seed),)} if makes == "scores" else {}
         )
