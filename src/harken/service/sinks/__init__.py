@@ -1,0 +1,1 @@
+"""Whom the monitor tells: one file per kind of receiver, behind the contract of `base`."""

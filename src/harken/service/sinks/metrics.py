@@ -1,0 +1,128 @@
+"""Numbers for Prometheus, in a registry of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from harken.core.extras import need
+from harken.core.version import __version__
+from harken.service.delivery import DeliveryState
+from harken.service.records import HeardWindow
+
+#: seconds from the end of a window to its verdict
+_LAGS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+#: of a machine's alarm and of its sensor, as labels
+ALARM_STATES = ("normal", "unacknowledged", "acknowledged", "returned_unacknowledged", "shelved", "out_of_service")
+
+
+class Metrics:
+    """What the monitor counts. Names follow https://prometheus.io/docs/practices/naming; safe to use from any thread.
+
+    deliveries: state of each sink. waiting: messages that each sink has still to get. Both are asked at each scrape.
+    """
+
+    def __init__(
+        self,
+        deliveries: Callable[[], Mapping[str, DeliveryState]] = dict,
+        waiting: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
+        client = need("prometheus_client", "metrics")
+        self.registry = client.CollectorRegistry()
+
+        def made(kind: Any, name: str, documentation: str, labels: Iterable[str] = (), **options: Any) -> Any:
+            return kind(f"harken_{name}", documentation, [*labels], registry=self.registry, **options)
+
+        self._build = made(client.Gauge, "build_info", "Version of Harken; always 1.", ["version"])
+        self._build.labels(__version__).set(1)
+        self._start = made(client.Gauge, "start_time_seconds", "When the monitor began, since 1970.")
+        self._start.set_to_current_time()
+        self._windows = made(client.Counter, "windows", "Windows judged, by verdict.", ["machine", "verdict"])
+        self._score = made(client.Gauge, "score", "Anomaly score of the latest window.", ["machine"])
+        self._p_value = made(client.Gauge, "p_value", "Probability that normal sound scores as high.", ["machine"])
+        self._judged = made(
+            client.Gauge, "last_window_timestamp_seconds", "End of the latest judged window, since 1970.", ["machine"]
+        )
+        self._lag = made(
+            client.Histogram, "lag_seconds", "From the end of a window to its verdict.", ["machine"], buckets=_LAGS
+        )
+        self._alarm = made(client.Gauge, "alarm_active", "1 while the machine has an alarm.", ["machine"])
+        self._state = made(client.Gauge, "alarm_state", "1 for the state of the alarm.", ["machine", "state"])
+        self._sensor = made(client.Gauge, "sensor_status", "1 for the status of the sensor.", ["machine", "status"])
+        self._source = made(client.Gauge, "source_up", "1 while the source gives sound.", ["source"])
+        self._lost = made(client.Counter, "lost_windows", "Windows that came faster than judged.", ["source"])
+        self._restarts = made(client.Counter, "source_restarts", "Restarts of silent sources.", ["source"])
+        self._store_errors = made(client.Counter, "store_errors", "Failed writes to the store.")
+        client.ProcessCollector(registry=self.registry)
+        self.registry.register(_Deliveries(deliveries, waiting))
+
+    def judged(self, heard: HeardWindow, lag_s: float) -> None:
+        """A window has its verdict, `lag_s` after its end."""
+        machine, verdict = heard.machine, heard.verdict
+        self._windows.labels(machine, verdict.kind.replace(" ", "_")).inc()
+        if verdict.score is not None:
+            self._score.labels(machine).set(verdict.score)
+        if verdict.p_value is not None:
+            self._p_value.labels(machine).set(verdict.p_value)
+        self._judged.labels(machine).set(heard.window.end.timestamp())
+        self._lag.labels(machine).observe(max(lag_s, 0.0))
+
+    def alarm_state(self, machine: str, state: str, *, active: bool) -> None:
+        """The alarm of a machine is in `state`."""
+        self._alarm.labels(machine).set(active)
+        self._choose(self._state, machine, state)
+
+    def sensor_status(self, machine: str, status: str) -> None:
+        """The sensor of a machine has `status`."""
+        self._choose(self._sensor, machine, status)
+
+    def source_state(self, source: str, *, up: bool) -> None:
+        """Whether a source gives sound."""
+        self._source.labels(source).set(up)
+        self._lost.labels(source)
+        self._restarts.labels(source)
+
+    def lost(self, source: str, windows: int) -> None:
+        """So many more windows of a source were lost."""
+        self._lost.labels(source).inc(windows)
+
+    def restarted(self, source: str) -> None:
+        """A source was started again."""
+        self._restarts.labels(source).inc()
+
+    def store_failed(self) -> None:
+        """Something could not be written to the store."""
+        self._store_errors.inc()
+
+    def _choose(self, gauge: Any, machine: str, value: str) -> None:
+        label = value.replace(" ", "_").replace("-", "_")
+        for metric in gauge.collect():
+            for sample in metric.samples:
+                labels = [*sample.labels.values()]
+                if labels[0] == machine and labels[1] != label:
+                    gauge.labels(*labels).set(0)
+        gauge.labels(machine, label).set(1)
+
+
+class _Deliveries:
+    """Numbers of sinks, read when they are asked for."""
+
+    def __init__(
+        self, deliveries: Callable[[], Mapping[str, DeliveryState]], waiting: Callable[[], Mapping[str, int]]
+    ) -> None:
+        self._deliveries = deliveries
+        self._waiting = waiting
+
+    def collect(self) -> Iterator[Any]:
+        core = need("prometheus_client.core", "metrics")
+        delivered = core.CounterMetricFamily("harken_messages_delivered", "Messages delivered.", labels=["sink"])
+        refused = core.CounterMetricFamily("harken_messages_refused", "Messages refused for good.", labels=["sink"])
+        failing = core.GaugeMetricFamily("harken_sink_failures", "Failed attempts in a row.", labels=["sink"])
+        waiting = core.GaugeMetricFamily("harken_messages_waiting", "Messages still to deliver.", labels=["sink"])
+        for sink, state in self._deliveries().items():
+            delivered.add_metric([sink], state.delivered)
+            refused.add_metric([sink], state.refused)
+            failing.add_metric([sink], state.failures)
+        for sink, count in self._waiting().items():
+            waiting.add_metric([sink], count)
+        yield from (delivered, refused, failing, waiting)
