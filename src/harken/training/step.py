@@ -114,11 +114,16 @@ class TrainingStep(nn.Module):
             losses[f"{number}_{term.name}"] = term.weight * value
         return losses
 
-    def classify(self, wave_BS: Tensor, class_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss of the first term on the class, logits (clips, classes), embedding (clips, D); without augmentation."""
+    def class_loss(self) -> ClassLoss:
+        """The first term on the class, whose centres tell which class an embedding is of."""
         number = next(number for number, term in enumerate(self.terms) if term.target == "class")
         loss = self.losses[number]
         assert isinstance(loss, ClassLoss)
+        return loss
+
+    def classify(self, wave_BS: Tensor, class_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss of the first term on the class, logits (clips, classes), embedding (clips, D); without augmentation."""
+        loss = self.class_loss()
         embedding_BD = self.model(wave_BS)
         return loss(embedding_BD, class_B), loss.logits(embedding_BD), embedding_BD
 
