@@ -191,7 +191,8 @@ def make_tasks(recipe: Recipe, units: Sequence[Unit], common: Mapping[Tests, Uni
 
     def add(name: str, unit: Unit) -> None:
         entry = recipe.stages[name]
-        for seed in recipe.seeds if seeded[name] else (None,):
+        seeds = recipe.seeds if entry.seeds is None else entry.seeds
+        for seed in seeds if seeded[name] else (None,):
             inputs = {}
             for input_name, sources in recipe.inputs_of(name).items():
                 needs: list[str] = []

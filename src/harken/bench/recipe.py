@@ -51,13 +51,25 @@ _FOLDER_NAME = re.compile(r"\w[\w .,+=@()-]{0,99}")
 
 
 class StageEntry(BaseModel):
-    """One stage: which kind (`use`), the stages it reads (`from`), and its parameters."""
+    """One stage: which kind (`use`), the stages it reads (`from`), and its parameters.
+
+    seeds: which of the recipe's it, and all that depends on it, runs with; None: all.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     use: str
     inputs: tuple[str, ...] = ()
     parameters: dict[str, Any] = {}
+    seeds: tuple[int, ...] | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Omitted if not chosen, so that earlier runs keep their names.
+        fields: dict[str, Any] = handler(self)
+        if self.seeds is None:
+            fields.pop("seeds", None)
+        return fields
 
 
 class SearchEntry(BaseModel):
@@ -177,7 +189,12 @@ class Recipe(BaseModel):
         """Itself as a recipe file without profiles; reading it gives an equal recipe."""
         data = self.model_dump(mode="json", exclude={"stages"})
         data["stages"] = {
-            name: {"use": entry.use, **({"from": list(entry.inputs)} if entry.inputs else {}), **entry.parameters}
+            name: {
+                "use": entry.use,
+                **({"from": list(entry.inputs)} if entry.inputs else {}),
+                **({"seeds": list(entry.seeds)} if entry.seeds is not None else {}),
+                **entry.parameters,
+            }
             for name, entry in self.stages.items()
         }
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
@@ -275,6 +292,25 @@ def _check_names(recipe: Recipe) -> None:
             raise RecipeError(f"{pair[0]!r} and {pair[1]!r} are one folder where case does not count", key="systems")
 
 
+def _check_seeds(recipe: Recipe, name: str, seeds: tuple[int, ...]) -> None:
+    """Whether the seeds of a stage are seeds of the recipe, and of use."""
+    from harken.bench.stages import stage_class
+
+    key = f"stages.{name}.seeds"
+    if not seeds or len(set(seeds)) < len(seeds) or not set(seeds) <= set(recipe.seeds):
+        shown_seeds = ", ".join(map(str, recipe.seeds))
+        raise RecipeError(f"{key} are different ones of the recipe's, at least one", key=key,
+                          next_step=f"Choose among {shown_seeds}")  # fmt: skip
+    read, waiting = {name}, [name]
+    while waiting:
+        sources = [source for source in recipe.stages[waiting.pop()].inputs if source in recipe.stages]
+        waiting += [source for source in sources if source not in read]
+        read |= {*sources}
+    if not any(stage_class(recipe.stages[source].use).seeded for source in read):
+        raise RecipeError(f"stage {name} draws no random numbers, nor does what it reads", key=key,
+                          next_step="Leave its seeds out")  # fmt: skip
+
+
 def _check_references(recipe: Recipe) -> None:
     """Whether stages, systems and ensembles that are named are there, and make what is read of them."""
     from harken.bench.stages import stage_class
@@ -288,6 +324,8 @@ def _check_references(recipe: Recipe) -> None:
                 )  # fmt: skip
         with named_stage(name, f"stages.{name}"):
             recipe.inputs_of(name)
+        if stage.seeds is not None:
+            _check_seeds(recipe, name, stage.seeds)
     for system, name in recipe.systems.items():
         key = f"systems.{system}"
         if name not in recipe.stages:

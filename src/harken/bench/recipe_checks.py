@@ -107,19 +107,21 @@ def _required(ensemble: str, patterns: Sequence[Any], members: Sequence[str]) ->
 
 
 def stage_entry(name: str, entry: Any) -> dict[str, Any]:
-    """use, inputs and parameters of one stage, the latter with their defaults filled in."""
+    """use, inputs, seeds and parameters of one stage, the latter with their defaults filled in."""
     from harken.bench.stages import stage_class
 
     key = f"stages.{name}"
     if not isinstance(entry, dict) or not isinstance(entry.get("use"), str):
         raise RecipeError(f"stage {name} does not say its kind", key=key, next_step="Write use: embed, or another")
-    given = {name: value for name, value in entry.items() if name not in ("use", "from")}
+    given = {name: value for name, value in entry.items() if name not in ("use", "from", "seeds")}
     inputs = entry.get("from", [])
     inputs = [inputs] if isinstance(inputs, str) else inputs
     if not isinstance(inputs, list) or not all(isinstance(source, str) for source in inputs):
         raise RecipeError(f"stage {name} reads {_shown(inputs)}", key=f"{key}.from", next_step="Write names of stages")
     with named_stage(name, f"{key}.use"):
         kind = stage_class(entry["use"])
+    if "seeds" in entry and "seeds" in kind.Parameters.model_fields:
+        given["seeds"] = entry["seeds"]  # a parameter of a custom stage
     with named_stage(name, key):
         known_keys(given, kind.Parameters.model_fields, f"{key}.")
         try:
@@ -127,7 +129,8 @@ def stage_entry(name: str, entry: Any) -> dict[str, Any]:
         except ValidationError as error:
             raise explained(error, f"{key}.") from error
     check_kinds(given, parameters, key)
-    return {"use": entry["use"], "inputs": inputs, "parameters": parameters}
+    seeds = None if "seeds" in given else entry.get("seeds")
+    return {"use": entry["use"], "inputs": inputs, "parameters": parameters, "seeds": seeds}
 
 
 @contextmanager
