@@ -12,7 +12,7 @@ import pytest
 
 #: each room may import those before it
 ROOMS = ("core", "audio", "data", "plant", "weights", "encoders", "training", "separation", "generation", "embeddings",
-         "detection", "evaluation", "ensemble", "monitor", "service", "export", "bench", "cli")  # fmt: skip
+         "detection", "evaluation", "ensemble", "monitor", "service", "page", "export", "bench", "cli")  # fmt: skip
 SOURCE = Path(__file__).parents[1] / "src" / "harken"
 BANNED = {"torchaudio", "torchvision", "torchcodec", "timm", "pickle", "joblib"}
 

@@ -32,6 +32,7 @@ EXTRAS = {
         "the monitor that stays with a machine",
         ("sqlalchemy", "alembic", "watchfiles", "paho", "apprise", "prometheus_client", "requests"),
     ),
+    "page": Extra("the page of the monitor", ("fastapi", "uvicorn")),
     "microphone": Extra("sound from a sound card", ("sounddevice",)),
     "stream": Extra("sound from a network", ("av",)),
     "postgres": Extra("a store in PostgreSQL", ("psycopg",)),
