@@ -26,14 +26,15 @@ def json_text(
     try:
         return json.dumps(data, **options)
     except ValueError:
-        return json.dumps(_finite(data), **options)
+        return json.dumps(finite(data), **options)
 
 
-def _finite(data: Any) -> Any:
+def finite(data: Any) -> Any:
+    """The same with None in place of NaN and infinity."""
     if isinstance(data, float):
         return data if math.isfinite(data) else None
     if isinstance(data, Mapping):
-        return {key: _finite(value) for key, value in data.items()}
+        return {key: finite(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
-        return [_finite(value) for value in data]
+        return [finite(value) for value in data]
     return data

@@ -71,7 +71,8 @@ class HeardWindow:
 class Message:
     """Something that sinks tell people and systems; kept in the store until every sink has it.
 
-    id: unique, the same at every delivery. number: rises by one per message of the store. kind: `alarm`, `sensor`,
+    id: unique, the same at every delivery. number: rises by one per message of the monitor; 0 until it is recorded.
+    kind: `alarm`, `sensor`,
     `source`, `service`. machine: empty for messages of the service. payload: JSON-able.
     """
 

@@ -1,0 +1,221 @@
+"""One store of many monitors: what belongs together is written in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+
+from harken.core.errors import HarkenError
+from harken.service.changes import Changes, Request
+from harken.service.records import Message
+from harken.service.store import tables
+from harken.service.store.engine import make_engine, reading, shown_url, store_url
+from harken.service.store.migrate import migrate
+from harken.service.store.writing import write_changes
+
+
+class StoreError(HarkenError):
+    """A store that cannot be reached, or takes nothing more: it may later."""
+
+
+@dataclass
+class SinkState:
+    """How far a sink is. position: number of the last message that it has. delivered: time of it.
+
+    failures: tries since, without success; next_try: not before then; problem: of the last try.
+    """
+
+    sink: str
+    position: int = 0
+    delivered: datetime | None = None
+    failures: int = 0
+    next_try: datetime | None = None
+    problem: str = ""
+
+
+@dataclass
+class StoredState:
+    """What a monitor takes up from its store. last_number: of its messages. states, resume: see `Changes`."""
+
+    last_number: int = 0
+    states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    resume: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sinks: dict[str, SinkState] = field(default_factory=dict)
+
+
+class Store:
+    """The store as one monitor writes it. Threads may share it. Everything raises StoreError while it is unreachable.
+
+    monitor: name of the writer; each has its own machines, messages and sinks.
+    """
+
+    def __init__(self, engine: Engine, monitor: str, name: str) -> None:
+        self.engine = engine
+        self.monitor = monitor
+        self.name = name
+
+    @classmethod
+    def open(cls, place: str | Path, monitor: str = "monitor") -> Store:
+        """Open, make or migrate the store at `place`: path of an SQLite file, or `postgresql://...`.
+
+        Raises HarkenError for what is no store, or that of a newer release; StoreError where it cannot be reached.
+        """
+        url = store_url(place)
+        store = cls(make_engine(url), monitor, shown_url(url))
+        with store._reaching():
+            migrate(store.engine, store.name)
+        return store
+
+    def close(self) -> None:
+        """Give its connections up."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        # Others are mistakes of this program.
+        except (IntegrityError, ProgrammingError):
+            raise
+        except (DBAPIError, sa.exc.TimeoutError, OSError) as error:
+            raise StoreError(f"cannot be used ({_reason(error)})", file=self.name, next_step=_STEP) from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection whose changes are stored at its end, all or none."""
+        with self._reaching(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that reads, of one moment."""
+        with self._reaching(), reading(self.engine) as connection:
+            yield connection
+
+    def commit(self, changes: Changes) -> int:
+        """Store all of it or nothing. Returns how many of its windows were stored before, and are left as they were.
+
+        Messages that are stored already are left, too, so that it may be tried again after an error.
+        """
+        with self.transaction() as connection:
+            return write_changes(connection, self.monitor, changes)
+
+    def load(self) -> StoredState:
+        """What the monitor left when it last ran."""
+        monitors, machines, resume = tables.monitors.c, tables.machines.c, tables.resume.c
+        monitor = self.monitor
+        with self.reading() as connection:
+            last = connection.scalar(sa.select(monitors.last_number).where(monitors.name == monitor))
+            states = connection.execute(sa.select(machines.machine, machines.state).where(machines.monitor == monitor))
+            tokens = connection.execute(sa.select(resume.source, resume.token).where(resume.monitor == monitor))
+            return StoredState(
+                last_number=last or 0,
+                states={machine: state for machine, state in states},
+                resume={source: token for source, token in tokens},
+                sinks=_sinks(connection, monitor),
+            )
+
+    # ---- outbox ------------------------------------------------------------------------------------------
+
+    def messages(self, after: int, limit: int) -> list[Message]:
+        """The first messages with a number above `after`, in order."""
+        columns = tables.messages.c
+        query = (
+            sa.select(tables.messages)
+            .where(columns.monitor == self.monitor, columns.number > after)
+            .order_by(columns.number)
+            .limit(limit)
+        )
+        with self.reading() as connection:
+            return [
+                Message(row.id, row.number, row.kind, row.machine, row.time, row.payload)
+                for row in connection.execute(query)
+            ]
+
+    def sinks(self) -> dict[str, SinkState]:
+        """State of each sink by name."""
+        with self.reading() as connection:
+            return _sinks(connection, self.monitor)
+
+    def save_sinks(self, states: Iterable[SinkState]) -> None:
+        """Store how far sinks are."""
+        with self.transaction() as connection:
+            for state in states:
+                values = {
+                    "position": state.position, "delivered": state.delivered, "failures": state.failures,
+                    "next_try": state.next_try, "problem": state.problem,
+                }  # fmt: skip
+                columns = tables.sinks.c
+                of_monitor = (columns.monitor == self.monitor) & (columns.sink == state.sink)
+                if not connection.execute(sa.update(tables.sinks).where(of_monitor).values(values)).rowcount:
+                    values |= {"monitor": self.monitor, "sink": state.sink}
+                    connection.execute(sa.insert(tables.sinks).values(values))
+
+    def keep_sinks(self, names: Iterable[str]) -> None:
+        """Forget other sinks, so that messages are not kept for them."""
+        columns = tables.sinks.c
+        with self.transaction() as connection:
+            gone = (columns.monitor == self.monitor) & columns.sink.not_in(list(names))
+            connection.execute(sa.delete(tables.sinks).where(gone))
+
+    # ---- requests ----------------------------------------------------------------------------------------
+
+    def ask(self, request: Request) -> int:
+        """Leave a request to the monitor; its number."""
+        values = {
+            "monitor": self.monitor, "machine": request.machine, "demand": request.demand, "who": request.who,
+            "time": request.time, "until": request.until, "text": request.text, "answer": None,
+        }  # fmt: skip
+        with self.transaction() as connection:
+            done = connection.execute(sa.insert(tables.requests).values(values))
+            assert done.inserted_primary_key is not None
+            return int(done.inserted_primary_key[0])
+
+    def requests(self) -> list[Request]:
+        """Those without an answer, in order."""
+        columns = tables.requests.c
+        query = sa.select(tables.requests).where(columns.monitor == self.monitor, columns.answer.is_(None))
+        with self.reading() as connection:
+            return [
+                Request(row.machine, row.demand, row.who, row.time, row.until, row.text, row.number)
+                for row in connection.execute(query.order_by(columns.number))
+            ]
+
+    def answer(self, number: int) -> str | None:
+        """What the monitor answered to a request; None as long as it did not."""
+        columns = tables.requests.c
+        with self.reading() as connection:
+            return connection.scalar(sa.select(columns.answer).where(columns.number == number))
+
+    def seen(self, time: datetime) -> None:
+        """Note that the monitor is running."""
+        with self.transaction() as connection:
+            query = sa.update(tables.monitors).where(tables.monitors.c.name == self.monitor)
+            if not connection.execute(query.values(seen=time)).rowcount:
+                values = {"name": self.monitor, "last_number": 0, "seen": time}
+                connection.execute(sa.insert(tables.monitors).values(values))
+
+
+_STEP = "The monitor goes on and tries again; see that the database runs and has space"
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what the database says."""
+    text = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+    return (text.strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _sinks(connection: Connection, monitor: str) -> dict[str, SinkState]:
+    query = sa.select(tables.sinks).where(tables.sinks.c.monitor == monitor)
+    return {
+        row.sink: SinkState(row.sink, row.position, row.delivered, row.failures, row.next_try, row.problem)
+        for row in connection.execute(query)
+    }

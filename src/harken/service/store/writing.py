@@ -1,0 +1,70 @@
+"""Rows of `Changes`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+from harken.core.json_text import finite
+from harken.service.changes import Changes
+from harken.service.store import tables
+
+
+def write_changes(connection: Connection, monitor: str, changes: Changes) -> int:
+    """Write all changes of a monitor within a transaction; how many windows were there before, and are left."""
+    repeated = len(changes.windows)
+    rows = [{"monitor": monitor, **finite(asdict(window))} for window in changes.windows]
+    repeated -= _insert(connection, tables.windows, rows)
+    now = datetime.now(UTC)
+    for machine, state in changes.states.items():
+        _upsert(connection, tables.machines, {"monitor": monitor, "machine": machine},
+                {"state": finite(state), "changed": now})  # fmt: skip
+    for source, token in changes.resume.items():
+        _upsert(connection, tables.resume, {"monitor": monitor, "source": source}, {"token": finite(token)})
+    for alarm in changes.alarms.values():
+        values = finite(asdict(alarm))
+        _upsert(connection, tables.alarms, {"id": values.pop("id")}, {"monitor": monitor, **values})
+    for table, records in (
+        (tables.models, changes.models),
+        (tables.sensors, changes.sensors),
+        (tables.history, changes.history),
+        (tables.evidence, changes.evidence),
+    ):
+        _insert(connection, table, [{"monitor": monitor, **finite(asdict(record))} for record in records])
+    for number, answer in changes.requests_done.items():
+        connection.execute(sa.update(tables.requests).where(tables.requests.c.number == number).values(answer=answer))
+    messages = [{"monitor": monitor, **asdict(message)} for message in changes.messages]
+    _insert(connection, tables.messages, [{**row, "payload": finite(row["payload"])} for row in messages])
+    last = max((message.number for message in changes.messages), default=0)
+    _upsert(connection, tables.monitors, {"name": monitor}, {"last_number": last, "seen": now}, least="last_number")
+    return repeated
+
+
+def _insert(connection: Connection, table: sa.Table, rows: list[dict[str, Any]]) -> int:
+    """Insert rows that are not there yet; their number."""
+    if not rows:
+        return 0
+    query = _dialect(connection).insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+    # One by one: only then do all drivers count those that were left.
+    return sum(connection.execute(query, row).rowcount for row in rows)
+
+
+def _upsert(
+    connection: Connection, table: sa.Table, key: dict[str, Any], values: dict[str, Any], least: str | None = None
+) -> None:
+    """Insert or replace a row. least: a column that never falls."""
+    query = _dialect(connection).insert(table).values(key | values)
+    replaced: dict[str, Any] = dict(values)
+    if least is not None:
+        column, new = table.c[least], query.excluded[least]
+        replaced[least] = sa.case((new > column, new), else_=column)
+    connection.execute(query.on_conflict_do_update(index_elements=list(key), set_=replaced))
+
+
+def _dialect(connection: Connection) -> Any:
+    return postgresql if connection.dialect.name == "postgresql" else sqlite

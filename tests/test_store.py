@@ -1,0 +1,256 @@
+"""The store of monitors and its recorder, on SQLite, and on PostgreSQL where this machine has it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from harken.core.errors import HarkenError
+from harken.service.changes import AlarmRecord, Changes, HistoryEntry, Request, SensorRecord, WindowScore
+from harken.service.recorder import Recorder
+from harken.service.records import Message
+from harken.service.store import tables
+from harken.service.store.store import Store, StoreError
+from postgres import Postgres, postgres_programs
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    if postgres_programs() is None:
+        pytest.skip("PostgreSQL (initdb, pg_ctl) is not on this machine")
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store."""
+    if request.param == "sqlite":
+        return str(tmp_path / "store.db")
+    return request.getfixturevalue("postgres").new_database()
+
+
+def window(number: int, machine: str = "pump", score: float = 1.0) -> WindowScore:
+    start = START + timedelta(seconds=10 * number)
+    return WindowScore(
+        machine, number, 160_000 * number, start, start + timedelta(seconds=10), "normal", score, None, 0.5, "abc"
+    )
+
+
+def message(text: str) -> Message:
+    return Message(uuid.uuid4().hex, 0, "alarm", "pump", START, {"text": text})
+
+
+def texts(messages: list[Message]) -> list[str]:
+    return [each.payload["text"] for each in messages]
+
+
+def test_what_belongs_to_a_window_is_taken_up_again(place: str) -> None:
+    recorder = Recorder(place)
+    recorder.use_sinks(["mqtt", "mail"])
+    alarm = AlarmRecord("a1", "pump", "unacknowledged", START, START, sentence="a whine")
+    numbered = recorder.commit(
+        Changes(
+            windows=[window(0)],
+            states={"pump": {"phase": "unacknowledged", "odd": float("nan")}},
+            resume={"microphone": {"number": 1}},
+            alarms={"a1": alarm},
+            history=[HistoryEntry("pump", START, "raised", alarm="a1")],
+            sensors=[SensorRecord("microphone", "good", START)],
+            messages=[message("first"), message("second")],
+        )
+    )
+    assert [each.number for each in numbered] == [1, 2]
+    recorder.delivered("mail", 1)
+    recorder.close()
+
+    again = Recorder(place)
+    loaded = again.loaded()
+    assert loaded is not None
+    assert loaded.states == {"pump": {"phase": "unacknowledged", "odd": None}}
+    assert loaded.resume == {"microphone": {"number": 1}}
+    again.use_sinks(["mqtt", "mail", "new"])
+    assert texts(again.pending("mqtt")) == ["first", "second"]
+    assert texts(again.pending("mail")) == ["second"]
+    assert again.pending("new") == [], "a sink that was not there is not told the past"
+    assert again.commit(Changes(messages=[message("third")]))[0].number == 3
+    assert texts(again.pending("new")) == ["third"]
+    again.close()
+
+
+def test_a_window_is_stored_once(place: str) -> None:
+    store = Store.open(place)
+    assert store.commit(Changes(windows=[window(0), window(1)])) == 0
+    assert store.commit(Changes(windows=[window(1, score=9.0), window(2)])) == 1
+    with store.reading() as connection:
+        rows = connection.execute(sa.select(tables.windows.c.number, tables.windows.c.score)).all()
+        starts = connection.scalars(sa.select(tables.windows.c.start)).all()
+    assert sorted(rows) == [(0, 1.0), (1, 1.0), (2, 1.0)]
+    assert set(starts) == {START + timedelta(seconds=10 * number) for number in range(3)}
+    store.close()
+
+
+def test_the_tables_are_those_of_the_migrations(place: str) -> None:
+    store = Store.open(place)
+    with store.reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), tables.METADATA) == []
+    store.close()
+
+
+def _open_and_commit(place: str, monitor: str) -> int:
+    store = Store.open(place, monitor)
+    for number in range(5):
+        store.commit(Changes(windows=[window(number)], messages=[message("m")]))
+    store.close()
+    return 1
+
+
+def test_many_monitors_open_one_new_store_at_once(place: str) -> None:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(3) as pool:
+        assert sum(pool.starmap(_open_and_commit, [(place, f"monitor {n}") for n in range(3)])) == 3
+    store = Store.open(place, "monitor 0")
+    with store.reading() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(tables.windows)) == 15
+    assert len(store.load().states) == 0
+    store.close()
+
+
+def test_requests_are_answered_once(place: str) -> None:
+    store = Store.open(place)
+    number = store.ask(Request("pump", "shelve", "ada", START, until=START + timedelta(hours=1), text="cleaning"))
+    recorder = Recorder(place)
+    (request,) = recorder.requests()
+    assert (request.number, request.who, request.until) == (number, "ada", START + timedelta(hours=1))
+    assert store.answer(number) is None
+    recorder.commit(Changes(requests_done={number: "shelved"}))
+    assert recorder.requests() == []
+    assert store.answer(number) == "shelved"
+    recorder.close()
+    store.close()
+
+
+def test_a_store_of_a_newer_release_is_refused(place: str) -> None:
+    store = Store.open(place)
+    with store.transaction() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '999'"))
+    store.close()
+    with pytest.raises(HarkenError, match="newer release"):
+        Recorder(place)
+
+
+@pytest.mark.parametrize("place", ["mysql://host/db", "://"])
+def test_what_is_no_store_is_refused(place: str) -> None:
+    with pytest.raises(HarkenError, match="store"):
+        Recorder(place)
+
+
+def test_messages_go_out_while_the_store_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start: what the store held comes after what was sent meanwhile, and nothing twice."""
+    file = tmp_path / "store.db"
+    before = Recorder(file)
+    before.use_sinks(["mail", "mqtt"])
+    before.commit(Changes(messages=[message("old 1"), message("old 2")]))
+    before.delivered("mail", 2)
+    before.close()
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    for each in tmp_path.glob("store.db*"):
+        each.rename(aside / each.name)
+    file.mkdir()  # in the way
+
+    monitor = Recorder(file)
+    assert not monitor.reachable
+    assert "cannot be used" in monitor.problem
+    monitor.use_sinks(["mail", "mqtt"])
+    monitor.commit(Changes(windows=[window(7)], messages=[message("new 1"), message("new 2")]))
+    assert texts(monitor.pending("mail")) == ["new 1", "new 2"]
+    monitor.delivered("mail", monitor.pending("mail")[0].number)
+    assert texts(monitor.pending("mail")) == ["new 2"]
+
+    file.rmdir()
+    for each in aside.iterdir():
+        each.rename(tmp_path / each.name)
+    monkeypatch.setattr(monitor, "_next_try", 0.0)
+    assert monitor.requests() == []
+    assert monitor.reachable
+    assert monitor.waiting == 0
+    assert texts(monitor.pending("mail")) == ["new 2"]
+    assert texts(monitor.pending("mqtt")) == ["old 1", "old 2", "new 1", "new 2"]
+    assert [each.number for each in monitor.pending("mqtt")] == [1, 2, 3, 4]
+    monitor.close()
+
+
+def test_a_store_that_is_held_by_others_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "store.db"
+    monkeypatch.setattr("harken.service.store.engine._PATIENCE_S", 0.05)
+    recorder = Recorder(file)
+    recorder.use_sinks(["mail"])
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    recorder.commit(Changes(windows=[window(0)], messages=[message("one")]))
+    assert "locked" in recorder.problem
+    recorder.commit(Changes(windows=[window(1)], messages=[message("two")]))
+    assert recorder.waiting == 4
+    assert texts(recorder.pending("mail")) == ["one", "two"]
+    recorder.delivered("mail", 2)
+    other.execute("ROLLBACK")
+    recorder.close()
+    again = Recorder(file)
+    again.use_sinks(["mail"])
+    assert again.pending("mail") == []
+    again.close()
+
+
+def test_memory_is_bounded_while_the_store_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harken.service.recorder.MOST_WINDOWS", 3)
+    file = tmp_path / "store.db"
+    file.mkdir()
+    recorder = Recorder(file)
+    for number in range(5):
+        recorder.commit(Changes(windows=[window(number)], states={"pump": {"number": number}}))
+    assert recorder.lost_windows == 2
+    file.rmdir()
+    recorder.close()
+    loaded = Recorder(file).loaded()
+    assert loaded is not None
+    assert loaded.states == {"pump": {"number": 4}}
+
+
+def test_sinks_deliver_from_threads(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "store.db")
+    sinks = [f"sink {n}" for n in range(4)]
+    recorder.use_sinks(sinks)
+
+    def deliver(sink: str) -> list[str]:
+        texts_got: list[str] = []
+        while len(texts_got) < 30:
+            for each in recorder.pending(sink, 3):
+                texts_got.append(each.payload["text"])
+                recorder.delivered(sink, each.number)
+        return texts_got
+
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(deliver, sink) for sink in sinks]
+        for number in range(30):
+            recorder.commit(Changes(messages=[message(str(number))]))
+        for future in futures:
+            assert future.result() == [str(number) for number in range(30)]
+    recorder.close()
+
+
+def test_an_unreachable_server_is_an_error_of_the_store() -> None:
+    with pytest.raises(StoreError, match="cannot be used"):
+        Store.open("postgresql://nobody@127.0.0.1:9/none")
