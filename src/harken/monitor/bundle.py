@@ -110,6 +110,11 @@ def _write(path: Path, settings: Mapping[str, Any], parts: Mapping[str, Arrays],
         _create(path, files, _manifest_bytes(manifest))
 
 
+def bundle_digest(path: str | Path) -> str:
+    """Hex digest that names the content of a bundle. Raises BundleError where there is none."""
+    return hashlib.sha256(_manifest_data(Path(path))).hexdigest()
+
+
 def _file_name(part: str, sha256: str) -> str:
     return f"{part}.{sha256[:12]}.safetensors"
 

@@ -51,6 +51,7 @@ class ClipJudge:
                 sha256=features.sha256,
                 start_s=times[0],
                 end_s=times[1],
+                unheard="short",
             )
         events, length = self.fitted.events, self.fitted.length
         with one_thread():
@@ -72,6 +73,7 @@ class ClipJudge:
         if health is not None and normal_health is not None:
             reason = not_judged(health, normal_health, features.seconds)
             level = level_note(health, normal_health)
+        level_notes = (level,) if level is not None and reason is None else ()
         judged = judge(score, event_score, alarm, among)
         return Verdict(
             path=path,
@@ -88,11 +90,13 @@ class ClipJudge:
             warnings=(
                 *learned,
                 *(finding.sentence for finding in features.findings),
-                *((level,) if level is not None and reason is None else ()),
+                *level_notes,
             ),
             seconds=features.seconds,
             sha256=features.sha256,
             not_judged=None if reason is None else reason.reason,
+            unheard=None if reason is None else reason.kind,
+            concerns=(*(finding.sentence for finding in features.findings if not finding.harmless), *level_notes),
             start_s=times[0],
             end_s=times[1],
         )

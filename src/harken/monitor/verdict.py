@@ -23,6 +23,10 @@ Kind = Literal["normal", "suspect", "alarm", "not judged"]
 #: `sound`: the recording as a whole. `event`: short sounds in it, which the whole hides
 View = Literal["sound", "event"]
 
+#: why sound says nothing about the machine: it is `off`; the gain or the place of the microphone has changed (`level`);
+#: `sensor` or recorder are at fault; it is too `short`
+Unheard = Literal["off", "level", "sensor", "short"]
+
 #: which of several verdicts counts
 GRAVITY: dict[Kind, int] = {"not judged": 0, "normal": 1, "suspect": 2, "alarm": 3}
 
@@ -37,8 +41,9 @@ class Verdict:
     decided_by: which score makes it what it is. higher_than, of: that one is higher than so many of the held-out scores
     of normal recordings.
     why, heatmap: see `Explanation`. sketch_BC: coarse spectrogram, see `sketch_db`.
-    not_judged: why the recording says nothing about the machine; error: why it could not be read or scored. Where the
-    recording could not be scored, all numbers are None.
+    not_judged: why the recording says nothing about the machine, of the kind `unheard`; error: why it could not be read
+    or scored. Where the recording could not be scored, all numbers are None.
+    concerns: those of the warnings that are on sensor and recorder, and not harmless.
     warnings: defects of the recording, and what the numbers do not account for. sha256: of the file, or of the segment.
     start_s, end_s: of the segment of the file, in seconds, that is judged, or is the worst of a recording of `seconds`;
     None where that is the whole. Times of the explanation are those in the file. segment_scores: of all judged
@@ -64,6 +69,8 @@ class Verdict:
     start_s: float | None = None
     end_s: float | None = None
     segment_scores: tuple[float, ...] = ()
+    unheard: Unheard | None = None
+    concerns: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

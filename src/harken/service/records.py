@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.core.errors import HarkenError
 from harken.monitor.verdict import Verdict
 
 Float32 = NDArray[np.float32]
+
+
+#: what a store keeps so that the source of a machine can be taken up again: by key, which is the machine's name, or
+#: `<machine>/<file>`; JSON-able values, of which an empty one forgets the key
+Resume = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +28,9 @@ class Block:
 
     samples_CS: (channels, samples) within [-1, 1]. sample_rate: Hz. position: number of its first sample since the
     source began, never falling; sound is missing where a block does not begin at the end of the one before.
-    start: wall-clock time of the first sample, UTC. origin: file that it was read from, empty for live sound.
+    start: wall-clock time of the first sample, UTC; it may jump as clocks do. origin: file that it was read from, empty
+    for live sound; origin_position: number of its first sample in that file; origin_state: what tells the file from a
+    later one of the same name.
     """
 
     samples_CS: Float32
@@ -28,6 +38,8 @@ class Block:
     position: int
     start: datetime
     origin: str = ""
+    origin_position: int = 0
+    origin_state: str = ""
 
     @property
     def end_position(self) -> int:
@@ -36,8 +48,37 @@ class Block:
 
 
 @dataclass(frozen=True, eq=False)
+class Recording:
+    """A file that is a recording of its own, and is judged as `harken score` judges it.
+
+    position: see `Block`. frames: its length, 0 where it cannot be read; error is then why. start: wall-clock time of
+    its first sample, UTC. origin: its name in the source. origin_state: see `Block`. judged_s: seconds of it, from its
+    beginning, whose verdicts are stored already.
+    """
+
+    file: Path
+    position: int
+    frames: int
+    start: datetime
+    origin: str
+    origin_state: str = ""
+    judged_s: float = 0.0
+    error: HarkenError | None = None
+
+    @property
+    def end_position(self) -> int:
+        """Position of the sample that would follow."""
+        return self.position + self.frames
+
+
+@dataclass(frozen=True, eq=False)
 class Window:
-    """Sound that is judged at once; it spans no gap. number: counts the windows of a source. Other fields: `Block`."""
+    """Sound that is judged at once; it spans no gap.
+
+    number: counts the windows of a machine; those that are lost are counted too. resume: what the store keeps with its
+    verdict. Other fields: `Block`; those of the origin are of its first sample. Without samples where a file cannot be
+    read.
+    """
 
     samples_CS: Float32
     sample_rate: int
@@ -45,6 +86,7 @@ class Window:
     position: int
     start: datetime
     origin: str = ""
+    resume: Resume = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:

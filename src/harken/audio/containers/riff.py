@@ -6,12 +6,23 @@ Sonic Foundry, W64 (2003).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
-from harken.audio.containers.base import Coding, Header, SoundData, compared, incomplete_end, stated_length
+from harken.audio.containers.base import (
+    Coding,
+    Header,
+    SoundData,
+    check_form,
+    compared,
+    incomplete_end,
+    stated_length,
+)
 from harken.audio.containers.content import Content, HeaderError, chunk_name, field, read_int
 from harken.audio.quality import Finding
+from harken.core.errors import AudioError
 
 #: first bytes -> name of the container and its byte order
 KINDS = {
@@ -99,6 +110,45 @@ def read_w64(content: Content) -> Header:
         partial(_rebuilt, body=body, order="little", tag=form.tag, coding=form.coding),
         findings=(form.finding,) if form.finding else (),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StreamHead:
+    """The header of WAV that is still being written. start: of the sound; block_bytes: of a sample of all channels."""
+
+    sample_rate: int
+    channels: int
+    start: int
+    block_bytes: int
+    header: Callable[[int], bytes]
+
+
+def read_stream_head(content: bytes, name: str | Path) -> StreamHead | None:
+    """Header of a stream of WAV that begins like this, and one of a file with so many bytes of its sound.
+
+    None while the sound has not begun. Lengths that it states are those of placeholders. name: in messages. Raises
+    AudioError for what is no WAV of samples that can be decoded one by one.
+    """
+    try:
+        if len(content) < 12:
+            return None
+        if content[:4] not in KINDS or content[8:12] != b"WAVE":
+            raise HeaderError("does not begin with a header of WAV", "Send WAV, or give the format of raw samples")
+        order = KINDS[content[:4]][1]
+        chunks, _ = _chunks(content, partial(_next_chunk, order=order))
+        if b"data" not in chunks:
+            return None
+        if b"fmt " not in chunks:
+            raise HeaderError("does not say how its sound is coded (no chunk 'fmt ')")
+        body = field(content, chunks[b"fmt "] + 8, read_int(content, chunks[b"fmt "] + 4, 4, order))
+        form = _format(body, order)
+        check_form(form.sample_rate, form.channels)
+        if form.coding.block_samples != 1 or form.coding.block_bytes <= 0:
+            raise HeaderError("is coded in blocks of several samples", "Send PCM")
+    except HeaderError as error:
+        raise AudioError(error.cause, file=name, next_step=error.next_step) from None
+    rebuild = partial(_rebuilt, body=body, order=order, tag=form.tag, coding=form.coding)
+    return StreamHead(form.sample_rate, form.channels, chunks[b"data"] + 8, form.coding.block_bytes, rebuild)
 
 
 def _chunks(content: Content, walk: partial[tuple[bytes, int] | None]) -> tuple[dict[bytes, int], bool]:

@@ -1,0 +1,141 @@
+"""Windows, and recordings of their own, to verdicts of one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harken.audio.decode import ALL_FORMATS, Limits, decode
+from harken.audio.segments import Segment, read_form, read_segment
+from harken.core.errors import AudioError, HarkenError
+from harken.monitor.detector import Detector
+from harken.monitor.verdict import Verdict
+from harken.service.records import HeardWindow, Recording, Resume, Window
+from harken.service.sources.base import SourceForm
+
+Float32 = NDArray[np.float32]
+
+
+class WindowJudge:
+    """Judges the sound of one machine with a model that stays in memory.
+
+    Sound goes to the model as it was recorded, at its own rate: a window gets the score that `harken score` gives to a
+    file of the same samples.
+
+    machine: its name. model: digest of the detector, see `bundle_digest`. resume: what is stored of an earlier run.
+    limits: of recordings.
+    """
+
+    def __init__(
+        self,
+        machine: str,
+        detector: Detector,
+        model: str = "",
+        *,
+        resume: Resume | None = None,
+        limits: Limits = Limits(),
+    ) -> None:
+        self.machine, self.detector, self.model, self.limits = machine, detector, model, limits
+        #: of the next recording; windows of a stream have theirs
+        self._number = int((resume or {}).get(machine, {}).get("number", 0))
+
+    def hear(self, item: Window | Recording) -> Iterator[HeardWindow]:
+        """Verdicts on a window (one), or a recording (one; per segment, where it lasts over a minute).
+
+        Raises FileNotFoundError for a recording whose file has gone.
+        """
+        if isinstance(item, Window):
+            yield HeardWindow(self.machine, item, self._verdict(item), self.model)
+            return
+        pending: HeardWindow | None = None
+        for verdict in self._verdicts(item):
+            if pending is not None:
+                yield pending
+            pending = self._heard(item, verdict)
+        if pending is not None:
+            name = f"{self.machine}/{item.origin}"
+            done = {name: {"state": item.origin_state, "done": True}}
+            yield replace(pending, window=replace(pending.window, resume={**pending.window.resume, **done}))
+
+    def _verdict(self, window: Window) -> Verdict:
+        name = Path(window.origin or "<sound>")
+        try:
+            return replace(self.detector.score(window.samples_CS, window.sample_rate), path=name)
+        except HarkenError as error:
+            return Verdict(name, error=error, seconds=window.seconds)
+
+    def _verdicts(self, recording: Recording) -> Iterator[Verdict]:
+        if recording.error is not None:
+            yield Verdict(recording.file, error=recording.error)
+            return
+        verdicts = self.detector.score_many([recording.file], workers=0, limits=self.limits, all_formats=True)
+        for verdict in verdicts:
+            if verdict.error is not None and not recording.file.exists():
+                raise FileNotFoundError(recording.file)
+            if verdict.end_s is None or verdict.segment_scores or verdict.end_s > recording.judged_s + 1e-6:
+                yield verdict
+
+    def _heard(self, recording: Recording, verdict: Verdict) -> HeardWindow:
+        """With its sound."""
+        # The worst segment judges all of a recording up to a minute.
+        start_s, end_s = (None, None) if verdict.segment_scores else (verdict.start_s, verdict.end_s)
+        samples_CS, rate = self._sound(recording.file, verdict, start_s, end_s)
+        resume: dict[str, dict[str, Any]] = {
+            self.machine: {"number": self._number + 1, "position": recording.end_position}
+        }
+        if end_s is not None:
+            resume[f"{self.machine}/{recording.origin}"] = {"state": recording.origin_state, "judged_s": end_s}
+        window = Window(
+            samples_CS=samples_CS,
+            sample_rate=rate,
+            number=self._number,
+            position=recording.position + round((start_s or 0.0) * rate),
+            start=recording.start + timedelta(seconds=start_s or 0.0),
+            origin=recording.origin,
+            resume=resume,
+        )
+        self._number += 1
+        return HeardWindow(self.machine, window, verdict, self.model)
+
+    def _sound(self, file: Path, verdict: Verdict, start_s: float | None, end_s: float | None) -> tuple[Float32, int]:
+        if verdict.error is None:
+            try:
+                if start_s is None or end_s is None:
+                    audio = decode(file, limits=self.limits, formats=ALL_FORMATS)
+                else:
+                    rate = read_form(file, self.limits, ALL_FORMATS).sample_rate
+                    start = round(start_s * rate)
+                    segment = Segment(file, start, round(end_s * rate) - start, rate)
+                    audio = read_segment(segment, self.limits, ALL_FORMATS)
+                return audio.samples_CS, audio.sample_rate
+            except AudioError:
+                pass  # it has gone meanwhile; its verdict stands
+        return np.zeros((self.detector.spec.channels, 0), np.float32), self.detector.spec.sample_rate
+
+
+def check_fits(detector: Detector, form: SourceForm, place: str, *, chosen: int | None = None) -> None:
+    """Raise HarkenError where sound of this form cannot be judged by the model, as far as the form is known.
+
+    place: of the source. chosen: number of its channels that belong to the machine; None: all.
+    """
+    spec = detector.spec
+    if form.sample_rate is not None and form.sample_rate < spec.sample_rate:
+        raise HarkenError(
+            f"gives sound of {form.sample_rate} Hz: what the model listens to above {form.sample_rate / 2:g} Hz is "
+            "missing",
+            file=place,
+            next_step=f"Record at {spec.sample_rate} Hz or more, or fit to recordings of its rate",
+        )
+    count = form.channels if chosen is None else chosen
+    if count is not None and count != spec.channels and not (spec.mono and count == 1):
+        raise HarkenError(
+            f"gives {count} channel{'s' * (count != 1)}, and the model listens to {spec.channels}",
+            file=place,
+            next_step="Choose the channels of this machine, or fit to recordings of this form",
+        )

@@ -1,0 +1,36 @@
+"""One machine that is listened to: its source, the windows that wait, and its model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harken.service.feed import Feed
+from harken.service.judging import WindowJudge
+from harken.service.records import HeardWindow, Recording
+from harken.service.tap import Tap
+
+
+class MachineListener:
+    """Verdicts of one machine, in the order of its sound.
+
+    feed: of its source, which other machines may share. tap: of this machine, among those of the feed.
+    """
+
+    def __init__(self, feed: Feed, tap: Tap, judge: WindowJudge) -> None:
+        self.feed, self.tap, self.judge = feed, tap, judge
+
+    def hear(self, timeout: float | None = None) -> Iterator[HeardWindow]:
+        """Verdicts on the next sound that waits; none after `timeout` seconds, and at the end (`finished`)."""
+        item = self.tap.get(timeout)
+        if item is None:
+            return
+        try:
+            yield from self.judge.hear(item)
+        except FileNotFoundError:
+            if isinstance(item, Recording):
+                self.feed.source.give_back(item)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is no more sound."""
+        return self.tap.finished

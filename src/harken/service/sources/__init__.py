@@ -1,0 +1,1 @@
+"""Where sound comes from: one source per file, behind the contract of `base`."""
