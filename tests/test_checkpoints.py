@@ -114,9 +114,27 @@ def test_catalogue_is_complete() -> None:
         assert all(len(digest) == 64 for digest in digests if digest is not None)
         # One is published behind links that no program can follow: `harken weights add` takes its file.
         assert any(source.mirrors for source in entry.files) or entry.name == "beats-iter3"
+        if entry.tensors:
+            continue  # no encoder: its file is recognised by these tensors
         # Its encoder exists and takes this configuration.
         architecture: Any = encoder_class(entry.encoder)
         assert architecture.tensor_shapes(**(entry.config or {}))
+
+
+def test_networks_that_are_no_encoders_are_added(tmp_path: Path) -> None:
+    """A tokenizer is recognised by its content; a file that only has its name is not."""
+    file = tmp_path / "tokenizer.json"
+    file.write_text('{"version": "1.0", "model": {"type": "Unigram"}}')
+    record = checkpoints.add(file)
+    assert (record.name, record.encoder) == ("flan-t5-large-tokenizer", "t5-tokenizer")
+    assert checkpoints.load(record.name).weights["text"].tobytes() == file.read_bytes()
+    file.write_text("{")
+    with pytest.raises(WeightsError, match="damaged"):
+        checkpoints.add(file)
+    other = tmp_path / "tangoflux.safetensors"
+    other.write_bytes(save({"fc.0.weight": np.zeros((4, 4), np.float32)}))
+    with pytest.raises(WeightsError, match=r"does not hold the weights tangoflux|no architecture"):
+        checkpoints.add(other, "tangoflux")
 
 
 def test_unknown_key_is_refused() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from harken.core.errors import HarkenError
 from harken.generation.config import TangoFluxConfig, TextConfig
 from harken.generation.flow import flow_loss, levels, noisy_at, sample, times_of
-from harken.generation.tangoflux import Condition, TangoFlux
+from harken.generation.tangoflux import Conditioning, TangoFlux
 from harken.generation.text import Tokens, text_encoder, text_states
 
 GOLDEN = Path(os.environ.get("HARKEN_SHARED", "/nonexistent")) / "golden/tangoflux"
@@ -96,7 +96,7 @@ def test_a_reference_is_kept_or_ignored(golden: dict[str, Any]) -> None:
     def made(start: float, reference_BTD: Tensor) -> Tensor:
         with torch.no_grad():
             return sample(
-                net, noise_BTD, Condition(*condition), Condition(*empty), steps=8, guidance=2.0,
+                net, noise_BTD, Conditioning(*condition), Conditioning(*empty), steps=8, guidance=2.0,
                 reference_BTD=reference_BTD, start=start,
             )  # fmt: skip
 

@@ -54,7 +54,10 @@ def fetch(
 ) -> None:
     """Download a checkpoint, check its sha256 and convert it. The only weights command that uses the network."""
     from harken.encoders.checkpoints import fetch as get
+    from harken.weights.catalog import require_entry
 
+    # Before anything is fetched: not all may be used for everything.
+    say(f"{name}: licence {require_entry(name).licence}")
     with progress(f"fetching {name}") as bar:
         record = get(name, lambda address, done, total: bar(done, total))
     say(f"{record.name}: ready (sha256 {record.sha256[:16]}...)")

@@ -31,6 +31,8 @@ def is_alike(entry: Checkpoint, loaded: Loaded) -> bool:
     """Whether what was read is of the catalogue entry's architecture and sizes, as far as the catalogue knows them."""
     if loaded.encoder != entry.encoder:
         return False
+    if entry.tensors:
+        return _has_tensors(loaded.weights, entry)
     if entry.config is None:
         return True
     arguments = signature(encoder_class(entry.encoder)).parameters.values()
@@ -49,9 +51,34 @@ def recognise(path: Path, entry: Checkpoint | None) -> Loaded:
     if entry is not None and any(source.member for source in entry.files):
         member = {source.sha256: source.member for source in entry.files}.get(file_sha256(path))
     contents = read_contents(path, member)
-    recognised = _from_reader(path, contents, list_encoders() if entry is None else (entry.encoder,))
+    recognised = _network(path, contents.tensors, entry)
+    if recognised is None:
+        recognised = _from_reader(path, contents, list_encoders() if entry is None else (entry.encoder,))
     recognised = recognised or _from_catalog(path, contents.tensors, entry)
     return recognised._replace(weights={name: _plain(recognised.weights[name]) for name in sorted(recognised.weights)})
+
+
+def _network(path: Path, tensors: Weights, entry: Checkpoint | None) -> Loaded | None:
+    """Of a network that is no encoder, as it is; None for anything else. WeightsError for another file than that of
+    `entry`."""
+    networks = [candidate for candidate in (catalog() if entry is None else [entry]) if candidate.tensors]
+    for candidate in networks:
+        if _has_tensors(tensors, candidate):
+            return Loaded(candidate.encoder, dict(candidate.config or {}), dict(tensors))
+    if entry is not None and networks:
+        raise WeightsError(
+            f"does not hold the weights {entry.name}", file=path, next_step=f"Get them from {entry.source}"
+        )
+    return None
+
+
+def _has_tensors(tensors: Weights, entry: Checkpoint) -> bool:
+    return all(
+        name in tensors
+        and len(tensors[name].shape) == len(shape)
+        and all(length in (0, actual) for length, actual in zip(shape, tensors[name].shape, strict=True))
+        for name, shape in entry.tensors.items()
+    )
 
 
 def _from_reader(path: Path, contents: Contents, encoders: Sequence[str]) -> Loaded | None:
@@ -96,7 +123,11 @@ def _from_catalog(path: Path, tensors: Weights, entry: Checkpoint | None) -> Loa
 
 def _architectures() -> list[tuple[str, dict[str, Any]]]:
     """Encoder and configuration of every entry, each once."""
-    unique = {json_text([e.encoder, e.config], sort_keys=True): (e.encoder, e.config or {}) for e in catalog()}
+    unique = {
+        json_text([e.encoder, e.config], sort_keys=True): (e.encoder, e.config or {})
+        for e in catalog()
+        if not e.tensors
+    }
     return list(unique.values())
 
 

@@ -16,7 +16,7 @@ from harken.generation.libraries import diffusers
 BLOCK_GAIN = 10.0
 
 
-class Autoencoder(nn.Module):
+class SoundAutoencoder(nn.Module):
     """Sound as latents and back, frozen."""
 
     def latents(self, wave_S: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ class Autoencoder(nn.Module):
         raise NotImplementedError
 
 
-class Oobleck(Autoencoder):
+class Oobleck(SoundAutoencoder):
     """The autoencoder of Stable Audio Open (Evans et al., arXiv:2407.14358): stereo, to which mono is doubled and from
     which it is averaged."""
 
@@ -66,7 +66,7 @@ class Oobleck(Autoencoder):
         return next(self.net.parameters()).device
 
 
-class Blocks(Autoencoder):
+class BlockTransform(SoundAutoencoder):
     """Cosine transforms (type II, orthonormal) of blocks, times `BLOCK_GAIN`; exactly invertible. Ours."""
 
     transform_HH: Tensor

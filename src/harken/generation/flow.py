@@ -16,7 +16,7 @@ from torch import Tensor
 
 from harken.core.errors import HarkenError
 from harken.generation.libraries import diffusers
-from harken.generation.tangoflux import Condition, TangoFlux
+from harken.generation.tangoflux import Conditioning, TangoFlux
 
 #: noise levels of a training
 TIMES = 1000
@@ -66,8 +66,8 @@ def levels(steps: int, start: float) -> np.ndarray:
 def sample(
     net: TangoFlux,
     noise_BTD: Tensor,
-    condition: Condition,
-    unconditional: Condition,
+    condition: Conditioning,
+    unconditional: Conditioning,
     *,
     steps: int,
     guidance: float,
@@ -91,7 +91,7 @@ def sample(
     if start < 1:
         assert reference_BTD is not None
         x_BTD = noisy_at(reference_BTD, noise_BTD, torch.full((clips,), start, device=noise_BTD.device))
-    both = Condition(*(torch.cat(pair) for pair in zip(unconditional, condition, strict=True)))
+    both = Conditioning(*(torch.cat(pair) for pair in zip(unconditional, condition, strict=True)))
     for timestep in scheduler.timesteps:
         if guidance == 1:
             velocity_BTD = net(x_BTD, (timestep / TIMES).expand(clips), condition)

@@ -14,7 +14,7 @@ from harken.audio.listen import normalised
 from harken.audio.quality import level_dbfs
 from harken.audio.resample import resample
 from harken.core.errors import HarkenError
-from harken.generation.autoencoders import Autoencoder, Blocks, Oobleck
+from harken.generation.autoencoders import BlockTransform, Oobleck, SoundAutoencoder
 from harken.generation.config import OobleckConfig, TangoFluxConfig
 
 Float32 = NDArray[np.float32]
@@ -26,13 +26,13 @@ REACH = 16
 class SoundCodec(nn.Module):
     """An autoencoder with what clips need: one level, the longest length, rates that differ from its own."""
 
-    autoencoder: Autoencoder
+    autoencoder: SoundAutoencoder
 
     def __init__(self, config: TangoFluxConfig) -> None:
         super().__init__()
         self.config = config
         kind = config.autoencoder
-        self.autoencoder = Oobleck(kind, config.channels) if isinstance(kind, OobleckConfig) else Blocks(kind)
+        self.autoencoder = Oobleck(kind, config.channels) if isinstance(kind, OobleckConfig) else BlockTransform(kind)
         self.eval().requires_grad_(False)
 
     def encode(self, wave_S: Float32, sample_rate: int) -> Float32:

@@ -19,7 +19,7 @@ from harken.generation.libraries import diffusers
 _FREQUENCIES = 128
 
 
-class Condition(NamedTuple):
+class Conditioning(NamedTuple):
     """What is generated. context_BLD: states of the caption's tokens, with the token of the duration at the end.
     pooled_BD: their projected mean."""
 
@@ -49,15 +49,15 @@ class TangoFlux(nn.Module):
         self.duration_emebdder = DurationEmbedder(width, config.seconds)
         self.fc = nn.Sequential(nn.Linear(width, width), nn.ReLU())
 
-    def condition(self, states_BLD: Tensor, mask_BL: Tensor, seconds_B: Tensor) -> Condition:
+    def condition(self, states_BLD: Tensor, mask_BL: Tensor, seconds_B: Tensor) -> Conditioning:
         """Of captions and durations. states_BLD: of the text encoder. mask_BL: 1 for real tokens; padding remains in
         the context, as in the published training, but not in the mean."""
         token_B1D = self.duration_emebdder(seconds_B)
         mask_BL1 = mask_BL.to(states_BLD.dtype)[:, :, None]
         mean_BD = (states_BLD * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1).clamp_min(1)
-        return Condition(torch.cat([states_BLD, token_B1D], dim=1), self.fc(mean_BD))
+        return Conditioning(torch.cat([states_BLD, token_B1D], dim=1), self.fc(mean_BD))
 
-    def forward(self, noisy_BTD: Tensor, time_B: Tensor, condition: Condition) -> Tensor:
+    def forward(self, noisy_BTD: Tensor, time_B: Tensor, condition: Conditioning) -> Tensor:
         """(B, latents, channels) velocity at times in (0, 1]; 1 is noise."""
         tokens, latents = condition.context_BLD.shape[1], noisy_BTD.shape[1]
         device = noisy_BTD.device

@@ -65,13 +65,16 @@ class SourceFile(_Frozen):
 class Checkpoint(_Frozen):
     """One entry of the catalogue.
 
-    sha256, size: of the converted safetensors file, the same whichever of `files` it came from. They and config
-    are None where they are known only after the first download, whose record then has them.
+    encoder: name of the architecture. tensors: of a network that is no encoder, by which its file is recognised, with
+    their shapes; a length of 0 may be any. sha256, size: of the converted safetensors file, the same whichever of
+    `files` it came from. They and config are None where they are known only after the first download, whose record then
+    has them.
     """
 
     name: str
     encoder: str
     config: dict[str, Any] | None = None
+    tensors: dict[str, tuple[int, ...]] = {}
     summary: str
     licence: str
     citation: str

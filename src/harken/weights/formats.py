@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from harken.core.errors import WeightsError
 from harken.weights.tf_checkpoint import read_tf_checkpoint
 
-Format = Literal["torch", "npz", "safetensors", "wheel"]
+Format = Literal["torch", "npz", "safetensors", "wheel", "json"]
 
 #: what the readers of the various formats raise for a file that is not whole; a damaged header may also ask
 #: for more memory than there is
@@ -45,6 +45,10 @@ _SETTINGS_NAMES = frozenset({
     "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype",
     "pathlib.Path", "pathlib.PosixPath",
 })  # fmt: skip
+#: what the text of a JSON file is called among the tensors, as bytes
+TEXT = "text"
+#: bytes of such a file; tokenizers have less
+_MOST_TEXT = 64 * 2**20
 #: values that the settings of a file may hold in all; shared ones count as often as they are referred to
 _MOST_SETTINGS = 200_000
 #: unpacked bytes per byte of an archive; trained weights hardly get smaller when they are packed
@@ -79,6 +83,8 @@ def read_contents(path: Path, member: str | None) -> Contents:
                 return Contents({name: arrays[name] for name in arrays.files}, {})
         if kind == "wheel":
             return Contents(_from_wheel(path, member), {})
+        if kind == "json":
+            return Contents({TEXT: _json_text(path)}, {})
         data = path.read_bytes()
         return Contents(from_safetensors(data, path), _settings_of_safetensors(data))
     except _DAMAGE as error:
@@ -94,6 +100,8 @@ def _format(path: Path) -> Format:
     # The length of its header may begin with the first byte of a pickle, but that of a pickle is no such length.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size:
         return "safetensors"
+    if head[:1] == b"{":
+        return "json"
     if head[:1] == b"\x80":
         return "torch"
     if head[:2] == b"PK":
@@ -271,6 +279,15 @@ class _Plain:
                     return self.of(state[wrapped], depth + 1)
             return self.of(state, depth + 1)
         return None  # tensors of an optimiser, types
+
+
+def _json_text(path: Path) -> NDArray[Any]:
+    """(bytes,) of a JSON file, such as a tokenizer. ValueError for anything else."""
+    if path.stat().st_size > _MOST_TEXT:
+        raise ValueError("it is too large for a file of settings")
+    data = path.read_bytes()
+    json.loads(data)
+    return np.frombuffer(data, dtype=np.uint8)
 
 
 def _from_wheel(path: Path, member: str | None) -> dict[str, NDArray[Any]]:
