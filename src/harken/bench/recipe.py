@@ -21,24 +21,20 @@ from pydantic import (
 )
 
 from harken.bench.recipe_checks import (
-    check_kinds,
     conditional_keys,
-    explained,
     filled,
-    known_keys,
     mapping_at,
     named_stage,
-    nearest,
     profile_keys,
     stage_entry,
     write_out_members,
 )
-from harken.bench.recipe_errors import RecipeError, located
 from harken.bench.repeat import expand, set_key
 from harken.core.errors import HarkenError, reading
 from harken.core.names import alike, shown, why_no_file_name
 from harken.core.plain_yaml import read_yaml_lines
 from harken.core.plugins import check_name
+from harken.core.settings import SettingError, check_kinds, explained, known_keys, located, nearest
 from harken.ensemble.problem import SEARCHES
 from harken.ensemble.selection import Criterion
 
@@ -242,7 +238,7 @@ def load_recipe(
         raise HarkenError(
             "is not a recipe: it has no stages", file=name_or_file, next_step="Start from one: harken recipe copy"
         )
-    with located(name_or_file, lines, profile, tuple(changes or ())):
+    with located(name_or_file, lines, profile=profile, changed=tuple(changes or ())):
         recipe = _resolved(expand(data), profile, changes or {})
         _check_names(recipe)
         _check_references(recipe)
@@ -263,13 +259,13 @@ def _resolved(data: dict[str, Any], profile: str, changes: Mapping[str, Any]) ->
         data[key] = filled(mapping_at(data, key), parameters, key)
     known_keys(data, Recipe.model_fields, "")
     if len(data["stages"]) > _MOST_STAGES:
-        raise RecipeError(f"it has {len(data['stages'])} stages, more than {_MOST_STAGES}", key="stages")
+        raise SettingError(f"it has {len(data['stages'])} stages, more than {_MOST_STAGES}", key="stages")
     data["stages"] = {name: stage_entry(name, entry) for name, entry in data["stages"].items()}
     write_out_members(data)
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        raise explained(error) from error
+        raise explained(error, whole="recipe") from error
     check_kinds(data, recipe.model_dump())
     return recipe
 
@@ -282,14 +278,14 @@ def _check_names(recipe: Recipe) -> None:
         reason = why_no_file_name(name)
         if reason is not None or not _FOLDER_NAME.fullmatch(name):
             reason = f" ({reason})" if reason else ""
-            raise RecipeError(
+            raise SettingError(
                 f"{key}: {shown(name)!r} cannot be the name of a folder{reason}", key=key,
                 next_step="Write letters, digits, spaces and . , + = @ ( ) - _, beginning with a letter or digit",
             )  # fmt: skip
     for names in (sections["stages"], sections["systems"] + sections["ensembles"]):
         pair = alike(names)
         if pair is not None:
-            raise RecipeError(f"{pair[0]!r} and {pair[1]!r} are one folder where case does not count", key="systems")
+            raise SettingError(f"{pair[0]!r} and {pair[1]!r} are one folder where case does not count", key="systems")
 
 
 def _check_seeds(recipe: Recipe, name: str, seeds: tuple[int, ...]) -> None:
@@ -299,7 +295,7 @@ def _check_seeds(recipe: Recipe, name: str, seeds: tuple[int, ...]) -> None:
     key = f"stages.{name}.seeds"
     if not seeds or len(set(seeds)) < len(seeds) or not set(seeds) <= set(recipe.seeds):
         shown_seeds = ", ".join(map(str, recipe.seeds))
-        raise RecipeError(f"{key} are different ones of the recipe's, at least one", key=key,
+        raise SettingError(f"{key} are different ones of the recipe's, at least one", key=key,
                           next_step=f"Choose among {shown_seeds}")  # fmt: skip
     read, waiting = {name}, [name]
     while waiting:
@@ -307,7 +303,7 @@ def _check_seeds(recipe: Recipe, name: str, seeds: tuple[int, ...]) -> None:
         waiting += [source for source in sources if source not in read]
         read |= {*sources}
     if not any(stage_class(recipe.stages[source].use).seeded for source in read):
-        raise RecipeError(f"stage {name} draws no random numbers, nor does what it reads", key=key,
+        raise SettingError(f"stage {name} draws no random numbers, nor does what it reads", key=key,
                           next_step="Leave its seeds out")  # fmt: skip
 
 
@@ -318,7 +314,7 @@ def _check_references(recipe: Recipe) -> None:
     for name, stage in recipe.stages.items():
         for source in stage.inputs:
             if source not in recipe.stages:
-                raise RecipeError(
+                raise SettingError(
                     f"stage {name} reads {source!r}, which is not there", key=f"stages.{name}.from",
                     next_step=nearest(source, recipe.stages),
                 )  # fmt: skip
@@ -329,26 +325,26 @@ def _check_references(recipe: Recipe) -> None:
     for system, name in recipe.systems.items():
         key = f"systems.{system}"
         if name not in recipe.stages:
-            raise RecipeError(
+            raise SettingError(
                 f"system {system} takes its scores from {name!r}, which is not there", key=key,
                 next_step=nearest(name, recipe.stages),
             )  # fmt: skip
         if stage_class(recipe.stages[name].use).makes != "scores":
-            raise RecipeError(
+            raise SettingError(
                 f"system {system} takes its scores from {name}, a stage without scores", key=key,
                 next_step="Name a stage that scores, such as detect",
             )  # fmt: skip
     for name in recipe.ensembles:
         if name in recipe.systems:
-            raise RecipeError(
+            raise SettingError(
                 f"{name} is a system and an ensemble", key=f"ensembles.{name}", next_step="Name the ensemble otherwise"
             )
     systems = {**recipe.systems, **recipe.ensembles}
     for row, name in enumerate(recipe.submission):
         if name not in systems:
-            raise RecipeError(
+            raise SettingError(
                 f"submission names {name!r}, which is neither a system nor an ensemble", key=f"submission.{row}",
                 next_step=nearest(name, systems),
             )  # fmt: skip
     if not recipe.systems:
-        raise RecipeError("has no system", key="systems", next_step="Write under systems which stage scores")
+        raise SettingError("has no system", key="systems", next_step="Write under systems which stage scores")

@@ -8,32 +8,30 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harken.bench.recipe_errors import RecipeError
 from harken.bench.repeat import matching
-from harken.core.errors import HarkenError, did_you_mean
-from harken.core.json_text import json_text
-from harken.core.numbers import read_number
+from harken.core.errors import HarkenError
 from harken.core.plugins import UntrustedError
+from harken.core.settings import SettingError, check_kinds, explained, known_keys, nearest
 
 
 def mapping_at(data: Mapping[str, Any], key: str, *, within: str = "") -> dict[str, Any]:
-    """The mapping of that key; an empty one if there is none. within: key of `data`. RecipeError for anything else."""
+    """The mapping of that key; an empty one if there is none. within: key of `data`. SettingError for anything else."""
     value = data.get(key)
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise RecipeError(
+        raise SettingError(
             f"{key} is {_shown(value)}, not a mapping of names", key=f"{within}{key}", next_step="Write names: values"
         )
     return value
 
 
 def profile_keys(data: dict[str, Any], profile: str) -> dict[str, Any]:
-    """Dotted keys of a profile, which are taken out of the recipe with all others. RecipeError for an unknown one."""
+    """Dotted keys of a profile, which are taken out of the recipe with all others. SettingError for an unknown one."""
     profiles = mapping_at(data, "profiles")
     data.pop("profiles", None)
     if profile not in profiles and profile != "full":
-        raise RecipeError(
+        raise SettingError(
             f"there is no profile {profile!r}", key="profiles", next_step=nearest(profile, {*profiles, "full"})
         )
     return mapping_at(profiles, profile, within="profiles.")
@@ -49,7 +47,7 @@ def conditional_keys(data: dict[str, Any], parameters: Mapping[str, Any], given:
         cases = mapping_at(when, name, within="when.")
         case = cases.get(str(parameters.get(name)))
         if case is not None and not isinstance(case, dict):
-            raise RecipeError(
+            raise SettingError(
                 f"{_shown(case)} does not say what follows from {name}", key=f"when.{name}",
                 next_step="Write dotted keys and their values",
             )  # fmt: skip
@@ -63,7 +61,7 @@ def write_out_members(data: dict[str, Any]) -> None:
     for name, entry in mapping_at(data, "ensembles").items():
         key = f"ensembles.{name}"
         if not isinstance(entry, dict) or not isinstance(entry.get("members"), dict | list):
-            raise RecipeError(
+            raise SettingError(
                 f"ensemble {name} does not list its members", key=key,
                 next_step="Write members: [SYSTEM, ...], or members: {SYSTEM: WEIGHT, ...}",
             )  # fmt: skip
@@ -72,7 +70,7 @@ def write_out_members(data: dict[str, Any]) -> None:
             members = [str(member) for member in members]
             repeated = next((member for row, member in enumerate(members) if member in members[:row]), None)
             if repeated is not None:
-                raise RecipeError(
+                raise SettingError(
                     f"ensemble {name} has the member {repeated!r} twice", key=f"{key}.members",
                     next_step="Give it a weight",
                 )  # fmt: skip
@@ -81,7 +79,7 @@ def write_out_members(data: dict[str, Any]) -> None:
         for member, weight in members.items():
             named = matching(member, systems)
             if not named:
-                raise RecipeError(
+                raise SettingError(
                     f"ensemble {name} has a member {_shown(member)}, which is no system", key=f"{key}.members",
                     next_step=nearest(member, systems),
                 )  # fmt: skip
@@ -98,7 +96,7 @@ def _required(ensemble: str, patterns: Sequence[Any], members: Sequence[str]) ->
     for row, pattern in enumerate(patterns):
         named = matching(str(pattern), members)
         if not named:
-            raise RecipeError(
+            raise SettingError(
                 f"ensemble {ensemble} requires {_shown(pattern)}, which is not among its members",
                 key=f"ensembles.{ensemble}.search.required.{row}", next_step=nearest(str(pattern), members),
             )  # fmt: skip
@@ -112,12 +110,12 @@ def stage_entry(name: str, entry: Any) -> dict[str, Any]:
 
     key = f"stages.{name}"
     if not isinstance(entry, dict) or not isinstance(entry.get("use"), str):
-        raise RecipeError(f"stage {name} does not say its kind", key=key, next_step="Write use: embed, or another")
+        raise SettingError(f"stage {name} does not say its kind", key=key, next_step="Write use: embed, or another")
     given = {name: value for name, value in entry.items() if name not in ("use", "from", "seeds")}
     inputs = entry.get("from", [])
     inputs = [inputs] if isinstance(inputs, str) else inputs
     if not isinstance(inputs, list) or not all(isinstance(source, str) for source in inputs):
-        raise RecipeError(f"stage {name} reads {_shown(inputs)}", key=f"{key}.from", next_step="Write names of stages")
+        raise SettingError(f"stage {name} reads {_shown(inputs)}", key=f"{key}.from", next_step="Write names of stages")
     with named_stage(name, f"{key}.use"):
         kind = stage_class(entry["use"])
     if "seeds" in entry and "seeds" in kind.Parameters.model_fields:
@@ -138,12 +136,12 @@ def named_stage(name: str, key: str) -> Iterator[None]:
     """Within it, errors of a stage's class become those of the recipe at that key."""
     try:
         yield
-    except (RecipeError, UntrustedError):
+    except (SettingError, UntrustedError):
         raise
     except HarkenError as error:
         # That of a file, such as one of a custom class, names it.
         where = "" if error.file is None else f"{error.file}: "
-        raise RecipeError(f"stage {name}: {where}{error.cause}", key=key, next_step=error.next_step) from None
+        raise SettingError(f"stage {name}: {where}{error.cause}", key=key, next_step=error.next_step) from None
 
 
 def filled(value: Any, parameters: Mapping[str, Any], key: str) -> Any:
@@ -154,53 +152,11 @@ def filled(value: Any, parameters: Mapping[str, Any], key: str) -> Any:
         return [filled(inside, parameters, f"{key}.{row}") for row, inside in enumerate(value)]
     if isinstance(value, str) and value.startswith("$"):
         if value[1:] not in parameters:
-            raise RecipeError(
+            raise SettingError(
                 f"there is no parameter {_shown(value)}", key=key, next_step=nearest(value[1:], parameters)
             )
         return parameters[value[1:]]
     return value
-
-
-def known_keys(given: Mapping[str, Any], fields: Mapping[str, Any], prefix: str) -> None:
-    """RecipeError, naming the nearest, for a key that is not among the fields."""
-    for name in given:
-        if name not in fields:
-            raise RecipeError(
-                f"unknown key {prefix}{name}", key=f"{prefix}{name}", next_step=nearest(str(name), fields)
-            )
-
-
-def check_kinds(given: Any, checked: Any, key: str = "") -> None:
-    """RecipeError where pydantic took `yes` or `no` for 1 or 0, or a text such as `1_000` for a number."""
-    if isinstance(checked, int | float) and not isinstance(checked, bool):
-        if isinstance(given, bool):
-            raise RecipeError(f"{key}: {'yes' if given else 'no'} is no number", key=key, next_step="Write a number")
-        if isinstance(given, str):
-            try:
-                read_number(given)
-            except ValueError as error:
-                raise RecipeError(f"{key}: {error}", key=key, next_step="Write a number") from None
-    elif isinstance(given, Mapping) and isinstance(checked, Mapping):
-        for name in given.keys() & checked.keys():
-            check_kinds(given[name], checked[name], f"{key}.{name}".lstrip("."))
-    elif isinstance(given, list | tuple) and isinstance(checked, list | tuple):
-        for row, (given_item, checked_item) in enumerate(zip(given, checked, strict=False)):
-            check_kinds(given_item, checked_item, f"{key}.{row}")
-
-
-def explained(error: ValidationError, prefix: str = "") -> RecipeError:
-    """The first error of pydantic, at its key below `prefix`."""
-    first = error.errors()[0]
-    key = (prefix + ".".join(map(str, first["loc"]))).rstrip(".")
-    # What concerns several values says which.
-    given = f" (given {json_text(first['input'], default=str)[:60]})" if first["loc"] else ""
-    cause = " ".join(first["msg"].removeprefix("Value error, ").split())
-    return RecipeError(f"{key or 'recipe'}: {cause}{given}", key=key, next_step="Correct it")
-
-
-def nearest(word: str, names: Iterable[str]) -> str:
-    """Next step for an unknown word."""
-    return did_you_mean(word, sorted(map(str, names)))
 
 
 def _shown(value: Any) -> str:

@@ -9,8 +9,8 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from harken.bench.recipe_errors import RecipeError
 from harken.core.errors import did_you_mean
+from harken.core.settings import SettingError
 
 _PLACE = re.compile(r"<(\w+)>")
 #: parts of a recipe that may be repeated
@@ -24,22 +24,22 @@ def expand(data: Mapping[str, Any]) -> dict[str, Any]:
     `{over: {rate: {slow: 0.0001, fast: 0.001}}, stages: {train_<rate>: {..., learning_rate: $rate}}, systems: {...}}`
     gives the stages train_slow and train_fast: `<rate>` in keys and texts is the name, `$rate` as a value its
     value. In a list, names and values are the same. Stages share no objects: changing one leaves the others unchanged.
-    Raises RecipeError for invalid entries, and for stages or systems of the same name.
+    Raises SettingError for invalid entries, and for stages or systems of the same name.
     """
     made = {key: _copied(value) for key, value in data.items() if key != "repeat"}
     entries = data.get("repeat") or []
     if not isinstance(entries, list):
-        raise RecipeError("repeat is not a list", key="repeat", next_step="Write - over: ... under it")
+        raise SettingError("repeat is not a list", key="repeat", next_step="Write - over: ... under it")
     for row, entry in enumerate(entries):
         key = f"repeat.{row}"
         over = _over(entry, key)
         for name in entry:
             if name not in ("over", *_SECTIONS):
                 hint = did_you_mean(str(name), _SECTIONS, "It may have over, stages and systems")
-                raise RecipeError(f"unknown key repeat.{name}", key=f"{key}.{name}", next_step=hint)
+                raise SettingError(f"unknown key repeat.{name}", key=f"{key}.{name}", next_step=hint)
         combinations = prod(map(len, over.values()))
         if combinations > _MOST_COMBINATIONS:
-            raise RecipeError(f"repeat goes over {combinations} combinations, more than {_MOST_COMBINATIONS}", key=key)
+            raise SettingError(f"repeat goes over {combinations} combinations, more than {_MOST_COMBINATIONS}", key=key)
         for chosen in product(*over.values()):
             names = dict(zip(over, map(str, chosen), strict=True))
             values = {name: options[option] for (name, options), option in zip(over.items(), chosen, strict=True)}
@@ -47,10 +47,10 @@ def expand(data: Mapping[str, Any]) -> dict[str, Any]:
                 into, repeated = made.setdefault(section, {}), entry.get(section) or {}
                 for mapping in (into, repeated):
                     if not isinstance(mapping, dict):
-                        raise RecipeError(f"{section} is not a mapping of names", key=f"{key}.{section}")
+                        raise SettingError(f"{section} is not a mapping of names", key=f"{key}.{section}")
                 for name, value in _written(repeated, names, values, f"{key}.{section}").items():
                     if name in into:
-                        raise RecipeError(
+                        raise SettingError(
                             f"{section}.{name} occurs twice", key=f"{key}.{section}",
                             next_step="Put every variable of over into its name, such as <rate>",
                         )  # fmt: skip
@@ -67,7 +67,7 @@ def _over(entry: Any, key: str) -> dict[str, dict[str, Any]]:
             named = {str(value): value for value in named}
         options[variable] = named
     if not options or not all(isinstance(named, dict) and named for named in options.values()):
-        raise RecipeError(
+        raise SettingError(
             "an entry of repeat does not say over what", key=key, next_step="Write over: {rate: {slow: 0.0001}}"
         )
     return options
@@ -76,7 +76,7 @@ def _over(entry: Any, key: str) -> dict[str, dict[str, Any]]:
 def set_key(data: dict[str, Any], key: str, value: Any) -> None:
     """Set a dotted key in every place that it matches: `stages.*.training.steps` is that of all stages with a training.
 
-    Missing mappings below a stage are created. RecipeError, naming the nearest, for a key that matches nothing.
+    Missing mappings below a stage are created. SettingError, naming the nearest, for a key that matches nothing.
     """
     *path, last = key.split(".")
     places: list[Any] = [data]
@@ -97,7 +97,7 @@ def set_key(data: dict[str, Any], key: str, value: Any) -> None:
         ]
         if not next_places:
             keys = [name for place in places if isinstance(place, dict) for name in place]
-            raise RecipeError(
+            raise SettingError(
                 f"there is no {'.'.join(path[: step + 1])!r} to set", key=key,
                 next_step=did_you_mean(key_part, sorted(map(str, keys))),
             )  # fmt: skip
@@ -107,7 +107,7 @@ def set_key(data: dict[str, Any], key: str, value: Any) -> None:
         # Stages without the last key are skipped, unless all are.
         inside = [place for place in inside if last in place] or inside
     if not inside:
-        raise RecipeError(f"{'.'.join(path)!r} holds no further keys", key=key, next_step="Check the key")
+        raise SettingError(f"{'.'.join(path)!r} holds no further keys", key=key, next_step="Check the key")
     for place in inside:
         place[last] = _copied(value)
 
@@ -137,7 +137,7 @@ def _written(value: Any, names: Mapping[str, str], values: Mapping[str, Any], ke
     def name(match: re.Match[str]) -> str:
         if match[1] not in names:
             hint = did_you_mean(match[1], names, f"It goes over {', '.join(names)}")
-            raise RecipeError(f"nothing is repeated over {match[1]!r}", key=key, next_step=hint)
+            raise SettingError(f"nothing is repeated over {match[1]!r}", key=key, next_step=hint)
         return names[match[1]]
 
     return _PLACE.sub(name, value)
