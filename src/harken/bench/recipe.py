@@ -265,7 +265,7 @@ def _resolved(data: dict[str, Any], profile: str, changes: Mapping[str, Any]) ->
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        raise explained(error, whole="recipe") from error
+        raise explained(error, subject="recipe") from error
     check_kinds(data, recipe.model_dump())
     return recipe
 

@@ -76,14 +76,14 @@ def check_kinds(given: Any, checked: Any, key: str = "") -> None:
             check_kinds(given_item, checked_item, f"{key}.{row}")
 
 
-def explained(error: ValidationError, prefix: str = "", *, whole: str = "settings") -> SettingError:
-    """The first error of pydantic, at its key below `prefix`. whole: what an error of no single key is about."""
+def explained(error: ValidationError, prefix: str = "", *, subject: str = "settings") -> SettingError:
+    """The first error of pydantic, at its key below `prefix`. subject: what an error of no single key is about."""
     first = error.errors()[0]
     key = (prefix + ".".join(map(str, first["loc"]))).rstrip(".")
     # What concerns several values says which.
     given = f" (given {json_text(first['input'], default=str)[:60]})" if first["loc"] else ""
     cause = " ".join(first["msg"].removeprefix("Value error, ").split())
-    return SettingError(f"{key or whole}: {cause}{given}", key=key, next_step="Correct it")
+    return SettingError(f"{key or subject}: {cause}{given}", key=key, next_step="Correct it")
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
