@@ -105,7 +105,8 @@ class HistoryEntry:
 class EvidenceRecord:
     """Sound and picture of a window of an alarm. sound, picture: names of files in the evidence folder, empty for none.
 
-    size: bytes of both. score: of the window.
+    size: bytes of both. score: of the window. kind: of sound that belongs to no alarm, `live` the last window that was
+    heard, `normal` one that is as normal recordings.
     """
 
     id: str
@@ -117,16 +118,22 @@ class EvidenceRecord:
     picture: str = ""
     sentence: str = ""
     score: float | None = None
+    kind: Literal["alarm", "live", "normal"] = "alarm"
 
 
 @dataclass(frozen=True)
 class ModelInUse:
-    """A model that judges a machine since a time. digest: see `HeardWindow`. path: as configured."""
+    """A model that judges a machine since a time. digest: see `HeardWindow`. path: as configured.
+
+    threshold: score above which a single window is an alarm. sentences: what its limits are worth, for people.
+    """
 
     machine: str
     digest: str
     path: str
     since: datetime
+    threshold: float | None = None
+    sentences: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -48,6 +48,8 @@ models = sa.Table(
     sa.Column("since", UtcTime, primary_key=True),
     sa.Column("digest", sa.Text, nullable=False),
     sa.Column("path", sa.Text, nullable=False),
+    sa.Column("threshold", sa.Double),
+    sa.Column("sentences", sa.JSON, nullable=False),
 )
 windows = sa.Table(
     "windows",
@@ -135,6 +137,7 @@ evidence = sa.Table(
     sa.Column("picture", sa.Text, nullable=False),
     sa.Column("sentence", sa.Text, nullable=False),
     sa.Column("score", sa.Double),
+    sa.Column("kind", sa.Text, nullable=False),
     sa.Index(None, "monitor", "time"),
 )
 #: where each source is taken up again

@@ -37,6 +37,8 @@ def upgrade() -> None:
         sa.Column("since", UtcTime, nullable=False),
         sa.Column("digest", sa.Text, nullable=False),
         sa.Column("path", sa.Text, nullable=False),
+        sa.Column("threshold", sa.Double),
+        sa.Column("sentences", sa.JSON, nullable=False),
         sa.PrimaryKeyConstraint("monitor", "machine", "since", name="pk_models"),
     )
     op.create_table(
@@ -123,6 +125,7 @@ def upgrade() -> None:
         sa.Column("picture", sa.Text, nullable=False),
         sa.Column("sentence", sa.Text, nullable=False),
         sa.Column("score", sa.Double),
+        sa.Column("kind", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_evidence"),
     )
     op.create_index("ix_evidence_monitor_time", "evidence", ["monitor", "time"])
