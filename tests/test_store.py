@@ -73,7 +73,7 @@ def test_what_belongs_to_a_window_is_taken_up_again(place: str) -> None:
         )
     )
     assert [each.number for each in numbered] == [1, 2]
-    recorder.delivered("mail", 1)
+    recorder.delivered("mail", numbered[0])
     recorder.close()
 
     again = Recorder(place)
@@ -128,6 +128,25 @@ def test_many_monitors_open_one_new_store_at_once(place: str) -> None:
     store.close()
 
 
+def test_a_refused_message_is_set_aside_and_an_empty_token_is_forgotten(place: str) -> None:
+    recorder = Recorder(place)
+    recorder.use_sinks(["mail"])
+    recorder.commit(Changes(messages=[message("bad"), message("good")], resume={"a": {"n": 1}, "b": {"n": 2}}))
+    first = recorder.next_message("mail")
+    assert first is not None
+    recorder.set_aside("mail", first, "too long")
+    recorder.commit(Changes(resume={"a": {}}))
+    recorder.close()
+    again = Recorder(place)
+    again.use_sinks(["mail"])
+    assert texts(again.pending("mail")) == ["good"]
+    assert again.sinks()["mail"].refused == 1
+    loaded = again.loaded()
+    assert loaded is not None
+    assert loaded.resume == {"b": {"n": 2}}
+    again.close()
+
+
 def test_requests_are_answered_once(place: str) -> None:
     store = Store.open(place)
     number = store.ask(Request("pump", "shelve", "ada", START, until=START + timedelta(hours=1), text="cleaning"))
@@ -163,7 +182,7 @@ def test_messages_go_out_while_the_store_cannot_be_reached(tmp_path: Path, monke
     before = Recorder(file)
     before.use_sinks(["mail", "mqtt"])
     before.commit(Changes(messages=[message("old 1"), message("old 2")]))
-    before.delivered("mail", 2)
+    before.delivered("mail", before.pending("mail")[-1])
     before.close()
     aside = tmp_path / "aside"
     aside.mkdir()
@@ -177,7 +196,7 @@ def test_messages_go_out_while_the_store_cannot_be_reached(tmp_path: Path, monke
     monitor.use_sinks(["mail", "mqtt"])
     monitor.commit(Changes(windows=[window(7)], messages=[message("new 1"), message("new 2")]))
     assert texts(monitor.pending("mail")) == ["new 1", "new 2"]
-    monitor.delivered("mail", monitor.pending("mail")[0].number)
+    monitor.delivered("mail", monitor.pending("mail")[0])
     assert texts(monitor.pending("mail")) == ["new 2"]
 
     file.rmdir()
@@ -205,7 +224,7 @@ def test_a_store_that_is_held_by_others_for_long(tmp_path: Path, monkeypatch: py
     recorder.commit(Changes(windows=[window(1)], messages=[message("two")]))
     assert recorder.waiting == 4
     assert texts(recorder.pending("mail")) == ["one", "two"]
-    recorder.delivered("mail", 2)
+    recorder.delivered("mail", recorder.pending("mail")[-1])
     other.execute("ROLLBACK")
     recorder.close()
     again = Recorder(file)
@@ -239,7 +258,7 @@ def test_sinks_deliver_from_threads(tmp_path: Path) -> None:
         while len(texts_got) < 30:
             for each in recorder.pending(sink, 3):
                 texts_got.append(each.payload["text"])
-                recorder.delivered(sink, each.number)
+                recorder.delivered(sink, each)
         return texts_got
 
     with ThreadPoolExecutor(4) as pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
@@ -140,14 +141,15 @@ class ModelInUse:
 class Changes:
     """All that is stored in one transaction.
 
-    states: per machine, JSON-able memory of its alarms. resume: per source, JSON-able token to take up again.
+    states: per machine, JSON-able memory of its alarms. resume: tokens by key, to take sources up again; an empty one
+    forgets its key (`Window.resume`).
     alarms: by id, the last state counts. requests_done: answers by number of the request (see `Request`).
     messages have number 0; they are numbered when they are recorded.
     """
 
     windows: list[WindowScore] = field(default_factory=list)
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
-    resume: dict[str, dict[str, Any]] = field(default_factory=dict)
+    resume: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     sensors: list[SensorRecord] = field(default_factory=list)
     alarms: dict[str, AlarmRecord] = field(default_factory=dict)
     history: list[HistoryEntry] = field(default_factory=list)

@@ -187,20 +187,35 @@ class Recorder:
             if not (early and messages):
                 return messages[:limit]
             if not (late := [message for message in messages if message.id not in early]):
-                self.delivered(sink, messages[-1].number)
+                self.delivered(sink, messages[-1])
                 return self.pending(sink, limit)
             return late[:limit]
 
-    def delivered(self, sink: str, number: int) -> None:
-        """The sink has all messages up to that number."""
-        state = self._sinks[sink]
-        self._save(sink, replace(state, position=max(number, state.position), delivered=datetime.now(UTC), failures=0,
-                                 next_try=None, problem=""))  # fmt: skip
+    def next_message(self, sink: str) -> Message | None:
+        """The first message that the sink has not dealt with."""
+        return next(iter(self.pending(sink, 1)), None)
+
+    def delivered(self, sink: str, message: Message) -> None:
+        """The sink has the message, for good."""
+        with self._lock:
+            state = self._sinks[sink]
+            position = max(message.number, state.position)
+            done = replace(state, position=position, delivered=datetime.now(UTC), failures=0, next_try=None, problem="")
+            self._save(sink, done)
+
+    def set_aside(self, sink: str, message: Message, reason: str) -> None:
+        """The sink refused the message; it goes on with the next one."""
+        with self._lock:
+            state = self._sinks[sink]
+            position = max(message.number, state.position)
+            refused = replace(state, position=position, refused=state.refused + 1, problem=reason)
+            self._save(sink, replace(refused, failures=0, next_try=None))
 
     def failed(self, sink: str, problem: str, next_try: datetime) -> None:
-        """The sink did not take its next message; it is tried again at `next_try`."""
-        state = self._sinks[sink]
-        self._save(sink, replace(state, failures=state.failures + 1, next_try=next_try, problem=problem))
+        """The sink did not take its next message; it is tried again at `next_try`. For those who look at its state."""
+        with self._lock:
+            state = self._sinks[sink]
+            self._save(sink, replace(state, failures=state.failures + 1, next_try=next_try, problem=problem))
 
     def _save(self, sink: str, state: SinkState) -> None:
         with self._lock:

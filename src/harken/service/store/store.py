@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,14 @@ class StoreError(HarkenError):
 class SinkState:
     """How far a sink is. position: number of the last message that it has. delivered: time of it.
 
-    failures: tries since, without success; next_try: not before then; problem: of the last try.
+    refused: messages that it never takes; the last reason is `problem`. failures: tries since the last delivery;
+    next_try: not before then; problem: of the last try.
     """
 
     sink: str
     position: int = 0
     delivered: datetime | None = None
+    refused: int = 0
     failures: int = 0
     next_try: datetime | None = None
     problem: str = ""
@@ -115,11 +117,11 @@ class Store:
         with self.reading() as connection:
             last = connection.scalar(sa.select(monitors.last_number).where(monitors.name == monitor))
             states = connection.execute(sa.select(machines.machine, machines.state).where(machines.monitor == monitor))
-            tokens = connection.execute(sa.select(resume.source, resume.token).where(resume.monitor == monitor))
+            tokens = connection.execute(sa.select(resume.key, resume.token).where(resume.monitor == monitor))
             return StoredState(
                 last_number=last or 0,
                 states={machine: state for machine, state in states},
-                resume={source: token for source, token in tokens},
+                resume={key: token for key, token in tokens},
                 sinks=_sinks(connection, monitor),
             )
 
@@ -149,10 +151,8 @@ class Store:
         """Store how far sinks are."""
         with self.transaction() as connection:
             for state in states:
-                values = {
-                    "position": state.position, "delivered": state.delivered, "failures": state.failures,
-                    "next_try": state.next_try, "problem": state.problem,
-                }  # fmt: skip
+                values = asdict(state)
+                del values["sink"]
                 columns = tables.sinks.c
                 of_monitor = (columns.monitor == self.monitor) & (columns.sink == state.sink)
                 if not connection.execute(sa.update(tables.sinks).where(of_monitor).values(values)).rowcount:
@@ -216,6 +216,6 @@ def _reason(error: Exception) -> str:
 def _sinks(connection: Connection, monitor: str) -> dict[str, SinkState]:
     query = sa.select(tables.sinks).where(tables.sinks.c.monitor == monitor)
     return {
-        row.sink: SinkState(row.sink, row.position, row.delivered, row.failures, row.next_try, row.problem)
+        row.sink: SinkState(**{each.name: getattr(row, each.name) for each in fields(SinkState)})
         for row in connection.execute(query)
     }

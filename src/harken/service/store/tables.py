@@ -140,12 +140,12 @@ evidence = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
     sa.Index(None, "monitor", "time"),
 )
-#: where each source is taken up again
+#: where sources are taken up again
 resume = sa.Table(
     "resume",
     METADATA,
     _monitor(),
-    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
     sa.Column("token", sa.JSON, nullable=False),
 )
 #: answer: None until it is done
@@ -182,6 +182,7 @@ sinks = sa.Table(
     sa.Column("sink", sa.Text, primary_key=True),
     sa.Column("position", sa.BigInteger, nullable=False),
     sa.Column("delivered", UtcTime),
+    sa.Column("refused", sa.BigInteger, nullable=False),
     sa.Column("failures", sa.BigInteger, nullable=False),
     sa.Column("next_try", UtcTime),
     sa.Column("problem", sa.Text, nullable=False),

@@ -24,8 +24,13 @@ def write_changes(connection: Connection, monitor: str, changes: Changes) -> int
     for machine, state in changes.states.items():
         _upsert(connection, tables.machines, {"monitor": monitor, "machine": machine},
                 {"state": finite(state), "changed": now})  # fmt: skip
-    for source, token in changes.resume.items():
-        _upsert(connection, tables.resume, {"monitor": monitor, "source": source}, {"token": finite(token)})
+    for key, token in changes.resume.items():
+        if token:
+            _upsert(connection, tables.resume, {"monitor": monitor, "key": key}, {"token": finite(dict(token))})
+        else:
+            columns = tables.resume.c
+            query = sa.delete(tables.resume).where(columns.monitor == monitor, columns.key == key)
+            connection.execute(query)
     for alarm in changes.alarms.values():
         values = finite(asdict(alarm))
         _upsert(connection, tables.alarms, {"id": values.pop("id")}, {"monitor": monitor, **values})

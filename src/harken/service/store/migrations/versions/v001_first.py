@@ -132,9 +132,9 @@ def upgrade() -> None:
     op.create_table(
         "resume",
         sa.Column("monitor", sa.Text, nullable=False),
-        sa.Column("source", sa.Text, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),
         sa.Column("token", sa.JSON, nullable=False),
-        sa.PrimaryKeyConstraint("monitor", "source", name="pk_resume"),
+        sa.PrimaryKeyConstraint("monitor", "key", name="pk_resume"),
     )
     op.create_table(
         "requests",
@@ -168,6 +168,7 @@ def upgrade() -> None:
         sa.Column("sink", sa.Text, nullable=False),
         sa.Column("position", sa.BigInteger, nullable=False),
         sa.Column("delivered", UtcTime),
+        sa.Column("refused", sa.BigInteger, nullable=False),
         sa.Column("failures", sa.BigInteger, nullable=False),
         sa.Column("next_try", UtcTime),
         sa.Column("problem", sa.Text, nullable=False),
