@@ -17,7 +17,18 @@ from harken.data.labels import ClassTable
 
 #: kinds of files that a stage makes and others read
 Artefact = Literal[
-    "clips", "labels", "model", "embeddings", "frames", "autoencoder", "encoder", "separator", "scores", "conditions"
+    "clips",
+    "labels",
+    "model",
+    "embeddings",
+    "frames",
+    "autoencoder",
+    "encoder",
+    "separator",
+    "scores",
+    "conditions",
+    "generator",
+    "classifier",
 ]
 
 

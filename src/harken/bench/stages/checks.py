@@ -35,6 +35,8 @@ FILES: Mapping[Artefact, tuple[str, ...]] = {
     "separator": ("separators.json", "clips.json"),
     "scores": ("scores.parquet",),
     "conditions": ("conditions.csv",),
+    "generator": ("generator.json",),
+    "classifier": ("classifier.safetensors",),
     "encoder": ("encoder.safetensors", "history.json", "training.json"),
 }
 #: stages that make inputs of trials
