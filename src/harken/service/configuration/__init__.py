@@ -1,0 +1,1 @@
+"""What a monitor is told to do, in one file."""
