@@ -52,7 +52,7 @@ class SoundCodec(nn.Module):
         return np.concatenate([clip_TD, within_1D.repeat(total - len(clip_TD) - REACH, axis=0), end_TD])
 
     def decode(self, latents_TD: Tensor, samples: int, sample_rate: int, level_db: float) -> Float32:
-        """(samples,) at a rate and a level in dBFS; silence after the longest length."""
+        """(samples,) at a rate and a level in dBFS; zeros after the longest length."""
         kind = self.config.autoencoder
         needed = math.ceil(samples * kind.sample_rate / sample_rate)
         latents = min(len(latents_TD), math.ceil(needed / kind.hop) + REACH)

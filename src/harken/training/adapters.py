@@ -33,13 +33,25 @@ def add_lora(encoder: TorchEncoder, rank: int = 64, alpha: float | None = None, 
     if encoder.adapter_targets is None:
         raise ValueError(f"{encoder.name} has no projections for adapters")
     need("peft", "adapters")
-    from peft import LoraConfig, inject_adapter_in_model
-
     if has_lora(net):
         raise ValueError("the network already has adapters")
     encoder.prepare_for_adapters()
+    add_lora_to(net, encoder.adapter_targets, rank, alpha, dropout)
+
+
+def add_lora_to(
+    net: nn.Module, targets: str | Sequence[str], rank: int, alpha: float | None = None, dropout: float = 0.0
+) -> None:
+    """Add adapters, see `add_lora`, to the linear layers of any network, in place; its other parameters are frozen.
+
+    targets: a regular expression of whole names, or ends of names. Raises HarkenError without the package peft.
+    """
+    need("peft", "adapters")
+    from peft import LoraConfig, inject_adapter_in_model
+
     alpha = rank if alpha is None else alpha
-    settings = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=encoder.adapter_targets)  # type: ignore[arg-type]
+    modules = targets if isinstance(targets, str) else list(targets)
+    settings = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=modules)  # type: ignore[arg-type]
     inject_adapter_in_model(settings, net)
 
 

@@ -1,0 +1,175 @@
+"""Generators of sound from weights: published ones, random ones, and those that were fine-tuned here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from harken.core.errors import HarkenError, WeightsError
+from harken.encoders.checkpoints import load
+from harken.generation.config import SIZES, TangoFluxConfig, published_config
+from harken.generation.latents import SoundCodec
+from harken.generation.sound_generator import SoundGenerator, modules_of
+from harken.generation.tangoflux import TangoFlux
+from harken.generation.text import Tokenizer, text_encoder
+from harken.training.arrays import module_arrays, over, under
+from harken.training.checkpoints import read_arrays, write_arrays
+from harken.weights.cache import cached, is_cached, status
+from harken.weights.catalog import require_entry
+from harken.weights.formats import TEXT, file_sha256, read_contents
+
+Arrays = Mapping[str, NDArray[Any]]
+
+#: what recipes call the published weights
+PUBLISHED = "tangoflux"
+#: their checkpoints in the catalogue: network and text encoder, autoencoder, tokenizer
+CHECKPOINTS = (PUBLISHED, "tangoflux-vae", "flan-t5-large-tokenizer")
+#: the same as files of one folder, and the network's settings
+FILES = ("tangoflux.safetensors", "vae.safetensors", "tokenizer.json", "config.json")
+_TEXT = "text_encoder."
+
+
+def checkpoints_of(weights: str | None) -> tuple[str, ...]:
+    """Checkpoints of the catalogue that `weights` of a recipe consist of."""
+    return CHECKPOINTS if weights == PUBLISHED else ()
+
+
+def weights_digest(weights: str | None) -> str | None:
+    """Digest of published weights; None for random ones. Raises WeightsError, naming what is missing."""
+    if weights is None:
+        return None
+    if weights == PUBLISHED:
+        for name in CHECKPOINTS:
+            if status(require_entry(name)) == "missing":
+                raise WeightsError(
+                    f"the weights {name} are not on this machine",
+                    next_step=f"Run: harken weights fetch {name} (or, offline: harken weights add FILE)",
+                )
+            if not is_cached(name):
+                load(name)
+        digests = [record.sha256 for record in cached() if record.name in CHECKPOINTS]
+    else:
+        digests = [file_sha256(file) for file in _files(Path(weights)).values()]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def config_for(weights: str | None, size: str) -> TangoFluxConfig:
+    """Sizes of a generator; published weights have theirs. Raises HarkenError for a folder without them."""
+    if weights is None:
+        return SIZES[size]
+    if weights == PUBLISHED:
+        return SIZES["full"]
+    file = _files(Path(weights))["config.json"]
+    try:
+        return published_config(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"is not the config.json of a TangoFlux ({error})", file=file) from None
+
+
+def create_generator(weights: str | None, size: str = "tiny", seed: int = 0) -> SoundGenerator:
+    """A generator with published weights, or with random ones.
+
+    weights: `tangoflux`, of the catalogue; or a folder with `FILES`, as they are published; None: random ones of a
+    `size` of `SIZES`. Raises WeightsError for weights that are missing, damaged or of something else.
+    """
+    digest = weights_digest(weights)
+    config = config_for(weights, size)
+    if weights is None:
+        torch.manual_seed(seed)
+        generator = _built(config, Tokenizer(config.text), None)
+        generator.digest = _digest(generator)
+        return generator
+    if weights == PUBLISHED:
+        network, autoencoder, tokenizer = (dict(load(name).weights) for name in CHECKPOINTS)
+        content = tokenizer[TEXT].tobytes()
+    else:
+        files = _files(Path(weights))
+        network, autoencoder = (read_contents(files[name], None).tensors for name in FILES[:2])
+        content = files["tokenizer.json"].read_bytes()
+    with torch.device("meta"):
+        generator = _built(config, Tokenizer(config.text, content), weights)
+    _assign(generator.net, {name: x for name, x in network.items() if not name.startswith(_TEXT)}, weights)
+    of_text = {name.removeprefix(_TEXT): x for name, x in network.items() if name.startswith(_TEXT)}
+    # The tensor is shared, and published once.
+    of_text.setdefault("encoder.embed_tokens.weight", of_text.get("shared.weight", np.zeros(0)))
+    _assign(generator.encoder, of_text, weights)
+    generator.codec = SoundCodec(config)
+    _assign(generator.codec.autoencoder, {f"net.{name}": x for name, x in autoencoder.items()}, weights)
+    generator.digest = str(digest)
+    return generator
+
+
+def write_generator(file: Path, generator: SoundGenerator, size: str, metadata: Mapping[str, Any]) -> None:
+    """Write a fine-tuned generator: its network, and what else has random weights. Published parts are only named."""
+    modules = modules_of(generator)
+    kept = modules if generator.source is None else {"net": modules["net"]}
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, module in kept.items():
+        arrays |= over(module_arrays(module), name)
+    header = {"source": generator.source, "size": size, "published_sha256": weights_digest(generator.source)}
+    write_arrays(file, arrays, {"generator": header, **metadata})
+
+
+def read_generator(file: Path) -> SoundGenerator:
+    """A generator of `write_generator`. Raises HarkenError for another file, WeightsError where its published parts are
+    missing or have changed."""
+    arrays, metadata = read_arrays(file)
+    header = metadata.get("generator")
+    if not isinstance(header, dict):
+        raise HarkenError("is no generator of sound", file=file, next_step="Name one that was trained here")
+    source = header["source"]
+    if weights_digest(source) != header["published_sha256"]:
+        raise WeightsError(
+            f"was trained from other weights than {source} are now", file=file, next_step="Train it again"
+        )
+    generator = create_generator(source, header["size"])
+    for name, module in modules_of(generator).items():
+        if source is None or name == "net":
+            _assign(module, under(arrays, name), str(file))
+    with file.open("rb") as handle:
+        generator.digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    return generator
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Published files in a folder. Raises WeightsError, naming the first that is missing."""
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise WeightsError(
+                f"the weights {folder} are not on this machine: there is no {name}",
+                next_step=f"Name {PUBLISHED}, or a folder with {', '.join(FILES)}",
+            )
+    return {name: folder / name for name in FILES}
+
+
+def _built(config: TangoFluxConfig, tokenizer: Tokenizer, source: str | None) -> SoundGenerator:
+    net = TangoFlux(config).eval()
+    return SoundGenerator(net, text_encoder(config.text), tokenizer, SoundCodec(config), source, "")
+
+
+def _assign(module: nn.Module, arrays: Arrays, source: str | None) -> None:
+    # Arrays may be views of a file's bytes, which cannot be written to.
+    tensors = {name: torch.from_numpy(np.array(array, dtype=np.float32)) for name, array in arrays.items()}
+    try:
+        module.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        cause = str(error).splitlines()[1:2] or [str(error)]
+        raise WeightsError(
+            f"are weights of something else ({cause[0].strip()[:200]})", file=source, next_step="Get them again"
+        ) from None
+
+
+def _digest(generator: SoundGenerator) -> str:
+    digest = hashlib.sha256()
+    for name, module in modules_of(generator).items():
+        for tensor, array in sorted(module_arrays(module).items()):
+            digest.update(f"{name}.{tensor}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
