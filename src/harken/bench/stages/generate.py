@@ -42,7 +42,7 @@ DETAILS = "generated.json"
 
 
 class GenerateStage(Stage):
-    """`clips.parquet` and `audio/`: clips of kind `generated`, as many of each condition as the table of its input says.
+    """`clips.parquet` and `audio/`: clips of kind `generated`, as many of each condition as its input says.
 
     `generated.json`: of each by its id the condition, caption, number, seed, generator, digest of its weights, and what
     the generator says of it. The first parent is a normal training clip of the condition: the reference, if the
