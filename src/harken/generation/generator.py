@@ -45,7 +45,7 @@ GENERATOR_FILE = "generator.json"
 
 
 @dataclass(frozen=True)
-class Request:
+class ClipRequest:
     """A clip to be generated.
 
     condition: of which it is to be. reference: a normal training clip of the condition, which becomes its first parent;
@@ -105,7 +105,7 @@ class Generator(ABC):
         """
 
     @abstractmethod
-    def generate(self, requests: Sequence[Request]) -> list[GeneratedSound | GeneratedSpectrogram]:
+    def generate(self, requests: Sequence[ClipRequest]) -> list[GeneratedSound | GeneratedSpectrogram]:
         """A clip for each request.
 
         Raises HarkenError for a condition that it has not learned, AudioError for a reference that cannot be read.
@@ -168,7 +168,7 @@ def load_generator(folder: Path, sampling: Mapping[str, Any], *, device: str = "
     return generator_class(name).load(folder, sampling_of(name, sampling), device=device)
 
 
-def requests_of(conditions: Sequence[Condition], clips: Sequence[Clip], seed: int) -> Iterator[Request]:
+def requests_of(conditions: Sequence[Condition], clips: Sequence[Clip], seed: int) -> Iterator[ClipRequest]:
     """A request for each clip that the conditions want; references are the condition's clips in turn.
 
     clips: among which are the normal training clips of the conditions. Raises HarkenError for a wanted condition
@@ -186,4 +186,4 @@ def requests_of(conditions: Sequence[Condition], clips: Sequence[Clip], seed: in
         for number in range(row.generate):
             reference = of_condition[number % len(of_condition)]
             drawn = int(rng_for(seed, number, str(row.key), "generate").integers(2**62))
-            yield Request(row.key, reference, caption(reference), number, drawn)
+            yield ClipRequest(row.key, reference, caption(reference), number, drawn)

@@ -43,6 +43,7 @@ class SpectrogramUNet(nn.Module):
         self.register_buffer("deviation", torch.ones(()))
 
     def forward(self, noisy_B1MF: Tensor, step_B: Tensor, class_B: Tensor) -> Tensor:
+        """The prediction. step_B: of the noise, 0 is the least. class_B: indices."""
         output: Tensor = self.unet(noisy_B1MF, step_B, class_labels=class_B, return_dict=False)[0]
         return output
 

@@ -27,10 +27,10 @@ from harken.encoders.accelerator import default_device
 from harken.encoders.spectrogram_file import SUFFIX, write_spectrogram
 from harken.generation.conditions import read_conditions
 from harken.generation.generator import (
+    ClipRequest,
     GeneratedSound,
     GeneratedSpectrogram,
     Generator,
-    Request,
     check_generator,
     load_generator,
     requests_of,
@@ -139,7 +139,7 @@ class _Generation:
         settings = [parameters.model_dump(mode="json", exclude={"device"}), context.seed, self.generator.digest]
         self.mark = hashlib.sha256(json_text(settings, sort_keys=True).encode()).hexdigest()[:8]
 
-    def make(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
+    def make(self, requests: Sequence[ClipRequest]) -> list[dict[str, Any]]:
         """Of each request its record."""
         waiting = [request for request in requests if not self._record(request).is_file()]
         size = self.generator.together
@@ -148,13 +148,13 @@ class _Generation:
             self.context.progress(len(requests) - len(waiting) + min(start + size, len(waiting)), len(requests))
         return [json.loads(self._record(request).read_text()) for request in requests]
 
-    def _id(self, request: Request) -> str:
+    def _id(self, request: ClipRequest) -> str:
         return f"{request.reference.clip_id}#generated-{self.mark}-{request.number}"
 
-    def _record(self, request: Request) -> Path:
+    def _record(self, request: ClipRequest) -> Path:
         return self.context.scratch / f"{file_stem(self._id(request))}.json"
 
-    def _generate(self, requests: Sequence[Request]) -> None:
+    def _generate(self, requests: Sequence[ClipRequest]) -> None:
         try:
             made = self.generator.generate(requests)
         except AudioError as error:
@@ -167,7 +167,7 @@ class _Generation:
         for request, result in zip(requests, made, strict=True):
             self._write(request, result)
 
-    def _write(self, request: Request, result: GeneratedSound | GeneratedSpectrogram) -> None:
+    def _write(self, request: ClipRequest, result: GeneratedSound | GeneratedSpectrogram) -> None:
         stem = self.context.scratch / file_stem(self._id(request))
         form: dict[str, Any]
         if isinstance(result, GeneratedSound):
