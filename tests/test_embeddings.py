@@ -12,9 +12,9 @@ import pytest
 import soundfile as sf
 
 from conftest import hum
-from harken.embeddings import extract as extraction
 from harken.embeddings.embedder import Embedder, EmbeddingSpec, make_spec
 from harken.embeddings.extract import extract
+from harken.embeddings.isolated import Together, isolated, isolated_together
 from harken.embeddings.sketch import make_sketch, sketch_db
 from harken.embeddings.store import EmbeddingStore
 from harken.encoders.pooling import LAGS, list_poolings, pool
@@ -98,7 +98,7 @@ def _crash_or_hang(path: Path) -> str:
 
 def test_a_crash_or_hang_of_a_worker_costs_one_recording() -> None:
     names = [Path(name) for name in ("a", "crash", "b", "hang", "c", "d")]
-    found = list(extraction.isolated(_crash_or_hang, names, workers=2, timeout=2))
+    found = list(isolated(_crash_or_hang, names, workers=2, timeout=2))
     assert [one if isinstance(one, str) else str(one.error) for one in found] == [
         "a",
         f"crash: crashed the decoder or encoder (exit code {-signal.SIGKILL}). Remove it or record it again.",
@@ -107,6 +107,20 @@ def test_a_crash_or_hang_of_a_worker_costs_one_recording() -> None:
         "c",
         "d",
     ]
+
+
+def test_results_come_together_but_none_waits_for_one_that_takes_long() -> None:
+    names = [Path(name) for name in ("a", "b", "c", "d", "hang")]
+    here = list(isolated_together(_crash_or_hang, names[:4], Together(3, patience_s=60), workers=0, timeout=2))
+    assert here == [["a", "b", "c"], ["d"]]
+    results = isolated_together(_crash_or_hang, names, Together(64, patience_s=0.1), workers=2, timeout=5)
+    before: list[str] = []
+    for together in results:
+        if not isinstance(together[0], str):
+            break
+        before += together
+    assert before == ["a", "b", "c", "d"]
+    assert "took longer" in str(together[0].error)
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 25_600, 48_000])

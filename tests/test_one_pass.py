@@ -56,9 +56,12 @@ def test_one_log_mel_and_one_search_per_clip_and_one_encoder(
         assert detector.score(file).why
     # Of the sound as a whole and of short events.
     assert calls == {"log_mel": len(files), "nearest": 2 * len(files), "create_encoder": 1}
-    again = [verdict.score for verdict in detector.score_many(files, workers=0)]
+    again = [verdict.as_json() for verdict in detector.score_many(files, workers=0)]
     assert calls["create_encoder"] == 1
-    assert again == [detector.score(file).score for file in files]
+    alone = [detector.score(file).as_json() for file in files]
+    assert again == alone
+    # Compared with the normal recordings in the workers, and several at once.
+    assert [verdict.as_json() for verdict in detector.score_many(files, workers=2)] == alone
 
 
 def test_the_sketch_of_the_shared_log_mel_is_the_sketch() -> None:

@@ -29,7 +29,8 @@ from harken.embeddings.embedder import (
     sketch_bands,
     waveform,
 )
-from harken.embeddings.extract import Extracted, Listener, isolated
+from harken.embeddings.extract import Listener
+from harken.embeddings.isolated import Extracted, isolated
 from harken.embeddings.store import EmbeddingStore
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.training.precision import tf32_products

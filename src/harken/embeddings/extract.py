@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pebble import ProcessExpired, ProcessPool
 
 from harken.audio.decode import DEFAULT_FORMATS, Limits, read_file
 from harken.audio.listen import array_sha256
 from harken.audio.segments import Segment, read_segment
-from harken.core.errors import AudioError, HarkenError
+from harken.core.errors import AudioError
 from harken.core.plugins import is_custom
-from harken.core.workers import begin_worker
 from harken.embeddings.embedder import ClipFeatures, Embedder, EmbeddingSpec
+from harken.embeddings.isolated import Extracted, Together, isolated_together, start_method
 from harken.embeddings.store import EmbeddingStore
 from harken.encoders import encoder_class
 
@@ -32,16 +27,6 @@ Float32 = NDArray[np.float32]
 
 #: what is made of a recording that is not in the store
 Heard = TypeVar("Heard")
-
-
-@dataclass(frozen=True)
-class Extracted:
-    """Outcome for one path: `features`, or the `error` for which it was set aside. cached: found in the store."""
-
-    path: Path
-    features: ClipFeatures | None = None
-    error: HarkenError | None = None
-    cached: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,6 +38,7 @@ class _Job:
     store: Path | None
     spectrograms: frozenset[Path]
     segments: Mapping[Path, Segment]
+    further: Callable[[ClipFeatures], Any] | None = None
 
 
 def extract(
@@ -79,78 +65,43 @@ def extract(
         each counts as a recording, and no more is read of its file.
     A recording that cannot be used comes back with its error; the others are not affected.
     """
+    for results in extract_together(
+        paths, spec, weights, Together(), store=store, workers=workers, timeout=timeout, limits=limits, formats=formats,
+        embedder=embedder, spectrograms=spectrograms, segments=segments,
+    ):  # fmt: skip
+        yield from results
+
+
+def extract_together(
+    paths: Iterable[str | Path],
+    spec: EmbeddingSpec,
+    weights: Mapping[str, np.ndarray] | None,
+    together: Together,
+    *,
+    store: str | Path | None = None,
+    workers: int | None = None,
+    timeout: float = 120.0,
+    limits: Limits = Limits(),
+    formats: frozenset[str] = DEFAULT_FORMATS,
+    embedder: Embedder | None = None,
+    spectrograms: Collection[Path] = (),
+    segments: Mapping[Path, Segment] | None = None,
+    further: Callable[[ClipFeatures], Any] | None = None,
+) -> Iterator[list[Extracted]]:
+    """As `extract`, in lists of consecutive results. further: applied to the features, in the worker processes."""
     folder = None if store is None else Path(store)
-    job = _Job(spec, weights, limits, formats, folder, frozenset(spectrograms), segments or {})
+    job = _Job(spec, weights, limits, formats, folder, frozenset(spectrograms), segments or {}, further)
     if store is not None:
         EmbeddingStore(store, spec)
     names = [Path(path) for path in paths]
     if workers == 0:
-        worker = _Worker(job, embedder)
-        for path in names:
-            yield worker(path)
+        yield from isolated_together(_Worker(job, embedder), names, together, workers=0, timeout=timeout)
         return
-    if _method() == "fork" and not is_custom(spec.encoder):
+    if start_method() == "fork" and not is_custom(spec.encoder):
         encoder_class(spec.encoder)  # what it imports, such as torch, is imported here once, not in each process
-    yield from isolated(_run, names, workers=workers, timeout=timeout, initializer=_start, initargs=(job,))
-
-
-def isolated(
-    function: Callable[[Path], Any],
-    names: list[Path],
-    *,
-    workers: int | None,
-    timeout: float,
-    initializer: Callable[..., None] | None = None,
-    initargs: tuple[Any, ...] = (),
-) -> Iterator[Any]:
-    """function(name) of each name, in order, in processes that may crash or hang without harm to this one."""
-    if workers == 0:
-        for path in names:
-            yield function(path)
-        return
-    if workers is not None and workers < 0:
-        raise HarkenError(
-            f"{workers} workers are too few", next_step="Give 0 for none, or leave it out for one per core"
-        )
-    count = min(workers or os.cpu_count() or 1, max(1, len(names)))
-    with ProcessPool(
-        max_workers=count,
-        initializer=_worker_begins,
-        initargs=(initializer, initargs),
-        context=multiprocessing.get_context(_method()),
-    ) as pool:
-        waiting: deque[tuple[Path, Any]] = deque()
-        try:
-            for path in names:
-                waiting.append((path, pool.schedule(function, args=[path], timeout=timeout)))
-                if len(waiting) >= 16 * count:
-                    yield _outcome(*waiting.popleft(), timeout)
-            while waiting:
-                yield _outcome(*waiting.popleft(), timeout)
-        except BaseException:
-            pool.stop()  # type: ignore[no-untyped-call]
-            raise
-
-
-def _method() -> str:
-    """Fork shares weights and modules and starts in milliseconds; the parent has no torch threads to lose."""
-    return "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-
-
-def _worker_begins(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
-    begin_worker()
-    if initializer is not None:
-        initializer(*initargs)
-
-
-def _outcome(path: Path, future: Any, timeout: float) -> Any:
-    try:
-        return future.result()
-    except FutureTimeout:
-        cause = f"took longer than {timeout:g} s and was given up"
-    except ProcessExpired as expired:
-        cause = f"crashed the decoder or encoder (exit code {expired.exitcode})"
-    return Extracted(path, error=AudioError(cause, file=path, next_step="Remove it or record it again"))
+    yield from isolated_together(
+        _run, names, together, workers=workers, timeout=timeout, initializer=_start, initargs=(job,)
+    )
 
 
 class Listener(ABC, Generic[Heard]):
@@ -208,6 +159,12 @@ class _Worker(Listener[Extracted]):
         super().__init__(job.spec, job.store, job.limits, job.formats, job.segments)
         self.job = job
         self.embedder = None if embedder is None else embedder.limited(job.limits, job.formats)
+
+    def __call__(self, path: Path) -> Extracted:
+        result = super().__call__(path)
+        if self.job.further is None or result.features is None:
+            return result
+        return replace(result, further=self.job.further(result.features))
 
     def heard(self, path: Path, source: bytes | Float32, sample_rate: int | None) -> Extracted:
         job = self.job

@@ -9,7 +9,7 @@ from pathlib import Path
 from harken.audio.decode import DEFAULT_FORMATS, Limits, decode
 from harken.audio.segments import Form, read_form
 from harken.core.errors import AudioError
-from harken.embeddings.extract import isolated
+from harken.embeddings.isolated import isolated
 
 #: seconds after which a recording is given up
 _TIMEOUT = 60.0

@@ -160,8 +160,10 @@ def _off(channel: ChannelHealth) -> NotJudged | None:
     range_db = channel.high("level_db") - channel.low("level_db")
     deficit_B = channel.deficit_db_B
     quieter = bool(np.all(deficit_B > -0.5)) and min(below_db, float(np.median(deficit_B))) >= max(QUIET_DB, range_db)
+    if below_db < OFF_DB and not quieter:
+        return None
     alike = channel.alike and not channel.flat
-    if below_db < OFF_DB and (alike or not quieter):
+    if below_db < OFF_DB and alike:
         return None
     if alike:
         return NotJudged(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -12,13 +14,13 @@ from harken.audio.quality import HEADER_KINDS
 from harken.audio.segments import Segment
 from harken.core.threads import one_thread
 from harken.detection.base import canonical_order
-from harken.detection.neighbours import nearest
+from harken.detection.neighbours import Bank, nearest
 from harken.embeddings.embedder import ClipFeatures, sketch_bands
 from harken.embeddings.sketch import sketch_db
 from harken.monitor.alarm import AlarmSetting
 from harken.monitor.channel_health import NormalHealth
 from harken.monitor.envelope import Envelope
-from harken.monitor.explain import Explanation, explain
+from harken.monitor.explain import StandsOut, explain, standing_out
 from harken.monitor.fitted import Fitted
 from harken.monitor.judge import judge
 from harken.monitor.length import AS_LONG, SHORTEST
@@ -28,6 +30,31 @@ from harken.monitor.verdict import Verdict
 Float32 = NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class ClipScores:
+    """score, event_score: see `Verdict`, at the length learned from. nearest: row of the normal recording most alike:
+    the one it was scored by, if there is one."""
+
+    score: float
+    event_score: float | None
+    nearest: int
+
+
+@dataclass(frozen=True, eq=False)
+class NormalComparison:
+    """Compares recordings of `shortest_s` seconds and more with all normal ones; for worker processes."""
+
+    envelope: Envelope
+    centres_hz_B: Float32
+    shortest_s: float
+
+    def __call__(self, features: ClipFeatures) -> StandsOut | None:
+        if features.seconds < self.shortest_s:
+            return None
+        clip_BC = sketch_db(features.sketch_BC)
+        return standing_out(clip_BC, self.envelope, centres_hz_B=self.centres_hz_B, seconds=features.seconds)
+
+
 class ClipJudge:
     """Judges features of recordings. It does not depend on what the alarm of `fitted` is set to."""
 
@@ -35,17 +62,48 @@ class ClipJudge:
         self.fitted = fitted
         self.training = fitted.training
 
+    def scores(self, features: Sequence[ClipFeatures]) -> list[ClipScores | None]:
+        """Scores of several recordings, each as if it were alone; None for those that are too short to be judged."""
+        judged = [clip for clip in features if self._too_short(clip.seconds) is None]
+        if not judged:
+            return [None] * len(features)
+        embeddings_ND = np.stack([clip.embedding for clip in judged])
+        events, length = self.fitted.events, self.fitted.length
+        with one_thread():
+            scores_N, nearest_N = self.fitted.detector.score_with_nearest(embeddings_ND)
+            rows_N = self.nearest_normals(embeddings_ND) if nearest_N is None else self._order[nearest_N]
+            event_scores_N = None if events is None else events.score(np.stack([clip.short_time_D for clip in judged]))
+        results: list[ClipScores | None] = []
+        row = 0
+        for clip in features:
+            if self._too_short(clip.seconds) is not None:
+                results.append(None)
+                continue
+            score = float(scores_N[row])
+            event_score = None if event_scores_N is None else float(event_scores_N[row])
+            if length is not None:
+                score, event_score = length.brought_to_length(self._ratio(clip.seconds), score, event_score)
+            results.append(ClipScores(score, event_score, int(rows_N[row])))
+            row += 1
+        return results
+
     def verdict(
-        self, path: Path, features: ClipFeatures, alarm: AlarmSetting, segment: Segment | None = None, among: int = 1
+        self,
+        path: Path,
+        features: ClipFeatures,
+        scores: ClipScores | None,
+        alarm: AlarmSetting,
+        segment: Segment | None = None,
+        among: int = 1,
+        compared: StandsOut | None = None,
     ) -> Verdict:
-        """alarm: for what is judged. segment: of the recording, if it is one; among: so many, of which the worst judges
-        the recording."""
+        """scores: of `scores`. alarm: for what is judged. segment: of the recording, if it is one; among: so many, of
+        which the worst judges the recording. compared: by `comparison`, if it is there."""
         times = (None, None) if segment is None else (segment.start_s, segment.end_s)
-        too_short = self._too_short(features.seconds)
-        if too_short is not None:
+        if scores is None:
             return Verdict(
                 path,
-                not_judged=too_short,
+                not_judged=self._too_short(features.seconds),
                 warnings=tuple(finding.sentence for finding in features.findings if finding.kind in HEADER_KINDS),
                 seconds=features.seconds,
                 sha256=features.sha256,
@@ -53,13 +111,7 @@ class ClipJudge:
                 end_s=times[1],
                 unheard="short",
             )
-        events, length = self.fitted.events, self.fitted.length
-        with one_thread():
-            scores_N, nearest_N = self.fitted.detector.score_with_nearest(features.embedding[None])
-        score = float(scores_N[0])
-        event_score = None if events is None else float(events.score(features.short_time_D[None])[0])
-        if length is not None:
-            score, event_score = length.brought_to_length(self._ratio(features.seconds), score, event_score)
+        score, event_score, events = scores.score, scores.event_score, self.fitted.events
         learned_row = self.training.rows_by_sha256.get(features.sha256)
         learned: tuple[str, ...] = ()
         if learned_row is not None:
@@ -67,7 +119,6 @@ class ClipJudge:
             score = float(self.training.scores_N[learned_row])
             event_score = None if events is None else float(events.scores_N[learned_row])
             learned = ("is one of the recordings that the model learned from: the score is its held-out one",)
-        row = self.nearest_normal(features.embedding) if nearest_N is None else int(self._order[nearest_N[0]])
         health, normal_health = features.health, self._normal_health
         reason, level = None, None
         if health is not None and normal_health is not None:
@@ -85,7 +136,16 @@ class ClipJudge:
             decided_by=judged.decided_by,
             higher_than=judged.higher_than,
             of=judged.of,
-            explanation=self._explain(features, row, unusual=judged.kind != "normal", start_s=times[0] or 0.0),
+            explanation=explain(
+                sketch_db(features.sketch_BC),
+                self._envelope,
+                centres_hz_B=self.band_centres_hz,
+                seconds=features.seconds,
+                start_s=times[0] or 0.0,
+                nearest=self.training.names[scores.nearest],
+                anomalous=judged.kind != "normal",
+                compared=compared,
+            ),
             sketch_BC=features.sketch_BC,
             warnings=(
                 *learned,
@@ -123,10 +183,15 @@ class ClipJudge:
         shortest, longest = self.lengths_s
         return seconds / min(max(seconds, shortest), longest)
 
+    @property
+    def _shortest(self) -> float:
+        """Length, relative to that of the shortest recording learned from, from which on recordings are judged."""
+        # Lengths of files are rounded.
+        return (AS_LONG if self.fitted.length is None else SHORTEST) - 1e-3
+
     def _too_short(self, seconds: float) -> str | None:
         """Why a recording is too short to be judged, if it is."""
-        # Lengths of files are rounded.
-        if self._ratio(seconds) >= (AS_LONG if self.fitted.length is None else SHORTEST) - 1e-3:
+        if self._ratio(seconds) >= self._shortest:
             return None
         return (
             f"lasts {seconds:.3g} s, and the model learned from recordings of {self.segment_s:.3g} s: record as long, "
@@ -139,23 +204,19 @@ class ClipJudge:
     def _order(self) -> NDArray[np.int64]:
         return canonical_order(self.training.embeddings_ND)
 
-    def nearest_normal(self, embedding_D: Float32) -> int:
-        """Number of the training recording that is nearest, every dimension standardised."""
-        mean_D, scale_D = self.training.scaling
-        query_D = (embedding_D - mean_D) / scale_D
-        return int(nearest(query_D[None], self.training.standardised_ND, 1)[1][0, 0])
+    @cached_property
+    def _standardised(self) -> Bank:
+        return Bank(self.training.standardised_ND)
 
-    def _explain(self, features: ClipFeatures, row: int, *, unusual: bool, start_s: float) -> Explanation:
-        """row: of the training recording that is most alike: the one it was scored by, else the nearest."""
-        return explain(
-            sketch_db(features.sketch_BC),
-            self._envelope,
-            centres_hz_B=self.band_centres_hz,
-            seconds=features.seconds,
-            start_s=start_s,
-            nearest=self.training.names[row],
-            anomalous=unusual,
-        )
+    def nearest_normals(self, embeddings_ND: Float32) -> NDArray[np.int64]:
+        """(N,) rows of the training recordings that are nearest, every dimension standardised."""
+        mean_D, scale_D = self.training.scaling
+        return nearest((embeddings_ND - mean_D) / scale_D, self._standardised, 1)[1][:, 0]
+
+    @property
+    def comparison(self) -> NormalComparison:
+        """Compares recordings with the normal ones in worker processes, for `verdict`."""
+        return NormalComparison(self._envelope, self.band_centres_hz, self.lengths_s[0] * self._shortest)
 
     @cached_property
     def _envelope(self) -> Envelope:

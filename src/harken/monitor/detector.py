@@ -19,8 +19,9 @@ from harken.core.errors import HarkenError
 from harken.data.chronology import OrderChoice
 from harken.detection import DEFAULT_DETECTOR
 from harken.embeddings.embedder import Embedder
-from harken.embeddings.extract import extract
+from harken.embeddings.extract import extract_together
 from harken.embeddings.forms import read_forms
+from harken.embeddings.isolated import Together
 from harken.monitor.alarm import AUTO, AlarmSetting, interval_of
 from harken.monitor.clip_judge import ClipJudge
 from harken.monitor.cutting import cut_to_judge
@@ -33,6 +34,8 @@ from harken.monitor.verdict import Verdict
 
 Float32 = NDArray[np.float32]
 
+#: recordings that are compared with the normal ones at once: less than the time of each by itself where those are many
+_TOGETHER = Together(count=64, patience_s=0.25)
 #: what verdicts of samples in memory are called
 IN_MEMORY = Path("<samples>")
 
@@ -209,16 +212,18 @@ class Detector:
         formats = ALL_FORMATS if all_formats else DEFAULT_FORMATS
         forms = read_forms(files, workers=workers, limits=limits, formats=formats)
         cutting = cut_to_judge(files, forms, self.segment_s, self._judge.lengths_s[1])
-        results = extract(
+        results = extract_together(
             cutting.paths,
             self.spec,
             self.weights,
+            _TOGETHER,
             store=store,
             workers=workers,
             limits=limits,
             formats=formats,
             embedder=self._embedder if workers == 0 else None,
             segments=cutting.segments,
+            further=self._judge.comparison,
         )
         yield from verdicts(self._judge, self.alarm, cutting, results, progress)
 

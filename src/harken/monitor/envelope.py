@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self, TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
 
 from harken.embeddings.sketch import STEP_DB, Sketch, sketch_db
 
@@ -17,6 +19,8 @@ Number = TypeVar("Number", bound=np.generic)
 
 #: a level is common to clip and normal recordings where it is within this of what they did
 _TOLERANCE_DB = 1.0
+#: neighbouring bands, about half an octave, that must agree before one is named for a faint difference
+FAINT_BANDS = 7
 #: columns by which recordings are brought to a common level
 _FEW_COLUMNS = 20
 #: a shift that serves this share of the cells that the best serves, and more than any within so many steps above it
@@ -69,6 +73,16 @@ class Envelope:
             aligned=aligned,
         )
 
+    @cached_property
+    def usual_level_2B(self) -> NDArray[np.floating]:
+        """Mean and standard deviation over the recordings of their smoothed levels."""
+        return _mean_and_deviation(smoothed(self.level_NB))
+
+    @cached_property
+    def usual_motion_2B(self) -> NDArray[np.floating]:
+        """As `usual_level_2B`, of the standard deviation over columns."""
+        return _mean_and_deviation(smoothed(self.motion_NB))
+
     def stretched(self, columns: int) -> tuple[Float32, Float32, Float32]:
         """Lowest, middle and highest (bands, columns) for a clip of another number of columns."""
         return (
@@ -98,6 +112,15 @@ class Envelope:
         best = int(np.argmax((within >= _SERVED * within.max()) & (within >= most_ahead))) + lowest
         common_BC = (first <= best) & (best <= last)
         return float(np.median((sorted_BC - middle_BC).ravel()[common_BC]))
+
+
+def smoothed(levels_NB: Float32) -> Float32:
+    """(..., bands), each the mean of `FAINT_BANDS`."""
+    return np.asarray(uniform_filter1d(levels_NB, FAINT_BANDS, axis=-1))
+
+
+def _mean_and_deviation(values_NB: Float32) -> NDArray[np.floating]:
+    return np.stack([values_NB.mean(axis=0), values_NB.std(axis=0)])
 
 
 def _stretched(sorted_BC: NDArray[Number], columns: int) -> NDArray[Number]:

@@ -89,6 +89,29 @@ def difference(clip_BC: Float32, envelope: Envelope) -> Difference:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class StandsOut:
+    """Where a clip differs most from all normal recordings, None where nothing stands out; times are those in the clip.
+
+    heatmap_BC: see `Explanation`.
+    """
+
+    heatmap_BC: Float32
+    region: Region | None
+
+
+def standing_out(clip_BC: Float32, envelope: Envelope, *, centres_hz_B: Float32, seconds: float) -> StandsOut:
+    """Compare the spectrogram (bands, columns) in dB of a clip of `seconds` with all normal recordings."""
+    compared = difference(clip_BC, envelope)
+    column_s = seconds / clip_BC.shape[1]
+    regions = [
+        region
+        for sign, excess_BC in ((1, compared.above_BC), (-1, compared.below_BC))
+        if (region := _strongest(excess_BC, sign, compared, centres_hz_B, column_s)) is not None
+    ]
+    return StandsOut(compared.heatmap_BC, max(regions, key=lambda region: region.weight, default=None))
+
+
 def explain(
     clip_BC: Float32,
     envelope: Envelope,
@@ -98,25 +121,21 @@ def explain(
     nearest: str,
     anomalous: bool,
     start_s: float = 0.0,
+    compared: StandsOut | None = None,
 ) -> Explanation:
-    """Compare the spectrogram (bands, columns) in dB of a clip of `seconds` with all normal recordings.
+    """The difference between the spectrogram (bands, columns) in dB of a clip of `seconds` and all normal recordings.
 
-    start_s: where the clip begins in the recording, in which times are given.
-    anomalous: whether a difference is to be named though none stands out from the normal recordings.
+    start_s: where the clip begins in the recording, in which times are given. anomalous: whether a difference is to be
+    named though none stands out from the normal recordings. compared: `standing_out` of the clip, if it is there.
     """
-    compared = difference(clip_BC, envelope)
-    column_s = seconds / clip_BC.shape[1]
-    regions = [
-        region
-        for sign, excess_BC in ((1, compared.above_BC), (-1, compared.below_BC))
-        if (region := _strongest(excess_BC, sign, compared, centres_hz_B, column_s)) is not None
-    ]
-    if not regions:
+    if compared is None:
+        compared = standing_out(clip_BC, envelope, centres_hz_B=centres_hz_B, seconds=seconds)
+    if compared.region is None:
         sentence = f"sounds like the normal recording {nearest}"
         if anomalous:
             sentence = faint(clip_BC, envelope, centres_hz_B)
         return Explanation(sentence, compared.heatmap_BC, nearest)
-    region = later(max(regions, key=lambda region: region.weight), start_s)
+    region = later(compared.region, start_s)
     return Explanation(
         differs(region, seconds, envelope.count),
         compared.heatmap_BC,

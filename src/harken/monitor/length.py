@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from harken.audio.segments import Form, Segment
 from harken.detection import AnomalyDetector
 from harken.embeddings.embedder import ClipFeatures
-from harken.embeddings.extract import Extracted
+from harken.embeddings.isolated import Extracted
 
 #: a recording is judged from so many times the shortest one learned from
 SHORTEST = 0.8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from harken.audio.segments import Form, Segment, cut
 from harken.embeddings.embedder import Embedder
-from harken.embeddings.extract import Extracted
+from harken.embeddings.isolated import Extracted
 from harken.monitor.alarm import AlarmSetting
-from harken.monitor.clip_judge import ClipJudge
+from harken.monitor.clip_judge import ClipJudge, ClipScores
 from harken.monitor.cutting import LONG_S, LONGEST, Cutting
 from harken.monitor.verdict import Verdict, worst
 
@@ -23,24 +23,25 @@ def verdicts(
     judge: ClipJudge,
     alarm: AlarmSetting,
     cutting: Cutting,
-    results: Iterable[Extracted],
+    results: Iterable[Sequence[Extracted]],
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Verdict]:
     """One verdict per recording, or per segment of those that last over `LONG_S`, in the order of `cutting`.
 
-    results: of `cutting.paths`. progress: called with (done, all) recordings and segments.
+    results: of `cutting.paths`, those together that came together. progress: called with (done, all) recordings and
+    segments.
     """
-    waiting, done, count = iter(results), 0, len(cutting.paths)
+    waiting, done, count = _scored(judge, results), 0, len(cutting.paths)
 
     def judged(path: Path, pieces: list[Path], setting: AlarmSetting, among: int) -> Iterator[Verdict]:
         nonlocal done
-        for result in islice(waiting, len(pieces)):
+        for result, scores in islice(waiting, len(pieces)):
             segment = cutting.segments.get(result.path)
             done += 1
             if progress is not None:
                 progress(done, count)
             if result.features is not None:
-                yield judge.verdict(path, result.features, setting, segment, among)
+                yield judge.verdict(path, result.features, scores, setting, segment, among, result.further)
             elif segment is None:
                 yield Verdict(path, error=result.error)
             else:
@@ -62,6 +63,13 @@ def verdicts(
             yield worst(list(of_segments), last.end_s)
         else:
             yield from of_segments
+
+
+def _scored(judge: ClipJudge, results: Iterable[Sequence[Extracted]]) -> Iterator[tuple[Extracted, ClipScores | None]]:
+    for together in results:
+        scores = iter(judge.scores([result.features for result in together if result.features is not None]))
+        for result in together:
+            yield result, None if result.features is None else next(scores)
 
 
 def _errors_once(of_segments: Iterable[Verdict], seconds: float) -> Iterator[Verdict]:
@@ -108,7 +116,8 @@ def verdict_of_samples(
 
     def judged(segment: Segment | None, setting: AlarmSetting, among: int = 1) -> Verdict:
         cut_out = samples if segment is None else samples[..., segment.start : segment.start + segment.frames]
-        return judge.verdict(name, embedder.analyse(cut_out, sample_rate=sample_rate), setting, segment, among)
+        features = embedder.analyse(cut_out, sample_rate=sample_rate)
+        return judge.verdict(name, features, judge.scores([features])[0], setting, segment, among)
 
     frames = samples.shape[-1] if samples.ndim else 0
     if not sample_rate or frames <= LONGEST * judge.lengths_s[1] * sample_rate:

@@ -10,7 +10,7 @@ from harken.audio.quality import HEADER_KINDS, Kind
 from harken.core.names import shown
 from harken.data.clips import Clip
 from harken.embeddings.embedder import ClipFeatures
-from harken.embeddings.extract import Extracted
+from harken.embeddings.isolated import Extracted
 from harken.monitor.normal_set import Excluded, defect_of, near_duplicate_rows, usual_defects
 from harken.monitor.sensor import unfit_among
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter1d
 
-from harken.monitor.envelope import Envelope
+from harken.monitor.envelope import FAINT_BANDS, Envelope, smoothed
 
 Float32 = NDArray[np.float32]
 
@@ -16,8 +15,6 @@ Float32 = NDArray[np.float32]
 _TONE_S, _TONE_RATIO, _TONE_BANDS = 0.25, 1.1, 4
 #: a knock is at most so long, and its highest frequency at least so many times its lowest
 _KNOCK_S, _KNOCK_RATIO = 0.35, 2.0
-#: neighbouring bands, about half an octave, that must agree before one is named for a faint difference
-_FAINT_BANDS = 7
 
 
 @dataclass(frozen=True)
@@ -88,20 +85,17 @@ def faint(clip_BC: Float32, envelope: Envelope, centres_hz_B: Float32) -> str:
     """
     shift_db = envelope.common_shift(np.sort(clip_BC, axis=1))
     values = {
-        "level": (clip_BC.mean(axis=1) - shift_db, envelope.level_NB),
-        "motion": (clip_BC.std(axis=1), envelope.motion_NB),
+        "level": (clip_BC.mean(axis=1) - shift_db, envelope.usual_level_2B),
+        "motion": (clip_BC.std(axis=1), envelope.usual_motion_2B),
     }
     rarest, change_db, kind, band = -np.inf, 0.0, "", 0
-    for name, (clip_B, normal_NB) in values.items():
-        # Half an octave or so of neighbouring bands must agree before a band is blamed.
-        smooth_B = uniform_filter1d(clip_B, _FAINT_BANDS)
-        smooth_NB = uniform_filter1d(normal_NB, _FAINT_BANDS, axis=1)
-        away_B = smooth_B - smooth_NB.mean(axis=0)
-        rare_B = np.abs(away_B) / (smooth_NB.std(axis=0) + 0.1)
+    for name, (clip_B, (mean_B, deviation_B)) in values.items():
+        away_B = smoothed(clip_B) - mean_B
+        rare_B = np.abs(away_B) / (deviation_B + 0.1)
         if rare_B.max() > rarest:
             band = int(np.argmax(rare_B))
             rarest, change_db, kind = float(rare_B[band]), float(away_B[band]), name
-    half = _FAINT_BANDS // 2
+    half = FAINT_BANDS // 2
     where = _hz(*band_edges(centres_hz_B, slice(max(0, band - half), min(len(clip_BC), band + half + 1))))
     if kind == "level":
         change = f"a steady {change_db:+.1f} dB at {where}"

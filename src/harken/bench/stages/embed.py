@@ -20,8 +20,9 @@ from harken.core.json_text import json_text
 from harken.core.plugins import check_name, code_identity, is_custom
 from harken.data.clips import Clip
 from harken.embeddings.embedder import EmbeddingSpec, check_front_end, make_spec, weights_digest
-from harken.embeddings.extract import Extracted, extract
+from harken.embeddings.extract import extract
 from harken.embeddings.forms import probe
+from harken.embeddings.isolated import Extracted
 from harken.encoders import create_encoder, encoder_class, list_encoders, tiny_config
 from harken.encoders.accelerator import default_device
 from harken.encoders.checkpoints import weights_for
