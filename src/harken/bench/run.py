@@ -115,6 +115,7 @@ def run_recipe(
         _write(run, report=False)
         run = _with_ensembles(run, truth, workspace)
     _write(run)
+    _write_pages(folder, tasks, objects)
     add_names(folder, name, tags)
     return run
 
@@ -225,6 +226,17 @@ def _write(run: Run, *, report: bool = True) -> None:
     for name, text in files.items():
         write_atomically(run.folder / name, text.encode())
     write_scores([scored.scores for scored in run.systems], run.folder / SCORES)
+
+
+def _write_pages(folder: Path, tasks: Mapping[str, Task], objects: Mapping[str, Object]) -> None:
+    """The pages of stages that make a report: `pages/STAGE.html`, or `pages/STAGE-seed-0.html`."""
+    for name, made in objects.items():
+        task = tasks[name]
+        if stage_class(task.kind).makes == "report":
+            seed = "" if task.seed is None else f"-seed-{task.seed}"
+            (folder / "pages").mkdir(exist_ok=True)
+            page = (made.folder / "report.html").read_bytes()
+            write_atomically(folder / "pages" / f"{task.stage}{seed}.html", page)
 
 
 def _write_tasks(folder: Path, tasks: Mapping[str, Task], objects: Mapping[str, Object]) -> None:

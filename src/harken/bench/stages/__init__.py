@@ -19,6 +19,7 @@ _STAGES = {
     "embed": ("harken.bench.stages.embed", "EmbedStage"),
     "embed_trained": ("harken.bench.stages.embed_trained", "EmbedTrainedStage"),
     "frames": ("harken.bench.stages.frames", "FramesStage"),
+    "generation_report": ("harken.bench.stages.generation_report", "GenerationReportStage"),
     "import_clips": ("harken.bench.stages.import_clips", "ImportClipsStage"),
     "labels": ("harken.bench.stages.labels", "LabelsStage"),
     "mix": ("harken.bench.stages.mix", "MixStage"),

@@ -29,6 +29,7 @@ Artefact = Literal[
     "conditions",
     "generator",
     "classifier",
+    "report",
 ]
 
 

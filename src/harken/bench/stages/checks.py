@@ -37,6 +37,7 @@ FILES: Mapping[Artefact, tuple[str, ...]] = {
     "conditions": ("conditions.csv",),
     "generator": ("generator.json",),
     "classifier": ("classifier.safetensors",),
+    "report": ("report.html", "report.json"),
     "encoder": ("encoder.safetensors", "history.json", "training.json"),
 }
 #: stages that make inputs of trials
