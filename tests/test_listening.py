@@ -16,60 +16,31 @@ import pytest
 import soundfile as sf
 
 import harken
-from conftest import hum
 from harken.core.errors import HarkenError
 from harken.service.feed import Feed, SourceStatus
-from harken.service.judging import WindowJudge, check_fits
-from harken.service.listener import MachineListener
-from harken.service.records import Block, HeardWindow, Recording
+from harken.service.judging import check_fits
+from harken.service.records import Block, Recording
 from harken.service.sources.base import SoundSource, SourceError, SourceForm
 from harken.service.sources.clock import LiveClock
 from harken.service.sources.pcm import unpacker
-from harken.service.sources.pipe import Pipe
+from harken.service.sources.pipe import PipeSource
 from harken.service.tap import Tap
-
-RATE = 16_000
+from listening import RATE, detector_in, heard_of, humming, scores_of_files
 
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> harken.Detector:
-    """Of a machine that hums; its recordings last a second."""
-    folder = tmp_path_factory.mktemp("normal")
-    for seed in range(12):
-        sf.write(folder / f"{seed}.wav", hum(seed, seconds=1.0), RATE)
-    return harken.Detector.fit(folder, workers=0)
+    return detector_in(tmp_path_factory.mktemp("normal"))
 
 
 @pytest.fixture(scope="module")
 def sound() -> np.ndarray:
-    """(samples,) of 5.5 s as 16-bit samples hold it."""
-    return np.rint(np.concatenate([hum(seed, seconds=1.0) for seed in range(50, 56)])[: 11 * RATE // 2] * 2**15) / 2**15
+    return humming(5.5)
 
 
 @pytest.fixture(scope="module")
 def scores(detector: harken.Detector, sound: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    """Of each complete second of it, as files."""
-    folder = tmp_path_factory.mktemp("scored")
-    for second in range(5):
-        sf.write(folder / f"{second}.wav", sound[second * RATE : (second + 1) * RATE], RATE, subtype="PCM_16")
-    files = sorted(folder.iterdir())
-    return [verdict.score for verdict in detector.score_many(files, workers=0)]  # type: ignore[misc]
-
-
-def heard_of(
-    source: SoundSource, detector: harken.Detector, count: int | None = None, **options: object
-) -> list[HeardWindow]:
-    """All windows of a source, or the first `count`."""
-    tap = Tap("pump", detector.segment_s, **options)  # type: ignore[arg-type]
-    feed = Feed(source, [tap])
-    listener = MachineListener(feed, tap, WindowJudge("pump", detector, "digest"))
-    feed.start()
-    windows: list[HeardWindow] = []
-    until = time.monotonic() + 30
-    while not listener.finished and (count is None or len(windows) < count) and time.monotonic() < until:
-        windows += listener.hear(0.2)
-    assert feed.stop()
-    return windows
+    return scores_of_files(detector, sound, tmp_path_factory.mktemp("scored"))
 
 
 # ---- pipe ------------------------------------------------------------------------------------------------------
@@ -98,7 +69,9 @@ def test_a_pipe_is_scored_as_files_are(
         format_chunk = b"fmt \x10\0\0\0\1\0\1\0" + RATE.to_bytes(4, "little") + (2 * RATE).to_bytes(4, "little")
         data = b"RIFF\xff\xff\xff\x7fWAVE" + format_chunk + b"\2\0\x10\0" + b"data\xff\xff\xff\x7f" + data
     writer, descriptor = piped(data)
-    source = Pipe(sample_format, SourceForm(RATE, 1) if sample_format != "WAV" else SourceForm(), descriptor=descriptor)
+    source = PipeSource(
+        sample_format, SourceForm(RATE, 1) if sample_format != "WAV" else SourceForm(), descriptor=descriptor
+    )
     windows = heard_of(source, detector)
     writer.wait()
     assert [heard.verdict.score for heard in windows] == scores
@@ -129,16 +102,16 @@ def test_raw_samples_are_those_of_files(sample_format: str, subtype: str, sound:
 
 def test_a_pipe_of_an_unknown_format_says_so() -> None:
     with pytest.raises(HarkenError, match=r"no sample format 'S16LE'.*S16_LE"):
-        Pipe("S16LE", SourceForm(RATE), descriptor=0)
+        PipeSource("S16LE", SourceForm(RATE), descriptor=0)
     with pytest.raises(HarkenError, match="do not tell their rate"):
-        Pipe("S16_LE", descriptor=0)
+        PipeSource("S16_LE", descriptor=0)
 
 
 def test_a_pipe_that_is_no_wav_fails_in_words(detector: harken.Detector) -> None:
     reader, writer = os.pipe()
     os.write(writer, b"<html>not sound at all</html>")
     os.close(writer)
-    feed = Feed(Pipe(descriptor=reader), [tap := Tap("pump", 1.0)])
+    feed = Feed(PipeSource(descriptor=reader), [tap := Tap("pump", 1.0)])
     feed.start()
     assert tap.get(5) is None
     os.close(reader)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -110,6 +111,35 @@ def read_segment(segment: Segment, limits: Limits = Limits(), formats: frozenset
         findings = tuple(finding for finding in header.findings if not finding.unusable)
         roles = channel_roles(sound.channels)
         return Audio(np.ascontiguousarray(samples_SC.T), int(sound.samplerate), roles, findings)
+
+
+def read_blocks(
+    path: Path,
+    seconds: float,
+    start: int = 0,
+    limits: Limits = Limits(),
+    formats: frozenset[str] = DEFAULT_FORMATS,
+) -> Generator[Audio]:
+    """A recording of any length from frame `start` on, in blocks of `seconds`; the last one is what is left.
+
+    Of a damaged recording, it gives what can be decoded. Raises AudioError as `decode`, but for limits on length and
+    files that are cut off.
+    """
+    with (
+        open_file(path) as handle,
+        opened(_content(handle, path), path, limits, formats, partial=True) as (sound, header),
+    ):
+        frames = max(1, round(seconds * sound.samplerate))
+        left = None if header.frames is None else header.frames - start
+        if start:
+            sound.seek(start)
+        while left is None or left > 0:
+            samples_SC = sound.read(frames if left is None else min(frames, left), dtype="float32", always_2d=True)
+            if not len(samples_SC):
+                return
+            left = None if left is None else left - len(samples_SC)
+            samples_CS = np.ascontiguousarray(samples_SC.T)
+            yield Audio(samples_CS, int(sound.samplerate), channel_roles(sound.channels))
 
 
 def read_named(path: Path, limits: Limits = Limits(), formats: frozenset[str] = DEFAULT_FORMATS) -> Audio:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from harken.service.feed import Feed
 from harken.service.judging import WindowJudge
@@ -24,11 +25,14 @@ class MachineListener:
         item = self.tap.get(timeout)
         if item is None:
             return
+        source = self.feed.source
         try:
-            yield from self.judge.hear(item)
+            for heard in self.judge.hear(item):
+                resume = {**source.forgotten(), **heard.window.resume}
+                yield replace(heard, window=replace(heard.window, resume=resume))
         except FileNotFoundError:
             if isinstance(item, Recording):
-                self.feed.source.give_back(item)
+                source.give_back(item)
 
     @property
     def finished(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from harken.core.errors import HarkenError
-from harken.service.records import Block, Recording
+from harken.service.records import Block, Recording, Resume
 
 #: a source says that nothing has come at least so often, in seconds
 BEAT_S = 0.5
@@ -56,3 +56,7 @@ class SoundSource(ABC):
 
     def give_back(self, recording: Recording) -> None:
         """A recording could not be judged since its file has gone: it is given again when it is there again."""
+
+    def forgotten(self) -> Resume:
+        """What need not be stored any longer (`records.Resume`), since the last call."""
+        return {}

@@ -17,7 +17,7 @@ from harken.service.sources.pcm import WAV, unpacker
 _PIECE = 1 << 16
 
 
-class Pipe(SoundSource):
+class PipeSource(SoundSource):
     """Raw samples, or WAV, from a file descriptor.
 
     sample_format: `WAV`, or a format as of `arecord -f`. form: of raw samples. descriptor: of standard input by

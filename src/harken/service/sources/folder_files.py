@@ -1,0 +1,154 @@
+"""The files of a folder that is watched: which are new and finished, which were taken."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from harken.core.errors import HarkenError
+from harken.data.clips import natural_key
+from harken.data.folders import walk
+from harken.data.name_times import clock_in_name
+from harken.data.names import without_suffix
+from harken.service.records import Resume
+from harken.service.sources.base import SourceError
+from harken.service.sources.settling import Settling
+
+Order = Literal["name", "time"]
+
+
+@dataclass(frozen=True)
+class FolderFile:
+    """A file at one moment. origin: its path below the folder."""
+
+    path: Path
+    origin: str
+    size: int
+    modified_ns: int
+
+    @property
+    def state(self) -> str:
+        """What tells it from a later one of the same name."""
+        return f"{self.size}-{self.modified_ns}"
+
+    @property
+    def named(self) -> datetime | None:
+        """Time in its name."""
+        return clock_in_name(without_suffix(self.origin))
+
+    def start(self, seconds: float) -> datetime:
+        """When it was recorded: as its name says, else so long before it was written."""
+        return self.named or datetime.fromtimestamp(self.modified_ns / 1e9 - seconds, UTC)
+
+
+class FolderFiles:
+    """Looks through a folder and those below it, and remembers what was taken. Threads may share it.
+
+    order, machine, resume: see `FolderSource`. suffixes: of audio files. settling: decides which are finished.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        machine: str,
+        resume: Resume,
+        order: Order,
+        suffixes: frozenset[str],
+        settling: Settling,
+    ) -> None:
+        self.folder, self._machine, self._order = folder, machine, order
+        self._suffixes, self._settling = suffixes, settling
+        prefix = f"{machine}/"
+        self._states: dict[str, Mapping[str, Any]] = {
+            key.removeprefix(prefix): value for key, value in resume.items() if key.startswith(prefix) and value
+        }
+        self._forgotten: list[str] = []
+        self._lock = threading.Lock()
+
+    def root(self) -> tuple[int, int]:
+        """What tells the folder from another one at its place. Raises SourceError where it cannot be read."""
+        try:
+            status = self.folder.stat()
+            if not self.folder.is_dir():
+                raise HarkenError("is not a folder", file=self.folder, next_step="Give a folder of recordings")
+        except OSError as error:
+            raise self._gone(str(error.strerror)) from None
+        return status.st_dev, status.st_ino
+
+    def finished(self) -> list[FolderFile]:
+        """New files that are finished, in order, up to the first one that the others have to wait for.
+
+        Raises SourceError for a folder that cannot be read.
+        """
+        walked = walk(self.folder, self._suffixes)
+        unreadable = dict(walked.unreadable)
+        if self.folder in unreadable:
+            raise self._gone(unreadable[self.folder])
+        present: set[str] = set()
+        new: list[tuple[FolderFile, os.stat_result]] = []
+        for path in (folder.path / name for folder in walked.folders for name in folder.audio):
+            try:
+                status = path.stat()
+            except OSError:
+                continue  # it has gone meanwhile
+            file = FolderFile(path, path.relative_to(self.folder).as_posix(), status.st_size, status.st_mtime_ns)
+            present.add(file.origin)
+            state = self.state(file)
+            if not (state.get("done") or state.get("given")):
+                new.append((file, status))
+        self._forget(present)
+        self._settling.keep({file.path for file, _ in new})
+        finished = []
+        for file, status in sorted(new, key=lambda entry: self._key(entry[0])):
+            if self._settling.finished(file.path, status):
+                finished.append(file)
+            elif self._settling.blocks(file.path):
+                break
+        return finished
+
+    def state(self, file: FolderFile) -> Mapping[str, Any]:
+        """What is known of a file as it is now; nothing of a new one, or one that was changed since."""
+        with self._lock:
+            state = self._states.get(file.origin, {})
+        return state if state.get("state") == file.state else {}
+
+    def set_state(self, file: FolderFile, **state: Any) -> None:
+        """given: it was taken. next: so many samples of it were."""
+        with self._lock:
+            self._states[file.origin] = {"state": file.state, **state}
+
+    def give_back(self, origin: str) -> None:
+        """A file was not judged after all."""
+        with self._lock:
+            self._states.pop(origin, None)
+
+    def forgotten(self) -> Resume:
+        """Keys of files that have gone, since the last call."""
+        with self._lock:
+            forgotten, self._forgotten = self._forgotten, []
+        return {f"{self._machine}/{origin}": {} for origin in forgotten}
+
+    def _gone(self, reason: str) -> SourceError:
+        step = "Check that it is there, and mounted"
+        return SourceError(f"the folder cannot be read ({reason})", file=self.folder, next_step=step)
+
+    def _key(self, file: FolderFile) -> tuple[Any, ...]:
+        name = natural_key(Path(file.origin))
+        if self._order == "name":
+            return (name,)
+        named = file.named
+        return (file.modified_ns / 1e9 if named is None else named.timestamp(), name)
+
+    def _forget(self, present: set[str]) -> None:
+        # A share that is not mounted is an empty folder: nothing is forgotten while none of the files is there.
+        with self._lock:
+            gone = self._states.keys() - present
+            if len(gone) < len(self._states):
+                for origin in gone:
+                    del self._states[origin]
+                self._forgotten += gone
