@@ -54,10 +54,11 @@ def heard_of(
     count: int | None = None,
     *,
     resume: Mapping[str, Mapping[str, Any]] | None = None,
+    channels: list[int] | None = None,
     seconds: float = 30,
 ) -> list[HeardWindow]:
     """All windows of a source, or the first `count`, within some seconds."""
-    tap = Tap("pump", detector.segment_s, resume=resume)
+    tap = Tap("pump", detector.segment_s, channels=channels, resume=resume)
     listener = MachineListener(Feed(source, [tap]), tap, WindowJudge("pump", detector, "digest", resume=resume))
     listener.feed.start()
     windows: list[HeardWindow] = []

@@ -221,7 +221,7 @@ def test_machines_share_a_source_by_its_channels() -> None:
     missing = Feed(Two([(10, None)]), [tap := Tap("third", 1.0, channels=[2])])
     missing.start()
     assert tap.get(5) is None
-    assert "has 2 channels, and third listens to number 2" in missing.status().error
+    assert "third listens to channel 3 of 2" in missing.status().error
 
 
 # ---- clock and form --------------------------------------------------------------------------------------------

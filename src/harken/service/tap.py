@@ -60,8 +60,7 @@ class Tap:
             count = len(sound.samples_CS)
             if max(self._channels) >= count:
                 raise HarkenError(
-                    f"has {count} channel{'s' * (count != 1)}, and {self.machine} listens to number "
-                    f"{max(self._channels)} (counted from 0)",
+                    f"{self.machine} listens to channel {max(self._channels) + 1} of {count}",
                     next_step="Correct the channels of this machine",
                 )
             sound = replace(sound, samples_CS=sound.samples_CS[self._channels])
