@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from unicodedata import normalize
 
 import pyarrow as pa
@@ -18,9 +20,12 @@ from harken.core.errors import HarkenError
 from harken.core.numbers import read_number
 from harken.core.tables import csv_line, read_csv, read_parquet
 from harken.data.cells import read_anomaly, read_clip
+from harken.data.clips import Clip
 from harken.data.names import without_suffix
+from harken.data.table import read_table, write_table
 from harken.evaluation.evaluate import evaluate
 from harken.evaluation.score_tables import read_score_table
+from harken.evaluation.scores import ScoreRow, Scores, read_scores, write_scores
 
 HEAD = ("machine", "section", "file", "domain", "anomaly", "a")
 ROWS = [
@@ -193,3 +198,34 @@ def test_packed_tables_are_bounded(tmp_path: Path) -> None:
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"a,b\n" * 1000)[:-9])
     with pytest.raises(HarkenError, match="cannot be read"):
         read_csv(tmp_path / "cut.csv.gz")
+
+
+def test_stored_tables_are_bounded_and_checked(tmp_path: Path) -> None:
+    """Clips whose attributes or parents unpack to far more than the file, and odd cells, are refused."""
+    write_table([Clip("a", Path("/a.wav"), attributes={"speed": "fast"}, parents=("b",))], tmp_path / "clips.parquet")
+    table = pq.read_table(tmp_path / "clips.parquet")
+    long = "0" * 2**16
+    bombs: dict[str, Any] = {"attributes": [[(long, long)]], "parents": [[long] * 8], "machine": [long]}
+    for name, cells in bombs.items():
+        column = table.schema.get_field_index(name)
+        other = table.set_column(column, name, pa.array(cells, table.schema.field(name).type))
+        pq.write_table(pa.concat_tables([other] * 1000), tmp_path / "bomb.parquet", compression="zstd")
+        with pytest.raises(HarkenError, match="unpacks to more than"):
+            read_table(tmp_path / "bomb.parquet")
+    odd: dict[str, Any] = {"split": "exam", "kind": None, "domain": "both", "path": None, "frames": "1"}
+    for name, cell in odd.items():
+        column = table.schema.get_field_index(name)
+        pq.write_table(table.set_column(column, name, pa.array([cell])), tmp_path / "odd.parquet")
+        with pytest.raises(HarkenError, match=rf"{name}|not a clips table"):
+            read_table(tmp_path / "odd.parquet")
+
+
+def test_a_stored_table_of_scores_is_whole_or_refused(tmp_path: Path) -> None:
+    write_scores(Scores.of_rows([ScoreRow("a", "a.wav", "fan", "00", "test", 1.0)], "s"), tmp_path / "scores.parquet")
+    table = pq.read_table(tmp_path / "scores.parquet")
+    record = json.loads(table.schema.metadata[b"harken_scores"])
+    for tables in ([], [{}], None, [{**record["tables"][0], "rows": 2}], [{**record["tables"][0], "x": 1}]):
+        metadata = {"harken_scores": json.dumps({**record, "tables": tables})}
+        pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "odd.parquet")
+        with pytest.raises(HarkenError, match="not a table of scores"):
+            read_scores(tmp_path / "odd.parquet")

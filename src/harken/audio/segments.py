@@ -25,7 +25,7 @@ from harken.audio.decode import (
 from harken.core.errors import AudioError
 
 _BLOCK_FRAMES = 1 << 16
-_NAME = re.compile(r"(?P<file>.+)@(?P<start>\d+:\d\d:\d\d(\.\d+)?)-(?P<end>\d+:\d\d:\d\d(\.\d+)?)")
+_NAME = re.compile(r"(?P<file>.+)@(?P<start>\d+:\d\d:\d\d(\.\d+)?)-(?P<end>\d+:\d\d:\d\d(\.\d+)?)", re.DOTALL)
 
 
 @dataclass(frozen=True)

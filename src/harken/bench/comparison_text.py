@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harken.bench.comparison import ComparedSet, ComparedSystem, Comparison
+from harken.core.tables import csv_line
 from harken.evaluation.scores import MARKS, in_brackets, merged_marks
 
 #: signs of marks in the order of their first use; of a mark beyond them, more of the first
@@ -80,21 +79,19 @@ def csv_of(comparison: Comparison) -> str:
         "difference", "clips_low", "clips_high", "machines_clips_low", "machines_clips_high", "share_above",
         "difference_marks",
     ]  # fmt: skip
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
+    lines = [csv_line(head)]
     for each in comparison.sets:
         for system in each.systems:
             run = comparison.runs.index(system.run)
             parameters = [
                 "" if values[run] is None else value_text(values[run]) for values in comparison.parameters.values()
             ]
-            writer.writerow([
+            lines.append(csv_line([
                 each.name, system.run, system.system, "; ".join(system.marks), *parameters, system.seeds, each.clips,
                 "" if system.score is None else system.score, "" if system.score is None else system.spread,
                 *(system.machines.get(machine, "") for machine in machines), *_difference_cells(system),
-            ])  # fmt: skip
-    return text.getvalue()
+            ]))  # fmt: skip
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _difference_cells(system: ComparedSystem) -> list[Any]:

@@ -8,7 +8,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -32,7 +31,7 @@ from harken.bench.recipe_checks import (
 from harken.bench.repeat import expand, set_key
 from harken.core.errors import HarkenError, reading
 from harken.core.names import alike, shown, why_no_file_name
-from harken.core.plain_yaml import read_yaml_lines
+from harken.core.plain_yaml import read_yaml_lines, yaml_text
 from harken.core.plugins import check_name
 from harken.core.settings import SettingError, check_kinds, explained, known_keys, located, nearest
 from harken.ensemble.problem import SEARCHES
@@ -193,7 +192,7 @@ class Recipe(BaseModel):
             }
             for name, entry in self.stages.items()
         }
-        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+        return yaml_text(data)
 
 
 def list_recipes() -> tuple[str, ...]:

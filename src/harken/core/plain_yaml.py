@@ -42,6 +42,30 @@ def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
 _Loader.yaml_implicit_resolvers = _resolvers()
 
 
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+    """Quotes text that either this reader or one of YAML 1.1 takes for something else: `1e5`, `yes`, `2025-01-01`."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    first: [*pairs, *yaml.SafeDumper.yaml_implicit_resolvers.get(first, [])] for first, pairs in _resolvers().items()
+}
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # Unquoted and in single quotes, other line breaks than `\n` are written as they are and read as blanks.
+    style = None if text.isprintable() or text.replace("\n", "").isprintable() else '"'
+    return dumper.represent_scalar(_TEXT, text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def yaml_text(data: Any, width: int = 100) -> str:
+    """Mappings, lists, strings, numbers, booleans and null as YAML that `read_yaml` reads as the same."""
+    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)
+    return str(text)
+
+
 def read_yaml(text: str) -> Any:
     """Parse mappings, lists, strings, numbers, booleans and null. `1e-4` is a number, dates are strings.
 

@@ -7,15 +7,19 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from harken.core.errors import HarkenError, reading
+from harken.core.names import shown
 
 #: bytes that a packed table may unpack to, at least, and per byte of the file; scores pack 3 times, names 20 times
 UNPACKED, UNPACKED_PER_BYTE = 2**24, 50
-#: rows read from parquet at once
-_BATCH = 1024
+#: the same of tables of clips, whose names and attributes repeat: those of a whole year pack 120 times
+REPEATED_PER_BYTE = 500
+#: rows read from parquet at once, and the longest cells of a fixed size
+_BATCH, _MOST_FIXED_BYTES = 1024, 256
 
 
 class TableRow(NamedTuple):
@@ -48,50 +52,79 @@ def csv_line(cells: Iterable[object]) -> str:
     return text.getvalue().removesuffix("\r\n")
 
 
-def read_parquet(file: Path, columns: Sequence[str] | None = None) -> Any:
+@contextmanager
+def cells_of_text(file: Path) -> Iterator[None]:
+    """Within it, text that is not UTF-8, as names of files may be, is a HarkenError: no table can hold it."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise HarkenError(
+            f"cannot be written: the name {shown(error.object)} is not UTF-8, which tables cannot hold", file=file,
+            next_step="Rename what it names",
+        ) from None  # fmt: skip
+
+
+def read_parquet(file: Path, columns: Sequence[str] | None = None, *, per_byte: int = UNPACKED_PER_BYTE) -> Any:
     """A `pyarrow.Table`. Raises OSError or ArrowException where it cannot be read, HarkenError where it unpacks to far
-    more than its size."""
+    more than its size.
+
+    per_byte: bytes of the table per byte of the file, beyond which it is refused.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    batches, size, most = [], 0, _most(file)
+    batches, size, most = [], 0, _most(file, per_byte)
     with pq.ParquetFile(file) as source:
-        schema = source.schema_arrow
-    texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_binary(field.type)]
+        schema, leaves = source.schema_arrow, [source.schema.column(number) for number in range(len(source.schema))]
+    for leaf in leaves:
+        if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" and leaf.length > _MOST_FIXED_BYTES:
+            raise HarkenError(
+                f"has cells of {leaf.length:,} bytes", file=file, next_step="Write the column as numbers or text"
+            )
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type != "DECIMAL"]
+    fields = [field for field in schema if columns is None or field.name in columns]
+    plain = pa.schema([field.with_type(_plain_type(field.type)) for field in fields], schema.metadata)
     # As dictionaries, so that a text that is repeated a million times is there once until its size is known.
     with pq.ParquetFile(file, read_dictionary=texts) as source:
         for batch in source.iter_batches(_BATCH, columns=columns):
             size += sum(map(_plain_bytes, batch.columns))
             if size > most:
                 raise _too_large(file, most)
-            plain = [_plain(column) for column in batch.columns]
-            batches.append(pa.RecordBatch.from_arrays(plain, names=batch.schema.names))
-    fields = schema if columns is None else [schema.field(name) for name in columns]
-    plain_fields = [
-        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in fields
-    ]
-    return pa.Table.from_batches(batches, pa.schema(plain_fields, schema.metadata)).combine_chunks()
+            cells = [batch.column(field.name).cast(field.type) for field in plain]
+            batches.append(pa.RecordBatch.from_arrays(cells, schema=plain))
+    table = pa.Table.from_batches(batches, plain).combine_chunks()
+    return table if columns is None else table.select(columns)
+
+
+def _plain_type(kind: Any) -> Any:
+    """The type of a column that is no dictionary any more."""
+    import pyarrow as pa
+
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _plain_bytes(column: Any) -> int:
-    """Bytes of a column once it is no dictionary any more."""
+    """Bytes of a column once no part of it is a dictionary any more."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if pa.types.is_map(column.type):
+        return 4 * len(column) + _plain_bytes(column.keys) + _plain_bytes(column.items)
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return 8 * len(column) + _plain_bytes(column.flatten())
+    if pa.types.is_struct(column.type):
+        return len(column) + sum(map(_plain_bytes, column.flatten()))
     if not pa.types.is_dictionary(column.type):
         return int(column.nbytes)
     values = column.dictionary
     if not (
-        pa.types.is_string(values.type) or pa.types.is_binary(values.type) or pa.types.is_large_string(values.type)
+        pa.types.is_string(values.type)
+        or pa.types.is_binary(values.type)
+        or pa.types.is_large_string(values.type)
+        or pa.types.is_large_binary(values.type)
     ):
         return int(values.nbytes // max(len(values), 1) * len(column))
     return 8 * len(column) + int(pc.sum(pc.take(pc.binary_length(values), column.indices)).as_py() or 0)
-
-
-def _plain(column: Any) -> Any:
-    import pyarrow as pa
-
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _rows(reader: Any) -> Iterator[TableRow]:
@@ -103,7 +136,7 @@ def _rows(reader: Any) -> Iterator[TableRow]:
 
 
 def _unpacked(file: Path) -> bytes:
-    most = _most(file)
+    most = _most(file, UNPACKED_PER_BYTE)
     with gzip.open(file) as handle:
         data = handle.read(most + 1)
     if len(data) > most:
@@ -111,8 +144,8 @@ def _unpacked(file: Path) -> bytes:
     return data
 
 
-def _most(file: Path) -> int:
-    return max(UNPACKED, UNPACKED_PER_BYTE * file.stat().st_size)
+def _most(file: Path, per_byte: int) -> int:
+    return max(UNPACKED, per_byte * file.stat().st_size)
 
 
 def _too_large(file: Path, most: int) -> HarkenError:

@@ -6,15 +6,26 @@ import io
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
+from typing import Any, get_args
 
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
-from harken.data.clips import Clip
+from harken.core.tables import REPEATED_PER_BYTE, cells_of_text, read_parquet
+from harken.data.clips import Clip, Condition, Domain, Kind, Payload, Split
 
 #: increased when columns change; SCHEMA 1, without parents and payload, is still read
 SCHEMA = 2
 _STRINGS = ("clip_id", "path", "corpus", "split", "machine", "section", "domain", "condition", "kind", "payload")
 _NUMBERS = ("year", "sample_rate", "channels", "frames")
+#: what columns of closed sets say
+_CHOICES: dict[str, set[str | None]] = {
+    "split": {None, *get_args(Split)},
+    "domain": {*get_args(Domain)},
+    "condition": {*get_args(Condition)},
+    "kind": {*get_args(Kind)},
+    "payload": {*get_args(Payload)},
+}
+_SINCE_2 = frozenset({"payload", "parents"})
 
 
 def write_table(clips: Sequence[Clip], file: Path, *, beside: bool = False) -> None:
@@ -30,21 +41,34 @@ def write_table(clips: Sequence[Clip], file: Path, *, beside: bool = False) -> N
     fields = (*_STRINGS, *_NUMBERS, "attributes", "parents")
     rows = map(attrgetter(*fields), clips)
     cells = dict(zip(fields, zip(*rows, strict=True), strict=True)) if clips else {}
-    columns = {name: pa.array(cells.get(name, ()), pa.string()) for name in _STRINGS if name != "path"}
     paths = [path if path.is_absolute() else path.absolute() for path in cells.get("path", ())]
     if beside:
         paths = [path.relative_to(file.parent.absolute()) for path in paths]
-    columns["path"] = pa.array(list(map(str, paths)), pa.string())
-    columns |= {name: pa.array(cells.get(name, ()), pa.int64()) for name in _NUMBERS}
-    pairs = [list(attributes.items()) for attributes in cells.get("attributes", ())]
-    columns["attributes"] = pa.array(pairs, pa.map_(pa.string(), pa.string()))
-    columns["parents"] = pa.array(list(map(list, cells.get("parents", ()))), pa.list_(pa.string()))
-    order = [*_STRINGS, "attributes", *_NUMBERS, "parents"]
-    table = pa.table({name: columns[name] for name in order}).replace_schema_metadata({"harken_clips": str(SCHEMA)})
+    written = {
+        **cells,
+        "path": list(map(str, paths)),
+        "attributes": [list(attributes.items()) for attributes in cells.get("attributes", ())],
+        "parents": list(map(list, cells.get("parents", ()))),
+    }
+    with cells_of_text(file):
+        columns = {name: pa.array(written.get(name, ()), kind) for name, kind in _types()}
+    table = pa.table(columns).replace_schema_metadata({"harken_clips": str(SCHEMA)})
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, sink.getvalue())
+
+
+def _types() -> list[tuple[str, Any]]:
+    """Columns and their types, in order."""
+    import pyarrow as pa
+
+    return [
+        *((name, pa.string()) for name in _STRINGS),
+        ("attributes", pa.map_(pa.string(), pa.string())),
+        *((name, pa.int64()) for name in _NUMBERS),
+        ("parents", pa.list_(pa.string())),
+    ]
 
 
 def check_utf8(path: Path) -> None:
@@ -60,24 +84,36 @@ def check_utf8(path: Path) -> None:
 def read_table(file: Path) -> list[Clip]:
     """Read a table of `write_table`, of this schema or the one before. Raises HarkenError for anything else."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(file)
+        table = read_parquet(file, per_byte=REPEATED_PER_BYTE)
     except FileNotFoundError as error:
         raise HarkenError("there is no such file", file=file, next_step="Create it: harken data index ROOT") from error
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise HarkenError(
             f"is not a clips table ({error})", file=file, next_step="Create it again: harken data index"
         ) from error
     version = (table.schema.metadata or {}).get(b"harken_clips")
-    if version not in (b"1", str(SCHEMA).encode()):
+    expected = dict(_types() if version != b"1" else [entry for entry in _types() if entry[0] not in _SINCE_2])
+    types = dict(zip(table.schema.names, table.schema.types, strict=True))
+    if version not in (b"1", str(SCHEMA).encode()) or types != expected:
         raise HarkenError(
             "is not a clips table of this version", file=file, next_step="Create it again: harken data index ROOT"
         )
-    rows = table.to_pylist()
-    for row in rows:
-        row["path"] = file.parent.absolute() / row["path"]
-        row["attributes"] = dict(row["attributes"])
-        row["parents"] = tuple(row.get("parents", ()))
-    return [Clip(**row) for row in rows]
+    step = "Create it again: harken data index ROOT"
+    for name in table.column_names:
+        if name not in (*_NUMBERS, "split") and table.column(name).null_count:
+            raise HarkenError(f"has rows without {name}", file=file, next_step=step)
+    for name, choices in _CHOICES.items():
+        if name in table.column_names and (unknown := set(table.column(name).to_pylist()) - choices):
+            raise HarkenError(f"has the {name} {sorted(map(str, unknown))[0]!r}", file=file, next_step=step)
+    folder = file.parent.absolute()
+    return [
+        Clip(**{
+            **row,
+            "path": folder / row["path"],
+            "attributes": dict(row["attributes"]),
+            "parents": tuple(row.get("parents", ())),
+        })
+        for row in table.to_pylist()
+    ]  # fmt: skip

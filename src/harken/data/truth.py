@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from harken.core.errors import HarkenError, reading
+from harken.core.errors import HarkenError
 from harken.core.names import joined
+from harken.core.tables import read_csv
 from harken.data import catalog
 from harken.data.clips import Clip
 from harken.data.names import Name, parse_name, without_suffix
@@ -205,8 +205,4 @@ def _is_of_year(truth: Truth, number: int) -> bool:
 
 
 def _rows(file: Path) -> list[list[str]]:
-    with (
-        reading(file, "Check the file", errors=(ValueError, csv.Error)),
-        file.open(newline="", encoding="utf-8-sig") as handle,
-    ):
-        return [[cell.strip() for cell in row] for row in csv.reader(handle) if any(cell.strip() for cell in row)]
+    return [[cell.strip() for cell in cells] for _, cells in read_csv(file, "Check the file")]

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harken.core.errors import HarkenError, did_you_mean, reading, there_are
 from harken.core.files import write_atomically
-from harken.core.plain_yaml import read_yaml_file
+from harken.core.plain_yaml import read_yaml_file, yaml_text
 from harken.detection.normalise import Normalise
 from harken.ensemble.bundles import Bundles
 from harken.ensemble.member import Member
@@ -115,7 +114,7 @@ class Bag(_Part):
     def as_yaml(self) -> str:
         """The text of a bag's file."""
         data = self.as_json()
-        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+        return yaml_text(data, width=120)
 
 
 def load_bag(file: Path, _above: tuple[Path, ...] = ()) -> Bag:
@@ -257,8 +256,13 @@ def _checked(data: Any, file: Path | str) -> Bag:
 
 
 def _without_empty(value: Any) -> Any:
+    """Without lists, mappings and notes of decisions that are empty; settings stay as they are."""
     if isinstance(value, dict):
-        return {key: _without_empty(inside) for key, inside in value.items() if inside not in ([], {}, "")}
+        return {
+            key: inside if key == "settings" else _without_empty(inside)
+            for key, inside in value.items()
+            if inside not in ([], {}) and (key, inside) != ("decision", "")
+        }
     return [_without_empty(inside) for inside in value] if isinstance(value, list) else value
 
 

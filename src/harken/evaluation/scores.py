@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
 from harken.core.json_text import json_text
+from harken.core.tables import REPEATED_PER_BYTE, cells_of_text, read_parquet
 from harken.data.names import without_suffix
 from harken.data.truth import Section
 
@@ -278,34 +279,44 @@ def write_scores(tables: Scores | Sequence[Scores], file: Path) -> None:
     import pyarrow.parquet as pq
 
     sink = io.BytesIO()
-    pq.write_table(_arrow([tables] if isinstance(tables, Scores) else tables), sink, compression="zstd")
+    with cells_of_text(file):
+        table = _arrow([tables] if isinstance(tables, Scores) else tables)
+    pq.write_table(table, sink, compression="zstd")
     write_atomically(file, sink.getvalue())
 
 
 def read_scores(file: Path) -> list[Scores]:
     """Tables written by `write_scores`. Raises HarkenError for anything else."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(file)
+        table = read_parquet(file, per_byte=REPEATED_PER_BYTE)
         metadata = json.loads((table.schema.metadata or {})[_METADATA])
+        if metadata["schema"] != SCHEMA:
+            raise HarkenError("is a table of scores of another version", file=file, next_step="Run the recipe again")
+        return list(_tables(table, metadata["tables"]))
     except FileNotFoundError:
         raise HarkenError("there is no such file", file=file, next_step="Run the recipe again") from None
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise HarkenError(f"is not a table of scores ({error})", file=file, next_step="Run the recipe again") from None
-    if metadata.get("schema") != SCHEMA:
-        raise HarkenError("is a table of scores of another version", file=file, next_step="Run the recipe again")
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise HarkenError(f"is not a table of scores ({reason})", file=file, next_step="Run the recipe again") from None
+
+
+def _tables(table: Any, records: Sequence[Mapping[str, Any]]) -> Iterator[Scores]:
+    """Tables of these records, one after the other. KeyError, ValueError or TypeError where it is none."""
     columns = {name: table.column(name).to_pylist() for name in _COLUMNS}
+    if any(None in column for column in columns.values()):
+        raise ValueError("it has empty cells")
     score_N = table.column("score").to_numpy()
     decision_N = table.column("decision").fill_null(UNDECIDED).to_numpy().astype(np.int8)
     start = 0
-    tables: list[Scores] = []
-    for fields in metadata["tables"]:
-        inside = slice(start, start := start + fields.pop("rows"))
+    for record in records:
+        fields = {name: value for name, value in record.items() if name != "rows"}
+        inside = slice(start, start := start + int(record["rows"]))
         texts: dict[str, Any] = {name: tuple(column[inside]) for name, column in columns.items()}
-        tables.append(Scores(**fields, **texts, score_N=score_N[inside], decision_N=decision_N[inside]))
-    return tables
+        yield Scores(**fields, **texts, score_N=score_N[inside], decision_N=decision_N[inside])
+    if start != len(score_N):
+        raise ValueError(f"{len(score_N)} rows instead of {start}")
 
 
 def is_table_of_scores(file: Path) -> bool:

@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harken.core.errors import HarkenError, and_more, did_you_mean, reading, there_are
 from harken.core.files import write_atomically
-from harken.core.plain_yaml import read_yaml_file
+from harken.core.plain_yaml import read_yaml_file, yaml_text
 from harken.data.clips import Clip
 from harken.data.names import without_suffix
 from harken.data.truth import Section
@@ -224,7 +223,7 @@ def _meta(label: str, entry: SubmittedSystem) -> str:
                 for machine, row in entry.results.items()
             }
         }
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    return yaml_text(data, width=80)
 
 
 def _check_keys(given: Mapping[str, Any], fields: Mapping[str, Any], prefix: str) -> None:

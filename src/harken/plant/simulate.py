@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import zlib
@@ -17,6 +16,7 @@ from scipy.io import wavfile
 
 from harken.core.errors import HarkenError, did_you_mean
 from harken.core.files import write_atomically
+from harken.core.tables import csv_line
 from harken.plant import room
 from harken.plant.bearing import BEARING
 from harken.plant.fan import FAN
@@ -254,12 +254,9 @@ def _items(
 def _attributes_csv(rows: Sequence[tuple[str, Mapping[str, str]]]) -> str:
     """`file_name,d1p,d1v,d2p,d2v...`: name and value of each attribute; only `file_name` if hidden."""
     count = max((len(attributes) for _, attributes in rows), default=0)
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["file_name", *(f"d{n}{suffix}" for n in range(1, count + 1) for suffix in "pv")])
-    for name, attributes in rows:
-        table.writerow([name, *(cell for pair in attributes.items() for cell in pair)])
-    return text.getvalue()
+    lines = [["file_name", *(f"d{n}{suffix}" for n in range(1, count + 1) for suffix in "pv")]]
+    lines += [[name, *(cell for pair in attributes.items() for cell in pair)] for name, attributes in rows]
+    return "".join(f"{csv_line(cells)}\n" for cells in lines)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from harken.core.errors import WeightsError
-from harken.core.files import read_regular, remove_temporaries, user_cache, write_atomically
+from harken.core.files import read_regular, user_cache, write_atomically
 from harken.core.json_text import json_text
 from harken.core.locks import locked
 from harken.weights.catalog import Checkpoint, entry_named, is_checkpoint_name, local_file, require_entry
@@ -35,6 +35,7 @@ RECORD_SCHEMA = 1
 _MOST_RECORD_BYTES, _MOST_BYTES = 2**20, 16 * 2**30
 #: what follows the name of a checkpoint in that of its file
 _FILE = re.compile(r"(\.[0-9a-f]{12})?\.safetensors")
+_TEMPORARY = re.compile(r"((\.[0-9a-f]{12})?\.safetensors|\.json)\.[0-9a-f]{8}\.tmp")
 
 
 class Record(BaseModel):
@@ -121,8 +122,10 @@ def keep(record: Record, data: bytes) -> None:
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
         with locked(path):
-            for stray in (file, path):
-                remove_temporaries(stray)
+            for stray in cache_dir().iterdir():
+                # What a killed writer of this name left, of whatever content.
+                if _TEMPORARY.fullmatch(stray.name.removeprefix(f".{record.name}")):
+                    stray.unlink(missing_ok=True)
             write_atomically(file, data, sync=True)
             write_atomically(path, (json_text(record.model_dump(mode="json"), indent=2) + "\n").encode(), sync=True)
             for stored in cache_dir().iterdir():
