@@ -19,8 +19,10 @@ _PARTS = frozenset({"detector", "training", "health", "events", "encoder"})
 #: of spectrogram files the level is not known
 _MAY_BE_NAN = frozenset({("training", "levels_db")})
 
-#: lengths in seconds and levels in dB that no recording has
-_LONGEST_S, _HIGHEST_DB = 1e8, 1e4
+#: lengths in seconds and levels in dB that no recording has, and numbers that no detector learns
+_LONGEST_S, _HIGHEST_DB, _LARGEST = 1e8, 1e4, 1e30
+#: what detectors divide by, and what is a length, power or gain
+_POSITIVE, _NOT_NEGATIVE = frozenset({"scale_", "spread_", "covariances_"}), frozenset({"radius_", "gain_", "rest_"})
 
 
 def check_content(settings: Mapping[str, Any], parts: Parts) -> None:
@@ -34,6 +36,8 @@ def check_content(settings: Mapping[str, Any], parts: Parts) -> None:
             # Encoders check their weights as they are built.
             if part != "encoder" and (part, name) not in _MAY_BE_NAN and not np.isfinite(array).all():
                 raise ValueError(f"{part} {name} that is not finite")
+            if part != "encoder":
+                _check_numbers(f"{part} {name}", array)
     kept, count = parts["training"], len(_texts(settings, "names"))
     dimensions = kept["embeddings"].shape[-1]
     widths, columns = kept["sketch_widths"], kept["sketches"].shape[-1]
@@ -66,6 +70,15 @@ def check_content(settings: Mapping[str, Any], parts: Parts) -> None:
             raise ValueError(f"scores that depend on length by a power of {power}")
     if "health" in parts and (parts["health"]["health"].ndim != 3 or len(parts["health"]["health"]) != count):
         raise ValueError(f"health of shape {parts['health']['health'].shape}")
+
+
+def _check_numbers(label: str, array: np.ndarray) -> None:
+    """Raise ValueError for numbers that are finite and yet nothing that can be learned."""
+    learned = label.rpartition(" ")[2].rpartition(".")[2]
+    if array.dtype.kind == "f" and (np.abs(np.nan_to_num(array)) > _LARGEST).any():
+        raise ValueError(f"{label} of up to {np.abs(np.nan_to_num(array)).max():.0e}")
+    if (learned in _POSITIVE and (array <= 0).any()) or (learned in _NOT_NEGATIVE and (array < 0).any()):
+        raise ValueError(f"{label} that is {'not positive' if learned in _POSITIVE else 'negative'}")
 
 
 def check_spec(spec: EmbeddingSpec) -> None:
