@@ -146,10 +146,14 @@ class EDetector:
         """
         if not scores or not np.isfinite(scores).all():
             raise ValueError("the score of a clip must be finite")
-        clips, total = evidence.clips + 1, evidence.pending + float(self.e_values(scores).mean())
+        return self.advance(evidence, float(self.e_values(scores).mean()))
+
+    def advance(self, evidence: Evidence, e_value: float) -> Evidence:
+        """State after one more clip of this e-value."""
+        clips, total = evidence.clips + 1, evidence.pending + e_value
         if evidence.pending_clips + 1 < self.block:
             return replace(evidence, clips=clips, pending=total, pending_clips=evidence.pending_clips + 1)
-        e_value = total / self.block
+        e_value = total / self.block  # of the block
         # As in CUSUM: the change most likely began after the last block up to which nothing spoke for one.
         onset, ratio = (evidence.onset, evidence.ratio) if evidence.ratio > 1 else (clips - self.block, 1.0)
         value, ratio = (1.0 + evidence.value) * e_value, min(ratio * e_value, 1e300)
