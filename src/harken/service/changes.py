@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
 
@@ -88,6 +88,18 @@ class AlarmRecord:
     highest: float | None = None
     sentence: str = ""
     evidence: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields by name, times in ISO 8601."""
+        return {
+            name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> AlarmRecord:
+        """Inverse of `to_json`. Raises ValueError, KeyError and TypeError for other values."""
+        names = ("onset", "raised", "ended", "acknowledged")
+        return cls(**{**values, **{name: values[name] and datetime.fromisoformat(values[name]) for name in names}})
 
 
 @dataclass(frozen=True)

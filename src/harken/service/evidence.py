@@ -1,0 +1,136 @@
+"""Sound and pictures of alarms, in a folder that never grows beyond its quota."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from harken.audio.write import write_sound
+from harken.core.errors import HarkenError, writing
+from harken.core.files import remove_temporaries, write_atomically
+from harken.monitor.detector import Detector
+from harken.monitor.plot import webp_bytes, why_figure
+from harken.service.changes import EvidenceRecord
+from harken.service.records import HeardWindow
+
+log = logging.getLogger(__name__)
+
+#: bytes of a folder of evidence, unless another quota is asked for
+QUOTA = 2 * 2**30
+#: pictures that wait to be drawn; an alarm needs no more
+_WAITING_PICTURES = 8
+
+
+class EvidenceFolder:
+    """A ring of files: where a new one would exceed the quota, the oldest go. Threads may share it.
+
+    `save` raises nothing: where the disk is full or the folder is gone, there is no evidence, `problem` says so, and
+    alarms go out without it.
+
+    quota: bytes. Raises HarkenError where the folder cannot be made.
+    """
+
+    def __init__(self, folder: str | Path, quota: int = QUOTA) -> None:
+        self.folder, self.quota = Path(folder), quota
+        self.problem = ""
+        self.dropped = 0
+        self._lock = threading.Lock()
+        with writing(self.folder, "Choose another folder for evidence"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_temporaries(self.folder / "evidence")
+            files = [(file.stat().st_mtime_ns, file, file.stat().st_size) for file in self.folder.iterdir()]
+        #: size by file, the oldest first
+        self._sizes = {file: size for _, file, size in sorted(files)}
+        self._bytes = sum(self._sizes.values())
+        self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._waiting = threading.BoundedSemaphore(_WAITING_PICTURES)
+
+    @property
+    def size(self) -> int:
+        """Bytes in the folder."""
+        return self._bytes
+
+    def files(self, record: EvidenceRecord) -> list[str]:
+        """Paths of the sound and the picture, which may be drawn a moment later, or gone since."""
+        return [str(self.folder / name) for name in (record.sound, record.picture) if name]
+
+    def save(
+        self,
+        heard: HeardWindow,
+        alarm: str = "",
+        detector: Detector | None = None,
+        kind: Literal["alarm", "live", "normal"] = "alarm",
+    ) -> EvidenceRecord | None:
+        """Keep the sound of a window at once, and its picture (of this detector) as soon as it is drawn.
+
+        None where nothing could be kept.
+        """
+        window, verdict = heard.window, heard.verdict
+        if window.samples_CS.shape[1] == 0:
+            return None
+        name = f"{window.start:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        stem = self.folder / name
+        with self._lock:
+            file = self._keep(lambda: write_sound(stem, window.samples_CS, window.sample_rate))
+        if file is None:
+            return None
+        size, picture = self._sizes.get(file, 0), ""
+        if detector is not None and verdict.explanation is not None and self._waiting.acquire(blocking=False):
+            picture = f"{name}.webp"
+            self._pictures.submit(self._draw, detector, heard, self.folder / picture)
+        sentence = verdict.why or ""
+        return EvidenceRecord(
+            name, heard.machine, alarm, window.start, size, file.name, picture, sentence, verdict.score, kind
+        )
+
+    def close(self) -> None:
+        """Finish the picture that is being drawn."""
+        self._pictures.shutdown(wait=True, cancel_futures=True)
+
+    def _draw(self, detector: Detector, heard: HeardWindow, file: Path) -> None:
+        try:
+            data = webp_bytes(why_figure(detector, heard.verdict), dpi=100)
+
+            def write() -> Path:
+                write_atomically(file, data)
+                return file
+
+            with self._lock:
+                self._keep(write)
+        except Exception:
+            # A picture is less than an alarm.
+            log.exception("machine %s: no picture", heard.machine)
+        finally:
+            self._waiting.release()
+
+    def _keep(self, write: Callable[[], Path]) -> Path | None:
+        """Write a file and make room for it; None where that cannot be."""
+        try:
+            file = write()
+            size = file.stat().st_size
+        except (OSError, HarkenError) as error:
+            # A full disk: what is oldest may go for what is new.
+            self.problem = f"evidence is not kept ({getattr(error, 'strerror', None) or error})"
+            self.dropped += 1
+            self._remove_oldest(max(1, self._bytes // 10))
+            return None
+        self.problem = ""
+        self._sizes[file], self._bytes = size, self._bytes + size
+        self._remove_oldest(self._bytes - self.quota)
+        return file if file in self._sizes else None
+
+    def _remove_oldest(self, size: int) -> None:
+        """Remove the oldest files of at least so many bytes in all."""
+        while size > 0 and self._sizes:
+            file = next(iter(self._sizes))
+            freed = self._sizes.pop(file)
+            self._bytes -= freed
+            size -= freed
+            with suppress(OSError):
+                file.unlink(missing_ok=True)

@@ -1,0 +1,252 @@
+"""The alarm of one machine: its windows, what people ask, and its sensor become states, messages and evidence."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from harken.monitor.detector import Detector
+from harken.service.alarm_messages import alarm_message
+from harken.service.alarm_requests import WITHOUT_EFFECT, event_of
+from harken.service.alarm_state import (
+    AlarmState,
+    Announcement,
+    Clear,
+    Event,
+    Raise,
+    Suppress,
+    Tick,
+    step,
+)
+from harken.service.changes import AlarmRecord, Changes, HistoryEntry, Request, WindowScore
+from harken.service.episode_rule import EpisodeMemory, EpisodeRule
+from harken.service.evidence import EvidenceFolder
+from harken.service.recorder import Recorder
+from harken.service.records import HeardWindow
+
+log = logging.getLogger(__name__)
+
+#: evidence of one alarm: its first, and louder ones, each by this factor
+_MOST_EVIDENCE, _LOUDER = 5, 1.1
+#: windows of a smaller p-value are kept in memory in case an alarm follows
+_CANDIDATE_P = 0.05
+
+
+class MachineAlarm:
+    """The alarm of one machine. Threads may share it: what belongs together is computed and stored under one lock.
+
+    rule: when the machine sounds abnormal. model: digest of the detector; evidence of another model counts no more.
+    recorder: whose memory of an earlier run is taken up, as soon as its store can be reached. commit: stores changes;
+    None: the recorder's. evidence, detector: keep sound and pictures of alarms.
+    """
+
+    def __init__(
+        self,
+        machine: str,
+        rule: EpisodeRule,
+        model: str,
+        recorder: Recorder,
+        *,
+        commit: Callable[[Changes], object] | None = None,
+        evidence: EvidenceFolder | None = None,
+        detector: Detector | None = None,
+    ) -> None:
+        self.machine, self.rule, self.model = machine, rule, model
+        self.state = AlarmState()
+        #: of the alarm that is on, or was last on
+        self.record: AlarmRecord | None = None
+        self._memory = EpisodeMemory()
+        self._recorder, self._evidence, self._detector = recorder, evidence, detector
+        self._commit = recorder.commit if commit is None else commit
+        self._candidate: HeardWindow | None = None
+        self._kept = 0
+        self._taken_up = False
+        self._lock = threading.RLock()
+
+    # ---- what happens ------------------------------------------------------------------------------------
+
+    def hear(self, heard: HeardWindow, changes: Changes | None = None) -> None:
+        """Count a window, and store all that follows from it, with where its source can be taken up again.
+
+        changes: what else is to be stored in the same transaction.
+        """
+        with self._lock:
+            changes = self._begin() if changes is None else self._begin(changes)
+            window, verdict = heard.window, heard.verdict
+            before = self._memory
+            event: Event = Tick(window.end)
+            judged = verdict.kind != "not judged" and verdict.score is not None
+            if judged and verdict.score is not None:
+                self._memory = self.rule.hear(before, window.start, verdict.score, verdict.event_score)
+                self._choose(heard)
+            if self._memory.on and not before.on:
+                event = Raise(window.end, uuid.uuid4().hex[:12])
+            elif before.on and not self._memory.on:
+                event = Clear(window.end)
+            self._apply(event, changes, heard=heard)
+            if self.state.on and judged:
+                self._count(heard, changes)
+            changes.windows.append(WindowScore.of(heard, self.state.alarm if self.state.on else ""))
+            changes.resume |= window.resume
+            self._store(changes)
+
+    def sensor(self, good: bool, time: datetime, reason: str = "", changes: Changes | None = None) -> None:
+        """The sensor is good, or not, which hides the alarm."""
+        with self._lock:
+            changes = self._begin() if changes is None else self._begin(changes)
+            if self._apply(Suppress(time, not good), changes, text=reason) or not changes.empty:
+                self._store(changes)
+
+    def tick(self, time: datetime) -> None:
+        """Time goes by: shelving ends also where nothing is heard."""
+        with self._lock:
+            changes = self._begin()
+            if self._apply(Tick(time), changes) or not changes.empty:
+                self._store(changes)
+
+    def answer(self, request: Request) -> str:
+        """Do what somebody asks for, and store it with the answer, which is returned."""
+        with self._lock:
+            changes = self._begin()
+            event, answer = event_of(request)
+            if event is not None and not self._apply(event, changes, who=request.who, text=request.text):
+                answer = WITHOUT_EFFECT[request.demand]
+            if request.number:
+                changes.requests_done[request.number] = answer
+            self._store(changes)
+            return answer
+
+    # ---- what follows ------------------------------------------------------------------------------------
+
+    def _apply(
+        self, event: Event, changes: Changes, *, heard: HeardWindow | None = None, who: str = "", text: str = ""
+    ) -> bool:
+        """One step of the state; whether anything changed."""
+        self.state, announcements = step(self.state, event)
+        for announcement in announcements:
+            self._note(announcement, changes, heard, who, text)
+        return bool(announcements)
+
+    def _note(self, said: Announcement, changes: Changes, heard: HeardWindow | None, who: str, text: str) -> None:
+        """The record, the history and the message of an announcement."""
+        if said.action in ("raised", "noted") and (self.record is None or self.record.id != said.alarm):
+            self.record = AlarmRecord(
+                said.alarm, self.machine, "unacknowledged", self._memory.onset or said.time, said.time
+            )
+            self._kept = 0
+            if heard is not None:
+                self._keep_evidence(self._candidate or heard, changes)
+            self._candidate = None
+        if self.record is not None and said.alarm == self.record.id:
+            state, record = said.state, self.record
+            lasts = state.alarm == record.id
+            self.record = record = replace(
+                record,
+                phase=state.phase if lasts else "normal",
+                ended=None if lasts and state.on else record.ended or said.time,
+                annunciated=state.annunciated if lasts else record.annunciated,
+            )
+            if said.action == "acknowledged":
+                self.record = record = replace(record, acknowledged=said.time, acknowledged_by=who)
+            changes.alarms[record.id] = record
+        changes.history.append(HistoryEntry(self.machine, said.time, said.action, who, text, said.alarm))
+        files = [
+            path
+            for kept in changes.evidence
+            if self._evidence is not None and kept.alarm == said.alarm
+            for path in self._evidence.files(kept)
+        ]
+        changes.messages.append(alarm_message(self.machine, said, self.record, who=who, text=text, files=files))
+
+    def _choose(self, heard: HeardWindow) -> None:
+        """Keep the most anomalous window in memory while something builds up; sound is large."""
+        if self._memory.evidence.value < 1 and not self._memory.ringing:
+            self._candidate = None
+        if self._evidence is None or self.state.on or (heard.verdict.p_value or 0.0) > _CANDIDATE_P:
+            return
+        best = self._candidate
+        if best is None or (heard.verdict.score or 0.0) > (best.verdict.score or 0.0):
+            self._candidate = heard
+
+    def _count(self, heard: HeardWindow, changes: Changes) -> None:
+        """A window of the alarm that is on."""
+        record, score = self.record, heard.verdict.score or 0.0
+        if record is None:
+            return
+        highest = score if record.highest is None else max(record.highest, score)
+        if record.highest is not None and score > _LOUDER * record.highest and self._kept < _MOST_EVIDENCE:
+            self._keep_evidence(heard, changes)
+            record = self.record or record
+        sentence = record.sentence or heard.verdict.why or ""
+        self.record = replace(record, windows=record.windows + 1, highest=highest, sentence=sentence)
+        changes.alarms[record.id] = self.record
+
+    def _keep_evidence(self, heard: HeardWindow, changes: Changes) -> None:
+        assert self.record is not None
+        self._kept += 1
+        self.record = replace(self.record, sentence=heard.verdict.why or self.record.sentence)
+        if self._evidence is None:
+            return
+        kept = self._evidence.save(heard, self.record.id, self._detector)
+        if kept is not None:
+            changes.evidence.append(kept)
+            self.record = replace(self.record, evidence=kept.id)
+
+    # ---- memory ------------------------------------------------------------------------------------------
+
+    def _store(self, changes: Changes) -> None:
+        changes.states[self.machine] = self.to_json()
+        self._commit(changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """All that is needed to go on, JSON-able. `display` is the state in words."""
+        record = None
+        if self.record is not None and self.state.alarm == self.record.id:
+            record = self.record.to_json()
+        return {
+            "display": self.state.display,
+            "model": self.model,
+            "state": self.state.to_json(),
+            "memory": self._memory.to_json(),
+            "record": record,
+            "kept": self._kept,
+        }
+
+    def _begin(self, changes: Changes | None = None) -> Changes:
+        """Take up what an earlier run stored, once it can be read."""
+        changes = Changes() if changes is None else changes
+        if not self._taken_up and (stored := self._recorder.loaded()) is not None:
+            self._taken_up = True
+            if (values := stored.states.get(self.machine)) is not None:
+                try:
+                    self._take_up(values, changes)
+                except (ValueError, KeyError, TypeError) as error:
+                    log.error(
+                        "machine %s: its stored state is not understood, and begins anew: %s", self.machine, error
+                    )
+        return changes
+
+    def _take_up(self, values: Mapping[str, Any], changes: Changes) -> None:
+        state, memory = AlarmState.from_json(values["state"]), EpisodeMemory.from_json(values["memory"])
+        record = None if values.get("record") is None else AlarmRecord.from_json(values["record"])
+        if values["model"] != self.model:
+            memory = EpisodeMemory(on=memory.on, onset=memory.onset)
+        if not self.state.alarm:
+            # The windows heard before the store was reached are few, but those of the present.
+            if self._memory.evidence.clips == 0 or state.on:
+                self._memory = memory
+            hidden = self.state.suppressed
+            self.state, self.record, self._kept = state, record, int(values.get("kept", 0))
+            self.state = replace(self.state, suppressed=hidden)
+            return
+        # An alarm has gone out meanwhile under another id; hiding counts, and the older alarm ends.
+        self.state = replace(self.state, shelved_until=state.shelved_until, out_of_service=state.out_of_service)
+        if record is not None and self.state.raised is not None:
+            text = f"went on as {self.state.alarm} while the store could not be reached"
+            changes.alarms[record.id] = replace(record, phase="normal", ended=self.state.raised)
+            changes.history.append(HistoryEntry(self.machine, self.state.raised, "closed", "", text, record.id))
