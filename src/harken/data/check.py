@@ -116,7 +116,7 @@ def _against_catalogue(year: Year, clips: Sequence[Clip]) -> list[str]:
     return findings
 
 
-def _counts(year: Year, entry: catalog.MachineEntry, clips: Sequence[Clip]) -> list[str]:
+def _counts(year: Year, entry: catalog.MachineOfYear, clips: Sequence[Clip]) -> list[str]:
     findings = []
     for section in sorted({clip.section for clip in clips}):
         train = Counter(clip.domain for clip in clips if clip.section == section and clip.split == "train")

@@ -27,7 +27,7 @@ class Release(_Table):
     zip: str
 
 
-class MachineEntry(_Table):
+class MachineOfYear(_Table):
     """A machine type in the `dev` or `eval` set of a year.
 
     seconds: shortest and longest clip if different from the year's. zips, md5: by part, if known or not following the
@@ -81,10 +81,10 @@ class Year(_Table):
     truth: str | None = None
     attributes: dict[str, str] = {}
     parts: dict[Part, Release]
-    machines: tuple[MachineEntry, ...]
+    machines: tuple[MachineOfYear, ...]
     errata: tuple[Erratum, ...] = ()
 
-    def machine(self, name: str, part: Literal["dev", "eval"]) -> MachineEntry | None:
+    def machine(self, name: str, part: Literal["dev", "eval"]) -> MachineOfYear | None:
         """Entry of a machine type in the `dev` or `eval` set; None if it is not in it."""
         return next((entry for entry in self.machines if entry.name == name and entry.part == part), None)
 
