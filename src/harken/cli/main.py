@@ -24,6 +24,7 @@ from harken.cli import (
     export,
     fit,
     model,
+    monitor,
     package,
     plan,
     plot,
@@ -76,6 +77,7 @@ app.command("submit")(submit.submit)
 app.add_typer(data.app, name="data")
 app.add_typer(ensemble.app, name="ensemble")
 app.add_typer(model.app, name="model")
+app.add_typer(monitor.app, name="monitor")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(weights.app, name="weights")
 

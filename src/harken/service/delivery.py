@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from harken.core.errors import HarkenError
@@ -27,6 +28,9 @@ class Outbox(Protocol):
 
     def set_aside(self, sink: str, message: Message, reason: str) -> None:
         """The sink refused the message; it goes on with the next one."""
+
+    def failed(self, sink: str, problem: str, next_try: datetime) -> None:
+        """The sink did not take its next message; it is tried again at `next_try`."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class DeliveryState:
 class Delivery:
     """Takes messages of the outbox to one sink, in a thread of its own, until it is stopped.
 
-    refused: called with what was set aside, and why.
+    kinds: of messages that the sink gets; None: all. refused: called with what was set aside, and why.
     """
 
     #: seconds after which the outbox is looked at without having been woken
@@ -66,12 +70,14 @@ class Delivery:
         sink: Sink,
         outbox: Outbox,
         *,
+        kinds: Collection[str] | None = None,
         delays: Delays = Delays(),
         refused: Callable[[Sink, Message, str], None] = lambda sink, message, reason: None,
     ) -> None:
         self.sink = sink
         self.state = DeliveryState()
         self._outbox = outbox
+        self._kinds = kinds
         self._delays = delays
         self._refused = refused
         self._chance = random.Random(sink.name)
@@ -124,6 +130,9 @@ class Delivery:
         message = self._outbox.next_message(self.sink.name)
         if message is None:
             return False
+        if self._kinds is not None and message.kind not in self._kinds:
+            self._outbox.delivered(self.sink.name, message)
+            return True
         state = self.state
         try:
             self.sink.deliver(message)
@@ -152,6 +161,10 @@ class Delivery:
             log.warning("sink %s: %s Trying again in %.0f s.", self.sink.name, problem, delay)
         if not isinstance(error, HarkenError):
             log.debug("sink %s", self.sink.name, exc_info=error)
+        try:
+            self._outbox.failed(self.sink.name, problem, datetime.now(UTC) + timedelta(seconds=delay))
+        except HarkenError as of_store:
+            log.warning("sink %s: %s", self.sink.name, of_store)
         self._stopping.wait(delay)
 
 

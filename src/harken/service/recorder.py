@@ -166,6 +166,11 @@ class Recorder:
                     self._store.keep_sinks(self._sinks)
             self._flush()
 
+    def waiting_messages(self) -> dict[str, int]:
+        """Messages that each sink has still to get."""
+        with self._lock:
+            return {name: self._last_number - state.position for name, state in self._sinks.items()}
+
     def sinks(self) -> dict[str, SinkState]:
         """Copies of the states of the sinks in use, by name."""
         with self._lock:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
+from harken.core.errors import HarkenError
 from harken.detection.rates import parse_period
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -27,7 +28,7 @@ class Entry(BaseModel):
 
 
 class FolderEntry(Entry):
-    """See `harken.service.sources.folder.Folder`."""
+    """See `harken.service.sources.folder.FolderSource`."""
 
     kind: Literal["folder"]
     path: Path
@@ -38,7 +39,7 @@ class FolderEntry(Entry):
 
 
 class PipeEntry(Entry):
-    """See `harken.service.sources.pipe.Pipe`. rate: of raw samples; without it, the sound begins with a WAV header."""
+    """See `harken.service.sources.pipe.PipeSource`. rate: of raw samples; None: it begins with a WAV header."""
 
     kind: Literal["pipe"]
     rate: Rate | None = None
@@ -72,7 +73,7 @@ SOURCES: dict[str, type[SourceEntry]] = {
 # ---- machines ----------------------------------------------------------------------------------------------
 
 
-class MachineEntry(Entry):
+class MonitoredEntry(Entry):
     """A machine that is listened to.
 
     source: name of its source. model: made by harken fit. channels: of the source, counted from 1; None: all.
@@ -90,8 +91,11 @@ class MachineEntry(Entry):
     @field_validator("hop")
     @classmethod
     def _period(cls, hop: str | None) -> str | None:
-        if hop is not None:
-            parse_period(hop)
+        try:
+            if hop is not None:
+                parse_period(hop)
+        except HarkenError as error:
+            raise ValueError(error.cause) from None
         return hop
 
     @property
@@ -220,6 +224,6 @@ class Configuration(Entry):
     store: str = Field(default="monitor.db", repr=False)
     evidence: EvidenceEntry = EvidenceEntry()
     sources: dict[str, SourceEntry]
-    machines: dict[str, MachineEntry] = Field(min_length=1)
+    machines: dict[str, MonitoredEntry] = Field(min_length=1)
     sinks: dict[str, SinkEntry] = {}
     http: HttpEntry | None = HttpEntry()

@@ -20,7 +20,7 @@ from harken.service.configuration.model import (
     EvidenceEntry,
     FolderEntry,
     HttpEntry,
-    MachineEntry,
+    MonitoredEntry,
 )
 from harken.service.configuration.secrets import filled_in, refers
 
@@ -55,7 +55,7 @@ def checked(data: Any, folder: Path) -> Configuration:
             name: _kind_of_entry(entry, kinds, f"{section}.{name}", data) for name, entry in entries.items()
         }
     values["machines"] = {
-        name: _entry(MachineEntry, entry, f"machines.{name}", data)
+        name: _entry(MonitoredEntry, entry, f"machines.{name}", data)
         for name, entry in _mapping(values, "machines").items()
     }
     for section, kind in (("http", HttpEntry), ("evidence", EvidenceEntry)):
@@ -72,7 +72,7 @@ def checked(data: Any, folder: Path) -> Configuration:
 
 def _mapping(values: dict[str, Any], section: str) -> dict[str, Any]:
     entries = values.get(section)
-    if entries is None and section == "sinks":
+    if section == "sinks" and entries in (None, {}):
         return {}
     if not isinstance(entries, dict) or not entries:
         raise SettingError(f"{section} are not there", key=section, next_step=f"Write {section}: NAME: ...")

@@ -8,6 +8,7 @@ from typing import Any
 from harken.core.extras import need
 from harken.core.version import __version__
 from harken.service.delivery import DeliveryState
+from harken.service.feed import SourceStatus
 from harken.service.records import HeardWindow
 
 #: seconds from the end of a window to its verdict
@@ -29,6 +30,8 @@ class Metrics:
     ) -> None:
         client = need("prometheus_client", "metrics")
         self.registry = client.CollectorRegistry()
+        #: what counters of other parts said last
+        self._counts: dict[tuple[Any, str], int] = {}
 
         def made(kind: Any, name: str, documentation: str, labels: Iterable[str] = (), **options: Any) -> Any:
             return kind(f"harken_{name}", documentation, [*labels], registry=self.registry, **options)
@@ -76,23 +79,21 @@ class Metrics:
         """The sensor of a machine has `status`."""
         self._choose(self._sensor, machine, status)
 
-    def source_state(self, source: str, *, up: bool) -> None:
-        """Whether a source gives sound."""
-        self._source.labels(source).set(up)
-        self._lost.labels(source)
-        self._restarts.labels(source)
-
-    def lost(self, source: str, windows: int) -> None:
-        """So many more windows of a source were lost."""
-        self._lost.labels(source).inc(windows)
-
-    def restarted(self, source: str) -> None:
-        """A source was started again."""
-        self._restarts.labels(source).inc()
+    def source(self, name: str, status: SourceStatus) -> None:
+        """How a source is, and what it has counted."""
+        self._source.labels(name).set(status.good)
+        self._rise(self._restarts, name, status.restarts)
+        self._rise(self._lost, name, sum(lost for _, lost in status.lost_windows))
 
     def store_failed(self) -> None:
         """Something could not be written to the store."""
         self._store_errors.inc()
+
+    def _rise(self, counter: Any, name: str, count: int) -> None:
+        """Bring a counter to what was counted elsewhere."""
+        key = (counter, name)
+        counter.labels(name).inc(max(0, count - self._counts.get(key, 0)))
+        self._counts[key] = count
 
     def _choose(self, gauge: Any, machine: str, value: str) -> None:
         label = value.replace(" ", "_").replace("-", "_")

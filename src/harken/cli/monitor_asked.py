@@ -1,0 +1,219 @@
+"""harken monitor status, alarms, ack, shelve ...: ask a monitor by its store, whether it runs or not."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harken.cli.console import emit, line, say
+from harken.core.errors import HarkenError, did_you_mean
+
+if TYPE_CHECKING:
+    from harken.service.changes import Demand
+    from harken.service.store.store import Store
+
+#: a monitor that has not been seen for so long does not run
+_SEEN_S = 30.0
+#: seconds to wait for its answer
+_ANSWER_S = 10.0
+
+StoreOption = Annotated[str, typer.Option("--store", help="Folder, or postgresql://..., that the monitor writes to.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="The configuration of the monitor.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+MachineArgument = Annotated[str, typer.Argument(help="Name of the machine.", show_default=False)]
+WhoOption = Annotated[str | None, typer.Option("--by", help="Who asks for it (default: the user of this computer).")]
+TextOption = Annotated[str, typer.Option("--note", help="Why; it is kept with the alarm.")]
+DEFAULT_STORE = "harken-monitor"
+
+
+def status(store: StoreOption = DEFAULT_STORE, config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Show whether the monitor runs, and how its machines, sensors and sinks are."""
+    from harken.service.store.overview import overview
+
+    seen = overview(_opened(store, config))
+    runs = _runs(seen.seen)
+    if json:
+        emit({
+            "monitor": seen.monitor, "runs": runs, "seen": _text(seen.seen), "messages": seen.messages,
+            "machines": [_jsonable(asdict(machine)) for machine in seen.machines],
+            "sinks": [_jsonable(asdict(sink)) for sink in seen.sinks],
+        })  # fmt: skip
+        return
+    line(f"monitor {seen.monitor}: {'runs' if runs else f'does not run, last seen {_text(seen.seen)}'}")
+    for machine in seen.machines:
+        state = machine.state.get("display") or machine.state.get("phase") or "normal"
+        heard = "nothing heard yet" if machine.last is None else f"last heard {_text(machine.last)}: {machine.kind}"
+        score = "" if machine.score is None else f" {machine.score:.4g}"
+        sensor = f", sensor {machine.sensor}" + (f" ({machine.reason})" if machine.reason else "")
+        line(f"{machine.machine}: {state}, {heard}{score}{sensor if machine.sensor else ''}")
+    for sink in seen.sinks:
+        problem = f": {sink.problem}" if sink.problem else ""
+        line(f"sink {sink.sink}: {seen.messages - sink.position} messages waiting{problem}")
+
+
+def alarms(
+    machine: Annotated[str | None, typer.Argument(help="Name of a machine (default: all).", show_default=False)] = None,
+    last: Annotated[int, typer.Option(help="How many.", min=1)] = 20,
+    store: StoreOption = DEFAULT_STORE,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List alarms, the latest first."""
+    from harken.service.store.overview import alarms as alarms_of
+
+    opened = _opened(store, config)
+    if machine is not None:
+        _check_machine(opened, machine)
+    for alarm in alarms_of(opened, machine=machine, limit=last):
+        if json:
+            emit({"record": "alarm", **_jsonable(asdict(alarm))})
+            continue
+        by = f", acknowledged by {alarm.acknowledged_by}" if alarm.acknowledged_by else ""
+        until = f" to {_text(alarm.ended)}" if alarm.ended is not None else ""
+        phase = "over" if alarm.phase == "normal" else alarm.phase
+        line(f"{alarm.machine}: {phase}, {_text(alarm.raised)}{until}{by}. {alarm.sentence}")
+
+
+def ack(
+    machine: MachineArgument,
+    by: WhoOption = None,
+    note: TextOption = "",
+    store: StoreOption = DEFAULT_STORE,
+    config: ConfigOption = None,
+) -> None:
+    """Acknowledge the alarm of a machine: somebody knows."""
+    _ask(machine, "acknowledge", by, note, store, config)
+
+
+def shelve(
+    machine: MachineArgument,
+    hours: Annotated[float, typer.Option("--hours", help="For so long.", min=0.01, max=24 * 31)] = 8.0,
+    by: WhoOption = None,
+    note: TextOption = "",
+    store: StoreOption = DEFAULT_STORE,
+    config: ConfigOption = None,
+) -> None:
+    """Say nothing of the alarms of a machine for a time. It is listened to all the same."""
+    _ask(machine, "shelve", by, note, store, config, until=datetime.now(UTC) + timedelta(hours=hours))
+
+
+def unshelve(
+    machine: MachineArgument,
+    by: WhoOption = None,
+    note: TextOption = "",
+    store: StoreOption = DEFAULT_STORE,
+    config: ConfigOption = None,
+) -> None:
+    """End shelving now."""
+    _ask(machine, "unshelve", by, note, store, config)
+
+
+def out_of_service(
+    machine: MachineArgument,
+    by: WhoOption = None,
+    note: TextOption = "",
+    store: StoreOption = DEFAULT_STORE,
+    config: ConfigOption = None,
+) -> None:
+    """Say nothing of the alarms of a machine until it is put back: it is being repaired."""
+    _ask(machine, "out of service", by, note, store, config)
+
+
+def in_service(
+    machine: MachineArgument,
+    by: WhoOption = None,
+    note: TextOption = "",
+    store: StoreOption = DEFAULT_STORE,
+    config: ConfigOption = None,
+) -> None:
+    """Put a machine back into service."""
+    _ask(machine, "in service", by, note, store, config)
+
+
+def _ask(
+    machine: str,
+    demand: Demand,
+    by: str | None,
+    note: str,
+    store: str,
+    config: Path | None,
+    *,
+    until: datetime | None = None,
+) -> None:
+    """Leave a request in the store, and wait for the monitor's answer if it runs."""
+    from harken.service.changes import Request
+    from harken.service.store.overview import overview
+
+    opened = _opened(store, config)
+    _check_machine(opened, machine)
+    who = by or _user()
+    number = opened.ask(Request(machine, demand, who, datetime.now(UTC), until, note))
+    if not _runs(overview(opened).seen):
+        say("the monitor does not run; it takes this up when it does")
+        return
+    end = time.monotonic() + _ANSWER_S
+    while (answer := opened.answer(number)) is None:
+        if time.monotonic() > end:
+            say("the monitor has not answered yet; it takes this up as soon as it can")
+            return
+        time.sleep(0.1)
+    line(f"{machine}: {answer}")
+
+
+def _opened(store: str, config: Path | None) -> Store:
+    from harken.service.store.overview import monitors
+    from harken.service.store.store import Store
+
+    if config is not None:
+        from harken.service.configuration.read import read_configuration
+
+        configuration = read_configuration(config)
+        place, name = configuration.store, configuration.monitor
+    else:
+        place, name = (store if "://" in store else str(Path(store) / "monitor.db")), "monitor"
+    if "://" not in place and not Path(place).is_file():
+        raise HarkenError(
+            "there is no store of a monitor", file=place, next_step="Give its --store or --config, or start it first"
+        )
+    opened = Store.open(place, name)
+    names = monitors(opened)
+    if config is None and name not in names and len(names) == 1:
+        opened = Store.open(place, names[0])
+    return opened
+
+
+def _check_machine(store: Store, machine: str) -> None:
+    from harken.service.store.overview import overview
+
+    names = [each.machine for each in overview(store).machines]
+    if machine not in names:
+        raise HarkenError(f"the monitor has no machine {machine!r}", next_step=did_you_mean(machine, names))
+
+
+def _runs(seen: datetime | None) -> bool:
+    return seen is not None and (datetime.now(UTC) - seen).total_seconds() < _SEEN_S
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "somebody"
+
+
+def _text(time: datetime | None) -> str:
+    return "never" if time is None else time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    if isinstance(value, dict):
+        return {key: _jsonable(inside) for key, inside in value.items()}
+    return [_jsonable(inside) for inside in value] if isinstance(value, list) else value

@@ -1,0 +1,138 @@
+"""harken monitor run: sources, models and sinks, from the command line or a file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harken.cli.console import emit, say
+from harken.core.errors import HarkenError
+
+if TYPE_CHECKING:
+    from harken.service.monitor import Monitor
+    from harken.service.records import HeardWindow
+
+
+class LogForms(StrEnum):
+    """How the monitor logs."""
+
+    text = "text"
+    json = "json"
+
+
+def run(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A folder that something writes recordings into; - for sound on standard input; an address such as "
+            "rtsp://HOST/PATH; microphone: or microphone:DEVICE.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="A model made by harken fit.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Several sources, machines and sinks.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the machine (default: that of the model's file).")] = None,
+    false_alarms: Annotated[str, typer.Option(help="Rate of false alarms, in time.")] = "1/quarter",
+    hop: Annotated[
+        str | None, typer.Option(help="From the beginning of one window to that of the next: 10s; else gapless.")
+    ] = None,
+    rate: Annotated[
+        int | None, typer.Option(help="Hz, of raw samples on standard input; without it, a WAV header is expected.")
+    ] = None,
+    channels: Annotated[int, typer.Option(help="Channels of raw samples.", min=1)] = 1,
+    sample_format: Annotated[str, typer.Option(help="Of raw samples, as of arecord -f.")] = "S16_LE",
+    store: Annotated[
+        str, typer.Option(help="Folder of what the monitor remembers, or postgresql://...")
+    ] = "harken-monitor",
+    notify: Annotated[
+        list[str] | None, typer.Option(help="Address of Apprise that alarms go to, such as ntfys://TOPIC; several.")
+    ] = None,
+    http: Annotated[int, typer.Option(help="Port of /metrics and /healthz on this computer; 0: none.")] = 0,
+    once: Annotated[bool, typer.Option("--once", help="End when all that is in the folder was heard.")] = False,
+    log: Annotated[LogForms, typer.Option(help="Form of the log on standard error.")] = LogForms.text,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every window.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print each verdict as JSON, one per line.")] = False,
+) -> None:
+    """Listen until stopped (Ctrl-C, SIGTERM); raise alarms, keep evidence, tell people and systems.
+
+    One machine by SOURCE and --model, or several by --config; SIGHUP reads that file again.
+    """
+    from harken.service.logs import set_up_logs
+
+    if (source is None) == (config is None):
+        raise HarkenError(
+            "needs a source or --config",
+            next_step="Write, for example: harken monitor recordings/ -m pump.harken",
+        )
+    if config is None and model is None:
+        raise HarkenError("needs a model", next_step="Add -m MODEL, made by harken fit")
+    set_up_logs(log.value, journal="JOURNAL_STREAM" in os.environ and not sys.stderr.isatty(), verbose=verbose)
+    from harken.service.configuration.model import Configuration
+    from harken.service.configuration.read import checked, read_configuration
+    from harken.service.monitor import Monitor
+
+    configuration: Configuration
+    if config is not None:
+        configuration = read_configuration(config)
+    else:
+        assert source is not None
+        assert model is not None
+        machine = name or model.name.removesuffix(".harken")
+        entry = _source_entry(source, rate, channels, sample_format)
+        data: dict[str, Any] = {
+            "sources": {machine: entry},
+            "machines": {machine: {"source": machine, "model": str(model), "false_alarms": false_alarms, "hop": hop}},
+            "sinks": {f"notify{row}": {"kind": "notify", "url": url} for row, url in enumerate(notify or (), 1)},
+            "store": store if "://" in store else str(Path(store) / "monitor.db"),
+            "http": {"port": http} if http else None,
+        }
+        configuration = checked(data, Path.cwd())
+    monitor = Monitor(configuration, once=once, heard=_print_json if json else lambda heard: None)
+    _run_until_stopped(monitor, config)
+
+
+def _source_entry(source: str, rate: int | None, channels: int, sample_format: str) -> dict[str, Any]:
+    if source == "-":
+        return {"kind": "pipe", "rate": rate, "channels": channels, "sample_format": sample_format}
+    if source.startswith("microphone:"):
+        device = source.removeprefix("microphone:")
+        return {"kind": "microphone", "device": device or None, "rate": rate}
+    if "://" in source:
+        return {"kind": "stream", "url": source}
+    return {"kind": "folder", "path": source}
+
+
+def _print_json(heard: HeardWindow) -> None:
+    verdict = heard.verdict
+    emit({
+        **verdict.as_json(), "record": "window", "machine": heard.machine, "number": heard.window.number,
+        "start": heard.window.start.isoformat(), "seconds": heard.window.seconds,
+    })  # fmt: skip
+
+
+def _run_until_stopped(monitor: Monitor, config: Path | None) -> None:
+    """SIGTERM and Ctrl-C end it, in order; SIGHUP reads the configuration again."""
+
+    def end(number: int, frame: object) -> None:
+        monitor.stop()
+
+    handlers = {signal.SIGTERM: end, signal.SIGINT: end}
+    if hasattr(signal, "SIGHUP") and config is not None:
+        handlers[signal.SIGHUP] = lambda number, frame: monitor.reload_from(config)
+    before = {}
+    try:
+        for number, handler in handlers.items():
+            before[number] = signal.signal(number, handler)
+    except ValueError:
+        say("note: signals reach only the main thread of a program")
+    try:
+        monitor.run()
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)

@@ -1,0 +1,109 @@
+"""What people ask a store: the machines as they are, their alarms, the sinks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from harken.service.changes import AlarmRecord
+from harken.service.store import tables
+from harken.service.store.store import SinkState, Store
+
+
+@dataclass(frozen=True)
+class MachineOverview:
+    """A machine as it is. state: memory of its alarms, see `Changes.states`. sensor, reason: status of its sensor.
+
+    last: end of its latest window; kind, score: of that. windows: in the store. alarm: the latest one.
+    """
+
+    machine: str
+    state: dict[str, Any]
+    model: str = ""
+    sensor: str = ""
+    reason: str = ""
+    last: datetime | None = None
+    kind: str = ""
+    score: float | None = None
+    alarm: AlarmRecord | None = None
+
+
+@dataclass(frozen=True)
+class MonitorOverview:
+    """A monitor as it is. seen: when it last wrote that it runs. messages: number of the last one."""
+
+    monitor: str
+    seen: datetime | None
+    messages: int
+    machines: list[MachineOverview]
+    sinks: list[SinkState]
+
+
+def overview(store: Store) -> MonitorOverview:
+    """The monitor of the store. Raises StoreError where it cannot be reached."""
+    columns = tables.monitors.c
+    with store.reading() as connection:
+        row = connection.execute(sa.select(tables.monitors).where(columns.name == store.monitor)).first()
+        machines = [_machine(connection, store.monitor, machine) for machine in _machines(connection, store.monitor)]
+    sinks = [*store.sinks().values()]
+    return MonitorOverview(
+        store.monitor, None if row is None else row.seen, 0 if row is None else row.last_number, machines, sinks
+    )
+
+
+def alarms(store: Store, *, machine: str | None = None, limit: int = 20) -> list[AlarmRecord]:
+    """The latest alarms, the latest first. machine: None: of all."""
+    with store.reading() as connection:
+        return _alarms(connection, store.monitor, machine, limit)
+
+
+def monitors(store: Store) -> list[str]:
+    """Names of the monitors that share the store."""
+    with store.reading() as connection:
+        return [*connection.scalars(sa.select(tables.monitors.c.name).order_by(tables.monitors.c.name))]
+
+
+def _machines(connection: Connection, monitor: str) -> list[str]:
+    names: set[str] = set()
+    for table in (tables.machines, tables.models):
+        names |= {*connection.scalars(sa.select(table.c.machine).where(table.c.monitor == monitor).distinct())}
+    return sorted(names)
+
+
+def _machine(connection: Connection, monitor: str, machine: str) -> MachineOverview:
+    def latest(table: sa.Table, column: str, by: str) -> Any:
+        query = sa.select(table).where(table.c.monitor == monitor, table.c[column] == machine)
+        return connection.execute(query.order_by(table.c[by].desc()).limit(1)).first()
+
+    state = latest(tables.machines, "machine", "changed")
+    model = latest(tables.models, "machine", "since")
+    sensor = latest(tables.sensors, "sensor", "since")
+    window = latest(tables.windows, "machine", "number")
+    alarm = _alarms(connection, monitor, machine, 1)
+    return MachineOverview(
+        machine,
+        {} if state is None else state.state,
+        model="" if model is None else model.path,
+        sensor="" if sensor is None else sensor.status,
+        reason="" if sensor is None else sensor.reason,
+        last=None if window is None else window.end,
+        kind="" if window is None else window.kind,
+        score=None if window is None else window.score,
+        alarm=alarm[0] if alarm else None,
+    )
+
+
+def _alarms(connection: Connection, monitor: str, machine: str | None, limit: int) -> list[AlarmRecord]:
+    columns = tables.alarms.c
+    query = sa.select(tables.alarms).where(columns.monitor == monitor)
+    if machine is not None:
+        query = query.where(columns.machine == machine)
+    names = [name for name in AlarmRecord.__dataclass_fields__]
+    return [
+        AlarmRecord(**{name: getattr(row, name) for name in names})
+        for row in connection.execute(query.order_by(columns.raised.desc()).limit(limit))
+    ]

@@ -1,0 +1,235 @@
+"""`harken monitor` from a folder to the store, as it is started, stopped and asked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import soundfile as sf
+
+from command_line import HARKEN, harken
+from conftest import hum
+from harken.monitor.detector import Detector
+from peers import free_port, wait_for
+
+
+@pytest.fixture(scope="module")
+def model(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    def make(folder: Path) -> None:
+        (folder / "normal").mkdir()
+        for index in range(40):
+            sf.write(folder / "normal" / f"{index:03d}.wav", hum(index), 16_000)
+        Detector.fit(folder / "normal", workers=0).save(folder / "pump.harken")
+
+    return once("monitored_pump", make) / "pump.harken"
+
+
+def recordings(folder: Path, first: int, count: int, **options: object) -> None:
+    """Written aside and renamed, as a recorder does."""
+    folder.mkdir(exist_ok=True)
+    for index in range(first, first + count):
+        aside = folder / f".{index}.wav.tmp"
+        sf.write(aside, hum(1000 + index, **options), 16_000, format="WAV")  # type: ignore[arg-type]
+        aside.rename(folder / f"{index:04d}.wav")
+
+
+def windows(output: str) -> list[dict[str, object]]:
+    return [row for row in map(json.loads, output.splitlines()) if row["record"] == "window"]
+
+
+def test_a_folder_is_judged_once(tmp_path: Path, model: Path) -> None:
+    recordings(tmp_path / "in", 0, 3)
+    words = ["monitor", "in", "-m", model, "--once", "--json"]
+    first = windows(harken(*words, folder=tmp_path).stdout)
+    assert [Path(str(row["file"])).name for row in first] == ["0000.wav", "0001.wav", "0002.wav"]
+    scored = [
+        json.loads(row) for row in harken("score", "in", "-m", model, "--json", folder=tmp_path).stdout.splitlines()
+    ]
+    assert [row["score"] for row in first] == [row["score"] for row in scored if row["record"] == "recording"]
+    # The next one takes up where this one ended.
+    recordings(tmp_path / "in", 3, 1)
+    (later,) = windows(harken(*words, folder=tmp_path).stdout)
+    assert later["number"] == 3
+    status = json.loads(harken("monitor", "status", "--json", folder=tmp_path).stdout)
+    assert [machine["machine"] for machine in status["machines"]] == ["pump"]
+
+
+def test_standard_input_is_judged(tmp_path: Path, model: Path) -> None:
+    sound = (hum(7, seconds=3.0) * 32767).astype("<i2")
+    words = [HARKEN, "monitor", "-", "-m", model, "--rate", "16000", "--json"]
+    done = subprocess.run(words, input=sound.tobytes(), capture_output=True, cwd=tmp_path, check=True)
+    rows = windows(done.stdout.decode())
+    assert [row["number"] for row in rows] == [0, 1, 2]
+    sf.write(tmp_path / "middle.wav", sound[16_000:32_000], 16_000)
+    expected = Detector.load(model).score(tmp_path / "middle.wav")
+    assert rows[1]["score"] == expected.score
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["in"], "needs a model"),
+        ([], "Usage"),
+        (["in", "-m", "none.harken"], "none.harken"),
+        (["in", "--config", "c.yaml", "-m", "m"], "needs a source or --config"),
+        (["-", "-m", "MODEL", "--rate", "8000"], "8000 Hz"),
+        (["ack", "pump"], "there is no store"),
+        (["in", "-m", "MODEL", "--hop", "soon"], "hop"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_starts(
+    tmp_path: Path, model: Path, words: list[str], said: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    done = subprocess.run(
+        [HARKEN, "monitor", *(str(model) if word == "MODEL" else word for word in words)],
+        capture_output=True, text=True, cwd=tmp_path, stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    assert done.returncode in ((0, 2) if not words else (2,))
+    assert said in done.stderr + done.stdout
+    assert not (tmp_path / "harken-monitor").exists()
+
+
+PLANT = """\
+monitor: hall
+store: store/plant.db
+sources:
+  pumps: {{kind: folder, path: in, settle_s: 0.2}}
+machines:
+  pump: {{source: pumps, model: {model}}}
+http: {{port: {port}}}
+"""
+
+
+class Running:
+    """`harken monitor --config plant.yaml` in a process."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        words = [HARKEN, "monitor", "--config", "plant.yaml", "--json", "--log", "json", *options]
+        self.output = folder / "out"
+        with self.log.open("a") as err, self.output.open("a") as out:
+            self.process = subprocess.Popen(words, cwd=folder, stdout=out, stderr=err)
+
+    @property
+    def windows(self) -> list[dict[str, object]]:
+        return windows(self.output.read_text())
+
+    def said(self, text: str) -> bool:
+        return text in self.log.read_text()
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def plant_folder(tmp_path: Path, model: Path) -> Path:
+    recordings(tmp_path / "in", 0, 2)
+    (tmp_path / "plant.yaml").write_text(PLANT.format(model=model, port=free_port()))
+    return tmp_path
+
+
+def test_it_ends_on_sigterm_and_goes_on_after_a_kill(plant_folder: Path) -> None:
+    running = Running(plant_folder)
+    try:
+        wait_for(lambda: len(running.windows) == 2)
+        assert running.end() == 0
+    finally:
+        running.process.kill()
+    assert all(json.loads(row)["level"] for row in running.log.read_text().splitlines())
+    recordings(plant_folder / "in", 2, 2)
+    running = Running(plant_folder)
+    try:
+        wait_for(lambda: len(running.windows) == 4)
+        running.end(signal.SIGKILL)
+        recordings(plant_folder / "in", 4, 1)
+    finally:
+        running.process.kill()
+    running = Running(plant_folder)
+    try:
+        wait_for(lambda: len(running.windows) == 5)
+        status = json.loads(harken("monitor", "status", "--config", "plant.yaml", "--json", folder=plant_folder).stdout)
+        assert status["runs"]
+        assert status["machines"][0]["machine"] == "pump"
+        assert running.end(signal.SIGINT) == 0
+    finally:
+        running.process.kill()
+    assert [row["number"] for row in running.windows] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="signals of Unix")
+def test_the_configuration_is_read_again_on_sighup(plant_folder: Path, model: Path) -> None:
+    file = plant_folder / "plant.yaml"
+    good = file.read_text()
+    running = Running(plant_folder)
+    try:
+        wait_for(lambda: len(running.windows) == 2)
+        file.write_text(good.replace("kind: folder", "kind: foldr"))
+        running.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: running.said("Did you mean folder"))
+        assert running.said("the one before it stays")
+        recordings(plant_folder / "in", 2, 1)
+        wait_for(lambda: len(running.windows) == 3)
+        # Another machine comes; the first goes on without hearing anything twice.
+        recordings(plant_folder / "fans", 0, 1)
+        more = good.replace("machines:", "  fans: {kind: folder, path: fans, settle_s: 0.2}\nmachines:")
+        file.write_text(more.replace("http:", f"  fan: {{source: fans, model: {model}}}\nhttp:"))
+        running.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: any(row["machine"] == "fan" for row in running.windows))
+        # And the first one is no longer listened to.
+        shutil.copy(file, plant_folder / "both.yaml")
+        file.write_text(
+            good.replace("pumps: {kind: folder, path: in", "fans: {kind: folder, path: fans").replace(
+                "pump: {source: pumps", "fan: {source: fans"
+            )
+        )
+        running.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: running.log.read_text().count("was read again") == 2)
+        recordings(plant_folder / "in", 3, 1)
+        recordings(plant_folder / "fans", 1, 1)
+        wait_for(lambda: sum(row["machine"] == "fan" for row in running.windows) == 2)
+        assert running.end() == 0
+    finally:
+        running.process.kill()
+    assert [row["number"] for row in running.windows if row["machine"] == "pump"] == [0, 1, 2]
+
+
+def test_the_unit_of_systemd_is_one(plant_folder: Path) -> None:
+    text = harken("monitor", "install", "--config", "plant.yaml", folder=plant_folder).stdout
+    assert f"monitor --config {plant_folder}/plant.yaml" in text
+    assert "NoNewPrivileges=yes" in text
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    unit = plant_folder / "harken-hall.service"
+    harken("monitor", "install", "--config", "plant.yaml", "-o", unit, folder=plant_folder)
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    complaints = [row for row in done.stderr.splitlines() if unit.name in row]
+    assert not complaints, "\n".join(complaints)
+
+
+def test_metrics_follow_the_conventions_of_prometheus(plant_folder: Path) -> None:
+    import urllib.request
+
+    port = (plant_folder / "plant.yaml").read_text().rpartition("port: ")[2].strip(" }\n")
+    running = Running(plant_folder)
+    try:
+        wait_for(lambda: len(running.windows) == 2)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            text = answer.read()
+        assert b'harken_windows_total{machine="pump",verdict="normal"}' in text
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz") as answer:
+            assert json.loads(answer.read())["sources"] == {"pumps": "running"}
+        running.end()
+    finally:
+        running.process.kill()
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed")
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
