@@ -1,0 +1,209 @@
+"""What the store says of each machine now, worst first."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from harken.page.scores import SPANS, Period, periods
+from harken.service.alarm_state import AlarmState
+from harken.service.changes import AlarmRecord
+from harken.service.store import tables
+
+#: worst first; `silent`: nothing was heard for a while
+State = Literal[
+    "alarm", "sensor", "silent", "suspect", "returned", "normal", "off", "shelved", "out of service", "unknown"
+]
+ORDER: tuple[State, ...] = (
+    "alarm", "suspect", "sensor", "silent", "returned", "shelved", "normal", "off", "out of service", "unknown",
+)  # fmt: skip
+#: nothing was heard: for so many windows, and so long at least
+SILENT_WINDOWS, SILENT_S = 5, 120.0
+
+
+@dataclass(frozen=True)
+class MachineView:
+    """One machine as the first page shows it.
+
+    key: stands for monitor and machine in addresses. since: of the state. reason: a sentence, what differs or why it
+    is not judged. alarm: that which is on, or is over and not acknowledged. limit: alarm limit of single windows, if
+    known. last: the last window. sounds: id of the evidence with the last sound (`live`), with normal sound (`normal`)
+    and of the alarm (`alarm`). strip, bands: scores and alarms of the last week.
+    """
+
+    key: str
+    monitor: str
+    machine: str
+    state: State
+    since: datetime | None = None
+    until: datetime | None = None
+    reason: str = ""
+    status: str = "good"
+    alarm: AlarmRecord | None = None
+    limit: float | None = None
+    last: Row[Any] | None = field(default=None, repr=False)
+    model: Row[Any] | None = field(default=None, repr=False)
+    sounds: dict[str, str] = field(default_factory=dict, repr=False)
+    strip: list[Period] = field(default_factory=list, repr=False)
+    bands: list[tuple[datetime, datetime]] = field(default_factory=list, repr=False)
+
+
+def key_of(monitor: str, machine: str) -> str:
+    """Twelve hexadecimal digits that stand for a machine in an address, so that its name need not."""
+    return hashlib.sha256(f"{monitor}\0{machine}".encode()).hexdigest()[:12]
+
+
+class Machines:
+    """Reads what is shown of machines. What is over is kept between two readings, so that a year costs no more than
+    a day. Threads may share it: each reading takes a connection of its own.
+    """
+
+    def __init__(self) -> None:
+        self._hours: dict[tuple[str, str], list[Period]] = {}
+
+    def all(self, connection: Connection, now: datetime) -> list[MachineView]:
+        """Every machine of the store, worst first."""
+        return sorted(
+            (self.view(connection, monitor, machine, now) for monitor, machine in names(connection)),
+            key=lambda view: (ORDER.index(view.state), view.machine, view.monitor),
+        )
+
+    def find(self, connection: Connection, key: str, now: datetime) -> MachineView | None:
+        """The machine that a key stands for."""
+        for monitor, machine in names(connection):
+            if key_of(monitor, machine) == key:
+                return self.view(connection, monitor, machine, now)
+        return None
+
+    def view(self, connection: Connection, monitor: str, machine: str, now: datetime) -> MachineView:
+        """One machine."""
+        of = _Rows(connection, monitor, machine)
+        last, alarm, sensor, model = of.window(), of.alarm(), of.sensor(), of.model()
+        span, length = SPANS["week"]
+        values: dict[str, Any] = {
+            "key": key_of(monitor, machine), "monitor": monitor, "machine": machine, "last": last, "model": model,
+            "alarm": alarm, "limit": model.threshold if model is not None else None,
+            "sounds": of.sounds(alarm), "strip": self._strip(connection, monitor, machine, now, span, length),
+            "bands": of.bands(now - span, now),
+        }  # fmt: skip
+        return MachineView(**values, **of.state(last, alarm, sensor, now))
+
+    def _strip(
+        self, connection: Connection, monitor: str, machine: str, now: datetime, span: timedelta, length: timedelta
+    ) -> list[Period]:
+        """Hours that are over two hours ago are read once."""
+        kept = [period for period in self._hours.get((monitor, machine), []) if period.start >= now - span]
+        settled = [period for period in kept if period.start < now - 2 * length]
+        # Windows that were stored late are in periods after the last that is settled.
+        since = settled[-1].start + length if settled else now - span
+        strip = [*settled, *periods(connection, monitor, machine, since, now + length, length)]
+        self._hours[monitor, machine] = strip
+        return strip
+
+
+def names(connection: Connection) -> Iterator[tuple[str, str]]:
+    """Monitor and name of every machine."""
+    machines, models = tables.machines.c, tables.models.c
+    query = sa.union(sa.select(machines.monitor, machines.machine), sa.select(models.monitor, models.machine))
+    for row in connection.execute(query):
+        yield row[0], row[1]
+
+
+class _Rows:
+    """Rows of one machine."""
+
+    def __init__(self, connection: Connection, monitor: str, machine: str) -> None:
+        self._connection, self._of = connection, (monitor, machine)
+
+    def _first(self, table: sa.Table, *order: Any, where: tuple[Any, ...] = ()) -> Row[Any] | None:
+        monitor, machine = self._of
+        query = sa.select(table).where(table.c.monitor == monitor, table.c.machine == machine, *where)
+        return self._connection.execute(query.order_by(*order).limit(1)).first()
+
+    def window(self) -> Row[Any] | None:
+        """The last one."""
+        return self._first(tables.windows, tables.windows.c.number.desc())
+
+    def model(self) -> Row[Any] | None:
+        """The one in use."""
+        return self._first(tables.models, tables.models.c.since.desc())
+
+    def alarm(self) -> AlarmRecord | None:
+        """The latest that is on or not acknowledged."""
+        columns = tables.alarms.c
+        row = self._first(tables.alarms, columns.raised.desc(), where=(columns.phase != "normal",))
+        return None if row is None else alarm_of(row)
+
+    def sensor(self) -> Row[Any] | None:
+        """Its present status."""
+        columns = tables.sensors.c
+        query = sa.select(tables.sensors).where(columns.monitor == self._of[0], columns.sensor == self._of[1])
+        return self._connection.execute(query.order_by(columns.since.desc()).limit(1)).first()
+
+    def sounds(self, alarm: AlarmRecord | None) -> dict[str, str]:
+        """See `MachineView`."""
+        columns = tables.evidence.c
+        rows = {
+            kind: self._first(tables.evidence, columns.time.desc(), where=(columns.kind == kind, columns.sound != ""))
+            for kind in ("live", "normal")
+        }
+        ids = {kind: row.id for kind, row in rows.items() if row is not None}
+        return ids | ({"alarm": alarm.evidence} if alarm is not None and alarm.evidence else {})
+
+    def bands(self, since: datetime, now: datetime) -> list[tuple[datetime, datetime]]:
+        """Beginning and end of the alarms after `since`."""
+        columns, (monitor, machine) = tables.alarms.c, self._of
+        query = sa.select(columns.onset, columns.ended).where(
+            columns.monitor == monitor,
+            columns.machine == machine,
+            columns.ended.is_(None) | (columns.ended >= since),
+        )
+        return [(row.onset, row.ended or now) for row in self._connection.execute(query.order_by(columns.onset))]
+
+    def state(
+        self, last: Row[Any] | None, alarm: AlarmRecord | None, sensor: Row[Any] | None, now: datetime
+    ) -> dict[str, Any]:
+        """Fields `state`, `since`, `until`, `reason`, `status` of the view."""
+        memory = self._first(tables.machines, tables.machines.c.changed)
+        mode = AlarmState.from_json(memory.state.get("alarm", {}) if memory is not None else {})
+        if mode.out_of_service:
+            return {"state": "out of service"}
+        status = sensor.status if sensor is not None else "good"
+        if alarm is not None and alarm.phase != "returned":
+            state = "shelved" if mode.shelved_until else "alarm"
+            return {"state": state, "since": alarm.onset, "until": mode.shelved_until, "reason": alarm.sentence}
+        if last is None:
+            return {"state": "unknown"}
+        if now - last.end > timedelta(seconds=max(SILENT_S, SILENT_WINDOWS * self._interval_s())):
+            return {"state": "silent", "since": last.end}
+        if status == "off":
+            return {"state": "off", "since": sensor.since if sensor is not None else None}
+        if status != "good" and sensor is not None:
+            return {"state": "sensor", "since": sensor.since, "reason": sensor.reason, "status": status}
+        if mode.shelved_until:
+            return {"state": "shelved", "until": mode.shelved_until}
+        if alarm is not None:
+            return {"state": "returned", "since": alarm.onset, "until": alarm.ended, "reason": alarm.sentence}
+        if last.kind in ("suspect", "alarm"):
+            return {"state": "suspect", "since": last.start}
+        return {"state": "normal"}
+
+    def _interval_s(self) -> float:
+        """From one window to the next, the longest of the last ten."""
+        columns, (monitor, machine) = tables.windows.c, self._of
+        query = sa.select(columns.start).where(columns.monitor == monitor, columns.machine == machine)
+        starts = self._connection.scalars(query.order_by(columns.number.desc()).limit(10)).all()
+        steps = [(later - earlier).total_seconds() for later, earlier in itertools.pairwise(starts)]
+        return max(steps, default=0.0)
+
+
+def alarm_of(row: Row[Any]) -> AlarmRecord:
+    """An alarm as the store holds it."""
+    return AlarmRecord(**{name: value for name, value in row._mapping.items() if name != "monitor"})

@@ -1,0 +1,39 @@
+"""Where the page is served, and to whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harken.core.errors import HarkenError
+from harken.page.security import SHORTEST_TOKEN, is_loopback
+
+PORT = 8765
+
+
+@dataclass(frozen=True)
+class PageSettings:
+    """store: see `Store.open`. evidence: folder of sounds and pictures. token: needed from everybody, if there is one.
+
+    names: further names under which this computer is reached; `*`: whatever the browser calls it.
+    Raises HarkenError for an address that others reach, without a token or with a short one.
+    """
+
+    store: str | Path
+    evidence: Path
+    host: str = "127.0.0.1"
+    port: int = PORT
+    token: str = ""
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.token and len(self.token) < SHORTEST_TOKEN:
+            raise HarkenError(
+                f"the token of the page has fewer than {SHORTEST_TOKEN} characters",
+                next_step='Make one: python -c "import secrets; print(secrets.token_urlsafe())"',
+            )
+        if not self.token and not is_loopback(self.host):
+            raise HarkenError(
+                f"at {self.host} others reach the page, and there is no token",
+                next_step="Set a token, or serve it at 127.0.0.1 alone",
+            )

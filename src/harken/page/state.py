@@ -1,0 +1,68 @@
+"""What the application keeps between requests."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import sqlalchemy as sa
+from fastapi.responses import FileResponse, Response
+from sqlalchemy.engine import Connection
+
+from harken.page import details
+from harken.page.machines import Machines
+from harken.page.scorer import RecordingScorer
+from harken.page.settings import PageSettings
+from harken.service.store import tables
+from harken.service.store.store import Store
+
+#: a monitor that shows no sign for so long is down
+_DOWN = timedelta(minutes=3)
+_KINDS = {
+    ".flac": "audio/flac",
+    ".wav": "audio/wav",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".svg": "image/svg+xml",
+}
+
+
+class PageState:
+    """Store, settings and what was read. listeners: open pages that are told of news. ended: the server stops."""
+
+    def __init__(self, settings: PageSettings) -> None:
+        self.settings = settings
+        self.store = Store.open(settings.store)
+        self.machines = Machines()
+        self.scorer = RecordingScorer()
+        self.listeners = 0
+        self.ended = threading.Event()
+
+    def version(self) -> str:
+        """Changes whenever the store has something new of a machine, an alarm or a request."""
+        tables_of = (tables.machines.c.changed, tables.history.c.number, tables.messages.c.number)
+        with self.store.reading() as connection:
+            return "/".join(str(connection.scalar(sa.select(sa.func.max(column)))) for column in tables_of)
+
+    def monitors_down(self, connection: Connection, now: datetime) -> list[tuple[str, datetime]]:
+        """Monitors that show no sign, and when they last did."""
+        columns = tables.monitors.c
+        query = sa.select(columns.name, columns.seen).where(columns.seen < now - _DOWN).order_by(columns.name)
+        return [(row.name, row.seen) for row in connection.execute(query)]
+
+    def evidence_file(self, evidence_id: str, content: str) -> Response | None:
+        """`sound` or `picture` of a row of evidence; None where there is none. No name of a client becomes a path."""
+        if content not in ("sound", "picture"):
+            return None
+        with self.store.reading() as connection:
+            row = details.evidence(connection, evidence_id)
+        name = getattr(row, content, "") if row is not None else ""
+        path = self.settings.evidence / name
+        if not name or Path(name).is_absolute() or ".." in Path(name).parts or not path.is_file():
+            return None
+        kind = _KINDS.get(path.suffix.lower())
+        if kind is None:
+            return None
+        # What a row of evidence holds never changes.
+        return FileResponse(path, media_type=kind, headers={"Cache-Control": "private, max-age=604800, immutable"})

@@ -1,0 +1,75 @@
+"""The words of the page in each language: one catalogue per language, in `texts/`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from importlib.resources import files
+
+LANGUAGES = ("en", "de")
+
+
+class Texts:
+    """Words of one language: `texts("alarm.acknowledge")`, with values for the fields in braces.
+
+    Raises KeyError for what is in no catalogue.
+    """
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+        self._texts = catalogue(language)
+
+    def __call__(self, key: str, **values: object) -> str:
+        return self._texts[key].format(**values)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._texts
+
+    def when(self, time: datetime, now: datetime) -> str:
+        """A time as people say it: `14:20`, `Tue 14:20`, `3 Nov 14:20`, `3 Nov 2025`; in the zone of this computer."""
+        local, today = time.astimezone(), now.astimezone()
+        clock = f"{local:%H:%M}"
+        days = (today.date() - local.date()).days
+        if days == 0:
+            return clock
+        if 0 < days < 7:
+            return f"{self(f'day.{local.isoweekday()}')} {clock}"
+        date = self("date", day=local.day, month=self(f"month.{local.month}"))
+        return f"{date} {clock}" if local.year == today.year else f"{date} {local.year}"
+
+    def ago(self, time: datetime, now: datetime) -> str:
+        """How long ago: `12 s ago`, `3 min ago`, `5 h ago`, `9 days ago`."""
+        seconds = max(0.0, (now - time).total_seconds())
+        for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+            if seconds >= (2 if unit == "days" else 1) * size:
+                return self(f"ago.{unit}", count=int(seconds // size))
+        return self("ago.seconds", count=int(seconds))
+
+
+@cache
+def catalogue(language: str) -> Mapping[str, str]:
+    """Key -> words of a language; a key of a table within the file is `table.key`."""
+    text = files("harken.page").joinpath("texts", f"{language}.toml").read_text(encoding="utf-8")
+    return {
+        f"{table}.{key}" if isinstance(words, dict) else table: word
+        for table, words in tomllib.loads(text).items()
+        for key, word in (words.items() if isinstance(words, dict) else [("", words)])
+    }
+
+
+@cache
+def texts(language: str) -> Texts:
+    """Words of a language."""
+    return Texts(language)
+
+
+def chosen_language(asked: str | None, accepted: str | None) -> str:
+    """asked: by the person, if so. accepted: the browser's Accept-Language."""
+    if asked in LANGUAGES:
+        return asked
+    for entry in (accepted or "").split(","):
+        if (language := entry.split(";")[0].strip().lower()[:2]) in LANGUAGES:
+            return language
+    return LANGUAGES[0]

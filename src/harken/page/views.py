@@ -1,0 +1,244 @@
+"""The pages that people see."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+
+from harken.core.errors import HarkenError
+from harken.core.pages import render
+from harken.page import actions, details
+from harken.page.machines import MachineView, key_of
+from harken.page.scores import SPANS
+from harken.page.security import COOKIE, session_of
+from harken.page.state import PageState
+from harken.page.strip import strip
+from harken.page.texts import LANGUAGES, Texts, chosen_language, texts
+
+router = APIRouter(include_in_schema=False)
+#: seconds a browser keeps name and language, and a log-in
+_YEAR, _LOGIN = 365 * 86400, 30 * 86400
+#: seconds between two looks at the store for open pages, and pages that are told
+_LOOK_S, _MOST_LISTENERS = 2.0, 100
+
+
+def state_of(request: Request) -> PageState:
+    """What the application keeps."""
+    state: PageState = request.app.state.page
+    return state
+
+
+def words(request: Request) -> Texts:
+    """In the language of the person."""
+    asked = request.query_params.get("lang") or request.cookies.get("harken_language")
+    return texts(chosen_language(asked, request.headers.get("accept-language")))
+
+
+def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
+    """Render a template of the page with the words, the time and what every page shows."""
+    t, now = words(request), datetime.now(UTC)
+    common = {
+        "t": t, "now": now, "languages": LANGUAGES, "path": request.url.path,
+        "when": lambda time: t.when(time, now), "ago": lambda time: t.ago(time, now),
+        "who": request.cookies.get("harken_name", ""), "has_token": bool(state_of(request).settings.token),
+    }  # fmt: skip
+    response = HTMLResponse(render("harken.page", template, **common, **values), status)
+    if (asked := request.query_params.get("lang")) in LANGUAGES:
+        response.set_cookie("harken_language", asked, max_age=_YEAR, httponly=True, samesite="strict")
+    return response
+
+
+def problem(request: Request, status: int, text: str) -> Response:
+    """A page that says why there is none."""
+    return page(request, "error.html", status, title=words(request)("error.title"), text=text)
+
+
+def headline(view: MachineView, t: Texts, now: datetime) -> str:
+    """The state of a machine in words."""
+    values = {
+        "since": t.when(view.since, now) if view.since is not None else "",
+        "until": t.when(view.until, now) if view.until is not None else "",
+        "ended": t.when(view.until, now) if view.until is not None else "",
+        "status": t(f"status.{view.status}") if f"status.{view.status}" in t else view.status,
+        "who": view.alarm.acknowledged_by if view.alarm is not None else "",
+    }
+    state = view.state.replace(" ", "_")
+    if view.state == "alarm" and view.alarm is not None and view.alarm.phase == "acknowledged" and values["who"]:
+        state = "acknowledged"
+    return t(f"state.{state}", **values)
+
+
+def summary(views: list[MachineView], t: Texts) -> str:
+    """All machines in a sentence."""
+    alarms = sum(view.state == "alarm" for view in views)
+    attention = sum(view.state in ("suspect", "sensor", "silent", "returned") for view in views)
+    if alarms:
+        return t("list.alarm_one" if alarms == 1 else "list.alarms", count=alarms, all=len(views))
+    if attention:
+        return t("list.attention", count=attention, all=len(views))
+    return t("list.one_well" if len(views) == 1 else "list.all_well", all=len(views))
+
+
+def picture(view: MachineView, t: Texts, now: datetime) -> Any:
+    """The strip of the last week."""
+    span, length = SPANS["week"]
+    hours = sum((min(end, now) - max(start, now - span)).total_seconds() for start, end in view.bands) / 3600
+    label = t("list.strip") + (f"; {t('list.strip_alarm', count=round(hours))}" if view.bands else "")
+    return strip(view.strip, view.bands, until=now, span=span, length=length, limit=view.limit, label=label)
+
+
+@router.get("/")
+def machines(request: Request) -> Response:
+    """All machines, or the list alone for a page that is open."""
+    state, t, now = state_of(request), words(request), datetime.now(UTC)
+    with state.store.reading() as connection:
+        views = state.machines.all(connection, now)
+        down = state.monitors_down(connection, now)
+    lines = [(view, headline(view, t, now), picture(view, t, now)) for view in views]
+    template = "machine_list.html" if request.headers.get("hx-request") else "machines.html"
+    title = summary(views, t) if views else t("title")
+    return page(request, template, title=title, lines=lines, down=down)
+
+
+@router.get("/machines/{key}")
+def machine(request: Request, key: str) -> Response:
+    """One machine."""
+    state, t, now = state_of(request), words(request), datetime.now(UTC)
+    with state.store.reading() as connection:
+        view = state.machines.find(connection, key, now)
+        if view is None:
+            return problem(request, 404, t("error.unknown_machine"))
+        alarms = details.alarms(connection, view.monitor, view.machine)
+        lines = details.history(connection, view.monitor, view.machine)
+    asked = request.query_params.get("asked", "")
+    answer = (
+        actions.answered(state.store, int(asked)) if asked.isascii() and asked.isdigit() and len(asked) < 16 else None
+    )
+    span = request.query_params.get("span", "week")
+    return page(
+        request, "machine.html", title=view.machine, view=view, headline=headline(view, t, now),
+        picture=picture(view, t, now), alarms=alarms, history=lines, asked=asked, answer=answer, spans=list(SPANS),
+        span=span if span in SPANS else "week",
+    )  # fmt: skip
+
+
+@router.get("/machines/{key}/scores/{span}")
+def scores(request: Request, key: str, span: str) -> Response:
+    """Numbers of the chart."""
+    state, now = state_of(request), datetime.now(UTC)
+    if span not in SPANS:
+        return JSONResponse({"error": "unknown span"}, 404)
+    with state.store.reading() as connection:
+        view = state.machines.find(connection, key, now)
+        if view is None:
+            return JSONResponse({"error": "unknown machine"}, 404)
+        values = details.scores(connection, view.monitor, view.machine, span, now)
+    bands = [(start.timestamp(), end.timestamp()) for start, end in view.bands]
+    return JSONResponse(values | {"limit": view.limit, "alarms": bands})
+
+
+@router.post("/machines/{key}/ask")
+async def ask(request: Request, key: str) -> Response:
+    """A button was pressed; the page comes again, with what became of it."""
+    form = {name: values[-1] for name, values in parse_qs((await request.body()).decode("utf-8", "replace")).items()}
+    who = form.get("who", "")
+
+    def leave() -> int | None:
+        state, now = state_of(request), datetime.now(UTC)
+        with state.store.reading() as connection:
+            view = state.machines.find(connection, key, now)
+        if view is None:
+            return None
+        demand = form.get("demand", "")
+        hours = 8.0 if demand == "shelve" else None
+        return actions.ask(
+            state.store, view.monitor, view.machine, demand, who=who, text=form.get("text", ""), hours=hours
+        )
+
+    try:
+        number = await asyncio.to_thread(leave)
+    except HarkenError as error:
+        return problem(request, 400, words(request)("error.form", cause=str(error)))
+    if number is None:
+        return problem(request, 404, words(request)("error.unknown_machine"))
+    response = RedirectResponse(f"/machines/{key}?asked={number}", 303)
+    response.set_cookie("harken_name", who[: actions.LONGEST_NAME], max_age=_YEAR, httponly=True, samesite="strict")
+    return response
+
+
+@router.get("/alarms/{alarm_id}")
+def alarm(request: Request, alarm_id: str) -> Response:
+    """The link of a message leads to the machine of its alarm."""
+    with state_of(request).store.reading() as connection:
+        located = details.alarm(connection, alarm_id)
+    if located is None:
+        return problem(request, 404, words(request)("error.unknown"))
+    monitor, record = located
+    return RedirectResponse(f"/machines/{key_of(monitor, record.machine)}#alarm-{record.id}", 303)
+
+
+@router.get("/evidence/{evidence_id}/{content}")
+def evidence(request: Request, evidence_id: str, content: str) -> Response:
+    """Sound or picture."""
+    return state_of(request).evidence_file(evidence_id, content) or problem(
+        request, 404, words(request)("error.unknown")
+    )
+
+
+@router.get("/events")
+async def events(request: Request) -> Response:
+    """Tells open pages when something is new."""
+    state = state_of(request)
+    if state.listeners >= _MOST_LISTENERS:
+        return Response(status_code=503)
+
+    async def news() -> AsyncIterator[str]:
+        state.listeners += 1
+        try:
+            seen = ""
+            while not state.ended.is_set() and not await request.is_disconnected():
+                version = await asyncio.to_thread(state.version)
+                if version != seen:
+                    yield f"event: changed\ndata: {version}\n\n"
+                    seen = version
+                else:
+                    yield ": waiting\n\n"
+                await asyncio.sleep(_LOOK_S)
+        finally:
+            state.listeners -= 1
+
+    return StreamingResponse(news(), media_type="text/event-stream")
+
+
+@router.get("/login")
+def login(request: Request) -> Response:
+    """Asks for the token."""
+    return page(request, "login.html", title=words(request)("login.title"), wrong=False, next=_own(request))
+
+
+@router.post("/login")
+async def enter(request: Request) -> Response:
+    """Takes the token."""
+    form = parse_qs((await request.body()).decode("utf-8", "replace"))
+    token = state_of(request).settings.token
+    if not token or not hmac.compare_digest(form.get("token", [""])[-1].strip().encode(), token.encode()):
+        return page(
+            request, "login.html", 401, title=words(request)("login.title"), wrong=True, next=_own(request)
+        )  # fmt: skip
+    response = RedirectResponse(_own(request), 303)
+    secure = request.url.scheme == "https"
+    response.set_cookie(COOKIE, session_of(token), max_age=_LOGIN, httponly=True, samesite="strict", secure=secure)
+    return response
+
+
+def _own(request: Request) -> str:
+    """Where to go after the log-in: a path of this page, nothing else."""
+    path = request.query_params.get("next", "/")
+    return path if path.startswith(("/machines/", "/alarms/")) else "/"
