@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -20,6 +21,9 @@ from harken.service.records import HeardWindow, Recording, Resume, Window
 from harken.service.sources.base import SourceForm
 
 Float32 = NDArray[np.float32]
+
+#: one window of all machines at a time: models may be shared, and the number of threads of BLAS is one for all
+_judging = threading.Lock()
 
 
 class WindowJudge:
@@ -66,7 +70,9 @@ class WindowJudge:
     def _verdict(self, window: Window) -> Verdict:
         name = Path(window.origin or "<sound>")
         try:
-            return replace(self.detector.score(window.samples_CS, window.sample_rate), path=name)
+            with _judging:
+                verdict = self.detector.score(window.samples_CS, window.sample_rate)
+            return replace(verdict, path=name)
         except HarkenError as error:
             return Verdict(name, error=error, seconds=window.seconds)
 
@@ -75,7 +81,11 @@ class WindowJudge:
             yield Verdict(recording.file, error=recording.error)
             return
         verdicts = self.detector.score_many([recording.file], workers=0, limits=self.limits, all_formats=True)
-        for verdict in verdicts:
+        while True:
+            with _judging:
+                verdict = next(verdicts, None)
+            if verdict is None:
+                return
             if verdict.error is not None and not recording.file.exists():
                 raise FileNotFoundError(recording.file)
             if verdict.end_s is None or verdict.segment_scores or verdict.end_s > recording.judged_s + 1e-6:
