@@ -41,11 +41,53 @@ def test_what_depends_on_a_stage_has_its_seeds(plant: Path, tmp_path: Path) -> N
         ({"stages.beats.seeds": [0, 0]}, "different ones"),
         ({"stages.beats.seeds": "all"}, "stages.beats.seeds"),
         ({"stages.labels.seeds": [0]}, "stage labels draws no random numbers"),
+        ({"stages.labels.seed": 0}, "stage labels draws no random numbers"),
+        ({"stages.beats.seed": 0, "stages.beats.seeds": [0]}, "stage beats has seeds and a seed"),
+        ({"stages.beats.seed": -1}, "stages.beats.seed"),
     ],
 )
 def test_seeds_that_cannot_be(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(HarkenError, match=message):
         load_recipe("thuee_system1", changes=changes)
+
+
+def test_a_stage_that_runs_once_is_read_by_all_seeds(plant: Path, tmp_path: Path) -> None:
+    file = tmp_path / "once.yaml"
+    file.write_text("""
+name: once
+title: Once
+seeds: [0, 1]
+stages:
+  noisy: {use: mix, seed: 7}
+  labels: {use: labels, from: noisy}
+  train:
+    use: train
+    from: [labels, noisy]
+    model: {branches: [{encoder: dasheng, size: tiny, head: {kind: mean}}]}
+    training: {steps: 1, batch: 2, seconds: 1.0}
+  embed: {use: embed_trained, from: train}
+  nearest: {use: detect, from: embed}
+systems: {nearest: nearest}
+""")
+    recipe = load_recipe(str(file))
+    clips, _ = load_clips(plant)
+    tasks = make_tasks(recipe, make_units(clips), make_common(clips))
+    assert [(name, task.seed) for name, task in tasks.items() if task.stage in ("noisy", "labels", "train")] == [
+        ("noisy/all machines", 7),
+        ("labels/all machines", None),
+        ("train/all machines/seed 0", 0),
+        ("train/all machines/seed 1", 1),
+    ]
+    assert members(recipe, plant) == {"nearest": {0, 1}}
+    assert "seed: 7" in recipe.as_yaml()
+    # A stage that runs once reads none that runs with every seed.
+    file.write_text(
+        file.read_text()
+        .replace("seed: 7", "snr_db: [0, 1]")
+        .replace("from: [labels, noisy]", "seed: 0\n    from: [labels, noisy]")
+    )
+    with pytest.raises(HarkenError, match="stage train runs once, and reads labels, which runs with every seed"):
+        load_recipe(str(file))
 
 
 def test_ensembles_are_of_the_seeds_that_there_are(plant: Path, tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def make_tasks(recipe: Recipe, units: Sequence[Unit], common: Mapping[Tests, Uni
     Raises HarkenError for stages that depend on each other in a circle.
     """
     order = _in_order(recipe)
-    seeded = {name: stage_class(recipe.stages[name].use).seeded for name in order}
+    seeded = {name: stage_class(recipe.stages[name].use).seeded and recipe.stages[name].seed is None for name in order}
     for name in order:
         seeded[name] |= any(seeded[source] for source in recipe.stages[name].inputs)
     once = {} if common is None else {name: common[tests] for name in order if (tests := _tests(recipe, name))}
@@ -203,7 +203,8 @@ def make_tasks(recipe: Recipe, units: Sequence[Unit], common: Mapping[Tests, Uni
                     needs += [task_name(source, machine, seed if seeded[source] else None) for machine in of]
                 inputs[input_name] = tuple(needs)
             parameters = stage_class(entry.use).chosen_here(entry.parameters)
-            task = Task(task_name(name, unit, seed), name, entry.use, unit, seed, parameters, inputs)
+            drawn = entry.seed if seed is None else seed
+            task = Task(task_name(name, unit, seed), name, entry.use, unit, drawn, parameters, inputs)
             if tasks.keys() >= set(task.needs):
                 tasks[task.name] = task
 

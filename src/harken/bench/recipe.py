@@ -28,6 +28,7 @@ from harken.bench.recipe_checks import (
     stage_entry,
     write_out_members,
 )
+from harken.bench.recipe_seeds import check_seeds
 from harken.bench.repeat import expand, set_key
 from harken.core.errors import HarkenError, reading
 from harken.core.names import alike, shown, why_no_file_name
@@ -48,7 +49,8 @@ _FOLDER_NAME = re.compile(r"\w[\w .,+=@()-]{0,99}")
 class StageEntry(BaseModel):
     """One stage: which kind (`use`), the stages it reads (`from`), and its parameters.
 
-    seeds: which of the recipe's it, and all that depends on it, runs with; None: all.
+    seeds: which of the recipe's it, and all that depends on it, runs with; None: all. seed: it runs once, with this
+    one, and what depends on it reads it whatever its own seed is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -57,13 +59,15 @@ class StageEntry(BaseModel):
     inputs: tuple[str, ...] = ()
     parameters: dict[str, Any] = {}
     seeds: tuple[int, ...] | None = None
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] | None = None
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Omitted if not chosen, so that earlier runs keep their names.
         fields: dict[str, Any] = handler(self)
-        if self.seeds is None:
-            fields.pop("seeds", None)
+        for name in ("seeds", "seed"):
+            if fields[name] is None:
+                del fields[name]
         return fields
 
 
@@ -188,6 +192,7 @@ class Recipe(BaseModel):
                 "use": entry.use,
                 **({"from": list(entry.inputs)} if entry.inputs else {}),
                 **({"seeds": list(entry.seeds)} if entry.seeds is not None else {}),
+                **({"seed": entry.seed} if entry.seed is not None else {}),
                 **entry.parameters,
             }
             for name, entry in self.stages.items()
@@ -287,25 +292,6 @@ def _check_names(recipe: Recipe) -> None:
             raise SettingError(f"{pair[0]!r} and {pair[1]!r} are one folder where case does not count", key="systems")
 
 
-def _check_seeds(recipe: Recipe, name: str, seeds: tuple[int, ...]) -> None:
-    """Whether the seeds of a stage are seeds of the recipe, and of use."""
-    from harken.bench.stages import stage_class
-
-    key = f"stages.{name}.seeds"
-    if not seeds or len(set(seeds)) < len(seeds) or not set(seeds) <= set(recipe.seeds):
-        shown_seeds = ", ".join(map(str, recipe.seeds))
-        raise SettingError(f"{key} are different ones of the recipe's, at least one", key=key,
-                          next_step=f"Choose among {shown_seeds}")  # fmt: skip
-    read, waiting = {name}, [name]
-    while waiting:
-        sources = [source for source in recipe.stages[waiting.pop()].inputs if source in recipe.stages]
-        waiting += [source for source in sources if source not in read]
-        read |= {*sources}
-    if not any(stage_class(recipe.stages[source].use).seeded for source in read):
-        raise SettingError(f"stage {name} draws no random numbers, nor does what it reads", key=key,
-                          next_step="Leave its seeds out")  # fmt: skip
-
-
 def _check_references(recipe: Recipe) -> None:
     """Whether stages, systems and ensembles that are named are there, and make what is read of them."""
     from harken.bench.stages import stage_class
@@ -319,8 +305,8 @@ def _check_references(recipe: Recipe) -> None:
                 )  # fmt: skip
         with named_stage(name, f"stages.{name}"):
             recipe.inputs_of(name)
-        if stage.seeds is not None:
-            _check_seeds(recipe, name, stage.seeds)
+    for name in recipe.stages:
+        check_seeds(recipe.stages, name, recipe.seeds)
     for system, name in recipe.systems.items():
         key = f"systems.{system}"
         if name not in recipe.stages:

@@ -13,6 +13,9 @@ from harken.core.errors import HarkenError
 from harken.core.plugins import UntrustedError
 from harken.core.settings import SettingError, check_kinds, explained, known_keys, nearest
 
+#: keys of a stage beside its parameters, its kind and inputs
+_SEEDS = ("seeds", "seed")
+
 
 def mapping_at(data: Mapping[str, Any], key: str, *, within: str = "") -> dict[str, Any]:
     """The mapping of that key; an empty one if there is none. within: key of `data`. SettingError for anything else."""
@@ -111,15 +114,15 @@ def stage_entry(name: str, entry: Any) -> dict[str, Any]:
     key = f"stages.{name}"
     if not isinstance(entry, dict) or not isinstance(entry.get("use"), str):
         raise SettingError(f"stage {name} does not say its kind", key=key, next_step="Write use: embed, or another")
-    given = {name: value for name, value in entry.items() if name not in ("use", "from", "seeds")}
+    given = {name: value for name, value in entry.items() if name not in ("use", "from", *_SEEDS)}
     inputs = entry.get("from", [])
     inputs = [inputs] if isinstance(inputs, str) else inputs
     if not isinstance(inputs, list) or not all(isinstance(source, str) for source in inputs):
         raise SettingError(f"stage {name} reads {_shown(inputs)}", key=f"{key}.from", next_step="Write names of stages")
     with named_stage(name, f"{key}.use"):
         kind = stage_class(entry["use"])
-    if "seeds" in entry and "seeds" in kind.Parameters.model_fields:
-        given["seeds"] = entry["seeds"]  # a parameter of a custom stage
+    # Custom stages may have parameters of these names.
+    given |= {name: entry[name] for name in _SEEDS if name in entry and name in kind.Parameters.model_fields}
     with named_stage(name, key):
         known_keys(given, kind.Parameters.model_fields, f"{key}.")
         try:
@@ -127,8 +130,8 @@ def stage_entry(name: str, entry: Any) -> dict[str, Any]:
         except ValidationError as error:
             raise explained(error, f"{key}.") from error
     check_kinds(given, parameters, key)
-    seeds = None if "seeds" in given else entry.get("seeds")
-    return {"use": entry["use"], "inputs": inputs, "parameters": parameters, "seeds": seeds}
+    seeds = {name: entry[name] for name in _SEEDS if name in entry and name not in given}
+    return {"use": entry["use"], "inputs": inputs, "parameters": parameters, **seeds}
 
 
 @contextmanager

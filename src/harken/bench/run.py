@@ -233,7 +233,8 @@ def _write_pages(folder: Path, tasks: Mapping[str, Task], objects: Mapping[str, 
     for name, made in objects.items():
         task = tasks[name]
         if stage_class(task.kind).makes == "report":
-            seed = "" if task.seed is None else f"-seed-{task.seed}"
+            seed = f"-seed-{task.seed}" if name == task_name(task.stage, task.unit, task.seed) else ""
+            seed = "" if task.seed is None else seed
             (folder / "pages").mkdir(exist_ok=True)
             page = (made.folder / "report.html").read_bytes()
             write_atomically(folder / "pages" / f"{task.stage}{seed}.html", page)
