@@ -75,12 +75,15 @@ def test_augmentations(make: Any) -> None:
 
 
 #: parameters under which stages run in a moment; those with a network are tried in test_finetune, remix with what it
-#: mixes in test_separate_stages
+#: mixes in test_separate_stages, screen with what it screens in test_generate_stages
 SMALL: dict[str, dict[str, Any]] = {
     "autoencoder": {"epochs": 1},
     "frames": {},
     "detect": {"detector": "knn"},
     "pretrain": {"size": "tiny", "steps": 2, "batch": 2, "clones": 2, "seconds": 0.5, "decoder": {"layers": 1}},
+    "train_diffusion": {"size": "tiny", "training": {"steps": 2, "batch": 2, "seconds": 0.5}},
+    "train_classifier": {"size": "tiny", "training": {"steps": 2, "batch": 2, "seconds": 0.5}},
+    "generate": {"sampling": {"steps": 2}},
     "train_separator": {
         "size": "tiny",
         "config": {"features": 8, "stages": 1},
@@ -90,7 +93,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 #: they read what cannot be made up
-DEPENDENT = ("train", "embed_trained", "reconstruct", "import_clips", "remix", "generation_report")
+DEPENDENT = ("train", "embed_trained", "reconstruct", "import_clips", "remix", "generation_report", "screen")
 
 
 @pytest.mark.parametrize("name", [name for name in list_stages() if name not in DEPENDENT])

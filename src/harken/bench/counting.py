@@ -115,13 +115,19 @@ def count_pretraining(encoder: str, config: Mapping[str, Any], spec: Pretraining
 
 def count_autoencoder(inputs: int, batch: int) -> Counts:
     """Counts of the network of the DCASE baseline. inputs: size of its vectors."""
+    return count_both_ways(lambda: Autoencoder(inputs), lambda net, rows: net(torch.empty(rows, inputs)), batch)
+
+
+def count_both_ways(build: Callable[[], nn.Module], call: Callable[[Any, int], Tensor], batch: int) -> Counts:
+    """Counts of a network: of a batch both ways, of one clip forward. call: the network with made-up inputs of so many
+    clips. Of losses nothing is counted, as their operations are few."""
     with _shapes_only():
-        built = Autoencoder(inputs)
+        built = build()
         with _counted([]) as both_ways:
-            built(torch.empty(batch, inputs)).sum().backward()
+            call(built, batch).sum().backward()  # type: ignore[no-untyped-call]
         built.eval()
         with _counted([]) as forward, torch.no_grad():
-            built(torch.empty(1, inputs))
+            call(built, 1)
     parameters = sum(parameter.numel() for parameter in built.parameters())
     return Counts(parameters, parameters, forward.work(), both_ways.work(), both_ways.peak, forward.peak)
 

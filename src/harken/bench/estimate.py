@@ -19,6 +19,8 @@ from harken.core.errors import HarkenError, settings_of
 from harken.core.extras import require_packages
 from harken.encoders import create_encoder, encoder_class, tiny_config
 from harken.encoders.base import Encoder
+from harken.generation.diffusion_settings import DiffusionConfig, FrontEndSpec
+from harken.generation.xception_settings import XceptionConfig
 from harken.separation.config import SepReformerConfig
 from harken.training.model_spec import BranchSpec, ModelSpec
 from harken.training.pretrain.settings import PretrainingSpec, StudentSpec
@@ -166,6 +168,40 @@ def count_separator(config: SepReformerConfig, seconds: float, batch: int) -> Co
         return counting.count_separator(config, seconds, batch)
 
     return kept_counts({"separator": config.model_dump(mode="json"), "seconds": seconds, "batch": batch}, count)
+
+
+@lru_cache(maxsize=64)
+def _spectrogram_shape(front_end: str, seconds: float) -> tuple[int, int]:
+    """(frames, bins) of a clip. front_end: as JSON."""
+    from harken.generation.front_end import SpectrogramFrontEnd
+
+    frames, bins = SpectrogramFrontEnd(FrontEndSpec.model_validate_json(front_end), seconds).form.shape
+    return frames, bins
+
+
+def count_diffusion(config: DiffusionConfig, front_end: FrontEndSpec, seconds: float, batch: int) -> Counts:
+    """Of a small diffusion model: a training's batch, and one pass of one clip, of so many seconds."""
+    shape = _spectrogram_shape(front_end.model_dump_json(), seconds)
+
+    def count() -> Counts:
+        from harken.bench import counting_generation
+
+        return counting_generation.count_diffusion(config, shape, batch)
+
+    return kept_counts({"diffusion": config.model_dump(mode="json"), "shape": shape, "batch": batch}, count)
+
+
+def count_xception(config: XceptionConfig, classes: int, front_end: FrontEndSpec, seconds: float, batch: int) -> Counts:
+    """Of an Xception: a training's batch, and one clip, of so many seconds."""
+    shape = _spectrogram_shape(front_end.model_dump_json(), seconds)
+
+    def count() -> Counts:
+        from harken.bench import counting_generation
+
+        return counting_generation.count_xception(config, classes, shape, batch)
+
+    question = {"xception": config.model_dump(mode="json"), "classes": classes, "shape": shape, "batch": batch}
+    return kept_counts(question, count)
 
 
 def _counted(question: dict[str, Any], weights: Sequence[str | None], count: Callable[[], Counts]) -> Counts:

@@ -31,5 +31,12 @@ def sampling_cost(generator: str, planned: PlannedStage, sampling: Any, clips: i
     )
 
 
+def _small_diffusion(trained: Any, sampling: Any) -> tuple[Counts, float]:
+    counts = estimate.count_diffusion(
+        trained.architecture(), trained.front_end, trained.training.seconds, trained.training.batch
+    )
+    return counts, sampling.steps
+
+
 #: by generator
-PASSES: Mapping[str, Passes] = {}
+PASSES: Mapping[str, Passes] = {"small_diffusion": _small_diffusion}

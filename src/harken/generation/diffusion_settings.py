@@ -78,8 +78,8 @@ class DiffusionConfig(_Frozen):
 #: with half its channels. tiny: for tests
 SIZES: Mapping[str, DiffusionConfig] = {
     "tiny": DiffusionConfig(
-        channels=(8, 16), layers=1, attention=(1,), head_width=8, groups=4, noise_steps=100,
-        noise_schedule="squaredcos_cap_v2",
+        channels=(8, 8, 16, 16), layers=1, attention=(), head_width=8, groups=4, prediction="v_prediction",
+        noise_steps=100, noise_schedule="squaredcos_cap_v2",
     ),
     "small": DiffusionConfig(),
 }  # fmt: skip
@@ -115,6 +115,15 @@ class DiffusionSpec(SpectrogramSpec):
     steps it is (1 + step) / (10 + step) at most. The values are ours but for `ema` (Ho et al., NeurIPS 2020)."""
 
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+
+
+class XceptionSpec(SpectrogramSpec):
+    """A training of an Xception. held_out: share of each condition of ten clips or more that is not trained on; what
+    the network says of these clips is kept with it."""
+
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    learning_rate: _Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
 
 
 class DdimSampling(Sampling):

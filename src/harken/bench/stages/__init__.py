@@ -19,6 +19,7 @@ _STAGES = {
     "embed": ("harken.bench.stages.embed", "EmbedStage"),
     "embed_trained": ("harken.bench.stages.embed_trained", "EmbedTrainedStage"),
     "frames": ("harken.bench.stages.frames", "FramesStage"),
+    "generate": ("harken.bench.stages.generate", "GenerateStage"),
     "generation_report": ("harken.bench.stages.generation_report", "GenerationReportStage"),
     "import_clips": ("harken.bench.stages.import_clips", "ImportClipsStage"),
     "labels": ("harken.bench.stages.labels", "LabelsStage"),
@@ -28,8 +29,11 @@ _STAGES = {
     "rare_conditions": ("harken.bench.stages.rare_conditions", "RareConditionsStage"),
     "reconstruct": ("harken.bench.stages.reconstruct", "ReconstructStage"),
     "remix": ("harken.bench.stages.remix", "RemixStage"),
+    "screen": ("harken.bench.stages.screen", "ScreenStage"),
     "separate": ("harken.bench.stages.separate", "SeparateStage"),
     "train": ("harken.bench.stages.train", "TrainStage"),
+    "train_classifier": ("harken.bench.stages.train_classifier", "TrainClassifierStage"),
+    "train_diffusion": ("harken.bench.stages.train_diffusion", "TrainDiffusionStage"),
     "train_separator": ("harken.bench.stages.train_separator", "TrainSeparatorStage"),
 }
 

@@ -204,6 +204,8 @@ def _made_up(makes: Artefact, clips: list[Clip], folder: Path, seed: int) -> Pat
         write_ids(folder, ids, [])
     elif makes == "separator":
         _random_separator(folder, {machine_key(clip) for clip in clips})
+    elif makes == "generator":
+        _random_generator(folder, clips)
     elif makes in _MAKERS:
         cls = stage_class(_MAKERS[makes])
         inputs = (
@@ -224,6 +226,20 @@ def _random_separator(folder: Path, machines: set[str]) -> None:
     config = SIZES["tiny"].model_copy(update={"features": 8, "stages": 1})
     Separator(SepReformer(config).eval(), machines=tuple(machines)).write(folder / "guided.safetensors")
     write_separators(folder, dict.fromkeys(machines, "guided.safetensors"))
+
+
+def _random_generator(folder: Path, clips: list[Clip]) -> None:
+    """A small diffusion model with random weights, of the conditions of the clips."""
+    from harken.generation.condition_classes import classes_of
+    from harken.generation.diffusion_settings import SIZES as DIFFUSION_SIZES
+    from harken.generation.diffusion_settings import FrontEndSpec
+    from harken.generation.front_end import SpectrogramFrontEnd
+    from harken.generation.small_diffusion import write_small_diffusion
+    from harken.generation.unet import SpectrogramUNet
+
+    classes, _, _ = classes_of(clips)
+    net = SpectrogramUNet(DIFFUSION_SIZES["tiny"], len(classes))
+    write_small_diffusion(folder, net, classes, SpectrogramFrontEnd(FrontEndSpec(), 0.5).form, {})
 
 
 def _digests(folder: Path) -> dict[str, str]:
