@@ -61,15 +61,15 @@ def screen(clips: Sequence[Clip], classifier: Classifier, most_confidence: float
     """A clip is kept where its predicted class is the intended one and its confidence is at most `most_confidence`
     (THUEE, DCASE 2025, sections 3.1, without a limit, and 3.2)."""
     rows = []
-    for clip, found in zip(clips, classifier.probabilities(clips), strict=True):
+    for clip, probabilities_K in zip(clips, classifier.probabilities(clips), strict=True):
         condition, intended = str(ConditionKey.of(clip)), classifier.intended(clip)
         name = None if intended is None else classifier.classes[intended]
-        if isinstance(found, AudioError) or intended is None:
-            error = str(found) if isinstance(found, AudioError) else "the classifier has not learned its condition"
+        if isinstance(probabilities_K, AudioError) or intended is None:
+            error = str(probabilities_K) if isinstance(probabilities_K, AudioError) else "the classifier has not learned its condition"
             rows.append(Screened(clip.clip_id, condition, name, None, None, "unusable", error))
             continue
-        predicted = int(np.argmax(found))
-        confidence = float(found[predicted])
+        predicted = int(np.argmax(probabilities_K))
+        confidence = float(probabilities_K[predicted])
         verdict: Verdict = "kept"
         if predicted != intended:
             verdict = "another class"
