@@ -65,7 +65,9 @@ def screen(clips: Sequence[Clip], classifier: Classifier, most_confidence: float
         condition, intended = str(ConditionKey.of(clip)), classifier.intended(clip)
         name = None if intended is None else classifier.classes[intended]
         if isinstance(probabilities_K, AudioError) or intended is None:
-            error = str(probabilities_K) if isinstance(probabilities_K, AudioError) else "the classifier has not learned its condition"
+            error = "the classifier has not learned its condition"
+            if isinstance(probabilities_K, AudioError):
+                error = str(probabilities_K)
             rows.append(Screened(clip.clip_id, condition, name, None, None, "unusable", error))
             continue
         predicted = int(np.argmax(probabilities_K))
