@@ -29,9 +29,10 @@ from harken.encoders.dual_branch import (
 )
 from harken.encoders.eat import EAT, EATNet
 from harken.encoders.torch_encoder import TorchEncoder
-from harken.training.adapters import AdaptationModule, FreezeSchedule, add_lora, has_lora, merge_lora
+from harken.training.adapters import AdaptationModule, FreezeSchedule, add_lora
 from harken.training.frames import masked_max, masked_mean
 from harken.training.heads import PoolingHead
+from harken.training.lora import add_lora_to, has_lora, merge_lora
 from harken.training.losses import create_loss
 from harken.training.models import ASDModel, ModelSpec, build_model
 
@@ -354,7 +355,53 @@ def test_lora_by_definition() -> None:
     torch.testing.assert_close(net.encoder.layers[1].self_attn.q_proj.weight, weight + 2 * update)
 
 
+@pytest.mark.parametrize(("alpha", "dropout", "dtype"), [(None, 0.0, torch.float32), (3.0, 0.25, torch.bfloat16)])
+@pytest.mark.parametrize("targets", [r"(\d)\.(0|2)", ["1.0", "2"]])
+def test_adapters_are_those_of_peft(
+    targets: str | list[str], alpha: float | None, dropout: float, dtype: torch.dtype
+) -> None:
+    """The same initial values, names, outputs, gradients and merged weights, to the last bit."""
+    peft = pytest.importorskip("peft")
+
+    def network() -> nn.Module:
+        torch.manual_seed(0)
+        blocks = [nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 6, bias=False)) for _ in range(2)]
+        return nn.Sequential(*blocks, nn.Linear(6, 6)).to(dtype)
+
+    ours, theirs = network(), network()
+    torch.manual_seed(7)
+    add_lora_to(ours, targets, 4, alpha, dropout)
+    torch.manual_seed(7)
+    settings = peft.LoraConfig(r=4, lora_alpha=alpha or 4, lora_dropout=dropout, target_modules=targets)
+    peft.inject_adapter_in_model(settings, theirs)
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    x = torch.randn(3, 6, generator=torch.Generator().manual_seed(1)).to(dtype)
+    for net in (ours, theirs):
+        with torch.no_grad():
+            for name, parameter in net.named_parameters():
+                if ".lora_B." in name:
+                    parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+        torch.manual_seed(3)
+        net.train()(x).square().sum().backward()
+    pairs = list(zip(ours.named_parameters(), theirs.named_parameters(), strict=True))
+    for (name, mine), (other_name, other) in pairs:
+        assert (name, mine.requires_grad) == (other_name, other.requires_grad)
+        assert torch.equal(mine, other)
+        assert mine.grad is other.grad or torch.equal(mine.grad, other.grad)
+    assert torch.equal(ours.eval()(x), theirs.eval()(x))
+    merge_lora(ours)
+    assert not has_lora(ours)
+    for layer in theirs.modules():
+        if isinstance(layer, peft.tuners.lora.LoraLayer):
+            layer.merge(safe_merge=True)
+    assert torch.equal(ours(x), theirs(x))
+
+
 def test_adapters_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match="no layer"):
+        add_lora_to(nn.Sequential(nn.ReLU()), ["1"], 4)
+    with pytest.raises(ValueError, match="0 is no linear layer"):
+        add_lora_to(nn.Sequential(nn.ReLU()), ["0"], 4)
     with pytest.raises(ValueError, match="no projections"):
         add_lora(DualBranch(**TINY))
     model = make({"encoder": "beats", "adapter": LORA})

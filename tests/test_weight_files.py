@@ -8,6 +8,7 @@ import io
 import pickle
 import sys
 import tarfile
+import tracemalloc
 import types
 import zipfile
 from collections import OrderedDict
@@ -311,3 +312,28 @@ def test_environment_cannot_lift_the_guard(payload: Path, monkeypatch: pytest.Mo
     path.write_bytes(archive(calling("os.system", f"touch {MARK}")))
     refused(path, "os[.]system")
     assert not payload.exists()
+
+
+def test_arrays_are_written_as_by_safetensors_without_copies(tmp_path: Path) -> None:
+    from safetensors.numpy import save
+
+    from harken.training.checkpoints import read_arrays, write_arrays
+
+    rng = np.random.default_rng(0)
+    types = ("bool", "u1", "i1", "i2", "u2", "f2", "i4", "u4", "f4", "f8", "i8", "u8")
+    arrays = {f"{place % 3}.ünïque {kind}": (100 * rng.random((3, 5))).astype(kind) for place, kind in enumerate(types)}
+    arrays |= {"scalar": np.array(2.5), "none": np.zeros((0, 4), np.float32), "turned": np.arange(6.0).reshape(2, 3).T}
+    write_arrays(tmp_path / "all", arrays, {"names": ['a\n"b"\x01', "ß"]})
+    metadata = {"harken": '{"names": ["a\\n\\"b\\"\\u0001", "\\u00df"]}'}
+    expected = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata=metadata)
+    assert (tmp_path / "all").read_bytes() == expected
+    read, header = read_arrays(tmp_path / "all")
+    assert header == {"names": ['a\n"b"\x01', "ß"]}
+    assert all(np.array_equal(read[name], array) for name, array in arrays.items())
+
+    large = {"large": np.ones(2**22, np.float32)}
+    tracemalloc.start()
+    write_arrays(tmp_path / "large", large, {})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.05 * large["large"].nbytes

@@ -7,7 +7,6 @@ much as the second.
 
 from __future__ import annotations
 
-import re
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +30,7 @@ from harken.encoders.patch_net import PatchNet
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.separation.config import SepReformerConfig
 from harken.separation.sepreformer import SepReformer
-from harken.training.model_spec import LoraSpec, ModelSpec
+from harken.training.model_spec import ModelSpec
 from harken.training.models import ASDModel, build_model
 from harken.training.pretrain.settings import PretrainingSpec
 from harken.training.pretrain.step import PretrainingStep
@@ -151,44 +150,9 @@ def count_separator(config: SepReformerConfig, seconds: float, batch: int) -> Co
 
 
 def _without_memory(spec: ModelSpec) -> ASDModel:
-    """The model on the meta device. Adapters are inserted here: importing peft takes seconds."""
-    plain = spec.model_copy(
-        update={"branches": tuple(branch.model_copy(update={"adapter": None}) for branch in spec.branches)}
-    )
+    """The model on the meta device."""
     with _shapes_only():
-        built = build_model(plain)
-        for encoder, branch in zip(built.encoders, spec.branches, strict=True):
-            if branch.adapter is not None:
-                _adapt(encoder, branch.adapter)
-    return built
-
-
-def _adapt(encoder: TorchEncoder, spec: LoraSpec) -> None:
-    """As `add_lora`, on the meta device."""
-    if encoder.adapter_targets is None:
-        raise ValueError(f"{encoder.name} has no projections for adapters")
-    encoder.prepare_for_adapters()
-    net = encoder.module.requires_grad_(False)
-    for name, linear in list(net.named_modules()):
-        if re.fullmatch(encoder.adapter_targets, name):
-            assert isinstance(linear, nn.Linear)
-            parent, _, child = name.rpartition(".")
-            setattr(net.get_submodule(parent), child, _Adapted(linear, spec))
-
-
-class _Adapted(nn.Module):
-    """A linear layer with an adapter, as of the package peft."""
-
-    def __init__(self, linear: nn.Linear, spec: LoraSpec) -> None:
-        super().__init__()
-        self.base_layer = linear
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout else nn.Identity()
-        self.lora_A = nn.Linear(linear.in_features, spec.rank, bias=False)
-        self.lora_B = nn.Linear(spec.rank, linear.out_features, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.base_layer(x) + self.lora_B(self.lora_A(self.dropout(x))) * 1.0
-        return y
+        return build_model(spec)
 
 
 class _Unlike(Exception):

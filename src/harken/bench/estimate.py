@@ -16,7 +16,6 @@ from harken.bench.devices import Device, fastest
 from harken.bench.kept_counts import kept_counts
 from harken.bench.work import Counts, Work
 from harken.core.errors import HarkenError, settings_of
-from harken.core.extras import require_packages
 from harken.encoders import create_encoder, encoder_class, tiny_config
 from harken.encoders.base import Encoder
 from harken.generation.diffusion_settings import DiffusionConfig, FrontEndSpec
@@ -85,8 +84,6 @@ def count_training(model: ModelSpec, training: TrainingSpec, classes: int, attri
 
     Raises HarkenError for models that cannot be built, and ModuleNotFoundError without torch.
     """
-    if any(branch.adapter is not None for branch in model.branches):
-        require_packages(("peft",), "adapters")
 
     def count() -> Counts:
         from harken.bench import counting

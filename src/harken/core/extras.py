@@ -23,7 +23,7 @@ EXTRAS = {
         "DCASE data, recipes, runs, ensembles and submissions", ("imblearn", "pandas", "pyarrow", "requests")
     ),
     "torch": Extra("neural encoders and their weights", ("torch", "requests")),
-    "train": Extra("training and adapters", ("torch", "accelerate", "peft", "tensorboard")),
+    "train": Extra("training", ("torch", "accelerate", "tensorboard")),
     "onnx": Extra("export of encoders, and running them without torch", ("onnx", "onnxruntime", "onnxscript")),
     "search": Extra("Bayesian search for the weights of an ensemble", ("optuna", "torch")),
     "ray": Extra("a cluster of machines", ("ray",)),

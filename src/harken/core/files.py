@@ -9,6 +9,7 @@ import stat
 import sys
 import time
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,15 +41,15 @@ def remove_temporaries(path: Path) -> None:
                     stray.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, data: bytes, *, sync: bool = False) -> None:
-    """Write `data` atomically: `path` holds either its previous content or all of `data`.
+def write_atomically(path: Path, data: bytes | Iterable[bytes | memoryview], *, sync: bool = False) -> None:
+    """Write `data`, or its pieces, atomically: `path` holds either its previous content or all of it.
 
     sync: flush to disk, so that the file survives a power failure. Permissions follow the umask.
     """
     temporary = temporary_beside(path)
     try:
         with open(temporary, "xb") as handle:
-            handle.write(data)
+            handle.writelines([data] if isinstance(data, bytes) else data)
             if sync:
                 handle.flush()
                 _flush(handle.fileno())

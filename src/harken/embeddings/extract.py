@@ -18,6 +18,7 @@ from harken.audio.listen import array_sha256
 from harken.audio.segments import Segment, read_segment
 from harken.core.errors import AudioError
 from harken.core.plugins import is_custom
+from harken.core.threads import one_thread
 from harken.embeddings.embedder import ClipFeatures, Embedder, EmbeddingSpec
 from harken.embeddings.isolated import Extracted, Together, isolated_together, start_method
 from harken.embeddings.store import EmbeddingStore
@@ -59,10 +60,10 @@ def extract(
 
     store: folder of an `EmbeddingStore`; what it holds already is not computed again.
     workers: processes (default: one per core); 0 works in this process, without protection from a recording
-        that crashes or hangs the decoder. embedder: of this spec and weights, if there is one already; used in this
-        process. timeout: seconds after which a recording is given up. spectrograms: which of the paths are those of
-        spectrograms (`encoders.spectrogram_file`). segments: those that some of the paths stand for (`Segment.path`);
-        each counts as a recording, and no more is read of its file.
+        that crashes or hangs the decoder. embedder: of this spec and weights, if there is one already. timeout: seconds
+        after which a recording is given up. spectrograms: which of the paths are those of spectrograms
+        (`encoders.spectrogram_file`). segments: those that some of the paths stand for (`Segment.path`); each counts as
+        a recording, and no more is read of its file.
     A recording that cannot be used comes back with its error; the others are not affected.
     """
     for results in extract_together(
@@ -97,10 +98,16 @@ def extract_together(
     if workers == 0:
         yield from isolated_together(_Worker(job, embedder), names, together, workers=0, timeout=timeout)
         return
-    if start_method() == "fork" and not is_custom(spec.encoder):
+    if start_method() != "fork":
+        embedder = None
+    elif not is_custom(spec.encoder):
         encoder_class(spec.encoder)  # what it imports, such as torch, is imported here once, not in each process
+        if embedder is None and weights and names:
+            # Built before processes fork, so that they share its weights.
+            with one_thread():
+                embedder = Embedder(spec, weights, limits=limits, formats=formats)
     yield from isolated_together(
-        _run, names, together, workers=workers, timeout=timeout, initializer=_start, initargs=(job,)
+        _run, names, together, workers=workers, timeout=timeout, initializer=_start, initargs=(job, embedder)
     )
 
 
@@ -184,9 +191,9 @@ class _Worker(Listener[Extracted]):
 _worker: _Worker | None = None
 
 
-def _start(job: _Job) -> None:
+def _start(job: _Job, embedder: Embedder | None) -> None:
     global _worker
-    _worker = _Worker(job)
+    _worker = _Worker(job, embedder)
 
 
 def _run(path: Path) -> Extracted:

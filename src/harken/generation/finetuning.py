@@ -22,9 +22,9 @@ from harken.generation.flow import flow_loss, logit_normal, noisy_at, times_of
 from harken.generation.generator_files import write_generator
 from harken.generation.sound_generator import SoundGenerator
 from harken.generation.tangoflux import TangoFlux
-from harken.training.adapters import add_lora_to, merge_lora
 from harken.training.arrays import Arrays, over, under
 from harken.training.augment.random_state import rng_for
+from harken.training.lora import add_lora_to, merge_lora
 from harken.training.optimiser import adamw, parameter_groups
 from harken.training.recordings import Batch, Order
 from harken.training.steps import Progress, TrainingLoop

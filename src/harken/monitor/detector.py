@@ -221,7 +221,7 @@ class Detector:
             workers=workers,
             limits=limits,
             formats=formats,
-            embedder=self._embedder if workers == 0 else None,
+            embedder=self._embedder if workers == 0 or self.weights else None,
             segments=cutting.segments,
             further=self._judge.comparison,
         )

@@ -9,11 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from harken.core.errors import HarkenError
-from harken.core.extras import need
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.training.frames import masked_max, masked_mean, valid_frames
 from harken.training.heads import dense_layers
+from harken.training.lora import add_lora_to, has_lora
 
 
 def add_lora(encoder: TorchEncoder, rank: int = 64, alpha: float | None = None, dropout: float = 0.0) -> None:
@@ -26,60 +25,16 @@ def add_lora(encoder: TorchEncoder, rank: int = 64, alpha: float | None = None, 
     rank, a factor of one. Where the three projections are one module, keys are adapted too, and share the narrow side
     of the adapter with them, unless the encoder splits it (`prepare_for_adapters`).
 
-    A is drawn from torch's global generator. Raises HarkenError without the package peft, ValueError for a network
-    without such projections and for one that already has adapters.
+    A is drawn from torch's global generator. Raises ValueError for a network without such projections and for one that
+    already has adapters.
     """
     net = encoder.module
     if encoder.adapter_targets is None:
         raise ValueError(f"{encoder.name} has no projections for adapters")
-    need("peft", "adapters")
     if has_lora(net):
         raise ValueError("the network already has adapters")
     encoder.prepare_for_adapters()
     add_lora_to(net, encoder.adapter_targets, rank, alpha, dropout)
-
-
-def add_lora_to(
-    net: nn.Module, targets: str | Sequence[str], rank: int, alpha: float | None = None, dropout: float = 0.0
-) -> None:
-    """Add adapters, see `add_lora`, to the linear layers of any network, in place; its other parameters are frozen.
-
-    targets: a regular expression of whole names, or ends of names. Raises HarkenError without the package peft.
-    """
-    need("peft", "adapters")
-    from peft import LoraConfig, inject_adapter_in_model
-
-    alpha = rank if alpha is None else alpha
-    modules = targets if isinstance(targets, str) else list(targets)
-    settings = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=modules)  # type: ignore[arg-type]
-    inject_adapter_in_model(settings, net)
-
-
-def has_lora(net: nn.Module) -> bool:
-    """Whether `net` has adapters that are not merged."""
-    return any(".lora_A." in name for name, _ in net.named_parameters())
-
-
-def merge_lora(net: nn.Module) -> None:
-    """Merge adapters into the weights that they adapt, in place; original layers and tensor names remain.
-
-    Outputs are equal up to rounding, at the cost of the original network. Weights stay frozen. Raises HarkenError for
-    weights that are not finite; does nothing without adapters.
-    """
-    if not has_lora(net):
-        return
-    from peft.tuners.lora import LoraLayer
-
-    for parent in list(net.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, LoraLayer):
-                try:
-                    child.merge(safe_merge=True)
-                except ValueError:
-                    raise HarkenError(
-                        "the adapters hold values that are not finite", next_step="Train with a lower learning rate"
-                    ) from None
-                setattr(parent, name, child.get_base_layer())
 
 
 class AdaptationModule(nn.Module):

@@ -14,8 +14,8 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def module_arrays(module: nn.Module) -> dict[str, NDArray[Any]]:
-    """State dict of a module as NumPy arrays."""
-    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
+    """State dict of a module as NumPy arrays, to be written at once: on the CPU they share its memory."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()}
 
 
 def load_module(module: nn.Module, arrays: Arrays) -> None:
@@ -24,9 +24,9 @@ def load_module(module: nn.Module, arrays: Arrays) -> None:
 
 
 def optimiser_arrays(optimiser: torch.optim.Optimizer) -> dict[str, NDArray[Any]]:
-    """Moments of an optimiser, named `<parameter index>.<moment>`."""
+    """Moments of an optimiser, named `<parameter index>.<moment>`; as of `module_arrays`."""
     return {
-        f"{number}.{name}": value.detach().cpu().numpy().copy()
+        f"{number}.{name}": value.detach().cpu().numpy()
         for number, values in optimiser.state_dict()["state"].items()
         for name, value in values.items()
     }

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 from torch import nn
 
 from harken.core.errors import HarkenError
@@ -25,6 +24,7 @@ from harken.core.json_text import json_text
 from harken.training.arrays import Arrays, load_module, module_arrays, over, under
 from harken.training.model_spec import ModelSpec
 from harken.training.models import ASDModel, build_model
+from harken.weights.serialise import serialised
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,8 @@ class PretrainedStart:
 
 
 def write_arrays(file: Path, arrays: Arrays, metadata: Mapping[str, Any]) -> None:
-    """Write arrays and metadata (JSON values) as safetensors, atomically."""
-    # `ascontiguousarray` would turn scalars into vectors.
-    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_atomically(file, save(contiguous, metadata={"harken": json_text(metadata, sort_keys=True)}))
+    """Write arrays and metadata (JSON values) as safetensors, atomically and without copies of the arrays."""
+    write_atomically(file, serialised(arrays, {"harken": json_text(metadata, sort_keys=True)}))
 
 
 def read_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -120,7 +118,7 @@ def read_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 
 def write_checkpoint(file: Path, model: ASDModel, losses: nn.Module, metadata: Mapping[str, Any]) -> None:
     """Write the trained parameters of the model and its losses; see `ASDModel.state`."""
-    arrays = {**over(model.state(), "model"), **over(module_arrays(losses), "losses")}
+    arrays = {**over(model.shared_state(), "model"), **over(module_arrays(losses), "losses")}
     write_arrays(file, arrays, {**metadata, "model": model.spec.model_dump(mode="json")})
 
 

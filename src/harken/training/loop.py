@@ -277,7 +277,7 @@ class _Training(TrainingLoop):
         return self.folder / f"checkpoint-{step:08d}.safetensors"
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        return {**over(self.model.state(), "model"), **over(module_arrays(self.module.losses), "losses")}
+        return {**over(self.model.shared_state(), "model"), **over(module_arrays(self.module.losses), "losses")}
 
     def load_arrays(self, arrays: Arrays) -> None:
         self.model.load_state(under(arrays, "model"))

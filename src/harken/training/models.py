@@ -27,8 +27,10 @@ from harken.encoders.checkpoints import weights_for
 from harken.encoders.precision import apply_precision
 from harken.encoders.spectrogram_net import Augment
 from harken.encoders.torch_encoder import TorchEncoder
-from harken.training.adapters import AdaptationModule, add_lora, merge_lora
+from harken.training.adapters import AdaptationModule, add_lora
+from harken.training.arrays import module_arrays
 from harken.training.heads import PoolingHead, dense_layers
+from harken.training.lora import merge_lora
 from harken.training.model_spec import BranchSpec, HeadSpec, ModelSpec
 from harken.training.spectrograms import SpectrogramForm, SpectrogramRows
 from harken.weights.tensors import check_tensors
@@ -197,12 +199,12 @@ class ASDModel(nn.Module):
         Of encoders with adapters and frozen ones, only what learns: the rest is what the spec names or draws.
         complete: these too.
         """
+        return {name: array.copy() for name, array in self.shared_state(complete=complete).items()}
+
+    def shared_state(self, *, complete: bool = False) -> dict[str, NDArray[Any]]:
+        """`state`, to be written at once: on the CPU it shares the memory of the model."""
         kept = None if complete else self._learned_names()
-        return {
-            name: tensor.detach().cpu().numpy().copy()
-            for name, tensor in self.state_dict().items()
-            if kept is None or name in kept
-        }
+        return {name: array for name, array in module_arrays(self).items() if kept is None or name in kept}
 
     def load_state(self, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Take over what `state` gave, complete or not. Returns the model.
@@ -298,8 +300,8 @@ def build_model(
     start: a network without adapters, of the same encoders in the same order, whose encoders are taken over with their
     sizes, and whose heads and joint layers are where all of their shapes are the same. `state` is then complete.
     arrays: of `state`, which it gets as by `load_state`; encoders that are all in them draw nothing before.
-    Raises WeightsError for weights and arrays that are missing or of another encoder, HarkenError where adapters need
-    peft, and ValueError for layers that are not there or do not fit the head, and for a start of other encoders.
+    Raises WeightsError for weights and arrays that are missing or of another encoder, and ValueError for layers that
+    are not there or do not fit the head, and for a start of other encoders.
     """
     # Heads and adapters draw from the global generator, which is not ours to move.
     with torch.random.fork_rng(devices=[]):
