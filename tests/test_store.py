@@ -7,9 +7,11 @@ import sqlite3
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -21,6 +23,7 @@ from harken.service.recorder import Recorder
 from harken.service.records import Message
 from harken.service.store import tables
 from harken.service.store.store import Store, StoreError
+from harken.service.store.thinning import thin
 from postgres import Postgres, postgres_programs
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -273,3 +276,68 @@ def test_sinks_deliver_from_threads(tmp_path: Path) -> None:
 def test_an_unreachable_server_is_an_error_of_the_store() -> None:
     with pytest.raises(StoreError, match="cannot be used"):
         Store.open("postgresql://nobody@127.0.0.1:9/none")
+
+
+def test_old_scores_are_thinned_to_minutes_hours_and_days(place: str) -> None:
+    store = Store.open(place)
+    scores = np.random.default_rng(0).normal(size=720)
+    store.commit(Changes(windows=[window(number, score=float(score)) for number, score in enumerate(scores)]))
+    not_judged = replace(window(720), kind="not judged", score=None, reason="off")
+    store.commit(Changes(windows=[not_judged, window(721, "fan")]))
+
+    def thinned(age: timedelta) -> list[tuple[str, str, int]]:
+        while thin(store, START + age):
+            pass
+        with store.reading() as connection:
+            rows = connection.execute(sa.select(tables.thinned).order_by(tables.thinned.c.start)).all()
+            left = connection.scalar(sa.select(sa.func.count()).select_from(tables.windows))
+        assert left == (0 if age > timedelta(days=8) else 362)
+        pump = [row for row in rows if row.machine == "pump"]
+        count = sum(row.count for row in pump)
+        assert min(row.minimum for row in pump if row.count) == scores[:count].min()
+        assert max(row.maximum for row in pump if row.count) == scores[:count].max()
+        mean = sum(row.mean * row.count for row in pump if row.count) / count
+        assert mean == pytest.approx(scores[:count].mean(), abs=1e-12)
+        return [(row.period, row.start.strftime("%H:%M"), row.count + row.not_judged) for row in pump]
+
+    half = thinned(timedelta(days=7, hours=1, seconds=59))
+    assert half[:2] == [("minute", "00:00", 6), ("minute", "00:01", 6)]
+    assert len(half) == 60
+    assert thinned(timedelta(days=31)) == [("hour", "00:00", 360), ("hour", "01:00", 360), ("hour", "02:00", 1)]
+    assert thinned(timedelta(days=400)) == [("day", "00:00", 721)]
+    store.close()
+
+
+def test_messages_are_kept_until_every_sink_has_them(place: str) -> None:
+    recorder = Recorder(place)
+    recorder.use_sinks(["mail", "down"])
+    recorder.commit(Changes(messages=[message("one"), message("two")]))
+    for each in recorder.pending("mail"):
+        recorder.delivered("mail", each)
+    recorder.delivered("down", recorder.pending("down")[0])
+    store = Store.open(place)
+    thin(store, START + timedelta(days=60))
+    assert texts(store.messages(0, 10)) == ["two"]
+    store.close()
+    recorder.close()
+
+
+def test_a_full_disk_holds_up_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(tmp_path / "store.db")
+    recorder.use_sinks(["mail"])
+    assert recorder._store is not None
+    engine = recorder._store.engine
+    engine.dispose()
+    pages = {"most": 1}
+    sa.event.listen(engine, "connect", lambda c, _: c.execute(f"PRAGMA max_page_count={pages['most']}"))
+    for number in range(300):
+        recorder.commit(Changes(windows=[window(number)], messages=[message(str(number))]))
+    assert "full" in recorder.problem
+    assert texts(recorder.pending("mail", 1000)) == [str(number) for number in range(300)]
+    engine.dispose()
+    pages["most"] = 100_000
+    recorder.close()
+    again = Recorder(tmp_path / "store.db")
+    again.use_sinks(["mail"])
+    assert len(again.pending("mail", 1000)) == 300
+    again.close()

@@ -154,8 +154,8 @@ class Changes:
     """All that is stored in one transaction.
 
     states: per machine, JSON-able memory of its alarms. resume: tokens by key, to take sources up again; an empty one
-    forgets its key (`Window.resume`).
-    alarms: by id, the last state counts. requests_done: answers by number of the request (see `Request`).
+    forgets its key (`Window.resume`). alarms: by id, the last state counts. evidence_gone: ids of evidence whose files
+    are removed. requests_done: answers by number of the request (see `Request`).
     messages have number 0; they are numbered when they are recorded.
     """
 
@@ -166,6 +166,7 @@ class Changes:
     alarms: dict[str, AlarmRecord] = field(default_factory=dict)
     history: list[HistoryEntry] = field(default_factory=list)
     evidence: list[EvidenceRecord] = field(default_factory=list)
+    evidence_gone: list[str] = field(default_factory=list)
     models: list[ModelInUse] = field(default_factory=list)
     requests_done: dict[int, str] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
@@ -184,6 +185,7 @@ class Changes:
         self.alarms |= later.alarms
         self.history += later.history
         self.evidence += later.evidence
+        self.evidence_gone += later.evidence_gone
         self.models += later.models
         self.requests_done |= later.requests_done
         self.messages += later.messages

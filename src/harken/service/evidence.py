@@ -48,6 +48,7 @@ class EvidenceFolder:
         #: size by file, the oldest first
         self._sizes = {file: size for _, file, size in sorted(files)}
         self._bytes = sum(self._sizes.values())
+        self._gone: list[str] = []
         self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._waiting = threading.BoundedSemaphore(_WAITING_PICTURES)
 
@@ -88,6 +89,12 @@ class EvidenceFolder:
         return EvidenceRecord(
             name, heard.machine, alarm, window.start, size, file.name, picture, sentence, verdict.score, kind
         )
+
+    def take_gone(self) -> list[str]:
+        """Ids of the evidence that has been removed since the last call."""
+        with self._lock:
+            gone, self._gone = self._gone, []
+            return gone
 
     def close(self) -> None:
         """Finish the picture that is being drawn."""
@@ -131,6 +138,8 @@ class EvidenceFolder:
             file = next(iter(self._sizes))
             freed = self._sizes.pop(file)
             self._bytes -= freed
+            if file.suffix != ".webp":
+                self._gone.append(file.stem)
             size -= freed
             with suppress(OSError):
                 file.unlink(missing_ok=True)

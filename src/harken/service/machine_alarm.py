@@ -201,6 +201,8 @@ class MachineAlarm:
 
     def _store(self, changes: Changes) -> None:
         changes.states[self.machine] = self.to_json()
+        if self._evidence is not None:
+            changes.evidence_gone += self._evidence.take_gone()
         self._commit(changes)
 
     def to_json(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from harken.core.errors import HarkenError
 from harken.service.changes import Changes, Request
 from harken.service.records import Message
 from harken.service.store.store import SinkState, Store, StoredState, StoreError
+from harken.service.store.thinning import thin
 
 #: windows, and messages, that are kept in memory while the store cannot be reached
 MOST_WINDOWS, MOST_MESSAGES = 50_000, 10_000
@@ -22,6 +23,8 @@ MOST_WINDOWS, MOST_MESSAGES = 50_000, 10_000
 _SOONEST_S, _LATEST_S = 1.0, 60.0
 #: a monitor without anything to store shows after so many seconds that it is running
 _SIGN_S = 60.0
+#: seconds from one pass over old scores to the next: while there is more to thin, and otherwise
+_THINNING_S = 2.0, 3600.0
 #: messages at hand while the store has them, too
 _MOST_AT_HAND = 1_000
 
@@ -52,6 +55,7 @@ class Recorder:
         #: ids of messages that a sink had before the store was first reached
         self._early: dict[str, set[str]] = {}
         self._wait_s, self._next_try, self._next_sign = _SOONEST_S, 0.0, 0.0
+        self._next_thinning = time.monotonic() + _THINNING_S[0]
         self._connect()
 
     @property
@@ -239,17 +243,25 @@ class Recorder:
     def requests(self) -> list[Request]:
         """What people ask of the monitor and have no answer to; none while the store cannot be reached.
 
-        Also the occasion to write what waits: call it every second or so.
+        Also the occasion to write what waits and to thin what is old: call it every second or so.
         """
         with self._lock:
             self._flush()
             if self.problem or self._store is None:
                 return []
             try:
+                self._thin(self._store)
                 return [request for request in self._store.requests() if request.number not in self._answered]
             except StoreError as error:
                 self._failed(error)
                 return []
+
+    def _thin(self, store: Store) -> None:
+        """A pass over old scores and messages, every hour, and soon again while there is more."""
+        now = time.monotonic()
+        if now >= self._next_thinning:
+            more = thin(store, datetime.now(UTC))
+            self._next_thinning = now + (_THINNING_S[0] if more else _THINNING_S[1])
 
     @property
     def _answered(self) -> set[int]:

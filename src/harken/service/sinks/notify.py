@@ -30,6 +30,8 @@ class NotifySink(Sink):
         self._service: Any = check_address(url)
 
     def deliver(self, message: Message) -> None:
+        if message.payload.get("quiet"):
+            return  # for those who look, and for systems
         apprise = need("apprise", "messages to people")
         title, text = title_and_text(message)
         files = [file for file in message.payload.get("evidence_files", ()) if Path(file).is_file()]

@@ -41,6 +41,8 @@ def write_changes(connection: Connection, monitor: str, changes: Changes) -> int
         (tables.evidence, changes.evidence),
     ):
         _insert(connection, table, [{"monitor": monitor, **finite(asdict(record))} for record in records])
+    if changes.evidence_gone:
+        connection.execute(sa.delete(tables.evidence).where(tables.evidence.c.id.in_(changes.evidence_gone)))
     for number, answer in changes.requests_done.items():
         connection.execute(sa.update(tables.requests).where(tables.requests.c.number == number).values(answer=answer))
     messages = [{"monitor": monitor, **asdict(message)} for message in changes.messages]
