@@ -20,7 +20,7 @@ from harken.monitor.verdict import Kind
 DEFAULT_RATE = "1/quarter"
 #: windows that are worth fewer independent ones show too little of their own correlation for a test of many windows
 #: (`benchmarks/alarm_rates.py`)
-LEAST_EFFECTIVE = 20.0
+LEAST_EFFECTIVE = 10.0
 #: a lasting change is watched for where it would be reported after so many windows, or within a day
 _MOST_WINDOWS, _MOST_S = 1000, 86_400.0
 #: windows without a sign of a fault after which an alarm ends, at least

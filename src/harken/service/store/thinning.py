@@ -36,17 +36,17 @@ class _Bucket:
     mean: float | None = None
     maximum: float | None = None
 
-    def add(self, other: _Bucket) -> None:
-        """Count others in; means are weighted."""
-        self.not_judged += other.not_judged
-        if not other.count or other.mean is None or other.minimum is None or other.maximum is None:
+    def add(self, added: _Bucket) -> None:
+        """Count another one in; means are weighted."""
+        self.not_judged += added.not_judged
+        if not added.count or added.mean is None or added.minimum is None or added.maximum is None:
             return
         if not self.count or self.mean is None or self.minimum is None or self.maximum is None:
-            self.minimum, self.mean, self.maximum = other.minimum, other.mean, other.maximum
+            self.minimum, self.mean, self.maximum = added.minimum, added.mean, added.maximum
         else:
-            self.mean += (other.mean - self.mean) * other.count / (self.count + other.count)
-            self.minimum, self.maximum = min(self.minimum, other.minimum), max(self.maximum, other.maximum)
-        self.count += other.count
+            self.mean += (added.mean - self.mean) * added.count / (self.count + added.count)
+            self.minimum, self.maximum = min(self.minimum, added.minimum), max(self.maximum, added.maximum)
+        self.count += added.count
 
 
 def thin(store: Store, now: datetime) -> bool:
@@ -99,9 +99,9 @@ def _merge(connection: Connection, key: dict[str, Any], bucket: _Bucket) -> None
     if stored is None:
         connection.execute(sa.insert(tables.thinned).values(key | vars(bucket)))
         return
-    whole = _bucket(stored, "hour")
-    whole.add(bucket)
-    connection.execute(sa.update(tables.thinned).where(same).values(vars(whole)))
+    merged = _bucket(stored, "hour")
+    merged.add(bucket)
+    connection.execute(sa.update(tables.thinned).where(same).values(vars(merged)))
 
 
 def _remove(connection: Connection, monitor: str, now: datetime) -> None:
