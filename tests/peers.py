@@ -21,7 +21,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def wait_for(condition: Any, seconds: float = 20.0) -> Any:
+def wait_for(condition: Any, seconds: float = 60.0) -> Any:
     """The first true value of `condition()`."""
     end = time.monotonic() + seconds
     while not (value := condition()):

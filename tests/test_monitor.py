@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import soundfile as sf
 
-from command_line import HARKEN, harken
+from command_line import HARKEN, called, harken
 from conftest import hum
 from harken.monitor.detector import Detector
-from peers import free_port, wait_for
+from peers import free_port, receiver, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +162,43 @@ def test_it_ends_on_sigterm_and_goes_on_after_a_kill(plant_folder: Path) -> None
     finally:
         running.process.kill()
     assert [row["number"] for row in running.windows] == [0, 1, 2, 3, 4]
+
+
+def test_an_alarm_is_raised_acknowledged_and_over(plant_folder: Path) -> None:
+    """From sound to a webhook, and from the command line back."""
+    with receiver() as peer:
+        config = plant_folder / "plant.yaml"
+        sink = f"sinks:\n  hook: {{kind: webhook, url: {peer.url}, messages: [alarm]}}\n"
+        config.write_text(config.read_text() + sink)
+        running = Running(plant_folder)
+        try:
+            recordings(plant_folder / "in", 2, 8, fault=True)
+            wait_for(lambda: peer.messages)
+            raised = peer.messages[0]
+            assert (raised["event"], raised["state"], raised["machine"]) == ("raised", "unacknowledged", "pump")
+            assert "3.0 kHz" in raised["why"]
+            assert all(Path(file).is_file() for file in raised["evidence_files"] if file.endswith("flac"))
+            asked = ["--config", "plant.yaml", "--by", "Ada", "--note", "bearing ordered"]
+            assert "acknowledged" in harken("monitor", "ack", "pump", *asked, folder=plant_folder).stdout
+            recordings(plant_folder / "in", 14, 40)
+            wait_for(lambda: len(peer.messages) == 3, 90.0)
+            assert [message["event"] for message in peer.messages] == ["raised", "acknowledged", "returned"]
+            assert peer.messages[1]["person"] == "Ada"
+            assert {message["alarm"] for message in peer.messages} == {raised["alarm"]}
+            shown = harken("monitor", "alarms", "--config", "plant.yaml", folder=plant_folder).stdout
+            assert shown.startswith("pump: over")
+            assert "acknowledged by Ada" in shown
+            shelved = harken("monitor", "shelve", "pump", "--hours", "2", *asked, folder=plant_folder).stdout
+            assert "shelved until" in shelved
+            harken("monitor", "out-of-service", "pump", *asked, folder=plant_folder)
+            status = harken("monitor", "status", "--config", "plant.yaml", folder=plant_folder).stdout
+            assert "pump: out of service" in status
+            assert "sink hook: 0 messages waiting" in status
+            wrong = called("monitor", "ack", "pmup", "--config", "plant.yaml", folder=plant_folder)
+            assert (wrong.returncode, "Did you mean pump" in wrong.stderr) == (2, True)
+            assert running.end() == 0
+        finally:
+            running.process.kill()
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="signals of Unix")

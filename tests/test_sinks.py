@@ -20,8 +20,10 @@ from typing import Any
 import pytest
 
 from harken.core.errors import HarkenError
+from harken.service.alarm_state import AlarmState
 from harken.service.http_server import HealthServer
 from harken.service.records import Message
+from harken.service.sensor import SensorState
 from harken.service.sinks.base import NotDeliveredError, RefusedError, Sink
 from harken.service.sinks.command import CommandSink
 from harken.service.sinks.metrics import Metrics
@@ -155,11 +157,18 @@ def test_people_get_sentences() -> None:
     with receiver() as peer:
         sink = NotifySink("people", peer.url.replace("http://", "json://"))
         sink.deliver(
-            message(headline="sounds different", sentence="The pump sounds different.", why="new tone near 3.0 kHz")
+            message(
+                event="raised",
+                headline="sounds different",
+                sentence="The pump sounds different.",
+                why="new tone near 3.0 kHz",
+            )
         )
         (got,) = peer.messages
         assert got["title"] == "pump: sounds different"
         assert got["message"] == "The pump sounds different. Heard: new tone near 3.0 kHz."
+        sink.deliver(message(sentence="Acknowledged.", quiet=True))
+        assert len(peer.requests) == 1
         peer.answers = [500]
         with pytest.raises(NotDeliveredError, match="500"):
             sink.deliver(message(sentence="Again."))
@@ -309,8 +318,8 @@ def test_metrics_and_health_over_http() -> None:
     server = HealthServer(metrics, lambda: (well[0], {"sources": {}}), host="127.0.0.1", port=0)
     server.start()
     try:
-        metrics.alarm_state("pump", "unacknowledged", active=True)
-        metrics.alarm_state("pump", "acknowledged", active=True)
+        metrics.machine("pump", AlarmState("unacknowledged"), SensorState())
+        metrics.machine("pump", AlarmState("acknowledged"), SensorState())
         url = f"http://127.0.0.1:{server.port}"
         code, text = fetched(f"{url}/metrics")
         assert code == 200

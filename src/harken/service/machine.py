@@ -9,11 +9,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from harken.core.errors import HarkenError
+from harken.monitor.detector import Detector
 from harken.service.assembly import LoadedModel
-from harken.service.changes import Changes, ModelInUse, WindowScore
+from harken.service.changes import Changes, ModelInUse, SensorRecord
 from harken.service.configuration.model import MonitoredEntry
+from harken.service.episode_rule import EpisodeRule
+from harken.service.feed import SourceStatus
 from harken.service.listener import MachineListener
-from harken.service.records import HeardWindow, Message
+from harken.service.machine_alarm import MachineAlarm
+from harken.service.records import HeardWindow
+from harken.service.sensor import STATUSES, SensorChange, SensorState, SensorWatch
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +29,8 @@ _LOOK_S = 0.5
 class MachineRunner:
     """Judges one machine.
 
-    commit: stores changes; called with those of each window, together with where its source can be taken up again, so
-    that both are there or neither. heard: called with each window that was stored.
+    alarm: of the machine; stores each window together with where its source can be taken up again, so that both are
+    there or neither. sensor: status of an earlier run. heard: called with each window that was stored.
     """
 
     def __init__(
@@ -35,11 +40,14 @@ class MachineRunner:
         model: LoadedModel,
         listener: MachineListener,
         *,
-        commit: Callable[[Changes], list[Message]],
+        alarm: MachineAlarm,
+        commit: Callable[[Changes], object],
+        sensor: SensorRecord | None = None,
         heard: Callable[[HeardWindow], None] = lambda heard: None,
     ) -> None:
-        self.name, self.entry, self.model, self.listener = name, entry, model, listener
+        self.name, self.entry, self.model, self.listener, self.alarm = name, entry, model, listener, alarm
         self._commit, self._heard = commit, heard
+        self.sensor = SensorWatch() if sensor is None else SensorWatch(sensor_state(sensor))
         self._stopping = threading.Event()
         self._drain_until = float("inf")
         self._thread = threading.Thread(target=self._run, name=f"machine {name}", daemon=True)
@@ -48,8 +56,16 @@ class MachineRunner:
 
     def start(self) -> None:
         """Begin to judge."""
-        now = datetime.now(UTC)
-        self._commit(Changes(models=[ModelInUse(self.name, self.model.digest, str(self.entry.model), now)]))
+        rule = self.alarm.rule
+        for sentence in rule.sentences():
+            log.info("machine %s: %s", self.name, sentence)
+        in_use = ModelInUse(
+            self.name, self.model.digest, str(self.entry.model), datetime.now(UTC), rule.setting.threshold,
+            rule.sentences(),
+        )  # fmt: skip
+        self._commit(Changes(models=[in_use]))
+        if not self.sensor.trusted:
+            self.alarm.sensor(False, datetime.now(UTC), self.sensor.state.reason)
         self._thread.start()
 
     def stop(self, drain_s: float) -> None:
@@ -89,6 +105,41 @@ class MachineRunner:
                 time.sleep(_LOOK_S)
 
     def _record(self, heard: HeardWindow) -> None:
-        changes = Changes(windows=[WindowScore.of(heard)], resume={**heard.window.resume})
-        self._commit(changes)
-        self._heard(heard)
+        change = self.sensor.hear(heard)
+        if change is not None:
+            self._note_sensor(change)
+        guarded = self.sensor.guarded(heard)
+        self.alarm.hear(guarded)
+        self._heard(guarded)
+
+    def source_changed(self, status: SourceStatus) -> None:
+        """Its source is in another state."""
+        change = self.sensor.source(status)
+        if change is not None:
+            self._note_sensor(change)
+
+    def _note_sensor(self, change: SensorChange) -> None:
+        """Record a change of the sensor, and hide the alarm while it cannot be trusted."""
+        state, message = change.state, change.message(self.name)
+        status = "off" if state.off and state.status == "good" else state.status
+        changes = Changes(sensors=[SensorRecord(self.name, status, change.time, state.reason)], messages=[message])
+        log.log(
+            logging.INFO if state.trusted else logging.WARNING, "machine %s: %s", self.name, change.sentence,
+        )  # fmt: skip
+        self.alarm.sensor(state.trusted, change.time, state.reason, changes)
+
+
+def sensor_state(record: SensorRecord) -> SensorState:
+    """The state of a sensor that was stored."""
+    if record.status == "off":
+        return SensorState("good", record.since, record.reason, off=True)
+    status = next((status for status in STATUSES if status == record.status), STATUSES[0])
+    return SensorState(status, record.since, record.reason)
+
+
+def rule_of(entry: MonitoredEntry, detector: Detector, *, continuous: bool) -> EpisodeRule:
+    """When the machine sounds abnormal. continuous: windows are cut from sound without gaps; otherwise recordings begin
+    so often as those that the model learned from. Raises HarkenError for a rate that cannot be."""
+    usual_s = detector.segment_s if continuous else detector.alarm.interval_s
+    interval_s = usual_s if entry.hop_s is None else entry.hop_s
+    return EpisodeRule.of(detector, entry.false_alarms, interval_s, entry.on_delay_s, entry.off_delay_s)

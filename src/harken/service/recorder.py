@@ -68,6 +68,15 @@ class Recorder:
         """Windows and messages that wait in memory for the store."""
         return len(self._backlog.windows) + len(self._backlog.messages)
 
+    def seen(self) -> None:
+        """Note in the store that the monitor runs; now and then."""
+        with self._lock:
+            if self._store is not None and not self.problem:
+                try:
+                    self._store.seen(datetime.now(UTC))
+                except StoreError as error:
+                    self._failed(error)
+
     def loaded(self) -> StoredState | None:
         """What the store held of an earlier run; None until it was reached for the first time."""
         return self._loaded
@@ -90,6 +99,8 @@ class Recorder:
                 self._last_number += 1
                 messages.append(replace(message, number=self._last_number))
             changes.messages = messages
+            if self._loaded is not None:
+                self._loaded.follow(changes)
             if len(self._recent) + len(messages) > MOST_MESSAGES and self.problem:
                 self.lost_messages += len(self._recent) + len(messages) - MOST_MESSAGES
             self._recent.extend(messages)

@@ -12,8 +12,8 @@ TEMPLATES = {
     "alarm": (
         "{{ machine }}: {{ headline }}",
         "{{ sentence }}"
-        "{% if why %} Heard: {{ why }}.{% endif %}"
-        "{% if since %} Since {{ since }}.{% endif %}"
+        "{% if why and event in ('raised', 'noted', 'recurred') %} Heard: {{ why }}.{% endif %}"
+        "{% if since and event in ('raised', 'noted', 'recurred') %} Since {{ since }}.{% endif %}"
         "{% if person %} By {{ person }}.{% endif %}"
         "{% if note %} {{ note }}{% endif %}",
     ),

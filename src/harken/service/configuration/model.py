@@ -78,7 +78,8 @@ class MonitoredEntry(Entry):
 
     source: name of its source. model: made by harken fit. channels: of the source, counted from 1; None: all.
     false_alarms: rate of false alarms, in time: `1/quarter`. hop: from the beginning of one window to that of the next,
-    as `10s`; None: gapless. area, description: for people, in messages.
+    as `10s`; None: gapless, or, of recordings in a folder, as of those that the model learned from.
+    on_delay, off_delay: for so long the machine sounds abnormal, or normal, before an alarm begins, or ends.
     """
 
     source: str
@@ -86,22 +87,33 @@ class MonitoredEntry(Entry):
     channels: tuple[Annotated[int, Field(ge=1, le=64)], ...] | None = None
     false_alarms: str = "1/quarter"
     hop: str | None = None
-    description: str = ""
+    on_delay: str | None = None
+    off_delay: str | None = None
 
-    @field_validator("hop")
+    @field_validator("hop", "on_delay", "off_delay")
     @classmethod
-    def _period(cls, hop: str | None) -> str | None:
+    def _period(cls, period: str | None) -> str | None:
         try:
-            if hop is not None:
-                parse_period(hop)
+            if period is not None:
+                parse_period(period)
         except HarkenError as error:
             raise ValueError(error.cause) from None
-        return hop
+        return period
 
     @property
     def hop_s(self) -> float | None:
         """Seconds of `hop`."""
         return None if self.hop is None else parse_period(self.hop)
+
+    @property
+    def on_delay_s(self) -> float:
+        """Seconds of `on_delay`."""
+        return 0.0 if self.on_delay is None else parse_period(self.on_delay)
+
+    @property
+    def off_delay_s(self) -> float | None:
+        """Seconds of `off_delay`; None: see `EpisodeRule`."""
+        return None if self.off_delay is None else parse_period(self.off_delay)
 
 
 # ---- sinks -------------------------------------------------------------------------------------------------
@@ -227,3 +239,11 @@ class Configuration(Entry):
     machines: dict[str, MonitoredEntry] = Field(min_length=1)
     sinks: dict[str, SinkEntry] = {}
     http: HttpEntry | None = HttpEntry()
+
+    @property
+    def evidence_folder(self) -> Path:
+        """Where evidence is: as configured, or beside the store."""
+        if self.evidence.folder is not None:
+            return self.evidence.folder
+        beside = Path("evidence") if "://" in self.store else Path(self.store).parent / "evidence"
+        return beside / self.monitor if self.monitor != "monitor" else beside

@@ -7,14 +7,14 @@ from typing import Any
 
 from harken.core.extras import need
 from harken.core.version import __version__
+from harken.service.alarm_state import AlarmState
 from harken.service.delivery import DeliveryState
 from harken.service.feed import SourceStatus
 from harken.service.records import HeardWindow
+from harken.service.sensor import SensorState
 
 #: seconds from the end of a window to its verdict
 _LAGS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-#: of a machine's alarm and of its sensor, as labels
-ALARM_STATES = ("normal", "unacknowledged", "acknowledged", "returned_unacknowledged", "shelved", "out_of_service")
 
 
 class Metrics:
@@ -32,6 +32,7 @@ class Metrics:
         self.registry = client.CollectorRegistry()
         #: what counters of other parts said last
         self._counts: dict[tuple[Any, str], int] = {}
+        self._chosen: dict[tuple[Any, str], str] = {}
 
         def made(kind: Any, name: str, documentation: str, labels: Iterable[str] = (), **options: Any) -> Any:
             return kind(f"harken_{name}", documentation, [*labels], registry=self.registry, **options)
@@ -70,14 +71,11 @@ class Metrics:
         self._judged.labels(machine).set(heard.window.end.timestamp())
         self._lag.labels(machine).observe(max(lag_s, 0.0))
 
-    def alarm_state(self, machine: str, state: str, *, active: bool) -> None:
-        """The alarm of a machine is in `state`."""
-        self._alarm.labels(machine).set(active)
-        self._choose(self._state, machine, state)
-
-    def sensor_status(self, machine: str, status: str) -> None:
-        """The sensor of a machine has `status`."""
-        self._choose(self._sensor, machine, status)
+    def machine(self, machine: str, alarm: AlarmState, sensor: SensorState) -> None:
+        """How the alarm and the sensor of a machine are."""
+        self._alarm.labels(machine).set(alarm.on and not alarm.hidden)
+        self._choose(self._state, machine, alarm.display)
+        self._choose(self._sensor, machine, "off" if sensor.off and sensor.trusted else sensor.status)
 
     def source(self, name: str, status: SourceStatus) -> None:
         """How a source is, and what it has counted."""
@@ -96,13 +94,15 @@ class Metrics:
         self._counts[key] = count
 
     def _choose(self, gauge: Any, machine: str, value: str) -> None:
+        """1 for the value, 0 for that before it."""
         label = value.replace(" ", "_").replace("-", "_")
-        for metric in gauge.collect():
-            for sample in metric.samples:
-                labels = [*sample.labels.values()]
-                if labels[0] == machine and labels[1] != label:
-                    gauge.labels(*labels).set(0)
+        before = self._chosen.get((gauge, machine))
+        if before == label:
+            return
+        if before is not None:
+            gauge.labels(machine, before).set(0)
         gauge.labels(machine, label).set(1)
+        self._chosen[gauge, machine] = label
 
 
 class _Deliveries:

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from harken.core.errors import HarkenError
-from harken.service.changes import Changes, Request
+from harken.service.changes import Changes, Request, SensorRecord
 from harken.service.records import Message
 from harken.service.store import tables
 from harken.service.store.engine import make_engine, reading, shown_url, store_url
@@ -45,12 +45,26 @@ class SinkState:
 
 @dataclass
 class StoredState:
-    """What a monitor takes up from its store. last_number: of its messages. states, resume: see `Changes`."""
+    """What a monitor takes up from its store. last_number: of its messages. states, resume: see `Changes`.
+
+    sensors: last record of each by name.
+    """
 
     last_number: int = 0
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
     resume: dict[str, dict[str, Any]] = field(default_factory=dict)
     sinks: dict[str, SinkState] = field(default_factory=dict)
+    sensors: dict[str, SensorRecord] = field(default_factory=dict)
+
+    def follow(self, changes: Changes) -> None:
+        """Be as the store is after these changes."""
+        self.states |= changes.states
+        self.sensors |= {record.sensor: record for record in changes.sensors}
+        for key, token in changes.resume.items():
+            if token:
+                self.resume[key] = dict(token)
+            else:
+                self.resume.pop(key, None)
 
 
 class Store:
@@ -123,6 +137,7 @@ class Store:
                 states={machine: state for machine, state in states},
                 resume={key: token for key, token in tokens},
                 sinks=_sinks(connection, monitor),
+                sensors=_sensors(connection, monitor),
             )
 
     # ---- outbox ------------------------------------------------------------------------------------------
@@ -218,4 +233,12 @@ def _sinks(connection: Connection, monitor: str) -> dict[str, SinkState]:
     return {
         row.sink: SinkState(**{each.name: getattr(row, each.name) for each in fields(SinkState)})
         for row in connection.execute(query)
+    }
+
+
+def _sensors(connection: Connection, monitor: str) -> dict[str, SensorRecord]:
+    columns = tables.sensors.c
+    query = sa.select(tables.sensors).where(columns.monitor == monitor).order_by(columns.since)
+    return {
+        row.sensor: SensorRecord(row.sensor, row.status, row.since, row.reason) for row in connection.execute(query)
     }
