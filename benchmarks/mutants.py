@@ -32,16 +32,16 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "calibration": (
         ("detection/calibration.py", "detection/tail.py"),
-        ("tests/test_calibration.py", "tests/test_sequential.py", "tests/test_events.py"),
+        ("tests/test_calibration.py", "tests/test_sequential.py"),
     ),
     "bundle": (
         ("monitor/bundle.py", "monitor/stored.py", "monitor/stored_checks.py"),
-        ("tests/test_bundle.py", "tests/test_shared_models.py", "tests/test_round_trips.py"),
+        ("tests/test_bundle.py", "tests/test_shared_models.py"),
     ),
-    "metrics": (("evaluation/metrics.py",), ("tests/test_metrics.py", "tests/test_evaluate.py")),
+    "metrics": (("evaluation/metrics.py",), ("tests/test_metrics.py",)),
     "tables": (
         ("evaluation/score_tables.py", "core/tables.py", "data/cells.py"),
-        ("tests/test_score_tables.py", "tests/test_odd_numbers.py", "tests/test_round_trips.py"),
+        ("tests/test_score_tables.py", "tests/test_odd_numbers.py"),
     ),
 }  # fmt: skip
 _COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -55,7 +55,7 @@ _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
 #: calls whose arguments are words for people
 _WORDS = frozenset({"HarkenError", "BundleError", "ValueError", "TypeError", "KeyError", "reading", "writing"})
 #: longer than any of the tests takes
-_PATIENCE = 300.0
+_PATIENCE = 600.0
 
 
 @dataclass(frozen=True)

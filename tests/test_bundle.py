@@ -75,7 +75,7 @@ def test_json_that_is_no_manifest_is_refused(tmp_path: Path, manifest: str) -> N
 def test_missing_things_are_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no such model"):
         read_bundle(tmp_path / "none")
-    with pytest.raises(BundleError, match="no manifest"):
+    with pytest.raises(BundleError, match="without manifest"):
         read_bundle(tmp_path)
     write_bundle(tmp_path / "m", ABOUT, PARTS)
     next((tmp_path / "m").glob("detector*")).unlink()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import stat
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -30,6 +31,8 @@ ALL_FORMATS = DEFAULT_FORMATS | {"AIFF", "AU", "CAF", "MP3", "NIST", "OGG", "VOC
 
 _BLOCK_FRAMES = 1 << 16
 _BUFFER = 1 << 20
+#: of those that take stderr away for a while
+_QUIET = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,10 @@ def opened(
         sound_at = slice(0, len(content))
     stream = Spliced(head, content, slice(place + sound_at.start, place + sound_at.stop))
     try:
-        with sf.SoundFile(io.BufferedReader(stream, _BUFFER)) as sound:
+        with (
+            _quiet() if header.container == "MP3" else nullcontext(),
+            sf.SoundFile(io.BufferedReader(stream, _BUFFER)) as sound,
+        ):
             check_form(sound, name, limits, formats)
             yield sound, header
     except (sf.LibsndfileError, RuntimeError, ValueError, TypeError) as error:
@@ -162,6 +168,25 @@ def opened(
         raise AudioError(
             f"cannot be decoded as audio ({reason})", file=name, next_step="Copy it again or remove it"
         ) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within it, what C libraries print to stderr goes nowhere: libmpg123 comments each frame that it dislikes."""
+    with _QUIET:
+        try:
+            kept = os.dup(2)
+        except OSError:  # there is no stderr
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
 
 
 def audio_of_array(

@@ -62,16 +62,16 @@ def index_(
     json: Json = False,
 ) -> None:
     """Collect names and attributes of all recordings in one clips table (Parquet)."""
-    from harken.data.check import read_headers
+    from harken.data.check import HeaderFinding, read_headers
     from harken.data.index import index
     from harken.data.table import write_table
     from harken.data.truth import read_truth
 
     clips, findings = index(root, truth=read_truth(truth) if truth else None, year=year)
-    unreadable: list[str] = []
+    of_headers: list[HeaderFinding] = []
     if headers:
         with progress("headers") as bar:
-            clips, unreadable = read_headers(clips, bar)
+            clips, of_headers = read_headers(clips, bar)
     table = out or root / "clips.parquet"
     write_table(clips, table)
     if json:
@@ -82,7 +82,8 @@ def index_(
                 "machines": sorted({clip.machine for clip in clips}),
                 "years": sorted({clip.year for clip in clips if clip.year}),
                 "findings": [vars(finding) for finding in findings],
-                "unreadable": unreadable,
+                "unreadable": [finding.sentence for finding in of_headers if finding.unusable],
+                "headers": [finding.sentence for finding in of_headers if not finding.unusable],
             }
         )
         return
@@ -91,9 +92,9 @@ def index_(
         line(f"{of or '-':<5} {machine:<20} {split or '-':<13} {count:>7}")
     for finding in findings:
         say(f"note: {finding}")
-    for text in unreadable:
-        say(f"note: {text}")
-    say(f"{table}: {len(clips)} clips, {len(findings) + len(unreadable)} notes")
+    for sentence, _ in of_headers:
+        say(f"note: {sentence}")
+    say(f"{table}: {len(clips)} clips, {len(findings) + len(of_headers)} notes")
 
 
 @app.command("check")

@@ -162,6 +162,8 @@ def _outcome() -> int:
         if debug:
             raise
         where = "" if error.filename is None else f"{shown(os.fsdecode(error.filename))}: "
+        if error.filename is None and {"--help", "-h", "--version"} & set(arguments):
+            where = "standard output: "
         reason = error.strerror or str(error) or type(error).__name__
         console.say(
             f"harken: {where}cannot be read or written ({reason}). Check the disk, its space and its permissions."

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from harken.cli.console import emit, progress, say
+from harken.cli.recording_options import Workers
 
 
 def package(
@@ -24,7 +25,7 @@ def package(
     embed_weights: Annotated[
         bool, typer.Option("--embed-weights", help="Copy large weights of the catalogue into the model.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(help="Processes (default: one per core).")] = None,
+    workers: Workers = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Package a system of a run as a model for harken score and explain; its scores equal those of the run."""

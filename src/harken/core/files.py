@@ -45,6 +45,7 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes | memoryview], *, 
     """Write `data`, or its pieces, atomically: `path` holds either its previous content or all of it.
 
     sync: flush to disk, so that the file survives a power failure. Permissions follow the umask.
+    Raises OSError with the name of `path`, whatever step failed.
     """
     temporary = temporary_beside(path)
     try:
@@ -54,8 +55,11 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes | memoryview], *, 
                 handle.flush()
                 _flush(handle.fileno())
         replace_file(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None  # which the caller knows, and a full disk does not name
         raise
 
 

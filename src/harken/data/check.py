@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from harken.audio.header import read_file_header
 from harken.core.errors import AudioError
@@ -22,7 +23,7 @@ def check(root: Path, progress: Progress | None = None) -> list[str]:
     clips, inconsistencies = index(root)
     findings = [str(finding) for finding in inconsistencies]
     clips, broken = read_headers(clips, progress)
-    findings += broken
+    findings += [finding.sentence for finding in broken]
     by_year: dict[int, list[Clip]] = defaultdict(list)
     for clip in clips:
         if clip.year in catalog.years():
@@ -44,7 +45,9 @@ def check_year(
     clips, inconsistencies = index(root)
     rows = [clip for clip in clips if clip.year == year and (machines is None or clip.machine in machines)]
     rows, broken = read_headers(rows, progress)
-    findings = [str(finding) for finding in inconsistencies] + broken + _against_catalogue(entry, rows)
+    findings = [str(finding) for finding in inconsistencies]
+    findings += [finding.sentence for finding in broken]
+    findings += _against_catalogue(entry, rows)
     present = {(clip.machine, clip.split, clip.section) for clip in rows}
     for archive in entry.archives(tuple(parts), None if machines is None else tuple(machines)):
         machine = entry.machine(archive.machine, "dev" if archive.part == "dev" else "eval")
@@ -57,7 +60,14 @@ def check_year(
     return findings
 
 
-def read_headers(clips: Iterable[Clip], progress: Progress | None = None) -> tuple[list[Clip], list[str]]:
+class HeaderFinding(NamedTuple):
+    """What is to be said of a clip's header, and whether the clip cannot be used."""
+
+    sentence: str
+    unusable: bool
+
+
+def read_headers(clips: Iterable[Clip], progress: Progress | None = None) -> tuple[list[Clip], list[HeaderFinding]]:
     """Clips with rate, channels and length from their headers, and findings on headers and on what they do not say.
 
     frames are those that are there, not those that a header states; None where only decoding tells.
@@ -70,11 +80,13 @@ def read_headers(clips: Iterable[Clip], progress: Progress | None = None) -> tup
         try:
             header = read_file_header(clip.path)
         except AudioError as error:
-            findings.append(f"{clip.clip_id}: {error.cause}. {error.next_step}")
+            findings.append(HeaderFinding(f"{clip.clip_id}: {error.cause}. {error.next_step}", unusable=True))
             continue
-        findings += [f"{clip.clip_id}: {finding.sentence}" for finding in header.findings]
+        findings += [
+            HeaderFinding(f"{clip.clip_id}: {finding.sentence}", finding.unusable) for finding in header.findings
+        ]
         if header.frames == 0:
-            findings.append(f"{clip.clip_id}: holds no samples")
+            findings.append(HeaderFinding(f"{clip.clip_id}: holds no samples", unusable=True))
         rows[row] = replace(
             clip, sample_rate=header.sample_rate, channels=header.channels, frames=header.frames or None
         )  # fmt: skip

@@ -91,15 +91,16 @@ def walk(root: Path, suffixes: frozenset[str]) -> Walk:
         seen.add(real)
         try:
             with os.scandir(path) as scan:
-                entries = sorted((entry for entry in scan if not entry.name.startswith(".")), key=_name)
+                entries = sorted((e for e in scan if not e.name.startswith(".") or _is_bin(e.name)), key=_name)
         except OSError as error:
             unreadable.append((path, str(error.strerror)))
             continue
         files: list[str] = []
         for entry in entries:
             if not _is_folder(entry):
-                files.append(entry.name)
-            elif entry.name.lower() in SYSTEM_FOLDERS:
+                if not entry.name.startswith("."):
+                    files.append(entry.name)
+            elif entry.name.lower() in SYSTEM_FOLDERS or _is_bin(entry.name):
                 if _holds_audio(Path(entry.path)):
                     skipped.append(Path(entry.path))
             else:
@@ -149,6 +150,11 @@ def _no_audio(folder: Path, walked: Walk, suffixes: frozenset[str]) -> HarkenErr
     step = f"Put recordings there ({', '.join(sorted(suffixes))}) or give another folder"
     because = "".join(f"; {note}" for note in walked.notes)
     return HarkenError(f"no audio in this folder{because}", file=folder, next_step=step)
+
+
+def _is_bin(name: str) -> bool:
+    """Whether it is where deleted files of macOS and Linux go: `.Trashes`, `.Trash-1000`."""
+    return name.lower().startswith(".trash")
 
 
 def _holds_audio(folder: Path) -> bool:

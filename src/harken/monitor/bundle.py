@@ -30,6 +30,7 @@ from harken.core.errors import BundleError, HarkenError
 from harken.core.files import flush_folder, read_regular, remove_temporaries, temporary_beside, write_atomically
 from harken.core.json_text import json_text
 from harken.core.locks import locked
+from harken.core.names import shown
 
 #: 2: bundles that name weights which are not in them; all others are of schema 1, as ever
 SCHEMA = 2
@@ -41,6 +42,7 @@ _PART = re.compile(r"[a-z][a-z_]{0,39}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 #: times that a bundle is read again because it was replaced meanwhile
 _REREADS = 50
+_NAME_ONE = "Name a model, which is a folder made by harken fit"
 _AGAIN = "Fit the model again, or restore it from a copy"
 
 Arrays = Mapping[str, np.ndarray]
@@ -189,9 +191,9 @@ def _manifest_data(path: Path) -> bytes:
     try:
         return read_regular(file, _MOST_MANIFEST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(
-            "is no model: it has no manifest.json", file=path, next_step="Name a model made by harken fit"
-        ) from None
+        kind = "a folder without manifest.json" if path.is_dir() else "a file" if path.is_file() else "a pipe or device"
+        step = f"Name a model, or make one: harken fit {shown(path)} -o MODEL" if path.is_dir() else _NAME_ONE
+        raise BundleError(f"is no model but {kind}", file=path, next_step=step) from None
     except OSError as error:
         raise BundleError(f"cannot be read ({error.strerror})", file=file, next_step=_AGAIN) from None
 
