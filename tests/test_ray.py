@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from command_line import called
 from harken.bench import executor, ray_cluster
 from harken.bench.graph import Task, Unit
 from harken.bench.jobs import Job, perform
@@ -35,6 +36,7 @@ from harken.core.errors import HarkenError
 from harken.core.version import __version__
 from harken.data.clips import Clip
 from harken.plant.simulate import simulate
+from listening import detector_in, humming, write
 from test_finetune import SHORT
 from test_pipeline import contents, run
 
@@ -465,3 +467,19 @@ def test_a_task_whose_worker_dies_each_time_is_given_up(
     with pytest.raises(HarkenError, match=r"the worker of nearest/.* died 2 times .*--executor local"):
         run_recipe(recipe, plant, Workspace(tmp_path / "w"), machines=["fan"], executor=RayCluster(cluster.address))
     assert len(list(tmp_path.glob("try-*"))) == 2
+
+
+def test_an_archive_is_judged_as_on_one_machine(cluster: Any, tmp_path: Path) -> None:
+    """`harken score --executor ray` writes the same bytes, by day."""
+    (tmp_path / "normal").mkdir()
+    (tmp_path / "archive").mkdir()
+    detector_in(tmp_path / "normal").save(tmp_path / "pump.harken")
+    for number in range(4):
+        write(tmp_path / "archive" / f"pump_2026030{1 + number // 2}_1{number}0000.wav", humming(1.0, 70 + number))
+    arguments = ["score", tmp_path / "archive", "-m", tmp_path / "pump.harken", "--results"]
+    for folder, options in (("local", ["--workers", 1]), ("ray", ["--executor", "ray"])):
+        done = called(*arguments, tmp_path / folder, *options)
+        assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(tmp_path / "ray")) == ["2026-03-01.parquet", "2026-03-02.parquet"]
+    for name in os.listdir(tmp_path / "ray"):
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()

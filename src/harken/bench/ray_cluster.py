@@ -10,10 +10,11 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,52 @@ class RayPool(Pool):
                 "--executor local",
             )
 
+    def each(self, function: Callable[[Any], None], items: Iterable[Any], sample: Path) -> Iterator[HarkenError | None]:
+        """Run `function` of each item on the nodes, as many as fit; None as each ends, in any order, or its error.
+
+        sample: a file that all nodes must see. Raises HarkenError where one does not.
+        """
+        self.place = replace(self.place, sample=str(sample))
+        self.check()
+        run = self.ray.remote(max_retries=ATTEMPTS - 1, scheduling_strategy="SPREAD", num_cpus=self.cluster.task_cpus)(
+            _run_item
+        )
+        place, running = self.ray.put(self.place), dict[Any, Any]()
+        waiting = iter(items)
+        most = 4 * max(1, sum(_fits(node, self.cluster.task_cpus, 0) for node in self._nodes()))
+        try:
+            while True:
+                for item in islice(waiting, most - len(running)):
+                    running[run.remote(place, function, item)] = item
+                if not running:
+                    return
+                done, _ = self.ray.wait(list(running), num_returns=1)
+                del running[done[0]]
+                yield self._error_of(done[0])
+        finally:
+            for task in running:
+                with suppress(Exception):
+                    self.ray.cancel(task, force=True)
+
+    def _error_of(self, task: Any) -> HarkenError | None:
+        errors = self.ray.exceptions
+        try:
+            error: HarkenError | None = self.ray.get(task)
+        except errors.RayTaskError as raised:
+            raise raised.cause from raised
+        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as died:
+            return HarkenError(
+                f"its worker died {ATTEMPTS} times ({_first_line(died)})",
+                next_step="See whether it needs more memory than a node has: fewer tasks per node (--task-cpus)",
+            )
+        except errors.RayError as lost:
+            raise HarkenError(
+                f"the Ray cluster was lost ({_first_line(lost)})", next_step="Start it, and run again, which resumes"
+            ) from lost
+        if isinstance(error, UnfitNode):
+            raise error
+        return error
+
     def close(self) -> None:
         Path(self.place.token).unlink(missing_ok=True)
         if self.started:
@@ -290,6 +337,17 @@ def _do(place: Place, job: Job, unit: Unit) -> Object | HarkenError | None:
     except HarkenError as error:
         return error
     return perform(replace(job, task=replace(job.task, unit=unit)), place.root, place.workers)
+
+
+def _run_item(place: Place, function: Callable[[Any], None], item: Any) -> HarkenError | None:
+    unfit = place.enter()
+    if unfit is not None:
+        return unfit
+    try:
+        function(item)
+    except HarkenError as error:
+        return error
+    return None
 
 
 @cache

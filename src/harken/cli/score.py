@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
@@ -41,6 +41,16 @@ def score(
     store: Store = None,
     workers: Workers = None,
     formats: AudioFormats = Formats.default,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder of tables by day (Parquet) instead of lines; goes on where it stopped.")
+    ] = None,
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option(help="With --results: where recordings are judged.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster: host:port, ray://host:port or auto (default: on this machine).")
+    ] = None,
+    task_cpus: Annotated[float, typer.Option(help="With ray: CPUs per task, such as 0.5.")] = 1.0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Judge recordings, one line per recording, in order; of one over a minute, per segment. Higher scores are more
@@ -59,6 +69,7 @@ def score(
     from harken.monitor.sequence import Sequence
     from harken.monitor.verdict import Kind
 
+    _check_archive(results, executor, address, workers, others=memory is not None or report is not None)
     if report is not None:
         check_page(report)
     given = recordings_of(paths, suffixes_of(formats))
@@ -68,6 +79,16 @@ def score(
     when = chronology(files, order.value if len(files) > 1 else "none")
     if when.ordered:
         files = [files[row] for row in when.order_N]
+    if results is not None:
+        from harken.cli.score_archive import Workplace, score_archive
+        from harken.monitor.archive import ArchiveSettings
+
+        settings = ArchiveSettings(model.absolute(), false_alarms, every, formats is Formats.all, store)
+        score_archive(
+            files, results.absolute(), settings, Workplace(executor, workers, address, task_cpus),
+            together=order is not RecordingOrder.none, json=json, strict=strict, fail_on_anomaly=fail_on_anomaly,
+        )  # fmt: skip
+        return
     detector = Detector.load(model)
     if false_alarms is not None or every is not None:
         fitted = detector.fitted
@@ -131,6 +152,22 @@ def score(
         raise typer.Exit(2)
     if fail_on_anomaly and (counts["alarm"] or began or sequence.changed):
         raise typer.Exit(1)
+
+
+def _check_archive(
+    results: Path | None, executor: str, address: str | None, workers: int | None, *, others: bool
+) -> None:
+    """Raise HarkenError for options that do not go together. others: whether some that need all verdicts are given."""
+    from harken.core.errors import HarkenError
+
+    if results is None and (executor != "local" or address is not None):
+        raise HarkenError("--executor and --address need --results", next_step="Give a folder for tables by day")
+    if results is not None and others:
+        raise HarkenError("--results writes tables, no report or memory", next_step="Leave out --report and --memory")
+    if executor == "local" and address is not None:
+        raise HarkenError("--address is for a Ray cluster", next_step="Add --executor ray")
+    if address is not None and workers is not None:
+        raise HarkenError("--workers is for this machine, not for a cluster", next_step="Leave it out")
 
 
 def _print(verdict: Verdict, json: bool) -> None:
