@@ -13,7 +13,7 @@ from command_line import called
 from conftest import hum
 from harken.core.errors import HarkenError
 from harken.monitor import archive as archives
-from harken.monitor.archive import Archive, ArchivePart, ArchiveSettings
+from harken.monitor.archive import ArchiveSettings, ArchiveShard, RecordingArchive
 from harken.monitor.archive_table import read_rows
 from listening import RATE, detector_in, write
 
@@ -72,22 +72,22 @@ def test_tables_hold_the_verdicts_of_harken_score(model: Path, recordings: Path,
 def test_what_is_judged_is_not_judged_again(
     model: Path, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed after some parts, with recordings that are added and changed afterwards."""
-    monkeypatch.setattr(archives, "_PART_FILES", 2)
+    """Killed after some shards, with recordings that are added and changed afterwards."""
+    monkeypatch.setattr(archives, "_SHARD_FILES", 2)
     settings = ArchiveSettings(model)
     files = sorted(path for path in recordings.rglob("*.wav"))
 
-    def archive() -> Archive:
-        return Archive(files, tmp_path / "results", settings)
+    def archive() -> RecordingArchive:
+        return RecordingArchive(files, tmp_path / "results", settings)
 
-    parts = archive().waiting
-    assert [len(part.files) for part in parts] == [2, 1, 2, 2, 1]
-    for part in parts[:3]:
-        part.judge(settings, workers=0)
+    shards = archive().waiting
+    assert [len(shard.files) for shard in shards] == [2, 1, 2, 2, 1]
+    for shard in shards[:3]:
+        shard.judge(settings, workers=0)
     assert archive().finish() == ["2026-03-02", "2026-03-03"]
-    assert archive().waiting == parts[3:]
-    for part in archive().waiting:
-        part.judge(settings, workers=0)
+    assert archive().waiting == shards[3:]
+    for shard in archive().waiting:
+        shard.judge(settings, workers=0)
     assert archive().finish() == []
     tables = {path: path.read_bytes() for path in (tmp_path / "results").glob("*.parquet")}
     assert not archive().waiting
@@ -95,35 +95,35 @@ def test_what_is_judged_is_not_judged_again(
     assert {path: path.read_bytes() for path in (tmp_path / "results").glob("*.parquet")} == tables
     # A recording is replaced: its day is judged again, and no other.
     write(files[-1], hum(5))
-    assert {part.table.name[:10] for part in archive().waiting} == {files[-1].name[5:9] + "-03-02"}
+    assert {shard.table.name[:10] for shard in archive().waiting} == {files[-1].name[5:9] + "-03-02"}
     # A damaged table, too.
     damaged = tmp_path / "results" / "2026-03-01.parquet"
     damaged.write_bytes(damaged.read_bytes()[:100])
     assert len(archive().waiting) == 4
     # Another alarm gives other verdicts.
-    other = Archive(files, tmp_path / "results", ArchiveSettings(model, false_alarms="10%"))
+    other = RecordingArchive(files, tmp_path / "results", ArchiveSettings(model, false_alarms="10%"))
     assert len(other.waiting) == 5
 
 
 def test_parts_that_fail_leave_the_others(
     model: Path, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = ArchivePart.judge
+    judge = ArchiveShard.judge
 
-    def fails(part: ArchivePart, settings: ArchiveSettings, workers: int | None = None) -> None:
-        if "2026-03-02" in part.table.name:
-            raise HarkenError("the disk is full", file=part.table)
-        judge(part, settings, 0)
+    def fails(shard: ArchiveShard, settings: ArchiveSettings, workers: int | None = None) -> None:
+        if "2026-03-02" in shard.table.name:
+            raise HarkenError("the disk is full", file=shard.table)
+        judge(shard, settings, 0)
 
     arguments = [recordings, "-m", model, "--results", tmp_path / "results", "--json"]
-    monkeypatch.setattr(ArchivePart, "judge", fails)
+    monkeypatch.setattr(ArchiveShard, "judge", fails)
     entries, messages = scored(*arguments, code=2)
     assert "the disk is full" in messages
-    assert "1 part of 1 day could not be judged. Run again, which resumes." in messages
+    assert "1 shard of 1 day could not be judged. Run again, which resumes." in messages
     assert entries[-1]["unfinished_days"] == ["2026-03-02"]
-    monkeypatch.setattr(ArchivePart, "judge", judge)
+    monkeypatch.setattr(ArchiveShard, "judge", judge)
     _, messages = scored(*arguments, "--workers", 1)
-    assert "2 of 3 parts are judged already" in messages
+    assert "2 of 3 shards are judged already" in messages
 
 
 def test_options_that_do_not_go_together(model: Path, recordings: Path) -> None:

@@ -1,4 +1,4 @@
-"""harken score --results: years of recordings, in parts, on this machine or a cluster."""
+"""harken score --results: years of recordings, in shards, on this machine or a cluster."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from harken.cli.console import emit, line, progress, say
 
 if TYPE_CHECKING:
     from harken.core.errors import HarkenError
-    from harken.monitor.archive import Archive, ArchivePart, ArchiveSettings
+    from harken.monitor.archive import ArchiveSettings, ArchiveShard, RecordingArchive
 
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where parts are judged. workers: processes of this machine; address, task_cpus: of a Ray cluster, as of `run`."""
+    """Where shards are judged. workers: processes of this machine; address, task_cpus: of a Ray cluster."""
 
     executor: Literal["local", "ray"] = "local"
     workers: int | None = None
@@ -41,16 +41,16 @@ def score_archive(
 ) -> None:
     """Judge what is not judged yet, and sum all of it up. together: report lasting changes."""
     from harken.core.errors import HarkenError
-    from harken.monitor.archive import Archive
+    from harken.monitor.archive import RecordingArchive
     from harken.monitor.archive_table import check_tables
     from harken.monitor.verdict import Kind
 
     check_tables()
-    archive = Archive(files, results, settings)
+    archive = RecordingArchive(files, results, settings)
     waiting = archive.waiting
-    kept = sum(len(day.parts) for day in archive.days.values()) - len(waiting)
+    kept = sum(len(day.shards) for day in archive.days.values()) - len(waiting)
     if kept:
-        say(f"{kept} of {kept + len(waiting)} parts are judged already: {results}")
+        say(f"{kept} of {kept + len(waiting)} shards are judged already: {results}")
     failures = []
     with progress("scoring") as bar:
         for number, error in enumerate(_judged(archive, waiting, place), start=1):
@@ -87,7 +87,7 @@ def score_archive(
         )
     if failures:
         raise HarkenError(
-            f"{len(failures)} part{'s' * (len(failures) != 1)} of {len(unfinished)} "
+            f"{len(failures)} shard{'s' * (len(failures) != 1)} of {len(unfinished)} "
             f"day{'s' * (len(unfinished) != 1)} could not be judged",
             next_step="Run again, which resumes",
         )
@@ -97,8 +97,8 @@ def score_archive(
         raise typer.Exit(1)
 
 
-def _judged(archive: Archive, waiting: list[ArchivePart], place: Workplace) -> Iterator[HarkenError | None]:
-    """None, or its error, for each part."""
+def _judged(archive: RecordingArchive, waiting: list[ArchiveShard], place: Workplace) -> Iterator[HarkenError | None]:
+    """None, or its error, for each shard."""
     from harken.core.errors import HarkenError
 
     if not waiting:
@@ -106,23 +106,25 @@ def _judged(archive: Archive, waiting: list[ArchivePart], place: Workplace) -> I
     if place.executor == "ray":
         yield from _on_ray(archive, waiting, place)
         return
-    for part in waiting:
+    for shard in waiting:
         try:
-            part.judge(archive.settings, place.workers)
+            shard.judge(archive.settings, place.workers)
         except HarkenError as error:
             yield error
         else:
             yield None
 
 
-def _on_ray(archive: Archive, waiting: Iterable[ArchivePart], place: Workplace) -> Iterator[HarkenError | None]:
+def _on_ray(
+    archive: RecordingArchive, waiting: Iterable[ArchiveShard], place: Workplace
+) -> Iterator[HarkenError | None]:
     from contextlib import closing
 
     from harken.bench.ray_cluster import RayCluster
     from harken.bench.workspace import Workspace
-    from harken.monitor.archive import judge_part
+    from harken.monitor.archive import judge_shard
 
     cluster = RayCluster(place.address, place.task_cpus, workers=place.workers)
-    workspace = Workspace(archive.parts_folder)
+    workspace = Workspace(archive.shards_folder)
     with closing(cluster.open({}, workspace)) as pool:
-        yield from pool.each(partial(judge_part, archive.settings), waiting, archive.files[0])
+        yield from pool.each(partial(judge_shard, archive.settings), waiting, archive.files[0])

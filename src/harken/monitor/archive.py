@@ -1,4 +1,4 @@
-"""Years of recordings judged in parts, by day: what is judged stays, whatever stops the rest."""
+"""Years of recordings judged in shards, by day: what is judged stays, whatever stops the rest."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from harken.monitor.verdict import Verdict
 
 #: version of the tables
 _VERSION = 1
-#: recordings of a part
-_PART_FILES = 250
+#: recordings of a shard
+_SHARD_FILES = 250
 #: tables of days that are in memory
 _DAYS = 3
 
@@ -41,12 +41,12 @@ class ArchiveSettings:
     store: Path | None = None
 
     def detector(self) -> Detector:
-        """The model, with the alarm set. It is kept for the next part."""
+        """The model, with the alarm set. It is kept for the next shard."""
         return _detector(self, bundle_digest(self.model))
 
 
 @dataclass(frozen=True)
-class ArchivePart:
+class ArchiveShard:
     """Recordings of a day that are judged together. table: where their verdicts belong. recorded_s: of each, when it
     began, in seconds since 1970. key: of recordings, model and settings."""
 
@@ -64,16 +64,16 @@ class ArchivePart:
         write_rows(self.table, (row_of(verdict, begins[verdict.path]) for verdict in verdicts), self.key)
 
 
-def judge_part(settings: ArchiveSettings, part: ArchivePart) -> None:
-    """`ArchivePart.judge` on a node of a cluster: a recording that crashes the decoder harms only itself."""
-    part.judge(settings, workers=1)
+def judge_shard(settings: ArchiveSettings, shard: ArchiveShard) -> None:
+    """`ArchiveShard.judge` on a node of a cluster: a recording that crashes the decoder harms only itself."""
+    shard.judge(settings, workers=1)
 
 
 @dataclass(frozen=True)
 class ArchiveDay:
-    """A day's recordings, in parts. table: of all their verdicts."""
+    """A day's recordings, in shards. table: of all their verdicts."""
 
-    parts: tuple[ArchivePart, ...]
+    shards: tuple[ArchiveShard, ...]
     table: Path
     key: str
 
@@ -83,20 +83,20 @@ class ArchiveDay:
         return key_of(self.table) == self.key
 
     @property
-    def waiting(self) -> list[ArchivePart]:
+    def waiting(self) -> list[ArchiveShard]:
         """Parts that are to be judged."""
-        return [] if self.done else [part for part in self.parts if key_of(part.table) != part.key]
+        return [] if self.done else [shard for shard in self.shards if key_of(shard.table) != shard.key]
 
     def finish(self) -> None:
-        """Join the tables of all parts, which must be there."""
+        """Join the tables of all shards, which must be there."""
         if self.done:
             return
-        write_rows(self.table, [row for part in self.parts for row in read_rows(part.table)], self.key)
-        for part in self.parts:
-            part.table.unlink(missing_ok=True)
+        write_rows(self.table, [row for shard in self.shards for row in read_rows(shard.table)], self.key)
+        for shard in self.shards:
+            shard.table.unlink(missing_ok=True)
 
 
-class Archive:
+class RecordingArchive:
     """Recordings, in order of time, whose verdicts belong into a folder: `2026-03-01.parquet` and so on.
 
     The day is that of the time in a recording's name, as its clock had it, else of its file (UTC). Verdicts that are
@@ -106,7 +106,7 @@ class Archive:
     def __init__(self, files: Sequence[Path], folder: Path, settings: ArchiveSettings) -> None:
         """Raises BundleError for what is no model, HarkenError for a file that is not there."""
         self.files, self.folder, self.settings = list(files), folder, settings
-        about = [
+        basis = [
             _VERSION, bundle_digest(settings.model), settings.false_alarms, settings.every, settings.all_formats
         ]  # fmt: skip
         groups: dict[str, list[tuple[Path, float, os.stat_result]]] = {}
@@ -118,33 +118,33 @@ class Archive:
             recorded_s = _recorded_s(file, status)
             day = datetime.fromtimestamp(recorded_s, UTC).date().isoformat()
             groups.setdefault(day, []).append((file, recorded_s, status))
-        self.days = {day: self._day(day, groups[day], about) for day in sorted(groups)}
+        self.days = {day: self._day(day, groups[day], basis) for day in sorted(groups)}
 
-    def _day(self, day: str, entries: list[tuple[Path, float, os.stat_result]], about: list[Any]) -> ArchiveDay:
-        parts = []
-        for first in range(0, len(entries), _PART_FILES):
-            files, recorded_s, states = zip(*entries[first : first + _PART_FILES], strict=True)
+    def _day(self, day: str, entries: list[tuple[Path, float, os.stat_result]], basis: list[Any]) -> ArchiveDay:
+        shards = []
+        for first in range(0, len(entries), _SHARD_FILES):
+            files, recorded_s, states = zip(*entries[first : first + _SHARD_FILES], strict=True)
             named = [
                 [os.fsdecode(file), status.st_size, status.st_mtime_ns]
                 for file, status in zip(files, states, strict=True)
             ]
-            key = hashlib.sha256(json_text([about, named]).encode()).hexdigest()
-            parts.append(ArchivePart(files, recorded_s, self.parts_folder / f"{day}-{key[:16]}.parquet", key))
-        key = hashlib.sha256("".join(part.key for part in parts).encode()).hexdigest()
-        return ArchiveDay(tuple(parts), self.folder / f"{day}.parquet", key)
+            key = hashlib.sha256(json_text([basis, named]).encode()).hexdigest()
+            shards.append(ArchiveShard(files, recorded_s, self.shards_folder / f"{day}-{key[:16]}.parquet", key))
+        key = hashlib.sha256("".join(shard.key for shard in shards).encode()).hexdigest()
+        return ArchiveDay(tuple(shards), self.folder / f"{day}.parquet", key)
 
     @property
-    def parts_folder(self) -> Path:
-        """Of tables of parts, until their days are done."""
-        return self.folder / ".parts"
+    def shards_folder(self) -> Path:
+        """Of tables of shards, until their days are done."""
+        return self.folder / ".shards"
 
     @property
-    def waiting(self) -> list[ArchivePart]:
+    def waiting(self) -> list[ArchiveShard]:
         """Parts that are to be judged, by day."""
-        return [part for day in self.days.values() for part in day.waiting]
+        return [shard for day in self.days.values() for shard in day.waiting]
 
     def finish(self) -> list[str]:
-        """Write the tables of days whose parts are all there; the other days."""
+        """Write the tables of days whose shards are all there; the other days."""
         unfinished = []
         for name, day in self.days.items():
             if day.waiting:
@@ -152,12 +152,12 @@ class Archive:
             else:
                 day.finish()
         if not unfinished:
-            shutil.rmtree(self.parts_folder, ignore_errors=True)
+            shutil.rmtree(self.shards_folder, ignore_errors=True)
         return unfinished
 
     def verdicts(self) -> Iterator[Verdict]:
         """Of all days that are finished, in the order of the recordings: what is needed to judge them together."""
-        days = {file: day for day in self.days.values() for part in day.parts for file in part.files}
+        days = {file: day for day in self.days.values() for shard in day.shards for file in shard.files}
         loaded: OrderedDict[Path, dict[str, list[dict[str, Any]]]] = OrderedDict()
         for file in self.files:
             day = days[file]
