@@ -99,10 +99,11 @@ def _wanted(recipe: Recipe) -> list[int]:
 
 
 def _learned_years(recipe: Recipe) -> Iterator[tuple[int, ...] | None]:
-    """Of each stage that makes labels or pre-trains, the years that it is set to; None: all."""
+    """Of each stage that makes labels, pre-trains or trains what generates and screens, the years that it is set to;
+    None: all."""
     for entry in recipe.stages.values():
         cls = stage_class(entry.use)
-        if cls.makes in ("labels", "encoder"):
+        if cls.makes in ("labels", "encoder", "generator", "classifier"):
             yield getattr(cls.Parameters.model_validate(entry.parameters), "years", None)
 
 

@@ -131,7 +131,7 @@ class DdimSampling(Sampling):
     first, 1 as much as DDPM. spacing: of the steps, see diffusers' `DDIMScheduler`. limit: standard deviations from the
     mean at which the spectrogram is clipped in each step; None: it is not."""
 
-    steps: _Count = 50
+    steps: Annotated[int, Field(ge=1, le=1000)] = 50
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     spacing: Literal["leading", "trailing", "linspace"] = "trailing"
     limit: _Positive | None = None

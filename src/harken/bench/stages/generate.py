@@ -105,9 +105,10 @@ class GenerateStage(Stage):
     @classmethod
     def run(cls, parameters: Any, context: Context) -> None:
         made = _Generation(parameters, context)
+        rows = made.make(made.requests)
         (context.out / "audio").mkdir()
         clips, aside, details = [], [], {}
-        for request, row in zip(made.requests, made.make(made.requests), strict=True):
+        for request, row in zip(made.requests, rows, strict=True):
             if "error" in row:
                 aside.append(Quarantined(request.reference.clip_id, row["error"]))
                 continue
