@@ -87,7 +87,7 @@ def _machine(machine: str, now: datetime, days: float, model: Path | None) -> Ch
         changes.history.append(HistoryEntry(machine, onset, "raised", "", "<script>alert(1)</script>", alarm))
     if machine == "Compressor":
         changes.sensors.append(SensorRecord(machine, "failure", onset, "the signal is stuck at one value"))
-    changes.states[machine] = {"alarm": state.to_json()}
+    changes.states[machine] = {"state": state.to_json()}
     path = str(model) if model is not None else "/nowhere/pump.harken"
     changes.models.append(ModelInUse(machine, "abc", path, onset, LIMIT, ["Once in 710 recordings."]))
     return changes

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import subprocess
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def windows(output: str) -> list[dict[str, object]]:
 
 def test_a_folder_is_judged_once(tmp_path: Path, model: Path) -> None:
     recordings(tmp_path / "in", 0, 3)
-    words = ["monitor", "in", "-m", model, "--once", "--json"]
+    words = ["monitor", "in", "-m", model, "--once", "--json", "--page", "0"]
     first = windows(harken(*words, folder=tmp_path).stdout)
     assert [Path(str(row["file"])).name for row in first] == ["0000.wav", "0001.wav", "0002.wav"]
     scored = [
@@ -95,6 +96,31 @@ def test_what_cannot_work_is_said_before_anything_starts(
     assert not (tmp_path / "harken-monitor").exists()
 
 
+def test_the_page_shows_what_is_heard(tmp_path: Path, model: Path) -> None:
+    recordings(tmp_path / "in", 0, 3)
+    port = free_port()
+    words = [HARKEN, "monitor", "in", "-m", model, "--page", str(port)]
+    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    try:
+
+        def machine() -> dict[str, object] | None:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/machines", timeout=5) as answer:
+                    (seen,) = json.load(answer)
+            except OSError:
+                return None
+            return seen if seen["heard"] is not None else None
+
+        seen = wait_for(machine, seconds=90)
+        assert (seen["machine"], seen["monitor"]) == ("pump", "monitor")
+        assert seen["score"] is not None
+        assert b"pump" in urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
+    finally:
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(10) == 0
+    assert f"page: http://127.0.0.1:{port}" in running.stderr.read()
+
+
 PLANT = """\
 monitor: hall
 store: store/plant.db
@@ -102,6 +128,7 @@ sources:
   pumps: {{kind: folder, path: in, settle_s: 0.2}}
 machines:
   pump: {{source: pumps, model: {model}}}
+page: null
 http: {{port: {port}}}
 """
 

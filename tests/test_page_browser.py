@@ -101,9 +101,9 @@ def test_an_open_page_shows_what_is_new(page: playwright.Page, url: str, store: 
     page.goto(url)
     page.get_by_text("as usual").wait_for()
     writer = Store.open(store, MONITOR)
-    writer.commit(Changes(states={"Fan <b>1</b>": {"alarm": AlarmState(out_of_service=True).to_json()}}))
+    writer.commit(Changes(states={"Fan <b>1</b>": {"state": AlarmState(out_of_service=True).to_json()}}))
     page.get_by_text("as usual").wait_for(state="detached", timeout=15_000)
-    writer.commit(Changes(states={"Fan <b>1</b>": {"alarm": AlarmState().to_json()}}))
+    writer.commit(Changes(states={"Fan <b>1</b>": {"state": AlarmState().to_json()}}))
     writer.close()
 
 

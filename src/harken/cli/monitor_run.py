@@ -15,6 +15,8 @@ from harken.cli.console import emit, say
 from harken.core.errors import HarkenError
 
 if TYPE_CHECKING:
+    from harken.page.server import PageServer
+    from harken.service.configuration.model import Configuration
     from harken.service.monitor import Monitor
     from harken.service.records import HeardWindow
 
@@ -54,6 +56,7 @@ def run(
         list[str] | None, typer.Option(help="Address of Apprise that alarms go to, such as ntfys://TOPIC; several.")
     ] = None,
     http: Annotated[int, typer.Option(help="Port of /metrics and /healthz on this computer; 0: none.")] = 0,
+    page: Annotated[int, typer.Option(help="Port of the page on this computer; 0: none.")] = 8765,
     once: Annotated[bool, typer.Option("--once", help="End when all that is in the folder was heard.")] = False,
     log: Annotated[LogForms, typer.Option(help="Form of the log on standard error.")] = LogForms.text,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every window.")] = False,
@@ -73,7 +76,6 @@ def run(
     if config is None and model is None:
         raise HarkenError("needs a model", next_step="Add -m MODEL, made by harken fit")
     set_up_logs(log.value, journal="JOURNAL_STREAM" in os.environ and not sys.stderr.isatty(), verbose=verbose)
-    from harken.service.configuration.model import Configuration
     from harken.service.configuration.read import checked, read_configuration
     from harken.service.monitor import Monitor
 
@@ -91,10 +93,40 @@ def run(
             "sinks": {f"notify{row}": {"kind": "notify", "url": url} for row, url in enumerate(notify or (), 1)},
             "store": store if "://" in store else str(Path(store) / "monitor.db"),
             "http": {"port": http} if http else None,
+            "page": {"port": page} if page else None,
         }
         configuration = checked(data, Path.cwd())
     monitor = Monitor(configuration, once=once, heard=_print_json if json else lambda heard: None)
-    _run_until_stopped(monitor, config)
+    server = _page(configuration)
+    try:
+        _run_until_stopped(monitor, config)
+    finally:
+        if server is not None:
+            server.stop()
+
+
+def _page(configuration: Configuration) -> PageServer | None:
+    """The page, unless there is none to be; the monitor does not depend on it."""
+    if configuration.page is None:
+        return None
+    entry = configuration.page
+    try:
+        from harken.page.server import PageServer
+        from harken.page.settings import PageSettings
+
+        settings = PageSettings(
+            configuration.store, configuration.evidence_folder, entry.host, entry.port, entry.token, entry.names
+        )
+        server = PageServer(settings)
+        server.start()
+    except HarkenError as error:
+        say(f"note: no page: {error}")
+        return None
+    except ModuleNotFoundError as error:
+        say(f"note: no page: {error.name} is missing; install it with: pip install 'harken[page]'")
+        return None
+    say(f"page: {server.url}")
+    return server
 
 
 def _source_entry(source: str, rate: int | None, channels: int, sample_format: str) -> dict[str, Any]:

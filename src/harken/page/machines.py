@@ -172,7 +172,7 @@ class _Rows:
     ) -> dict[str, Any]:
         """Fields `state`, `since`, `until`, `reason`, `status` of the view."""
         memory = self._first(tables.machines, tables.machines.c.changed)
-        mode = AlarmState.from_json(memory.state.get("alarm", {}) if memory is not None else {})
+        mode = AlarmState.from_json(memory.state.get("state", {}) if memory is not None else {})
         if mode.out_of_service:
             return {"state": "out of service"}
         status = sensor.status if sensor is not None else "good"

@@ -161,7 +161,7 @@ class Monitor:
 
     def _take_up(self, new: Configuration) -> None:
         old, machines = self.configuration, self.fleet.machines
-        fixed = ("monitor", "store", "evidence", "http")
+        fixed = ("monitor", "store", "evidence", "http", "page")
         later = [key for key in fixed if getattr(old, key) != getattr(new, key)]
         loaded = {name: self._models.get(entry) for name, entry in new.machines.items()}
         digests = {name: machine.model.digest for name, machine in machines.items()}

@@ -207,6 +207,16 @@ class HttpEntry(Entry):
     port: Port = 9464
 
 
+class PageEntry(Entry):
+    """Where the page is. token: needed from everybody, and needed where others reach it. names: further names under
+    which browsers reach this computer."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8765
+    token: str = Field(default="", repr=False)
+    names: tuple[str, ...] = ()
+
+
 class EvidenceEntry(Entry):
     """Sound and pictures of alarms. folder: of them; None: beside the store. quota: bytes, as `2GB`, of which the
     oldest go."""
@@ -229,7 +239,7 @@ class EvidenceEntry(Entry):
 class Configuration(Entry):
     """Everything that a monitor does. monitor: its name, in topics and in a store of several.
 
-    store: path of an SQLite file, or `postgresql://...`. http: None: not served. Paths are relative to the file.
+    store: path of an SQLite file, or `postgresql://...`. http, page: None: not served. Paths are relative to the file.
     """
 
     monitor: str = "monitor"
@@ -239,6 +249,7 @@ class Configuration(Entry):
     machines: dict[str, MonitoredEntry] = Field(min_length=1)
     sinks: dict[str, SinkEntry] = {}
     http: HttpEntry | None = HttpEntry()
+    page: PageEntry | None = PageEntry()
 
     @property
     def evidence_folder(self) -> Path:

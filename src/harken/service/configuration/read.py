@@ -21,6 +21,7 @@ from harken.service.configuration.model import (
     FolderEntry,
     HttpEntry,
     MonitoredEntry,
+    PageEntry,
 )
 from harken.service.configuration.secrets import filled_in, refers
 
@@ -58,7 +59,7 @@ def checked(data: Any, folder: Path) -> Configuration:
         name: _entry(MonitoredEntry, entry, f"machines.{name}", data)
         for name, entry in _mapping(values, "machines").items()
     }
-    for section, kind in (("http", HttpEntry), ("evidence", EvidenceEntry)):
+    for section, kind in (("http", HttpEntry), ("page", PageEntry), ("evidence", EvidenceEntry)):
         if isinstance(values.get(section), dict):
             values[section] = _entry(kind, values[section], section, data)
     try:
@@ -114,7 +115,7 @@ def _at(data: Any, key: str) -> Any:
 def _without_secret(error: SettingError, data: Any) -> SettingError:
     """The error without what was filled in, or may hold a password."""
     given = _at(data, error.key)
-    secret = error.key.rpartition(".")[2] in ("password", "secret", "url", "store") or "headers" in error.key
+    secret = error.key.rpartition(".")[2] in ("password", "secret", "token", "url", "store") or "headers" in error.key
     if not secret and not (refers(given) or isinstance(given, dict | list)):
         return error
     return SettingError(error.cause.partition(" (given ")[0], key=error.key, next_step=error.next_step)
