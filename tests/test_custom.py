@@ -84,6 +84,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "train_diffusion": {"size": "tiny", "training": {"steps": 2, "batch": 2, "seconds": 0.5}},
     "train_classifier": {"size": "tiny", "training": {"steps": 2, "batch": 2, "seconds": 0.5}},
     "generate": {"sampling": {"steps": 2}},
+    "finetune_tangoflux": {"weights": None, "size": "tiny", "training": {"steps": 1, "batch": 1, "warmup": 0}},
     "train_separator": {
         "size": "tiny",
         "config": {"features": 8, "stages": 1},

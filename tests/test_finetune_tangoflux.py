@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from harken.core.errors import HarkenError, WeightsError
 from harken.data.clips import Clip
-from harken.generation import generator_files
+from harken.generation import config
 from harken.generation.finetuning import finetune
-from harken.generation.finetuning_settings import FinetuningSpec
-from harken.generation.generator_files import create_generator, read_generator
-from harken.generation.sound_generator import SamplingSpec, SoundForm
+from harken.generation.sound_generator import SoundForm, TangoFluxSampling
+from harken.generation.tangoflux_files import create_tangoflux, read_tangoflux
+from harken.generation.tangoflux_settings import FinetuningSpec
 from harken.training.model_spec import LoraSpec
 
 
@@ -36,8 +36,8 @@ def clips(tmp_path: Path) -> list[Clip]:
 @pytest.fixture(autouse=True)
 def short_latents(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clips of at most 1 s, so that steps take little."""
-    tiny = generator_files.SIZES["tiny"].model_copy(update={"latents": 125, "seconds": 1.0})
-    monkeypatch.setitem(generator_files.SIZES, "tiny", tiny)
+    tiny = config.SIZES["tiny"].model_copy(update={"latents": 125, "seconds": 1.0})
+    monkeypatch.setitem(config.SIZES, "tiny", tiny)
 
 
 def sound(seconds: float, seed: int) -> NDArray[np.float32]:
@@ -58,15 +58,15 @@ def test_a_training_that_was_killed_ends_with_the_same_bits(
                 raise KeyboardInterrupt
 
         return finetune(
-            create_generator(None, seed=3), "tiny", spec, clips, tmp_path / folder, save_every=2, progress=progress
+            create_tangoflux(None, seed=3), "tiny", spec, clips, tmp_path / folder, save_every=2, progress=progress
         ).file.read_bytes()
 
     whole = train("whole")
     with pytest.raises(KeyboardInterrupt):
         train("killed", stop_at=3)
     assert train("killed") == whole
-    before = create_generator(None, seed=3)
-    after = read_generator(tmp_path / "whole" / "generator.safetensors")
+    before = create_tangoflux(None, seed=3)
+    after = read_tangoflux(tmp_path / "whole" / "generator.safetensors")
     changed = {name for name, x in after.net.state_dict().items() if not torch.equal(x, before.net.state_dict()[name])}
     assert "fc.0.weight" in changed
     assert "transformer.transformer_blocks.0.attn.to_q.weight" in changed
@@ -78,7 +78,7 @@ def test_a_training_that_was_killed_ends_with_the_same_bits(
 
 def test_the_loss_falls(clips: list[Clip], tmp_path: Path) -> None:
     spec = FinetuningSpec(steps=60, batch=4, warmup=0, learning_rate=3e-3, evaluate_every=30)
-    history = finetune(create_generator(None), "tiny", spec, clips, tmp_path / "training").history
+    history = finetune(create_tangoflux(None), "tiny", spec, clips, tmp_path / "training").history
     assert history[1].loss < 0.8 * history[0].loss
 
 
@@ -86,17 +86,17 @@ def test_clips_that_cannot_be_used_are_left_out(clips: list[Clip], tmp_path: Pat
     clips[0].path.write_bytes(b"no sound")
     sf.write(clips[1].path, np.zeros(8000), 16_000)
     spec = FinetuningSpec(steps=1, batch=2, warmup=0)
-    trained = finetune(create_generator(None), "tiny", spec, clips, tmp_path / "training")
+    trained = finetune(create_tangoflux(None), "tiny", spec, clips, tmp_path / "training")
     assert sorted(trained.quarantined) == ["clip 0", "clip 1"]
     with pytest.raises(HarkenError, match="0 clips are too few"):
-        finetune(create_generator(None), "tiny", spec, clips[:2], tmp_path / "none")
+        finetune(create_tangoflux(None), "tiny", spec, clips[:2], tmp_path / "none")
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.5, 3.0])
 def test_clips_have_the_form_that_was_asked_for(seconds: float) -> None:
-    generator = create_generator(None)
+    generator = create_tangoflux(None)
     form = SoundForm(round(seconds * 16_000), 16_000, -30.0)
-    sampling = SamplingSpec(s0=0.3, steps=4)
+    sampling = TangoFluxSampling(s0=0.3, steps=4)
     reference = (sound(seconds, 1), 16_000)
     first, again, different = (
         generator.generate("a fan", form, sampling, seed=0, item=item, reference=reference) for item in "aab"
@@ -110,11 +110,11 @@ def test_clips_have_the_form_that_was_asked_for(seconds: float) -> None:
 
 
 def test_noise_of_the_reference_decides_how_much_of_it_is_left() -> None:
-    generator = create_generator(None)
+    generator = create_tangoflux(None)
     form = SoundForm(8000, 16_000, -20.0)
 
     def made(s0: float, seed: int) -> NDArray[np.float32]:
-        sampling = SamplingSpec(s0=s0, steps=4)
+        sampling = TangoFluxSampling(s0=s0, steps=4)
         return generator.generate("a fan", form, sampling, seed=0, item="a", reference=(sound(0.5, seed), 16_000))
 
     reference_S = sound(0.5, 1)
@@ -128,6 +128,6 @@ def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HARKEN_CACHE", str(tmp_path))
     monkeypatch.delenv("HARKEN_WEIGHTS", raising=False)
     with pytest.raises(WeightsError, match=r"the weights tangoflux are not .* harken weights fetch tangoflux"):
-        create_generator("tangoflux")
+        create_tangoflux("tangoflux")
     with pytest.raises(WeightsError, match=r"there is no tangoflux.safetensors"):
-        create_generator(str(tmp_path))
+        create_tangoflux(str(tmp_path))

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from harken.core.errors import HarkenError
 from harken.generation.config import TangoFluxConfig, TextConfig
-from harken.generation.flow import flow_loss, levels, noisy_at, sample, times_of
+from harken.generation.flow import flow_loss, noisy_at, sample, times_of
 from harken.generation.tangoflux import Conditioning, TangoFlux
+from harken.generation.tangoflux_settings import levels
 from harken.generation.text import Tokens, text_encoder, text_states
 
 GOLDEN = Path(os.environ.get("HARKEN_SHARED", "/nonexistent")) / "golden/tangoflux"

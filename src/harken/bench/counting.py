@@ -280,7 +280,8 @@ class _ShapesOnly(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             mask = kwargs.get("attn_mask")
             if mask is None or not mask.requires_grad:
-                return aten._scaled_dot_product_flash_attention_for_cpu(*args, attn_mask=mask)[0]
+                inputs = (*args, *(kwargs[name] for name in ("query", "key", "value")[len(args) :]))
+                return aten._scaled_dot_product_flash_attention_for_cpu(*inputs[:3], attn_mask=mask)[0]
         tensors = [leaf for leaf in _leaves(args, kwargs) if isinstance(leaf, Tensor)]
         if any(tensor.is_meta for tensor in tensors):
             kwargs.pop("generator", None)

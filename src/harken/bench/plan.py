@@ -13,10 +13,10 @@ from harken.bench.devices import DEFAULT, Device, machine_memory, this_machine
 from harken.bench.devices import device as device_of
 from harken.bench.expected import expected_clips, number_of
 from harken.bench.graph import Task, Tests, Unit, make_common, make_tasks, make_units
+from harken.bench.needed_weights import missing_weights
 from harken.bench.recipe import Recipe, StageEntry
 from harken.bench.run import load_clips
 from harken.bench.stages import stage_class
-from harken.bench.stages.train import TrainStage
 from harken.bench.workspace import Object, Workspace
 from harken.core.errors import HarkenError
 from harken.core.workers import cores
@@ -146,25 +146,15 @@ def _missing_years(recipe: Recipe, clips: Sequence[Clip]) -> list[str]:
 
 def _missing_requirements(recipe: Recipe) -> list[str]:
     """What stages need besides data: weights, each once, and packages."""
-    from harken.weights.cache import cached, status
-    from harken.weights.catalog import catalog
-
-    ready = {record.name for record in cached()} | {entry.name for entry in catalog() if status(entry) != "missing"}
-    catalogued = {entry.name for entry in catalog()}
-    lacking: dict[str, list[str]] = defaultdict(list)
+    lacking = missing_weights(recipe)
     stages_by_error: dict[str, list[str]] = defaultdict(list)
     for name, entry in recipe.stages.items():
         cls = stage_class(entry.use)
         parameters = cls.Parameters.model_validate(entry.parameters)
-        named = []
-        if isinstance(parameters, TrainStage.Parameters):
-            named = [branch.weights for branch in parameters.model.branches if branch.weights is not None]
-        absent = [checkpoint for checkpoint in dict.fromkeys(named) if checkpoint in catalogued - ready]
-        for checkpoint in absent:
-            lacking[checkpoint].append(name)
         try:
             cls.identity(parameters)
         except HarkenError as error:
+            absent = any(name in names for names in lacking.values())
             if not absent or "on this machine" not in error.cause:
                 stages_by_error[str(error)].append(name)
     lines = [

@@ -21,6 +21,7 @@ from harken.bench.graph import (
 )
 from harken.bench.jobs import Executor
 from harken.bench.marks import marks_of
+from harken.bench.needed_weights import check_weights
 from harken.bench.official import official_result, official_year, truth_of_tests
 from harken.bench.recipe import Recipe
 from harken.bench.result import Failed, Run, SystemScores
@@ -70,8 +71,10 @@ def run_recipe(
     data: folder or clips table. machines: leave out the others. truth: labels of evaluation clips, used for the
     official numbers only. executor: where stages run; None: in `workers` processes of this machine. The files depend on
     neither, nor on interruptions. name, tags: by which the run is found again, in `run.json`.
-    Raises HarkenError when no system could be scored, and for a name that another run of the workspace has.
+    Raises HarkenError when no system could be scored, for a name that another run of the workspace has, and, before
+    anything runs, for weights that are not on this machine.
     """
+    check_weights(recipe)
     clips, findings = load_clips(data, truth)
     units = make_units(clips, machines, recipe.score_years)
     common = make_common(clips, machines, recipe.score_years)

@@ -88,7 +88,7 @@ class TangoFluxConfig(_Frozen):
 
 
 #: full: as published. tiny: for tests and processors; its latents and its tokenizer need no weights or files
-SIZES: Mapping[str, TangoFluxConfig] = {
+SIZES: dict[str, TangoFluxConfig] = {
     "full": TangoFluxConfig(),
     "tiny": TangoFluxConfig(
         layers=1, single_layers=1, heads=2, axes=(4, 14, 14), channels=128, latents=1500, seconds=12.0,

@@ -17,11 +17,11 @@ from harken.core.errors import HarkenError
 from harken.core.json_text import json_text
 from harken.data.clips import Clip
 from harken.generation.encoded_clips import EncodedClips
-from harken.generation.finetuning_settings import FinetuningSpec
 from harken.generation.flow import flow_loss, logit_normal, noisy_at, times_of
-from harken.generation.generator_files import write_generator
 from harken.generation.sound_generator import SoundGenerator
 from harken.generation.tangoflux import TangoFlux
+from harken.generation.tangoflux_files import write_tangoflux
+from harken.generation.tangoflux_settings import FinetuningSpec
 from harken.training.arrays import Arrays, over, under
 from harken.training.augment.random_state import rng_for
 from harken.training.lora import add_lora_to, merge_lora
@@ -50,7 +50,7 @@ class FinetuningEvaluation:
 
 @dataclass(frozen=True)
 class FinetunedGenerator:
-    """file: of the generator, see `read_generator`. quarantined: clips that could not be used, and why."""
+    """file: of the generator, see `read_tangoflux`. quarantined: clips that could not be used, and why."""
 
     file: Path
     history: tuple[FinetuningEvaluation, ...]
@@ -99,7 +99,7 @@ def finetune(
 ) -> FinetunedGenerator:
     """Fine-tune the network of a generator, in place; text encoder and autoencoder stay as they are.
 
-    size: of a generator with random weights, see `create_generator`. folder: gets `generator.safetensors`, latents of
+    size: of a generator with random weights, see `create_tangoflux`. folder: gets `generator.safetensors`, latents of
     clips below `encoded`, and the files of `TrainingLoop`, from which the same training resumes to the same bits.
 
     Raises HarkenError for clips that are too few or cannot be read, a folder of another training, and a loss that is
@@ -171,7 +171,7 @@ class _Finetuning(TrainingLoop):
         self.generator.net.cpu()
         merge_lora(self.generator.net)
         if self.accelerator.is_main_process:
-            write_generator(file, self.generator, self.size, {"step": self.steps, "training": self.identity})
+            write_tangoflux(file, self.generator, self.size, {"step": self.steps, "training": self.identity})
         self.accelerator.wait_for_everyone()
         return FinetunedGenerator(file, tuple(self.history), dict(sorted(self.encoded.quarantined.items())))
 
@@ -226,7 +226,7 @@ class _Finetuning(TrainingLoop):
         return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        return over({name: p.detach().cpu().numpy().copy() for name, p in self._learned().items()}, "learned")
+        return over({name: p.detach().cpu().numpy() for name, p in self._learned().items()}, "learned")
 
     def load_arrays(self, arrays: Arrays) -> None:
         stored = under(arrays, "learned")

@@ -8,15 +8,13 @@ Liu et al., "Flow Straight and Fast", ICLR 2023; Esser et al., "Scaling Rectifie
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from harken.core.errors import HarkenError
 from harken.generation.libraries import diffusers
 from harken.generation.tangoflux import Conditioning, TangoFlux
+from harken.generation.tangoflux_settings import levels
 
 #: noise levels of a training
 TIMES = 1000
@@ -45,22 +43,6 @@ def noisy_at(latents_BTD: Tensor, noise_BTD: Tensor, time_B: Tensor) -> Tensor:
 def flow_loss(velocity_BTD: Tensor, latents_BTD: Tensor, noise_BTD: Tensor) -> Tensor:
     """Mean squared error of velocities."""
     return torch.nn.functional.mse_loss(velocity_BTD, noise_BTD - latents_BTD)
-
-
-def levels(steps: int, start: float) -> np.ndarray:
-    """Noise levels from which steps are made, `start` first, the last one to zero.
-
-    start: s0 in (0, 1]; below 1 there are fewer steps in proportion, at least one. Raises HarkenError outside.
-    """
-    if not 0 < start <= 1:
-        raise HarkenError(
-            f"s0 is the share of noise that a reference begins with, in (0, 1], not {start:g}",
-            next_step="Choose 1 to ignore the reference, and less the closer it is to be kept",
-        )
-    if steps < 1:
-        raise HarkenError(f"sampling takes 1 step or more, not {steps}", next_step="Correct the steps")
-    count = max(1, math.ceil(steps * start))
-    return start * np.linspace(1.0, 1.0 / count, count)
 
 
 def sample(

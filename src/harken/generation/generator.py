@@ -39,6 +39,10 @@ _GENERATORS = {
         ("harken.generation.small_diffusion", "SmallDiffusion"),
         ("harken.generation.diffusion_settings", "DdimSampling"),
     ),
+    "tangoflux": _Entry(
+        ("harken.generation.tangoflux_generator", "TangoFluxGenerator"),
+        ("harken.generation.tangoflux_settings", "TangoFluxSampling"),
+    ),
 }
 #: in the folder of a trained generator
 GENERATOR_FILE = "generator.json"

@@ -8,32 +8,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from harken.generation.config import TangoFluxConfig
 from harken.generation.flow import sample
 from harken.generation.latents import SoundCodec
 from harken.generation.tangoflux import Conditioning, TangoFlux
+from harken.generation.tangoflux_settings import TangoFluxSampling
 from harken.generation.text import TextStates, Tokenizer, text_states
 from harken.training.augment.random_state import rng_for
 
 Float32 = NDArray[np.float32]
-
-
-class SamplingSpec(BaseModel):
-    """How clips are sampled.
-
-    s0: share of noise that a reference begins with, see `flow.sample`; 1 ignores it. The report that generates from
-    references does not state it. guidance, steps: as published for TangoFlux (3 to 4.5, 50); fewer steps are taken from
-    a reference.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    s0: float = Field(0.7, gt=0, le=1, allow_inf_nan=False)
-    guidance: float = Field(3.0, ge=1, le=30, allow_inf_nan=False)
-    steps: int = Field(50, ge=1, le=1000)
 
 
 @dataclass(frozen=True)
@@ -79,7 +64,7 @@ class SoundGenerator:
         return self
 
     def generate(
-        self, caption: str, form: SoundForm, sampling: SamplingSpec, *, seed: int, item: str,
+        self, caption: str, form: SoundForm, sampling: TangoFluxSampling, *, seed: int, item: str,
         reference: tuple[Float32, int] | None = None,
     ) -> Float32:  # fmt: skip
         """(samples,) of one clip.

@@ -18,6 +18,7 @@ _STAGES = {
     "detect": ("harken.bench.stages.detect", "DetectStage"),
     "embed": ("harken.bench.stages.embed", "EmbedStage"),
     "embed_trained": ("harken.bench.stages.embed_trained", "EmbedTrainedStage"),
+    "finetune_tangoflux": ("harken.bench.stages.finetune_tangoflux", "FinetuneTangoFluxStage"),
     "frames": ("harken.bench.stages.frames", "FramesStage"),
     "generate": ("harken.bench.stages.generate", "GenerateStage"),
     "generation_report": ("harken.bench.stages.generation_report", "GenerationReportStage"),

@@ -134,6 +134,12 @@ class Stage(ABC):
         return {}
 
     @classmethod
+    def checkpoints(cls, parameters: Any) -> tuple[str, ...]:
+        """Weights that it needs, by their names in the catalogue, so that plans can list all that are missing; others
+        are left to `identity`."""
+        return ()
+
+    @classmethod
     def chosen_here(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Parameters of its tasks: decides what a recipe leaves to the machine where the run begins, so that all
         machines of a run do the same."""

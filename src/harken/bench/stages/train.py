@@ -71,6 +71,11 @@ class TrainStage(Stage):
         checkpoint: int = Field(0, ge=0)
 
     @classmethod
+    def checkpoints(cls, parameters: Any) -> tuple[str, ...]:
+        """See `Stage.checkpoints`."""
+        return tuple(branch.weights for branch in parameters.model.branches if branch.weights is not None)
+
+    @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
         require_packages(("torch", "accelerate"), "trainings")
         named = [branch for branch in parameters.model.branches if branch.weights not in (None, PRETRAINED)]

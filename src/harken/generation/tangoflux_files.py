@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,66 +14,29 @@ from torch import nn
 
 from harken.core.errors import HarkenError, WeightsError
 from harken.encoders.checkpoints import load
-from harken.generation.config import SIZES, TangoFluxConfig, published_config
+from harken.generation.config import TangoFluxConfig
 from harken.generation.latents import SoundCodec
 from harken.generation.sound_generator import SoundGenerator, modules_of
 from harken.generation.tangoflux import TangoFlux
+from harken.generation.tangoflux_weights import (
+    CHECKPOINTS,
+    FILES,
+    PUBLISHED,
+    config_for,
+    published_files,
+    weights_digest,
+)
 from harken.generation.text import Tokenizer, text_encoder
 from harken.training.arrays import module_arrays, over, under
 from harken.training.checkpoints import read_arrays, write_arrays
-from harken.weights.cache import cached, is_cached, status
-from harken.weights.catalog import require_entry
-from harken.weights.formats import TEXT, file_sha256, read_contents
+from harken.weights.formats import TEXT, read_contents
 
 Arrays = Mapping[str, NDArray[Any]]
 
-#: what recipes call the published weights
-PUBLISHED = "tangoflux"
-#: their checkpoints in the catalogue: network and text encoder, autoencoder, tokenizer
-CHECKPOINTS = (PUBLISHED, "tangoflux-vae", "flan-t5-large-tokenizer")
-#: the same as files of one folder, and the network's settings
-FILES = ("tangoflux.safetensors", "vae.safetensors", "tokenizer.json", "config.json")
 _TEXT = "text_encoder."
 
 
-def checkpoints_of(weights: str | None) -> tuple[str, ...]:
-    """Checkpoints of the catalogue that `weights` of a recipe consist of."""
-    return CHECKPOINTS if weights == PUBLISHED else ()
-
-
-def weights_digest(weights: str | None) -> str | None:
-    """Digest of published weights; None for random ones. Raises WeightsError, naming what is missing."""
-    if weights is None:
-        return None
-    if weights == PUBLISHED:
-        for name in CHECKPOINTS:
-            if status(require_entry(name)) == "missing":
-                raise WeightsError(
-                    f"the weights {name} are not on this machine",
-                    next_step=f"Run: harken weights fetch {name} (or, offline: harken weights add FILE)",
-                )
-            if not is_cached(name):
-                load(name)
-        digests = [record.sha256 for record in cached() if record.name in CHECKPOINTS]
-    else:
-        digests = [file_sha256(file) for file in _files(Path(weights)).values()]
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
-
-
-def config_for(weights: str | None, size: str) -> TangoFluxConfig:
-    """Sizes of a generator; published weights have theirs. Raises HarkenError for a folder without them."""
-    if weights is None:
-        return SIZES[size]
-    if weights == PUBLISHED:
-        return SIZES["full"]
-    file = _files(Path(weights))["config.json"]
-    try:
-        return published_config(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"is not the config.json of a TangoFlux ({error})", file=file) from None
-
-
-def create_generator(weights: str | None, size: str = "tiny", seed: int = 0) -> SoundGenerator:
+def create_tangoflux(weights: str | None, size: str = "tiny", seed: int = 0) -> SoundGenerator:
     """A generator with published weights, or with random ones.
 
     weights: `tangoflux`, of the catalogue; or a folder with `FILES`, as they are published; None: random ones of a
@@ -91,7 +53,7 @@ def create_generator(weights: str | None, size: str = "tiny", seed: int = 0) -> 
         network, autoencoder, tokenizer = (dict(load(name).weights) for name in CHECKPOINTS)
         content = tokenizer[TEXT].tobytes()
     else:
-        files = _files(Path(weights))
+        files = published_files(Path(weights))
         network, autoencoder = (read_contents(files[name], None).tensors for name in FILES[:2])
         content = files["tokenizer.json"].read_bytes()
     with torch.device("meta"):
@@ -107,7 +69,7 @@ def create_generator(weights: str | None, size: str = "tiny", seed: int = 0) -> 
     return generator
 
 
-def write_generator(file: Path, generator: SoundGenerator, size: str, metadata: Mapping[str, Any]) -> None:
+def write_tangoflux(file: Path, generator: SoundGenerator, size: str, metadata: Mapping[str, Any]) -> None:
     """Write a fine-tuned generator: its network, and what else has random weights. Published parts are only named."""
     modules = modules_of(generator)
     kept = modules if generator.source is None else {"net": modules["net"]}
@@ -118,8 +80,8 @@ def write_generator(file: Path, generator: SoundGenerator, size: str, metadata: 
     write_arrays(file, arrays, {"generator": header, **metadata})
 
 
-def read_generator(file: Path) -> SoundGenerator:
-    """A generator of `write_generator`. Raises HarkenError for another file, WeightsError where its published parts are
+def read_tangoflux(file: Path) -> SoundGenerator:
+    """A generator of `write_tangoflux`. Raises HarkenError for another file, WeightsError where its published parts are
     missing or have changed."""
     arrays, metadata = read_arrays(file)
     header = metadata.get("generator")
@@ -130,24 +92,13 @@ def read_generator(file: Path) -> SoundGenerator:
         raise WeightsError(
             f"was trained from other weights than {source} are now", file=file, next_step="Train it again"
         )
-    generator = create_generator(source, header["size"])
+    generator = create_tangoflux(source, header["size"])
     for name, module in modules_of(generator).items():
         if source is None or name == "net":
             _assign(module, under(arrays, name), str(file))
     with file.open("rb") as handle:
         generator.digest = hashlib.file_digest(handle, "sha256").hexdigest()
     return generator
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    """Published files in a folder. Raises WeightsError, naming the first that is missing."""
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise WeightsError(
-                f"the weights {folder} are not on this machine: there is no {name}",
-                next_step=f"Name {PUBLISHED}, or a folder with {', '.join(FILES)}",
-            )
-    return {name: folder / name for name in FILES}
 
 
 def _built(config: TangoFluxConfig, tokenizer: Tokenizer, source: str | None) -> SoundGenerator:
