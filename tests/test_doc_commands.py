@@ -27,6 +27,9 @@ def check(words: list[str]) -> None:
     """A verb alone, a whole command, or one with `...` or `…` for what is left out: its verb and options exist."""
     command, rest = program(), list(words)
     while hasattr(command, "commands") and rest:
+        default = getattr(command, "default", None)
+        if default is not None and rest[0] not in command.commands:
+            rest.insert(0, default)  # the verb that a group has when none is named
         assert rest[0] in command.commands, f"there is no command {' '.join(words)}"
         command = command.commands[rest.pop(0)]
     known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}

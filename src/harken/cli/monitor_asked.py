@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harken.cli.console import emit, line, say
+from harken.cli.monitor_run import DEFAULT_STORE
 from harken.core.errors import HarkenError, did_you_mean
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 MachineArgument = Annotated[str, typer.Argument(help="Name of the machine.", show_default=False)]
 WhoOption = Annotated[str | None, typer.Option("--by", help="Who asks for it (default: the user of this computer).")]
 TextOption = Annotated[str, typer.Option("--note", help="Why; it is kept with the alarm.")]
-DEFAULT_STORE = "harken-monitor"
 
 
 def status(store: StoreOption = DEFAULT_STORE, config: ConfigOption = None, json: JsonOption = False) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harken.cli.console import emit, say
+from harken.cli.console import emit, line
 from harken.core.errors import HarkenError
 
 if TYPE_CHECKING:
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
     from harken.service.configuration.model import Configuration
     from harken.service.monitor import Monitor
     from harken.service.records import HeardWindow
+
+
+#: folder of what a monitor remembers, in the current one
+DEFAULT_STORE = "harken-monitor"
 
 
 class LogForms(StrEnum):
@@ -39,6 +46,9 @@ def run(
     ] = None,
     model: Annotated[Path | None, typer.Option("--model", "-m", help="A model made by harken fit.")] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Several sources, machines and sinks.")] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="A simulated machine in fast motion: a fault develops. About two minutes.")
+    ] = False,
     name: Annotated[str | None, typer.Option(help="Name of the machine (default: that of the model's file).")] = None,
     false_alarms: Annotated[str, typer.Option(help="Rate of false alarms, in time.")] = "1/quarter",
     hop: Annotated[
@@ -51,7 +61,7 @@ def run(
     sample_format: Annotated[str, typer.Option(help="Of raw samples, as of arecord -f.")] = "S16_LE",
     store: Annotated[
         str, typer.Option(help="Folder of what the monitor remembers, or postgresql://...")
-    ] = "harken-monitor",
+    ] = DEFAULT_STORE,
     notify: Annotated[
         list[str] | None, typer.Option(help="Address of Apprise that alarms go to, such as ntfys://TOPIC; several.")
     ] = None,
@@ -68,11 +78,15 @@ def run(
     """
     from harken.service.logs import set_up_logs
 
-    if (source is None) == (config is None):
+    if sum((source is not None, config is not None, demo)) != 1:
         raise HarkenError(
-            "needs a source or --config",
+            "needs a source, --config or --demo",
             next_step="Write, for example: harken monitor recordings/ -m pump.harken",
         )
+    if demo:
+        set_up_logs(log.value, verbose=verbose)
+        _run_demo(Path(store if store != DEFAULT_STORE else f"{DEFAULT_STORE}-demo"))
+        return
     if config is None and model is None:
         raise HarkenError("needs a model", next_step="Add -m MODEL, made by harken fit")
     set_up_logs(log.value, journal="JOURNAL_STREAM" in os.environ and not sys.stderr.isatty(), verbose=verbose)
@@ -129,6 +143,15 @@ def _page(configuration: Configuration) -> PageServer | None:
     return server
 
 
+def _run_demo(folder: Path) -> None:
+    from harken.service.demo import Demo
+
+    with _stopped_by_signals() as stopping:
+        over = Demo(folder, line, started=stopping).run()
+    if not over:
+        raise HarkenError("the demo ended before the machine was normal again", next_step="Run it again")
+
+
 def _source_entry(source: str, rate: int | None, channels: int, sample_format: str) -> dict[str, Any]:
     if source == "-":
         return {"kind": "pipe", "rate": rate, "channels": channels, "sample_format": sample_format}
@@ -149,22 +172,34 @@ def _print_json(heard: HeardWindow) -> None:
 
 
 def _run_until_stopped(monitor: Monitor, config: Path | None) -> None:
-    """SIGTERM and Ctrl-C end it, in order; SIGHUP reads the configuration again."""
-
-    def end(number: int, frame: object) -> None:
-        monitor.stop()
-
-    handlers = {signal.SIGTERM: end, signal.SIGINT: end}
-    if hasattr(signal, "SIGHUP") and config is not None:
-        handlers[signal.SIGHUP] = lambda number, frame: monitor.reload_from(config)
-    before = {}
-    try:
-        for number, handler in handlers.items():
-            before[number] = signal.signal(number, handler)
-    except ValueError:
-        say("note: signals reach only the main thread of a program")
-    try:
+    with _stopped_by_signals(config) as stopping:
+        stopping(monitor)
         monitor.run()
+
+
+@contextmanager
+def _stopped_by_signals(config: Path | None = None) -> Iterator[Callable[[Monitor], None]]:
+    """Gives a function to call with the monitor: from then on SIGTERM and Ctrl-C end it, in order, and SIGHUP has it
+    read its configuration again."""
+    before: dict[int, Any] = {}
+
+    def stopping(monitor: Monitor) -> None:
+        def end(number: int, frame: object) -> None:
+            monitor.stop()
+
+        def reload(number: int, frame: object) -> None:
+            if config is not None:
+                monitor.reload_from(config)
+
+        handlers = {signal.SIGTERM: end, signal.SIGINT: end}
+        if hasattr(signal, "SIGHUP") and config is not None:
+            handlers[signal.SIGHUP] = reload
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                before[number] = signal.signal(number, handler)
+
+    try:
+        yield stopping
     finally:
-        for number, handler_before in before.items():
-            signal.signal(number, handler_before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -164,9 +164,19 @@ def relative_path(item: Item, attributes: Mapping[str, str]) -> Path:
 
 
 def render(
-    item: Item, *, samples: int, rate: int, far_microphone: bool = False, noise_db: float = 0.0, seed: int = 0
+    item: Item,
+    *,
+    samples: int,
+    rate: int,
+    far_microphone: bool = False,
+    noise_db: float = 0.0,
+    seed: int = 0,
+    fault: tuple[str, float] | None = None,
 ) -> NDArray[np.int16]:
-    """Recording of a clip, (S,) or (S, 2) int16; a function of its arguments only."""
+    """Recording of a clip, (S,) or (S, 2) int16; a function of its arguments only.
+
+    fault: name and severity, 0 to 1, in place of those that an anomalous item draws.
+    """
     machine = MACHINES[item.machine]
     conditions = operation(item)
     draw_severity, draw_gain = _even_draws(item, seed)
@@ -175,7 +185,8 @@ def render(
     rng = _rng(seed, item.series, item.index)
     # Rooms need a run-up: their first samples lack the echo of what came before.
     extended = samples + int(room.RESPONSE_S * rate)
-    run = OperatingRun(conditions, _fault(item, machine), draw_severity, extended, rate)
+    name, severity = (_fault(item, machine), draw_severity) if fault is None else fault
+    run = OperatingRun(conditions, name, severity, extended, rate)
 
     near_CS = np.zeros((1, samples), dtype=np.float32)
     far_CS = np.zeros_like(near_CS)
