@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harken.cli.console import emit, line
+from harken.cli.console import emit, line, say
 from harken.core.errors import HarkenError
 
 if TYPE_CHECKING:
@@ -146,8 +146,19 @@ def _page(configuration: Configuration) -> PageServer | None:
 def _run_demo(folder: Path) -> None:
     from harken.service.demo import Demo
 
+    servers: list[PageServer | None] = []
     with _stopped_by_signals() as stopping:
-        over = Demo(folder, line, started=stopping).run()
+
+        def started(monitor: Monitor) -> None:
+            stopping(monitor)
+            servers.append(_page(monitor.configuration))
+
+        try:
+            over = Demo(folder, line, started=started).run()
+        finally:
+            for server in servers:
+                if server is not None:
+                    server.stop()
     if not over:
         raise HarkenError("the demo ended before the machine was normal again", next_step="Run it again")
 
