@@ -124,11 +124,11 @@ def test_the_page_shows_what_is_heard(tmp_path: Path, model: Path) -> None:
 PLANT = """\
 monitor: hall
 store: store/plant.db
+page: null
 sources:
   pumps: {{kind: folder, path: in, settle_s: 0.2}}
 machines:
   pump: {{source: pumps, model: {model}}}
-page: null
 http: {{port: {port}}}
 """
 
