@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import soundfile as sf
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 
@@ -36,6 +39,7 @@ from harken.training.recordings import Order, Reader, batches
 from harken.training.settings import TrainingSpec
 from harken.training.signals import hold_out, signals_of
 from harken.training.steps import STATE
+from harken.training.waveforms import KeptWaveforms
 
 SPEEDS = (30, 50, 80)
 
@@ -383,6 +387,39 @@ def test_batches_may_begin_anywhere_and_be_shared(clips: list[Clip]) -> None:
     assert whole[8].epoch == 1
 
 
+def test_waveforms_are_kept_to_the_bit_within_a_quota() -> None:
+    rng = np.random.default_rng(0)
+    sixteen_S = (rng.integers(-(2**15), 2**15, 1000) / 2**15).astype(np.float32)
+    waves = [sixteen_S, rng.normal(size=1000).astype(np.float32), np.array([-0.0, 0.5], np.float32), sixteen_S[::-1]]
+    # The first in 2 bytes per sample, the second in 4, the third in 4; for the last there is no room.
+    kept, reads = KeptWaveforms(2000 + 4000 + 8), Counter[int]()
+
+    def read(key: int) -> NDArray[np.float32]:
+        reads[key] += 1
+        return waves[key]
+
+    for _ in range(3):
+        for key, wave_S in enumerate(waves):
+            assert kept.get(key, partial(read, key)).tobytes() == wave_S.tobytes()
+    assert reads == {0: 1, 1: 1, 2: 1, 3: 3}
+
+
+def test_kept_waveforms_change_no_batch(clips: list[Clip], monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = clips[:12]
+
+    def transform(wave_S: NDArray[np.float32], clip: Clip, seed: int, epoch: int) -> NDArray[np.float32]:
+        return wave_S * np.float32(1 + epoch)
+
+    def waves() -> list[torch.Tensor]:
+        order = Order(len(machines), 4, 7)
+        made = batches(machines, Reader(16_000, 0.25), order, count=9, transform=transform)
+        return [batch.wave_BS for batch in made]
+
+    kept = waves()
+    monkeypatch.setattr("harken.training.recordings.QUOTA_BYTES", 0)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(kept, waves(), strict=True))
+
+
 def test_reader_hears_one_channel(tmp_path: Path) -> None:
     stereo = np.stack([hum(1), hum(2)], axis=1)
     sf.write(tmp_path / "two.wav", stereo, 16_000, subtype="FLOAT")
@@ -427,6 +464,7 @@ def test_two_processes_learn_one_model(clips: list[Clip], table: ClassTable, tmp
     program = tmp_path / "program.py"
     program.write_text(f"""
 import sys
+from collections import Counter
 import torch
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_training import *

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ from harken.core.errors import AudioError, HarkenError
 from harken.data.clips import Clip
 from harken.training.augment.random_state import rng_for
 from harken.training.spectrograms import SpectrogramForm, SpectrogramRows
+from harken.training.waveforms import QUOTA_BYTES, KeptWaveforms
 
 Float32 = NDArray[np.float32]
 
@@ -49,14 +51,22 @@ class Reader:
 
         Raises AudioError for a recording that cannot be used.
         """
+        return self.fitted(self.whole(clip), rng)
+
+    def whole(self, clip: Clip) -> Float32:
+        """(samples,) of the whole recording. Raises AudioError for one that cannot be used."""
         settings = Listening(microphones=self.microphones, single_as_near=True, mono=True, sample_rate=self.sample_rate)
-        wave_CS = listen(clip.path, settings).wave_CS
-        if self.seconds is not None:
-            length = round(self.seconds * self.sample_rate)
-            spare = wave_CS.shape[1] - length
-            start = int(rng.integers(spare + 1)) if rng is not None and spare > 0 and not self.pad else 0
-            wave_CS = fit_length(wave_CS, length, short="pad" if self.pad else "tile", start=start)
-        return np.ascontiguousarray(wave_CS[0])
+        return np.ascontiguousarray(listen(clip.path, settings).wave_CS[0])
+
+    def fitted(self, wave_S: Float32, rng: np.random.Generator | None = None) -> Float32:
+        """(samples,) of the whole recording -> (samples,) that are trained on."""
+        if self.seconds is None:
+            return wave_S
+        length = round(self.seconds * self.sample_rate)
+        spare = len(wave_S) - length
+        start = int(rng.integers(spare + 1)) if rng is not None and spare > 0 and not self.pad else 0
+        wave_1S = fit_length(wave_S[None], length, short="pad" if self.pad else "tile", start=start)
+        return np.ascontiguousarray(wave_1S[0])
 
 
 @dataclass(frozen=True)
@@ -120,12 +130,14 @@ class _Waves(Dataset[_Item]):
         transform: WaveTransform | None,
         form: SpectrogramForm | None,
         seed: int,
+        quota_bytes: int,
     ) -> None:
         self.clips = clips
         self.reader = reader
         self.transform = transform
         self.form = form
         self.seed = seed
+        self.kept = KeptWaveforms(quota_bytes)
 
     def __getitem__(self, place: tuple[int, int]) -> _Item:
         epoch, row = place
@@ -136,7 +148,8 @@ class _Waves(Dataset[_Item]):
             try:
                 if clip.payload == "spectrogram" and self.form is not None:
                     return _Item(usable, np.zeros(self.form.samples, np.float32), self.form.read(clip), failed)
-                wave_S = self.reader(clip, rng_for(self.seed, epoch, clip.clip_id, "crop"))
+                whole_S = self.kept.get(usable, partial(self.reader.whole, clip))
+                wave_S = self.reader.fitted(whole_S, rng_for(self.seed, epoch, clip.clip_id, "crop"))
             except AudioError as error:
                 failed[clip.clip_id] = str(error)
                 continue
@@ -171,7 +184,7 @@ def batches(
             yield [(order.epoch(number), int(row)) for row in order.rows(number)[rank::world]]
 
     loader = DataLoader(
-        _Waves(clips, reader, transform, form, order.seed),
+        _Waves(clips, reader, transform, form, order.seed, QUOTA_BYTES // max(1, workers)),
         batch_sampler=_Listed(places),  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=list,
