@@ -1,6 +1,6 @@
 """Time of each step: decoding, resampling, filter banks, encoders, neighbours, and `harken score` in total.
 
-    python benchmarks/throughput.py [--clips 1000]
+    python benchmarks/throughput.py [--clips 1 1000 10000] [--learned 10 1000] [--only-score]
 
 Each row is compared with an alternative in the same run; on a shared machine only the ratios are meaningful.
 """
@@ -122,27 +122,34 @@ def neighbour_rows() -> None:
     row("default detector on 1000 x 768, a query", best(lambda: detector.score(queries_ND), 3) / 200)
 
 
-def score_rows(folder: Path, clips: int) -> None:
-    """The program itself: wall time, and the largest memory of it and its workers together."""
+#: different recordings that are scored; more are links to them, which nothing recognises: there is no store, and none
+#: of them was learned from
+DIFFERENT = 200
+
+
+def score_rows(folder: Path, counts: list[int], learned: list[int]) -> None:
+    """The program itself, start included: CPU time of it and its workers, and the largest memory of each."""
     program = Path(sys.executable).with_name("harken")
-    sounds = folder / "sounds"
+    normal, sounds = folder / "normal", folder / "sounds"
+    normal.mkdir()
     sounds.mkdir()
-    for index in range(20):
-        record(sounds / f"{index:05d}.wav", index)
-    for index in range(20, clips):
-        os.link(sounds / f"{index % 20:05d}.wav", sounds / f"{index:05d}.wav")
-    model = folder / "m.harken"
-    subprocess.run([program, "fit", sounds / "00000.wav", *sorted(sounds.glob("0000[1-9].wav")), "-o", model],
-                   check=True, capture_output=True)  # fmt: skip
-    print(f"\n{'harken score':<16} {'wall s':>8} {'clips/s':>9} {'peak MiB (program)':>20} {'(largest worker)':>18}")
-    files = sorted(sounds.iterdir())
-    for count in (1, 10, 100, clips):
-        listed = folder / f"some{count}"
-        listed.mkdir(exist_ok=True)
-        for file in files[:count]:
-            os.link(file, listed / file.name)
-        begun = time.perf_counter()
-        watcher = f"""
+    for index in range(max(learned)):
+        record(normal / f"{index:05d}.wav", index)
+    for index in range(min(DIFFERENT, max(counts))):
+        record(sounds / f"{index:05d}.wav", 10**6 + index)
+    head = f"{'learned from':>12} {'scored':>7} {'CPU-s':>8} {'ms/clip':>8} {'wall s':>8}"
+    print(f"\n{head} {'MiB: program':>13} {'worker':>7}")
+    for size in learned:
+        model = folder / f"{size}.harken"
+        clips = sorted(normal.iterdir())[:size]
+        subprocess.run([program, "fit", *clips, "-o", model], check=True, capture_output=True)
+        for count in counts:
+            listed = folder / f"scored{count}"
+            if not listed.exists():
+                listed.mkdir()
+                for index in range(count):
+                    os.link(sounds / f"{index % DIFFERENT:05d}.wav", listed / f"{index:05d}.wav")
+            watcher = f"""
 import json, resource, sys
 sys.argv = ["harken", "score", {str(listed)!r}, "-m", {str(model)!r}, "--json"]
 from harken.cli.main import run
@@ -152,25 +159,30 @@ except SystemExit:
     pass
 # VmHWM starts anew with each program; ru_maxrss would show the benchmark's own memory.
 own = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
-kids = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-print(json.dumps([own, kids]), file=sys.stderr)
+usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print(json.dumps([own, usage[1].ru_maxrss, sum(each.ru_utime + each.ru_stime for each in usage)]), file=sys.stderr)
 """
-        done = subprocess.run([sys.executable, "-c", watcher], capture_output=True, text=True, check=True)
-        wall = time.perf_counter() - begun
-        own, kids = json.loads(done.stderr.strip().splitlines()[-1])
-        print(f"{count:<16} {wall:8.2f} {count / wall:9.1f} {own / 1024:20.0f} {kids / 1024:18.0f}", flush=True)
+            begun = time.perf_counter()
+            done = subprocess.run([sys.executable, "-c", watcher], capture_output=True, text=True, check=True)
+            wall = time.perf_counter() - begun
+            own, worker, cpu = json.loads(done.stderr.strip().splitlines()[-1])
+            times = f"{cpu:8.2f} {1e3 * cpu / count:8.1f} {wall:8.2f}"
+            print(f"{size:>12} {count:>7} {times} {own / 1024:13.0f} {worker / 1024:7.0f}", flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clips", type=int, default=1_000)
-    clip_count = parser.parse_args().clips
+    parser.add_argument("--clips", type=int, nargs="+", default=[1, 1_000], help="numbers of clips that are scored")
+    parser.add_argument("--learned", type=int, nargs="+", default=[10, 1_000], help="numbers of clips of the models")
+    parser.add_argument("--only-score", action="store_true")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         wav_file = Path(place) / "clip.wav"
         record(wav_file, 0)
-        audio_rows(wav_file)
-        fbank_rows(wav_file)
-        encoder_rows(wav_file)
-        neighbour_rows()
-        score_rows(Path(place), clip_count)
+        if not options.only_score:
+            audio_rows(wav_file)
+            fbank_rows(wav_file)
+            encoder_rows(wav_file)
+            neighbour_rows()
+        score_rows(Path(place), options.clips, options.learned)
     print(f"this benchmark's own peak: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")

@@ -30,7 +30,8 @@ class KeptWaveforms:
         """What `read` gives (an error is not kept), to the last bit; not to be changed in place."""
         kept = self._kept.get(key)
         if kept is not None:
-            return kept.astype(np.float32) * _STEP if kept.dtype == np.int16 else kept
+            wave = kept.astype(np.float32, copy=False)
+            return wave * _STEP if kept.dtype == np.int16 else wave
         wave_S = read()
         compact = _compact(wave_S)
         if compact.nbytes <= self.left_bytes:
