@@ -10,7 +10,6 @@ import typer
 
 from harken.cli.console import emit, key_values, progress, say
 from harken.cli.recording_options import AudioFormats, Formats, RecordingOrder, Store, Workers
-from harken.core.names import shown
 
 
 class Level(StrEnum):
@@ -63,6 +62,10 @@ def fit(
     exclude: Annotated[
         list[str] | None, typer.Option(help="A file, folder or pattern of names that is not learned from; repeatable.")
     ] = None,
+    off: Annotated[
+        list[Path] | None,
+        typer.Option(help="Recordings, or folders, of the machine switched off: what sounds alike is not judged."),
+    ] = None,
     keep_outliers: Annotated[
         bool, typer.Option("--keep-outliers", help="Also learn from recordings that are unlike all others.")
     ] = False,
@@ -78,6 +81,7 @@ def fit(
     """Learn a machine's normal sound from recordings of it. No labels are needed."""
     from harken.core.pages import check_page
     from harken.monitor.detector import Detector
+    from harken.monitor.normal_set import by_reason, listed
 
     if report is not None:
         check_page(report)
@@ -98,6 +102,7 @@ def fit(
             order=order.value,
             segment=segment,
             exclude=exclude or (),
+            off=off or (),
             keep_outliers=keep_outliers,
             store=store,
             workers=workers,
@@ -105,8 +110,9 @@ def fit(
             progress=bar,
         )
     fitted.save(output, embed_weights=embed_weights)
-    for aside in fitted.set_aside:
-        say(f"set aside: {shown(aside.path)}: {aside.reason}")
+    for reason, paths in by_reason(fitted.set_aside).items():
+        counted = f" ({len(paths)} recordings)" if len(paths) > 1 else ""
+        say(f"set aside: {listed([str(path) for path in paths])}: {reason}{counted}")
     for note in fitted.notes:
         say(f"note: {note}")
     say(f"learned from {len(fitted.training.names)} recordings ({len(fitted.set_aside)} set aside): {output}")

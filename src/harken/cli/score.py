@@ -99,6 +99,7 @@ def score(
     counts = dict.fromkeys(get_args(Kind), 0)
     failed = 0
     kept, reported = [], []
+    warned: set[tuple[Path, str]] = set()
     with ExitStack() as stack:
         sequence = (
             detector.sequence()
@@ -116,7 +117,7 @@ def score(
                 counts[verdict.kind] += 1
                 failed += verdict.error is not None
                 change = None if order is RecordingOrder.none else sequence.update(verdict)
-                _print(verdict, json)
+                _print(verdict, json, warned)
                 if change is not None:
                     reported.append(change)
                     emit(change.as_json()) if json else line(f"changed     {change.sentence}")
@@ -170,11 +171,14 @@ def _check_archive(
         raise HarkenError("--workers is for this machine, not for a cluster", next_step="Leave it out")
 
 
-def _print(verdict: Verdict, json: bool) -> None:
+def _print(verdict: Verdict, json: bool, warned: set[tuple[Path, str]]) -> None:
+    """warned: recordings and warnings that were printed: segments of one recording share theirs."""
     if verdict.error is not None:
         say(f"not scored: {verdict.error}")
     for warning in verdict.warnings:
-        say(f"warning: {shown(verdict.name)}: {warning}")
+        if (verdict.path, warning) not in warned:
+            warned.add((verdict.path, warning))
+            say(f"warning: {shown(verdict.name)}: {warning}")
     if json:
         emit(verdict.as_json())
     elif verdict.error is None:

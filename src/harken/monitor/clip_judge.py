@@ -18,12 +18,13 @@ from harken.detection.neighbours import Bank, nearest
 from harken.embeddings.embedder import ClipFeatures, sketch_bands
 from harken.embeddings.sketch import sketch_db
 from harken.monitor.alarm import AlarmSetting
-from harken.monitor.channel_health import NormalHealth
+from harken.monitor.channel_health import NormalHealth, NotJudged
 from harken.monitor.envelope import Envelope
 from harken.monitor.explain import StandsOut, explain, standing_out
 from harken.monitor.fitted import Fitted
 from harken.monitor.judge import judge
 from harken.monitor.length import AS_LONG, SHORTEST
+from harken.monitor.off import OffJudge
 from harken.monitor.sensor import level_note, not_judged
 from harken.monitor.verdict import Verdict
 
@@ -112,7 +113,7 @@ class ClipJudge:
                 unheard="short",
             )
         score, event_score, events = scores.score, scores.event_score, self.fitted.events
-        learned_row = self.training.rows_by_sha256.get(features.sha256)
+        learned_row = self._learned_row(features)
         learned: tuple[str, ...] = ()
         if learned_row is not None:
             # Its own embedding is among those it would be compared with.
@@ -124,6 +125,8 @@ class ClipJudge:
         if health is not None and normal_health is not None:
             reason = not_judged(health, normal_health, features.seconds)
             level = level_note(health, normal_health)
+        if reason is None and self._off is not None and self._off.is_off(features.embedding, features.level_db):
+            reason = NotJudged("off", "sounds like the recordings of the machine switched off")
         level_notes = (level,) if level is not None and reason is None else ()
         judged = judge(score, event_score, alarm, among)
         return Verdict(
@@ -160,6 +163,19 @@ class ClipJudge:
             start_s=times[0],
             end_s=times[1],
         )
+
+    def _learned_row(self, features: ClipFeatures) -> int | None:
+        """Row of the recording learned from whose file, or sound in another container, this is; None for others."""
+        row = self.training.rows_by_sha256.get(features.sha256)
+        if row is not None:
+            return row
+        # The same samples have the same embedding to the last bit, and others have not.
+        row = self.training.rows_by_embedding.get(features.embedding.tobytes())
+        return row if row is not None and self.training.seconds_N[row] == features.seconds else None
+
+    @cached_property
+    def _off(self) -> OffJudge | None:
+        return None if self.fitted.off is None else OffJudge(self.fitted.off, self.training)
 
     @cached_property
     def _normal_health(self) -> NormalHealth | None:

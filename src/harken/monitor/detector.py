@@ -104,6 +104,7 @@ class Detector:
         order: OrderChoice = "auto",
         segment: str = "auto",
         exclude: Iterable[str] = (),
+        off: str | Path | Iterable[str | Path] = (),
         keep_outliers: bool = False,
         store: str | Path | None = None,
         workers: int | None = None,
@@ -126,8 +127,9 @@ class Detector:
         order given, folders by name; `time`: times in names, else of files; `none`: unknown.
         segment: seconds of the segments that recordings are cut into; `auto`: where they last over a minute, or are of
         unlike lengths; `none`: whole recordings. Models judge longer recordings in segments of the length learned from.
-        exclude: files, folders and patterns of names that are not learned from. keep_outliers: also learn from
-        recordings that are unlike all others (`harken.detection.outliers`), which are else set aside.
+        exclude: files, folders and patterns of names that are not learned from. off: recordings, and folders of them,
+        of the machine switched off in its usual surroundings: what sounds like them is not judged. keep_outliers: also
+        learn from recordings that are unlike all others (`harken.detection.outliers`), which are else set aside.
         store: folder that keeps embeddings for the next run. workers: processes (0: none).
         progress: called with (done, all) recordings.
         Raises HarkenError when fewer than three recordings can be used.
@@ -149,6 +151,7 @@ class Detector:
             order=order,
             segment=segment,
             exclude=tuple(exclude),
+            off=off,
             keep_outliers=keep_outliers,
             store=store,
             workers=workers,

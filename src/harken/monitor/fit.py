@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,7 @@ import numpy as np
 from harken.audio.channels import Microphones
 from harken.audio.decode import ALL_FORMATS, DEFAULT_FORMATS, Limits
 from harken.audio.listen import Level
+from harken.audio.segments import Form
 from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
 from harken.core.errors import HarkenError
 from harken.core.names import shown
@@ -26,6 +28,7 @@ from harken.detection import create_detector
 from harken.embeddings.embedder import make_spec
 from harken.embeddings.extract import extract
 from harken.embeddings.forms import read_forms
+from harken.embeddings.isolated import Extracted
 from harken.encoders import encoder_class
 from harken.encoders.checkpoints import weights_for
 from harken.monitor.alarm import check_request
@@ -40,6 +43,7 @@ from harken.monitor.normal_set import (
     not_excluded,
     usual_form,
 )
+from harken.monitor.off import OffJudge, OffRecordings
 from harken.monitor.usable import LEAST_CLIPS, header_notes, usable_clips, without_near_duplicates
 
 
@@ -61,6 +65,7 @@ def fit_normal(
     order: OrderChoice,
     segment: str,
     exclude: Sequence[str],
+    off: str | Path | Iterable[str | Path],
     keep_outliers: bool,
     store: str | Path | None,
     workers: int | None,
@@ -89,6 +94,10 @@ def fit_normal(
     recordings = [clip.path for clip in clips]
     if len(recordings) > 1:
         chronology(recordings, order)
+    given_off = [off] if isinstance(off, (str, Path)) else list(off)
+    off_files = recordings_of(given_off, ALL_SUFFIXES if all_formats else DEFAULT_SUFFIXES).files if given_off else []
+    if both := set(map(os.path.realpath, files)) & set(map(os.path.realpath, off_files)):
+        raise HarkenError("is given as normal and as switched off", file=min(both), next_step="Give it as one of both")
     forms = read_forms(recordings, workers=workers, limits=limits, formats=formats)
     cutting = cut_to_learn(recordings, forms, segment)
     set_aside += [Excluded(path, error.cause) for path, error in cutting.errors.items()]
@@ -118,6 +127,13 @@ def fit_normal(
     except (ValueError, TypeError) as error:
         raise HarkenError(str(error), next_step="Correct the setting") from None
     hear = partial(extract, spec=spec, weights=arrays, store=store, workers=workers, limits=limits, formats=formats)
+    off_recordings = _off_recordings(
+        off_files,
+        hear,
+        lambda given: read_forms(given, workers=workers, limits=limits, formats=formats),
+        segment,
+        set_aside,
+    )
     results = hear([clip.path for clip in clips], segments=cutting.segments)
     kept, features, usual = usable_clips(clips, results, set_aside, progress)
     if len(kept) < LEAST_CLIPS:
@@ -164,13 +180,36 @@ def fit_normal(
             *listed_files.notes,
             *header_notes(kept, features),
             *learned.notes,
+            *(() if off_recordings is None else OffJudge(off_recordings, learned.training).notes()),
         ),
         set_aside=(*set_aside, *learned.set_aside),
         paths=learned.paths,
         block=learned.block,
         events=learned.events,
         length=length,
+        off=off_recordings,
     )
+
+
+def _off_recordings(
+    files: Sequence[Path],
+    hear: Callable[..., Iterable[Extracted]],
+    forms_of: Callable[[Sequence[Path]], Sequence[Form | None]],
+    segment: str,
+    set_aside: list[Excluded],
+) -> OffRecordings | None:
+    """Recordings of the machine switched off, in segments as normal ones; what cannot be used is set aside."""
+    if not files:
+        return None
+    cutting = cut_to_learn(files, forms_of(files), segment)
+    features, names = [], []
+    for result in hear(cutting.paths, segments=cutting.segments):
+        if result.features is None:
+            set_aside.append(Excluded(result.path, "" if result.error is None else result.error.cause))
+        else:
+            features.append(result.features)
+            names.append(str(result.path.name))
+    return OffRecordings.of(features, names)
 
 
 def _check_settings(given: Sequence[str | Path], names: list[Any], level: str, microphones: str, order: str) -> None:

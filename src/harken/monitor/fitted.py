@@ -14,6 +14,7 @@ from harken.detection.events import EventView
 from harken.embeddings.embedder import EmbeddingSpec
 from harken.monitor.length import LengthEffect
 from harken.monitor.normal_set import Excluded, Training
+from harken.monitor.off import OffRecordings
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class Fitted:
     kept of these. false_alarms, every: the rate that the alarm is set for, and the time from the beginning of one
     recording to that of the next, see `monitor.alarm`. block: consecutive recordings that may be correlated.
     events: the view of short events; length: how scores depend on it. Both None in models of earlier versions and of
-    runs, and `length` where it cannot be measured.
+    runs, and `length` where it cannot be measured. off: recordings of the machine switched off, where there are any.
     notes: what the maker should know of the recordings. set_aside: those not learned from. paths: of those learned
     from, in the order of `training`. Neither is kept in a bundle.
     """
@@ -39,6 +40,7 @@ class Fitted:
     block: int = 1
     events: EventView | None = None
     length: LengthEffect | None = None
+    off: OffRecordings | None = None
     notes: tuple[str, ...] = ()
     set_aside: tuple[Excluded, ...] = ()
     paths: tuple[Path, ...] = ()

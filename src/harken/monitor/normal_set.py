@@ -49,6 +49,14 @@ class Excluded:
     outlier: bool = False
 
 
+def by_reason(set_aside: Sequence[Excluded]) -> dict[str, list[Path]]:
+    """Recordings that did not take part, by why, both in their order."""
+    paths: dict[str, list[Path]] = {}
+    for excluded in set_aside:
+        paths.setdefault(excluded.reason, []).append(excluded.path)
+    return paths
+
+
 @dataclass(frozen=True, eq=False)
 class Training:
     """What is kept of the normal recordings, in the order in which they were made, as far as it is known.
@@ -72,6 +80,11 @@ class Training:
     def rows_by_sha256(self) -> dict[str, int]:
         """Row of the recording with a file of those bytes."""
         return {sha256: row for row, sha256 in enumerate(self.sha256s)}
+
+    @cached_property
+    def rows_by_embedding(self) -> dict[bytes, int]:
+        """Row of the recording with an embedding of those bytes."""
+        return {embedding_D.tobytes(): row for row, embedding_D in enumerate(self.embeddings_ND.astype(np.float32))}
 
     @cached_property
     def scaling(self) -> tuple[Float64, Float64]:

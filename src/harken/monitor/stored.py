@@ -22,6 +22,7 @@ from harken.monitor.bundle import change_bundle, read_bundle, write_bundle
 from harken.monitor.fitted import Fitted
 from harken.monitor.length import LengthEffect
 from harken.monitor.normal_set import Training
+from harken.monitor.off import OffRecordings
 from harken.monitor.public_weights import public_arrays, without_public
 from harken.monitor.stored_checks import check_content, check_spec, check_trial, effective_counts
 
@@ -49,6 +50,8 @@ def save_fitted(path: str | Path, fitted: Fitted, *, embed_weights: bool = False
     if fitted.events is not None:
         parts["events"] = {name: _compact(array) for name, array in fitted.events.detector.state().items()}
         parts["training"]["event_scores"] = fitted.events.scores_N
+    if fitted.off is not None:
+        parts["off"] = {"embeddings": fitted.off.embeddings_MD, "levels_db": fitted.off.levels_db_M}
     references: list[dict[str, str]] = []
     if fitted.weights is not None:
         copied = dict(fitted.weights)
@@ -80,6 +83,8 @@ def save_fitted(path: str | Path, fitted: Fitted, *, embed_weights: bool = False
             "effective_clips": fitted.events.calibration.effective,
             "least_effective_clips": fitted.events.calibration.least_effective,
         }
+    if fitted.off is not None:
+        settings["off"] = list(fitted.off.names)
     if references:
         settings["public_weights"] = references
     write_bundle(path, settings, parts, references=bool(references))
@@ -132,6 +137,7 @@ def load_fitted(path: str | Path) -> Fitted:
             block=settings.get("block", 1),
             events=_events(settings, parts),
             length=LengthEffect(**settings["length"]) if settings.get("length") else None,
+            off=_off(settings, parts),
             notes=tuple(settings["notes"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
@@ -157,6 +163,13 @@ def _events(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.nda
     held_out_N = np.sort(detector.train_scores_)
     calibration = Calibration(held_out_N, *effective_counts(detector_settings, len(held_out_N)))
     return EventView(detector, calibration, parts["training"]["event_scores"])
+
+
+def _off(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.ndarray]]) -> OffRecordings | None:
+    """Recordings of the machine switched off; None in models without."""
+    if "off" not in settings:
+        return None
+    return OffRecordings(parts["off"]["embeddings"], parts["off"]["levels_db"], tuple(settings["off"]))
 
 
 def store_alarm(path: str | Path, false_alarms: str, every: str | None) -> None:

@@ -12,12 +12,13 @@ from harken.core.threads import one_thread
 from harken.detection import AnomalyDetector
 from harken.embeddings.embedder import EmbeddingSpec
 from harken.monitor.length import MOST_POWER
+from harken.monitor.off import LEAST_OFF
 
 Parts = Mapping[str, Mapping[str, np.ndarray]]
 
-_PARTS = frozenset({"detector", "training", "health", "events", "encoder"})
+_PARTS = frozenset({"detector", "training", "health", "events", "encoder", "off"})
 #: of spectrogram files the level is not known
-_MAY_BE_NAN = frozenset({("training", "levels_db")})
+_MAY_BE_NAN = frozenset({("training", "levels_db"), ("off", "levels_db")})
 
 #: lengths in seconds and levels in dB that no recording has, and numbers that no detector learns
 _LONGEST_S, _HIGHEST_DB, _LARGEST = 1e8, 1e4, 1e30
@@ -68,6 +69,14 @@ def check_content(settings: Mapping[str, Any], parts: Parts) -> None:
     for power in (settings.get("length") or {}).values():
         if not 0 <= float(power) <= MOST_POWER:
             raise ValueError(f"scores that depend on length by a power of {power}")
+    if "off" in settings or "off" in parts:
+        off = parts["off"]
+        shapes = {
+            "embeddings": (len(_texts(settings, "off")), dimensions),
+            "levels_db": (len(_texts(settings, "off")),),
+        }
+        if {name: array.shape for name, array in off.items()} != shapes or len(off["embeddings"]) < LEAST_OFF:
+            raise ValueError("other recordings of the machine switched off than it names")
     if "health" in parts and (parts["health"]["health"].ndim != 3 or len(parts["health"]["health"]) != count):
         raise ValueError(f"health of shape {parts['health']['health'].shape}")
 
