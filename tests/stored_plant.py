@@ -29,11 +29,11 @@ NAMES = ("PUMP 3", "Compressor", "Gearbox", "Fan <b>1</b>", "Slider")
 STEP_S = 600
 
 
-def fill(folder: Path, days: float = 8.0, model: Path | None = None) -> Path:
-    """Write `store.db` and `evidence/`; the path of the store."""
+def fill(folder: Path, days: float = 8.0, model: Path | None = None, place: str | None = None) -> Path:
+    """Write `store.db`, or the store at `place`, and `evidence/`; the path of `store.db`."""
     evidence = folder / "evidence"
     evidence.mkdir(parents=True)
-    store = Store.open(folder / "store.db", MONITOR)
+    store = Store.open(place or folder / "store.db", MONITOR)
     now = datetime.now(UTC)
     store.seen(now)
     times = np.arange(32_000) / 16_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import http.client
 import json
 import re
@@ -15,14 +16,16 @@ from urllib.parse import urlencode
 import pytest
 
 from harken.core.errors import HarkenError
-from harken.page.machines import key_of
+from harken.page import details
+from harken.page.machines import Machines, key_of
 from harken.page.security import RequestRate, is_loopback, known_host
 from harken.page.server import PageServer
 from harken.page.settings import PageSettings
 from harken.page.texts import LANGUAGES, catalogue, chosen_language, texts
 from harken.service.changes import Changes
 from harken.service.store.store import Store
-from stored_plant import MONITOR, SENTENCE, fill
+from postgres import Postgres, postgres_programs
+from stored_plant import MONITOR, NAMES, SENTENCE, fill
 
 TOKEN = "a-token-of-twenty-four-c"
 
@@ -116,6 +119,13 @@ def test_the_page_of_a_machine_has_its_alarm_sound_and_history(browser: Browser)
     assert browser(f"/machines/{'0' * 12}")[0] == 404
     status, headers, body = browser("/evidence/e1/sound")
     assert (status, headers["content-type"], body[:4]) == (200, "audio/flac", b"fLaC")
+
+
+@pytest.mark.parametrize("machine", NAMES)
+def test_every_machine_has_a_page(browser: Browser, machine: str) -> None:
+    page = browser.text(f"/machines/{key_of(MONITOR, machine)}", Accept_Language="de")
+    assert html.escape(machine) in page
+    assert ("kein Ton aufbewahrt" in page) == (machine != "PUMP 3")
 
 
 def test_scores_over_time_have_gaps_where_nothing_was_heard(browser: Browser) -> None:
@@ -244,6 +254,25 @@ def test_requests_per_client_are_limited() -> None:
     assert rate.wait_s("a", now=0.25) == pytest.approx(0.75)
     assert rate.wait_s("b", now=0.25) == 0.0
     assert rate.wait_s("a", now=1.5) == 0.0
+
+
+def test_it_shows_the_same_from_postgresql(folder: Path) -> None:
+    if postgres_programs() is None:
+        pytest.skip("PostgreSQL (initdb, pg_ctl) is not on this machine")
+    now = datetime.now(UTC)
+    shown = {}
+    with Postgres() as server:
+        there = server.new_database()
+        fill(folder / "postgresql", days=2.0, place=there)
+        fill(folder / "sqlite", days=2.0)
+        for place in (there, str(folder / "sqlite" / "store.db")):
+            store = Store.open(place, MONITOR)
+            with store.reading() as connection:
+                views = Machines().all(connection, now)
+                hours = details.scores(connection, MONITOR, "Gearbox", "week", now)
+            store.close()
+            shown[place] = [(view.machine, view.state, len(view.strip)) for view in views], len(hours["time"])
+    assert len(set(map(repr, shown.values()))) == 1, shown
 
 
 def test_languages_have_the_same_words() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -59,10 +60,7 @@ def periods(
     """
     by_number: dict[int, Period] = {}
     seconds = length.total_seconds()
-    for start, *values in (
-        *_windows(connection, monitor, machine, since, until, length),
-        *_thinned(connection, monitor, machine, since, until),
-    ):
+    for start, *values in _grouped(connection, monitor, machine, since, until, length):
         number = int(start.timestamp() // seconds)
         if number not in by_number:
             by_number[number] = Period(datetime.fromtimestamp(number * seconds, UTC))
@@ -70,37 +68,35 @@ def periods(
     return [by_number[number] for number in sorted(by_number)]
 
 
-def _windows(
+def _grouped(
     connection: Connection, monitor: str, machine: str, since: datetime, until: datetime, length: timedelta
-) -> list[tuple[Any, ...]]:
-    """Grouped by minute, hour or day in the database, so that few rows come."""
-    columns = tables.windows.c
+) -> Iterator[tuple[Any, ...]]:
+    """Windows and what was thinned, by minute, hour or day: grouped in the database, so that few rows come."""
     unit = "day" if length >= timedelta(days=1) else "hour" if length >= timedelta(hours=1) else "minute"
-    group: sa.ColumnElement[Any]
-    if connection.dialect.name == "postgresql":
-        group = sa.func.date_trunc(unit, columns.start)
-    else:
-        group = sa.func.substr(sa.type_coerce(columns.start, sa.Text), 1, _GROUPS[unit])
-    query = (
-        sa.select(
-            sa.func.min(columns.start, type_=UtcTime()),
-            sa.func.count(columns.score),
-            sa.func.count() - sa.func.count(columns.score),
-            sa.func.min(columns.score),
-            sa.func.avg(columns.score),
-            sa.func.max(columns.score),
+    windows, thinned = tables.windows.c, tables.thinned.c
+    judged = sa.func.count(windows.score)
+    all_judged = sa.func.sum(thinned.count)
+    values = {
+        tables.windows: (
+            judged, sa.func.count() - judged, sa.func.min(windows.score), sa.func.avg(windows.score),
+            sa.func.max(windows.score),
+        ),
+        tables.thinned: (
+            all_judged, sa.func.sum(thinned.not_judged), sa.func.min(thinned.minimum),
+            sa.func.sum(thinned.mean * thinned.count) / sa.func.nullif(all_judged, 0), sa.func.max(thinned.maximum),
+        ),
+    }  # fmt: skip
+    for table, numbers in values.items():
+        start = table.c.start
+        group: sa.ColumnElement[Any]
+        if connection.dialect.name == "postgresql":
+            group = sa.func.date_trunc(unit, start, "UTC")
+        else:
+            group = sa.func.substr(sa.type_coerce(start, sa.Text), 1, _GROUPS[unit])
+        of_machine = (table.c.monitor == monitor) & (table.c.machine == machine)
+        query = sa.select(sa.func.min(start, type_=UtcTime()), *numbers).where(
+            of_machine, start >= since, start < until
         )
-        .where(columns.monitor == monitor, columns.machine == machine, columns.start >= since, columns.start < until)
-        .group_by(group)
-    )
-    return [tuple(row) for row in connection.execute(query)]
-
-
-def _thinned(
-    connection: Connection, monitor: str, machine: str, since: datetime, until: datetime
-) -> list[tuple[Any, ...]]:
-    columns = tables.thinned.c
-    query = sa.select(
-        columns.start, columns.count, columns.not_judged, columns.minimum, columns.mean, columns.maximum
-    ).where(columns.monitor == monitor, columns.machine == machine, columns.start >= since, columns.start < until)
-    return [tuple(row) for row in connection.execute(query)]
+        for begin, count, *others in connection.execute(query.group_by(group)):
+            # Sums of whole numbers are decimals in PostgreSQL.
+            yield begin, int(count or 0), int(others[0] or 0), *others[1:]
