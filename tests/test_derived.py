@@ -261,7 +261,7 @@ class Wrong(Stage):
         ({"clip_id": "train"}, "has the id of another clip"),
         ({"kind": "machine"}, "is of kind machine, that of recordings"),
         ({"machine": "pump"}, "has another machine than its parent"),
-        ({"attributes": {"a": "b"}}, "has another attributes than its parent"),
+        ({"kind": "mixed", "attributes": {"a": "b"}}, "has another attributes than its parent"),
         ({"parents": ("test",), "split": "test", "condition": "unknown"}, "is made of a test clip, which the stage"),
         ({"parents": ("nobody",)}, "has the parent nobody, which the stage was not given"),
         ({"path": Path("elsewhere.wav")}, "has no file in the stage's folder"),

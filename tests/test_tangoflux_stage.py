@@ -15,6 +15,8 @@ from harken.audio.decode import decode
 from harken.bench import plan
 from harken.bench.recipe import load_recipe
 from harken.bench.run import load_clips, run_recipe
+from harken.bench.stages import stage_class
+from harken.bench.stages.generate import of_condition
 from harken.bench.stages.tables import read_clips
 from harken.bench.workspace import Workspace
 from harken.core.errors import AudioError, HarkenError
@@ -22,7 +24,7 @@ from harken.data.clips import Clip
 from harken.generation import config
 from harken.generation.captions import caption
 from harken.generation.conditions import ConditionKey
-from harken.generation.generator import ClipRequest, sampling_of
+from harken.generation.generator import ClipRequest, requests_of, sampling_of
 from harken.generation.references import distance, nearest_condition
 from harken.generation.tangoflux_files import create_tangoflux
 from harken.generation.tangoflux_generator import TangoFluxGenerator
@@ -74,6 +76,25 @@ def test_a_run_learns_from_generated_clips(tmp_path: Path, recipe: str) -> None:
         assert len(detail["model_sha256"]) == 64
     assert len({details[clip.clip_id]["seed"] for clip in clips}) == len(clips)
     assert run(plant, tmp_path / "w", recipe)[1] == []
+
+
+def test_a_condition_without_clips_starts_from_the_nearest(tmp_path: Path) -> None:
+    """What an edited table asks for is made, with its own caption and attributes; without `unseen` it is refused."""
+    near, far = (
+        Clip(f"clip {volts}", tmp_path / f"{volts}.wav", "c", 2025, "train", "fan", "00", "source", "normal",
+             attributes={"spd": volts})
+        for volts in ("28V", "40V")
+    )  # fmt: skip
+    file = tmp_path / "table.csv"
+    file.write_text("machine,corpus,section,domain,attributes,generate\nfan,c,00,target,spd=30V,2\n")
+    cls = stage_class("rare_conditions")
+    with pytest.raises(HarkenError, match="no normal training clips of c/fan section 00 target: spd=30V"):
+        cls.conditions(cls.Parameters(table=str(file)), [far, near])  # type: ignore[attr-defined, call-arg]
+    rows, _ = cls.conditions(cls.Parameters(table=str(file), unseen=True), [far, near])  # type: ignore[attr-defined, call-arg]
+    requests = list(requests_of(rows, [far, near], seed=0))
+    assert [request.reference for request in requests] == [near, near]
+    assert {request.caption for request in requests} == {"the sound of a fan, target domain, speed 30 V"}
+    assert of_condition(requests[0]) == {"section": "00", "domain": "target", "attributes": {"spd": "30V"}}
 
 
 def test_missing_weights_stop_a_run_before_its_first_stage(

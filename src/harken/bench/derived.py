@@ -48,8 +48,8 @@ def check_derived(clips: Sequence[Clip], parents: Sequence[Clip], cls: type[Stag
     """Check the clips that a stage of kind `cls` has made in `folder` of `parents`.
 
     Raises HarkenError unless each has a new id, a kind that is not recorded, a file in the folder, and, where
-    it has parents, the machine, section, domain, attributes and split of the first; made of test clips, the stage must
-    say so (`from_tests`), and they have no condition.
+    it has parents, the machine, section, domain, attributes and split of the first (of generated clips: its machine and
+    split); made of test clips, the stage must say so (`from_tests`), and they have no condition.
     """
     clip_of = {clip.clip_id: clip for clip in parents}
     for clip in clips:
@@ -80,7 +80,9 @@ def _wrong(clip: Clip, clip_of: dict[str, Clip], cls: type[Stage], folder: Path)
             return "is made of a test clip, but not of split test and unknown condition"
     if clip.parents:
         parent_clip = clip_of[clip.parents[0]]
-        for name in ("machine", "section", "domain", "attributes", "split", "corpus", "year"):
+        # Of a condition without clips, a generated one comes from the nearest.
+        of_condition = () if clip.kind == "generated" else ("section", "domain", "attributes")
+        for name in ("machine", *of_condition, "split", "corpus", "year"):
             if getattr(clip, name) != getattr(parent_clip, name):
                 return f"has another {name} than its parent: {getattr(clip, name)!r}"
     elif not clip.machine or clip.split != "train":

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from harken.core.errors import HarkenError, did_you_mean
@@ -36,6 +36,10 @@ class ConditionKey(NamedTuple):
     def of(cls, clip: Clip) -> ConditionKey:
         """The condition of a clip."""
         return cls(clip.corpus, clip.machine, clip.section, clip.domain, tuple(sorted(clip.attributes.items())))
+
+    def fields(self) -> dict[str, Any]:
+        """What a clip of the condition has beside those of its machine."""
+        return {"section": self.section, "domain": self.domain, "attributes": dict(self.attributes)}
 
     def __str__(self) -> str:
         """`dcase2025/fan section 00 target: spd=28V;mic=1`"""
@@ -146,15 +150,20 @@ def read_conditions(file: Path) -> list[Condition]:
 
 
 def edited(
-    conditions: Sequence[Condition], table: Sequence[Condition], file: Path
+    conditions: Sequence[Condition], table: Sequence[Condition], file: Path, *, unseen: bool = False
 ) -> tuple[list[Condition], list[str]]:
     """The conditions with the numbers of an edited table, 0 where it leaves one out; and notes on rows of machines that
-    there are no clips of. Raises HarkenError for rows of conditions that a machine does not have."""
+    there are no clips of. unseen: rows of conditions that a machine does not have are taken over too, which otherwise
+    raises HarkenError."""
     asked: Mapping[ConditionKey, int] = {row.key: row.generate for row in table}
     present = {row.key for row in conditions}
     machines = {(key.corpus, key.machine) for key in present}
-    notes = []
-    for key in asked.keys() - present:
+    notes, more = [], []
+    for key in sorted(asked.keys() - present):
+        if unseen and (key.corpus, key.machine) in machines:
+            largest = max(row.largest for row in conditions if row.key[:2] == key[:2])
+            more.append(Condition(key, 0, largest, asked[key]))
+            continue
         if (key.corpus, key.machine) in machines:
             raise HarkenError(
                 f"there are no normal training clips of {key}", file=file,
@@ -162,7 +171,7 @@ def edited(
             )  # fmt: skip
         notes.append(f"{file.name}: there are no training clips of {'/'.join(filter(None, key[:2]))}")
     rows = [Condition(row.key, row.clips, row.largest, asked.get(row.key, 0)) for row in conditions]
-    return rows, sorted(set(notes))
+    return rows + more, sorted(set(notes))
 
 
 def _number(file: Path, line: int, column: str, text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -21,6 +21,7 @@ from harken.data.clips import Clip, Payload
 from harken.encoders.base import FrontEnd, Spectrogram
 from harken.generation.captions import caption
 from harken.generation.conditions import Condition, ConditionKey, normal_clips
+from harken.generation.references import nearest_condition
 from harken.training.augment.random_state import rng_for
 
 Float32 = NDArray[np.float32]
@@ -52,9 +53,9 @@ GENERATOR_FILE = "generator.json"
 class ClipRequest:
     """A clip to be generated.
 
-    condition: of which it is to be. reference: a normal training clip of the condition, which becomes its first parent;
-    generators that need none only take its length. caption: of the reference. number: within the condition, from 0.
-    seed: of all that is drawn for this clip.
+    condition: of which it is to be. reference: a normal training clip of the condition or, if it has none, of the
+    nearest one, which becomes its first parent; generators that need none only take its length. caption: of the
+    condition. number: within the condition, from 0. seed: of all that is drawn for this clip.
     """
 
     condition: ConditionKey
@@ -173,21 +174,18 @@ def load_generator(folder: Path, sampling: Mapping[str, Any], *, device: str = "
 
 
 def requests_of(conditions: Sequence[Condition], clips: Sequence[Clip], seed: int) -> Iterator[ClipRequest]:
-    """A request for each clip that the conditions want; references are the condition's clips in turn.
+    """A request for each clip that the conditions want; references are the condition's clips in turn, or, where it has
+    none, those of the nearest condition of its machine (`references.distance`).
 
-    clips: among which are the normal training clips of the conditions. Raises HarkenError for a wanted condition
-    without any.
+    clips: among which are the normal training clips of the conditions. Raises HarkenError for a machine without any.
     """
     references = normal_clips(clips)
     for row in conditions:
         if not row.generate:
             continue
-        of_condition = references.get(row.key)
-        if not of_condition:
-            raise HarkenError(
-                f"there are no normal training clips of {row.key}", next_step="Leave it out of the table of conditions"
-            )
+        nearest = references[nearest_condition(row.key, references)]
         for number in range(row.generate):
-            reference = of_condition[number % len(of_condition)]
+            reference = nearest[number % len(nearest)]
             drawn = int(rng_for(seed, number, str(row.key), "generate").integers(2**62))
-            yield ClipRequest(row.key, reference, caption(reference), number, drawn)
+            described = caption(replace(reference, **row.key.fields()))
+            yield ClipRequest(row.key, reference, described, number, drawn)

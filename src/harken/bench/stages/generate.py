@@ -25,7 +25,7 @@ from harken.core.json_text import json_text
 from harken.data.clips import derive
 from harken.encoders.accelerator import default_device
 from harken.encoders.spectrogram_file import SUFFIX, write_spectrogram
-from harken.generation.conditions import read_conditions
+from harken.generation.conditions import ConditionKey, read_conditions
 from harken.generation.generator import (
     ClipRequest,
     GeneratedSound,
@@ -114,11 +114,18 @@ class GenerateStage(Stage):
                 continue
             file = context.out / "audio" / row.pop("file")
             shutil.copyfile(context.scratch / file.name, file)
-            clip = derive(request.reference, row.pop("clip_id"), file, "generated", **row.pop("form"))
+            clip = derive(
+                request.reference, row.pop("clip_id"), file, "generated", **row.pop("form"), **of_condition(request)
+            )
             clips.append(clip)
             details[clip.clip_id] = row
         (context.out / DETAILS).write_text(json_text(details, indent=1) + "\n")
         write_clips(context.out, clips, list(dict.fromkeys(aside)))
+
+
+def of_condition(request: ClipRequest) -> dict[str, Any]:
+    """What a clip has of its condition, not of its reference; nothing where that is of the condition."""
+    return {} if ConditionKey.of(request.reference) == request.condition else request.condition.fields()
 
 
 def read_details(folder: Path) -> dict[str, dict[str, Any]]:
@@ -150,7 +157,11 @@ class _Generation:
         return [json.loads(self._record(request).read_text()) for request in requests]
 
     def _id(self, request: ClipRequest) -> str:
-        return f"{request.reference.clip_id}#generated-{self.mark}-{request.number}"
+        clip_id = f"{request.reference.clip_id}#generated-{self.mark}-{request.number}"
+        if of_condition(request):
+            # The condition of the reference may have clips of these numbers too.
+            clip_id += f"-{hashlib.sha256(str(request.condition).encode(errors='surrogatepass')).hexdigest()[:8]}"
+        return clip_id
 
     def _record(self, request: ClipRequest) -> Path:
         return self.context.scratch / f"{file_stem(self._id(request))}.json"

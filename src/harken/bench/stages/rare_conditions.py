@@ -30,13 +30,15 @@ class RareConditionsStage(Stage):
     class Parameters(Settings):
         """share: of the clips of the machine's largest condition, to which smaller ones are filled up. factor:
         generated clips per real clip, at most. domains: that get clips. years: of the machines that do. table: a file
-        with the numbers of all conditions, in place of these rules."""
+        with the numbers of all conditions, in place of these rules. unseen: it may name conditions without any clip;
+        generators of sound from captions start from the nearest one, others refuse."""
 
         share: float = Field(0.5, gt=0, le=1)
         factor: float = Field(10.0, gt=0, le=1e6)
         domains: tuple[Literal["source", "target", "unknown"], ...] | None = None
         years: tuple[int, ...] | None = None
         table: str | None = None
+        unseen: bool = False
 
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
@@ -69,7 +71,7 @@ class RareConditionsStage(Stage):
             )
         if parameters.table is not None:
             file = Path(parameters.table)
-            return edited(rows, read_conditions(file), file)
+            return edited(rows, read_conditions(file), file, unseen=parameters.unseen)
         if not any(row.generate for row in rows):
             return rows, [f"no condition has fewer than {parameters.share:g} of the clips of its machine's largest one"]
         return rows, []

@@ -23,6 +23,7 @@ from harken.core.files import write_atomically
 from harken.core.json_text import json_text
 from harken.data.clips import Clip
 from harken.encoders.accelerator import default_device
+from harken.generation.conditions import ConditionKey
 from harken.generation.screening import Classifier, Screened, confidence_limit, counts_by_condition, screen
 
 if TYPE_CHECKING:
@@ -187,7 +188,10 @@ class _LabelledClassifier:
         self.classes = table.classes
         self.class_of = {clip_id: label for clip_id, label in table.class_of.items() if label != UNUSED}
         self.probabilities = self.loaded.probabilities
+        self.condition_of = {clip.clip_id: ConditionKey.of(clip) for clip in context.clips}
 
     def intended(self, clip: Clip) -> int | None:
-        """The class of its first parent."""
-        return self.class_of.get(clip.parents[0]) if clip.parents else None
+        """The class of its first parent, if that is of its condition."""
+        if not clip.parents or self.condition_of.get(clip.parents[0]) != ConditionKey.of(clip):
+            return None
+        return self.class_of.get(clip.parents[0])
