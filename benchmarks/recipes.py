@@ -25,8 +25,10 @@ import yaml
 from harken.plant.simulate import simulate
 from shared_folder import shared_folder
 
-RECIPES = ("sjtu_aithu", "nwpu_fusion", "unisound", "ustc", "ustc_attributes", "thuee_system1", "training_free",
-           "baseline_ae")  # fmt: skip
+RECIPES = (
+    "sjtu_aithu", "nwpu_fusion", "unisound", "ustc", "ustc_attributes", "thuee_system1", "thuee_system2",
+    "thuee_system3", "thuee_system4", "training_free", "baseline_ae",
+)  # fmt: skip
 META = {
     "submission": {
         "name": "A system",

@@ -28,16 +28,16 @@ from harken.weights.catalog import catalog
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = DOCS / "systems"
-#: page -> its recipe
-RECIPES = {
-    "thuee": "thuee_system1",
-    "sjtu_aithu": "sjtu_aithu",
-    "nwpu_fusion": "nwpu_fusion",
-    "unisound": "unisound",
-    "ustc": "ustc",
-    "ustc_attributes": "ustc_attributes",
-    "training_free": "training_free",
-    "baseline_ae": "baseline_ae",
+#: page -> its recipes
+RECIPES: dict[str, tuple[str, ...]] = {
+    "thuee": ("thuee_system1", "thuee_system2", "thuee_system3", "thuee_system4"),
+    "sjtu_aithu": ("sjtu_aithu",),
+    "nwpu_fusion": ("nwpu_fusion",),
+    "unisound": ("unisound",),
+    "ustc": ("ustc",),
+    "ustc_attributes": ("ustc_attributes",),
+    "training_free": ("training_free",),
+    "baseline_ae": ("baseline_ae",),
 }
 HEADER = ["report's value", "ours", "where in the recipe", "why"]
 #: kind and inputs of a stage, which no report gives
@@ -46,8 +46,9 @@ GRAPH = ("use", "from")
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table. keys: dotted keys of the resolved recipe, or names in the code, such as
-    harken.detection.memory_bank.SMOTE_NEIGHBOURS. changes: values of the recipe's parameters under which it holds."""
+    """One line of a table. keys: dotted keys of the resolved recipe (`recipe:key` of one recipe of several), or names
+    in the code, such as harken.detection.memory_bank.SMOTE_NEIGHBOURS. changes: values of the recipe's parameters
+    under which it holds."""
 
     line: str
     report: str
@@ -92,7 +93,10 @@ def resolved(recipe: str, changes: tuple[tuple[str, str], ...] = ()) -> dict[str
     """The recipe as it runs, in the layout of its file."""
     values = {key: yaml.safe_load(value) for key, value in changes}
     data = load_recipe(recipe, profile="full", changes=values).model_dump(mode="json")
-    stages = {name: {"use": one["use"], **one["parameters"]} for name, one in data["stages"].items()}
+    stages = {
+        name: {**{key: one[key] for key in ("use", "seed", "seeds") if key in one}, **one["parameters"]}
+        for name, one in data["stages"].items()
+    }
     return {**data, "stages": stages}
 
 
@@ -160,23 +164,32 @@ def members(told: Any, systems: list[str]) -> dict[str, float]:
 def test_every_value_is_the_recipes(page: str) -> None:
     wrong = []
     for row in rows(page):
-        data = resolved(RECIPES[page], row.changes)
         for key in row.keys:
-            told = row.ours
-            if key.startswith("harken."):
-                found = [in_code(key)]
-            else:
-                found = values_at(data, key.split("."))
-                if key.startswith("ensembles.") and key.endswith(".members"):
-                    told = members(told, list(data["systems"]))
-            if not found or not all(same(told, value) for value in found):
+            found, same_as_told = [], True
+            for recipe in RECIPES[page]:
+                told, values = row.ours, []
+                if key.startswith("harken."):
+                    values = [in_code(key)]
+                elif (name := key_of(key, recipe)) is not None:
+                    data = resolved(recipe, row.changes)
+                    values = values_at(data, name.split("."))
+                    if name.startswith("ensembles.") and name.endswith(".members"):
+                        told = members(told, list(data["systems"]))
+                same_as_told &= all(same(told, value) for value in values)
+                found += values
+            if not found or not same_as_told:
                 wrong.append(f"{key}: the page says {row.ours!r}, there is {found!r}")
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("page", RECIPES)
-def test_every_number_of_the_recipe_is_in_a_table(page: str) -> None:
-    recipe = RECIPES[page]
+def key_of(key: str, recipe: str) -> str | None:
+    """A key of a page without the name of its recipe; None for a key of another recipe."""
+    name, colon, rest = key.partition(":")
+    return key if not colon else rest if name == recipe else None
+
+
+@pytest.mark.parametrize(("page", "recipe"), [(page, recipe) for page in RECIPES for recipe in RECIPES[page]])
+def test_every_number_of_the_recipe_is_in_a_table(page: str, recipe: str) -> None:
     raw = expand(yaml.safe_load(recipe_text(recipe)))
     said = [("seeds",), *([("score_years",)] if "score_years" in raw else [])]
     if raw.get("submission"):
@@ -190,7 +203,8 @@ def test_every_number_of_the_recipe_is_in_a_table(page: str) -> None:
         for key in cases.get(raw["parameters"][name]) or {}:
             said.append(tuple(key.split(".")))
     said += [tuple(key.split(".")) for key in raw["profiles"]["full"] or {}]
-    keys = [key.split(".") for row in rows(page) if not row.changes for key in row.keys]
+    named = [key_of(key, recipe) for row in rows(page) if not row.changes for key in row.keys]
+    keys = [key.split(".") for key in named if key is not None]
     missing = [".".join(path) for path in said if not any(matches(key, list(path)) for key in keys)]
     assert not missing, f"{page}.md does not tell: {', '.join(missing)}"
 
@@ -275,16 +289,16 @@ def test_commands_are_ones_that_there_are(page: str) -> None:
     found = commands(PAGES / f"{page}.md")
     if page in RECIPES:
         assert {"plan", "run", "submit"} <= {words[0] for words in found}
-        assert all(words[1] == RECIPES[page] for words in found if words[0] in ("plan", "run"))
+        assert all(words[1] in RECIPES[page] for words in found if words[0] in ("plan", "run"))
     weights = {entry.name for entry in catalog()}
     for words in found:
         check_command(words)
         if words[:2] == ["weights", "fetch"]:
             assert words[2] in weights
         if words[0] == "submit":
-            recipe = resolved(RECIPES[page])
+            recipes = map(resolved, RECIPES[page])
             named = [word for flag, word in pairwise(words) if flag == "--system"]
-            assert set(named) <= {*recipe["systems"], *recipe["ensembles"]}
+            assert set(named) <= {name for recipe in recipes for name in (*recipe["systems"], *recipe["ensembles"])}
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ _PEAK = 0.7
 
 @dataclass(frozen=True)
 class ConditionRow:
-    """A condition in the report. made: by which stage of its input, counted from 1, and its generator. real, generated:
-    clips with embeddings. kept: share that a screening kept, if there was one."""
+    """A condition in the report. made: by which generator. real, generated: clips with embeddings. kept: share that a
+    screening kept, if there was one."""
 
     key: ConditionKey
     made: str
@@ -66,7 +66,8 @@ class Shown:
     """A condition with examples. notes: on those that could not be read."""
 
     row: ConditionRow
-    examples: tuple[Example, ...]
+    real: tuple[Example, ...]
+    generated: tuple[Example, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -149,16 +150,18 @@ def _condition(shown: Shown) -> dict[str, Any]:
     return {
         "title": str(shown.row.key),
         "made": shown.row.made,
-        "examples": [
-            {
-                "title": each.title,
-                "picture": data_url(_picture(each), "image/webp"),
-                "sound": None if each.sound_S is None else _sound(each.sound_S, each.sample_rate),
-                "why": each.why,
-            }
-            for each in shown.examples
-        ],
+        "real": list(map(_example, shown.real)),
+        "generated": list(map(_example, shown.generated)),
         "notes": list(shown.notes),
+    }
+
+
+def _example(each: Example) -> dict[str, Any]:
+    return {
+        "title": each.title,
+        "picture": data_url(_picture(each), "image/webp"),
+        "sound": None if each.sound_S is None else _sound(each.sound_S, each.sample_rate),
+        "why": each.why,
     }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +16,8 @@ from pydantic import Field
 from harken.bench.costs import Cost, PlannedStage
 from harken.bench.generation_page import ConditionRow, Shown, generation_page, read_examples
 from harken.bench.stages.base import Context, Input, Settings, Stage
+from harken.bench.stages.generate import read_details
+from harken.bench.stages.screen import SCREENING
 from harken.bench.stages.tables import read_arrays, read_clips, read_row_of, write_ids
 from harken.core.errors import HarkenError
 from harken.core.json_text import json_text
@@ -58,28 +62,27 @@ class GenerationReportStage(Stage):
             by_machine[key.corpus, key.machine] += [(key, clip) for clip in clips if clip.clip_id in vectors]
         rows: list[ConditionRow] = []
         clips_of: list[Sequence[Clip]] = []
-        for number, folder in enumerate(context.folders("clips")):
-            for key, clips in _generated(folder).items():
-                embedded = [clip for clip in clips if clip.clip_id in vectors]
-                real_clips = by_machine[key.corpus, key.machine]
-                if not embedded or not real_clips:
-                    continue
-                rows.append(
-                    ConditionRow(
-                        key,
-                        made=f"source {number + 1}",
-                        real=sum(condition == key for condition, _ in real_clips),
-                        generated=len(embedded),
-                        kept=None,
-                        likeness=likeness(
-                            np.stack([vectors[clip.clip_id] for clip in embedded]),
-                            np.stack([vectors[clip.clip_id] for _, clip in real_clips]),
-                            [condition for condition, _ in real_clips],
-                            key,
-                        ),
-                    )
+        for source in _sources(context.folders("clips")):
+            embedded = [clip for clip in source.clips if clip.clip_id in vectors]
+            real_clips = by_machine[source.key.corpus, source.key.machine]
+            if not embedded or not real_clips:
+                continue
+            rows.append(
+                ConditionRow(
+                    source.key,
+                    made=source.made,
+                    real=sum(condition == source.key for condition, _ in real_clips),
+                    generated=len(embedded),
+                    kept=source.kept,
+                    likeness=likeness(
+                        np.stack([vectors[clip.clip_id] for clip in embedded]),
+                        np.stack([vectors[clip.clip_id] for _, clip in real_clips]),
+                        [condition for condition, _ in real_clips],
+                        source.key,
+                    ),
                 )
-                clips_of.append(clips)
+            )
+            clips_of.append(source.clips)
         if not rows:
             raise HarkenError(
                 "no generated clip has an embedding",
@@ -112,6 +115,46 @@ def _vectors(folders: Sequence[Path]) -> Mapping[str, Float32]:
     return vectors
 
 
+@dataclass(frozen=True)
+class _Source:
+    """Generated clips of a condition by one stage: all of them, or those that a screening kept. kept: their share."""
+
+    key: ConditionKey
+    made: str
+    clips: list[Clip]
+    kept: float | None
+
+
+def _sources(folders: Sequence[Path]) -> Iterator[_Source]:
+    """Of each stage and condition, all clips; then those that each screening kept, unless it kept none or all.
+
+    Clips of a screening are copies of others: of these, the originals are looked at.
+    """
+    screenings = [verdicts for folder in folders if (verdicts := _kept_by(folder)) is not None]
+    for number, folder in enumerate(folders):
+        if _kept_by(folder) is not None:
+            continue
+        generators = {str(row["generator"]) for row in read_details(folder).values() if "generator" in row}
+        made = " and ".join(sorted(generators)) or f"source {number + 1}"
+        for key, clips in _generated(folder).items():
+            rows = []
+            for screened in screenings:
+                judged = [clip for clip in clips if clip.clip_id in screened]
+                if judged:
+                    kept = [clip for clip in judged if screened[clip.clip_id]]
+                    rows.append(_Source(key, f"{made}, screened", kept, len(kept) / len(judged)))
+            yield _Source(key, made, clips, rows[0].kept if rows else None)
+            yield from (row for row in rows if 0 < len(row.clips) < len(clips))
+
+
+def _kept_by(folder: Path) -> dict[str, bool] | None:
+    """Of each clip that a screen stage has judged, whether it kept it; None for another stage."""
+    file = folder / SCREENING
+    if not file.is_file():
+        return None
+    return {row["clip_id"]: row["verdict"] == "kept" for row in json.loads(file.read_text())["clips"]}
+
+
 def _generated(folder: Path) -> dict[ConditionKey, list[Clip]]:
     """Generated training clips by condition."""
     clips_of: dict[ConditionKey, list[Clip]] = defaultdict(list)
@@ -122,8 +165,6 @@ def _generated(folder: Path) -> dict[ConditionKey, list[Clip]]:
 
 
 def _shown(row: ConditionRow, real: Sequence[Clip], generated: Sequence[Clip], count: int) -> Shown:
-    examples, notes = read_examples(
-        [(clip, f"real, {clip.path.stem}") for clip in real[:count]]
-        + [(clip, f"generated, {number + 1}") for number, clip in enumerate(generated[:count])]
-    )
-    return Shown(row, examples, notes)
+    recorded, notes = read_examples([(clip, f"real, {clip.path.stem}") for clip in real[:count]])
+    made, further = read_examples([(clip, f"generated, {number + 1}") for number, clip in enumerate(generated[:count])])
+    return Shown(row, recorded, made, (*notes, *further))

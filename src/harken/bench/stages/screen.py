@@ -29,6 +29,8 @@ from harken.generation.screening import Classifier, Screened, confidence_limit, 
 if TYPE_CHECKING:
     from harken.embeddings.classifier import TrainedClassifier
 
+#: what became of every clip
+SCREENING = "screening.json"
 #: clips whose classes are written to scratch together
 PART = 64
 
@@ -102,7 +104,7 @@ class ScreenStage(Stage):
             "conditions": {name: asdict(count) for name, count in counts.items()},
             "clips": [asdict(row) for row in rows],
         }  # fmt: skip
-        (context.out / "screening.json").write_text(json_text(report, indent=1) + "\n")
+        (context.out / SCREENING).write_text(json_text(report, indent=1) + "\n")
         empty = [(name, count.made) for name, count in counts.items() if not count.kept]
         notes = [f"screen: none of {made} generated clips of {name} is kept" for name, made in empty]
         if parameters.classifier == "xception" and screening.limit is None and rows:
