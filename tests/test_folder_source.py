@@ -50,7 +50,7 @@ def test_files_are_judged_as_harken_score_judges_them(detector: harken.Detector,
     """A second; several, by the worst of their segments; over a minute, per segment."""
     for name, seconds in (("1.wav", 1.0), ("2.wav", 3.5), ("10.wav", 61.25)):
         write(tmp_path / name, humming(seconds))
-    heard = heard_of(FolderSource(tmp_path, "pump", watch=False), detector)
+    heard = heard_of(FolderSource(tmp_path, ["pump"], watch=False), detector)
     files = [tmp_path / name for name in ("1.wav", "2.wav", "10.wav")]
     expected = list(detector.score_many(files, workers=0))
     assert [one.verdict.as_json() for one in heard] == [verdict.as_json() for verdict in expected]
@@ -66,9 +66,9 @@ def test_files_are_judged_as_harken_score_judges_them(detector: harken.Detector,
 def test_a_restart_goes_on_behind_what_is_stored(detector: harken.Detector, tmp_path: Path, count: int) -> None:
     for name, seconds in (("1.wav", 1.0), ("2.wav", 61.25), ("3.wav", 1.0)):
         write(tmp_path / name, humming(seconds))
-    before = heard_of(FolderSource(tmp_path, "pump", watch=False), detector, count) if count else []
+    before = heard_of(FolderSource(tmp_path, ["pump"], watch=False), detector, count) if count else []
     state = stored(before)
-    after = heard_of(FolderSource(tmp_path, "pump", resume=state, watch=False), detector, resume=state)
+    after = heard_of(FolderSource(tmp_path, ["pump"], resume=state, watch=False), detector, resume=state)
     assert [one.window.number for one in before + after] == list(range(1 + 62 + 1))
     names = [one.verdict.name for one in before + after]
     assert len(set(names)) == len(names)
@@ -80,9 +80,9 @@ def test_files_that_continue_each_other_are_one_sound(
 ) -> None:
     """Windows go on across borders of files, also behind a restart at any window."""
     pieces(tmp_path, sound, [0.3, 2.45, 0.2, 0.1, 3.0])
-    before = heard_of(FolderSource(tmp_path, "pump", continuous=True, watch=False), detector, count) if count else []
+    before = heard_of(FolderSource(tmp_path, ["pump"], continuous=True, watch=False), detector, count) if count else []
     state = stored(before)
-    source = FolderSource(tmp_path, "pump", continuous=True, resume=state, watch=False)
+    source = FolderSource(tmp_path, ["pump"], continuous=True, resume=state, watch=False)
     after = heard_of(source, detector, resume=state)
     assert [one.verdict.score for one in before + after] == scores
     assert [one.window.position for one in before + after] == [second * RATE for second in range(8)]
@@ -93,7 +93,7 @@ def test_times_in_names_show_where_sound_is_missing(detector: harken.Detector, t
     sound = humming(2.5)
     for name in ("20260301_120000Z", "20260301_120002Z", "20260301_130000Z"):
         write(tmp_path / f"{name}.wav", sound)
-    heard = heard_of(FolderSource(tmp_path, "pump", continuous=True, watch=False), detector)
+    heard = heard_of(FolderSource(tmp_path, ["pump"], continuous=True, watch=False), detector)
     # Two windows and a half, joined with the next file; the half second before the gap is no window.
     assert [str(one.window.start.time())[:8] for one in heard] == [
         "12:00:00", "12:00:01", "12:00:02", "12:00:02", "12:00:03", "13:00:00", "13:00:01",
@@ -114,7 +114,7 @@ def test_a_file_is_taken_when_its_writer_has_closed_it(detector: harken.Detector
         "out.close(); print('closed', flush=True); sys.stdin.readline()\n"
     )
     write(tmp_path / "in" / "0.wav", humming(1.0))
-    folder = FolderSource(tmp_path / "in", "pump", settle_s=0.6)
+    folder = FolderSource(tmp_path / "in", ["pump"], settle_s=0.6)
     tap = Tap("pump", 1.0)
     feed = Feed(folder, [tap])
     feed.start()
@@ -149,20 +149,22 @@ def test_what_cannot_be_read_is_reported_once_and_again_when_it_is_replaced(
     (tmp_path / "2.wav").write_bytes(data[:1000])
     (tmp_path / "4.wav").write_bytes(b"not sound")
     (tmp_path / "5.txt").write_text("not even called so")
-    before = heard_of(FolderSource(tmp_path, "pump", watch=False, settle_s=0.3), detector, 3)
+    before = heard_of(FolderSource(tmp_path, ["pump"], watch=False, settle_s=0.3), detector, 3)
     assert [one.window.origin for one in before[:1]] == ["1.wav"]
     state = stored(before)
     heard = before + heard_of(
-        FolderSource(tmp_path, "pump", resume=state, watch=False, settle_s=0.3), detector, resume=state
+        FolderSource(tmp_path, ["pump"], resume=state, watch=False, settle_s=0.3), detector, resume=state
     )
     errors = {one.window.origin: one.verdict.error.cause for one in heard if one.verdict.error is not None}
     assert set(errors) == {"2.wav", "4.wav"}
     assert "is cut off" in errors["2.wav"]
     assert len(heard) == 4
     state = stored(heard)
-    assert not heard_of(FolderSource(tmp_path, "pump", resume=state, watch=False, settle_s=0.3), detector, resume=state)
+    assert not heard_of(
+        FolderSource(tmp_path, ["pump"], resume=state, watch=False, settle_s=0.3), detector, resume=state
+    )
     (tmp_path / "2.wav").write_bytes(data)
-    source = FolderSource(tmp_path, "pump", resume=state, watch=False, settle_s=0.3)
+    source = FolderSource(tmp_path, ["pump"], resume=state, watch=False, settle_s=0.3)
     (again,) = heard_of(source, detector, resume=state)
     assert again.window.origin == "2.wav"
     assert again.window.number == 4
@@ -175,7 +177,7 @@ def test_a_folder_that_vanishes_and_comes_back_is_taken_up(detector: harken.Dete
     for number in range(3):
         write(folder / f"{number}.wav", humming(1.0, 10 * number))
     tap = Tap("pump", 1.0, capacity=2)
-    feed = Feed(FolderSource(folder, "pump", settle_s=0.3), [tap], soonest_s=0.05, latest_s=0.1)
+    feed = Feed(FolderSource(folder, ["pump"], settle_s=0.3), [tap], soonest_s=0.05, latest_s=0.1)
     listener = MachineListener(feed, tap, WindowJudge("pump", detector))
     feed.start()
     heard: list[HeardWindow] = []
@@ -205,16 +207,16 @@ def test_files_that_are_deleted_are_forgotten_but_not_those_of_an_empty_mount(
 ) -> None:
     for number in range(3):
         write(tmp_path / f"{number}.wav", humming(1.0, 10 * number))
-    state = stored(heard_of(FolderSource(tmp_path, "pump", watch=False, settle_s=0.3), detector))
+    state = stored(heard_of(FolderSource(tmp_path, ["pump"], watch=False, settle_s=0.3), detector))
     assert {key for key in state if "/" in key} == {"pump/0.wav", "pump/1.wav", "pump/2.wav"}
     (tmp_path / "0.wav").unlink()
     write(tmp_path / "3.wav", humming(1.0, 70))
-    source = FolderSource(tmp_path, "pump", watch=False, settle_s=0.3, resume=state)
+    source = FolderSource(tmp_path, ["pump"], watch=False, settle_s=0.3, resume=state)
     (heard,) = heard_of(source, detector, resume=state)
     assert heard.window.resume["pump/0.wav"] == {}
     empty = tmp_path / "empty"
     empty.mkdir()
-    source = FolderSource(empty, "pump", watch=False, resume=state)
+    source = FolderSource(empty, ["pump"], watch=False, resume=state)
     assert not list(source.listen(threading.Event()))
     assert source.forgotten() == {}
 
@@ -225,8 +227,57 @@ def test_files_come_in_the_order_of_names_or_of_times(tmp_path: Path) -> None:
         os.utime(tmp_path / name, (time.time() - age, time.time() - age))
 
     def order(**options: object) -> list[str]:
-        source = FolderSource(tmp_path, "pump", watch=False, **options)  # type: ignore[arg-type]
+        source = FolderSource(tmp_path, ["pump"], watch=False, **options)  # type: ignore[arg-type]
         return [piece.origin for piece in source.listen(threading.Event()) if piece is not None]
 
     assert order() == ["a9.wav", "a10.wav", "b.wav"]
     assert order(order="time") == ["b.wav", "a9.wav", "a10.wav"]
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (3, 1), (1, 4), (2, 2)])
+def test_machines_share_a_folder_by_channels_and_each_goes_on_where_it_stopped(
+    detector: harken.Detector, tmp_path: Path, continuous: bool, first: int, second: int
+) -> None:
+    """Of a recorder with two inputs; the machines are not equally far when they are killed."""
+    left, right = humming(5.0), humming(5.0, 200)
+    for number in range(5):
+        both = np.stack([sound[number * RATE : (number + 1) * RATE] for sound in (left, right)], axis=1)
+        write(tmp_path / f"{number}.wav", both)
+    counts = {"left": first, "right": second}
+
+    def hear(state: dict[str, object], most: dict[str, int]) -> dict[str, list[HeardWindow]]:
+        taps = [
+            Tap(machine, 1.0, channels=[number], resume=state)  # type: ignore[arg-type]
+            for number, machine in enumerate(counts)
+        ]
+        source = FolderSource(tmp_path, [*counts], resume=state, continuous=continuous, watch=False)  # type: ignore[arg-type]
+        feed = Feed(source, taps)
+        judges = [
+            WindowJudge(machine, detector, resume=state, channels=[number])  # type: ignore[arg-type]
+            for number, machine in enumerate(counts)
+        ]
+        listeners = [MachineListener(feed, tap, judge) for tap, judge in zip(taps, judges, strict=True)]
+        feed.start()
+        heard: dict[str, list[HeardWindow]] = {machine: [] for machine in counts}
+        until = time.monotonic() + 20
+        while time.monotonic() < until and not all(
+            listener.finished or len(heard[machine]) >= most[machine]
+            for machine, listener in zip(counts, listeners, strict=True)
+        ):
+            for machine, listener in zip(counts, listeners, strict=True):
+                if len(heard[machine]) < most[machine]:
+                    heard[machine] += listener.hear(0.05)
+        feed.stop()
+        return heard
+
+    before = hear({}, counts)
+    state = stored([one for windows in before.values() for one in windows])
+    after = hear(dict(state), {"left": 99, "right": 99})
+    for machine, sound in (("left", left), ("right", right)):
+        windows = before[machine] + after[machine]
+        assert [one.window.number for one in windows] == list(range(5))
+        assert [one.window.position for one in windows] == [number * RATE for number in range(5)]
+        expected = [detector.score(sound[number * RATE : (number + 1) * RATE], RATE).score for number in range(5)]
+        assert [one.verdict.score for one in windows] == expected
+        assert all(one.window.samples_CS.shape == (1, RATE) for one in windows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -62,8 +62,8 @@ class Models:
         self._loaded = {digest: model for digest, model in self._loaded.items() if digest in kept}
 
 
-def make_source(entry: SourceEntry, machine: str, *, resume: Resume, once: bool = False) -> SoundSource:
-    """The source of an entry. machine: the first that listens to it. resume: what is stored of an earlier run.
+def make_source(entry: SourceEntry, machines: Sequence[str], *, resume: Resume, once: bool = False) -> SoundSource:
+    """The source of an entry. machines: that listen to it. resume: what is stored of an earlier run.
 
     once: a folder ends when all that is in it was heard. Raises HarkenError for what cannot be listened to at all.
     """
@@ -73,7 +73,7 @@ def make_source(entry: SourceEntry, machine: str, *, resume: Resume, once: bool 
 
             return FolderSource(
                 entry.path,
-                machine,
+                machines,
                 resume=resume,
                 order=entry.order,
                 continuous=entry.continuous,
@@ -101,7 +101,7 @@ def make_source(entry: SourceEntry, machine: str, *, resume: Resume, once: bool 
 def check_machine(machine: str, configuration: Configuration, model: LoadedModel) -> None:
     """Raise HarkenError where the model cannot judge the sound of the source, as far as that is known."""
     entry = configuration.machines[machine]
-    source = make_source(configuration.sources[entry.source], machine, resume={})
+    source = make_source(configuration.sources[entry.source], [machine], resume={})
     chosen = None if entry.channels is None else len(entry.channels)
     check_fits(model.detector, source.form, source.place, chosen=chosen)
 

@@ -70,7 +70,9 @@ class Feed:
         self._status = SourceStatus(source.place, since=datetime.now(UTC))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"source {source.place}", daemon=True)
-        self._end = max((tap.position for tap in self.taps), default=0)
+        # What is read again begins where the machine that is least advanced has stopped.
+        furthest = min if source.live is False else max
+        self._end = furthest((tap.position for tap in self.taps), default=0)
         #: on the monotonic clock
         self._last_sound_s: float | None = None
 

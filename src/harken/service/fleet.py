@@ -67,14 +67,18 @@ class Fleet:
         stored, entry = self._recorder.loaded(), configuration.sources[name]
         resume = {} if stored is None else stored.resume
         users = {machine: user for machine, user in configuration.machines.items() if user.source == name}
-        source = make_source(entry, next(iter(users)), resume=resume, once=self._once)
+        source = make_source(entry, [*users], resume=resume, once=self._once)
         continuous = not isinstance(entry, FolderEntry) or entry.continuous
+        channels = {
+            machine: None if user.channels is None else [number - 1 for number in user.channels]
+            for machine, user in users.items()
+        }
         taps = {
             machine: Tap(
                 machine,
                 loaded[machine].detector.segment_s,
                 hop_s=user.hop_s,
-                channels=None if user.channels is None else [number - 1 for number in user.channels],
+                channels=channels[machine],
                 resume=resume,
             )
             for machine, user in users.items()
@@ -94,7 +98,7 @@ class Fleet:
                 evidence=self._evidence,
                 detector=model.detector,
             )
-            judge = WindowJudge(machine, model.detector, model.digest, resume=resume)
+            judge = WindowJudge(machine, model.detector, model.digest, resume=resume, channels=channels[machine])
             listener = MachineListener(feed, taps[machine], judge, self._judging)
             sensor = None if stored is None else stored.sensors.get(machine)
             machines.append(

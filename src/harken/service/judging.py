@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,17 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.audio.decode import ALL_FORMATS, Limits, decode
-from harken.audio.segments import Segment, read_form, read_segment
+from harken.audio.segments import Segment, cut, read_form, read_segment
 from harken.core.errors import AudioError, HarkenError
+from harken.monitor.cutting import LONG_S
 from harken.monitor.detector import Detector
 from harken.monitor.verdict import Verdict
 from harken.service.records import HeardWindow, Recording, Resume, Window
 from harken.service.sources.base import SourceForm
 
 Float32 = NDArray[np.float32]
-
-#: one window of all machines at a time: models may be shared, and the number of threads of BLAS is one for all
-_judging = threading.Lock()
 
 
 class WindowJudge:
@@ -33,7 +30,8 @@ class WindowJudge:
     file of the same samples.
 
     machine: its name. model: digest of the detector, see `bundle_digest`. resume: what is stored of an earlier run.
-    limits: of recordings.
+    channels: of recordings that belong to it, from 0; None: all. limits: of recordings. Threads must not share it, nor
+    its detector.
     """
 
     def __init__(
@@ -43,11 +41,16 @@ class WindowJudge:
         model: str = "",
         *,
         resume: Resume | None = None,
+        channels: Sequence[int] | None = None,
         limits: Limits = Limits(),
     ) -> None:
+        resume = resume or {}
         self.machine, self.detector, self.model, self.limits = machine, detector, model, limits
+        self._channels = None if channels is None else list(channels)
         #: of the next recording; windows of a stream have theirs
-        self._number = int((resume or {}).get(machine, {}).get("number", 0))
+        self._number = int(resume.get(machine, {}).get("number", 0))
+        #: of recordings that other machines of the source may have to hear again
+        self._stored = {key: dict(value) for key, value in resume.items() if key.startswith(f"{machine}/")}
 
     def hear(self, item: Window | Recording) -> Iterator[HeardWindow]:
         """Verdicts on a window (one), or a recording (one; per segment, where it lasts over a minute).
@@ -57,22 +60,26 @@ class WindowJudge:
         if isinstance(item, Window):
             yield HeardWindow(self.machine, item, self._verdict(item), self.model)
             return
+        name = f"{self.machine}/{item.origin}"
+        stored = self._stored.get(name, {})
+        if stored.get("state") == item.origin_state:
+            if stored.get("done"):
+                return
+            item = replace(item, judged_s=max(item.judged_s, float(stored.get("judged_s", 0.0))))
         pending: HeardWindow | None = None
         for verdict in self._verdicts(item):
             if pending is not None:
                 yield pending
             pending = self._heard(item, verdict)
         if pending is not None:
-            name = f"{self.machine}/{item.origin}"
             done = {name: {"state": item.origin_state, "done": True}}
+            self._stored |= done
             yield replace(pending, window=replace(pending.window, resume={**pending.window.resume, **done}))
 
     def _verdict(self, window: Window) -> Verdict:
         name = Path(window.origin or "<sound>")
         try:
-            with _judging:
-                verdict = self.detector.score(window.samples_CS, window.sample_rate)
-            return replace(verdict, path=name)
+            return replace(self.detector.score(window.samples_CS, window.sample_rate), path=name)
         except HarkenError as error:
             return Verdict(name, error=error, seconds=window.seconds)
 
@@ -80,16 +87,42 @@ class WindowJudge:
         if recording.error is not None:
             yield Verdict(recording.file, error=recording.error)
             return
-        verdicts = self.detector.score_many([recording.file], workers=0, limits=self.limits, all_formats=True)
-        while True:
-            with _judging:
-                verdict = next(verdicts, None)
-            if verdict is None:
-                return
+        if self._channels is None:
+            verdicts = self.detector.score_many([recording.file], workers=0, limits=self.limits, all_formats=True)
+        else:
+            verdicts = self._verdicts_of_channels(recording.file, self._channels)
+        for verdict in verdicts:
             if verdict.error is not None and not recording.file.exists():
                 raise FileNotFoundError(recording.file)
             if verdict.end_s is None or verdict.segment_scores or verdict.end_s > recording.judged_s + 1e-6:
                 yield verdict
+
+    def _verdicts_of_channels(self, file: Path, channels: list[int]) -> Iterator[Verdict]:
+        """As of a recording with these channels alone."""
+        try:
+            form = read_form(file, self.limits, ALL_FORMATS)
+            if max(channels) >= form.channels:
+                raise AudioError(
+                    f"{self.machine} listens to channel {max(channels) + 1} of {form.channels}",
+                    file=file,
+                    next_step="Correct the channels of this machine",
+                )
+            if form.seconds <= LONG_S:
+                audio = decode(file, limits=self.limits, formats=ALL_FORMATS)
+                yield replace(self.detector.score(audio.samples_CS[channels], audio.sample_rate), path=file)
+                return
+            segments = cut(file, form, self.detector.segment_s, covering=True)
+        except HarkenError as error:
+            yield Verdict(file, error=error)
+            return
+        for segment in segments:
+            start_s, end_s = segment.start_s, segment.end_s
+            try:
+                audio = read_segment(segment, self.limits, ALL_FORMATS)
+                verdict = self.detector.score(audio.samples_CS[channels], audio.sample_rate)
+                yield replace(verdict, path=file, start_s=start_s, end_s=end_s)
+            except HarkenError as error:
+                yield Verdict(file, error=error, start_s=start_s, end_s=end_s)
 
     def _heard(self, recording: Recording, verdict: Verdict) -> HeardWindow:
         """With its sound."""
@@ -123,7 +156,8 @@ class WindowJudge:
                     start = round(start_s * rate)
                     segment = Segment(file, start, round(end_s * rate) - start, rate)
                     audio = read_segment(segment, self.limits, ALL_FORMATS)
-                return audio.samples_CS, audio.sample_rate
+                samples_CS = audio.samples_CS if self._channels is None else audio.samples_CS[self._channels]
+                return samples_CS, audio.sample_rate
             except AudioError:
                 pass  # it has gone meanwhile; its verdict stands
         return np.zeros((self.detector.spec.channels, 0), np.float32), self.detector.spec.sample_rate

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 from harken.core.errors import HarkenError
 from harken.service.records import Block, Recording, Resume, Window
@@ -64,6 +65,17 @@ class Tap:
                     next_step="Correct the channels of this machine",
                 )
             sound = replace(sound, samples_CS=sound.samples_CS[self._channels])
+        behind = self.position - sound.position
+        if behind >= sound.samples_CS.shape[1]:
+            return  # other machines of the source have not judged it yet
+        if behind > 0:
+            sound = replace(
+                sound,
+                samples_CS=sound.samples_CS[:, behind:],
+                position=self.position,
+                start=sound.start + timedelta(seconds=behind / sound.sample_rate),
+                origin_position=sound.origin_position + behind,
+            )
         for window in self._windower.push(sound):
             self._add(window, wait, stop)
 

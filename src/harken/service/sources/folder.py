@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -29,12 +29,12 @@ _LOOK_SHARE = 0.05
 class FolderSource(SoundSource):
     """Recordings in a folder and those below it, each as soon as it is finished, in order.
 
-    machine: its name, see `records.Resume`. resume: what is stored of an earlier run; files that were judged and have
-    not changed since are left out. order: `name`, or `time` (in names, else of files), of those that come together.
-    continuous: files continue each other, as of a recorder that begins a new one now and then: windows go on across
-    their borders. Otherwise each file is a recording of its own. settle_s: see `Settling`. look_s: the folder is looked
-    through so often, for network shares tell of no changes; changes on this computer are seen at once. watch: wait for
-    more files. all_formats: see `decode`.
+    machines: names of those that listen to it, see `records.Resume`. resume: what is stored of an earlier run; files
+    that were judged for all of them, and have not changed since, are left out. order: `name`, or `time` (in names, else
+    of files), of those that come together. continuous: files continue each other, as of a recorder that begins a new
+    one now and then: windows go on across their borders. Otherwise each file is a recording of its own. settle_s: see
+    `Settling`. look_s: the folder is looked through so often, for network shares tell of no changes; changes on this
+    computer are seen at once. watch: wait for more files. all_formats: see `decode`.
     """
 
     live = False
@@ -42,7 +42,7 @@ class FolderSource(SoundSource):
     def __init__(
         self,
         folder: str | Path,
-        machine: str,
+        machines: Sequence[str],
         *,
         resume: Resume | None = None,
         order: Order = "name",
@@ -57,7 +57,7 @@ class FolderSource(SoundSource):
         self._formats = ALL_FORMATS if all_formats else DEFAULT_FORMATS
         self._limits, self._continuous, self._look_s, self.endless = limits, continuous, look_s, watch
         self._settling = Settling(settle_s)
-        self._files = FolderFiles(Path(folder), machine, resume or {}, order, suffixes, self._settling)
+        self._files = FolderFiles(Path(folder), machines, resume or {}, order, suffixes, self._settling)
         #: end of the last file; None where the next one cannot continue it
         self._end: datetime | None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,24 +49,21 @@ class FolderFile:
 class FolderFiles:
     """Looks through a folder and those below it, and remembers what was taken. Threads may share it.
 
-    order, machine, resume: see `FolderSource`. suffixes: of audio files. settling: decides which are finished.
+    order, machines, resume: see `FolderSource`. suffixes: of audio files. settling: decides which are finished.
     """
 
     def __init__(
         self,
         folder: Path,
-        machine: str,
+        machines: Sequence[str],
         resume: Resume,
         order: Order,
         suffixes: frozenset[str],
         settling: Settling,
     ) -> None:
-        self.folder, self._machine, self._order = folder, machine, order
+        self.folder, self._machines, self._order = folder, tuple(machines), order
         self._suffixes, self._settling = suffixes, settling
-        prefix = f"{machine}/"
-        self._states: dict[str, Mapping[str, Any]] = {
-            key.removeprefix(prefix): value for key, value in resume.items() if key.startswith(prefix) and value
-        }
+        self._states = self._stored(resume)
         self._forgotten: list[str] = []
         self._lock = threading.Lock()
 
@@ -131,7 +128,17 @@ class FolderFiles:
         """Keys of files that have gone, since the last call."""
         with self._lock:
             forgotten, self._forgotten = self._forgotten, []
-        return {f"{self._machine}/{origin}": {} for origin in forgotten}
+        return {f"{machine}/{origin}": {} for origin in forgotten for machine in self._machines}
+
+    def _stored(self, resume: Resume) -> dict[str, Mapping[str, Any]]:
+        """By origin: what all machines have done of a file."""
+        states: dict[str, list[Mapping[str, Any]]] = {}
+        for machine in self._machines:
+            prefix = f"{machine}/"
+            for key, value in resume.items():
+                if key.startswith(prefix) and value:
+                    states.setdefault(key.removeprefix(prefix), []).append(value)
+        return {origin: _least(values, len(self._machines)) for origin, values in states.items()}
 
     def _gone(self, reason: str) -> SourceError:
         step = "Check that it is there, and mounted"
@@ -152,3 +159,17 @@ class FolderFiles:
                 for origin in gone:
                     del self._states[origin]
                 self._forgotten += gone
+
+
+def _least(states: Sequence[Mapping[str, Any]], machines: int) -> Mapping[str, Any]:
+    """What so many machines have all done, at least, of a file in the same state."""
+    unfinished = [state for state in states if not state.get("done")]
+    if len(states) < machines or len({state.get("state") for state in states}) > 1:
+        return {"state": ""}
+    if not unfinished:
+        return states[0]
+    return {
+        "state": states[0].get("state"),
+        "next": min(int(state.get("next", 0)) for state in unfinished),
+        "judged_s": min(float(state.get("judged_s", 0.0)) for state in unfinished),
+    }
