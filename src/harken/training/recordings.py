@@ -51,9 +51,9 @@ class Reader:
 
         Raises AudioError for a recording that cannot be used.
         """
-        return self.fitted(self.whole(clip), rng)
+        return self.fitted(self.recording(clip), rng)
 
-    def whole(self, clip: Clip) -> Float32:
+    def recording(self, clip: Clip) -> Float32:
         """(samples,) of the whole recording. Raises AudioError for one that cannot be used."""
         settings = Listening(microphones=self.microphones, single_as_near=True, mono=True, sample_rate=self.sample_rate)
         return np.ascontiguousarray(listen(clip.path, settings).wave_CS[0])
@@ -148,7 +148,7 @@ class _Waves(Dataset[_Item]):
             try:
                 if clip.payload == "spectrogram" and self.form is not None:
                     return _Item(usable, np.zeros(self.form.samples, np.float32), self.form.read(clip), failed)
-                whole_S = self.kept.get(usable, partial(self.reader.whole, clip))
+                whole_S = self.kept.get(usable, partial(self.reader.recording, clip))
                 wave_S = self.reader.fitted(whole_S, rng_for(self.seed, epoch, clip.clip_id, "crop"))
             except AudioError as error:
                 failed[clip.clip_id] = str(error)
