@@ -184,6 +184,8 @@ def test_it_ends_on_sigterm_and_goes_on_after_a_kill(plant_folder: Path) -> None
         wait_for(lambda: len(running.windows) == 5)
         status = json.loads(harken("monitor", "status", "--config", "plant.yaml", "--json", folder=plant_folder).stdout)
         assert status["runs"]
+        second = called("monitor", "--config", "plant.yaml", folder=plant_folder)
+        assert (second.returncode, "a monitor that runs" in second.stderr) == (2, True)
         assert status["machines"][0]["machine"] == "pump"
         assert running.end(signal.SIGINT) == 0
     finally:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from harken.core.errors import HarkenError
+from harken.core.errors import HarkenError, writing
+from harken.core.locks import locked
 from harken.monitor.bundle import bundle_digest
 from harken.monitor.detector import Detector
 from harken.service.configuration.model import (
@@ -165,6 +168,23 @@ def stale_sources(
         for name, entry in old.sources.items()
         if new.sources.get(name) != entry or listeners(old, digests, name) != listeners(new, new_digests, name)
     ]
+
+
+@contextmanager
+def alone(configuration: Configuration) -> Iterator[None]:
+    """Within it, no other process on this computer is this monitor: windows and messages would be numbered twice.
+
+    Raises HarkenError where one is.
+    """
+    if "://" in configuration.store:
+        yield
+        return
+    store = Path(configuration.store)
+    with writing(store.parent, "Choose another place for the store"):
+        store.parent.mkdir(parents=True, exist_ok=True)
+    place = store.with_name(f"{store.name}.{configuration.monitor}")
+    with locked(place, patience=0, busy="is the store of a monitor that runs, started"):
+        yield
 
 
 def unreachable(name: str, entry: SinkEntry) -> str | None:

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from harken.core.errors import HarkenError
 from harken.core.threads import one_thread_for_good
 from harken.service import systemd
-from harken.service.assembly import Models, check_machine, make_sink, stale_sources, unreachable
+from harken.service.assembly import Models, alone, check_machine, make_sink, stale_sources, unreachable
 from harken.service.changes import Changes, Request
 from harken.service.configuration.model import Configuration
 from harken.service.configuration.read import read_configuration
@@ -44,7 +45,7 @@ class Monitor:
 
     once: folders end when all that is in them was heard. heard: called with each window that was judged and stored.
     Raises HarkenError, before anything has started, for models that cannot be loaded or do not fit their source, sinks
-    that cannot be understood and a store that is none.
+    that cannot be understood, a store that is none, and one that a monitor is using.
     """
 
     def __init__(
@@ -66,6 +67,8 @@ class Monitor:
         sinks = {name: make_sink(name, entry, configuration) for name, entry in configuration.sinks.items()}
         for name, model in loaded.items():
             check_machine(name, configuration, model)
+        self._alone = ExitStack()
+        self._alone.enter_context(alone(configuration))
         self.recorder = Recorder(configuration.store, configuration.monitor)
         self.evidence = EvidenceFolder(configuration.evidence_folder, configuration.evidence.quota_bytes)
         self.fleet = Fleet(self.recorder, self.commit, evidence=self.evidence, once=once, heard=self._note_heard)
@@ -144,6 +147,7 @@ class Monitor:
             self.server.stop()
         self.recorder.close()
         self.evidence.close()
+        self._alone.close()
         log.info("ended")
 
     # ---- another configuration -----------------------------------------------------------------------------
