@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import multiprocessing.synchronize
 import os
 import random
 import signal
@@ -20,17 +21,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
+from alarm_rates import run
 from harken.detection.calibration import Calibration
 from harken.monitor.alarm import AlarmSetting
 from harken.monitor.judge import judge
 from harken.monitor.verdict import Verdict
+from harken.service.alarm_state import Acknowledge, AlarmState, Clear, Event, Raise, step
 from harken.service.changes import Request
 from harken.service.episode_rule import EpisodeRule
 from harken.service.evidence import EvidenceFolder
@@ -42,6 +46,9 @@ from harken.service.store.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from postgres import Postgres, postgres_programs
+
+with suppress(ImportError):  # before processes are forked, which would each import it
+    import psycopg  # noqa: F401
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOP = timedelta(seconds=10)
@@ -64,13 +71,14 @@ def score_of(number: int) -> float:
     return float(np.random.default_rng([1, number]).normal(4.0 if number % _PERIOD >= _PERIOD - _FAULT else 0.0))
 
 
-def commit_windows(place: str, sent: Path, last: int) -> None:
+def commit_windows(place: str, sent: Path, last: int, ready: multiprocessing.synchronize.Event) -> None:
     """Take up where the store is, and go on to window `last`; messages go to a file, one id a line."""
     recorder = Recorder(place)
     recorder.use_sinks(["file"])
     alarm = MachineAlarm("pump", RULE, "model", recorder)
     stored = recorder.loaded()
     assert stored is not None
+    ready.set()
     first = stored.resume.get("pump", {"number": 0})["number"]
     with open(sent, "a", buffering=1) as file:
         for number in range(first, last):
@@ -107,16 +115,20 @@ def kills(place: str, whole: str, folder: Path, count: int) -> None:
     context = multiprocessing.get_context("fork")
     done = 0
     while done < count:
-        process = context.Process(target=commit_windows, args=(place, sent, 10**9))
+        ready = context.Event()
+        process = context.Process(target=commit_windows, args=(place, sent, 10**9, ready))
         process.start()
-        time.sleep(chance.uniform(0.02, 1.2))
+        # A quarter while the store is being opened, or made, and the others while windows are stored.
+        if done % 4 and not ready.wait(60):
+            raise TimeoutError("the store is not opened")
+        time.sleep(chance.uniform(0.0, 0.4))
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         done += 1
     last = max(summary(place)[0], default=0) + 130
     for each, log in ((place, sent), (whole, folder / "sent_whole")):
-        process = context.Process(target=commit_windows, args=(each, log, last))
+        process = context.Process(target=commit_windows, args=(each, log, last, context.Event()))
         process.start()
         process.join()
         assert process.exitcode == 0
@@ -149,31 +161,30 @@ def places(folder: Path) -> Iterator[dict[str, tuple[str, str]]]:
 
 def hovering(count: int = 8640) -> None:
     """Annunciations of 24 hours around each limit, with noise of several sizes."""
-    highest = float(RULE.setting.calibration.scores[-1])
-    limits = {
-        "limit of single windows": RULE.setting.threshold,
-        "highest normal score": highest,
-        "ninth decile of normal scores": float(np.quantile(RULE.setting.calibration.scores, 0.9)),
-        "95 % of normal scores": float(np.quantile(RULE.setting.calibration.scores, 0.95)),
+    normal = RULE.setting.calibration.scores
+    limits = {"the limit of single windows": RULE.setting.threshold, "the highest normal score": float(normal[-1])}
+    limits |= {
+        f"the {share:.0%} quantile of normal scores": float(np.quantile(normal, share)) for share in (0.95, 0.9, 0.8)
     }
     for name, limit in limits.items():
-        for spread in (0.01, 0.3, 1.0):
-            scores = limit + spread * np.random.default_rng(2).normal(size=count)
-            cells = []
-            for acknowledges in (False, True):
-                with tempfile.TemporaryDirectory() as folder:
-                    recorder = Recorder(Path(folder) / "store.db")
-                    alarm = MachineAlarm("pump", RULE, "model", recorder, commit=lambda changes: None)
-                    raised = 0
-                    for number, score in enumerate(scores.tolist()):
-                        before = alarm.state
-                        alarm.hear(heard("pump", number, score))
-                        raised += alarm.state.annunciated and alarm.state.alarm != before.alarm
-                        if acknowledges and alarm.state.phase == "unacknowledged":
-                            alarm.answer(Request("pump", "acknowledge", "ada", START + number * HOP))
-                    recorder.close()
-                cells.append(raised)
-            print(f"  {name:<30} +- {spread:<5} annunciations {cells[0]}, acknowledged at once {cells[1]}", flush=True)
+        for spread in (0.01, 0.3, 1.0, 2.0):
+            on = run(RULE, limit + spread * np.random.default_rng(2).normal(size=count))
+            cells = [annunciations(on, acknowledges) for acknowledges in (False, True)]
+            print(f"  {name:<40} +- {spread:<4} {cells[0]}, acknowledged at once {cells[1]}", flush=True)
+
+
+def annunciations(on_N: NDArray[np.bool_], acknowledges: bool) -> int:
+    """How often people are called. on_N: whether the machine sounds abnormal after each window."""
+    state, count = AlarmState(), 0
+    for number in np.flatnonzero(np.diff(on_N, prepend=False)):
+        time_of = START + int(number) * HOP
+        events: list[Event] = [Raise(time_of, str(number)) if on_N[number] else Clear(time_of)]
+        if acknowledges:
+            events.append(Acknowledge(time_of))
+        for event in events:
+            state, announcements = step(state, event)
+            count += sum(each.action == "raised" for each in announcements)
+    return count
 
 
 def days(count: int) -> None:
@@ -219,11 +230,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--windows", type=int, default=8640)
+    parser.add_argument("--stores", nargs="*", default=["SQLite", "PostgreSQL"])
     parser.add_argument("--only", nargs="*", default=["kills", "hovering", "days"])
     options = parser.parse_args()
     if "kills" in options.only:
         with tempfile.TemporaryDirectory() as root, places(Path(root)) as stores:
             for store_name, (killed, whole_one) in stores.items():
+                if store_name not in options.stores:
+                    continue
                 part_folder = Path(root) / store_name
                 part_folder.mkdir()
                 print(store_name, flush=True)

@@ -121,6 +121,10 @@ def test_windows_of_a_sensor_that_is_not_good_raise_nothing(made: Any) -> None:
     number = hear(alarm, [None] * 3 + [LOUD] * 3)
     assert events(recorder) == ["suppressed", "noted"]
     assert not recorder.pending("sink")[-1].payload["active"]
+    # A restart with the sensor as it was says nothing again.
+    alarm, recorder = made()
+    alarm.sensor(False, T0 + number * HOP, "dead microphone")
+    assert events(recorder) == ["suppressed", "noted"]
     alarm.sensor(True, T0 + number * HOP)
     assert events(recorder) == ["suppressed", "noted", "unsuppressed", "raised"]
 

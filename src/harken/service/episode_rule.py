@@ -32,7 +32,8 @@ class EpisodeMemory:
     """State between two windows, JSON-able.
 
     evidence: see `EDetector`. on: the machine sounds abnormal. ringing: windows in a row that would raise the alarm;
-    quiet: windows in a row, in an episode, without a sign of a fault. block_start: of the first window of the present
+    quiet: windows in a row, in an episode, without a sign of a fault; quiet_needed: so many end it. block_start: of the
+    first window of the present
     block; onset: of the window with which the change most likely began.
     """
 
@@ -40,6 +41,7 @@ class EpisodeMemory:
     on: bool = False
     ringing: int = 0
     quiet: int = 0
+    quiet_needed: int = 0
     block_start: datetime | None = None
     onset: datetime | None = None
 
@@ -56,7 +58,8 @@ class EpisodeMemory:
         """Inverse of `to_json`. Raises ValueError, KeyError and TypeError for other values."""
         times = {name: values[name] and datetime.fromisoformat(values[name]) for name in ("block_start", "onset")}
         evidence = Evidence.from_json(values["evidence"])
-        return cls(evidence, bool(values["on"]), int(values["ringing"]), int(values["quiet"]), **times)
+        counts = {name: int(values[name]) for name in ("ringing", "quiet", "quiet_needed")}
+        return cls(evidence, bool(values["on"]), **counts, **times)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ class EpisodeRule:
     above all normal recordings, though below the limit, goes on (hysteresis). Windows that are not judged do not count.
 
     setting: with the rate, and the time from the beginning of one window to that of the next. off_delay_s: None for ten
-    windows, or twice the time for which windows are correlated if that is longer.
+    windows, or if that is longer twice the time for which windows are correlated, or four times that from the onset to
+    the alarm: a change that was noticed slowly would else be noticed again and again.
     """
 
     setting: AlarmSetting
@@ -132,9 +136,12 @@ class EpisodeRule:
         ringing = memory.ringing + 1 if rings else 0
         if not memory.on:
             on = ringing >= self.on_windows
-            return EpisodeMemory(evidence, on, ringing, 0, block_start, onset)
+            needed = self.off_windows
+            if on and self.off_delay_s is None:
+                needed = max(needed, 4 * (evidence.clips - evidence.onset))
+            return EpisodeMemory(evidence, on, ringing, 0, needed, block_start, onset)
         quiet = 0 if rings or kind == "suspect" else memory.quiet + 1
-        on = quiet < self.off_windows
+        on = quiet < memory.quiet_needed
         return replace(memory, evidence=evidence, on=on, ringing=ringing, quiet=quiet, block_start=block_start)
 
     def sentences(self) -> list[str]:

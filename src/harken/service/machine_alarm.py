@@ -76,7 +76,7 @@ class MachineAlarm:
         changes: what else is to be stored in the same transaction.
         """
         with self._lock:
-            changes = self._begin() if changes is None else self._begin(changes)
+            changes = self._begin(changes)
             window, verdict = heard.window, heard.verdict
             before = self._memory
             event: Event = Tick(window.end)
@@ -98,7 +98,7 @@ class MachineAlarm:
     def sensor(self, good: bool, time: datetime, reason: str = "", changes: Changes | None = None) -> None:
         """The sensor is good, or not, which hides the alarm."""
         with self._lock:
-            changes = self._begin() if changes is None else self._begin(changes)
+            changes = self._begin(changes, suppressed=not good)
             if self._apply(Suppress(time, not good), changes, text=reason) or not changes.empty:
                 self._store(changes)
 
@@ -219,32 +219,33 @@ class MachineAlarm:
             "kept": self._kept,
         }
 
-    def _begin(self, changes: Changes | None = None) -> Changes:
-        """Take up what an earlier run stored, once it can be read."""
+    def _begin(self, changes: Changes | None = None, *, suppressed: bool = False) -> Changes:
+        """Take up what an earlier run stored, once it can be read. suppressed: the sensor is not good, as before."""
         changes = Changes() if changes is None else changes
         if not self._taken_up and (stored := self._recorder.loaded()) is not None:
             self._taken_up = True
             if (values := stored.states.get(self.machine)) is not None:
                 try:
-                    self._take_up(values, changes)
+                    self._take_up(values, changes, suppressed)
                 except (ValueError, KeyError, TypeError) as error:
                     log.error(
                         "machine %s: its stored state is not understood, and begins anew: %s", self.machine, error
                     )
         return changes
 
-    def _take_up(self, values: Mapping[str, Any], changes: Changes) -> None:
+    def _take_up(self, values: Mapping[str, Any], changes: Changes, suppressed: bool) -> None:
         state, memory = AlarmState.from_json(values["state"]), EpisodeMemory.from_json(values["memory"])
         record = None if values.get("record") is None else AlarmRecord.from_json(values["record"])
         if values["model"] != self.model:
-            memory = EpisodeMemory(on=memory.on, onset=memory.onset)
+            memory = EpisodeMemory(on=memory.on, onset=memory.onset, quiet_needed=self.rule.off_windows)
         if not self.state.alarm:
             # The windows heard before the store was reached are few, but those of the present.
             if self._memory.evidence.clips == 0 or state.on:
                 self._memory = memory
-            hidden = self.state.suppressed
+            # Whether the sensor is good now, its own watch knows.
+            suppressed = self.state.suppressed or (suppressed and state.suppressed)
             self.state, self.record, self._kept = state, record, int(values.get("kept", 0))
-            self.state = replace(self.state, suppressed=hidden)
+            self.state = replace(self.state, suppressed=suppressed)
             return
         # An alarm has gone out meanwhile under another id; hiding counts, and the older alarm ends.
         self.state = replace(self.state, shelved_until=state.shelved_until, out_of_service=state.out_of_service)

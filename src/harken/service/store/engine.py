@@ -14,8 +14,8 @@ from sqlalchemy.exc import ArgumentError
 from harken.core.errors import HarkenError, writing
 from harken.core.extras import need
 
-#: seconds for which a process waits while another one writes
-_PATIENCE_S = 30.0
+#: seconds for which a process waits while another one writes; messages to people wait as long
+_PATIENCE_S = 5.0
 _STEP = "Give the path of an SQLite file, or postgresql://user@host/database"
 
 
