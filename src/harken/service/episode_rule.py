@@ -56,10 +56,18 @@ class EpisodeMemory:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> EpisodeMemory:
         """Inverse of `to_json`. Raises ValueError, KeyError and TypeError for other values."""
-        times = {name: values[name] and datetime.fromisoformat(values[name]) for name in ("block_start", "onset")}
-        evidence = Evidence.from_json(values["evidence"])
-        counts = {name: int(values[name]) for name in ("ringing", "quiet", "quiet_needed")}
-        return cls(evidence, bool(values["on"]), **counts, **times)
+        block_start, onset = (
+            values[name] and datetime.fromisoformat(values[name]) for name in ("block_start", "onset")
+        )
+        return cls(
+            evidence=Evidence.from_json(values["evidence"]),
+            on=bool(values["on"]),
+            ringing=int(values["ringing"]),
+            quiet=int(values["quiet"]),
+            quiet_needed=int(values["quiet_needed"]),
+            block_start=block_start,
+            onset=onset,
+        )
 
 
 @dataclass(frozen=True)
