@@ -260,7 +260,7 @@ def sensors(folder: Path, count: int, seconds: int) -> None:
     # Those of the first `seconds`, and a moment at which all have a window.
     together = zero + seconds + 10.0
     times = [[moment, together] if moment < zero + seconds else [together] for moment in spread]
-    fleet.make_source = lambda entry, machine, **options: VirtualSensor(int(machine), times[int(machine)])  # type: ignore[assignment]
+    fleet.make_source = lambda entry, machines, **options: VirtualSensor(int(machines[0]), times[int(machines[0])])  # type: ignore[assignment]
     data: dict[str, Any] = {
         "sources": {str(number): {"kind": "stream", "url": "virtual"} for number in range(count)},
         "machines": {str(number): {"source": str(number), "model": str(model)} for number in range(count)},

@@ -26,7 +26,6 @@ ROOT = Path(__file__).parents[1]
         (["fuzz.py", "--files", "300"], "mutated recordings"),
         (["service.py", "--kills", "3", "--seconds", "3", "--sensors", "10"], "store: ok"),
         (["kills.py", "--kills", "2", "--seconds", "1"], "two writers of one model: 2 kills, 2 intact, 0 broken"),
-        (["monitor_kills.py", "--kills", "2"], "lost: 0, twice: 0"),
         (["faults.py", "--only", "02"], "holds 0.25 s more than its header states"),
         (["throughput.py", "--clips", "1", "40", "--learned", "10"], "learned from"),
         (["peers.py", "--sizes", "5"], "harken spectral"),
