@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,21 @@ import pytest
 import soundfile as sf
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from harken.core.errors import HarkenError, WeightsError
 from harken.data.clips import Clip
-from harken.generation import config
+from harken.generation import config, tangoflux_weights
 from harken.generation.finetuning import finetune
+from harken.generation.latents import SoundCodec
 from harken.generation.sound_generator import SoundForm, TangoFluxSampling
+from harken.generation.tangoflux import TangoFlux
 from harken.generation.tangoflux_files import create_tangoflux, read_tangoflux
 from harken.generation.tangoflux_settings import FinetuningSpec
+from harken.generation.text import text_encoder
 from harken.training.model_spec import LoraSpec
 
 
@@ -130,4 +138,36 @@ def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(WeightsError, match=r"the weights tangoflux are not .* harken weights fetch tangoflux"):
         create_tangoflux("tangoflux")
     with pytest.raises(WeightsError, match=r"there is no tangoflux.safetensors"):
+        create_tangoflux(str(tmp_path))
+
+
+def test_published_files_of_a_folder_are_loaded_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layout of the published files, with small networks; nothing goes to the network."""
+    text = config.TextConfig(tokens="file", vocabulary=8, width=16, head_width=8, hidden=16, layers=1, heads=2)
+    small = config.TangoFluxConfig(
+        layers=1, single_layers=1, heads=1, axes=(4, 6, 6), channels=4, latents=80, seconds=80.9 * 2048 / 44_100,
+        text=text, autoencoder=config.OobleckConfig(multiples=(1, 1, 1, 1, 1), width=4),
+    )  # fmt: skip
+    monkeypatch.setattr(tangoflux_weights, "published_config", lambda settings: small)
+    monkeypatch.setattr(socket.socket, "connect", lambda *arguments: pytest.fail("a library asked the network"))
+    net, encoder, codec = TangoFlux(small), text_encoder(text), SoundCodec(small)
+    states = {name: x for name, x in encoder.state_dict().items() if name != "encoder.embed_tokens.weight"}
+    network = {**net.state_dict(), **{f"text_encoder.{name}": x for name, x in states.items()}}
+    save_file({name: x.clone() for name, x in network.items()}, tmp_path / "tangoflux.safetensors")
+    vae = {name.removeprefix("net."): x.clone() for name, x in codec.autoencoder.state_dict().items()}
+    save_file(vae, tmp_path / "vae.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "fan": 4}
+    words = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = Whitespace()
+    words.save(str(tmp_path / "tokenizer.json"))
+    loaded = create_tangoflux(str(tmp_path))
+    for name, x in net.state_dict().items():
+        assert torch.equal(loaded.net.state_dict()[name], x)
+    form, sampling = SoundForm(8000, 16_000, -20.0), TangoFluxSampling(steps=1, s0=0.5)
+    made_S = loaded.generate("a fan", form, sampling, seed=0, item="1", reference=(sound(0.5, 0), 16_000))
+    assert made_S.shape == (8000,)
+    assert np.isfinite(made_S).all()
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(WeightsError, match=r"there is no tokenizer.json"):
         create_tangoflux(str(tmp_path))
