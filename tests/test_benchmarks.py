@@ -39,6 +39,7 @@ ROOT = Path(__file__).parents[1]
         (["pretraining.py", "curve", "--seeds", "1", "--steps", "4"], "class token, %"),
         (["toycar_cnn.py", "--seeds", "1", "--epochs", "1"], "random weights"),
         (["toycar.py", "--epochs", "2"], "1-NN"),
+        (["gpu.py", "--device", "cpu", "--tiny", "--encoders", "eat"], "peak of bf16 products"),
         (["training_steps.py", "--encoders", "dual_branch", "--steps", "4"], "dual_branch"),
         (["large_banks.py", "--sizes", "1000", "--dimensions", "136"], "fit CPU-s"),
         (["separation.py", "--steps", "3"], "slider, with noise"),
