@@ -43,6 +43,7 @@ ROOT = Path(__file__).parents[1]
         (["training_steps.py", "--encoders", "dual_branch", "--steps", "4"], "dual_branch"),
         (["large_banks.py", "--sizes", "1000", "--dimensions", "136"], "fit CPU-s"),
         (["separation.py", "--steps", "3"], "slider, with noise"),
+        (["generation.py", "xception", "--frames", "32"], "20.9 M parameters"),
     ],
 )
 def test_it_runs(shared: Path, words: list[str], expected: str) -> None:

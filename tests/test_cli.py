@@ -19,8 +19,8 @@ from conftest import hum
 
 GROUPS = ("data", "ensemble", "recipe", "weights")
 VERBS = (
-    *GROUPS, "cite", "compare", "demo", "doctor", "evaluate", "explain", "export", "fit", "package", "plan", "plot",
-    "run", "score", "separate", "simulate", "submit",
+    *GROUPS, "cite", "compare", "demo", "doctor", "evaluate", "explain", "export", "fit", "generate", "package", "plan",
+    "plot", "run", "score", "separate", "simulate", "submit",
 )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from harken.cli import (
     explain,
     export,
     fit,
+    generate,
     model,
     monitor,
     package,
@@ -65,6 +66,7 @@ app.command("simulate")(simulate.simulate)
 app.command("fit")(fit.fit)
 app.command("package")(package.package)
 app.command("score")(score.score)
+app.command("generate")(generate.generate)
 app.command("separate")(separate.separate)
 app.command("check")(check.check)
 app.command("explain")(explain.explain)

@@ -75,11 +75,15 @@ class DiffusionConfig(_Frozen):
 
 
 #: small: ours, since the report of THUEE states no sizes: the levels of the U-Net for 256 x 256 images of Ho et al.
-#: with half its channels. tiny: for tests
+#: with half its channels. compact: for one machine, and for processors. tiny: for tests
 SIZES: Mapping[str, DiffusionConfig] = {
     "tiny": DiffusionConfig(
         channels=(8, 8, 16, 16), layers=1, attention=(), head_width=8, groups=4, prediction="v_prediction",
         noise_steps=100, noise_schedule="squaredcos_cap_v2",
+    ),
+    "compact": DiffusionConfig(
+        channels=(16, 32, 64, 64), layers=1, attention=(), head_width=16, groups=8, prediction="v_prediction",
+        noise_schedule="squaredcos_cap_v2",
     ),
     "small": DiffusionConfig(),
 }  # fmt: skip

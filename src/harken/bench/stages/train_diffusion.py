@@ -38,7 +38,7 @@ class TrainDiffusionStage(Stage):
         generated. years: whose clips are learned from; None is all. training: see `DiffusionSpec`, whose seed is the
         run's. threads: of the processor; another number gives other rounding."""
 
-        size: Literal["tiny", "small"] = "small"
+        size: Literal["tiny", "compact", "small"] = "small"
         config: dict[str, Any] = Field(default_factory=dict)
         front_end: FrontEndSpec = FrontEndSpec()
         years: tuple[int, ...] | None = None
