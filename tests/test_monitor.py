@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -114,6 +115,17 @@ def test_the_page_shows_what_is_heard(tmp_path: Path, model: Path) -> None:
         seen = wait_for(machine, seconds=90)
         assert (seen["machine"], seen["monitor"]) == ("pump", "monitor")
         assert seen["score"] is not None
+        # The last sound and normal sound can be heard.
+
+        def sounds() -> list[bytes] | None:
+            page = urllib.request.urlopen(f"http://127.0.0.1:{port}/machines/{seen['key']}", timeout=5).read().decode()
+            found = [
+                urllib.request.urlopen(f"http://127.0.0.1:{port}{place}", timeout=5).read(4)
+                for place in re.findall(r'src="(/evidence/[^"]+/sound)"', page)
+            ]
+            return found if len(found) > 1 else None
+
+        assert wait_for(sounds, seconds=60) == [b"fLaC", b"fLaC"]
         assert b"pump" in urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
     finally:
         running.send_signal(signal.SIGTERM)

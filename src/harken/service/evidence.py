@@ -96,6 +96,13 @@ class EvidenceFolder:
             gone, self._gone = self._gone, []
             return gone
 
+    def remove(self, record: EvidenceRecord) -> None:
+        """Remove the files of a record that another takes the place of."""
+        with self._lock:
+            for name in (record.sound, record.picture):
+                if self.folder / name in self._sizes:
+                    self._remove(self.folder / name)
+
     def close(self) -> None:
         """Finish the picture that is being drawn."""
         self._pictures.shutdown(wait=True, cancel_futures=True)
@@ -135,11 +142,14 @@ class EvidenceFolder:
     def _remove_oldest(self, size: int) -> None:
         """Remove the oldest files of at least so many bytes in all."""
         while size > 0 and self._sizes:
-            file = next(iter(self._sizes))
-            freed = self._sizes.pop(file)
-            self._bytes -= freed
-            if file.suffix != ".webp":
-                self._gone.append(file.stem)
-            size -= freed
-            with suppress(OSError):
-                file.unlink(missing_ok=True)
+            size -= self._remove(next(iter(self._sizes)))
+
+    def _remove(self, file: Path) -> int:
+        """Remove a file; the bytes that it had."""
+        freed = self._sizes.pop(file)
+        self._bytes -= freed
+        if file.suffix != ".webp":
+            self._gone.append(file.stem)
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+        return freed

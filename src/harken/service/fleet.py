@@ -110,6 +110,7 @@ class Fleet:
                     alarm=alarm,
                     commit=self._commit,
                     sensor=sensor,
+                    evidence=self._evidence,
                     heard=self._heard,
                 )
             )

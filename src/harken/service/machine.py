@@ -14,9 +14,11 @@ from harken.service.assembly import LoadedModel
 from harken.service.changes import Changes, ModelInUse, SensorRecord
 from harken.service.configuration.model import MonitoredEntry
 from harken.service.episode_rule import EpisodeRule
+from harken.service.evidence import EvidenceFolder
 from harken.service.feed import SourceStatus
 from harken.service.listener import MachineListener
 from harken.service.machine_alarm import MachineAlarm
+from harken.service.recent_sound import RecentSound
 from harken.service.records import HeardWindow
 from harken.service.sensor import STATUSES, SensorChange, SensorState, SensorWatch
 
@@ -30,7 +32,8 @@ class MachineRunner:
     """Judges one machine.
 
     alarm: of the machine; stores each window together with where its source can be taken up again, so that both are
-    there or neither. sensor: status of an earlier run. heard: called with each window that was stored.
+    there or neither. sensor: status of an earlier run. evidence: where recent sound is kept. heard: called with each
+    window that was stored.
     """
 
     def __init__(
@@ -43,11 +46,13 @@ class MachineRunner:
         alarm: MachineAlarm,
         commit: Callable[[Changes], object],
         sensor: SensorRecord | None = None,
+        evidence: EvidenceFolder | None = None,
         heard: Callable[[HeardWindow], None] = lambda heard: None,
     ) -> None:
         self.name, self.entry, self.model, self.listener, self.alarm = name, entry, model, listener, alarm
         self._commit, self._heard = commit, heard
         self.sensor = SensorWatch() if sensor is None else SensorWatch(sensor_state(sensor))
+        self._recent = None if evidence is None else RecentSound(evidence)
         self._stopping = threading.Event()
         self._drain_until = float("inf")
         self._thread = threading.Thread(target=self._run, name=f"machine {name}", daemon=True)
@@ -109,7 +114,10 @@ class MachineRunner:
         if change is not None:
             self._note_sensor(change)
         guarded = self.sensor.guarded(heard)
-        self.alarm.hear(guarded)
+        changes = Changes()
+        if self._recent is not None:
+            self._recent.hear(guarded, changes)
+        self.alarm.hear(guarded, changes)
         self._heard(guarded)
 
     def source_changed(self, status: SourceStatus) -> None:
