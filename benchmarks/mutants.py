@@ -1,13 +1,14 @@
 """Mutation testing of what alarms, official numbers and stored models rest on: how many small faults the tests find.
 
-python benchmarks/mutants.py [--module calibration] [--most 150] [--seed 0] [--folder DIR]
+python benchmarks/mutants.py [--module calibration] [--most 150] [--seed 0] [--patience 600]
 
 Each mutant is the package with one expression changed: a comparison, an operator, a number, a condition, an argument
 left out, a statement removed. It counts as killed where a test of the module fails, or hangs. Mutants of
 messages and docstrings are not made. Printed: share killed, and each survivor as `file:line: before -> after`.
 
-mutmut (3.8) does not cope with a package whose tests run the code in further processes and from a folder of their own,
-which is why this is a program of its own.
+mutmut (3.8) writes its mutants into a copy of the package in which every function exists many times, which neither the
+test on imports nor workers that import the package anew cope with; here, each mutant is imported from memory in a fork.
+Processes that tests start have the package as it is.
 """
 
 from __future__ import annotations
@@ -18,16 +19,24 @@ import copy
 import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.abc import MetaPathFinder, SourceLoader
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
+#: what tests import that takes long
+PRELOADED = ("numpy", "scipy.stats", "scipy.signal", "sklearn.metrics", "hypothesis", "pyarrow.parquet", "pydantic",
+             "safetensors.numpy", "soundfile", "typer", "yaml")  # fmt: skip
 #: source below src/harken -> tests that are to find faults in it, the quickest first
 MODULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "calibration": (
@@ -161,66 +170,76 @@ def _replace(tree: ast.AST, old: ast.AST, new: ast.AST) -> None:
                         value[place] = new
 
 
-def killed(mutant: Mutant | None, tests: tuple[str, ...], folder: Path) -> bool:
-    """Whether a test fails. folder: of a copy of the package, which the mutant is put into for as long."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(folder / "src"),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    file = folder / "src" / "harken" / mutant.file if mutant is not None else None
-    original = file.read_text() if file is not None else ""
-    if file is not None and mutant is not None:
-        file.write_text(mutant.text)
-    command = [
-        sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
-        f"--basetemp={folder / 'temporary'}", "--hypothesis-seed=0", *tests,
-    ]  # fmt: skip
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            timeout=_PATIENCE, check=False,
-        )  # fmt: skip
-        return done.returncode != 0
-    except subprocess.TimeoutExpired:
-        return True
-    finally:
-        if file is not None:
-            file.write_text(original)
+class _Source(MetaPathFinder, SourceLoader):
+    """Imports one module of the package from a text."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        self._name = ".".join(("harken", *Path(mutant.file).with_suffix("").parts))
+        self._mutant = mutant
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        return spec_from_loader(name, self) if name == self._name else None
+
+    def get_filename(self, name: str) -> str:
+        return str(ROOT / "src" / "harken" / self._mutant.file)
+
+    def get_data(self, path: str) -> bytes:
+        return self._mutant.text.encode()
+
+    def path_stats(self, path: str) -> dict[str, float]:
+        raise OSError  # no bytecode is kept
 
 
-def measure(module: str, most: int, seed: int, folder: Path, workers: int) -> tuple[int, list[Mutant]]:
-    """Number of mutants tried, and those that no test found."""
+def killed(mutant: Mutant | None, tests: tuple[str, ...]) -> bool:
+    """Whether a test fails, in a fork of this process, which has imported all but the package."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for descriptor in (0, 1, 2):
+                os.dup2(nowhere, descriptor)
+            os.chdir(ROOT)
+            if mutant is not None:
+                sys.meta_path.insert(0, _Source(mutant))
+            temporary = tempfile.mkdtemp(prefix="mutant")
+            options = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"--basetemp={temporary}/t")
+            code = int(pytest.main([*options, "--hypothesis-seed=0", *tests]))
+            shutil.rmtree(temporary, ignore_errors=True)
+        finally:
+            os._exit(code)
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status) != 0
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return True
+
+
+def measure(module: str, most: int, seed: int, patience: float) -> None:
+    """Try up to `most` mutants of a module, or as many as `patience` seconds allow; print what survives."""
     files, tests = MODULES[module]
     every = [mutant for file in files for mutant in mutants(file)]
     chosen = random.Random(seed).sample(every, min(most, len(every)))
-    copies = []
-    for number in range(workers):
-        copies.append(folder / f"{module}{number}")
-        for name in ("src", "tests", "benchmarks", "docs"):
-            shutil.copytree(ROOT / name, copies[-1] / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
-            shutil.copy(ROOT / name, copies[-1] / name)
-    begun = time.monotonic()
-    if killed(None, tests, copies[0]):
+    begun, tried, survivors = time.monotonic(), 0, 0
+    if killed(None, tests):
         raise SystemExit(f"{module}: its tests fail without any fault")
-    survivors: list[Mutant] = []
-
-    def work(worker: int) -> None:
-        for mutant in chosen[worker::workers]:
-            if not killed(mutant, tests, copies[worker]):
-                survivors.append(mutant)
-                print(f"  {mutant}", flush=True)
-
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(work, range(workers)))
-    share = 1 - len(survivors) / max(len(chosen), 1)
+    for mutant in chosen:
+        if time.monotonic() - begun > patience:
+            break
+        tried += 1
+        if not killed(mutant, tests):
+            survivors += 1
+            print(f"  {mutant}", flush=True)
+    share = 1 - survivors / max(tried, 1)
+    seconds = time.monotonic() - begun
     print(
-        f"{module}: {len(chosen)} of {len(every)} mutants, {len(chosen) - len(survivors)} killed, {share:.0%} "
-        f"({time.monotonic() - begun:.0f} s)", flush=True,
-    )  # fmt: skip
-    return len(chosen), survivors
+        f"{module}: {tried} of {len(every)} mutants, {tried - survivors} killed, {share:.0%} ({seconds:.0f} s)",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
@@ -228,12 +247,9 @@ if __name__ == "__main__":
     parser.add_argument("--module", choices=sorted(MODULES), action="append")
     parser.add_argument("--most", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--patience", type=float, default=3600.0, help="Seconds for each module.")
     arguments = parser.parse_args()
-    root = Path(tempfile.mkdtemp(dir=arguments.folder))
-    try:
-        for name in arguments.module or sorted(MODULES):
-            measure(name, arguments.most, arguments.seed, root, arguments.workers)
-    finally:
-        shutil.rmtree(root)
+    for package in PRELOADED:
+        import_module(package)
+    for name in arguments.module or sorted(MODULES):
+        measure(name, arguments.most, arguments.seed, arguments.patience)

@@ -87,3 +87,17 @@ def test_json_has_no_nan_and_is_ascii() -> None:
 def test_names_are_shown_and_compared() -> None:
     assert [shown(name) for name in NAMES[2:]] == ["two\\nlines.wav", "esc\\x1b[31m.wav", "L\\xfcfter.wav"]
     assert joined("Lu\u0308fter") == "Lüfter"
+
+
+def test_a_message_is_one_line_whatever_names_are_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "two\nlines"
+    folder.mkdir()
+    for seed in range(4):
+        sf.write(os.fsencode(folder / f"{seed}\n.wav"), hum(seed), 16_000)
+    (folder / "5\n.wav").touch()
+    done = harken("fit", folder, "-o", folder / "m\n.harken")
+    assert all(
+        line.startswith(("set aside: ", "note: ", "learned ", "alarm ", "lasting "))
+        for line in done.stderr.splitlines()
+    )
+    assert "two\\nlines" in done.stderr

@@ -14,10 +14,12 @@ from harken.core.names import shown
 
 
 def say(text: str = "") -> None:
-    """Print one message line to stderr. Where that cannot be written, the work goes on, and the exit code is 2."""
+    """Print a message to stderr, on one line whatever names are in it.
+
+    Where that cannot be written, the work goes on, and the exit code is 2."""
     global messages_lost
     try:
-        print("\n".join(map(shown, text.split("\n"))), file=sys.stderr, flush=True)
+        print(shown(text), file=sys.stderr, flush=True)
     except (OSError, ValueError):
         messages_lost = True
 
