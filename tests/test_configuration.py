@@ -95,6 +95,17 @@ def test_what_is_wrong_is_said_with_its_line(plant_file: Path, before: str, afte
     assert str(plant_file) in str(error.value)
 
 
+def test_machines_share_a_folder_by_channels(plant_file: Path) -> None:
+    shared = PLANT.replace("source: hall, model", "source: pumps, model").replace(
+        "  hall:\n    kind: stream\n    url: rtsp://camera.local/sound\n", ""
+    )
+    plant_file.write_text(shared)
+    with pytest.raises(HarkenError, match="listen to all of one folder"):
+        read_configuration(plant_file)
+    plant_file.write_text(shared.replace("    false_alarms: 1/week", "    channels: [2]"))
+    assert read_configuration(plant_file).machines["pump"].channels == (2,)
+
+
 def test_references_can_be_written_out(plant_file: Path) -> None:
     plant_file.write_text(PLANT.replace("monitor: hall-2", "monitor: hall $${HARKEN_TEST_PASSWORD}"))
     assert read_configuration(plant_file).monitor == "hall ${HARKEN_TEST_PASSWORD}"

@@ -150,10 +150,12 @@ def _check_references(configuration: Configuration) -> None:
                 f"{key}: there is no source {machine.source!r}", key=f"{key}.source",
                 next_step=nearest(machine.source, configuration.sources),
             )  # fmt: skip
-        if machine.source in users and isinstance(configuration.sources[machine.source], FolderEntry):
+        listener = users.get(machine.source)
+        by_channels = machine.channels and listener and configuration.machines[listener].channels
+        if listener and isinstance(configuration.sources[machine.source], FolderEntry) and not by_channels:
             raise SettingError(
-                f"{key} and {users[machine.source]} listen to one folder", key=f"{key}.source",
-                next_step="Give each machine its folder",
+                f"{key} and {listener} listen to all of one folder", key=f"{key}.source",
+                next_step="Give each machine its folder, or its channels",
             )  # fmt: skip
         users[machine.source] = name
         try:
