@@ -6,9 +6,7 @@ Each mutant is the package with one expression changed: a comparison, an operato
 left out, a statement removed. It counts as killed where a test of the module fails, or hangs. Mutants of
 messages and docstrings are not made. Printed: share killed, and each survivor as `file:line: before -> after`.
 
-mutmut (3.8) writes its mutants into a copy of the package in which every function exists many times, which neither the
-test on imports nor workers that import the package anew cope with; here, each mutant is imported from memory in a fork.
-Processes that tests start have the package as it is.
+Each mutant is imported from memory in a fork. Processes that tests start have the package as it is.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -67,13 +68,14 @@ class Machines:
 
     def __init__(self) -> None:
         self._hours: dict[tuple[str, str], list[Period]] = {}
+        # Readers that come before the first one is done wait for what it reads.
+        self._lock = threading.Lock()
 
     def all(self, connection: Connection, now: datetime) -> list[MachineView]:
         """Every machine of the store, worst first."""
-        return sorted(
-            (self.view(connection, monitor, machine, now) for monitor, machine in names(connection)),
-            key=lambda view: (ORDER.index(view.state), view.machine, view.monitor),
-        )
+        with self._lock:
+            views = [self.view(connection, monitor, machine, now) for monitor, machine in list(names(connection))]
+        return sorted(views, key=lambda view: (ORDER.index(view.state), view.machine, view.monitor))
 
     def find(self, connection: Connection, key: str, now: datetime) -> MachineView | None:
         """The machine that a key stands for."""

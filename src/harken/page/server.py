@@ -55,6 +55,7 @@ class PageServer:
                     next_step="Give another port, or end what listens there",
                 )
             time.sleep(0.01)
+        threading.Thread(target=self._app.state.page.warm, name="first page", daemon=True).start()
 
     def stop(self) -> None:
         """Answer no more."""

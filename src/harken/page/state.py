@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from datetime import datetime, timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -15,7 +16,7 @@ from harken.page.machines import Machines
 from harken.page.scorer import RecordingScorer
 from harken.page.settings import PageSettings
 from harken.service.store import tables
-from harken.service.store.store import Store
+from harken.service.store.store import Store, StoreError
 
 #: a monitor that shows no sign for so long is down
 _DOWN = timedelta(minutes=3)
@@ -38,6 +39,11 @@ class PageState:
         self.scorer = RecordingScorer()
         self.listeners = 0
         self.ended = threading.Event()
+
+    def warm(self) -> None:
+        """Read what a first page needs; that of a year takes seconds, and later ones only what is new."""
+        with suppress(StoreError), self.store.reading() as connection:
+            self.machines.all(connection, datetime.now(UTC))
 
     def version(self) -> str:
         """Changes whenever the store has something new of a machine, an alarm or a request."""
