@@ -29,12 +29,14 @@ NAMES = ("PUMP 3", "Compressor", "Gearbox", "Fan <b>1</b>", "Slider")
 STEP_S = 600
 
 
-def fill(folder: Path, days: float = 8.0, model: Path | None = None, place: str | None = None) -> Path:
+def fill(
+    folder: Path, days: float = 8.0, model: Path | None = None, place: str | None = None, ago: timedelta = timedelta()
+) -> Path:
     """Write `store.db`, or the store at `place`, and `evidence/`; the path of `store.db`."""
     evidence = folder / "evidence"
     evidence.mkdir(parents=True)
     store = Store.open(place or folder / "store.db", MONITOR)
-    now = datetime.now(UTC)
+    now = datetime.now(UTC) - ago
     store.seen(now)
     times = np.arange(32_000) / 16_000
     sf.write(evidence / "tone.flac", 0.1 * np.sin(2 * np.pi * 3000 * times), 16_000)

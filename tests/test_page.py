@@ -21,6 +21,7 @@ from harken.page.machines import Machines, key_of
 from harken.page.security import RequestRate, is_loopback, known_host
 from harken.page.server import PageServer
 from harken.page.settings import PageSettings
+from harken.page.state import PageState
 from harken.page.texts import LANGUAGES, catalogue, chosen_language, texts
 from harken.service.changes import Changes
 from harken.service.store.store import Store
@@ -273,6 +274,18 @@ def test_it_shows_the_same_from_postgresql(folder: Path) -> None:
             store.close()
             shown[place] = [(view.machine, view.state, len(view.strip)) for view in views], len(hours["time"])
     assert len(set(map(repr, shown.values()))) == 1, shown
+
+
+def test_a_demo_of_another_time_is_shown_as_if_it_were_now(tmp_path: Path) -> None:
+    fill(tmp_path, days=1.0, ago=timedelta(days=200))
+    states = {}
+    for replayed in (True, False):
+        state = PageState(PageSettings(tmp_path / "store.db", tmp_path / "evidence", replayed=replayed))
+        with state.store.reading() as connection:
+            (fan,) = (view for view in state.machines.all(connection, state.now()) if view.machine.startswith("Fan"))
+        states[replayed] = fan.state, len(fan.strip) > 20
+        state.store.close()
+    assert states == {True: ("normal", True), False: ("silent", False)}
 
 
 def test_languages_have_the_same_words() -> None:

@@ -119,7 +119,7 @@ def run(
             server.stop()
 
 
-def _page(configuration: Configuration) -> PageServer | None:
+def _page(configuration: Configuration, *, replayed: bool = False) -> PageServer | None:
     """The page, unless there is none to be; the monitor does not depend on it."""
     if configuration.page is None:
         return None
@@ -129,7 +129,13 @@ def _page(configuration: Configuration) -> PageServer | None:
         from harken.page.settings import PageSettings
 
         settings = PageSettings(
-            configuration.store, configuration.evidence_folder, entry.host, entry.port, entry.token, entry.names
+            configuration.store,
+            configuration.evidence_folder,
+            entry.host,
+            entry.port,
+            entry.token,
+            entry.names,
+            replayed,
         )
         server = PageServer(settings)
         server.start()
@@ -151,7 +157,7 @@ def _run_demo(folder: Path) -> None:
 
         def started(monitor: Monitor) -> None:
             stopping(monitor)
-            servers.append(_page(monitor.configuration))
+            servers.append(_page(monitor.configuration, replayed=True))
 
         try:
             over = Demo(folder, line, started=started).run()

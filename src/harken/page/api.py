@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request
@@ -123,7 +123,7 @@ def _state(request: Request) -> PageState:
 def _find(request: Request, key: str) -> MachineView:
     state = _state(request)
     with state.store.reading() as connection:
-        view = state.machines.find(connection, key, datetime.now(UTC))
+        view = state.machines.find(connection, key, state.now())
     if view is None:
         raise HTTPException(404, "there is no such machine")
     return view
@@ -141,7 +141,7 @@ def machines(request: Request) -> list[MachineState]:
     """All machines, worst first."""
     state = _state(request)
     with state.store.reading() as connection:
-        return [MachineState.of(view) for view in state.machines.all(connection, datetime.now(UTC))]
+        return [MachineState.of(view) for view in state.machines.all(connection, state.now())]
 
 
 @router.get("/v1/machines/{key}", responses=_UNKNOWN)
@@ -161,7 +161,7 @@ def alarms(request: Request, key: Key, most: Annotated[int, Query(ge=1, le=1000)
 @router.get("/v1/machines/{key}/scores", responses=_UNKNOWN, response_model_by_alias=True)
 def scores(request: Request, key: Key, span: Literal["day", "week", "month", "year"] = "week") -> ScoresOverTime:
     """Its scores over time."""
-    view, now = _find(request, key), datetime.now(UTC)
+    view, now = _find(request, key), _state(request).now()
     with _state(request).store.reading() as connection:
         return ScoresOverTime(**details.scores(connection, view.monitor, view.machine, span, now))
 

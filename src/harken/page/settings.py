@@ -15,7 +15,8 @@ PORT = 8765
 class PageSettings:
     """store: see `Store.open`. evidence: folder of sounds and pictures. token: needed from everybody, if there is one.
 
-    names: further names under which this computer is reached; `*`: whatever the browser calls it.
+    replayed: what is heard is of another time, as in a demo in fast motion; the present is then the end of the last
+    window. names: further names under which this computer is reached; `*`: whatever the browser calls it.
     Raises HarkenError for an address that others reach, without a token or with a short one.
     """
 
@@ -25,6 +26,7 @@ class PageSettings:
     port: int = PORT
     token: str = ""
     names: tuple[str, ...] = ()
+    replayed: bool = False
 
     def __post_init__(self) -> None:
         if self.token and len(self.token) < SHORTEST_TOKEN:

@@ -16,6 +16,7 @@ from harken.page.machines import Machines
 from harken.page.scorer import RecordingScorer
 from harken.page.settings import PageSettings
 from harken.service.store import tables
+from harken.service.store.columns import UtcTime
 from harken.service.store.store import Store, StoreError
 
 #: a monitor that shows no sign for so long is down
@@ -40,10 +41,19 @@ class PageState:
         self.listeners = 0
         self.ended = threading.Event()
 
+    def now(self) -> datetime:
+        """The present, as the machines have it."""
+        if self.settings.replayed:
+            with self.store.reading() as connection:
+                end = connection.scalar(sa.select(sa.func.max(tables.windows.c.end, type_=UtcTime())))
+            if end is not None:
+                return end
+        return datetime.now(UTC)
+
     def warm(self) -> None:
         """Read what a first page needs; that of a year takes seconds, and later ones only what is new."""
         with suppress(StoreError), self.store.reading() as connection:
-            self.machines.all(connection, datetime.now(UTC))
+            self.machines.all(connection, self.now())
 
     def version(self) -> str:
         """Changes whenever the store has something new of a machine, an alarm or a request."""
@@ -51,10 +61,12 @@ class PageState:
         with self.store.reading() as connection:
             return "/".join(str(connection.scalar(sa.select(sa.func.max(column)))) for column in tables_of)
 
-    def monitors_down(self, connection: Connection, now: datetime) -> list[tuple[str, datetime]]:
+    def monitors_down(self, connection: Connection) -> list[tuple[str, datetime]]:
         """Monitors that show no sign, and when they last did."""
         columns = tables.monitors.c
-        query = sa.select(columns.name, columns.seen).where(columns.seen < now - _DOWN).order_by(columns.name)
+        query = (
+            sa.select(columns.name, columns.seen).where(columns.seen < datetime.now(UTC) - _DOWN).order_by(columns.name)
+        )
         return [(row.name, row.seen) for row in connection.execute(query)]
 
     def evidence_file(self, evidence_id: str, content: str) -> Response | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -43,7 +43,7 @@ def words(request: Request) -> Texts:
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
     """Render a template of the page with the words, the time and what every page shows."""
-    t, now = words(request), datetime.now(UTC)
+    t, now = words(request), state_of(request).now()
     common = {
         "t": t, "now": now, "languages": LANGUAGES, "path": request.url.path,
         "when": lambda time: t.when(time, now), "ago": lambda time: t.ago(time, now),
@@ -97,10 +97,11 @@ def picture(view: MachineView, t: Texts, now: datetime) -> Any:
 @router.get("/")
 def machines(request: Request) -> Response:
     """All machines, or the list alone for a page that is open."""
-    state, t, now = state_of(request), words(request), datetime.now(UTC)
+    state, t = state_of(request), words(request)
+    now = state.now()
     with state.store.reading() as connection:
         views = state.machines.all(connection, now)
-        down = state.monitors_down(connection, now)
+        down = state.monitors_down(connection)
     lines = [(view, headline(view, t, now), picture(view, t, now)) for view in views]
     template = "machine_list.html" if request.headers.get("hx-request") else "machines.html"
     title = summary(views, t) if views else t("title")
@@ -110,7 +111,8 @@ def machines(request: Request) -> Response:
 @router.get("/machines/{key}")
 def machine(request: Request, key: str) -> Response:
     """One machine."""
-    state, t, now = state_of(request), words(request), datetime.now(UTC)
+    state, t = state_of(request), words(request)
+    now = state.now()
     with state.store.reading() as connection:
         view = state.machines.find(connection, key, now)
         if view is None:
@@ -132,7 +134,8 @@ def machine(request: Request, key: str) -> Response:
 @router.get("/machines/{key}/scores/{span}")
 def scores(request: Request, key: str, span: str) -> Response:
     """Numbers of the chart."""
-    state, now = state_of(request), datetime.now(UTC)
+    state = state_of(request)
+    now = state.now()
     if span not in SPANS:
         return JSONResponse({"error": "unknown span"}, 404)
     with state.store.reading() as connection:
@@ -151,7 +154,8 @@ async def ask(request: Request, key: str) -> Response:
     who = form.get("who", "")
 
     def leave() -> int | None:
-        state, now = state_of(request), datetime.now(UTC)
+        state = state_of(request)
+        now = state.now()
         with state.store.reading() as connection:
             view = state.machines.find(connection, key, now)
         if view is None:
