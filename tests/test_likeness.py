@@ -12,13 +12,12 @@ from harken.encoders.griffin_lim import can_be_heard, sound_of_spectrogram
 from harken.encoders.registry import tiny_config
 from harken.generation.likeness import COPIED, frechet_distance, likeness, two_sample_accuracy
 
-RNG = np.random.default_rng(0)
-
 
 @pytest.mark.parametrize("rows", [(50, 40), (5, 4), (2, 9)])
 def test_frechet_distance_is_that_of_its_definition(rows: tuple[int, int]) -> None:
     """Also of fewer rows than dimensions, where covariances have no full rank."""
-    x, y = RNG.normal(size=(rows[0], 8)), 2 * RNG.normal(size=(rows[1], 8)) + 1
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(rows[0], 8)), 2 * rng.normal(size=(rows[1], 8)) + 1
     cx, cy = np.cov(x.T), np.cov(y.T)
     root = scipy.linalg.sqrtm(cx + 1e-9 * np.eye(8)) @ scipy.linalg.sqrtm(cy + 1e-9 * np.eye(8))
     expected = np.square(x.mean(0) - y.mean(0)).sum() + np.trace(cx + cy) - 2 * np.linalg.svd(root)[1].sum()
@@ -29,7 +28,8 @@ def test_frechet_distance_is_that_of_its_definition(rows: tuple[int, int]) -> No
 
 
 def test_the_two_sample_test_tells_sets_apart_by_their_neighbours() -> None:
-    x, y = RNG.normal(size=(200, 4)), RNG.normal(size=(200, 4))
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(200, 4)), rng.normal(size=(200, 4))
     assert two_sample_accuracy(x, y) == pytest.approx(0.5, abs=0.08)
     assert two_sample_accuracy(x, y + 20) == 1
     assert two_sample_accuracy(x, x) == 0, "copies: the nearest other row is always that of the other set"
@@ -37,9 +37,10 @@ def test_the_two_sample_test_tells_sets_apart_by_their_neighbours() -> None:
 
 
 def test_generated_clips_beside_real_ones_of_two_conditions() -> None:
-    near, far = RNG.normal(size=(40, 6)), RNG.normal(size=(60, 6)) + 8
+    rng = np.random.default_rng(0)
+    near, far = rng.normal(size=(40, 6)), rng.normal(size=(60, 6)) + 8
     real, conditions = np.concatenate([near, far]), ["rare"] * 40 + ["usual"] * 60
-    good = likeness(RNG.normal(size=(30, 6)), real, conditions, "rare")
+    good = likeness(rng.normal(size=(30, 6)), real, conditions, "rare")
     assert good.size == 20
     assert good.frechet is not None
     assert good.floor is not None
@@ -48,7 +49,7 @@ def test_generated_clips_beside_real_ones_of_two_conditions() -> None:
     assert good.same == good.same_floor == 1
     assert good.copies is not None
     assert good.copies <= 3 * COPIED
-    wrong = likeness(RNG.normal(size=(30, 6)) + 8, real, conditions, "rare")
+    wrong = likeness(rng.normal(size=(30, 6)) + 8, real, conditions, "rare")
     assert wrong.same == 0
     assert wrong.test == 1
     assert wrong.frechet is not None
@@ -65,10 +66,11 @@ def test_generated_clips_beside_real_ones_of_two_conditions() -> None:
 
 @pytest.mark.parametrize("name", ["beats", "eat", "fisher"])
 def test_a_preview_has_the_spectrogram_that_it_is_of(name: str) -> None:
+    rng = np.random.default_rng(0)
     rate = 16_000
     time_S = np.arange(2 * rate) / rate
     wave_S = (0.3 * np.sin(2 * np.pi * 440 * time_S) * (1 + 0.5 * np.sin(2 * np.pi * 3 * time_S))).astype(np.float32)
-    wave_S += 0.01 * RNG.normal(size=len(wave_S)).astype(np.float32)
+    wave_S += 0.01 * rng.normal(size=len(wave_S)).astype(np.float32)
     encoder = create_encoder(name, tiny_config(name))
     (spectrogram,) = encoder.spectrogram(wave_S[None])
     preview_S = sound_of_spectrogram(spectrogram, encoder.front_end())
