@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Annotated
 
@@ -26,8 +27,9 @@ def install(
     from harken.service.unit import unit_name, unit_text
 
     configuration = read_configuration(config)
-    beside = Path(sys.argv[0]).with_name("harken")
-    program = Path(shutil.which("harken") or beside).absolute()
+    # That of this installation, which need not be on the path.
+    beside = Path(sysconfig.get_path("scripts")) / "harken"
+    program = beside if beside.exists() else Path(shutil.which("harken") or sys.argv[0]).absolute()
     text = unit_text(config.absolute(), configuration, program, user=user)
     if output is None:
         line(text, end="")
