@@ -62,7 +62,7 @@ def test_a_run_learns_from_generated_clips(tmp_path: Path, recipe: str) -> None:
     (folder,) = objects(tmp_path / "w", "generate")
     recordings = {clip.clip_id: clip for clip in load_clips(plant)[0]}
     (trained,) = objects(tmp_path / "w", "finetune_tangoflux")
-    assert [row["step"] for row in json.loads((trained / "history.json").read_text())] == [2]
+    assert [row["step"] for row in json.loads((trained / "history.json").read_text())["evaluations"]] == [2]
     clips = read_clips(folder)
     details = json.loads((folder / "generated.json").read_text())
     assert clips

@@ -31,7 +31,7 @@ _KINDS = {
 
 
 class PageState:
-    """Store, settings and what was read. listeners: open pages that are told of news. ended: the server stops."""
+    """Store, settings and what was read. listeners: open pages that follow. ended: the server stops."""
 
     def __init__(self, settings: PageSettings) -> None:
         self.settings = settings

@@ -25,7 +25,7 @@ from harken.page.texts import LANGUAGES, Texts, chosen_language, texts
 router = APIRouter(include_in_schema=False)
 #: seconds a browser keeps name and language, and a log-in
 _YEAR, _LOGIN = 365 * 86400, 30 * 86400
-#: seconds between two looks at the store for open pages, and pages that are told
+#: seconds between two looks at the store for open pages, and pages that may follow
 _LOOK_S, _MOST_LISTENERS = 2.0, 100
 
 

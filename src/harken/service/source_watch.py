@@ -1,4 +1,4 @@
-"""What people are told of sources: troubles that last, and their end."""
+"""Messages about sources: troubles that last, and their end."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from harken.bench.costs import Cost, PlannedStage
 from harken.core.errors import HarkenError
 from harken.data.clips import Clip, Payload
 from harken.data.labels import ClassTable
+from harken.encoders.accelerator import default_device
 
 #: kinds of files that a stage makes and others read
 Artefact = Literal[
@@ -142,8 +143,8 @@ class Stage(ABC):
     @classmethod
     def chosen_here(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Parameters of its tasks: decides what a recipe leaves to the machine where the run begins, so that all
-        machines of a run do the same."""
-        return dict(parameters)
+        machines of a run do the same. That is the device where it is `auto`: a GPU if there is one."""
+        return {**parameters, "device": default_device()} if parameters.get("device") == "auto" else dict(parameters)
 
     @classmethod
     def uses_test_labels(cls, parameters: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,9 +12,8 @@ from harken.bench.costs import Cost, PlannedStage, seconds_by_precision, trainin
 from harken.bench.expected import number_of
 from harken.bench.generation_costs import count_codec, count_tangoflux
 from harken.bench.stages.base import Context, Settings, Stage
-from harken.bench.stages.tables import Quarantined, write_ids
+from harken.bench.stages.trainings import chosen_years, write_training
 from harken.core.extras import require_packages
-from harken.core.json_text import json_text
 from harken.data.clips import Clip
 from harken.generation.conditions import normal_clips
 from harken.generation.generator import write_generator
@@ -27,6 +25,7 @@ class FinetuneTangoFluxStage(Stage):
     """`generator.safetensors` and `generator.json`, which stage `generate` reads; `history.json`: losses over the
     steps; `training.json`: all that shaped them. Normal training clips only; THUEE, section 3.1."""
 
+    version = 2
     makes = "generator"
     scope = "all"
     seeded = True
@@ -98,17 +97,10 @@ class FinetuneTangoFluxStage(Stage):
             )  # fmt: skip
         shutil.copyfile(done.file, context.out / done.file.name)
         write_generator(context.out, "tangoflux", weights=parameters.weights, size=parameters.size)
-        record = json.loads((context.scratch / "training.json").read_text())
-        (context.out / "training.json").write_text(json_text(record, indent=1, sort_keys=True) + "\n")
-        history = [asdict(row) for row in done.history]
-        (context.out / "history.json").write_text(json_text(history, indent=1) + "\n")
-        context.logs.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(context.scratch / "made_with.json", context.logs / "made_with.json")
-        aside = [Quarantined(clip_id, reason) for clip_id, reason in done.quarantined.items()]
-        write_ids(context.out, [clip.clip_id for clip in clips if clip.clip_id not in done.quarantined], aside)
+        write_training(context, [asdict(row) for row in done.history], clips, done.quarantined)
 
 
 def _chosen(parameters: Any, clips: Sequence[Clip]) -> list[Clip]:
     """Normal training clips of the chosen years."""
     rows = [clip for of_condition in normal_clips(clips).values() for clip in of_condition]
-    return [clip for clip in rows if parameters.years is None or clip.year in parameters.years]
+    return chosen_years(parameters.years, rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -78,12 +78,6 @@ class GenerateStage(Stage):
     def identity(cls, parameters: Any) -> dict[str, Any]:
         require_packages(("torch", "diffusers"), "generators of sound")
         return {}
-
-    @classmethod
-    def chosen_here(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        if parameters["device"] != "auto":
-            return dict(parameters)
-        return {**parameters, "device": default_device()}
 
     @classmethod
     def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:

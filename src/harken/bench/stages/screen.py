@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -72,12 +72,6 @@ class ScreenStage(Stage):
     def identity(cls, parameters: Any) -> dict[str, Any]:
         require_packages(("torch",), "classifiers")
         return {}
-
-    @classmethod
-    def chosen_here(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        if parameters["device"] != "auto":
-            return dict(parameters)
-        return {**parameters, "device": default_device()}
 
     @classmethod
     def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -61,12 +61,6 @@ class SeparateStage(Stage):
     def identity(cls, parameters: Any) -> dict[str, Any]:
         require_packages(("torch",), "separators")
         return {}
-
-    @classmethod
-    def chosen_here(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        if parameters["device"] != "auto":
-            return dict(parameters)
-        return {**parameters, "device": default_device()}
 
     @classmethod
     def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:

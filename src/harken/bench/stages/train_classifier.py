@@ -10,7 +10,7 @@ from harken.bench import estimate
 from harken.bench.costs import Cost, PlannedStage, training_cost
 from harken.bench.expected import number_of
 from harken.bench.stages.base import Context, Settings, Stage
-from harken.bench.stages.train_diffusion import chosen_years, write_training
+from harken.bench.stages.trainings import chosen_years, write_training
 from harken.core.extras import require_packages
 from harken.generation.conditions import normal_clips
 from harken.generation.diffusion_settings import FrontEndSpec, XceptionSpec

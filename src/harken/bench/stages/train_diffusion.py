@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -13,10 +12,8 @@ from harken.bench import estimate
 from harken.bench.costs import Cost, PlannedStage, training_cost
 from harken.bench.expected import number_of
 from harken.bench.stages.base import Context, Settings, Stage
-from harken.bench.stages.tables import Quarantined, write_ids
+from harken.bench.stages.trainings import chosen_years, write_training
 from harken.core.extras import require_packages
-from harken.core.json_text import json_text
-from harken.data.clips import Clip
 from harken.generation.conditions import normal_clips
 from harken.generation.diffusion_settings import SIZES, DiffusionConfig, DiffusionSpec, FrontEndSpec
 
@@ -92,20 +89,3 @@ class TrainDiffusionStage(Stage):
         for file in sorted(done.folder.iterdir()):
             shutil.copyfile(file, context.out / file.name)
         write_training(context, [asdict(row) for row in done.history], done.clips, done.quarantined)
-
-
-def chosen_years(years: tuple[int, ...] | None, clips: Sequence[Clip]) -> list[Clip]:
-    """Clips of these years; None is all."""
-    return [clip for clip in clips if years is None or clip.year in years]
-
-
-def write_training(
-    context: Context, history: Sequence[dict[str, Any]], clips: Sequence[Clip], quarantined: dict[str, str]
-) -> None:
-    """What a training leaves beside its weights."""
-    shutil.copyfile(context.scratch / "training.json", context.out / "training.json")
-    context.logs.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(context.scratch / "made_with.json", context.logs / "made_with.json")
-    (context.out / "history.json").write_text(json_text({"evaluations": list(history)}, indent=1) + "\n")
-    aside = [Quarantined(clip_id, reason) for clip_id, reason in sorted(quarantined.items())]
-    write_ids(context.out, [clip.clip_id for clip in clips if clip.clip_id not in quarantined], aside)

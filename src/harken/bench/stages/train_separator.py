@@ -16,6 +16,7 @@ from harken.bench.costs import Cost, PlannedStage, training_cost
 from harken.bench.expected import number_of
 from harken.bench.stages.base import Context, Settings, Stage
 from harken.bench.stages.tables import Quarantined, write_ids
+from harken.bench.stages.trainings import chosen_years
 from harken.core.extras import require_packages
 from harken.core.json_text import json_text
 from harken.data.clips import Clip
@@ -65,7 +66,7 @@ class TrainSeparatorStage(Stage):
     def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
         """Of all steps of all rounds; clips are read beside them."""
         training = parameters.training
-        clips = _chosen(parameters, [clip for rows in planned.clips for clip in rows])
+        clips = chosen_years(parameters.years, [clip for rows in planned.clips for clip in rows])
         rounds = _rounds(clips, training, planned.expected)
         steps = training.steps * sum(rounds.values())
         supplemental = number_of(clip for clip in clips if clip.kind in ("clean", "noise"))
@@ -85,7 +86,7 @@ class TrainSeparatorStage(Stage):
         from harken.separation.training import train_separators
 
         training = parameters.training.model_copy(update={"seed": context.seed})
-        clips = _chosen(parameters, context.clips)
+        clips = chosen_years(parameters.years, context.clips)
         with torch_threads(parameters.threads):
             trained = train_separators(
                 parameters.architecture(), training, clips, context.scratch, save_every=parameters.save_every,
@@ -103,10 +104,6 @@ class TrainSeparatorStage(Stage):
         (context.out / "history.json").write_text(json_text(history, indent=1) + "\n")
         ids = [clip.clip_id for clip in clips if clip.clip_id not in aside]
         write_ids(context.out, ids, [Quarantined(clip_id, reason) for clip_id, reason in sorted(aside.items())])
-
-
-def _chosen(parameters: Any, clips: Sequence[Clip]) -> list[Clip]:
-    return [clip for clip in clips if parameters.years is None or clip.year in parameters.years]
 
 
 def _rounds(clips: Sequence[Clip], training: SeparationSpec, expected: bool) -> dict[Mode, int]:

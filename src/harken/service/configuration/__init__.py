@@ -1,1 +1,1 @@
-"""What a monitor is told to do, in one file."""
+"""What a monitor does, in one file."""

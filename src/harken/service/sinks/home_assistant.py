@@ -1,4 +1,4 @@
-"""What Home Assistant is told of a machine, so that it makes its entities itself.
+"""What describes a machine to Home Assistant, so that it makes its entities itself.
 
 https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery
 """
