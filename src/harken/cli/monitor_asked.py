@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from harken.service.changes import Demand
     from harken.service.store.store import Store
 
-#: a monitor that has not been seen for so long does not run
-_SEEN_S = 30.0
+#: a monitor that has not been seen for so many of its signs does not run
+_SIGNS = 3
 #: seconds to wait for its answer
 _ANSWER_S = 10.0
 
@@ -197,7 +197,9 @@ def _check_machine(store: Store, machine: str) -> None:
 
 
 def _runs(seen: datetime | None) -> bool:
-    return seen is not None and (datetime.now(UTC) - seen).total_seconds() < _SEEN_S
+    from harken.service.recorder import SIGN_S
+
+    return seen is not None and (datetime.now(UTC) - seen).total_seconds() < _SIGNS * SIGN_S
 
 
 def _user() -> str:

@@ -9,10 +9,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from harken.page.machines import alarm_of
 from harken.page.scores import SPANS, periods
 from harken.service.changes import AlarmRecord
 from harken.service.store import tables
+from harken.service.store.rows import alarm_of
+from harken.service.store.rows import alarms as stored_alarms
 
 #: alarms, and lines of history, on one page
 MOST_ALARMS, MOST_LINES = 20, 100
@@ -28,14 +29,7 @@ class AlarmView:
 
 def alarms(connection: Connection, monitor: str, machine: str, most: int = MOST_ALARMS) -> list[AlarmView]:
     """The last alarms of a machine, the latest first."""
-    columns = tables.alarms.c
-    query = (
-        sa.select(tables.alarms)
-        .where(columns.monitor == monitor, columns.machine == machine)
-        .order_by(columns.raised.desc())
-        .limit(most)
-    )
-    records = [alarm_of(row) for row in connection.execute(query)]
+    records = stored_alarms(connection, monitor, machine, most)
     of = tables.evidence.c
     rows = connection.execute(sa.select(tables.evidence).where(of.alarm.in_([record.id for record in records]))).all()
     return [

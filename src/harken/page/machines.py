@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from harken.page.scores import SPANS, Period, periods
 from harken.service.alarm_state import AlarmState
 from harken.service.changes import AlarmRecord
 from harken.service.store import tables
+from harken.service.store.rows import alarm_of, latest, machine_names
 
 #: worst first; `silent`: nothing was heard for a while
 State = Literal[
@@ -74,12 +74,12 @@ class Machines:
     def all(self, connection: Connection, now: datetime) -> list[MachineView]:
         """Every machine of the store, worst first."""
         with self._lock:
-            views = [self.view(connection, monitor, machine, now) for monitor, machine in list(names(connection))]
+            views = [self.view(connection, monitor, machine, now) for monitor, machine in machine_names(connection)]
         return sorted(views, key=lambda view: (ORDER.index(view.state), view.machine, view.monitor))
 
     def find(self, connection: Connection, key: str, now: datetime) -> MachineView | None:
         """The machine that a key stands for."""
-        for monitor, machine in names(connection):
+        for monitor, machine in machine_names(connection):
             if key_of(monitor, machine) == key:
                 return self.view(connection, monitor, machine, now)
         return None
@@ -110,50 +110,37 @@ class Machines:
         return strip
 
 
-def names(connection: Connection) -> Iterator[tuple[str, str]]:
-    """Monitor and name of every machine."""
-    machines, models = tables.machines.c, tables.models.c
-    query = sa.union(sa.select(machines.monitor, machines.machine), sa.select(models.monitor, models.machine))
-    for row in connection.execute(query):
-        yield row[0], row[1]
-
-
 class _Rows:
     """Rows of one machine."""
 
     def __init__(self, connection: Connection, monitor: str, machine: str) -> None:
         self._connection, self._of = connection, (monitor, machine)
 
-    def _first(self, table: sa.Table, *order: Any, where: tuple[Any, ...] = ()) -> Row[Any] | None:
-        monitor, machine = self._of
-        query = sa.select(table).where(table.c.monitor == monitor, table.c.machine == machine, *where)
-        return self._connection.execute(query.order_by(*order).limit(1)).first()
+    def _latest(self, table: sa.Table, *where: sa.ColumnElement[bool]) -> Row[Any] | None:
+        return latest(self._connection, table, *self._of, *where)
 
     def window(self) -> Row[Any] | None:
         """The last one."""
-        return self._first(tables.windows, tables.windows.c.number.desc())
+        return self._latest(tables.windows)
 
     def model(self) -> Row[Any] | None:
         """The one in use."""
-        return self._first(tables.models, tables.models.c.since.desc())
+        return self._latest(tables.models)
 
     def alarm(self) -> AlarmRecord | None:
         """The latest that is on or not acknowledged."""
-        columns = tables.alarms.c
-        row = self._first(tables.alarms, columns.raised.desc(), where=(columns.phase != "normal",))
+        row = self._latest(tables.alarms, tables.alarms.c.phase != "normal")
         return None if row is None else alarm_of(row)
 
     def sensor(self) -> Row[Any] | None:
         """Its present status."""
-        columns = tables.sensors.c
-        query = sa.select(tables.sensors).where(columns.monitor == self._of[0], columns.sensor == self._of[1])
-        return self._connection.execute(query.order_by(columns.since.desc()).limit(1)).first()
+        return self._latest(tables.sensors)
 
     def sounds(self, alarm: AlarmRecord | None) -> dict[str, str]:
         """See `MachineView`."""
         columns = tables.evidence.c
         rows = {
-            kind: self._first(tables.evidence, columns.time.desc(), where=(columns.kind == kind, columns.sound != ""))
+            kind: self._latest(tables.evidence, columns.kind == kind, columns.sound != "")
             for kind in ("live", "normal")
         }
         ids = {kind: row.id for kind, row in rows.items() if row is not None}
@@ -173,7 +160,7 @@ class _Rows:
         self, last: Row[Any] | None, alarm: AlarmRecord | None, sensor: Row[Any] | None, now: datetime
     ) -> dict[str, Any]:
         """Fields `state`, `since`, `until`, `reason`, `status` of the view."""
-        memory = self._first(tables.machines, tables.machines.c.changed)
+        memory = self._latest(tables.machines)
         mode = AlarmState.from_json(memory.state.get("state", {}) if memory is not None else {})
         if mode.out_of_service:
             return {"state": "out of service"}
@@ -204,8 +191,3 @@ class _Rows:
         starts = self._connection.scalars(query.order_by(columns.number.desc()).limit(10)).all()
         steps = [(later - earlier).total_seconds() for later, earlier in itertools.pairwise(starts)]
         return max(steps, default=0.0)
-
-
-def alarm_of(row: Row[Any]) -> AlarmRecord:
-    """An alarm as the store holds it."""
-    return AlarmRecord(**{name: value for name, value in row._mapping.items() if name != "monitor"})

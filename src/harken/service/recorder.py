@@ -22,7 +22,7 @@ MOST_WINDOWS, MOST_MESSAGES = 50_000, 10_000
 #: seconds until the store is tried again: the first time, and at most
 _SOONEST_S, _LATEST_S = 1.0, 60.0
 #: a monitor without anything to store shows after so many seconds that it is running
-_SIGN_S = 60.0
+SIGN_S = 10.0
 #: seconds from one pass over old scores to the next: while there is more to thin, and otherwise
 _THINNING_S = 2.0, 3600.0
 #: messages at hand while the store has them, too
@@ -127,7 +127,7 @@ class Recorder:
         except HarkenError as error:
             self._failed(error)
         else:
-            self.problem, self._wait_s, self._next_sign = "", _SOONEST_S, now + _SIGN_S
+            self.problem, self._wait_s, self._next_sign = "", _SOONEST_S, now + SIGN_S
             while len(self._recent) > _MOST_AT_HAND:
                 self._recent.popleft()
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from harken.service.changes import AlarmRecord
-from harken.service.store import tables
+from harken.service.store import rows, tables
 from harken.service.store.store import SinkState, Store
 
 
@@ -48,7 +48,7 @@ def overview(store: Store) -> MonitorOverview:
     columns = tables.monitors.c
     with store.reading() as connection:
         row = connection.execute(sa.select(tables.monitors).where(columns.name == store.monitor)).first()
-        machines = [_machine(connection, store.monitor, machine) for machine in _machines(connection, store.monitor)]
+        machines = [_machine(connection, *names) for names in rows.machine_names(connection, store.monitor)]
     sinks = [*store.sinks().values()]
     return MonitorOverview(
         store.monitor, None if row is None else row.seen, 0 if row is None else row.last_number, machines, sinks
@@ -58,7 +58,7 @@ def overview(store: Store) -> MonitorOverview:
 def alarms(store: Store, *, machine: str | None = None, limit: int = 20) -> list[AlarmRecord]:
     """The latest alarms, the latest first. machine: None: of all."""
     with store.reading() as connection:
-        return _alarms(connection, store.monitor, machine, limit)
+        return rows.alarms(connection, store.monitor, machine, limit)
 
 
 def monitors(store: Store) -> list[str]:
@@ -67,23 +67,13 @@ def monitors(store: Store) -> list[str]:
         return [*connection.scalars(sa.select(tables.monitors.c.name).order_by(tables.monitors.c.name))]
 
 
-def _machines(connection: Connection, monitor: str) -> list[str]:
-    names: set[str] = set()
-    for table in (tables.machines, tables.models):
-        names |= {*connection.scalars(sa.select(table.c.machine).where(table.c.monitor == monitor).distinct())}
-    return sorted(names)
-
-
 def _machine(connection: Connection, monitor: str, machine: str) -> MachineOverview:
-    def latest(table: sa.Table, column: str, by: str) -> Any:
-        query = sa.select(table).where(table.c.monitor == monitor, table.c[column] == machine)
-        return connection.execute(query.order_by(table.c[by].desc()).limit(1)).first()
+    def latest(table: sa.Table) -> Any:
+        return rows.latest(connection, table, monitor, machine)
 
-    state = latest(tables.machines, "machine", "changed")
-    model = latest(tables.models, "machine", "since")
-    sensor = latest(tables.sensors, "sensor", "since")
-    window = latest(tables.windows, "machine", "number")
-    alarm = _alarms(connection, monitor, machine, 1)
+    state, model, sensor = latest(tables.machines), latest(tables.models), latest(tables.sensors)
+    window = latest(tables.windows)
+    alarm = rows.alarms(connection, monitor, machine, 1)
     return MachineOverview(
         machine,
         {} if state is None else state.state,
@@ -95,15 +85,3 @@ def _machine(connection: Connection, monitor: str, machine: str) -> MachineOverv
         score=None if window is None else window.score,
         alarm=alarm[0] if alarm else None,
     )
-
-
-def _alarms(connection: Connection, monitor: str, machine: str | None, limit: int) -> list[AlarmRecord]:
-    columns = tables.alarms.c
-    query = sa.select(tables.alarms).where(columns.monitor == monitor)
-    if machine is not None:
-        query = query.where(columns.machine == machine)
-    names = [name for name in AlarmRecord.__dataclass_fields__]
-    return [
-        AlarmRecord(**{name: getattr(row, name) for name in names})
-        for row in connection.execute(query.order_by(columns.raised.desc()).limit(limit))
-    ]

@@ -1,0 +1,52 @@
+"""Rows of the store that everybody reads: machines, the latest of each kind, alarms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from harken.service.changes import AlarmRecord
+from harken.service.store import tables
+
+#: table -> column of the machine, and that by which its rows are ordered
+_ORDERED = {
+    tables.machines: ("machine", "changed"),
+    tables.models: ("machine", "since"),
+    tables.windows: ("machine", "number"),
+    tables.sensors: ("sensor", "since"),
+    tables.alarms: ("machine", "raised"),
+    tables.evidence: ("machine", "time"),
+}
+
+
+def machine_names(connection: Connection, monitor: str | None = None) -> list[tuple[str, str]]:
+    """Monitor and name of every machine, in order. monitor: of that alone."""
+    of_monitor = [
+        sa.select(table.c.monitor, table.c.machine).where(sa.true() if monitor is None else table.c.monitor == monitor)
+        for table in (tables.machines, tables.models)
+    ]
+    return sorted((row[0], row[1]) for row in connection.execute(sa.union(*of_monitor)))
+
+
+def latest(
+    connection: Connection, table: sa.Table, monitor: str, machine: str, *where: sa.ColumnElement[bool]
+) -> Row[Any] | None:
+    """The last row of a machine in a table; None without any. where: of those that this holds for."""
+    name, order = _ORDERED[table]
+    query = sa.select(table).where(table.c.monitor == monitor, table.c[name] == machine, *where)
+    return connection.execute(query.order_by(table.c[order].desc()).limit(1)).first()
+
+
+def alarms(connection: Connection, monitor: str, machine: str | None, limit: int) -> list[AlarmRecord]:
+    """The last alarms, the latest first. machine: None: of all."""
+    columns = tables.alarms.c
+    of_machine = sa.true() if machine is None else columns.machine == machine
+    query = sa.select(tables.alarms).where(columns.monitor == monitor, of_machine)
+    return [alarm_of(row) for row in connection.execute(query.order_by(columns.raised.desc()).limit(limit))]
+
+
+def alarm_of(row: Row[Any]) -> AlarmRecord:
+    """An alarm as the store holds it."""
+    return AlarmRecord(**{name: value for name, value in row._mapping.items() if name != "monitor"})
