@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harken.cli.console import emit, line, say
+from harken.cli.console import emit, line
+from harken.cli.monitor_page import PageBeside
 from harken.core.errors import HarkenError
 
 if TYPE_CHECKING:
-    from harken.page.server import PageServer
     from harken.service.configuration.model import Configuration
     from harken.service.monitor import Monitor
     from harken.service.records import HeardWindow
@@ -111,60 +111,28 @@ def run(
         }
         configuration = checked(data, Path.cwd())
     monitor = Monitor(configuration, once=once, heard=_print_json if json else lambda heard: None)
-    server = _page(configuration)
+    page_beside = PageBeside(configuration)
     try:
         _run_until_stopped(monitor, config)
     finally:
-        if server is not None:
-            server.stop()
-
-
-def _page(configuration: Configuration, *, replayed: bool = False) -> PageServer | None:
-    """The page, unless there is none to be; the monitor does not depend on it."""
-    if configuration.page is None:
-        return None
-    entry = configuration.page
-    try:
-        from harken.page.server import PageServer
-        from harken.page.settings import PageSettings
-
-        settings = PageSettings(
-            configuration.store,
-            configuration.evidence_folder,
-            entry.host,
-            entry.port,
-            entry.token,
-            entry.names,
-            replayed,
-        )
-        server = PageServer(settings)
-        server.start()
-    except HarkenError as error:
-        say(f"note: no page: {error}")
-        return None
-    except ModuleNotFoundError as error:
-        say(f"note: no page: {error.name} is missing; install it with: pip install 'harken[page]'")
-        return None
-    say(f"page: {server.url}")
-    return server
+        page_beside.stop()
 
 
 def _run_demo(folder: Path) -> None:
     from harken.service.demo import Demo
 
-    servers: list[PageServer | None] = []
+    pages: list[PageBeside] = []
     with _stopped_by_signals() as stopping:
 
         def started(monitor: Monitor) -> None:
             stopping(monitor)
-            servers.append(_page(monitor.configuration, replayed=True))
+            pages.append(PageBeside(monitor.configuration, replayed=True))
 
         try:
             over = Demo(folder, line, started=started).run()
         finally:
-            for server in servers:
-                if server is not None:
-                    server.stop()
+            for page in pages:
+                page.stop()
     if not over:
         raise HarkenError("the demo ended before the machine was normal again", next_step="Run it again")
 
