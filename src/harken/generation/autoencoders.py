@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
@@ -16,21 +17,21 @@ from harken.generation.libraries import diffusers
 BLOCK_GAIN = 10.0
 
 
-class SoundAutoencoder(nn.Module):
+class SoundAutoencoder(nn.Module, ABC):
     """Sound as latents and back, frozen."""
 
+    @abstractmethod
     def latents(self, wave_S: Tensor) -> Tensor:
         """(samples,) -> (latents, channels); samples that fill no latent are left out."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sound(self, latents_TD: Tensor) -> Tensor:
         """(latents, channels) -> (samples,)."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def device(self) -> torch.device:
         """On which it computes."""
-        raise NotImplementedError
 
 
 class Oobleck(SoundAutoencoder):
