@@ -1,4 +1,5 @@
-"""The words of the page in each language: one catalogue per language, in `texts/`."""
+"""The words of the page in each language: one catalogue per language, of the files `LANGUAGE.toml` and
+`SUBJECT.LANGUAGE.toml` in `texts/`."""
 
 from __future__ import annotations
 
@@ -50,11 +51,15 @@ class Texts:
 
 @cache
 def catalogue(language: str) -> Mapping[str, str]:
-    """Key -> words of a language; a key of a table within the file is `table.key`."""
-    text = files("harken.page").joinpath("texts", f"{language}.toml").read_text(encoding="utf-8")
+    """Key -> words of a language; a key of a table within a file is `table.key`. Two files share no table."""
+    folder = files("harken.page").joinpath("texts")
+    tables: dict[str, str | dict[str, str]] = {}
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if f".{file.name}".endswith(f".{language}.toml"):
+            tables |= tomllib.loads(file.read_text(encoding="utf-8"))
     return {
         f"{table}.{key}" if isinstance(words, dict) else table: word
-        for table, words in tomllib.loads(text).items()
+        for table, words in tables.items()
         for key, word in (words.items() if isinstance(words, dict) else [("", words)])
     }
 
