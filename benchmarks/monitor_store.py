@@ -74,7 +74,7 @@ def score_of(number: int) -> float:
 def commit_windows(place: str, sent: Path, last: int, ready: multiprocessing.synchronize.Event) -> None:
     """Take up where the store is, and go on to window `last`; messages go to a file, one id a line."""
     recorder = Recorder(place)
-    recorder.use_sinks(["file"])
+    recorder.outbox.use_sinks(["file"])
     alarm = MachineAlarm("pump", RULE, "model", recorder)
     stored = recorder.loaded()
     assert stored is not None
@@ -86,9 +86,9 @@ def commit_windows(place: str, sent: Path, last: int, ready: multiprocessing.syn
             if number % _PERIOD == 5:
                 alarm.answer(Request("pump", "acknowledge", "ada", START + number * HOP))
             alarm.hear(heard("pump", number, score_of(number)))
-            while (message := recorder.next_message("file")) is not None:
+            while (message := recorder.outbox.next_message("file")) is not None:
                 file.write(message.id + "\n")
-                recorder.delivered("file", message)
+                recorder.outbox.delivered("file", message)
     recorder.close()
 
 
@@ -191,7 +191,7 @@ def days(count: int) -> None:
     """Memory, open files and time per window of four machines."""
     with tempfile.TemporaryDirectory() as folder:
         recorder = Recorder(Path(folder) / "store.db")
-        recorder.use_sinks(["nobody"])
+        recorder.outbox.use_sinks(["nobody"])
         evidence = EvidenceFolder(Path(folder) / "evidence", 2**20)
         names = [f"machine {number}" for number in range(4)]
         alarms = {name: MachineAlarm(name, RULE, "model", recorder, evidence=evidence) for name in names}
@@ -204,8 +204,8 @@ def days(count: int) -> None:
                 seconds.append(time.perf_counter() - began)
             if number % 10 == 0:
                 recorder.requests()
-                while (message := recorder.next_message("nobody")) is not None:
-                    recorder.delivered("nobody", message)
+                while (message := recorder.outbox.next_message("nobody")) is not None:
+                    recorder.outbox.delivered("nobody", message)
             if number == count // 10:
                 baseline, files = resident_mib(), len(os.listdir("/proc/self/fd"))
         grown, opened = resident_mib() - baseline, len(os.listdir("/proc/self/fd")) - files

@@ -118,7 +118,7 @@ def kills(folder: Path, count: int) -> None:
         recorder = Recorder(folder / "monitor.db")
         numbers = [message["number"] for message in peer.messages]
         identities = {message["number"]: message["id"] for message in peer.messages}
-    store = recorder._store
+    store = recorder._link.store
     assert store is not None
     with store.reading() as connection:
         rows = connection.exec_driver_sql("SELECT number FROM windows ORDER BY number").scalars().all()
@@ -193,8 +193,8 @@ def broker(folder: Path, messages: int = 720) -> None:
             MqttSink("broker", BrokerAddress("127.0.0.1", port), monitor="plant", patience_s=1.0),
             WebhookSink("hook", peer.url),
         ]
-        recorder.use_sinks([sink.name for sink in sinks])
-        deliveries = [Delivery(sink, recorder, delays=Delays(0.01, 3.0)) for sink in sinks]
+        recorder.outbox.use_sinks([sink.name for sink in sinks])
+        deliveries = [Delivery(sink, recorder.outbox, delays=Delays(0.01, 3.0)) for sink in sinks]
         for delivery in deliveries:
             delivery.start()
         begun, at_hook = time.monotonic(), 0.0
@@ -207,7 +207,7 @@ def broker(folder: Path, messages: int = 720) -> None:
         at_hook = time.monotonic() - begun
         received: list[str] = []
         with mosquitto(folder, port, "allow_anonymous true"), listening(port, "harken/plant/messages") as listener:
-            wait_for(lambda: not recorder.waiting_messages()["broker"], 120)
+            wait_for(lambda: not recorder.outbox.waiting_messages()["broker"], 120)
             time.sleep(0.5)
             received += [json.loads(text)["id"] for _, text, _ in listener.received]
         for delivery in deliveries:

@@ -27,8 +27,8 @@ def say(recorder: Recorder, *identities: str, kind: str = "alarm") -> None:
 
 @contextmanager
 def delivering(recorder: Recorder, *sinks: Sink, **options: Any) -> Iterator[list[Delivery]]:
-    recorder.use_sinks([sink.name for sink in sinks])
-    deliveries = [Delivery(sink, recorder, **{"delays": FAST, **options}) for sink in sinks]
+    recorder.outbox.use_sinks([sink.name for sink in sinks])
+    deliveries = [Delivery(sink, recorder.outbox, **{"delays": FAST, **options}) for sink in sinks]
     for delivery in deliveries:
         delivery.start()
     try:
@@ -51,7 +51,7 @@ def test_messages_come_in_order_and_go_on_after_a_restart(tmp_path: Path) -> Non
                 say(recorder, *names)
                 delivery.wake()
                 wait_for(lambda names=names: ids(peer)[-len(names) :] == [*names])
-                wait_for(lambda recorder=recorder: recorder.waiting_messages() == {"hook": 0})
+                wait_for(lambda recorder=recorder: recorder.outbox.waiting_messages() == {"hook": 0})
             recorder.close()
         assert ids(peer) == ["a", "b", "c", "d", "e"]
         assert [message["number"] for message in peer.messages] == [1, 2, 3, 4, 5]
@@ -65,7 +65,7 @@ def test_a_sink_that_is_down_delays_no_other_and_loses_nothing(tmp_path: Path) -
             say(recorder, f"m{number}")
         wait_for(lambda: len(peer.requests) == 30)
         wait_for(lambda: deliveries[0].state.failures > 1)
-        assert recorder.sinks()["broker"].problem
+        assert recorder.outbox.sinks()["broker"].problem
         with amqtt_broker(port), listening(port, "harken/plant/messages") as listener:
             wait_for(lambda: len(listener.received) == 30)
             assert [f'"id": "m{number}"' in text for number, (_, text, _) in enumerate(listener.received)] == [
@@ -84,7 +84,7 @@ def test_what_a_sink_refuses_is_set_aside_and_reported(tmp_path: Path) -> None:
         with delivering(recorder, sink, refused=lambda *report: reports.append(report)) as (delivery,):
             say(recorder, "a", "b", "c", "d")
             delivery.wake()
-            wait_for(lambda: recorder.waiting_messages() == {"hook": 0})
+            wait_for(lambda: recorder.outbox.waiting_messages() == {"hook": 0})
             assert ids(peer) == ["a", "b", "c", "c", "d"]
             assert (delivery.state.delivered, delivery.state.refused) == (3, 1)
     ((_, message, reason),) = reports
@@ -100,7 +100,7 @@ def test_a_sink_gets_the_kinds_that_it_is_for(tmp_path: Path) -> None:
         say(recorder, "s", kind="sensor")
         say(recorder, "b")
         delivery.wake()
-        wait_for(lambda: recorder.waiting_messages() == {"hook": 0})
+        wait_for(lambda: recorder.outbox.waiting_messages() == {"hook": 0})
         assert ids(peer) == ["a", "b"]
     recorder.close()
 

@@ -54,7 +54,7 @@ def hear(alarm: MachineAlarm, scores: Iterable[float | None], first: int = 0) ->
 
 
 def events(recorder: Recorder) -> list[str]:
-    return [each.payload["event"] for each in recorder.pending("sink", 1000)]
+    return [each.payload["event"] for each in recorder.outbox.pending("sink", 1000)]
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def made(tmp_path: Path) -> Callable[..., tuple[MachineAlarm, Recorder]]:
 
     def make(**options: Any) -> tuple[MachineAlarm, Recorder]:
         recorder = Recorder(tmp_path / "store.db")
-        recorder.use_sinks(["sink"])
+        recorder.outbox.use_sinks(["sink"])
         return MachineAlarm("pump", rule(), options.pop("model", "m1"), recorder, **options), recorder
 
     return make
@@ -80,7 +80,7 @@ def rows(path: Path, table: sa.Table) -> list[Any]:
 def test_a_fault_is_told_once_acknowledged_and_over(made: Any, tmp_path: Path) -> None:
     alarm, recorder = made()
     number = hear(alarm, [0.0] * 5 + [LOUD] * 20)
-    message = recorder.pending("sink")[0]
+    message = recorder.outbox.pending("sink")[0]
     assert message.payload["annunciation"]
     assert message.payload["active"]
     assert alarm.answer(Request("pump", "acknowledge", "ada", T0, text="bearing ordered")) == "acknowledged"
@@ -120,7 +120,7 @@ def test_windows_of_a_sensor_that_is_not_good_raise_nothing(made: Any) -> None:
     alarm.sensor(False, T0, "dead microphone")
     number = hear(alarm, [None] * 3 + [LOUD] * 3)
     assert events(recorder) == ["suppressed", "noted"]
-    assert not recorder.pending("sink")[-1].payload["active"]
+    assert not recorder.outbox.pending("sink")[-1].payload["active"]
     # A restart with the sensor as it was says nothing again.
     alarm, recorder = made()
     alarm.sensor(False, T0 + number * HOP, "dead microphone")
@@ -141,9 +141,7 @@ def test_shelving_ends_where_nothing_is_heard(made: Any) -> None:
     assert events(recorder) == ["shelved", "noted", "unshelved", "raised"]
 
 
-def test_an_alarm_raised_while_the_store_is_away_goes_out_and_is_stored_later(
-    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_alarm_raised_while_the_store_is_away_goes_out_and_is_stored_later(made: Any, tmp_path: Path) -> None:
     """And an alarm that the store remembers of an earlier run ends in favour of it."""
     alarm, recorder = made()
     number = hear(alarm, [LOUD] * 3)
@@ -156,12 +154,12 @@ def test_an_alarm_raised_while_the_store_is_away_goes_out_and_is_stored_later(
     (tmp_path / "store.db").mkdir()
     alarm, recorder = made()
     hear(alarm, [LOUD] * 3, number)
-    (message,) = recorder.pending("sink")
+    (message,) = recorder.outbox.pending("sink")
     assert message.payload["annunciation"]
     (tmp_path / "store.db").rmdir()
     for each in aside.iterdir():
         each.rename(tmp_path / each.name)
-    monkeypatch.setattr(recorder, "_next_try", 0.0)
+    recorder._link.try_at_once()
     recorder.requests()
     hear(alarm, [LOUD], number + 3)
     assert alarm.state.out_of_service
@@ -227,4 +225,4 @@ def test_a_message_has_its_id_before_the_store_has_it(made: Any, monkeypatch: py
     monkeypatch.setattr(alarm, "_commit", lambda changes: ids.extend(changes.messages))
     hear(alarm, [LOUD])
     assert uuid.UUID(ids[0].id)
-    assert recorder.pending("sink") == []
+    assert recorder.outbox.pending("sink") == []

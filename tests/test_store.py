@@ -62,7 +62,7 @@ def texts(messages: list[Message]) -> list[str]:
 
 def test_what_belongs_to_a_window_is_taken_up_again(place: str) -> None:
     recorder = Recorder(place)
-    recorder.use_sinks(["mqtt", "mail"])
+    recorder.outbox.use_sinks(["mqtt", "mail"])
     alarm = AlarmRecord("a1", "pump", "unacknowledged", START, START, sentence="a whine")
     numbered = recorder.commit(
         Changes(
@@ -76,7 +76,7 @@ def test_what_belongs_to_a_window_is_taken_up_again(place: str) -> None:
         )
     )
     assert [each.number for each in numbered] == [1, 2]
-    recorder.delivered("mail", numbered[0])
+    recorder.outbox.delivered("mail", numbered[0])
     recorder.close()
 
     again = Recorder(place)
@@ -84,12 +84,12 @@ def test_what_belongs_to_a_window_is_taken_up_again(place: str) -> None:
     assert loaded is not None
     assert loaded.states == {"pump": {"phase": "unacknowledged", "odd": None}}
     assert loaded.resume == {"microphone": {"number": 1}}
-    again.use_sinks(["mqtt", "mail", "new"])
-    assert texts(again.pending("mqtt")) == ["first", "second"]
-    assert texts(again.pending("mail")) == ["second"]
-    assert again.pending("new") == [], "a sink that was not there is not told the past"
+    again.outbox.use_sinks(["mqtt", "mail", "new"])
+    assert texts(again.outbox.pending("mqtt")) == ["first", "second"]
+    assert texts(again.outbox.pending("mail")) == ["second"]
+    assert again.outbox.pending("new") == [], "a sink that was not there is not told the past"
     assert again.commit(Changes(messages=[message("third")]))[0].number == 3
-    assert texts(again.pending("new")) == ["third"]
+    assert texts(again.outbox.pending("new")) == ["third"]
     again.close()
 
 
@@ -133,17 +133,17 @@ def test_many_monitors_open_one_new_store_at_once(place: str) -> None:
 
 def test_a_refused_message_is_set_aside_and_an_empty_token_is_forgotten(place: str) -> None:
     recorder = Recorder(place)
-    recorder.use_sinks(["mail"])
+    recorder.outbox.use_sinks(["mail"])
     recorder.commit(Changes(messages=[message("bad"), message("good")], resume={"a": {"n": 1}, "b": {"n": 2}}))
-    first = recorder.next_message("mail")
+    first = recorder.outbox.next_message("mail")
     assert first is not None
-    recorder.set_aside("mail", first, "too long")
+    recorder.outbox.set_aside("mail", first, "too long")
     recorder.commit(Changes(resume={"a": {}}))
     recorder.close()
     again = Recorder(place)
-    again.use_sinks(["mail"])
-    assert texts(again.pending("mail")) == ["good"]
-    assert again.sinks()["mail"].refused == 1
+    again.outbox.use_sinks(["mail"])
+    assert texts(again.outbox.pending("mail")) == ["good"]
+    assert again.outbox.sinks()["mail"].refused == 1
     loaded = again.loaded()
     assert loaded is not None
     assert loaded.resume == {"b": {"n": 2}}
@@ -179,13 +179,13 @@ def test_what_is_no_store_is_refused(place: str) -> None:
         Recorder(place)
 
 
-def test_messages_go_out_while_the_store_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_go_out_while_the_store_cannot_be_reached(tmp_path: Path) -> None:
     """At the start: what the store held comes after what was sent meanwhile, and nothing twice."""
     file = tmp_path / "store.db"
     before = Recorder(file)
-    before.use_sinks(["mail", "mqtt"])
+    before.outbox.use_sinks(["mail", "mqtt"])
     before.commit(Changes(messages=[message("old 1"), message("old 2")]))
-    before.delivered("mail", before.pending("mail")[-1])
+    before.outbox.delivered("mail", before.outbox.pending("mail")[-1])
     before.close()
     aside = tmp_path / "aside"
     aside.mkdir()
@@ -194,24 +194,24 @@ def test_messages_go_out_while_the_store_cannot_be_reached(tmp_path: Path, monke
     file.mkdir()  # in the way
 
     monitor = Recorder(file)
-    assert not monitor.reachable
+    assert monitor.problem
     assert "cannot be used" in monitor.problem
-    monitor.use_sinks(["mail", "mqtt"])
+    monitor.outbox.use_sinks(["mail", "mqtt"])
     monitor.commit(Changes(windows=[window(7)], messages=[message("new 1"), message("new 2")]))
-    assert texts(monitor.pending("mail")) == ["new 1", "new 2"]
-    monitor.delivered("mail", monitor.pending("mail")[0])
-    assert texts(monitor.pending("mail")) == ["new 2"]
+    assert texts(monitor.outbox.pending("mail")) == ["new 1", "new 2"]
+    monitor.outbox.delivered("mail", monitor.outbox.pending("mail")[0])
+    assert texts(monitor.outbox.pending("mail")) == ["new 2"]
 
     file.rmdir()
     for each in aside.iterdir():
         each.rename(tmp_path / each.name)
-    monkeypatch.setattr(monitor, "_next_try", 0.0)
+    monitor._link.try_at_once()
     assert monitor.requests() == []
-    assert monitor.reachable
+    assert not monitor.problem
     assert monitor.waiting == 0
-    assert texts(monitor.pending("mail")) == ["new 2"]
-    assert texts(monitor.pending("mqtt")) == ["old 1", "old 2", "new 1", "new 2"]
-    assert [each.number for each in monitor.pending("mqtt")] == [1, 2, 3, 4]
+    assert texts(monitor.outbox.pending("mail")) == ["new 2"]
+    assert texts(monitor.outbox.pending("mqtt")) == ["old 1", "old 2", "new 1", "new 2"]
+    assert [each.number for each in monitor.outbox.pending("mqtt")] == [1, 2, 3, 4]
     monitor.close()
 
 
@@ -219,20 +219,20 @@ def test_a_store_that_is_held_by_others_for_long(tmp_path: Path, monkeypatch: py
     file = tmp_path / "store.db"
     monkeypatch.setattr("harken.service.store.engine._PATIENCE_S", 0.05)
     recorder = Recorder(file)
-    recorder.use_sinks(["mail"])
+    recorder.outbox.use_sinks(["mail"])
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     recorder.commit(Changes(windows=[window(0)], messages=[message("one")]))
     assert "locked" in recorder.problem
     recorder.commit(Changes(windows=[window(1)], messages=[message("two")]))
     assert recorder.waiting == 4
-    assert texts(recorder.pending("mail")) == ["one", "two"]
-    recorder.delivered("mail", recorder.pending("mail")[-1])
+    assert texts(recorder.outbox.pending("mail")) == ["one", "two"]
+    recorder.outbox.delivered("mail", recorder.outbox.pending("mail")[-1])
     other.execute("ROLLBACK")
     recorder.close()
     again = Recorder(file)
-    again.use_sinks(["mail"])
-    assert again.pending("mail") == []
+    again.outbox.use_sinks(["mail"])
+    assert again.outbox.pending("mail") == []
     again.close()
 
 
@@ -254,14 +254,14 @@ def test_memory_is_bounded_while_the_store_cannot_be_reached(tmp_path: Path, mon
 def test_sinks_deliver_from_threads(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "store.db")
     sinks = [f"sink {n}" for n in range(4)]
-    recorder.use_sinks(sinks)
+    recorder.outbox.use_sinks(sinks)
 
     def deliver(sink: str) -> list[str]:
         texts_got: list[str] = []
         while len(texts_got) < 30:
-            for each in recorder.pending(sink, 3):
+            for each in recorder.outbox.pending(sink, 3):
                 texts_got.append(each.payload["text"])
-                recorder.delivered(sink, each)
+                recorder.outbox.delivered(sink, each)
         return texts_got
 
     with ThreadPoolExecutor(4) as pool:
@@ -310,11 +310,11 @@ def test_old_scores_are_thinned_to_minutes_hours_and_days(place: str) -> None:
 
 def test_messages_are_kept_until_every_sink_has_them(place: str) -> None:
     recorder = Recorder(place)
-    recorder.use_sinks(["mail", "down"])
+    recorder.outbox.use_sinks(["mail", "down"])
     recorder.commit(Changes(messages=[message("one"), message("two")]))
-    for each in recorder.pending("mail"):
-        recorder.delivered("mail", each)
-    recorder.delivered("down", recorder.pending("down")[0])
+    for each in recorder.outbox.pending("mail"):
+        recorder.outbox.delivered("mail", each)
+    recorder.outbox.delivered("down", recorder.outbox.pending("down")[0])
     store = Store.open(place)
     thin(store, START + timedelta(days=60))
     assert texts(store.messages(0, 10)) == ["two"]
@@ -322,22 +322,22 @@ def test_messages_are_kept_until_every_sink_has_them(place: str) -> None:
     recorder.close()
 
 
-def test_a_full_disk_holds_up_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_holds_up_no_message(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "store.db")
-    recorder.use_sinks(["mail"])
-    assert recorder._store is not None
-    engine = recorder._store.engine
+    recorder.outbox.use_sinks(["mail"])
+    assert recorder._link.store is not None
+    engine = recorder._link.store.engine
     engine.dispose()
     pages = {"most": 1}
     sa.event.listen(engine, "connect", lambda c, _: c.execute(f"PRAGMA max_page_count={pages['most']}"))
     for number in range(300):
         recorder.commit(Changes(windows=[window(number)], messages=[message(str(number))]))
     assert "full" in recorder.problem
-    assert texts(recorder.pending("mail", 1000)) == [str(number) for number in range(300)]
+    assert texts(recorder.outbox.pending("mail", 1000)) == [str(number) for number in range(300)]
     engine.dispose()
     pages["most"] = 100_000
     recorder.close()
     again = Recorder(tmp_path / "store.db")
-    again.use_sinks(["mail"])
-    assert len(again.pending("mail", 1000)) == 300
+    again.outbox.use_sinks(["mail"])
+    assert len(again.outbox.pending("mail", 1000)) == 300
     again.close()

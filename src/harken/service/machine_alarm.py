@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from harken.monitor.detector import Detector
+from harken.service.alarm_evidence import AlarmEvidence
 from harken.service.alarm_messages import alarm_message
 from harken.service.alarm_requests import WITHOUT_EFFECT, event_of
 from harken.service.alarm_state import (
@@ -30,11 +31,6 @@ from harken.service.recorder import Recorder
 from harken.service.records import HeardWindow
 
 log = logging.getLogger(__name__)
-
-#: evidence of one alarm: its first, and louder ones, each by this factor
-_MOST_EVIDENCE, _LOUDER = 5, 1.1
-#: windows of a smaller p-value are kept in memory in case an alarm follows
-_CANDIDATE_P = 0.05
 
 
 class MachineAlarm:
@@ -61,10 +57,9 @@ class MachineAlarm:
         #: of the alarm that is on, or was last on
         self.record: AlarmRecord | None = None
         self._memory = EpisodeMemory()
-        self._recorder, self._evidence, self._detector = recorder, evidence, detector
+        self._recorder = recorder
+        self._evidence = AlarmEvidence(evidence, detector)
         self._commit = recorder.commit if commit is None else commit
-        self._candidate: HeardWindow | None = None
-        self._kept = 0
         self._taken_up = False
         self._lock = threading.RLock()
 
@@ -83,7 +78,9 @@ class MachineAlarm:
             judged = verdict.kind != "not judged" and verdict.score is not None
             if judged and verdict.score is not None:
                 self._memory = self.rule.hear(before, window.start, verdict.score, verdict.event_score)
-                self._choose(heard)
+                if not self.state.on:
+                    builds_up = self._memory.evidence.value >= 1 or self._memory.ringing > 0
+                    self._evidence.consider(heard, builds_up=builds_up)
             if self._memory.on and not before.on:
                 event = Raise(window.end, uuid.uuid4().hex[:12])
             elif before.on and not self._memory.on:
@@ -135,13 +132,9 @@ class MachineAlarm:
     def _note(self, said: Announcement, changes: Changes, heard: HeardWindow | None, who: str, text: str) -> None:
         """The record, the history and the message of an announcement."""
         if said.action in ("raised", "noted") and (self.record is None or self.record.id != said.alarm):
-            self.record = AlarmRecord(
-                said.alarm, self.machine, "unacknowledged", self._memory.onset or said.time, said.time
-            )
-            self._kept = 0
-            if heard is not None:
-                self._keep_evidence(self._candidate or heard, changes)
-            self._candidate = None
+            onset = self._memory.onset or said.time
+            record = AlarmRecord(said.alarm, self.machine, "unacknowledged", onset, said.time)
+            self.record = self._evidence.begin(record, heard, changes)
         if self.record is not None and said.alarm == self.record.id:
             state, record = said.state, self.record
             lasts = state.alarm == record.id
@@ -155,54 +148,24 @@ class MachineAlarm:
                 self.record = record = replace(record, acknowledged=said.time, acknowledged_by=who)
             changes.alarms[record.id] = record
         changes.history.append(HistoryEntry(self.machine, said.time, said.action, who, text, said.alarm))
-        files = [
-            path
-            for kept in changes.evidence
-            if self._evidence is not None and kept.alarm == said.alarm
-            for path in self._evidence.files(kept)
-        ]
+        files = self._evidence.files(said.alarm, changes)
         changes.messages.append(alarm_message(self.machine, said, self.record, who=who, text=text, files=files))
-
-    def _choose(self, heard: HeardWindow) -> None:
-        """Keep the most anomalous window in memory while something builds up; sound is large."""
-        if self._memory.evidence.value < 1 and not self._memory.ringing:
-            self._candidate = None
-        if self._evidence is None or self.state.on or (heard.verdict.p_value or 0.0) > _CANDIDATE_P:
-            return
-        best = self._candidate
-        if best is None or (heard.verdict.score or 0.0) > (best.verdict.score or 0.0):
-            self._candidate = heard
 
     def _count(self, heard: HeardWindow, changes: Changes) -> None:
         """A window of the alarm that is on."""
-        record, score = self.record, heard.verdict.score or 0.0
-        if record is None:
+        if self.record is None:
             return
+        record, score = self._evidence.hear(self.record, heard, changes), heard.verdict.score or 0.0
         highest = score if record.highest is None else max(record.highest, score)
-        if record.highest is not None and score > _LOUDER * record.highest and self._kept < _MOST_EVIDENCE:
-            self._keep_evidence(heard, changes)
-            record = self.record or record
         sentence = record.sentence or heard.verdict.why or ""
         self.record = replace(record, windows=record.windows + 1, highest=highest, sentence=sentence)
         changes.alarms[record.id] = self.record
-
-    def _keep_evidence(self, heard: HeardWindow, changes: Changes) -> None:
-        assert self.record is not None
-        self._kept += 1
-        self.record = replace(self.record, sentence=heard.verdict.why or self.record.sentence)
-        if self._evidence is None:
-            return
-        kept = self._evidence.save(heard, self.record.id, self._detector)
-        if kept is not None:
-            changes.evidence.append(kept)
-            self.record = replace(self.record, evidence=kept.id)
 
     # ---- memory ------------------------------------------------------------------------------------------
 
     def _store(self, changes: Changes) -> None:
         changes.states[self.machine] = self.to_json()
-        if self._evidence is not None:
-            changes.evidence_gone += self._evidence.take_gone()
+        changes.evidence_gone += self._evidence.take_gone()
         self._commit(changes)
 
     def to_json(self) -> dict[str, Any]:
@@ -216,7 +179,7 @@ class MachineAlarm:
             "state": self.state.to_json(),
             "memory": self._memory.to_json(),
             "record": record,
-            "kept": self._kept,
+            "kept": self._evidence.count,
         }
 
     def _begin(self, changes: Changes | None = None, *, suppressed: bool = False) -> Changes:
@@ -244,7 +207,7 @@ class MachineAlarm:
                 self._memory = memory
             # Whether the sensor is good now, its own watch knows.
             suppressed = self.state.suppressed or (suppressed and state.suppressed)
-            self.state, self.record, self._kept = state, record, int(values.get("kept", 0))
+            self.state, self.record, self._evidence.count = state, record, int(values.get("kept", 0))
             self.state = replace(self.state, suppressed=suppressed)
             return
         # An alarm has gone out meanwhile under another id; hiding counts, and the older alarm ends.

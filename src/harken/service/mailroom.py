@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from harken.service.configuration.model import SinkEntry
 from harken.service.delivery import Delivery, DeliveryState
-from harken.service.recorder import Recorder
+from harken.service.outbox import StoredOutbox
 from harken.service.records import Message
 from harken.service.sinks.base import Sink
 
@@ -15,8 +15,8 @@ from harken.service.sinks.base import Sink
 class Mailroom:
     """All sinks. refused: called with what one has refused for good, and why."""
 
-    def __init__(self, recorder: Recorder, refused: Callable[[Sink, Message, str], None]) -> None:
-        self._recorder, self._refused = recorder, refused
+    def __init__(self, outbox: StoredOutbox, refused: Callable[[Sink, Message, str], None]) -> None:
+        self._outbox, self._refused = outbox, refused
         self._deliveries: dict[str, Delivery] = {}
 
     def use(self, made: Mapping[str, Sink], entries: Mapping[str, SinkEntry]) -> list[str]:
@@ -26,9 +26,9 @@ class Mailroom:
         """
         gone = [name for name in self._deliveries if name in made or name not in entries]
         self.stop(gone, time.monotonic() + 1.0)
-        self._recorder.use_sinks(entries)
+        self._outbox.use_sinks(entries)
         for name, sink in made.items():
-            self._deliveries[name] = Delivery(sink, self._recorder, kinds=entries[name].messages, refused=self._refused)
+            self._deliveries[name] = Delivery(sink, self._outbox, kinds=entries[name].messages, refused=self._refused)
         return [*made]
 
     def start(self, names: Iterable[str]) -> None:

@@ -72,8 +72,8 @@ class Monitor:
         self.recorder = Recorder(configuration.store, configuration.monitor)
         self.evidence = EvidenceFolder(configuration.evidence_folder, configuration.evidence.quota_bytes)
         self.fleet = Fleet(self.recorder, self.commit, evidence=self.evidence, once=once, heard=self._note_heard)
-        self.mailroom = Mailroom(self.recorder, self._note_refused)
-        self.metrics = Metrics(lambda: self.mailroom.states, self.recorder.waiting_messages)
+        self.mailroom = Mailroom(self.recorder.outbox, self._note_refused)
+        self.metrics = Metrics(lambda: self.mailroom.states, self.recorder.outbox.waiting_messages)
         for name in configuration.sources:
             self.fleet.add(self.fleet.make(name, configuration, loaded))
         self.mailroom.use(sinks, configuration.sinks)

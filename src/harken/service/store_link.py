@@ -1,0 +1,64 @@
+"""The store of a running monitor, which may be out of reach at its start or later."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from harken.core.errors import HarkenError
+from harken.service.store.store import Store
+
+#: seconds until the store is tried again: the first time, and at most
+_SOONEST_S, _LATEST_S = 1.0, 60.0
+
+
+class StoreLink:
+    """A store that is opened when it can be, and tried again after growing delays. Those who share it have one lock.
+
+    place, monitor: see `Store.open`. problem: why it cannot be used now; empty if it can.
+    """
+
+    def __init__(self, place: str | Path, monitor: str) -> None:
+        self.problem = ""
+        self._place, self._monitor = place, monitor
+        self._store: Store | None = None
+        self._wait_s, self._next_try = _SOONEST_S, 0.0
+
+    @property
+    def store(self) -> Store | None:
+        """The store, if it worked the last time."""
+        return None if self.problem else self._store
+
+    @property
+    def readable(self) -> Store | None:
+        """The store, if it was ever opened: what takes nothing more may still be read."""
+        return self._store
+
+    def opened(self) -> Store:
+        """The store, opened if it is not. Raises StoreError where it cannot be reached, HarkenError for no store."""
+        if self._store is None:
+            self._store = Store.open(self._place, self._monitor)
+        return self._store
+
+    def due(self, now: float) -> bool:
+        """Whether it may be tried: it works, or has been left alone long enough. now: on the monotonic clock."""
+        return not self.problem or now >= self._next_try
+
+    def try_at_once(self) -> None:
+        """Try it the next time, whatever has been."""
+        self._next_try = 0.0
+
+    def failed(self, error: HarkenError) -> None:
+        """It could not be used."""
+        self.problem = str(error)
+        self._next_try = time.monotonic() + self._wait_s
+        self._wait_s = min(2 * self._wait_s, _LATEST_S)
+
+    def worked(self) -> None:
+        """It was used."""
+        self.problem, self._wait_s = "", _SOONEST_S
+
+    def close(self) -> None:
+        """Give its connections up."""
+        if self._store is not None:
+            self._store.close()
