@@ -7,7 +7,8 @@ from pathlib import Path
 
 from matplotlib.colors import to_hex
 
-from harken.core.pages import render
+import harken.core.pages
+from harken.core.pages import render, stylesheet
 from harken.monitor.detector import Detector
 from harken.monitor.plot import scores_figure
 from harken.monitor.report import ReportSection, write_report
@@ -21,7 +22,7 @@ def test_names_with_markup_stay_text(make_clips: Callable[..., Path], tmp_path: 
     section = ReportSection("pump <3", detector, list(detector.score_many([odd])))
     write_report(tmp_path / "report.html", "me & you", [section], lead="<i>first</i>")
     page = (tmp_path / "report.html").read_text()
-    for text in ("<h2>pump &lt;3</h2>", "<h1>me &amp; you</h1>", "&lt;i&gt;first&lt;/i&gt;", "a &lt;b&gt;&amp;c.wav"):
+    for text in ("<h2>pump &lt;3 <span", "<h1>me &amp; you</h1>", "&lt;i&gt;first&lt;/i&gt;", "a &lt;b&gt;&amp;c.wav"):
         assert text in page
 
 
@@ -36,8 +37,17 @@ def test_only_alarms_are_red(make_clips: Callable[..., Path]) -> None:
     assert colours["alarm"] == "#c8442f"
 
 
-def test_every_page_stands_on_the_shell() -> None:
+def test_reports_have_the_look_of_the_page_and_need_no_other_file() -> None:
     page = render("harken.monitor", "report.html", title="t", lead="", sections=[])
     assert page.startswith("<!doctype html>")
     assert page.count("<style>") == 1
+    assert str(stylesheet()) in page
+    assert "prefers-color-scheme: dark" in page
     assert page.rstrip().endswith("</html>")
+    # No template has a style of its own, and none but the page's links to files.
+    source = Path(harken.core.pages.__file__).parents[1]
+    for template in source.rglob("templates/*.html"):
+        text = template.read_text()
+        assert ("<style" in text) == (template.name == "report_base.html"), template
+        assert "style=" not in text, template
+        assert "extends" in text or template.name in ("document.html", "parts.html", "machine_list.html"), template

@@ -112,7 +112,7 @@ def generation_page(title: str, rows: Sequence[ConditionRow], shown: Sequence[Sh
         "harken.bench",
         "generation.html",
         title=title,
-        notes=list(notes),
+        remarks=list(notes),
         rows=[_cells(row) for row in rows],
         conditions=[_condition(each) for each in shown],
     )

@@ -59,7 +59,7 @@ def report_page(run: Run) -> str:
         title=run.recipe.title,
         summary=run.recipe.summary,
         reference=run.recipe.reference,
-        notes=_notes(run),
+        remarks=_notes(run),
         sets=sets,
         recipe=run.recipe.as_yaml(),
         use_of_labels=use_of_labels(scored.marks for scored in run.systems),

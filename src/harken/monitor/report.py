@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, get_args
 
 import numpy as np
 import soundfile as sf
+from markupsafe import Markup
 
 from harken.audio.decode import ALL_FORMATS, Audio
 from harken.audio.listen import without_offset
@@ -18,6 +20,7 @@ from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
 from harken.core.names import shown
 from harken.core.pages import check_page, data_url, render
+from harken.core.strip import Bar, strip
 from harken.evaluation.metrics import SectionResult
 from harken.monitor.detector import Detector
 from harken.monitor.plot import scores_figure, svg_bytes, webp_bytes, why_panels
@@ -26,6 +29,8 @@ from harken.monitor.verdict import Kind, Verdict
 
 #: longest sound that is put into the report, in seconds
 _MOST_SECONDS = 12.0
+#: bars of the strip of scores, at most
+_MOST_BARS = 200
 #: in Hz, of the format
 _HIGHEST_FLAC_RATE = 655_350
 
@@ -88,7 +93,7 @@ def _values(section: ReportSection, worst: int) -> dict[str, Any]:
     judged = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     facts = [
         ("learned from", f"{len(detector.training.names)} normal recordings"),
-        ("judged", f"{len(section.verdicts)} recordings: {judged}"),
+        ("judged", f"{len(section.verdicts)} recordings"),
         ("alarm and what it rests on", ". ".join(map(_capital, detector.alarm.sentences()))),
         ("encoder, detector", f"{detector.spec.encoder} ({detector.spec.layer}), {detector.detector.name}"),
     ]
@@ -102,11 +107,28 @@ def _values(section: ReportSection, worst: int) -> dict[str, Any]:
     order = sorted(scored, key=lambda verdict: -(verdict.score or 0.0))
     return {
         "title": section.title,
+        "state": next((kind for kind in ("alarm", "suspect", "normal") if counts[kind]), "unknown"),
+        "headline": judged,
+        "reason": f"The highest score is of {shown(Path(order[0].name).name)}: {order[0].why}." if order else "",
+        "strip": _strip(section),
         "facts": facts,
         "notes": notes,
         "histogram": data_url(svg_bytes(scores_figure(detector, _groups(section, scored))), "image/svg+xml"),
         "clips": [_clip(detector, verdict, section.normal_folder) for verdict in order[:worst]],
     }
+
+
+def _strip(section: ReportSection) -> Markup:
+    """The scores in the order in which they were judged; several recordings share a bar where there are many."""
+    verdicts, places = section.verdicts, max(1, min(len(section.verdicts), _MOST_BARS))
+    scores: list[list[float]] = [[] for _ in range(places)]
+    for number, verdict in enumerate(verdicts):
+        if verdict.score is not None and verdict.kind != "not judged":
+            scores[number * places // len(verdicts)].append(verdict.score)
+    lowest = min(itertools.chain.from_iterable(scores), default=None)
+    bars = [Bar(place, lowest if group else None, max(group, default=None)) for place, group in enumerate(scores)]
+    label = f"scores of {len(verdicts)} recordings in order; the line is the alarm limit"
+    return strip(bars, [], places=places, limit=section.detector.threshold, label=label)
 
 
 def _capital(text: str) -> str:
@@ -144,8 +166,7 @@ def _clip(detector: Detector, verdict: Verdict, normal_folder: Path | None) -> d
     return {
         "name": shown(Path(verdict.name).name),
         "kind": verdict.kind,
-        "score": verdict.score,
-        "rank": verdict.rank,
+        "headline": f"{verdict.kind} · score {verdict.score:.3g}, {verdict.rank} normal recordings",
         "why": verdict.why or "",
         "panels": [
             (caption, data_url(webp_bytes(figure), "image/webp")) for caption, figure in why_panels(detector, verdict)

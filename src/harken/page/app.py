@@ -35,7 +35,8 @@ def create_app(settings: PageSettings) -> FastAPI:
     )  # fmt: skip
     app.state.page = state
     app.add_middleware(Guard, settings=settings)
-    app.mount("/static", StaticFiles(directory=str(files("harken.page") / "static")), name="static")
+    own_files = StaticFiles(directory=str(files("harken.page") / "static"), packages=[("harken.core", "static")])
+    app.mount("/static", own_files, name="static")
     app.include_router(api.router)
     app.include_router(views.router)
 

@@ -14,12 +14,12 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 
 from harken.core.errors import HarkenError
 from harken.core.pages import render
+from harken.core.strip import Bar, strip
 from harken.page import actions, details
 from harken.page.machines import MachineView, key_of
 from harken.page.scores import SPANS
 from harken.page.security import COOKIE, session_of
 from harken.page.state import PageState
-from harken.page.strip import strip
 from harken.page.texts import LANGUAGES, Texts, chosen_language, texts
 
 router = APIRouter(include_in_schema=False)
@@ -91,7 +91,16 @@ def picture(view: MachineView, t: Texts, now: datetime) -> Any:
     span, length = SPANS["week"]
     hours = sum((min(end, now) - max(start, now - span)).total_seconds() for start, end in view.bands) / 3600
     label = t("list.strip") + (f"; {t('list.strip_alarm', count=round(hours))}" if view.bands else "")
-    return strip(view.strip, view.bands, until=now, span=span, length=length, limit=view.limit, label=label)
+    places = round(span / length)
+    # The period that the present is in is the last.
+    first = int(now.timestamp() // length.total_seconds()) - places + 1
+
+    def place(time: datetime) -> float:
+        return time.timestamp() / length.total_seconds() - first
+
+    bars = [Bar(round(place(period.start)), period.minimum, period.maximum) for period in view.strip]
+    bands = [(place(start), place(end)) for start, end in view.bands]
+    return strip(bars, bands, places=places, limit=view.limit, label=label)
 
 
 @router.get("/")
