@@ -214,8 +214,11 @@ def test_own_weights_under_an_own_name(tmp_path: Path, weights: dict[str, np.nda
     assert np.array_equal(checkpoints.load("tuned").weights["features.0.0.weight"], own["features.0.0.weight"])
     with pytest.raises(WeightsError, match="not hold the weights tiny"):
         checkpoints.add(path, NAME)
-    with pytest.raises(WeightsError, match="cannot be a checkpoint's name"):
-        checkpoints.add(path, "../escape")
+    for name in ("../escape", "nul", "com1.v2", "tuned."):
+        with pytest.raises(WeightsError, match="cannot be a checkpoint's name"):
+            checkpoints.add(path, name)
+    with pytest.raises(WeightsError, match="there are weights tuned already, which is the same name"):
+        checkpoints.add(path, "Tuned")
 
 
 def test_load_of_a_path_leaves_the_cache_alone(tiny: Path, cache: Path) -> None:

@@ -123,6 +123,24 @@ def test_ordinary_names_are_written_as_the_challenge_writes_them(tmp_path: Path)
     assert (tmp_path / names[1]).read_bytes() == b"section_00_0000.wav,1\n"
 
 
+@pytest.mark.parametrize(
+    ("machines", "reason"),
+    [
+        (["../../fan"], "has a slash"),
+        (["fan:1"], "which Windows does not allow"),
+        (["fan\n"], "which Windows does not allow"),
+        (["Fan", "fan"], "two names of files that are one where case does not count"),
+        (["f" * 300], "longer than 255 bytes"),
+    ],
+)
+def test_machines_that_cannot_be_part_of_a_file_name(tmp_path: Path, machines: list[str], reason: str) -> None:
+    """Tables of strangers name machines, and machines name files and entries of a zip."""
+    rows = [ScoreRow(machine, "c.wav", machine, "00", "test", 0.5) for machine in machines]
+    with pytest.raises(HarkenError, match=reason):
+        write_score_files(Scores.of_rows(rows, "s"), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
 # --- marks
 
 

@@ -169,6 +169,8 @@ def test_the_verb_writes_machine_and_noise(tmp_path: Path, capsys: pytest.Captur
     np.testing.assert_allclose(machine.samples_CS + noise.samples_CS, stereo_CS, atol=1e-5)
     with pytest.raises(HarkenError, match="2 recordings are called a"):
         separate_files([tmp_path / "a.wav", tmp_path / "x" / "a.wav"], Separator(network()), tmp_path / "out")
+    with pytest.raises(HarkenError, match="a and A are one name where case does not count"):
+        separate_files([tmp_path / "a.wav", tmp_path / "x" / "A.wav"], Separator(network()), tmp_path / "out")
 
 
 # ------------------------------------------------------------ mixtures

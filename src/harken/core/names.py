@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from itertools import accumulate
 from pathlib import Path
 
 #: devices of Windows, with any ending
@@ -55,3 +56,14 @@ def alike(names: Iterable[str]) -> tuple[str, str] | None:
         if first.setdefault(key, name) != name:
             return first[key], name
     return None
+
+
+def why_no_files(names: Iterable[str]) -> str | None:
+    """Why some system cannot keep files of these names beside each other; None if all can. `a/b` is in a folder."""
+    paths = sorted({path for name in names for path in accumulate(name.split("/"), "{}/{}".format)})
+    for path in paths:
+        reason = why_no_file_name(path.rpartition("/")[2])
+        if reason is not None:
+            return f"{path!r} {reason}"
+    pair = alike(paths)
+    return None if pair is None else f"{pair[0]!r} and {pair[1]!r} are one name where case does not count"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harken.core.errors import HarkenError
+from harken.core.names import why_no_files
 
 #: raised by zipfile for damaged archives; RuntimeError means encryption
 _DAMAGE = (
@@ -93,7 +94,6 @@ def _checked(archive: zipfile.ZipFile, path: Path, machine: str, limits: UnpackL
     if size > limits.ratio * max(path.stat().st_size, 1):
         raise _refused(path, f"would unpack to more than {limits.ratio:g} times its size")
     files: dict[str, zipfile.ZipInfo] = {}
-    taken: set[str] = set()
     for entry in entries:
         components = _path_components(entry, path)
         if components and components[0] == machine:
@@ -101,10 +101,12 @@ def _checked(archive: zipfile.ZipFile, path: Path, machine: str, limits: UnpackL
         if not components or entry.is_dir() or _JUNK.intersection(components):
             continue
         name = "/".join(components)
-        if name.casefold() in taken:  # on case-insensitive file systems, one would replace the other
+        if name in files:
             raise _refused(path, f"contains {entry.filename!r} twice")
-        taken.add(name.casefold())
         files[name] = entry
+    reason = why_no_files(files)
+    if reason is not None:
+        raise _refused(path, f"contains files that some systems cannot keep ({reason})")
     if not files:
         raise _refused(path, "contains no files")
     return files

@@ -14,7 +14,7 @@ from typing import Any
 from harken.core.errors import HarkenError, reading, writing
 from harken.core.files import write_atomically
 from harken.core.json_text import json_text
-from harken.core.names import joined
+from harken.core.names import alike, joined, why_no_file_name
 from harken.core.numbers import read_number
 from harken.core.tables import csv_line, read_csv
 from harken.data.cells import SEPARATORS, read_clip
@@ -200,7 +200,9 @@ def read_rows(file: Path, section: str, *, decision: bool = False) -> dict[str, 
 def score_files(scores: Scores, *, train: bool = True) -> dict[str, bytes]:
     """File name -> contents in the official layout: `anomaly_score_*` and `decision_result_*` of every section with
     decisions; `train_score_*` with the held-out scores, and `marks.json`. Without `train` the official files alone, and
-    `marks.json` only where there is a mark."""
+    `marks.json` only where there is a mark.
+
+    Raises HarkenError where a name of a machine cannot be part of that of a file, or two are one on some systems."""
     files: dict[str, bytes] = {}
     for key in scores.sections():
         for kind, rows in (("anomaly_score", scores.by_name(key)), ("decision_result", scores.decisions(key))):
@@ -210,6 +212,12 @@ def score_files(scores: Scores, *, train: bool = True) -> dict[str, bytes]:
     if train:
         for key in scores.sections("train"):
             files[f"train_score_{key[0]}_section_{key[1]}.csv"] = rows_as_bytes(scores.by_name(key, "train"))
+    reason = next(filter(None, map(why_no_file_name, files)), None)
+    pair = alike(files)
+    if reason is not None or pair is not None:
+        names = ", ".join(sorted({repr(machine) for machine, _ in scores.sections()}))
+        cause = reason or "gives two names of files that are one where case does not count"
+        raise HarkenError(f"one of the machines {names[:200]} {cause}", next_step="Rename the machine")
     if train or scores.marks:
         record: dict[str, Any] = {"marks": dict(scores.marks), "digest": scores.digest, "fitted_on": scores.fitted_on}
         files[MARKS] = (json_text(record, indent=1) + "\n").encode()

@@ -14,6 +14,7 @@ from harken.audio.listen import listen
 from harken.audio.quality import level_dbfs
 from harken.audio.write import write_sound
 from harken.core.errors import AudioError, HarkenError
+from harken.core.names import alike, shown
 from harken.separation.separator import Separator
 
 Float32 = NDArray[np.float32]
@@ -55,6 +56,12 @@ def separate_files(
     name, count = Counter(path.stem for path in paths).most_common(1)[0] if paths else ("", 0)
     if count > 1:
         raise HarkenError(f"{count} recordings are called {name}", next_step="Separate them into different folders")
+    pair = alike(path.stem for path in paths)
+    if pair is not None:
+        raise HarkenError(
+            f"{shown(pair[0])} and {shown(pair[1])} are one name where case does not count",
+            next_step="Separate them into different folders",
+        )
     given = {path.resolve() for path in paths}
     made = [f"{path.stem}_{name}.{suffix}" for path in paths for name in PARTS for suffix in ("flac", "wav")]
     for file in made:

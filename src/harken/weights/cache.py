@@ -26,6 +26,7 @@ from harken.core.errors import WeightsError
 from harken.core.files import read_regular, user_cache, write_atomically
 from harken.core.json_text import json_text
 from harken.core.locks import locked
+from harken.core.names import alike
 from harken.weights.catalog import Checkpoint, entry_named, is_checkpoint_name, local_file, require_entry
 
 Status = Literal["cached", "local", "missing"]
@@ -115,8 +116,15 @@ def _record_path(name: str) -> Path:
 def keep(record: Record, data: bytes) -> None:
     """Write a converted file, the bytes of a safetensors file, and its record; what had that name is replaced.
 
-    Raises WeightsError where it cannot; what had that name then is as it was.
+    Raises WeightsError where it cannot, and for a name that only the case of letters tells from one that is there; what
+    had that name then is as it was.
     """
+    pair = alike([*sorted(stored.stem for stored in cache_dir().glob("*.json")), record.name])
+    if pair is not None:
+        raise WeightsError(
+            f"there are weights {pair[0]} already, which is the same name where case does not count",
+            next_step="Choose another name (--name)",
+        )
     file, _ = _files_of(record)
     path = _record_path(record.name)
     try:

@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from harken.core.errors import WeightsError, did_you_mean
+from harken.core.names import why_no_file_name
 from harken.weights.formats import Format
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -101,8 +102,8 @@ def catalog() -> list[Checkpoint]:
 
 
 def is_checkpoint_name(name: str) -> bool:
-    """Whether a checkpoint may be called so: letters, digits, `.`, `_` and `-`, at most 100."""
-    return _NAME.fullmatch(name) is not None
+    """Whether a checkpoint may be called so: letters, digits, `.`, `_` and `-`, at most 100; not as a device."""
+    return _NAME.fullmatch(name) is not None and why_no_file_name(name) is None
 
 
 def entry_named(name: str) -> Checkpoint | None:
