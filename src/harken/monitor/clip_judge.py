@@ -150,6 +150,7 @@ class ClipJudge:
                 compared=compared,
             ),
             sketch_BC=features.sketch_BC,
+            features=features,
             warnings=(
                 *learned,
                 *(finding.sentence for finding in features.findings),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from harken.audio.segments import segment_name
 from harken.core.errors import HarkenError
+from harken.embeddings.embedder import ClipFeatures
 from harken.embeddings.sketch import sketch_db
 from harken.monitor.explain import Explanation
 
@@ -40,7 +41,8 @@ class Verdict:
     extrapolated: the p-value is finer than the training recordings support.
     decided_by: which score makes it what it is. higher_than, of: that one is higher than so many of the held-out scores
     of normal recordings.
-    why, heatmap: see `Explanation`. sketch_BC: coarse spectrogram, see `sketch_db`.
+    why, heatmap: see `Explanation`. sketch_BC: coarse spectrogram, see `sketch_db`. features: what was judged, from
+    which a model may learn later.
     not_judged: why the recording says nothing about the machine, of the kind `unheard`; error: why it could not be read
     or scored. Where the recording could not be scored, all numbers are None.
     concerns: those of the warnings that are on sensor and recorder, and not harmless.
@@ -61,6 +63,7 @@ class Verdict:
     of: int | None = None
     explanation: Explanation | None = field(default=None, repr=False)
     sketch_BC: NDArray[np.uint8] | None = field(default=None, repr=False)
+    features: ClipFeatures | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
     seconds: float | None = None
     sha256: str | None = field(default=None, repr=False)

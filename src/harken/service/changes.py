@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from harken.monitor.verdict import Kind
+from harken.service.kept_features import WindowFeatures
 from harken.service.records import HeardWindow, Message
 
 
@@ -153,13 +154,16 @@ class ModelInUse:
 class Changes:
     """All that is stored in one transaction.
 
-    states: per machine, JSON-able memory of its alarms. resume: tokens by key, to take sources up again; an empty one
+    notable: per machine, the time since which features of windows are notable. states: per machine, JSON-able memory of
+    its alarms. resume: tokens by key, to take sources up again; an empty one
     forgets its key (`Window.resume`). alarms: by id, the last state counts. evidence_gone: ids of evidence whose files
     are removed. requests_done: answers by number of the request (see `Request`).
     messages have number 0; they are numbered when they are recorded.
     """
 
     windows: list[WindowScore] = field(default_factory=list)
+    features: list[WindowFeatures] = field(default_factory=list)
+    notable: dict[str, datetime] = field(default_factory=dict)
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
     resume: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     sensors: list[SensorRecord] = field(default_factory=list)
@@ -179,6 +183,8 @@ class Changes:
     def add(self, later: Changes) -> None:
         """Append what came later."""
         self.windows += later.windows
+        self.features += later.features
+        self.notable = later.notable | self.notable
         self.states |= later.states
         self.resume |= later.resume
         self.sensors += later.sensors

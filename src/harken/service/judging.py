@@ -17,6 +17,7 @@ from harken.core.errors import AudioError, HarkenError
 from harken.monitor.cutting import LONG_S
 from harken.monitor.detector import Detector
 from harken.monitor.verdict import Verdict
+from harken.service.kept_features import features_name
 from harken.service.records import HeardWindow, Recording, Resume, Window
 from harken.service.sources.base import SourceForm
 
@@ -46,6 +47,7 @@ class WindowJudge:
     ) -> None:
         resume = resume or {}
         self.machine, self.detector, self.model, self.limits = machine, detector, model, limits
+        self._spec = features_name(detector.spec)
         self._channels = None if channels is None else list(channels)
         #: of the next recording; windows of a stream have theirs
         self._number = int(resume.get(machine, {}).get("number", 0))
@@ -58,7 +60,7 @@ class WindowJudge:
         Raises FileNotFoundError for a recording whose file has gone.
         """
         if isinstance(item, Window):
-            yield HeardWindow(self.machine, item, self._verdict(item), self.model)
+            yield HeardWindow(self.machine, item, self._verdict(item), self.model, self._spec)
             return
         name = f"{self.machine}/{item.origin}"
         stored = self._stored.get(name, {})
@@ -144,7 +146,7 @@ class WindowJudge:
             resume=resume,
         )
         self._number += 1
-        return HeardWindow(self.machine, window, verdict, self.model)
+        return HeardWindow(self.machine, window, verdict, self.model, self._spec)
 
     def _sound(self, file: Path, verdict: Verdict, start_s: float | None, end_s: float | None) -> tuple[Float32, int]:
         if verdict.error is None:

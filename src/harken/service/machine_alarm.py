@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from harken.monitor.detector import Detector
@@ -27,10 +27,14 @@ from harken.service.alarm_state import (
 from harken.service.changes import AlarmRecord, Changes, HistoryEntry, Request, WindowScore
 from harken.service.episode_rule import EpisodeMemory, EpisodeRule
 from harken.service.evidence import EvidenceFolder
+from harken.service.kept_features import WindowFeatures
 from harken.service.recorder import Recorder
 from harken.service.records import HeardWindow
 
 log = logging.getLogger(__name__)
+
+#: windows before the onset of an alarm whose features are kept as long as its own
+_AROUND_WINDOWS = 10
 
 
 class MachineAlarm:
@@ -79,16 +83,20 @@ class MachineAlarm:
             if judged and verdict.score is not None:
                 self._memory = self.rule.hear(before, window.start, verdict.score, verdict.event_score)
                 if not self.state.on:
-                    builds_up = self._memory.evidence.value >= 1 or self._memory.ringing > 0
-                    self._evidence.consider(heard, builds_up=builds_up)
+                    self._evidence.consider(heard, builds_up=self._builds_up)
             if self._memory.on and not before.on:
                 event = Raise(window.end, uuid.uuid4().hex[:12])
+                around = timedelta(seconds=_AROUND_WINDOWS * self.rule.setting.interval_s)
+                changes.notable[self.machine] = (self._memory.onset or window.start) - around
             elif before.on and not self._memory.on:
                 event = Clear(window.end)
             self._apply(event, changes, heard=heard)
             if self.state.on and judged:
                 self._count(heard, changes)
-            changes.windows.append(WindowScore.of(heard, self.state.alarm if self.state.on else ""))
+            alarm = self.state.alarm if self.state.on else ""
+            changes.windows.append(WindowScore.of(heard, alarm))
+            if (kept := WindowFeatures.of(heard, alarm, notable=self._builds_up)) is not None:
+                changes.features.append(kept)
             changes.resume |= window.resume
             self._store(changes)
 
@@ -150,6 +158,11 @@ class MachineAlarm:
         changes.history.append(HistoryEntry(self.machine, said.time, said.action, who, text, said.alarm))
         files = self._evidence.files(said.alarm, changes)
         changes.messages.append(alarm_message(self.machine, said, self.record, who=who, text=text, files=files))
+
+    @property
+    def _builds_up(self) -> bool:
+        """Whether there are signs that an alarm may follow."""
+        return self._memory.evidence.value >= 1 or self._memory.ringing > 0
 
     def _count(self, heard: HeardWindow, changes: Changes) -> None:
         """A window of the alarm that is on."""

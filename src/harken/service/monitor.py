@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from harken.service.records import HeardWindow, Message
 from harken.service.sinks.base import Sink
 from harken.service.sinks.metrics import Metrics
 from harken.service.source_watch import SourceWatch
+from harken.service.store.features import FeatureLimits
 from harken.service.texts import title_and_text
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,9 @@ class Monitor:
             check_machine(name, configuration, model)
         self._alone = ExitStack()
         self._alone.enter_context(alone(configuration))
-        self.recorder = Recorder(configuration.store, configuration.monitor)
+        kept = configuration.features
+        limits = FeatureLimits(kept.quota_bytes, timedelta(seconds=kept.age_s))
+        self.recorder = Recorder(configuration.store, configuration.monitor, limits)
         self.evidence = EvidenceFolder(configuration.evidence_folder, configuration.evidence.quota_bytes)
         self.fleet = Fleet(self.recorder, self.commit, evidence=self.evidence, once=once, heard=self._note_heard)
         self.mailroom = Mailroom(self.recorder.outbox, self._note_refused)
@@ -165,7 +168,7 @@ class Monitor:
 
     def _take_up(self, new: Configuration) -> None:
         old, machines = self.configuration, self.fleet.machines
-        fixed = ("monitor", "store", "evidence", "http", "page")
+        fixed = ("monitor", "store", "evidence", "features", "http", "page")
         later = [key for key in fixed if getattr(old, key) != getattr(new, key)]
         loaded = {name: self._models.get(entry) for name, entry in new.machines.items()}
         digests = {name: machine.model.digest for name, machine in machines.items()}

@@ -12,12 +12,13 @@ from harken.core.errors import HarkenError
 from harken.service.changes import Changes, Request
 from harken.service.outbox import MOST_MESSAGES, StoredOutbox
 from harken.service.records import Message
+from harken.service.store.features import FeatureLimits
 from harken.service.store.store import Store, StoredState, StoreError
 from harken.service.store.thinning import thin
 from harken.service.store_link import StoreLink
 
-#: windows that are kept in memory while the store cannot be reached
-MOST_WINDOWS = 50_000
+#: windows, and bytes of features, that are kept in memory while the store cannot be reached
+MOST_WINDOWS, MOST_FEATURES = 50_000, 64 * 2**20
 #: a monitor without anything to store shows after so many seconds that it is running
 SIGN_S = 10.0
 #: seconds from one pass over old scores to the next: while there is more to thin, and otherwise
@@ -32,11 +33,13 @@ class Recorder:
     exceeds the limits, the oldest scores and messages are lost, and counted; the last state of alarms and sources is
     not.
 
-    place, monitor: see `Store.open`. Raises HarkenError for a place that is no store.
+    place, monitor: see `Store.open`. features: how much of them is kept. Raises HarkenError for a place that is no
+    store.
     """
 
-    def __init__(self, place: str | Path, monitor: str = "monitor") -> None:
+    def __init__(self, place: str | Path, monitor: str = "monitor", features: FeatureLimits = FeatureLimits()) -> None:
         self.lost_windows = self.repeated_windows = 0
+        self._feature_limits = features
         self._lock = threading.RLock()
         self._link = StoreLink(place, monitor)
         self.outbox = StoredOutbox(self._link, self._lock)
@@ -82,6 +85,8 @@ class Recorder:
         """Store the changes in one transaction, now or when the store can be reached; their messages, numbered."""
         with self._lock:
             changes.messages = messages = self.outbox.add(changes.messages)
+            if not self._feature_limits.quota:
+                changes.features = []
             if self._loaded is not None:
                 self._loaded.follow(changes)
             self._backlog.add(changes)
@@ -111,6 +116,11 @@ class Recorder:
         if (excess := len(backlog.windows) - MOST_WINDOWS) > 0:
             del backlog.windows[:excess]
             self.lost_windows += excess
+        if self.problem:
+            size, row = 0, len(backlog.features)
+            while row and (size := size + len(backlog.features[row - 1].data)) <= MOST_FEATURES:
+                row -= 1
+            del backlog.features[:row]
         for records in (backlog.messages, backlog.history, backlog.sensors, backlog.evidence):
             if len(records) > MOST_MESSAGES:
                 del records[: len(records) - MOST_MESSAGES]  # type: ignore[attr-defined]
@@ -154,5 +164,5 @@ class Recorder:
         """A pass over old scores and messages, every hour, and soon again while there is more."""
         now = time.monotonic()
         if now >= self._next_thinning:
-            more = thin(store, datetime.now(UTC))
+            more = thin(store, datetime.now(UTC), self._feature_limits)
             self._next_thinning = now + (_THINNING_S[0] if more else _THINNING_S[1])

@@ -101,12 +101,14 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class HeardWindow:
-    """A window of one machine with its verdict. model: digest of the model that judged it."""
+    """A window of one machine with its verdict. model: digest of the model that judged it. spec: name of its features,
+    see `kept_features`; empty for those that are not kept."""
 
     machine: str
     window: Window
     verdict: Verdict
     model: str
+    spec: str = ""
 
 
 @dataclass(frozen=True)

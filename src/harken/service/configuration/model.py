@@ -236,6 +236,40 @@ class EvidenceEntry(Entry):
         return int(_BYTES.validate_python(self.quota))
 
 
+class FeaturesEntry(Entry):
+    """What is kept of judged windows for models to learn from (`harken.service.store.features`). quota: bytes in the
+    store, as `500MB`, of all machines; `0`: nothing is kept, and nothing can be learned. age: of the oldest, as `90d`.
+    """
+
+    quota: str = "500MB"
+    age: str = "1y"
+
+    @field_validator("quota")
+    @classmethod
+    def _size(cls, quota: str) -> str:
+        _BYTES.validate_python(quota)
+        return quota
+
+    @field_validator("age")
+    @classmethod
+    def _period(cls, period: str) -> str:
+        try:
+            parse_period(period)
+        except HarkenError as error:
+            raise ValueError(error.cause) from None
+        return period
+
+    @property
+    def quota_bytes(self) -> int:
+        """Bytes of `quota`."""
+        return int(_BYTES.validate_python(self.quota))
+
+    @property
+    def age_s(self) -> float:
+        """Seconds of `age`."""
+        return parse_period(self.age)
+
+
 class Configuration(Entry):
     """Everything that a monitor does. monitor: its name, in topics and in a store of several.
 
@@ -245,6 +279,7 @@ class Configuration(Entry):
     monitor: str = "monitor"
     store: str = Field(default="monitor.db", repr=False)
     evidence: EvidenceEntry = EvidenceEntry()
+    features: FeaturesEntry = FeaturesEntry()
     sources: dict[str, SourceEntry]
     machines: dict[str, MonitoredEntry] = Field(min_length=1)
     sinks: dict[str, SinkEntry] = {}

@@ -69,6 +69,28 @@ windows = sa.Table(
     sa.Column("alarm", sa.Text, nullable=False),
     sa.Index(None, "monitor", "machine", "start"),
 )
+#: see `harken.service.kept_features`. period: `minute` or `hour` whose only one it is; size: bytes of data
+features = sa.Table(
+    "features",
+    METADATA,
+    _monitor(),
+    sa.Column("machine", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("start", UtcTime, nullable=False),
+    sa.Column("end", UtcTime, nullable=False),
+    sa.Column("spec", sa.Text, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("score", sa.Double, nullable=False),
+    sa.Column("alarm", sa.Text, nullable=False),
+    sa.Column("notable", sa.Boolean, nullable=False),
+    sa.Column("period", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+    sa.Index(None, "monitor", "machine", "start"),
+    # All that thinning looks at: rows are large.
+    sa.Index("ix_features_thinning", "monitor", "notable", "period", "start", "machine", "size"),
+)
 #: scores of windows thinned with age: per `minute`, `hour` or `day`. not_judged: windows without a score
 thinned = sa.Table(
     "thinned",

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from harken.service.store import tables
+from harken.service.store.features import FeatureLimits, thin_features
 from harken.service.store.store import Store
 
 #: period -> its length, and the age from which scores are thinned to it
@@ -49,13 +50,14 @@ class _Bucket:
         self.count += added.count
 
 
-def thin(store: Store, now: datetime) -> bool:
+def thin(store: Store, now: datetime, limits: FeatureLimits = FeatureLimits()) -> bool:
     """One pass over what is old: some thousand rows, in one transaction. Returns whether there may be more.
 
-    Buckets are whole: a period is thinned when all of it is old enough.
+    Buckets are whole: a period is thinned when all of it is old enough. limits: of features.
     """
     with store.transaction() as connection:
         more = [_thin(connection, store.monitor, period, now) for period in PERIODS]
+        more.append(thin_features(connection, store.monitor, now, limits))
         _remove(connection, store.monitor, now)
         return any(more)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from harken.core.json_text import finite
 from harken.service.changes import Changes
+from harken.service.kept_features import WindowFeatures
 from harken.service.store import tables
 
 
@@ -20,6 +21,11 @@ def write_changes(connection: Connection, monitor: str, changes: Changes) -> int
     repeated = len(changes.windows)
     rows = [{"monitor": monitor, **finite(asdict(window))} for window in changes.windows]
     repeated -= _insert(connection, tables.windows, rows)
+    _insert(connection, tables.features, [_features_row(monitor, window) for window in changes.features])
+    for machine, since in changes.notable.items():
+        columns = tables.features.c
+        of_machine = (columns.monitor == monitor) & (columns.machine == machine) & (columns.start >= since)
+        connection.execute(sa.update(tables.features).where(of_machine).values(notable=True))
     now = datetime.now(UTC)
     for machine, state in changes.states.items():
         _upsert(connection, tables.machines, {"monitor": monitor, "machine": machine},
@@ -50,6 +56,11 @@ def write_changes(connection: Connection, monitor: str, changes: Changes) -> int
     last = max((message.number for message in changes.messages), default=0)
     _upsert(connection, tables.monitors, {"name": monitor}, {"last_number": last, "seen": now}, least="last_number")
     return repeated
+
+
+def _features_row(monitor: str, window: WindowFeatures) -> dict[str, Any]:
+    values = {each.name: getattr(window, each.name) for each in fields(window)}
+    return {"monitor": monitor, **values, "score": finite(window.score) or 0.0, "period": "", "size": len(window.data)}
 
 
 def _insert(connection: Connection, table: sa.Table, rows: list[dict[str, Any]]) -> int:
