@@ -48,7 +48,7 @@ MODULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "metrics": (("evaluation/metrics.py",), ("tests/test_metrics.py",)),
     "tables": (
         ("evaluation/score_tables.py", "core/tables.py", "data/cells.py"),
-        ("tests/test_score_tables.py", "tests/test_odd_numbers.py"),
+        ("tests/test_tables.py", "tests/test_score_tables.py", "tests/test_odd_numbers.py"),
     ),
 }  # fmt: skip
 _COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harken.core.errors import BundleError
-from harken.monitor.bundle import SCHEMA, read_bundle, write_bundle
+from harken.monitor.bundle import SCHEMA, _manifest_bytes, bundle_digest, change_bundle, read_bundle, write_bundle
 
 ABOUT = {"name": "pump", "rate": 0.001, "names": ["ä.wav", "b.wav"]}
 PARTS = {
@@ -88,6 +90,63 @@ def test_a_newer_schema_says_so(tmp_path: Path) -> None:
     file = tmp_path / "m" / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "schema": SCHEMA + 1}))
     with pytest.raises(BundleError, match=r"newer Harken.*Update Harken"):
+        read_bundle(tmp_path / "m")
+
+
+def test_models_that_name_weights_are_of_the_second_schema_also_once_changed(tmp_path: Path) -> None:
+    """So that a Harken that does not know of such weights refuses them, instead of doing without."""
+
+    def schema() -> int:
+        return int(json.loads((tmp_path / "m" / "manifest.json").read_text())["schema"])
+
+    write_bundle(tmp_path / "m", {**ABOUT, "public_weights": [{"name": "beats"}]}, PARTS, references=True)
+    assert schema() == 2
+    before = bundle_digest(tmp_path / "m")
+    change_bundle(tmp_path / "m", lambda settings: {**settings, "rate": 1.0})
+    assert schema() == 2
+    assert bundle_digest(tmp_path / "m") != before
+    change_bundle(tmp_path / "m", lambda settings: ABOUT)
+    assert read_bundle(tmp_path / "m")[0] == ABOUT
+    write_bundle(tmp_path / "m", ABOUT, PARTS)
+    assert schema() == 1
+    change_bundle(tmp_path / "m", lambda settings: {**settings, "rate": 1.0})
+    assert schema() == 1
+
+
+def test_what_is_no_model_says_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    for name, kind in (("file", "a file"), ("pipe", "a pipe or device"), (".", r"a folder without manifest\.json")):
+        with pytest.raises(BundleError, match=f"is no model but {kind}"):
+            read_bundle(tmp_path / name)
+    with pytest.raises(BundleError, match=r"harken fit .* -o MODEL"):
+        read_bundle(tmp_path)
+    for step in (read_bundle, bundle_digest, lambda path: change_bundle(path, dict)):
+        with pytest.raises(BundleError, match="no such model"):
+            step(tmp_path / "none")
+
+
+def test_a_model_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*paths: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(BundleError, match=r"cannot be written \(No space left on device\)"):
+        write_bundle(tmp_path / "m", ABOUT, PARTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_types_of_numbers_that_are_not_known_are_refused(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "m", ABOUT, {"detector": {"bank": np.zeros(2, np.uint16)}})
+    (file,) = (tmp_path / "m").glob("detector*")
+    data = file.read_bytes().replace(b'"U16"', b'"B16"')
+    digest = hashlib.sha256(data).hexdigest()
+    file.unlink()
+    (tmp_path / "m" / f"detector.{digest[:12]}.safetensors").write_bytes(data)
+    manifest = {"schema": 1, "parts": {"detector": f"detector.{digest[:12]}.safetensors"}, "about": ABOUT}
+    manifest["files"] = {f"detector.{digest[:12]}.safetensors": digest}
+    (tmp_path / "m" / "manifest.json").write_bytes(_manifest_bytes(manifest))
+    with pytest.raises(BundleError, match="cannot be read"):
         read_bundle(tmp_path / "m")
 
 

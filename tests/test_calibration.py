@@ -171,6 +171,30 @@ def test_tail_is_a_generalised_pareto_law(effective: float) -> None:
         assert tail.survival(tail.quantile(rate)) == pytest.approx(rate, rel=1e-9)
 
 
+@pytest.mark.parametrize(("count", "highest"), [(1, 0), (2, 1), (8, 4), (20, 10), (30, 10), (60, 12), (600, 120)])
+def test_the_tail_is_the_highest_fifth_of_many_and_half_of_few(count: int, highest: int) -> None:
+    scores = np.arange(float(count)) ** 2
+    tail = fit_tail(scores, float(count))
+    assert tail.base == scores[count - 1 - highest]
+    assert tail.share == pytest.approx((1 + highest) / (count + 1))
+    assert tail.shape == min(max(0.05, 1 / max(highest, 1)), 0.5)
+    if highest:
+        assert tail.scale == pytest.approx((scores[count - highest :] - tail.base).mean() * (1 - tail.shape))
+    assert tail.survival(tail.base - 5) == tail.survival(tail.base) == tail.share
+    assert tail.survival([tail.base, tail.base + 1])[1] < tail.share
+    assert fit_tail(scores, float(count), share=0.5, shape=0.3).shape >= 0.3
+
+
+def test_equal_scores_have_a_tail_as_wide_as_they_are_high() -> None:
+    for value, scale in ((3.0, 3.0), (-3.0, 3.0), (0.0, 1e-6)):
+        tail = fit_tail(np.full(40, value), 40.0)
+        assert tail.base == value
+        assert tail.scale == pytest.approx(scale * (1 - tail.shape))
+    # A spread of rounding errors is none.
+    assert fit_tail(3.0 + np.linspace(0, 1e-12, 40), 40.0).scale == pytest.approx(3.0 * 0.9)
+    assert fit_tail(3.0 + np.linspace(0, 1e-3, 40), 40.0).scale < 1e-3
+
+
 def test_fewer_independent_scores_have_a_heavier_tail() -> None:
     scores = np.sort(np.random.default_rng(5).gamma(3.0, size=400))
     shapes = [fit_tail(scores, effective).shape for effective in (400.0, 100.0, 20.0, 5.0, 1.0)]
@@ -226,14 +250,118 @@ def test_autocorrelation_time() -> None:
     assert slow == pytest.approx(19, rel=0.3)  # (1 + rho) / (1 - rho)
 
 
+def time_by_definition(values: np.ndarray, sequences: np.ndarray, states: np.ndarray) -> tuple[float, float]:
+    """Pair by pair: ranks within each state, products of those `lag` places apart in one sequence and state."""
+    count, ranks = len(values), np.empty(len(values))
+    for state in set(states):
+        inside = values[states == state]
+        mid_ranks = np.array([np.sum(inside < v) + (np.sum(inside == v) + 1) / 2 for v in inside]) / len(inside)
+        ranks[states == state] = mid_ranks - mid_ranks.mean()
+    covariance = np.zeros(count // 2)
+    for place in set(zip(sequences, states, strict=True)):
+        own = ranks[[pair == place for pair in zip(sequences, states, strict=True)]]
+        for lag in range(min(len(own), count // 2)):
+            covariance[lag] += own[: len(own) - lag] @ own[lag:]
+    rho = covariance / covariance[0]
+    if rho[1] < 2 / np.sqrt(count):
+        return 1.0, 1.0
+    pairs = [rho[lag] + rho[lag + 1] for lag in range(0, len(rho) - 1, 2)]
+    positive = next((number for number, pair in enumerate(pairs) if pair <= 0), len(pairs))
+    lags = 2 * (positive if positive < len(pairs) else positive - 1)
+    estimate = min(max(2 * sum(pairs[:positive]) - 1, 1.0), count / 2)
+    return estimate, min(count, estimate * (1 + 2 * np.sqrt((4 * lags + 2) / count)))
+
+
+@given(st.integers(0, 10_000), st.integers(5, 60), st.sampled_from([0.0, 0.5, 0.9, 1.0]), st.integers(1, 3))
+@settings(max_examples=150)
+def test_autocorrelation_time_is_that_of_its_definition(seed: int, count: int, rho: float, groups: int) -> None:
+    rng = np.random.default_rng(seed)
+    walk = np.cumsum(rng.normal(size=count)) if rho == 1.0 else autoregressive(count, rho, rng)
+    values = np.round(walk, int(rng.integers(0, 3)))  # with ties
+    sequences, states = rng.integers(0, groups, (2, count))
+    if all(np.ptp(values[states == state]) == 0 for state in set(states)):
+        return
+    expected = time_by_definition(values, sequences, states)
+    names = np.array(["a", "b", "c"])
+    assert autocorrelation_time(values, names[sequences], states + 7) == pytest.approx(expected, rel=1e-6)
+    if groups == 1:
+        assert autocorrelation_time(values) == pytest.approx(expected, rel=1e-6)
+        calibration = Calibration.fit(values)
+        assert calibration.effective == pytest.approx(count / expected[0], rel=1e-6)
+        assert calibration.least_effective == pytest.approx(count / expected[1], rel=1e-6)
+
+
+def test_few_or_equal_values_are_taken_for_independent() -> None:
+    assert autocorrelation_time([1.0, 2.0, 3.0]) == (1.0, 1.0)
+    for count in range(4, 60):
+        assert autocorrelation_time(np.full(count, 0.3)) == (1.0, 1.0)
+    assert autocorrelation_time(np.repeat([1.0, 2.0], 20), states_N=np.repeat(["a", "b"], 20)) == (1.0, 1.0)
+    # One that is as often above as below the other: the first lag is no longer positive.
+    assert autocorrelation_time(np.tile([1.0, 2.0], 50)) == (1.0, 1.0)
+    assert autocorrelation_time(np.repeat([1.0, 2.0], 50)).estimate == pytest.approx(33.3, abs=0.5)
+
+
+@given(st.lists(st.integers(0, 30).map(float), min_size=2, max_size=60), st.floats(0.05, 1.0), st.floats(0.21, 1.0))
+def test_below_the_tail_p_values_and_thresholds_are_counts(scores: list[float], share: float, rate: float) -> None:
+    """(1 + n) / (N + 1) with n of the N held-out scores at or above, both in independent clips."""
+    values = np.sort(scores)
+    calibration = Calibration(values, share * len(values), share * len(values))
+    weight = calibration.effective / len(values)
+    for score in {*scores, -1.0, *(value - 0.5 for value in scores)}:
+        if score <= calibration.tail.base:
+            at_least = weight * np.sum(values >= score)
+            assert calibration.p_value(score) == pytest.approx((1 + at_least) / (calibration.effective + 1))
+        else:
+            assert calibration.p_value(score) == calibration.tail.survival(score)
+    if rate >= calibration.tail.share:
+        threshold = calibration.threshold(rate)
+        assert (1 + weight * np.sum(values > threshold)) / (calibration.effective + 1) <= rate + 1e-9
+        lower = values[values < threshold]
+        if len(lower):
+            assert (1 + weight * np.sum(values > lower[-1])) / (calibration.effective + 1) > rate - 1e-9
+    else:
+        assert calibration.threshold(rate) == calibration.tail.quantile(rate)
+
+
+def test_heights_are_relative_to_the_median_and_the_highest_score() -> None:
+    calibration = Calibration.independent([5.0, 1.0, 2.0, 3.0, 4.0])
+    assert (calibration.effective, calibration.least_effective, calibration.finest) == (5.0, 5.0, 1 / 6)
+    rate = float(calibration.p_value(7.0))
+    assert calibration.threshold(rate) == pytest.approx(7.0)
+    assert calibration.height(rate) == pytest.approx(2.0)
+    assert calibration.finest_with_power == calibration.p_value(3.0 + 1.5 * 2.0)
+    equal = Calibration.independent([2.0, 2.0])
+    assert equal.height(0.1) == np.inf
+    assert equal.finest_with_power == 1.0
+
+
+def test_clips_that_are_alike_are_worth_few() -> None:
+    calibration = Calibration(np.arange(100.0), 60.0, 30.0)
+    assert calibration.worth(20.0) is calibration
+    fewer = calibration.worth(19.0)
+    assert (fewer.effective, fewer.least_effective) == (19.0, 19.0)
+    assert np.array_equal(fewer.scores, calibration.scores)
+    already = Calibration(np.arange(100.0), 10.0, 5.0).worth(19.0)
+    assert (already.effective, already.least_effective) == (10.0, 5.0)
+    # Two are expected above the threshold of 2 / (effective + 1).
+    assert fewer.unsupported(0.0999)
+    assert not fewer.unsupported(0.1)
+    assert not calibration.unsupported(1e-6)
+    assert not Calibration(np.arange(100.0), 20.0, 20.0).unsupported(1e-6)
+    # Ten that count as six are few because they are ten.
+    assert not Calibration(np.arange(10.0), 6.0, 6.0).unsupported(1e-6)
+    assert Calibration(np.arange(10.0), 4.9, 4.9).unsupported(1e-6)
+
+
 def test_one_score_and_equal_scores() -> None:
     for scores in ([3.0], [2.0] * 9):
         calibration = Calibration.fit(scores)
         assert calibration.p_value(scores[0]) == 1.0
         assert calibration.p_value(scores[0] + 1) < 1.0
         assert calibration.threshold(0.01) >= scores[0]
-    with pytest.raises(ValueError, match="finite"):
-        Calibration.fit([])
+    for wrong in ([], [1.0, np.nan], [np.inf], [[1.0, 2.0]]):
+        with pytest.raises(ValueError, match="finite"):
+            Calibration.fit(wrong)
 
 
 def test_false_alarm_rates_on_real_machines(shared) -> None:  # type: ignore[no-untyped-def]

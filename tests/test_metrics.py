@@ -10,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harken.evaluation.metrics import (
+    Decisions,
+    Roc,
     SectionResult,
     auc,
     decisions,
     f1_best,
     f1_expected,
+    harmonic_mean,
     official_score,
     partial_auc,
     section_result,
@@ -124,11 +127,56 @@ def test_a_wide_gap_makes_a_threshold_easy_to_find() -> None:
         ([1, 0, 0], [0, 0, 1], [1, np.nan, 3], "not finite"),
         ([0, 0, 0], [0, 0, 1], [1, 2, 3], "needs anomalies"),
         ([1, 0, 0], [0, 1, 1], [1, 2, 3], "both domains"),
+        ([1, 0, 0], [0, 0, 0], [1, 2, 3], "both domains"),
+        ([1, 1, 0], [0, 1, 1], [1, 2, 3], "both domains"),
+        ([1, 0, 0], [0, 0, 1], [1, 2], "different lengths"),
+        ([1, 0, 0], [0, 0, 1], [1, 2, np.inf], "not finite"),
     ],
 )
 def test_what_has_no_score_is_refused(anomaly: list[int], target: list[int], scores: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         section_result(anomaly, target, scores)
+
+
+def test_one_class_has_no_area_and_decisions_need_labels() -> None:
+    for measure in (auc, partial_auc, f1_best, f1_expected):
+        for anomaly in ([0, 0], [1, 1]):
+            with pytest.raises(ValueError, match="normal and anomalous"):
+                measure(anomaly, [1.0, 2.0])
+        with pytest.raises(ValueError, match="different lengths"):
+            measure([0, 1], [1.0])
+    with pytest.raises(ValueError, match="different lengths"):
+        decisions([0, 1], [1])
+
+
+def test_values_by_hand() -> None:
+    assert decisions([1, 1, 0, 0], [1, 0, 1, 0]) == Decisions(0.5, 0.5, 0.5)
+    assert decisions([1, 1, 1, 0], [1, 0, 0, 0]) == Decisions(1.0, 1 / 3, 0.5)
+    assert decisions([1, 0], [0, 0]) == Decisions(0.0, 0.0, 0.0)
+    assert f1_expected([1, 0], [2.0, 2.0]) == 0.0
+    assert f1_expected([0, 0, 1], [0.0, 1.0, 4.0]) == pytest.approx((2 / 3 + 3 * 1.0) / 4)
+    assert f1_best([0, 1], [2.0, 2.0]) == pytest.approx(2 / 3)
+    assert f1_best([0, 1, 0, 1], [1.0, 2.0, 3.0, 4.0]) == pytest.approx(0.8)
+    assert auc([0, 1, 0, 1], [1.0, 2.0, 3.0, 4.0]) == 0.75
+    # Up to a tenth of false positives this is chance along the diagonal.
+    assert partial_auc([0, 1], [1.0, 1.0]) == pytest.approx(0.5)
+    roc = Roc.of([0, 1, 0, 1], [1.0, 2.0, 3.0, 4.0])
+    assert roc.partial_area(1.0) == pytest.approx(roc.area())
+    assert roc.partial_area(0.5) == pytest.approx(0.5 * (1 + (0.25 - 0.125) / (0.5 - 0.125)))
+
+
+def test_harmonic_means_of_zeros_and_the_order_of_summation() -> None:
+    assert harmonic_mean([0.5, 1.0]) == pytest.approx(2 / 3)
+    assert harmonic_mean([0.0, 1.0]) == pytest.approx(2 * 2.220446049250313e-16)
+    differ = 0
+    for seed in range(20):
+        rows = np.random.default_rng(seed).uniform(0.3, 1.0, (7, 3)).tolist()
+        results = [SectionResult(*row) for row in rows]
+        by_metric, by_row = official_score(results), official_score(results, by_rows=True)
+        assert by_metric == harmonic_mean([row[column] for column in range(3) for row in rows])
+        assert by_row == harmonic_mean([value for row in rows for value in row])
+        differ += by_metric != by_row
+    assert differ
 
 
 def test_the_official_score_is_one_harmonic_mean() -> None:

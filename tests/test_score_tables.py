@@ -91,6 +91,56 @@ def test_headers_that_could_be_mistaken_are_refused(tmp_path: Path, head: tuple[
         read_score_table(written(tmp_path / "t.csv", ROWS, head))
 
 
+def test_columns_are_found_by_name_and_cells_by_what_they_say(tmp_path: Path) -> None:
+    head = ("b", " FILE ", "Anomaly", "a", "Section", "DOMAIN", "machine")
+    rows = [
+        ("1", "dev/fan/test/y.wav", "1", "-2", "section_01", " Source", "fan"),
+        ("2", "x.wav", "normal", "3e2", "id_00", "", " u\u0308fan "),
+        ("3", "x.flac", "TRUE", ".5", "01", "TARGET", "fan"),
+    ]
+    tables, truth = read_score_table(written(tmp_path / "t.csv", rows, head))
+    assert [table.system for table in tables] == ["a", "b"]
+    assert tables[0].sections() == (("fan", "01"), ("\u00fcfan", "00"))
+    assert tables[0].by_name(("fan", "01")) == {"x": 0.5, "y": -2.0}
+    assert tables[1].by_name(("\u00fcfan", "00")) == {"x": 2.0}
+    assert truth is not None
+    assert {clip: (label.anomaly, label.domain) for clip, label in truth.labels["fan", "01"].items()} == {
+        "y": (True, "source"), "x": (True, "target")
+    }  # fmt: skip
+    assert truth.labels["\u00fcfan", "00"]["x"].domain == "unknown"
+    assert read_score_table(written(tmp_path / "t.csv", [("fan", "00", "x", "1")], (*HEAD[:3], "a")))[1] is None
+    only_labels = written(tmp_path / "t.csv", [("fan", "00", "x", "1", "1")], (*HEAD[:3], "anomaly", "a"))
+    assert read_score_table(only_labels)[1].labels["fan", "00"]["x"].domain == "unknown"  # type: ignore[union-attr]
+
+
+def test_tables_that_are_none_say_what_is_missing(tmp_path: Path) -> None:
+    folder = r"Name a folder of anomaly_score_\*\.csv, or a table"
+    for text, message in (
+        ("", f"is empty. {folder}"),
+        ("machine,file,a\n", "and has no section. Give a folder of"),
+        ("machine;section;file;a\n", "and has no machine. Separate cells by commas"),
+        ("machine\tsection\tfile\ta\n", "and has no machine. Separate cells by commas"),
+        ("machine,section,file,domain,anomaly\n", "has no column with scores. Add one column per system"),
+        ("machine,section,file,a\nfan,00,x,1\nfan,00,y.wav,1\n\nfan,section_00,x.wav,2\n",
+         "line 5: fan: x occurs twice, first on line 2. Keep one row per clip"),
+        ("machine,section,file,a\nfan,00,x\n", "line 2 .'fan,00,x'. has 3 cells, the header 4. Separate"),
+        ("machine,section,file,a\nfan,00,x;,1\n", "line 2, column file: .*Separate"),
+        ("machine,section,file,a\nfan,00,x,nil\n", "line 2, column a: .*Correct the cell"),
+    ):  # fmt: skip
+        (tmp_path / "t.csv").write_text(text)
+        with pytest.raises(HarkenError, match=message):
+            read_score_table(tmp_path / "t.csv")
+    pq.write_table(pa.table({"machine": ["f", "f"], "section": ["0", "0"], "file": ["x", "y"], "a": [1.0, None]}),
+                   tmp_path / "t.parquet")  # fmt: skip
+    with pytest.raises(HarkenError, match="line 3, column a: '' is not a number"):
+        read_score_table(tmp_path / "t.parquet")
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    with pytest.raises(HarkenError, match=r"cannot be read.*Write it again"):
+        read_score_table(tmp_path / "t.parquet")
+    with pytest.raises(HarkenError, match=folder):
+        read_score_table(tmp_path / "none.csv")
+
+
 def test_rows_of_another_length_are_refused(tmp_path: Path) -> None:
     """As where a decimal comma makes two cells of one."""
     with pytest.raises(HarkenError, match=r"line 17 .* has 7 cells, the header 6"):

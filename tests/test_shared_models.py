@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,15 @@ from harken.core import files
 from harken.core.errors import BundleError, HarkenError
 from harken.core.files import flush_folder, read_regular, replace_file
 from harken.core.locks import lock_file, locked
+from harken.core.version import __version__
 from harken.monitor import bundle as bundles
 from harken.monitor.bundle import _manifest_bytes, change_bundle, read_bundle, write_bundle
 from harken.monitor.detector import Detector
+from harken.monitor.length import LengthEffect
+from harken.monitor.off import OffRecordings
 from harken.monitor.sequence import Sequence
-from harken.monitor.stored import load_fitted, store_alarm
+from harken.monitor.stored import load_fitted, save_fitted, store_alarm
+from harken.monitor.stored_checks import check_spec
 
 Change = Callable[[dict[str, Any], dict[str, dict[str, np.ndarray]]], object]
 
@@ -105,6 +110,26 @@ def setting(**values: object) -> Change:
         setting(events=[]),
         setting(parameters={"neighbours": "many"}),
         setting(parameters=["neighbours"]),
+        setting(effective_clips=6.1),
+        setting(least_effective_clips=6.1),
+        setting(least_effective_clips=0),
+        setting(domains=["source"] * 5),
+        setting(sha256s=["x"]),
+        setting(block=0),
+        setting(block=7),
+        setting(block=True),
+        setting(length={"sound": -0.1, "events": 0.0}),
+        setting(length={"sound": 0.0, "events": 4.1}),
+        setting(off=["a", "b", "c"]),
+        spoilt("training/seconds", 0.0),
+        spoilt("training/seconds", 2e8),
+        spoilt("training/levels_db", -2e4),
+        replaced("training/sketch_widths", np.zeros(6, np.int64)),
+        replaced("training/event_scores", np.zeros(5)),
+        replaced("training/scores", np.zeros(6, np.complex64)),
+        replaced("health/health", np.zeros((5, 1, 4))),
+        replaced("health/health", np.zeros((6, 4))),
+        replaced("detector/radius_", np.full(6, -1.0)),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_together_is_refused_although_its_digests_do(
@@ -112,6 +137,93 @@ def test_what_does_not_fit_together_is_refused_although_its_digests_do(
 ) -> None:
     with pytest.raises(HarkenError):
         load_fitted(changed(model, tmp_path / "m", change))
+
+
+def off(count: int, dimensions: int, names: int, levels: int) -> Change:
+    def change(about: dict[str, Any], parts: dict[str, dict[str, np.ndarray]]) -> None:
+        about["off"] = [f"{number}.wav" for number in range(names)]
+        width = parts["training"]["embeddings"].shape[1] + dimensions
+        parts["off"] = {"embeddings": np.ones((count, width), np.float32), "levels_db": np.full(levels, np.nan)}
+
+    return change
+
+
+def test_recordings_of_the_machine_off_fit_together(model: Path, tmp_path: Path) -> None:
+    assert load_fitted(changed(model, tmp_path / "m", off(3, 0, 3, 3))).off.names == ("0.wav", "1.wav", "2.wav")  # type: ignore[union-attr]
+    for number, shape in enumerate([(2, 0, 2, 2), (3, 1, 3, 3), (3, 0, 4, 3), (3, 0, 3, 4)]):
+        with pytest.raises(BundleError, match="switched off"):
+            load_fitted(changed(model, tmp_path / str(number), off(*shape)))
+    with pytest.raises(BundleError, match="lacks 'off'"):
+        load_fitted(changed(model, tmp_path / "unnamed", replaced("off/embeddings", np.ones((3, 3)))))
+
+
+def test_all_that_a_model_holds_is_read_as_it_was_written(model: Path, tmp_path: Path) -> None:
+    """Also a level that is not known, and weights, which their encoder checks."""
+    fitted = load_fitted(model)
+    off_recordings = OffRecordings(
+        fitted.training.embeddings_ND[:3] + 1, np.array([-60.0, np.nan, -61.5]), ("a.wav", "b.wav", "c.wav")
+    )
+    weights = {"norm.scale_": np.array([-1.0, 1e33], np.float32), "count": np.arange(3)}
+    more = replace(
+        fitted, off=off_recordings, weights=weights, false_alarms="1%", every="10min", block=6, notes=("a note",),
+        length=LengthEffect(0.5, 4.0), calibration=replace(fitted.calibration, effective=4.5, least_effective=4.5),
+    )  # fmt: skip
+    save_fitted(tmp_path / "m", more)
+    assert (tmp_path / "m" / "manifest.json").read_text().count(f'"harken": "{__version__}"') == 1
+    again = load_fitted(tmp_path / "m")
+    for name in ("spec", "false_alarms", "every", "block", "length", "notes"):
+        assert getattr(again, name) == getattr(more, name), name
+    assert (again.calibration.effective, again.calibration.least_effective) == (4.5, 4.5)
+    assert again.off is not None
+    assert again.off.names == off_recordings.names
+    for value, expected in (
+        (again.off.embeddings_MD, off_recordings.embeddings_MD), (again.off.levels_db_M, off_recordings.levels_db_M),
+        *((again.weights[name], weights[name]) for name in weights),  # type: ignore[index]
+        (again.calibration.scores, np.sort(fitted.training.scores_N)),
+        (again.events.scores_N, fitted.events.scores_N),  # type: ignore[union-attr]
+        *((getattr(again.training, name), getattr(fitted.training, name)) for name in vars(fitted.training)
+          if name.rpartition("_")[2] in {"ND", "N", "NCK"}),
+        *zip(again.training.sketches_NBC, fitted.training.sketches_NBC, strict=True),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(value, expected)
+    for name in ("names", "domains", "sha256s"):
+        assert getattr(again.training, name) == getattr(fitted.training, name) != ()
+    save_fitted(tmp_path / "n", again)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "n").iterdir()} == {
+        file.name: file.read_bytes() for file in (tmp_path / "m").iterdir()
+    }
+
+
+def test_models_of_earlier_versions_are_read(model: Path, tmp_path: Path) -> None:
+    """They have fewer settings and parts."""
+
+    def age(about: dict[str, Any], parts: dict[str, dict[str, np.ndarray]]) -> None:
+        for name in ("every", "block", "least_effective_clips", "length", "sha256s", "health_statistics", "events"):
+            del about[name]
+        del parts["health"], parts["events"], parts["training"]["event_scores"]
+
+    old, new = load_fitted(changed(model, tmp_path / "m", age)), load_fitted(model)
+    assert (old.every, old.block, old.length, old.events, old.training.sha256s) == (None, 1, None, None, ())
+    assert old.training.health_NCK is None
+    assert old.calibration.least_effective == old.calibration.effective == new.calibration.effective
+    np.testing.assert_array_equal(old.detector.train_scores_, new.detector.train_scores_)
+    other = load_fitted(changed(model, tmp_path / "other", setting(health_statistics=["of another version"])))
+    assert other.training.health_NCK is None
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(99, 1), (768_001, 1), (16_000, 0), (16_000, 1001)])
+def test_recordings_that_nobody_listens_to_are_refused(rate: int, channels: int, model: Path) -> None:
+    spec = load_fitted(model).spec.model_copy(update={"sample_rate": rate, "channels": channels})
+    listened = spec.model_copy(
+        update={"sample_rate": np.clip(rate, 100, 768_000), "channels": np.clip(channels, 1, 1000)}
+    )
+    check_spec(listened)
+    for wrong in (spec, listened.model_copy(update={"more": (spec,)})):
+        with pytest.raises(ValueError, match=f"of {rate} Hz with {channels} channels"):
+            check_spec(wrong)
+    nested = listened.model_copy(update={"more": (listened.model_copy(update={"more": (listened,)}),)})
+    with pytest.raises(ValueError, match="embeddings within embeddings"):
+        check_spec(nested)
 
 
 def test_no_code_of_any_depth_is_run(model: Path, tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def autocorrelation_time(
     ranks_N = np.empty(count)
     for state in np.unique(state_N):
         ranks_N[state_N == state] = _centred_ranks(values[state_N == state])
-    if count < 4 or not ranks_N.any():
+    # Equal values have ranks of 0 but for rounding.
+    if count < 4 or np.abs(ranks_N).max() < 1e-9:
         return AutocorrelationTime(1.0, 1.0)
     covariance = np.zeros(count // 2)
     for place in np.unique(place_N):
