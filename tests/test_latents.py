@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from harken.audio.listen import normalised
-from harken.audio.quality import level_dbfs
+from harken.audio.moments import level_dbfs
 from harken.audio.resample import resample
 from harken.core.errors import HarkenError
 from harken.generation.config import SIZES, OobleckConfig, TangoFluxConfig, TextConfig

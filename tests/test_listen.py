@@ -13,7 +13,7 @@ import soundfile as sf
 
 from conftest import hum
 from harken.audio.listen import NORMAL_LEVEL_DBFS, Listening, listen
-from harken.audio.quality import level_dbfs
+from harken.audio.moments import level_dbfs
 from harken.audio.resample import resample
 from harken.audio.stft import power_spectrogram
 from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES

@@ -9,6 +9,7 @@ import pytest
 import soundfile as sf
 
 from conftest import hum
+from harken.audio.moments import Moments
 from harken.audio.quality import SAME_TEXTURE, inspect, level_groups, texture_difference
 from harken.embeddings.sketch import make_sketch, sketch_db
 from harken.encoders.spectral import Spectral
@@ -37,7 +38,7 @@ def spoiled(kind: str) -> np.ndarray:
      ("dropouts", False)],
 )  # fmt: skip
 def test_each_defect_is_found_and_nothing_else(kind: str, unusable: bool) -> None:
-    findings = inspect(spoiled(kind), 16_000)
+    findings = inspect(Moments(spoiled(kind)), 16_000)
     assert [finding.kind for finding in findings] == [kind]
     assert findings[0].unusable is unusable
     assert findings[0].next_step
@@ -45,11 +46,11 @@ def test_each_defect_is_found_and_nothing_else(kind: str, unusable: bool) -> Non
 
 def test_good_recordings_have_no_findings() -> None:
     for seed in range(5):
-        assert inspect(np.stack([hum(seed), hum(seed + 100)]), 16_000) == []
+        assert inspect(Moments(np.stack([hum(seed), hum(seed + 100)])), 16_000) == []
 
 
 def test_a_dead_second_channel_is_named() -> None:
-    (finding,) = inspect(np.stack([hum(1), np.zeros_like(hum(1))]), 16_000)
+    (finding,) = inspect(Moments(np.stack([hum(1), np.zeros_like(hum(1))])), 16_000)
     assert finding.kind == "silent"
     assert "channel 1" in finding.detail
 

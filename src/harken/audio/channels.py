@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.audio.cancel import cancel, subtract
-from harken.audio.quality import level_dbfs
+from harken.audio.moments import level_dbfs
 from harken.core.errors import AudioError
 
 Float32 = NDArray[np.float32]

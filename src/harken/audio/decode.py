@@ -255,10 +255,13 @@ def truncated(frames: int, header_frames: int, sample_rate: int, name: str | Pat
 def _decode(sound: sf.SoundFile, label: str | Path, limits: Limits, header: Header) -> Audio:
     max_frames = min(int(limits.seconds * sound.samplerate), limits.decoded_bytes // (4 * sound.channels))
     # Headers may be wrong: blocks are read until the end of the data or beyond the limit.
-    blocks: list[Float32] = []
+    blocks: list[NDArray[np.generic]] = []
     frames = 0
+    # Samples of 16 bits come in fewer, larger pieces as integers.
+    integers = sound.subtype == "PCM_16"
     while frames <= max_frames:
-        block = sound.read(min(_BLOCK_FRAMES, max_frames + 1 - frames), dtype="float32", always_2d=True)
+        wanted = min(_BLOCK_FRAMES, max_frames + 1 - frames)
+        block = sound.read(wanted, dtype="int16" if integers else "float32", always_2d=True)
         if not len(block):
             break
         blocks.append(block)
@@ -285,4 +288,6 @@ def _decode(sound: sf.SoundFile, label: str | Path, limits: Limits, header: Head
     for block in blocks:
         samples_CS[:, start : start + len(block)] = block[: frames - start].T
         start += len(block)
+    if integers:
+        samples_CS *= np.float32(2.0**-15)
     return Audio(samples_CS, int(sound.samplerate), channel_roles(sound.channels), header.findings)

@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict
 from harken.audio.channels import Microphones, choose_channels
 from harken.audio.decode import DEFAULT_FORMATS, Audio, Limits, audio_of_array, decode, read_file
 from harken.audio.health import Health, measure
-from harken.audio.quality import Finding, inspect, level_dbfs, means
+from harken.audio.moments import Moments, level_dbfs, means
+from harken.audio.quality import Finding, inspect
 from harken.audio.resample import lower_rate, resample
 from harken.core.errors import AudioError
 
@@ -33,8 +34,6 @@ Source = str | Path | bytes | NDArray[np.floating]
 
 #: RMS level of `normalised` recordings in dBFS
 NORMAL_LEVEL_DBFS = -20.0
-#: an offset below this share of the RMS of what remains is that of low-pitched sound in a finite recording, and stays
-LEAST_OFFSET = 2e-3
 
 
 class Listening(BaseModel):
@@ -75,7 +74,7 @@ class Sound:
 
     name: the recording in messages. wave_CS: (channels, samples) float32 at `sample_rate` Hz. findings: defects that
     leave it usable. sha256: of the file, or of an array's samples and rate. recorded: the decoded recording. heard: the
-    same, resampled to the expected rate. used: its channels that are listened to.
+    same, resampled to the expected rate. used: its channels that are listened to. moments: of all channels of heard.
     """
 
     name: str | Path
@@ -86,6 +85,7 @@ class Sound:
     recorded: Audio = field(repr=False)
     heard: Audio = field(repr=False)
     used: slice
+    moments: Moments = field(repr=False)
 
     @property
     def seconds(self) -> float:
@@ -95,15 +95,16 @@ class Sound:
     @cached_property
     def level_db(self) -> float:
         """RMS level as recorded, over all channels, without a constant offset, dBFS."""
-        return level_dbfs(without_offset(self.heard.samples_CS))
+        return self.moments.without_offset.level_db
 
     @cached_property
     def health(self) -> Health:
         """Statistics of the channels that are listened to, as recorded; their spectrum, at the expected rate."""
         recorded, heard = self.recorded, self.heard
-        return measure(
-            recorded.samples_CS[self.used], recorded.sample_rate, heard.samples_CS[self.used], heard.sample_rate
-        )
+        samples_CS = recorded.samples_CS[self.used]
+        if heard is recorded:
+            return measure(samples_CS, recorded.sample_rate)
+        return measure(samples_CS, recorded.sample_rate, heard.samples_CS[self.used], heard.sample_rate)
 
     def at(self, sample_rate: int) -> Float32:
         """(channels, samples) resampled to `sample_rate` Hz."""
@@ -128,58 +129,58 @@ def listen(
         if sample_rate is None:
             raise ValueError("samples need their sample_rate in Hz")
         audio = audio_of_array(source, sample_rate, label, settings.limits)
-        sha256 = array_sha256(audio.samples_CS, audio.sample_rate)
+        sha256 = sha256_of(audio.samples_CS, audio.sample_rate)
     else:
         label = name if name is not None else ("<bytes>" if isinstance(source, bytes) else source)
         data = source if isinstance(source, bytes) else read_file(source, settings.limits)
         audio = decode(data, name=label, limits=settings.limits, formats=settings.formats)
-        sha256 = hashlib.sha256(data).hexdigest()
+        sha256 = sha256_of(data)
     _check_form(audio, settings, label)
     microphones = settings.microphones
     if settings.single_as_near and len(audio.samples_CS) == 1:
         microphones = "all"
     # Unused microphones may be broken.
     used = {"near": slice(0, 1), "far": slice(1, 2)}.get(microphones, slice(None))
-    findings = _check_quality(audio, used, settings, label)
+    moments = Moments(audio.samples_CS)
+    findings = _check_quality(audio, moments, used, settings, label)
     recorded = audio
     if settings.recorded_rate is not None and audio.sample_rate != settings.recorded_rate:
         detail = f"was recorded at {audio.sample_rate} Hz and brought to the model's {settings.recorded_rate} Hz"
         findings += (Finding("higher rate", detail, "", unusable=False, harmless=True),)
         audio = _at_rate(audio, settings.recorded_rate)
-    samples_CS = without_offset(audio.samples_CS) if settings.offset == "removed" else audio.samples_CS
-    wave_CS = choose_channels(samples_CS, audio.sample_rate, microphones, label)
+        moments = Moments(audio.samples_CS)
+    levelled = moments.without_offset if settings.offset == "removed" else moments
+    wave_CS = choose_channels(levelled.samples_CS, audio.sample_rate, microphones, label)
     if settings.mono:
         wave_CS = wave_CS.mean(axis=0, keepdims=True, dtype=np.float32)
     if settings.level == "normalised":
-        wave_CS = normalised(wave_CS)
+        wave_CS = normalised(wave_CS, levelled.level_db if wave_CS is levelled.samples_CS else None)
     rate = audio.sample_rate if settings.sample_rate is None else settings.sample_rate
     wave_CS = resample(wave_CS, audio.sample_rate, rate)
-    return Sound(label, wave_CS, rate, findings, sha256, recorded, audio, used)
+    return Sound(label, wave_CS, rate, findings, sha256, recorded, audio, used, moments)
 
 
-def array_sha256(samples_CS: Float32, sample_rate: int) -> str:
-    """`Sound.sha256` of (channels, samples) at `sample_rate` Hz."""
-    digest = hashlib.sha256(f"{sample_rate} {samples_CS.shape}".encode())
-    digest.update(np.ascontiguousarray(samples_CS).data)
+def sha256_of(recording: bytes | Float32, sample_rate: int | None = None) -> str:
+    """`Sound.sha256` of the content of a file, or of (channels, samples) at `sample_rate` Hz."""
+    if isinstance(recording, bytes):
+        return hashlib.sha256(recording).hexdigest()
+    digest = hashlib.sha256(f"{sample_rate} {recording.shape}".encode())
+    digest.update(np.ascontiguousarray(recording).data)
     return digest.hexdigest()
 
 
-def normalised(samples_CS: Float32) -> Float32:
-    """Scale (channels, samples) to an RMS level of `NORMAL_LEVEL_DBFS` by one gain; not for silence."""
-    gain = 10 ** ((NORMAL_LEVEL_DBFS - level_dbfs(samples_CS)) / 20)
+def normalised(samples_CS: Float32, level_db: float | None = None) -> Float32:
+    """Scale (channels, samples) to an RMS level of `NORMAL_LEVEL_DBFS` by one gain; not for silence.
+
+    level_db: that of the samples, if it is there.
+    """
+    gain = 10 ** ((NORMAL_LEVEL_DBFS - (level_dbfs(samples_CS) if level_db is None else level_db)) / 20)
     return samples_CS * np.float32(gain)
 
 
 def without_offset(samples_CS: Float32) -> Float32:
-    """(channels, samples) without the mean of each channel, where that is at least `LEAST_OFFSET` of the deviation."""
-    # Channels that are not listened to may be broken.
-    with np.errstate(invalid="ignore", over="ignore"):
-        mean_C = means(samples_CS)
-        matters_C = np.abs(mean_C) >= LEAST_OFFSET * samples_CS.std(axis=1, dtype=np.float64)
-    matters_C &= np.isfinite(mean_C)
-    if not matters_C.any():
-        return samples_CS
-    return samples_CS - np.where(matters_C, mean_C, 0.0).astype(np.float32)[:, None]
+    """(channels, samples) without the mean of each channel, where that matters (`Moments.without_offset`)."""
+    return Moments(samples_CS).without_offset.samples_CS
 
 
 def _at_rate(audio: Audio, sample_rate: int) -> Audio:
@@ -214,13 +215,13 @@ def _check_form(audio: Audio, settings: Listening, name: str | Path) -> None:
         )
 
 
-def _check_quality(audio: Audio, used: slice, settings: Listening, name: str | Path) -> tuple[Finding, ...]:
+def _check_quality(
+    audio: Audio, moments: Moments, used: slice, settings: Listening, name: str | Path
+) -> tuple[Finding, ...]:
     samples_CS = audio.samples_CS[used]
-    findings = inspect(
-        samples_CS if len(samples_CS) else audio.samples_CS,
-        audio.sample_rate,
-        offset_removed=settings.offset == "removed",
-    )
+    if 0 < len(samples_CS) < len(audio.samples_CS):
+        moments = Moments(samples_CS)
+    findings = inspect(moments, audio.sample_rate, offset_removed=settings.offset == "removed")
     for finding in findings:
         if finding.unusable:
             raise AudioError(finding.detail, file=name, next_step=finding.next_step)

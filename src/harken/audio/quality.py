@@ -9,6 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.audio.moments import Moments
+from harken.audio.traces import runs
+
 Kind = Literal[
     "not finite", "silent", "clipped", "constant offset", "dropouts", "too short", "higher rate",
     "cut off", "unfinished header", "longer than its header", "several recordings", "damaged header",
@@ -51,29 +54,21 @@ class Finding:
         return f"{self.detail}. {self.next_step}" if self.kind in HEADER_KINDS else self.detail
 
 
-def level_dbfs(samples: NDArray[np.float32]) -> float:
-    """RMS level in dB relative to a full-scale square wave; -inf for digital silence."""
-    mean_square = float(np.mean(np.square(samples, dtype=np.float64)))
-    return float(10 * np.log10(mean_square)) if mean_square > 0 else float("-inf")
-
-
-def means(samples_CS: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(channels,) mean of the samples: the offset of the converter, or gravity, which is not sound."""
-    return np.asarray(samples_CS.mean(axis=1, dtype=np.float64))
-
-
 def inspect(
-    samples_CS: NDArray[np.float32], sample_rate: int, *, shortest_seconds: float = 0.1, offset_removed: bool = False
+    moments: Moments, sample_rate: int, *, shortest_seconds: float = 0.1, offset_removed: bool = False
 ) -> list[Finding]:
-    """Defects of a recording, (channels, samples) float32; a single one if it is unusable.
+    """Defects of a recording's channels; a single one if it is unusable.
 
     offset_removed: a constant offset is harmless.
     """
-    invalid = samples_CS.size - int(np.isfinite(samples_CS).sum())
-    if invalid:
+    samples_CS = moments.samples_CS
+    # NaN passes through minima and maxima.
+    low, high = (float(samples_CS.min()), float(samples_CS.max())) if samples_CS.size else (0.0, 0.0)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        invalid = samples_CS.size - int(np.isfinite(samples_CS).sum())
         values = "1 sample is" if invalid == 1 else f"{invalid} samples are"
         return [Finding("not finite", f"{values} NaN or infinite", "Record it again or remove it", True)]
-    loudest = float(np.abs(samples_CS).max()) if samples_CS.size else 0.0
+    loudest = max(-low, high)
     if loudest > MOST_AMPLITUDE:
         detail = f"holds values up to {loudest:.0e}, where full scale is 1"
         return [Finding("not finite", detail, "Record it again or remove it", True)]
@@ -82,15 +77,14 @@ def inspect(
         detail = f"lasts {seconds * 1000:.0f} ms, too short to hear a machine"
         return [Finding("too short", detail, "Record at least one second", True)]
     findings: list[Finding] = []
-    mean_C = means(samples_CS)
-    deviation_C = np.std(samples_CS, axis=1, dtype=np.float64)
+    mean_C, deviation_C = moments.mean_C, moments.deviation_C
     rms_C = np.hypot(mean_C, deviation_C)
     quiet = np.flatnonzero(deviation_C < 10 ** (SILENCE_DBFS / 20))
     if len(quiet):
         channels = "" if samples_CS.shape[0] == 1 else f" in channel {', '.join(map(str, quiet))}"
         detail = f"is silent{channels} (below {SILENCE_DBFS:g} dBFS)"
         return [Finding("silent", detail, "Check that the microphone is connected and the machine runs", True)]
-    share = _clipped_share(samples_CS)
+    share = _clipped_share(samples_CS, mean_C)
     if share > CLIPPED_SHARE:
         detail = f"is clipped: {share:.1%} of its samples are at full scale"
         findings.append(Finding("clipped", detail, "Lower the recording gain", False))
@@ -108,28 +102,24 @@ def inspect(
     return findings
 
 
-def _clipped_share(samples_CS: NDArray[np.float32]) -> float:
+def _clipped_share(samples_CS: NDArray[np.float32], mean_C: NDArray[np.float64]) -> float:
     """Largest fraction, over channels, of samples in runs of two or more at the extreme value: flat tops, not peaks."""
     worst = 0.0
-    for channel, mean in zip(samples_CS, means(samples_CS), strict=True):
-        deviation = np.abs(channel - np.float32(mean)) if abs(mean) > 1e-3 else np.abs(channel)
-        top = float(deviation.max())
-        at_top = deviation >= top * (1 - 1e-4)
-        flat = at_top[1:] & at_top[:-1]
+    for channel_S, mean in zip(samples_CS, mean_C, strict=True):
+        deviation_S = np.abs(channel_S - np.float32(mean)) if abs(mean) > 1e-3 else np.abs(channel_S)
+        top = float(deviation_S.max())
         # Quiet recordings of few quantisation steps also have flat tops without being clipped.
         if top > 0.05:
-            worst = max(worst, (int(flat.sum()) + int(flat.any())) / channel.size)
+            at_top = np.flatnonzero(deviation_S >= top * (1 - 1e-4))
+            flat = int(np.count_nonzero(np.diff(at_top) == 1))
+            worst = max(worst, (flat + (flat > 0)) / channel_S.size)
     return worst
 
 
 def _longest_constant(samples_CS: NDArray[np.float32]) -> int:
     """Length in samples of the longest run of equal samples in any channel."""
-    longest = 0
-    for channel in samples_CS:
-        same = channel[1:] == channel[:-1]
-        edges = np.flatnonzero(np.diff(same, prepend=False, append=False))
-        longest = max(longest, int((edges[1::2] - edges[::2]).max(initial=0)) + 1)
-    return longest
+    steps = (runs(np.flatnonzero(channel_S[1:] == channel_S[:-1]))[1].max(initial=0) for channel_S in samples_CS)
+    return max((int(count) + 1 for count in steps), default=0)
 
 
 #: `texture_difference` below which recordings are the same but for gain, quiet noise or lossy coding: MP3 and Vorbis

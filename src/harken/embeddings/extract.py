@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.audio.decode import DEFAULT_FORMATS, Limits, read_file
-from harken.audio.listen import array_sha256
+from harken.audio.listen import sha256_of
 from harken.audio.segments import Segment, read_segment
 from harken.core.errors import AudioError
 from harken.core.plugins import is_custom
@@ -130,9 +129,9 @@ class Listener(ABC, Generic[Heard]):
     def __call__(self, path: Path) -> Extracted | Heard:
         """What `heard` gives; the stored features, or an error that tells why there are none."""
         try:
-            source, sample_rate, sha256 = self._read(path)
+            source, sample_rate = self._read(path)
             if self.store is not None:
-                features = self.store.get(sha256)
+                features = self.store.get(sha256_of(source, sample_rate))
                 if features is not None:
                     return Extracted(path, features, cached=True)
             return self.heard(path, source, sample_rate)
@@ -142,14 +141,13 @@ class Listener(ABC, Generic[Heard]):
             too_large = AudioError("does not fit into memory", file=path, next_step="Cut it into shorter recordings")
             return Extracted(path, error=too_large)
 
-    def _read(self, path: Path) -> tuple[bytes | Float32, int | None, str]:
-        """Content of the file, or samples and rate of the segment; and what names it in the store."""
+    def _read(self, path: Path) -> tuple[bytes | Float32, int | None]:
+        """Content of the file, or samples and rate of the segment."""
         segment = self.segments.get(path)
         if segment is None:
-            data = read_file(path, self.limits)
-            return data, None, hashlib.sha256(data).hexdigest()
+            return read_file(path, self.limits), None
         audio = read_segment(segment, self.limits, self.formats)
-        return audio.samples_CS, audio.sample_rate, array_sha256(audio.samples_CS, audio.sample_rate)
+        return audio.samples_CS, audio.sample_rate
 
     @abstractmethod
     def heard(self, path: Path, source: bytes | Float32, sample_rate: int | None) -> Extracted | Heard:

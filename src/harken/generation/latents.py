@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from harken.audio.listen import normalised
-from harken.audio.quality import level_dbfs
+from harken.audio.moments import level_dbfs
 from harken.audio.resample import resample
 from harken.core.errors import HarkenError
 from harken.generation.autoencoders import BlockTransform, Oobleck, SoundAutoencoder

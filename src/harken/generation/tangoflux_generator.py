@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from harken.audio.listen import listen
-from harken.audio.quality import level_dbfs
+from harken.audio.moments import level_dbfs
 from harken.core.errors import AudioError, HarkenError
 from harken.data.clips import Payload
 from harken.generation.encoded_clips import LISTENING

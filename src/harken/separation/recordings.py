@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.audio.listen import listen
-from harken.audio.quality import level_dbfs
+from harken.audio.moments import level_dbfs
 from harken.audio.write import write_sound
 from harken.core.errors import AudioError, HarkenError
 from harken.core.names import alike, shown

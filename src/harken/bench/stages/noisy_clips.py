@@ -9,7 +9,8 @@ import numpy as np
 
 from harken.audio.listen import Sound
 from harken.audio.mix import mix_at_snr
-from harken.audio.quality import SILENCE_DBFS, level_dbfs
+from harken.audio.moments import level_dbfs
+from harken.audio.quality import SILENCE_DBFS
 from harken.audio.write import write_sound
 from harken.bench.noises import Noises, file_stem
 from harken.bench.stages.base import Context

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from harken.audio.mix import mix_at_snr
-from harken.audio.quality import SILENCE_DBFS, level_dbfs
+from harken.audio.moments import level_dbfs
+from harken.audio.quality import SILENCE_DBFS
 from harken.core.errors import AudioError
 from harken.data.clips import Clip
 
