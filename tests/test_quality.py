@@ -11,7 +11,7 @@ import soundfile as sf
 from conftest import hum
 from harken.audio.moments import Moments
 from harken.audio.quality import SAME_TEXTURE, inspect, level_groups, texture_difference
-from harken.embeddings.sketch import make_sketch, sketch_db
+from harken.embeddings.sketch import STEP_DB, make_sketch
 from harken.encoders.spectral import Spectral
 
 
@@ -79,8 +79,8 @@ def test_other_recordings_of_the_same_machine_have_another(seconds: float) -> No
 
 def difference(first: np.ndarray, second: np.ndarray) -> float:
     bands = Spectral(16_000)
-    sketches = [sketch_db(make_sketch(bands.log_mel(samples))) for samples in (first, second)]
-    return texture_difference(sketches[0], sketches[1], len(first) / 16_000, 8_000 / 128)
+    sketches = [make_sketch(bands.log_mel(samples)) for samples in (first, second)]
+    return texture_difference(sketches[0], sketches[1], STEP_DB, len(first) / 16_000, 8_000 / 128)
 
 
 def test_level_groups() -> None:

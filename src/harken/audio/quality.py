@@ -130,9 +130,9 @@ _WINDOW_SECONDS = 0.05
 
 
 def texture_difference(
-    first_BC: NDArray[np.floating], second_BC: NDArray[np.floating], seconds: float, band_hz: float
+    first_BC: NDArray[np.uint8], second_BC: NDArray[np.uint8], step_db: float, seconds: float, band_hz: float
 ) -> float:
-    """How much two spectrograms (bands, columns) in dB differ, relative to recordings of the same stationary noise.
+    """How much spectrograms (bands, columns) in steps of `step_db` differ, relative to those of one stationary noise.
 
     The random texture of noise is never twice the same: in a cell of bandwidth B and duration T, the power has a
     relative deviation of 1 / sqrt(B T), so levels of two recordings differ by 4.34 sqrt(2 / (B T)) dB. Levels are
@@ -145,11 +145,21 @@ def texture_difference(
     columns = min(first_BC.shape[1], second_BC.shape[1])
     first_BC, second_BC = first_BC[:, :columns], second_BC[:, :columns]
     higher_BC = np.maximum(first_BC, second_BC)
-    difference_P = (first_BC - second_BC)[higher_BC > higher_BC.max() - 60].astype(np.float64)
-    away_P = np.sort(np.abs(difference_P - np.median(difference_P)))
+    difference_P = (first_BC.astype(np.int16) - second_BC)[higher_BC > higher_BC.max() - 60 / step_db]
+    # Of so few values, counts are sorted instead of cells. Twice the differences, since a median may be between two.
+    count_V = np.bincount(difference_P + 255, minlength=511)
+    count = len(difference_P)
+    twice_V = 2 * np.arange(511)
+    middle = twice_V[np.searchsorted(np.cumsum(count_V), [(count - 1) // 2, count // 2], side="right")].mean()
+    away_V = np.abs(twice_V - middle)
+    order_V = np.argsort(away_V, kind="stable")
+    closest = max(1, 3 * count // 4)
+    sorted_V = count_V[order_V]
+    taken_V = np.clip(closest - (np.cumsum(sorted_V) - sorted_V), 0, sorted_V)
+    mean_db = step_db * float(np.dot(taken_V, away_V[order_V])) / (2 * closest)
     product = max(1.0, max(seconds / columns, _WINDOW_SECONDS) * band_hz)
     expected = 0.515 * 4.34 * np.sqrt(2.0 / product)
-    return float(away_P[: max(1, 3 * len(away_P) // 4)].mean() / expected)
+    return mean_db / expected
 
 
 def level_groups(levels_db: Sequence[float], *, gap_db: float = 6.0) -> list[list[int]]:

@@ -68,6 +68,13 @@ def scores_do_not_depend_on_other_clips(make: Make) -> None:
     same(together_N, detector.score(queries_ND[::-1])[::-1], "in order and reversed")
 
 
+def scores_do_not_depend_on_held_out_ones(make: Make) -> None:
+    """`fit_to_score` gives the scores of `fit`; a detector that needs held-out scores says so in a class attribute."""
+    fitted, to_score = make().fit(clips(), domains(60)), make().fit_to_score(clips(), domains(60))
+    queries_ND = clips(30, seed=1)
+    same(fitted.score(queries_ND), to_score.score(queries_ND), "after fit and fit_to_score")
+
+
 def scores_do_not_depend_on_order(make: Make) -> None:
     """Scores are bitwise independent of the order of the training clips."""
     bank_ND, labels_N, blocks_N = clips(), np.array(domains(60)), np.arange(60) // 2
@@ -150,6 +157,7 @@ CHECKS: tuple[Callable[[Make], None], ...] = (
     parameters_are_kept,
     anomalies_score_higher,
     scores_do_not_depend_on_other_clips,
+    scores_do_not_depend_on_held_out_ones,
     scores_do_not_depend_on_order,
     state_is_arrays,
     invalid_input_is_refused,

@@ -44,6 +44,7 @@ class Composite(AnomalyDetector):
     """
 
     name: ClassVar[str] = "composite"
+    scores_need_held_out: ClassVar[bool] = True
 
     #: (members, clips) held-out scores of each member
     held_out_: Float64

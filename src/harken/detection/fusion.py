@@ -22,6 +22,7 @@ class Fusion(AnomalyDetector):
     """
 
     name: ClassVar[str] = "fusion"
+    scores_need_held_out: ClassVar[bool] = True
 
     location_: Float64
     spread_: Float64

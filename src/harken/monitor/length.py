@@ -104,7 +104,7 @@ def _power(
             continue
         others = type(detector)(**detector.get_params())
         try:
-            others.fit(rows_ND[~half_N], domains_N[~half_N])
+            others.fit_to_score(rows_ND[~half_N], domains_N[~half_N])
             whole_Q = others.score(rows_ND[queries])
             short_Q = others.score(np.stack([np.asarray(short[row]) for row in queries]))
         except ValueError:

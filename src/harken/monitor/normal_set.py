@@ -23,7 +23,7 @@ from harken.detection.neighbours import nearest
 from harken.detection.outliers import far_scores
 from harken.detection.space import standardisation
 from harken.embeddings.embedder import ClipFeatures
-from harken.embeddings.sketch import sketch_db
+from harken.embeddings.sketch import STEP_DB
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -194,8 +194,8 @@ def _same(clip: ClipFeatures, earlier: ClipFeatures, sample_rate: int) -> bool:
     if abs(clip.seconds - earlier.seconds) > 0.02 * clip.seconds:
         return False
     bands = clip.sketch_BC.shape[0]
-    first_BC, second_BC = sketch_db(clip.sketch_BC), sketch_db(earlier.sketch_BC)
-    return texture_difference(first_BC, second_BC, clip.seconds, sample_rate / 2 / bands) < SAME_TEXTURE
+    sketches = clip.sketch_BC, earlier.sketch_BC
+    return texture_difference(*sketches, STEP_DB, clip.seconds, sample_rate / 2 / bands) < SAME_TEXTURE
 
 
 def notes_on(training: Training, calibration: Calibration) -> list[str]:

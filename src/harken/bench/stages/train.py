@@ -218,7 +218,7 @@ class _DevScore:
             numbers = []
             for normal, labelled in sections:
                 bank = [vector for _, vector in _embedded(embed, normal)]
-                detector = create_detector("knn", {"space": "raw", "metric": "cosine"}).fit(bank)
+                detector = create_detector("knn", {"space": "raw", "metric": "cosine"}).fit_to_score(bank)
                 tested = _embedded(embed, labelled)
                 scored = _joined([clip for clip, _ in tested], detector.score([vector for _, vector in tested]))
                 numbers.append((scored.key, section_numbers(rule, scored)))
