@@ -83,7 +83,7 @@ def measure(
         power = _power(centred_S)
         low, high = float(channel_S.min()), float(channel_S.max())
         equal_P = np.flatnonzero(channel_S[1:] == channel_S[:-1])
-        swapped, *other = coding(channel_S, low, high, power)
+        swapped, wraps, values = coding(channel_S, low, high, power)
         # The same array is centred once.
         heard_S = centred_S if heard_CS is samples_CS else heard_S - np.float32(heard_S.mean(dtype=np.float64))
         hum, rest_db, *bands_db = _spectrum(heard_S, heard_rate)
@@ -95,7 +95,8 @@ def measure(
                 repeated(channel_S, equal_P),
                 clicks_hz(channel_S, sample_rate),
                 _decibels(swapped),
-                *other,
+                wraps,
+                values,
                 hum,
                 rest_db,
                 _correlation(first_S, centred_S),

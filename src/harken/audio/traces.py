@@ -145,9 +145,9 @@ def coding(channel_S: Float32, low: float, high: float, power: float) -> list[fl
     for bits in (16, 24):
         scaled = some * np.float32(2 ** (bits - 1))
         if np.array_equal(scaled, np.rint(scaled)) and np.abs(scaled).max() <= 2 ** (bits - 1):
-            whole = np.minimum(scaled.astype(np.int32), 2 ** (bits - 1) - 1)
+            integer_S = np.minimum(scaled.astype(np.int32), 2 ** (bits - 1) - 1)
             # The bytes of the lowest `bits`, swapped, with the sign of the first of them.
-            turned = whole.byteswap() >> (32 - bits) if bits == 24 else whole.astype(np.int16).byteswap()
+            turned = integer_S.byteswap() >> (32 - bits) if bits == 24 else integer_S.astype(np.int16).byteswap()
             power = float(np.var(turned / 2 ** (bits - 1)))
             break
     return [power, wraps, float(len(np.unique(some)))]
