@@ -20,7 +20,7 @@ from conftest import hum
 GROUPS = ("data", "ensemble", "recipe", "weights")
 VERBS = (
     *GROUPS, "cite", "compare", "demo", "doctor", "evaluate", "explain", "export", "fit", "generate", "package", "plan",
-    "plot", "run", "score", "separate", "simulate", "submit",
+    "plot", "report", "run", "score", "separate", "simulate", "submit",
 )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def report_page(run: Run) -> str:
                 "title": label,
                 "ranking": _ranking(systems),
                 "why": next(seeds[0].why for seeds in systems.values()),
-                "mixes": _mixes([seeds[0] for seeds in systems.values()]),
+                "mixes": _mixes([seeds[0] for seeds in systems.values()], list(run.recipe.systems)),
                 "systems": [
                     {
                         "title": system,
@@ -103,15 +103,23 @@ def _ranking(systems: dict[str, list[SystemScores]]) -> dict[str, Any] | None:
     }
 
 
-def _mixes(systems: Sequence[SystemScores]) -> list[dict[str, str]]:
-    """Ensembles: official scores, in sample and with each machine left out of the search for weights."""
+def _mixes(systems: Sequence[SystemScores], order: Sequence[str]) -> list[dict[str, str]]:
+    """Ensembles: official scores, in sample and with each machine left out of the search for weights; members in the
+    order of the recipe."""
+    place = {name: number for number, name in enumerate(order)}
     return [
         {
             "name": mixed.shown,
             "score": "-" if mixed.result is None else f"{mixed.result.official_score:.4f}",
             "left_out": "-" if mixed.left_out is None else f"{mixed.left_out:.4f}",
             "source": mixed.mix.source,
-            "weights": ", ".join(f"{name} {weight:.3f}" for name, weight in mixed.mix.weights.items() if weight > 0),
+            "weights": ", ".join(
+                f"{name} {weight:.3f}"
+                for name, weight in sorted(
+                    mixed.mix.weights.items(), key=lambda entry: (place.get(entry[0], len(place)), entry[0])
+                )
+                if weight > 0
+            ),
         }
         for mixed in systems
         if mixed.mix is not None

@@ -140,6 +140,7 @@ class Run:
             "sets": sets,
             "quarantined": [asdict(row) for row in self.quarantined],
             "unscored": {label: list(clips) for label, clips in self.unscored.items()},
+            "findings": [asdict(finding) for finding in self.findings],
             "notes": list(self.notes),
             "failed": [{"task": failure.name, "error": str(failure.error)} for failure in self.failures],
         }

@@ -30,6 +30,7 @@ from harken.cli import (
     plan,
     plot,
     recipe,
+    report,
     score,
     separate,
     simulate,
@@ -73,6 +74,7 @@ app.command("explain")(explain.explain)
 app.command("run")(run_verb.run)
 app.command("plan")(plan.plan)
 app.command("plot")(plot.plot)
+app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("evaluate")(evaluate.evaluate)
 app.command("submit")(submit.submit)

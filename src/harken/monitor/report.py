@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import io
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import soundfile as sf
-from markupsafe import Markup
 
 from harken.audio.decode import ALL_FORMATS, Audio
 from harken.audio.listen import without_offset
@@ -20,17 +18,15 @@ from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
 from harken.core.names import shown
 from harken.core.pages import check_page, data_url, render
-from harken.core.strip import Bar, strip
 from harken.evaluation.metrics import SectionResult
 from harken.monitor.detector import Detector
 from harken.monitor.plot import scores_figure, svg_bytes, webp_bytes, why_panels
 from harken.monitor.sequence import Change
-from harken.monitor.verdict import Kind, Verdict
+from harken.monitor.tally import tallied
+from harken.monitor.verdict import Verdict
 
 #: longest sound that is put into the report, in seconds
 _MOST_SECONDS = 12.0
-#: bars of the strip of scores, at most
-_MOST_BARS = 200
 #: in Hz, of the format
 _HIGHEST_FLAC_RATE = 655_350
 
@@ -39,17 +35,19 @@ _HIGHEST_FLAC_RATE = 655_350
 class ReportSection:
     """One model with what it scored.
 
+    verdicts: gone through once; the highest are shown as `judged_again` gives them, which may add their spectrograms.
     truth: whether each verdict is of an anomaly, where known. changes: lasting ones, see `monitor.sequence`.
     normal_folder: of the normal recordings, which are then heard beside the others.
     """
 
     title: str
     detector: Detector
-    verdicts: Sequence[Verdict]
+    verdicts: Iterable[Verdict]
     truth: Sequence[bool] | None = None
     result: SectionResult | None = None
     changes: Sequence[Change] = ()
     normal_folder: Path | None = None
+    judged_again: Callable[[Verdict], Verdict] = lambda verdict: verdict
 
 
 def write_report(
@@ -88,12 +86,10 @@ def write_page(path: str | Path, page: str) -> None:
 def _values(section: ReportSection, worst: int) -> dict[str, Any]:
     """What the template shows of one model."""
     detector = section.detector
-    scored = [verdict for verdict in section.verdicts if verdict.score is not None]
-    counts = {kind: sum(verdict.kind == kind for verdict in section.verdicts) for kind in get_args(Kind)}
-    judged = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    tally = tallied(section.verdicts, section.truth, worst)
     facts = [
         ("learned from", f"{len(detector.training.names)} normal recordings"),
-        ("judged", f"{len(section.verdicts)} recordings"),
+        ("judged", f"{tally.count} recordings"),
         ("alarm and what it rests on", ". ".join(map(_capital, detector.alarm.sentences()))),
         ("encoder, detector", f"{detector.spec.encoder} ({detector.spec.layer}), {detector.detector.name}"),
     ]
@@ -102,75 +98,47 @@ def _values(section: ReportSection, worst: int) -> dict[str, Any]:
         facts.append(("AUC source, AUC target, pAUC", " · ".join(f"{value:.3f}" for value in values)))
     notes = list(detector.notes)
     notes += [change.sentence for change in section.changes]
-    notes += [str(verdict.error) for verdict in section.verdicts if verdict.error is not None]
+    notes += tally.notes
     notes += [f"{shown(excluded.path)}: {excluded.reason}" for excluded in detector.set_aside]
-    order = sorted(scored, key=lambda verdict: -(verdict.score or 0.0))
+    highest = [section.judged_again(verdict) for verdict in tally.highest]
+    first = highest[0] if highest else None
     return {
         "title": section.title,
-        "state": next((kind for kind in ("alarm", "suspect", "normal") if counts[kind]), "unknown"),
-        "headline": judged,
-        "reason": f"The highest score is of {shown(Path(order[0].name).name)}: {order[0].why}." if order else "",
-        "strip": _strip(section),
+        "state": tally.state,
+        "headline": tally.sentence,
+        "reason": "" if first is None else f"The highest score is of {shown(Path(first.name).name)}: {first.why}.",
+        "strip": tally.strip(detector.threshold),
         "facts": facts,
         "notes": notes,
-        "histogram": data_url(svg_bytes(scores_figure(detector, _groups(section, scored))), "image/svg+xml"),
-        "clips": [_clip(detector, verdict, section.normal_folder) for verdict in order[:worst]],
+        "histogram": data_url(svg_bytes(scores_figure(detector, tally.groups())), "image/svg+xml"),
+        "clips": [_clip(detector, verdict, section.normal_folder) for verdict in highest],
     }
-
-
-def _strip(section: ReportSection) -> Markup:
-    """The scores in the order in which they were judged; several recordings share a bar where there are many."""
-    verdicts, places = section.verdicts, max(1, min(len(section.verdicts), _MOST_BARS))
-    scores: list[list[float]] = [[] for _ in range(places)]
-    for number, verdict in enumerate(verdicts):
-        if verdict.score is not None and verdict.kind != "not judged":
-            scores[number * places // len(verdicts)].append(verdict.score)
-    lowest = min(itertools.chain.from_iterable(scores), default=None)
-    bars = [Bar(place, lowest if group else None, max(group, default=None)) for place, group in enumerate(scores)]
-    label = f"scores of {len(verdicts)} recordings in order; the line is the alarm limit"
-    return strip(bars, [], places=places, limit=section.detector.threshold, label=label)
 
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _groups(section: ReportSection, scored: Sequence[Verdict]) -> dict[str, list[float]]:
-    """Scores under the names that the legend shows: by truth where it is known, else by decision."""
-    if section.truth is None:
-        return {
-            kind: scores
-            for kind in get_args(Kind)
-            if (scores := [verdict.score or 0.0 for verdict in scored if verdict.kind == kind])
-        }
-    truth = {str(v.path): label for v, label in zip(section.verdicts, section.truth, strict=True)}
-    return {
-        "normal": [v.score or 0.0 for v in scored if not truth[str(v.path)]],
-        "anomaly": [v.score or 0.0 for v in scored if truth[str(v.path)]],
-    }
-
-
 def _clip(detector: Detector, verdict: Verdict, normal_folder: Path | None) -> dict[str, Any]:
     """Verdict, pictures and sounds of one recording; `error` says why there is no sound."""
-    assert verdict.explanation is not None
     sounds: list[tuple[str, Audio]] = []
     problem = ""
     try:
         sounds.append(("this recording", read_named(Path(verdict.name), formats=ALL_FORMATS)))
-        normal = _normal_file(normal_folder, verdict.explanation.nearest)
+        explanation = verdict.explanation
+        normal = None if explanation is None else _normal_file(normal_folder, explanation.nearest)
         if normal is not None:
             sounds.append(("the normal recording most like it", read_named(normal, formats=ALL_FORMATS)))
     except HarkenError as error:
         problem = str(error)
     gain = _audible_gain([audio for _, audio in sounds])
+    panels = [] if verdict.sketch_BC is None else why_panels(detector, verdict)
     return {
         "name": shown(Path(verdict.name).name),
         "kind": verdict.kind,
         "headline": f"{verdict.kind} · score {verdict.score:.3g}, {verdict.rank} normal recordings",
         "why": verdict.why or "",
-        "panels": [
-            (caption, data_url(webp_bytes(figure), "image/webp")) for caption, figure in why_panels(detector, verdict)
-        ],
+        "panels": [(caption, data_url(webp_bytes(figure), "image/webp")) for caption, figure in panels],
         "sounds": [(name, _audible(audio, gain)) for name, audio in sounds],
         "error": problem,
     }
