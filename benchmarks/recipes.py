@@ -1,7 +1,9 @@
 """Recipes of published systems at small size, end to end: time, second runs, resumption after kills.
 
 python benchmarks/recipes.py runs          on a simulated plant of three machines, up to a submission, then again
-python benchmarks/recipes.py kills         killed at five random moments each: same bytes at the end
+python benchmarks/recipes.py kills         killed at five random moments each: same bytes at the end; with --ray, also
+                                           on Ray. --after thuee_system1: in a workspace that has this recipe's stages
+                                           and those of the recipes before. --set seeds=[0]: smaller
 python benchmarks/recipes.py real          on real recordings of 2020 and 2023 as one tree (HARKEN_SHARED)
 """
 
@@ -44,8 +46,12 @@ def main() -> None:
     parser.add_argument("--recipe", action="append", choices=RECIPES)
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--after", choices=RECIPES)
+    parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--set", action="append", default=[], help="as of harken run; of kills")
     args = parser.parse_args()
     chosen = args.recipe or list(RECIPES)
+    changes = [word for change in args.set for word in ("--set", change)]
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         if args.what == "real":
@@ -64,7 +70,9 @@ def main() -> None:
         if args.what == "runs":
             runs(chosen, plant, here)
         else:
-            kills(chosen, plant, here, args.kills, args.seed)
+            if args.after is not None:
+                finished(args.after, plant, here / "whole", *changes)
+            kills(chosen, plant, here, args.kills, args.seed, changes, shared=args.after is not None, ray=args.ray)
 
 
 def command(recipe: str, data: Path, workspace: Path) -> list[str]:
@@ -74,10 +82,11 @@ def command(recipe: str, data: Path, workspace: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def finished(recipe: str, data: Path, workspace: Path) -> tuple[float, str]:
+def finished(recipe: str, data: Path, workspace: Path, *options: str) -> tuple[float, str]:
     """Seconds, and what it told."""
     begun = time.monotonic()
-    done = subprocess.run(command(recipe, data, workspace), capture_output=True, text=True, env=environment())
+    words = [*command(recipe, data, workspace), *options]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment())
     if done.returncode:
         raise SystemExit(f"{recipe}: exit code {done.returncode}\n{done.stderr[-2000:]}")
     return time.monotonic() - begun, done.stdout + done.stderr
@@ -125,17 +134,24 @@ def runs(recipes: list[str], plant: Path, here: Path) -> None:
                 print(f"    {named(system, entry)}: {entry.get('official_score', float('nan')):.4f}{apart}")
 
 
-def kills(recipes: list[str], plant: Path, here: Path, count: int, seed: int) -> None:
+def kills(
+    recipes: list[str], plant: Path, here: Path, count: int, seed: int, changes: list[str], *, shared: bool, ray: bool
+) -> None:
+    """changes: options of every run. shared: each recipe begins with the stages of those before."""
     drawn = random.Random(seed)
+    others = ("killed", "ray") if ray else ("killed",)
     for recipe in recipes:
-        seconds, _ = finished(recipe, plant, here / "whole")
+        for name in others if shared else ():
+            shutil.copytree(here / "whole", here / name)
+        seconds, told = finished(recipe, plant, here / "whole", *changes)
+        print(f"{recipe}: {stages_run(told)} stages, {seconds:.0f} s whole", flush=True)
         moments = []
         for _ in range(count):
             # Starting takes some seconds, each time.
             wait = 2.5 + drawn.uniform(0.0, 1.6 * seconds / count)
             process = subprocess.Popen(
-                command(recipe, plant, here / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                start_new_session=True, env=environment(),
+                [*command(recipe, plant, here / "killed"), *changes], stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, start_new_session=True, env=environment(),
             )  # fmt: skip
             try:
                 process.wait(wait)
@@ -144,13 +160,20 @@ def kills(recipes: list[str], plant: Path, here: Path, count: int, seed: int) ->
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 moments.append(f"{wait:.0f} s")
-        _, told = finished(recipe, plant, here / "killed")
-        same = {part: digest(here / "whole" / part) == digest(here / "killed" / part) for part in ("objects", "runs")}
-        verdict = "the same bytes" if all(same.values()) else f"DIFFERENT: {same}"
+        _, told = finished(recipe, plant, here / "killed", *changes)
         killed = f"killed after {', '.join(moments)}; then {stages_run(told)} stages"
-        print(f"{recipe}: {seconds:.0f} s whole; {killed}: {verdict}", flush=True)
-        for name in ("whole", "killed"):
+        print(f"{recipe}: {killed}: {compared(here / 'whole', here / 'killed')}", flush=True)
+        if ray:
+            seconds, told = finished(recipe, plant, here / "ray", *changes, "--executor", "ray")
+            verdict = compared(here / "whole", here / "ray")
+            print(f"{recipe}: on Ray, {stages_run(told)} stages, {seconds:.0f} s: {verdict}", flush=True)
+        for name in others if shared else ("whole", *others):
             shutil.rmtree(here / name)
+
+
+def compared(workspace: Path, other: Path) -> str:
+    same = {part: digest(workspace / part) == digest(other / part) for part in ("objects", "runs")}
+    return "the same bytes" if all(same.values()) else f"DIFFERENT: {same}"
 
 
 def digest(folder: Path) -> str:

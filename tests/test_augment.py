@@ -202,7 +202,7 @@ def test_half_of_the_clips_are_mixed_evenly() -> None:
 def test_labels_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="classes are 0 to 2"):
         one_hot(torch.tensor([0, -1]), 3)
-    with pytest.raises(ValueError, match="2 waveforms for 3 labels"):
+    with pytest.raises(ValueError, match="2 clips for 3 labels"):
         mixup(torch.zeros(2, 5), torch.zeros(3, 2), rng_for(0, 0, 0))
 
 

@@ -19,6 +19,7 @@ from harken.bench.recipe import load_recipe
 from harken.bench.run import load_clips
 from harken.bench.stages import Context, stage_class
 from harken.bench.stages.tables import read_clips, read_ids
+from harken.bench.unlearned import unscreened_conditions
 from harken.core.errors import HarkenError
 from harken.data.clips import Clip
 from harken.encoders import create_encoder, encoder_class, list_encoders, tiny_config
@@ -244,6 +245,56 @@ def test_a_plan_knows_what_generation_costs(plant: Path, tmp_path: Path) -> None
         assert rows[name]["seconds"] > 0
         assert rows[name]["memory"] > 1e8
     assert not any(row["unknown"] for row in rows.values())
+    # What learns from generated clips is planned with all of them.
+    real = sum(clip.split == "train" and clip.kind == "machine" for clip in load_clips(plant)[0])
+    assert rows["kept"]["clips"] == rows["generated"]["clips"]
+    assert rows["labels"]["clips"] == rows["train"]["clips"] + rows["train"]["held_out"]
+    assert rows["labels"]["clips"] == real + rows["generated"]["clips"]
+
+
+UNSEEN = """\
+machine,section,domain,attributes,generate
+fan,00,source,spd=24V,1
+fan,00,target,spd=99V,2
+fan,00,target,spd=98V,1
+"""
+
+
+def test_conditions_that_a_generator_does_not_learn_are_refused_before_anything_runs(
+    plant: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    corpus = load_clips(plant)[0][0].corpus
+    rows = UNSEEN.splitlines()
+    (tmp_path / "mine.csv").write_text("\n".join([f"corpus,{rows[0]}", *(f"{corpus},{row}" for row in rows[1:])]))
+    changes = {"stages.rare.table": str(tmp_path / "mine.csv"), "stages.rare.unseen": True}
+    message = r"stage generated: diffusion learns nothing of \S*fan section 00 target: spd=98V and 1 more condition"
+    with pytest.raises(HarkenError, match=message):
+        run(plant, tmp_path / "w", str(tmp_path / "recipe.yaml"), changes=changes)
+    assert not list(tmp_path.glob("w/objects/*/*"))
+    missing = make_plan(load_recipe(str(tmp_path / "recipe.yaml"), changes=changes), plant, None)["missing"]
+    assert any(re.search(message, line) for line in missing)
+
+
+def test_conditions_that_a_classifier_does_not_learn_are_found(plant: Path, workspace: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    clips = load_clips(plant)[0]
+    older = [replace(clip, year=2024) for clip in clips if clip.attributes.get("spd") == "24V"]
+    changes = {"stages.xception.years": [2024]}
+    recipe = load_recipe(str(tmp_path / "recipe.yaml"), changes=changes)
+    (note,) = unscreened_conditions(recipe, [*older, *(clip for clip in clips if clip.attributes.get("spd") != "24V")])
+    assert re.match(
+        r"stage kept: xception learns nothing of \S*fan section 00 \w+: spd=.*: no clip of it is kept", note
+    )
+    assert unscreened_conditions(load_recipe(str(tmp_path / "recipe.yaml")), clips) == []
+    # A run says so too.
+    (generated,), (classifier,) = objects(workspace, "generate"), objects(workspace, "train_classifier")
+    context = of_stage(plant, "screen", {"clips": (generated,), "classifier": (classifier,)}, tmp_path)
+    unknown = [replace(clip, attributes={"spd": "99V"}) if clip.kind == "generated" else clip for clip in context.clips]
+    made("screen", replace(context, clips=unknown), limit=1.0)
+    notes = json.loads((context.out / "notes.json").read_text())
+    assert notes
+    assert all(note.endswith("spd=99V is kept: the classifier has not learned its condition") for note in notes)
 
 
 @pytest.mark.parametrize(

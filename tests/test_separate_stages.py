@@ -18,6 +18,8 @@ from conftest import SIZES
 from harken.audio.decode import decode
 from harken.bench.derived import check_derived
 from harken.bench.plan import make_plan
+from harken.bench.plot import plot
+from harken.bench.reading import load_run
 from harken.bench.recipe import load_recipe
 from harken.bench.run import load_clips
 from harken.bench.stages import Context, stage_class
@@ -98,6 +100,13 @@ def test_a_run_learns_from_separated_and_synthetic_clips(plant: Path, tmp_path: 
     assert sorted((key.rpartition("/")[2], name) for key, name in machines.items()) == [
         ("fan", "guided.safetensors"), ("pump", "invariant.safetensors"),
     ]  # fmt: skip
+    history = load_run(done.folder).history("separators")
+    assert [*zip(history["mode"], history["round"], history["step"], strict=True)][-1] == ("invariant", 1, 2)
+    assert set(history["mode"]) == {"guided", "invariant"}
+    assert np.isfinite(history["loss"]).all()
+    panels = plot(load_run(done.folder), "history", stage="separators").axes
+    lines = {panel.get_title(loc="left"): [line.get_label() for line in panel.lines] for panel in panels}
+    assert lines["loss"] == ["guided 1", "invariant 1"]
     separated = [clip for folder in objects(tmp_path / "w", "separate") for clip in read_clips(folder)]
     expected = {row.clip_id for row in clips.values() if row.machine != "slider" and row.split != "supplemental"}
     assert {clip.parents[0] for clip in separated} == expected

@@ -25,7 +25,8 @@ from harken.encoders.spectrogram_file import read_front_end, read_spectrogram, w
 from harken.encoders.torch_encoder import TorchEncoder
 from harken.plant.simulate import simulate
 from harken.training.augment.compose import Augmentation
-from harken.training.augment.mixup import Mixup
+from harken.training.augment.mixup import Mixup, mixed, one_hot
+from harken.training.augment.random_state import rng_for
 from harken.training.augment.spec_augment import SpecAugment
 from harken.training.loop import train
 from harken.training.model_spec import BranchSpec, ModelSpec
@@ -252,24 +253,53 @@ def test_a_step_on_spectrograms_is_that_on_their_sounds(encoders: tuple[str, ...
         torch.testing.assert_close(x, y, atol=1e-6, rtol=1e-5)
 
 
-def test_mixup_passes_over_spectrograms_and_masks_do_not() -> None:
+def test_masks_fall_on_spectrograms_as_on_their_sounds() -> None:
     model = model_of("beats")
     wave_BS, _ = sounds(model, 4)
     class_B = torch.tensor([0, 1, 0, 1])
-    _, spectrograms = rows_of(model, wave_BS, [0, 1, 2, 3])
 
-    def loss(spectrograms: SpectrogramRows | None, **settings: object) -> float:
+    def loss(rows: list[int], **settings: object) -> float:
         augmentation = Augmentation(**settings)  # type: ignore[arg-type]
         step = TrainingStep(model, (LossSpec(name="scadacos"),), classes=2, augmentation=augmentation)
-        return learned(step, wave_BS, class_B, None, 0, "0", spectrograms)[0]
+        silent_BS, spectrograms = rows_of(model, wave_BS, rows)
+        return learned(step, silent_BS, class_B, None, 0, "0", spectrograms)[0]
 
-    plain, mixup = loss(spectrograms), Mixup(probability=1.0)
-    assert loss(spectrograms, mixup=mixup) == plain
-    assert loss(None, mixup=mixup) != pytest.approx(plain, rel=1e-3)
     masks = SpecAugment(time=40, frequency=60)
-    assert loss(spectrograms, spec_augment=masks) != pytest.approx(plain, rel=1e-4)
-    # They fall where they would fall on the sounds.
-    assert loss(spectrograms, spec_augment=masks) == pytest.approx(loss(None, spec_augment=masks), abs=1e-6)
+    masked = loss([0, 1, 2, 3], spec_augment=masks)
+    assert masked != pytest.approx(loss([0, 1, 2, 3]), rel=1e-4)
+    assert loss([1, 2], spec_augment=masks) == pytest.approx(masked, abs=1e-6)
+
+
+def test_mixup_mixes_sounds_with_sounds_and_spectrograms_with_spectrograms() -> None:
+    model = model_of("beats")
+    wave_BS, _ = sounds(model, 5)
+    class_B = torch.tensor([0, 1, 2, 3, 1])
+    rows, heard = [1, 2, 4], [0, 3]
+    silent_BS, spectrograms = rows_of(model, wave_BS, rows)
+    settings = Mixup(probability=1.0)
+    step = TrainingStep(
+        model, (LossSpec(name="scadacos"),), classes=4, augmentation=Augmentation(mixup=settings), seed=7
+    )
+    loss = learned(step, silent_BS, class_B, None, 3, "5", spectrograms)[0]
+
+    # By hand, of each kind with its own shares: x <- l x + (1 - l) flip(x).
+    shares_BC = one_hot(class_B, 4)
+    for kind, places, x in (("mixup", heard, silent_BS), ("mixup of spectrograms", rows, None)):
+        kept_N = settings.kept_shares(len(places), rng_for(7, 3, "5", kind))
+        assert (kept_N < 1).all()
+        shares_BC[places] = mixed(shares_BC[places], kept_N)
+        if x is not None:
+            x[places] = mixed(x[places], kept_N)
+        else:
+            spectrograms = SpectrogramRows(spectrograms.rows_K, mixed(spectrograms.spectrogram_KFM, kept_N))
+    # Its scale adapts with every call.
+    (term,) = TrainingStep(model, (LossSpec(name="scadacos"),), classes=4, seed=7).losses
+    with torch.no_grad():
+        expected = term(model(silent_BS, spectrograms=spectrograms), shares_BC)
+    assert loss == pytest.approx(float(expected), rel=1e-5)
+    # A spectrogram by itself has none to be mixed with.
+    alone_BS, one = rows_of(model, wave_BS[:1], [0])
+    assert np.isfinite(learned(step, alone_BS, class_B[:1], None, 0, "0", one)[0])
 
 
 @pytest.mark.parametrize(

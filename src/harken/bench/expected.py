@@ -37,6 +37,11 @@ class ExpectedClip(Clip):
     count: int = 1
 
 
+def alike(clip: Clip, count: int) -> ExpectedClip:
+    """`count` clips like this one."""
+    return ExpectedClip(**{**vars(clip), "count": count})
+
+
 def number_of(clips: Iterable[Clip]) -> int:
     """Number of clips of these rows."""
     return sum(clip.count if isinstance(clip, ExpectedClip) else 1 for clip in clips)

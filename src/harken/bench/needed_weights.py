@@ -19,7 +19,7 @@ def missing_weights(recipe: Recipe) -> dict[str, list[str]]:
     stages: dict[str, list[str]] = defaultdict(list)
     for name, entry in recipe.stages.items():
         cls = stage_class(entry.use)
-        for checkpoint in dict.fromkeys(cls.checkpoints(cls.Parameters.model_validate(entry.parameters))):
+        for checkpoint in dict.fromkeys(cls.checkpoints(recipe.parameters_of(name))):
             if checkpoint in absent:
                 stages[checkpoint].append(name)
     return dict(stages)

@@ -17,6 +17,7 @@ from harken.bench.needed_weights import missing_weights
 from harken.bench.recipe import Recipe, StageEntry
 from harken.bench.run import load_clips
 from harken.bench.stages import stage_class
+from harken.bench.unlearned import check_conditions, unscreened_conditions
 from harken.bench.workspace import Object, Workspace
 from harken.core.errors import HarkenError
 from harken.core.workers import cores
@@ -64,6 +65,8 @@ def make_plan(
     if reason is not None:
         missing.append(reason)
     tables = _tables(recipe, common, missing)
+    if common is not None:
+        missing += _unlearned(recipe, common["none"].clips)
     by_stage: dict[str, list[Task]] = {name: [] for name in recipe.stages}
     for task in tasks.values():
         by_stage[task.stage].append(task)
@@ -101,10 +104,10 @@ def _wanted(recipe: Recipe) -> list[int]:
 def _learned_years(recipe: Recipe) -> Iterator[tuple[int, ...] | None]:
     """Of each stage that makes labels, pre-trains or trains what generates and screens, the years that it is set to;
     None: all."""
-    for entry in recipe.stages.values():
+    for name, entry in recipe.stages.items():
         cls = stage_class(entry.use)
         if cls.makes in ("labels", "encoder", "generator", "classifier"):
-            yield getattr(cls.Parameters.model_validate(entry.parameters), "years", None)
+            yield getattr(recipe.parameters_of(name), "years", None)
 
 
 def _clips(recipe: Recipe, data: Path | None, missing: list[str]) -> tuple[list[Clip], bool]:
@@ -188,6 +191,15 @@ def _cached(tasks: Mapping[str, Task], workspace: Path | None) -> dict[str, Obje
 # ------------------------------------------------------------ trainings
 
 
+def _unlearned(recipe: Recipe, clips: Sequence[Clip]) -> list[str]:
+    """What is generated or screened by something that does not learn it."""
+    try:
+        check_conditions(recipe, clips)
+    except HarkenError as error:
+        return [f"{error.cause}. {error.next_step}"]
+    return unscreened_conditions(recipe, clips)
+
+
 def _tables(recipe: Recipe, common: Mapping[Tests, Unit] | None, missing: list[str]) -> dict[str, ClassTable]:
     """Classes of each stage that makes labels, where it can give them without running."""
     tables: dict[str, ClassTable] = {}
@@ -197,7 +209,7 @@ def _tables(recipe: Recipe, common: Mapping[Tests, Unit] | None, missing: list[s
         cls = stage_class(entry.use)
         try:
             clips = _with_expected(recipe, name, common["none"].clips)
-            table = cls.classes(cls.Parameters.model_validate(entry.parameters), clips)
+            table = cls.classes(recipe.parameters_of(name), clips)
         except HarkenError as error:
             missing.append(f"stage {name}: {error}")
             continue
@@ -214,7 +226,8 @@ def _with_expected(recipe: Recipe, name: str, clips: tuple[Clip, ...]) -> tuple[
         cls = stage_class(entry.use)
         if cls.makes == "clips":
             given = _with_expected(recipe, source, clips)
-            made += cls.expected_clips(cls.Parameters.model_validate(entry.parameters), given)
+            inputs = {key: tuple(map(recipe.parameters_of, read)) for key, read in recipe.inputs_of(source).items()}
+            made += cls.expected_clips(recipe.parameters_of(source), given, inputs)
     return (*clips, *made)
 
 
@@ -233,9 +246,8 @@ def _planned(
 
     def plan(name: str) -> PlannedStage:
         if name not in planned:
-            entry = recipe.stages[name]
             planned[name] = PlannedStage(
-                parameters=stage_class(entry.use).Parameters.model_validate(entry.parameters),
+                parameters=recipe.parameters_of(name),
                 clips=tuple(_with_expected(recipe, name, task.unit.clips) for task in tasks[name]),
                 inputs={key: tuple(map(plan, sources)) for key, sources in recipe.inputs_of(name).items()},
                 classes=tables.get(name),

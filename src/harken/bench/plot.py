@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,12 +205,18 @@ def _labelled(run: LoadedRun, machine: str | None, seed: int | None) -> pd.DataF
 
 
 def _history(run: LoadedRun, stage: str, seed: int | None) -> Figure:
-    """Every number of a training over its steps, a panel each."""
+    """Every number of a training over its steps, a panel each. Of several trainings in one stage, whose names are in
+    columns before `step`, a line each."""
     table = run.history(stage, seed)
-    numbers = [name for name in table.columns if name != "step" and table[name].notna().any()]
+    names = [*table.columns[: table.columns.get_loc("step")]]
+    trainings = [(" ".join(map(str, key)), rows) for key, rows in table.groupby(names)] if names else [("", table)]
+    numbers = [name for name in table.columns if name not in (*names, "step") and table[name].notna().any()]
     figure, panels = _panels(numbers, 2.8)
     for name, axes in panels:
-        axes.plot(table["step"], table[name], color=_COLOURS[0], marker="o", markersize=3)
+        for (label, rows), colour in zip(trainings, cycle(_COLOURS), strict=False):
+            axes.plot(rows["step"], rows[name], color=colour, marker="o", markersize=3, label=label)
+        if names:
+            axes.legend(fontsize=8, frameon=False)
         axes.set_title(name.removeprefix("signals.").replace("_", " "), fontsize=10, loc="left")
         axes.set_xlabel("step", fontsize=9)
         axes.tick_params(labelsize=8)

@@ -184,6 +184,13 @@ class Recipe(BaseModel):
         sources = [(source, stage_class(self.stages[source].use)) for source in entry.inputs]
         return match_inputs(entry.use, stage_class(entry.use), sources)
 
+    def parameters_of(self, stage: str) -> Any:
+        """Parameters of a stage, as its class has them."""
+        from harken.bench.stages import stage_class
+
+        entry = self.stages[stage]
+        return stage_class(entry.use).Parameters.model_validate(entry.parameters)
+
     def as_yaml(self) -> str:
         """Itself as a recipe file without profiles; reading it gives an equal recipe."""
         data = self.model_dump(mode="json", exclude={"stages"})

@@ -29,6 +29,7 @@ from harken.bench.run_names import add_names, check_run_name
 from harken.bench.sections import check_sections
 from harken.bench.stages import stage_class
 from harken.bench.stages.tables import Quarantined, read_ids
+from harken.bench.unlearned import check_conditions
 from harken.bench.workspace import Object, Workspace
 from harken.core.errors import HarkenError, TooFewError
 from harken.core.files import write_atomically
@@ -80,6 +81,7 @@ def run_recipe(
     common = make_common(clips, machines, recipe.score_years)
     tasks = make_tasks(recipe, units, common)
     check_sections(recipe, units)
+    check_conditions(recipe, common["none"].clips)
     folder = workspace.root / "runs" / f"{recipe.name}-{_run_digest(recipe, [*units, common['none']])}"
     if name is not None:
         check_run_name(name, folder)

@@ -13,6 +13,7 @@ from harken.bench.recipe import Recipe
 from harken.bench.result import Failed
 from harken.bench.run import load_clips, notes_of, quarantined_of
 from harken.bench.stages.tables import Quarantined
+from harken.bench.unlearned import check_conditions
 from harken.bench.workspace import Object, Workspace
 from harken.core.errors import HarkenError, TooFewError, did_you_mean
 from harken.data.index import DataFinding
@@ -51,7 +52,9 @@ def run_stage(
     needed = recipe_up_to(recipe, stage)
     clips, findings = load_clips(data, truth)
     units = make_units(clips, machines, recipe.score_years)
-    tasks = make_tasks(needed, units, make_common(clips, machines, recipe.score_years))
+    common = make_common(clips, machines, recipe.score_years)
+    tasks = make_tasks(needed, units, common)
+    check_conditions(needed, common["none"].clips)
     objects, failures = run_tasks(tasks, workspace, workers=workers, executor=executor, watch=watch)
     made = {name: thing for name, thing in objects.items() if tasks[name].stage == stage}
     failed = [Failed(each.task.name, each.error) for each in failures if not isinstance(each.error, TooFewError)]

@@ -49,7 +49,7 @@ def _scored(recipe: Recipe, stage: str, unit: Unit) -> frozenset[str] | None:
     available = [of for of in inputs if of is not None]
     if len(available) < len(inputs):
         return None
-    return cls.scored_sections(cls.Parameters.model_validate(entry.parameters), unit.clips, available)
+    return cls.scored_sections(recipe.parameters_of(stage), unit.clips, available)
 
 
 def _makes_clips(recipe: Recipe, stage: str) -> bool:

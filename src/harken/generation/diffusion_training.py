@@ -77,9 +77,7 @@ class _DiffusionTraining(SpectrogramTraining):
         )
         torch.manual_seed(spec.seed)
         net = SpectrogramUNet(config, len(classes))
-        mean, deviation = self.moments()
-        net.mean.fill_(mean)
-        net.deviation.fill_(deviation)
+        self.measure(net)
         #: the averaged weights, which generate
         self.average = copy.deepcopy(net).requires_grad_(False).to(self.accelerator.device)
         self.scheduler = noise_scheduler(config)

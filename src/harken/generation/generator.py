@@ -28,10 +28,12 @@ Float32 = NDArray[np.float32]
 
 
 class _Entry(NamedTuple):
-    """Module and class of a generator, and of the settings of its sampling, which import no torch."""
+    """Module and class of a generator, and of the settings of its sampling, which import no torch. payload: of its
+    clips."""
 
     generator: tuple[str, str]
     sampling: tuple[str, str]
+    payload: Payload
 
 
 #: imported on use
@@ -39,10 +41,12 @@ _GENERATORS = {
     "small_diffusion": _Entry(
         ("harken.generation.small_diffusion", "SmallDiffusion"),
         ("harken.generation.diffusion_settings", "DdimSampling"),
+        "spectrogram",
     ),
     "tangoflux": _Entry(
         ("harken.generation.tangoflux_generator", "TangoFluxGenerator"),
         ("harken.generation.tangoflux_settings", "TangoFluxSampling"),
+        "sound",
     ),
 }
 #: in the folder of a trained generator
@@ -92,12 +96,11 @@ class Sampling(BaseModel):
 class Generator(ABC):
     """A trained generator with its sampling; a clip depends on its request, the weights and the sampling alone.
 
-    payload: of its clips. together: requests that are best given at once; on a CPU they pass one by one, so that the
-    bits of a clip depend on no other. digest: of the weights, and all else that shaped it.
+    together: requests that are best given at once; on a CPU they pass one by one, so that the bits of a clip depend on
+    no other. digest: of the weights, and all else that shaped it.
     """
 
     name: ClassVar[str]
-    payload: ClassVar[Payload]
     together: int = 1
     digest: str
 
@@ -126,6 +129,12 @@ def check_generator(name: str) -> None:
     """Raise HarkenError, naming the nearest, for a generator that there is not."""
     if name not in _GENERATORS:
         raise HarkenError(f"there is no generator {name!r}", next_step=did_you_mean(name, list_generators()))
+
+
+def payload_of(name: str) -> Payload:
+    """Of the clips of a generator. Raises HarkenError as `check_generator`."""
+    check_generator(name)
+    return _GENERATORS[name].payload
 
 
 def generator_class(name: str) -> type[Generator]:

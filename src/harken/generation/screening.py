@@ -14,6 +14,8 @@ from harken.core.errors import AudioError
 from harken.data.clips import Clip
 from harken.generation.conditions import ConditionKey
 
+#: why a clip has no intended class
+UNLEARNED = "the classifier has not learned its condition"
 #: why a clip is not kept
 Verdict = Literal["kept", "another class", "too confident", "unusable"]
 
@@ -65,7 +67,7 @@ def screen(clips: Sequence[Clip], classifier: Classifier, most_confidence: float
         condition, intended = str(ConditionKey.of(clip)), classifier.intended(clip)
         name = None if intended is None else classifier.classes[intended]
         if isinstance(probabilities_K, AudioError) or intended is None:
-            error = "the classifier has not learned its condition"
+            error = UNLEARNED
             if isinstance(probabilities_K, AudioError):
                 error = str(probabilities_K)
             rows.append(Screened(clip.clip_id, condition, name, None, None, "unusable", error))

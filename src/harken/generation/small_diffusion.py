@@ -11,7 +11,6 @@ import torch
 from pydantic import ValidationError
 
 from harken.core.errors import HarkenError
-from harken.data.clips import Payload
 from harken.encoders.accelerator import default_device
 from harken.encoders.base import FrontEnd, Spectrogram
 from harken.generation.condition_classes import ConditionClasses
@@ -41,7 +40,6 @@ class SmallDiffusion(Generator):
     """
 
     name: ClassVar[str] = "small_diffusion"
-    payload: ClassVar[Payload] = "spectrogram"
 
     def __init__(
         self,

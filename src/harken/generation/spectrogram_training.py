@@ -19,6 +19,7 @@ from harken.data.clips import Clip
 from harken.generation.condition_classes import BalancedOrder, ConditionClasses
 from harken.generation.diffusion_settings import FrontEndSpec, SpectrogramSpec
 from harken.generation.front_end import SpectrogramFrontEnd
+from harken.generation.standardised import StandardisedNet
 from harken.training.optimiser import adamw, parameter_groups
 from harken.training.recordings import Batch, Reader, batches
 from harken.training.steps import TrainingLoop
@@ -87,8 +88,8 @@ class SpectrogramTraining(TrainingLoop):
             }
         }
 
-    def moments(self) -> tuple[float, float]:
-        """Mean and standard deviation of the spectrograms of evenly chosen clips.
+    def measure(self, net: StandardisedNet) -> None:
+        """Set the mean and the standard deviation of the network, by the spectrograms of evenly chosen clips.
 
         Raises HarkenError where none can be used.
         """
@@ -109,7 +110,8 @@ class SpectrogramTraining(TrainingLoop):
         mean = sums[1] / sums[0]
         deviation = float(np.sqrt(max(sums[2] / sums[0] - mean**2, 0.0)))
         # Of silence alone.
-        return float(mean), deviation if deviation > 1e-6 else 1.0
+        net.mean.fill_(float(mean))
+        net.deviation.fill_(deviation if deviation > 1e-6 else 1.0)
 
     def batches(self, first: int, count: int) -> Iterator[Batch]:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes

@@ -11,7 +11,6 @@ import numpy as np
 from harken.audio.listen import listen
 from harken.audio.moments import level_dbfs
 from harken.core.errors import AudioError, HarkenError
-from harken.data.clips import Payload
 from harken.generation.encoded_clips import LISTENING
 from harken.generation.finetuning import GENERATOR
 from harken.generation.generator import ClipRequest, GeneratedSound, GeneratedSpectrogram, Generator
@@ -24,7 +23,6 @@ class TangoFluxGenerator(Generator):
     """Clips in the form, and at the level, of the clip that they start from."""
 
     name: ClassVar[str] = "tangoflux"
-    payload: ClassVar[Payload] = "sound"
 
     def __init__(self, generator: SoundGenerator, sampling: TangoFluxSampling) -> None:
         self.generator, self.sampling = generator, sampling

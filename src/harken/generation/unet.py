@@ -10,16 +10,11 @@ from torch.nn import functional as F
 
 from harken.generation.diffusion_settings import DdimSampling, DiffusionConfig
 from harken.generation.libraries import diffusers
+from harken.generation.standardised import StandardisedNet
 
 
-class SpectrogramUNet(nn.Module):
-    """(clips, 1, bins, frames) noisy spectrograms, their steps and classes -> noise or velocity of the same shape.
-
-    mean, deviation: of the spectrograms that are learned, which have both taken out; part of its weights.
-    """
-
-    mean: Tensor
-    deviation: Tensor
+class SpectrogramUNet(StandardisedNet):
+    """(clips, 1, bins, frames) noisy spectrograms, their steps and classes -> noise or velocity of the same shape."""
 
     def __init__(self, config: DiffusionConfig, classes: int) -> None:
         """Raises HarkenError without diffusers."""
@@ -39,8 +34,6 @@ class SpectrogramUNet(nn.Module):
             num_class_embeds=classes,
             num_train_timesteps=config.noise_steps,
         )
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("deviation", torch.ones(()))
 
     def forward(self, noisy_B1MF: Tensor, step_B: Tensor, class_B: Tensor) -> Tensor:
         """The prediction. step_B: of the noise, 0 is the least. class_B: indices."""
@@ -49,7 +42,7 @@ class SpectrogramUNet(nn.Module):
 
     def image(self, spectrogram_BFM: Tensor) -> Tensor:
         """(clips, frames, bins) -> (clips, 1, bins, frames), standardised and padded to sizes that can be halved."""
-        x_B1MF = ((spectrogram_BFM - self.mean) / self.deviation).transpose(1, 2)[:, None]
+        x_B1MF = self.standardised(spectrogram_BFM)
         unit = self.config.unit
         bins, frames = -x_B1MF.shape[2] % unit, -x_B1MF.shape[3] % unit
         return F.pad(x_B1MF, (0, frames, 0, bins), mode="replicate") if bins or frames else x_B1MF

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
 from harken.core.errors import AudioError, HarkenError
 from harken.data.clips import Clip
@@ -19,6 +19,7 @@ from harken.generation.condition_classes import ConditionClasses
 from harken.generation.conditions import ConditionKey
 from harken.generation.diffusion_settings import FrontEndSpec
 from harken.generation.front_end import SpectrogramFrontEnd
+from harken.generation.standardised import StandardisedNet
 from harken.generation.xception import Xception
 from harken.generation.xception_settings import XceptionConfig
 from harken.training.arrays import load_module, module_arrays
@@ -29,23 +30,17 @@ from harken.training.recordings import Reader
 CLASSIFIER = "classifier.safetensors"
 
 
-class SpectrogramXception(nn.Module):
-    """(clips, frames, bins) spectrograms -> (clips, classes) logits. mean, deviation: as of `SpectrogramUNet`."""
-
-    mean: Tensor
-    deviation: Tensor
+class SpectrogramXception(StandardisedNet):
+    """(clips, frames, bins) spectrograms -> (clips, classes) logits."""
 
     def __init__(self, config: XceptionConfig, classes: int) -> None:
         super().__init__()
         self.config = config
         self.net = Xception(config, classes)
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("deviation", torch.ones(()))
 
     def forward(self, spectrogram_BFM: Tensor) -> Tensor:
         """Logits; bins come before frames in the network."""
-        x_B1MF = ((spectrogram_BFM - self.mean) / self.deviation).transpose(1, 2)[:, None]
-        logits_BK: Tensor = self.net(x_B1MF)
+        logits_BK: Tensor = self.net(self.standardised(spectrogram_BFM))
         return logits_BK
 
 

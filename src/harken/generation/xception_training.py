@@ -89,9 +89,7 @@ class _XceptionTraining(SpectrogramTraining):
         )  # fmt: skip
         torch.manual_seed(spec.seed)
         net = SpectrogramXception(config, len(classes))
-        mean, deviation = self.moments()
-        net.mean.fill_(mean)
-        net.deviation.fill_(deviation)
+        self.measure(net)
         self.begin(net, xception=config.model_dump(mode="json"))
 
     def run(self, progress: Progress) -> TrainedXception:

@@ -73,22 +73,26 @@ class TrainingStep(nn.Module):
 
         wave_BS: (clips, samples). class_B: (clips,) class of each, -1 for none. mixture_B: second label of each, -1 for
         none. epoch, place: which batch this is; random numbers depend on these and the seed. spectrograms: clips of the
-        batch that are none of waveforms, and which mixup passes over.
+        batch that are none of waveforms; mixup mixes them with each other, and waveforms with waveforms.
         """
         shares_BC: Tensor | None = None
         settings = self.augmentation
         if settings.mixup is not None:
-            rng = rng_for(self.seed, epoch, place, "mixup")
             shares_BC = one_hot(class_B, self.classes)
+            rng = rng_for(self.seed, epoch, place, "mixup")
             if spectrograms is None:
                 wave_BS, shares_BC = mixup(wave_BS, shares_BC, rng, settings.mixup)
             else:
                 heard_B = torch.ones(len(wave_BS), dtype=torch.bool, device=wave_BS.device)
                 heard_B[spectrograms.rows_K] = False
                 rows_W = heard_B.nonzero()[:, 0]
-                wave_WT, shares_WC = mixup(wave_BS[rows_W], shares_BC[rows_W], rng, settings.mixup)
-                wave_BS = wave_BS.index_copy(0, rows_W, wave_WT)
-                shares_BC = shares_BC.index_copy(0, rows_W, shares_WC)
+                wave_WS, shares_WC = mixup(wave_BS[rows_W], shares_BC[rows_W], rng, settings.mixup)
+                wave_BS = wave_BS.index_copy(0, rows_W, wave_WS)
+                rng = rng_for(self.seed, epoch, place, "mixup of spectrograms")
+                rows_K, spectrogram_KFM = spectrograms
+                spectrogram_KFM, shares_KC = mixup(spectrogram_KFM, shares_BC[rows_K], rng, settings.mixup)
+                spectrograms = SpectrogramRows(rows_K, spectrogram_KFM)
+                shares_BC = shares_BC.index_copy(0, rows_W, shares_WC).index_copy(0, rows_K, shares_KC)
         self.model.spectrogram_augment = None
         if settings.spec_augment is not None:
             rngs = [rng_for(self.seed, epoch, f"{place}.{row}", "spec_augment") for row in range(len(wave_BS))]

@@ -170,9 +170,12 @@ class Stage(ABC):
         return None
 
     @classmethod
-    def expected_clips(cls, parameters: Any, clips: Sequence[Clip]) -> Sequence[Clip]:
+    def expected_clips(
+        cls, parameters: Any, clips: Sequence[Clip], inputs: Mapping[str, tuple[Any, ...]]
+    ) -> Sequence[Clip]:
         """Of a stage that makes clips: those that it will make of these, for plans of the stages that read them; their
-        paths are those of what they are made of. None where only `run` can say, the default."""
+        paths are those of what they are made of. None where only `run` can say, the default. inputs: parameters of the
+        stages that it reads, by the name of the input."""
         return ()
 
     @classmethod

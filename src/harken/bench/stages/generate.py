@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,16 +15,17 @@ from pydantic import Field
 
 from harken.audio.write import write_sound
 from harken.bench.costs import Cost, PlannedStage
+from harken.bench.expected import alike
 from harken.bench.generation_costs import sampling_cost
 from harken.bench.noises import file_stem
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.rare_conditions import RareConditionsStage
 from harken.bench.stages.tables import Quarantined, write_clips
-from harken.core.errors import AudioError
+from harken.core.errors import AudioError, HarkenError
 from harken.core.extras import require_packages
 from harken.core.files import write_atomically
 from harken.core.json_text import json_text
-from harken.data.clips import derive
+from harken.data.clips import Clip, derive
 from harken.encoders.accelerator import default_device
 from harken.encoders.spectrogram_file import SUFFIX, write_spectrogram
 from harken.generation.conditions import ConditionKey, read_conditions
@@ -33,6 +36,7 @@ from harken.generation.generator import (
     Generator,
     check_generator,
     load_generator,
+    payload_of,
     requests_of,
     sampling_of,
 )
@@ -90,6 +94,28 @@ class GenerateStage(Stage):
         )
         cost.details = {"clips": count, **cost.details}
         return cost
+
+    @classmethod
+    def expected_clips(
+        cls, parameters: Any, clips: Sequence[Clip], inputs: Mapping[str, tuple[Any, ...]]
+    ) -> Sequence[Clip]:
+        """See `Stage.expected_clips`."""
+        (conditions,) = inputs["conditions"]
+        rows: list[Clip] = []
+        # What is wrong with a table is an error of its stage; a machine may have no normal clips.
+        with suppress(HarkenError):
+            wanted = [row for row in RareConditionsStage.conditions(conditions, clips)[0] if row.generate]
+            payload = payload_of(parameters.generator)
+            mark = f"#generated-{parameters.model_dump_json()}"
+            for request in requests_of([replace(row, generate=1) for row in wanted], clips, 0):
+                (count,) = (row.generate for row in wanted if row.key == request.condition)
+                clip = request.reference
+                made = derive(
+                    clip, f"{clip.clip_id}{mark}-{request.condition}", clip.path, "generated", payload=payload,
+                    **of_condition(request),
+                )  # fmt: skip
+                rows.append(alike(made, count))
+        return rows
 
     @classmethod
     def run_shard(cls, parameters: Any, context: Context, index: int, count: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -55,7 +55,9 @@ class MixStage(Stage):
         return cost
 
     @classmethod
-    def expected_clips(cls, parameters: Any, clips: Sequence[Clip]) -> Sequence[Clip]:
+    def expected_clips(
+        cls, parameters: Any, clips: Sequence[Clip], inputs: Mapping[str, tuple[Any, ...]]
+    ) -> Sequence[Clip]:
         """See `Stage.expected_clips`."""
         settings = parameters.model_dump_json()
         return [

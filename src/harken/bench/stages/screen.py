@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from harken.bench.costs import Cost, PlannedStage
+from harken.bench.expected import number_of
 from harken.bench.noises import file_stem
 from harken.bench.stages.base import Context, Input, Settings, Stage
 from harken.bench.stages.generate import DETAILS, read_details
@@ -24,7 +25,7 @@ from harken.core.json_text import json_text
 from harken.data.clips import Clip
 from harken.encoders.accelerator import default_device
 from harken.generation.conditions import ConditionKey
-from harken.generation.screening import Classifier, Screened, confidence_limit, counts_by_condition, screen
+from harken.generation.screening import UNLEARNED, Classifier, Screened, confidence_limit, counts_by_condition, screen
 
 if TYPE_CHECKING:
     from harken.embeddings.classifier import TrainedClassifier
@@ -75,8 +76,16 @@ class ScreenStage(Stage):
 
     @classmethod
     def cost(cls, parameters: Any, planned: PlannedStage) -> Cost:
-        """One pass of a classifier per clip is little beside the passes that generate it, and left out."""
-        return Cost()
+        """Clips; one pass of a classifier per clip is little beside the passes that generate it, and left out."""
+        return Cost(details={"clips": sum(number_of(_generated(clips)) for clips in planned.clips)})
+
+    @classmethod
+    def expected_clips(
+        cls, parameters: Any, clips: Sequence[Clip], inputs: Mapping[str, tuple[Any, ...]]
+    ) -> Sequence[Clip]:
+        """All of them, the most that it can keep; see `Stage.expected_clips`."""
+        mark = f"#screened-{parameters.model_dump_json()}"
+        return [replace(clip, clip_id=f"{clip.clip_id}{mark}") for clip in _generated(clips)]
 
     @classmethod
     def run_shard(cls, parameters: Any, context: Context, index: int, count: int) -> None:
@@ -99,8 +108,12 @@ class ScreenStage(Stage):
             "clips": [asdict(row) for row in rows],
         }  # fmt: skip
         (context.out / SCREENING).write_text(json_text(report, indent=1) + "\n")
-        empty = [(name, count.made) for name, count in counts.items() if not count.kept]
-        notes = [f"screen: none of {made} generated clips of {name} is kept" for name, made in empty]
+        notes = [
+            f"screen: none of {count.made} generated clips of {name} is kept"
+            + (f": {UNLEARNED}" if any(row.error == UNLEARNED for row in rows if row.condition == name) else "")
+            for name, count in counts.items()
+            if not count.kept
+        ]
         if parameters.classifier == "xception" and screening.limit is None and rows:
             notes.append("screen: no limit of confidence, as no condition has ten clips to hold some out")
         if notes:
@@ -128,12 +141,16 @@ def _write_kept(context: Context, parameters: Any, clips: Sequence[Clip], rows: 
     write_clips(context.out, kept, aside)
 
 
+def _generated(clips: Sequence[Clip]) -> list[Clip]:
+    return [clip for clip in clips if clip.kind == "generated" and clip.split == "train"]
+
+
 class _Screening:
     """clips: those that were generated. blocks: of them, each with a file in the scratch folder when it is done."""
 
     def __init__(self, parameters: Any, context: Context) -> None:
         self.context = context
-        self.clips = [clip for clip in context.clips if clip.kind == "generated" and clip.split == "train"]
+        self.clips = _generated(context.clips)
         self.blocks = [self.clips[start : start + PART] for start in range(0, len(self.clips), PART)]
         self.accuracy: float | None = None
         self.limit: float | None = parameters.limit

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -85,7 +85,9 @@ class SeparateStage(Stage):
         return cost
 
     @classmethod
-    def expected_clips(cls, parameters: Any, clips: Sequence[Clip]) -> Sequence[Clip]:
+    def expected_clips(
+        cls, parameters: Any, clips: Sequence[Clip], inputs: Mapping[str, tuple[Any, ...]]
+    ) -> Sequence[Clip]:
         """See `Stage.expected_clips`."""
         settings = parameters.model_dump_json()
         chosen = [clip for clip in clips if _is_chosen(parameters, clip)]

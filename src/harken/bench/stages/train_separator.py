@@ -28,7 +28,9 @@ from harken.separation.sounds import Mode, sounds_of
 class TrainSeparatorStage(Stage):
     """`guided.safetensors`, for machines with clean clips, and `invariant.safetensors`, for those with noise clips
     only, see `train_separators`; `separators.json`: the file of each machine, which is missing for those that have
-    neither; `history.json`: loss and improvement over the steps."""
+    neither; `history.json`: loss and improvement over the steps of each."""
+
+    version = 2
 
     makes = "separator"
     scope = "all"
@@ -93,15 +95,19 @@ class TrainSeparatorStage(Stage):
                 logs=context.logs, progress=lambda step, steps, loss: context.progress(step, steps),
             )  # fmt: skip
         file_of: dict[str, str] = {}
-        history: dict[Mode, list[list[dict[str, Any]]]] = {}
+        evaluations: list[dict[str, Any]] = []
         aside: dict[str, str] = {}
         for mode, result in trained.items():
             shutil.copyfile(result.file, context.out / f"{mode}.safetensors")
             file_of |= dict.fromkeys(result.separator.machines, f"{mode}.safetensors")
-            history[mode] = [[asdict(row) for row in rows] for rows in result.history]
+            evaluations += [
+                {"mode": mode, "round": number + 1, **asdict(row)}
+                for number, rows in enumerate(result.history)
+                for row in rows
+            ]
             aside |= result.quarantined
         write_separators(context.out, file_of)
-        (context.out / "history.json").write_text(json_text(history, indent=1) + "\n")
+        (context.out / "history.json").write_text(json_text({"evaluations": evaluations}, indent=1) + "\n")
         ids = [clip.clip_id for clip in clips if clip.clip_id not in aside]
         write_ids(context.out, ids, [Quarantined(clip_id, reason) for clip_id, reason in sorted(aside.items())])
 

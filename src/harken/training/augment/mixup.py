@@ -40,17 +40,18 @@ def one_hot(class_B: Tensor, classes: int) -> Tensor:
 
 
 def mixup(
-    wave_BS: Tensor, shares_BC: Tensor, rng: np.random.Generator, settings: Mixup = Mixup()
+    x_BN: Tensor, shares_BC: Tensor, rng: np.random.Generator, settings: Mixup = Mixup()
 ) -> tuple[Tensor, Tensor]:
-    """Waveforms and shares of classes, mixed. The shares of a clip still sum to one.
+    """Waveforms (clips, samples), or spectrograms (clips, frames, bins), and shares of classes, mixed. The shares of a
+    clip still sum to one.
 
     Of padded clips, `Mixup.kept_shares`, `mixed` and `mixed_lengths` do the same. Raises ValueError for different
-    numbers of waveforms and labels.
+    numbers of clips and labels.
     """
-    if len(shares_BC) != len(wave_BS):
-        raise ValueError(f"{len(wave_BS)} waveforms for {len(shares_BC)} labels")
-    part_B = settings.kept_shares(len(wave_BS), rng)
-    return mixed(wave_BS, part_B), mixed(shares_BC, part_B)
+    if len(shares_BC) != len(x_BN):
+        raise ValueError(f"{len(x_BN)} clips for {len(shares_BC)} labels")
+    part_B = settings.kept_shares(len(x_BN), rng)
+    return mixed(x_BN, part_B), mixed(shares_BC, part_B)
 
 
 def mixed(x_BN: Tensor, part_B: NDArray[np.float64]) -> Tensor:
