@@ -25,8 +25,8 @@ from harken.core.threads import one_thread
 from harken.detection import create_detector
 from harken.detection.calibration import Calibration
 from harken.monitor.alarm import AlarmSetting
-from harken.monitor.learn import correlated_clips
 from harken.monitor.verdict import Kind
+from harken.monitor.views import correlated_clips
 from harken.service.episode_rule import EpisodeMemory, EpisodeRule
 from shared_folder import shared_folder
 

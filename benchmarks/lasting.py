@@ -18,7 +18,7 @@ from scipy.signal import lfilter
 
 from harken.detection.calibration import Calibration
 from harken.detection.sequential import EDetector
-from harken.monitor.learn import correlated_clips
+from harken.monitor.views import correlated_clips
 
 WEEK = 60_480
 SIZES = (20, 60, 200, 600)

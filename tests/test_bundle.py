@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harken.core.errors import BundleError
-from harken.monitor.bundle import SCHEMA, _manifest_bytes, bundle_digest, change_bundle, read_bundle, write_bundle
+from harken.monitor.bundle import bundle_digest, change_bundle, read_bundle, write_bundle
+from harken.monitor.manifests import SCHEMA, manifest_bytes
 
 ABOUT = {"name": "pump", "rate": 0.001, "names": ["ä.wav", "b.wav"]}
 PARTS = {
@@ -93,13 +94,13 @@ def test_a_newer_schema_says_so(tmp_path: Path) -> None:
         read_bundle(tmp_path / "m")
 
 
-def test_models_that_name_weights_are_of_the_second_schema_also_once_changed(tmp_path: Path) -> None:
+def test_a_model_keeps_its_schema_when_it_is_changed(tmp_path: Path) -> None:
     """So that a Harken that does not know of such weights refuses them, instead of doing without."""
 
     def schema() -> int:
         return int(json.loads((tmp_path / "m" / "manifest.json").read_text())["schema"])
 
-    write_bundle(tmp_path / "m", {**ABOUT, "public_weights": [{"name": "beats"}]}, PARTS, references=True)
+    write_bundle(tmp_path / "m", {**ABOUT, "public_weights": [{"name": "beats"}]}, PARTS, schema=2)
     assert schema() == 2
     before = bundle_digest(tmp_path / "m")
     change_bundle(tmp_path / "m", lambda settings: {**settings, "rate": 1.0})
@@ -145,7 +146,7 @@ def test_types_of_numbers_that_are_not_known_are_refused(tmp_path: Path) -> None
     (tmp_path / "m" / f"detector.{digest[:12]}.safetensors").write_bytes(data)
     manifest = {"schema": 1, "parts": {"detector": f"detector.{digest[:12]}.safetensors"}, "about": ABOUT}
     manifest["files"] = {f"detector.{digest[:12]}.safetensors": digest}
-    (tmp_path / "m" / "manifest.json").write_bytes(_manifest_bytes(manifest))
+    (tmp_path / "m" / "manifest.json").write_bytes(manifest_bytes(manifest))
     with pytest.raises(BundleError, match="cannot be read"):
         read_bundle(tmp_path / "m")
 

@@ -11,7 +11,7 @@ import pytest
 from harken.core.json_text import json_text
 from harken.detection.calibration import Calibration
 from harken.monitor.alarm import AlarmSetting
-from harken.monitor.learn import correlated_clips
+from harken.monitor.views import correlated_clips
 from harken.service.episode_rule import EpisodeMemory, EpisodeRule
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)

@@ -22,12 +22,14 @@ from harken.core.files import flush_folder, read_regular, replace_file
 from harken.core.locks import lock_file, locked
 from harken.core.version import __version__
 from harken.monitor import bundle as bundles
-from harken.monitor.bundle import _manifest_bytes, change_bundle, read_bundle, write_bundle
+from harken.monitor.bundle import change_bundle, read_bundle, write_bundle
+from harken.monitor.changes import alarm_model
 from harken.monitor.detector import Detector
 from harken.monitor.length import LengthEffect
+from harken.monitor.manifests import manifest_bytes
 from harken.monitor.off import OffRecordings
 from harken.monitor.sequence import Sequence
-from harken.monitor.stored import load_fitted, save_fitted, store_alarm
+from harken.monitor.stored import load_fitted, save_fitted
 from harken.monitor.stored_checks import check_spec
 
 Change = Callable[[dict[str, Any], dict[str, dict[str, np.ndarray]]], object]
@@ -76,13 +78,13 @@ def setting(**values: object) -> Change:
 @pytest.mark.parametrize(
     "change",
     [
-        spoilt("training/scores", np.nan),
+        spoilt("scores/scores", np.nan),
         spoilt("training/embeddings", np.inf),
         spoilt("detector/train_scores_", np.nan),
         spoilt("detector/bank_", np.nan, (0, 0)),
         spoilt("events/bank_", np.nan, (0, 0)),
         spoilt("health/health", np.nan),
-        replaced("training/scores", np.zeros(3)),
+        replaced("scores/scores", np.zeros(3)),
         replaced("training/embeddings", np.zeros((6, 3), np.float32)),
         replaced("training/sketch_widths", np.full(6, -1)),
         replaced("detector/score", np.zeros(3)),
@@ -94,7 +96,7 @@ def setting(**values: object) -> Change:
         spoilt("events/scale_", -1.0),
         spoilt("detector/gain_", -1.0),
         spoilt("detector/train_scores_", -1e300),
-        spoilt("training/scores", 1e300),
+        spoilt("scores/scores", 1e300),
         spoilt("training/embeddings", 1e35),
         replaced("extra/x", np.zeros(3)),
         replaced("events/train_scores_", np.zeros((6, 1))),
@@ -125,8 +127,8 @@ def setting(**values: object) -> Change:
         spoilt("training/seconds", 2e8),
         spoilt("training/levels_db", -2e4),
         replaced("training/sketch_widths", np.zeros(6, np.int64)),
-        replaced("training/event_scores", np.zeros(5)),
-        replaced("training/scores", np.zeros(6, np.complex64)),
+        replaced("scores/event_scores", np.zeros(5)),
+        replaced("scores/scores", np.zeros(6, np.complex64)),
         replaced("health/health", np.zeros((5, 1, 4))),
         replaced("health/health", np.zeros((6, 4))),
         replaced("detector/radius_", np.full(6, -1.0)),
@@ -280,7 +282,7 @@ def test_files_of_other_names_are_not_opened(name: str, model: Path, tmp_path: P
     del manifest["sha256"]
     manifest["files"][name] = manifest["files"].pop(manifest["parts"]["detector"])
     manifest["parts"]["detector"] = name
-    (tmp_path / "m" / "manifest.json").write_bytes(_manifest_bytes(manifest))
+    (tmp_path / "m" / "manifest.json").write_bytes(manifest_bytes(manifest))
     with pytest.raises(BundleError, match="is damaged"):
         read_bundle(tmp_path / "m")
 
@@ -340,16 +342,16 @@ def test_the_second_writer_waits_for_the_first(tmp_path: Path, monkeypatch: pyte
 def test_a_reader_reads_again_what_was_replaced_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "m"
     write_bundle(path, {"n": 0}, {"detector": {"x": np.zeros(3)}})
-    checked = bundles._checked_manifest
+    checked = bundles.manifest_of
 
-    def check(path: Path, data: bytes) -> dict[str, Any]:
-        manifest = checked(path, data)
+    def check(path: Path, data: bytes, version: int | None) -> dict[str, Any]:
+        manifest = checked(path, data, version)
         if manifest["about"]["n"] < 3:
             turn = manifest["about"]["n"] + 1
             write_bundle(path, {"n": turn}, {"detector": {"x": np.full(3, float(turn))}})
         return manifest
 
-    monkeypatch.setattr(bundles, "_checked_manifest", check)
+    monkeypatch.setattr(bundles, "manifest_of", check)
     assert read_bundle(path)[0] == {"n": 3}
 
 
@@ -358,7 +360,7 @@ def test_an_alarm_that_is_set_meanwhile_is_kept(model: Path, tmp_path: Path) -> 
     shutil.copytree(model, path)
 
     def change(settings: dict[str, Any]) -> dict[str, Any]:
-        other = threading.Thread(target=store_alarm, args=(path, "1%", "1h"))
+        other = threading.Thread(target=alarm_model, args=(path, "1%", "1h"), kwargs={"who": "me"})
         other.start()
         other.join(0.2)
         assert other.is_alive()

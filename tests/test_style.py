@@ -23,7 +23,9 @@ TERMS = {
     "training/models.py": {"parts"},
     "data/download.py": {"part", "parts"},
     "monitor/bundle.py": {"part", "parts"},
+    "monitor/manifests.py": {"part", "parts"},
     "monitor/stored.py": {"parts"},
+    "monitor/stored_rows.py": {"part", "parts"},
     "monitor/stored_checks.py": {"part", "parts"},
 }
 

@@ -55,11 +55,19 @@ def set_alarm(
     ] = None,
 ) -> None:
     """Set the alarm of a model; nothing else of it changes."""
+    from harken.monitor.changes import alarm_model
     from harken.monitor.detector import Detector
-    from harken.monitor.stored import store_alarm
 
-    detector = Detector.load(model)
-    detector.set_alarm(false_alarms, every)
-    store_alarm(model, false_alarms, every)
-    for sentence in detector.alarm.sentences():
+    change = alarm_model(model, false_alarms, every, who=login(), why="")
+    for sentence in Detector(change.fitted).alarm.sentences():
         say(sentence)
+
+
+def login() -> str:
+    """Name of who runs the command, as the system has it."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"

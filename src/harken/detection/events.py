@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from harken.core.threads import one_thread
 from harken.detection import DEFAULT_DETECTOR, AnomalyDetector, create_detector
 from harken.detection.calibration import Calibration
-from harken.detection.outliers import outliers
+from harken.detection.outliers import counted, outliers
 
 Float64 = NDArray[np.float64]
 
@@ -26,12 +26,13 @@ class EventView:
 
     What is rare is measured against all normal clips: strokes and clicks that are part of the machine's normal sound
     are in the levels of every normal clip. scores_N: of the normal clips, held-out but for those that it does not learn
-    from, since a door was slammed in them (`detection.outliers`).
+    from, since a door was slammed in them (`detection.outliers`). counted_N: those of the calibration.
     """
 
     detector: AnomalyDetector
     calibration: Calibration
     scores_N: Float64
+    counted_N: NDArray[np.bool_]
 
     @classmethod
     def fit(
@@ -44,10 +45,12 @@ class EventView:
         states_N: ArrayLike | None = None,
         ordered: bool = True,
         keep_outliers: bool = False,
+        picked_N: NDArray[np.bool_] | None = None,
     ) -> Self:
         """Fit to the short-time levels of normal clips; see `AnomalyDetector.fit` and `Calibration.fit`.
 
         ordered: whether the clips are in the order of time. keep_outliers: learn from all.
+        picked_N: clips that were chosen for their scores: they are learned from, and may not count, see `counted`.
         """
         rows_ND = np.asarray(levels_ND)
         domains, blocks, sequences, states = (
@@ -56,7 +59,10 @@ class EventView:
         with one_thread():
             detector = create_detector(DEFAULT_DETECTOR).fit(rows_ND, domains, blocks)
             scores_N = detector.train_scores_
-            kept_N = np.ones(len(rows_ND), dtype=bool) if keep_outliers else ~outliers(scores_N)
+            trusted_N = np.ones(len(rows_ND), dtype=bool) if picked_N is None else ~picked_N
+            kept_N = np.ones(len(rows_ND), dtype=bool)
+            if not keep_outliers:
+                kept_N[trusted_N] = ~outliers(scores_N[trusted_N])
             if not kept_N.all():
                 domains, blocks, sequences, states = (
                     None if labels is None else labels[kept_N] for labels in (domains, blocks, sequences, states)
@@ -65,10 +71,13 @@ class EventView:
                 scores_N = np.empty(len(rows_ND))
                 scores_N[kept_N] = detector.train_scores_
                 scores_N[~kept_N] = detector.score(rows_ND[~kept_N])
-        held_out_N = detector.train_scores_
+        labels_N = np.zeros(len(rows_ND)) if domains_N is None else np.asarray(domains_N)
+        counted_N = counted(scores_N, ~trusted_N, labels_N, kept_N)
         if not ordered:
-            return cls(detector, Calibration.independent(held_out_N), scores_N)
-        return cls(detector, Calibration.fit(held_out_N, sequences, states), scores_N)
+            return cls(detector, Calibration.independent(scores_N[counted_N]), scores_N, counted_N)
+        of_kept = counted_N[kept_N]
+        sequences, states = (None if labels is None else labels[of_kept] for labels in (sequences, states))
+        return cls(detector, Calibration.fit(scores_N[counted_N], sequences, states), scores_N, counted_N)
 
     def score(self, levels_ND: ArrayLike) -> Float64:
         """(N, D) short-time levels -> (N,) scores of short events, higher = more anomalous."""

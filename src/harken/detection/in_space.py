@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from harken.detection.base import AnomalyDetector, Float64
 from harken.detection.space import Space, SpaceName, fit_space
@@ -25,6 +25,10 @@ class InSpace(AnomalyDetector):
         self.mean_, self.scale_ = space.mean_D, space.scale_D
         self.basis_, self.gain_, self.rest_ = space.basis_DR, space.gain_R, space.other_gain
         self._rebuild()
+
+    def mapped(self, embeddings_ND: ArrayLike) -> Float64:
+        """(clips, D) embeddings in the space in which distances are measured."""
+        return self._space.apply(np.asarray(embeddings_ND, dtype=np.float64))
 
     def _rebuild(self) -> None:
         self._space = Space(self.mean_, self.scale_, self.basis_, self.gain_, float(self.rest_))

@@ -45,6 +45,36 @@ def outliers(scores_N: ArrayLike, *, deviations: float = DEVIATIONS, most: float
     return outlier_N
 
 
+def counted(
+    scores_N: ArrayLike,
+    picked_N: NDArray[np.bool_],
+    domains_N: ArrayLike,
+    learned_N: NDArray[np.bool_] | None = None,
+) -> NDArray[np.bool_]:
+    """(N,) whether the held-out score of each clip counts for the threshold.
+
+    picked_N: clips that were chosen because their scores were high, as alarms that were none. They are no sample of
+    normal sound: of thousands of clips they are the highest, and as so many of a few hundred they would raise every
+    threshold. One counts if it scores, by a detector that learned from its like, no higher than all others; one that
+    has no like does not. Where that holds for at least half of those of a domain, they are a state of the machine, of
+    which also the others count, unless they are far (`far_scores`). learned_N: clips that the detector learned from.
+    """
+    scores, domains = np.asarray(scores_N, dtype=np.float64), np.asarray(domains_N)
+    usable_N = np.ones(len(scores), dtype=bool) if learned_N is None else learned_N
+    others_N = usable_N & ~picked_N
+    if not (picked_N & usable_N).any() or not others_N.any():
+        return usable_N
+    counted_N = usable_N & (~picked_N | (scores <= scores[others_N].max()))
+    for domain in np.unique(domains[picked_N]):
+        of_state_N = usable_N & picked_N & (domains == domain)
+        if 2 * counted_N[of_state_N].sum() >= of_state_N.sum():
+            together_N = counted_N | of_state_N
+            near_N = np.zeros(len(scores), dtype=bool)
+            near_N[together_N] = ~far_scores(scores[together_N])
+            counted_N |= of_state_N & near_N
+    return counted_N
+
+
 def _in_deviations(values_N: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N,) deviations of the log scores above their median; 0 where there is no deviation."""
     median, upper = np.quantile(values_N, [0.5, _UPPER])

@@ -120,13 +120,9 @@ class ClipJudge:
             score = float(self.training.scores_N[learned_row])
             event_score = None if events is None else float(events.scores_N[learned_row])
             learned = ("is one of the recordings that the model learned from: the score is its held-out one",)
+        reason = self.unheard(features)
         health, normal_health = features.health, self._normal_health
-        reason, level = None, None
-        if health is not None and normal_health is not None:
-            reason = not_judged(health, normal_health, features.seconds)
-            level = level_note(health, normal_health)
-        if reason is None and self._off is not None and self._off.is_off(features.embedding, features.level_db):
-            reason = NotJudged("off", "sounds like the recordings of the machine switched off")
+        level = level_note(health, normal_health) if health is not None and normal_health is not None else None
         level_notes = (level,) if level is not None and reason is None else ()
         judged = judge(score, event_score, alarm, among)
         return Verdict(
@@ -164,6 +160,21 @@ class ClipJudge:
             start_s=times[0],
             end_s=times[1],
         )
+
+    def unheard(self, features: ClipFeatures) -> NotJudged | None:
+        """Why a recording that is long enough says nothing about the machine; None where it can be judged."""
+        health, normal_health = features.health, self._normal_health
+        if health is not None and normal_health is not None:
+            reason = not_judged(health, normal_health, features.seconds)
+            if reason is not None:
+                return reason
+        if self._off is not None and self._off.is_off(features.embedding, features.level_db):
+            return NotJudged("off", "sounds like the recordings of the machine switched off")
+        return None
+
+    def too_short(self, features: ClipFeatures) -> str | None:
+        """Why a recording is too short to be judged, if it is."""
+        return self._too_short(features.seconds)
 
     def _learned_row(self, features: ClipFeatures) -> int | None:
         """Row of the recording learned from whose file, or sound in another container, this is; None for others."""

@@ -106,11 +106,21 @@ def cut_to_learn(paths: Sequence[Path], forms: Sequence[Form | None], segment: s
     return cutting
 
 
-def cut_to_judge(paths: Sequence[Path], forms: Sequence[Form | None], seconds: float, longest_s: float) -> Cutting:
-    """Segments of `seconds` that cover each recording which is longer than `LONGEST` times the longest learned from."""
+def cut_to_judge(
+    paths: Sequence[Path],
+    forms: Sequence[Form | None],
+    seconds: float,
+    longest_s: float,
+    *,
+    covering: bool = True,
+) -> Cutting:
+    """Segments of `seconds` of each recording which is longer than `LONGEST` times the longest learned from.
+
+    covering: the last one ends where the recording does, and overlaps the one before; else a rest is left out.
+    """
     cutting = Cutting(segment_s=seconds)
     for path, form in zip(paths, forms, strict=True):
-        _add(cutting, path, form, seconds, longest_s=LONGEST * longest_s, covering=True)
+        _add(cutting, path, form, seconds, longest_s=LONGEST * longest_s, covering=covering)
     return cutting
 
 

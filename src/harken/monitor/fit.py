@@ -188,6 +188,7 @@ def fit_normal(
         events=learned.events,
         length=length,
         off=off_recordings,
+        basis=replace(learned.basis, usual=tuple(usual)),
     )
 
 

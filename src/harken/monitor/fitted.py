@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harken.detection import AnomalyDetector
 from harken.detection.calibration import Calibration
 from harken.detection.events import EventView
 from harken.embeddings.embedder import EmbeddingSpec
+from harken.monitor.basis import Basis, KnownFaults
 from harken.monitor.length import LengthEffect
 from harken.monitor.normal_set import Excluded, Training
 from harken.monitor.off import OffRecordings
+from harken.monitor.versions import FIRST, Version
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +29,9 @@ class Fitted:
     recording to that of the next, see `monitor.alarm`. block: consecutive recordings that may be correlated.
     events: the view of short events; length: how scores depend on it. Both None in models of earlier versions and of
     runs, and `length` where it cannot be measured. off: recordings of the machine switched off, where there are any.
+    basis: what learning again needs; None in models of earlier versions of Harken and of runs. counted_N: whether the
+    score of each normal recording counts for the threshold; None where all do. faults: known ones. version: see
+    `monitor.versions`.
     notes: what the maker should know of the recordings. set_aside: those not learned from. paths: of those learned
     from, in the order of `training`. Neither is kept in a bundle.
     """
@@ -41,6 +47,10 @@ class Fitted:
     events: EventView | None = None
     length: LengthEffect | None = None
     off: OffRecordings | None = None
+    basis: Basis | None = None
+    counted_N: NDArray[np.bool_] | None = None
+    faults: KnownFaults | None = None
+    version: Version = FIRST
     notes: tuple[str, ...] = ()
     set_aside: tuple[Excluded, ...] = ()
     paths: tuple[Path, ...] = ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +12,16 @@ from numpy.typing import NDArray
 from harken.data.chronology import Chronology
 from harken.data.clips import Clip, names_below_common
 from harken.detection import AnomalyDetector
-from harken.detection.blocks import block_numbers, find_blocks
 from harken.detection.calibration import Calibration
 from harken.detection.events import EventView
-from harken.detection.independent import independent_recordings
 from harken.detection.outliers import outliers
 from harken.detection.states import find_states
 from harken.embeddings.embedder import ClipFeatures
+from harken.monitor.basis import Basis, Stating
 from harken.monitor.normal_set import QUESTION, Excluded, Training, listed, notes_on
 from harken.monitor.sensor import stacked
 from harken.monitor.sessions import check_last_session, session_notes, session_numbers
+from harken.monitor.views import TimeCorrelation, fit_views
 
 Ints = NDArray[np.int64]
 
@@ -40,6 +39,7 @@ class Learned:
     block: int
     paths: tuple[Path, ...]
     events: EventView
+    basis: Basis
     set_aside: tuple[Excluded, ...] = ()
 
 
@@ -94,46 +94,14 @@ def _learn(
     keep_outliers: bool,
 ) -> Learned:
     embeddings_ND = np.stack([clip.embedding for clip in features])
+    short_time_NE = np.stack([clip.short_time_D for clip in features])
     found_N = find_states(embeddings_ND)
-    domains, notes = _domains(clips, found_N, named_states)
-    count = len(clips)
-    sequences_N, states_N, blocks_N = None, None, None
-    independent = float(count)
-    if when.ordered:
-        states_N = _strata(domains, found_N, when)
-        sequences_N = when.sequences_N
-        notes.append(f"correlation in time is measured in the order of {when.source}")
-        blocks = find_blocks(embeddings_ND, sequences_N, states_N)
-        if blocks.drifting:
-            notes.append(
-                "these recordings drift: neighbours in time stay alike over a tenth of them and more, so the "
-                "false-alarm rate rests on little; record over a longer time"
-            )
-        if blocks.length > 1:
-            blocks_N = block_numbers(blocks.length, count, sequences_N, states_N)
-            independent = independent_recordings(embeddings_ND, sequences_N, states_N)
-    else:
-        notes.append(
-            "correlation in time is not measured, since it is not known when these recordings were made: put times "
-            "into their names (pump_20240501_130507.wav), or use --order name where names are in that order"
-        )
+    domains, stating, notes = _domains(clips, found_N, named_states)
+    strata_N = _strata(domains, found_N, when)
+    correlation = TimeCorrelation.of(embeddings_ND, when, strata_N)
     session_N = session_numbers(when, [clip.path for clip in clips])
-    check = check_last_session(detector, embeddings_ND, domains, blocks_N, session_N)
-    notes += session_notes(check, when, session_N)
-    detector.fit(embeddings_ND, domains, blocks_N)
-    events = EventView.fit(
-        np.stack([clip.short_time_D for clip in features]),
-        domains,
-        blocks_N,
-        sequences_N=sequences_N,
-        states_N=states_N,
-        ordered=when.ordered,
-        keep_outliers=keep_outliers,
-    )
-    if when.ordered:
-        calibration = Calibration.fit(detector.train_scores_, sequences_N, states_N).worth(independent)
-    else:
-        calibration = Calibration.independent(detector.train_scores_)
+    check = check_last_session(detector, embeddings_ND, domains, correlation.blocks_N, session_N)
+    views = fit_views(detector, embeddings_ND, short_time_NE, domains, correlation, keep_outliers=keep_outliers)
     paths = tuple(clip.path for clip in clips)
     training = Training(
         names=names_below_common(paths),
@@ -146,31 +114,25 @@ def _learn(
         sha256s=tuple(clip.sha256 for clip in features),
         health_NCK=stacked([clip.health for clip in features]),
     )
-    block = correlated_clips(count, calibration.least_effective)
-    return Learned(calibration, training, (*notes, *notes_on(training, calibration)), block, paths, events)
+    notes += [*correlation.notes, *session_notes(check, when, session_N), *notes_on(training, views.calibration)]
+    basis = Basis.of_fit(short_time_NE, when, stating, strata_N, keep_outliers=keep_outliers)
+    return Learned(views.calibration, training, tuple(notes), views.block, paths, views.events, basis)
 
 
-def correlated_clips(count: int, least_effective: float) -> int:
-    """Consecutive clips that `EDetector` takes together, of `count` that are worth at least `least_effective`.
-
-    Blocks of twice the longest correlation time that the clips leave possible are nearly independent.
-    """
-    correlation_time = count / least_effective
-    return ceil(2 * correlation_time) if correlation_time > 1 else 1
-
-
-def _domains(clips: Sequence[Clip], found_N: Ints, named_states: list[str] | None) -> tuple[list[str], list[str]]:
-    """Domain or operating state of each clip, and a note on them. found_N: states found."""
+def _domains(
+    clips: Sequence[Clip], found_N: Ints, named_states: list[str] | None
+) -> tuple[list[str], Stating, list[str]]:
+    """Domain or operating state of each clip, where that is from, and notes on it. found_N: states found."""
     named = {clip.domain for clip in clips}
     if named_states is not None:
-        return named_states, [f"{len(set(named_states))} operating states named by the files"]
+        return named_states, "named", [f"{len(set(named_states))} operating states named by the files"]
     if "unknown" not in named and len(named) > 1:
-        return [str(clip.domain) for clip in clips], []
+        return [str(clip.domain) for clip in clips], "domains", []
     domains = [f"state {state}" for state in found_N]
     if found_N.max() == 0:
-        return domains, []
+        return domains, "found", []
     sizes = ", ".join(str(count) for count in np.bincount(found_N))
-    return domains, [f"{found_N.max() + 1} operating states found, of {sizes} recordings"]
+    return domains, "found", [f"{found_N.max() + 1} operating states found, of {sizes} recordings"]
 
 
 def _strata(domains: Sequence[str], found_N: Ints, when: Chronology) -> NDArray[np.str_]:

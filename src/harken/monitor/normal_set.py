@@ -164,14 +164,16 @@ def usual_defects(features: Sequence[ClipFeatures]) -> set[Kind]:
     return {kind for kind, count in counts.items() if 2 * count > len(features)}
 
 
-def defect_of(features: ClipFeatures, usual: Collection[Kind]) -> str | None:
+def defect_of(features: ClipFeatures, usual: Collection[str]) -> str | None:
     """The first defect that is not `usual`, for which a recording is not learned from."""
     defects = (finding for finding in features.findings if not finding.harmless and finding.kind not in usual)
     return next((finding.detail for finding in defects), None)
 
 
-def near_duplicate_rows(features: Sequence[ClipFeatures], sample_rate: int) -> dict[int, int]:
+def near_duplicate_rows(features: Sequence[ClipFeatures], sample_rate: int, first: int = 0) -> dict[int, int]:
     """Rows that are the same as an earlier one but for gain or a re-encoding, and that earlier row.
+
+    first: rows before it are known to be different from each other.
 
     They bias held-out scores towards normal, since each has the other as neighbour. Each is compared with those of
     `_CANDIDATES` nearest embeddings; see `texture_difference`.
@@ -183,7 +185,9 @@ def near_duplicate_rows(features: Sequence[ClipFeatures], sample_rate: int) -> d
     neighbour_NK = nearest(z_ND, z_ND, min(_CANDIDATES, len(z_ND) - 1), query_blocks_N=itself, bank_blocks_M=itself)[1]
     first_of: dict[int, int] = {}
     for row, earlier in sorted({(max(i, int(j)), min(i, int(j))) for i in range(len(z_ND)) for j in neighbour_NK[i]}):
-        if row not in first_of and earlier not in first_of and _same(features[row], features[earlier], sample_rate):
+        if row < first or row in first_of or earlier in first_of:
+            continue
+        if _same(features[row], features[earlier], sample_rate):
             first_of[row] = earlier
     return first_of
 

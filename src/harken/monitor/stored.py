@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,16 @@ from harken.detection import AnomalyDetector, create_detector
 from harken.detection.calibration import Calibration
 from harken.detection.events import EventView
 from harken.embeddings.embedder import EmbeddingSpec
-from harken.monitor.bundle import change_bundle, read_bundle, write_bundle
+from harken.monitor.bundle import Content, add_version, read_bundle, write_bundle
 from harken.monitor.fitted import Fitted
 from harken.monitor.length import LengthEffect
+from harken.monitor.manifests import SCHEMA
 from harken.monitor.normal_set import Training
 from harken.monitor.off import OffRecordings
 from harken.monitor.public_weights import public_arrays, without_public
 from harken.monitor.stored_checks import check_content, check_spec, check_trial, effective_counts
+from harken.monitor.stored_rows import basis_of, fault_parts, faults_of, joined_rows, row_parts, stored_basis
+from harken.monitor.versions import stored_version, version_of
 
 
 def save_fitted(path: str | Path, fitted: Fitted, *, embed_weights: bool = False) -> None:
@@ -32,26 +35,7 @@ def save_fitted(path: str | Path, fitted: Fitted, *, embed_weights: bool = False
 
     embed_weights: copy large weights of the catalogue too, which are else named (`public_weights`).
     """
-    training = fitted.training
-    widths = np.array([sketch.shape[1] for sketch in training.sketches_NBC], dtype=np.int64)
-    parts: dict[str, dict[str, np.ndarray]] = {
-        "detector": {name: _compact(array) for name, array in fitted.detector.state().items()},
-        "training": {
-            "embeddings": training.embeddings_ND,
-            "sketches": np.concatenate(training.sketches_NBC, axis=1),
-            "sketch_widths": widths,
-            "scores": training.scores_N,
-            "levels_db": training.levels_db_N,
-            "seconds": training.seconds_N,
-        },
-    }
-    if training.health_NCK is not None:
-        parts["health"] = {"health": training.health_NCK}
-    if fitted.events is not None:
-        parts["events"] = {name: _compact(array) for name, array in fitted.events.detector.state().items()}
-        parts["training"]["event_scores"] = fitted.events.scores_N
-    if fitted.off is not None:
-        parts["off"] = {"embeddings": fitted.off.embeddings_MD, "levels_db": fitted.off.levels_db_M}
+    settings, parts = content_of(fitted)
     references: list[dict[str, str]] = []
     if fitted.weights is not None:
         copied = dict(fitted.weights)
@@ -59,6 +43,46 @@ def save_fitted(path: str | Path, fitted: Fitted, *, embed_weights: bool = False
             copied, references = without_public(copied, grouped=bool(fitted.spec.more))
         if copied:
             parts["encoder"] = copied
+    if references:
+        settings["public_weights"] = references
+    write_bundle(path, settings, parts, schema=SCHEMA)
+
+
+def add_fitted(path: str | Path, change: Callable[[Fitted], Fitted]) -> Fitted:
+    """Put what `change` makes of the version in use in its place, and keep that one; the new version.
+
+    Weights stay as they are stored. No other process writes the bundle meanwhile. Raises BundleError as `load_fitted`,
+    and what `change` raises: nothing is written then.
+    """
+    made: list[Fitted] = []
+
+    def content(current: Content) -> Content:
+        fitted = change(fitted_of(*current, path))
+        made.append(fitted)
+        settings, parts = content_of(fitted)
+        if "public_weights" in current[0]:
+            settings["public_weights"] = current[0]["public_weights"]
+        if "encoder" in current[1]:
+            parts["encoder"] = current[1]["encoder"]
+        return settings, parts
+
+    add_version(path, content)
+    return made[0]
+
+
+def content_of(fitted: Fitted) -> Content:
+    """Settings and arrays, but for the encoder's weights."""
+    training = fitted.training
+    fault_settings, fault_arrays = fault_parts(fitted.faults)
+    parts: dict[str, dict[str, np.ndarray]] = {
+        "detector": {name: _compact(array) for name, array in fitted.detector.state().items()},
+        **row_parts(fitted),
+        **fault_arrays,
+    }
+    if fitted.events is not None:
+        parts["events"] = {name: _compact(array) for name, array in fitted.events.detector.state().items()}
+    if fitted.off is not None:
+        parts["off"] = {"embeddings": fitted.off.embeddings_MD, "levels_db": fitted.off.levels_db_M}
     settings: dict[str, Any] = {
         "harken": __version__,
         "spec": fitted.spec.model_dump(),
@@ -74,6 +98,9 @@ def save_fitted(path: str | Path, fitted: Fitted, *, embed_weights: bool = False
         "domains": list(training.domains),
         "sha256s": list(training.sha256s),
         "notes": list(fitted.notes),
+        **stored_basis(fitted.basis),
+        **stored_version(fitted.version),
+        **fault_settings,
     }
     if training.health_NCK is not None:
         settings["health_statistics"] = list(STATISTICS)
@@ -85,14 +112,17 @@ def save_fitted(path: str | Path, fitted: Fitted, *, embed_weights: bool = False
         }
     if fitted.off is not None:
         settings["off"] = list(fitted.off.names)
-    if references:
-        settings["public_weights"] = references
-    write_bundle(path, settings, parts, references=bool(references))
+    return settings, parts
 
 
-def load_fitted(path: str | Path) -> Fitted:
-    """What a bundle holds. Raises BundleError where it is missing, damaged or newer."""
-    settings, parts = read_bundle(path)
+def load_fitted(path: str | Path, version: int | None = None) -> Fitted:
+    """What a bundle holds: the version in use, or an earlier one. Raises BundleError where it is missing, damaged or
+    newer."""
+    return fitted_of(*read_bundle(path, version), path)
+
+
+def fitted_of(settings: Mapping[str, Any], stored: Mapping[str, Mapping[str, np.ndarray]], path: str | Path) -> Fitted:
+    """From settings and arrays of the bundle `path`. Raises BundleError where they are those of no model."""
     try:
         for name in custom_names(
             [settings["spec"], settings["detector"], settings["parameters"], settings.get("events")]
@@ -102,6 +132,7 @@ def load_fitted(path: str | Path) -> Fitted:
                 file=path,
                 next_step="Ask who made it; fit the model again",
             )
+        parts = joined_rows(stored)
         check_content(settings, parts)
         spec = EmbeddingSpec(**settings["spec"])
         check_spec(spec)
@@ -121,7 +152,9 @@ def load_fitted(path: str | Path) -> Fitted:
             # Absent in models of earlier versions; other statistics are those of another version.
             health_NCK=parts["health"]["health"] if settings.get("health_statistics") == list(STATISTICS) else None,
         )
-        calibration = Calibration(np.sort(training.scores_N), *effective_counts(settings, len(training.names)))
+        counted_N = kept.get("counted")
+        held_out_N = np.sort(training.scores_N if counted_N is None else training.scores_N[counted_N])
+        calibration = Calibration(held_out_N, *effective_counts(settings, len(held_out_N)))
         weights = dict(parts.get("encoder", {}))
         for reference in settings.get("public_weights", []):
             weights |= public_arrays(reference, path)
@@ -138,6 +171,10 @@ def load_fitted(path: str | Path) -> Fitted:
             events=_events(settings, parts),
             length=LengthEffect(**settings["length"]) if settings.get("length") else None,
             off=_off(settings, parts),
+            basis=basis_of(settings, parts),
+            counted_N=counted_N,
+            faults=faults_of(settings, parts),
+            version=version_of(settings),
             notes=tuple(settings["notes"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
@@ -160,9 +197,13 @@ def _events(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.nda
     detector_settings = settings["events"]
     detector = _restored(detector_settings, parts["events"])
     check_trial(detector, detector.dimensions)
-    held_out_N = np.sort(detector.train_scores_)
+    scores_N = parts["training"]["event_scores"]
+    # In models of earlier versions those of all that it learned from count, which are in no other order.
+    counted_N = parts["training"].get("event_counted", np.ones(len(scores_N), dtype=bool))
+    learned = "event_counted" not in parts["training"]
+    held_out_N = np.sort(detector.train_scores_ if learned else scores_N[counted_N])
     calibration = Calibration(held_out_N, *effective_counts(detector_settings, len(held_out_N)))
-    return EventView(detector, calibration, parts["training"]["event_scores"])
+    return EventView(detector, calibration, scores_N, counted_N)
 
 
 def _off(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.ndarray]]) -> OffRecordings | None:
@@ -170,11 +211,6 @@ def _off(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.ndarra
     if "off" not in settings:
         return None
     return OffRecordings(parts["off"]["embeddings"], parts["off"]["levels_db"], tuple(settings["off"]))
-
-
-def store_alarm(path: str | Path, false_alarms: str, every: str | None) -> None:
-    """Change what the alarm of a bundle is set to, and nothing else. Raises BundleError as `load_fitted`."""
-    change_bundle(path, lambda settings: {**settings, "false_alarms": false_alarms, "every": every})
 
 
 def _compact(array: np.ndarray) -> np.ndarray:

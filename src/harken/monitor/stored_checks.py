@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -11,14 +11,15 @@ from harken.audio.decode import Limits
 from harken.core.threads import one_thread
 from harken.detection import AnomalyDetector
 from harken.embeddings.embedder import EmbeddingSpec
+from harken.monitor.basis import Stating
 from harken.monitor.length import MOST_POWER
 from harken.monitor.off import LEAST_OFF
 
 Parts = Mapping[str, Mapping[str, np.ndarray]]
 
-_PARTS = frozenset({"detector", "training", "health", "events", "encoder", "off"})
-#: of spectrogram files the level is not known
-_MAY_BE_NAN = frozenset({("training", "levels_db"), ("off", "levels_db")})
+_PARTS = frozenset({"detector", "training", "health", "events", "encoder", "off", "basis", "faults"})
+#: of spectrogram files the level is not known, of others the time
+_MAY_BE_NAN = frozenset({("training", "levels_db"), ("off", "levels_db"), ("basis", "recorded_s")})
 
 #: lengths in seconds and levels in dB that no recording has, and numbers that no detector learns
 _LONGEST_S, _HIGHEST_DB, _LARGEST = 1e8, 1e4, 1e30
@@ -49,6 +50,11 @@ def check_content(settings: Mapping[str, Any], parts: Parts) -> None:
     }
     if "events" in settings:
         shapes["event_scores"] = (count,)
+    for name in ("counted", "event_counted"):
+        if name in kept:
+            shapes[name] = (count,)
+            if kept[name].dtype != np.bool_ or not kept[name].any():
+                raise ValueError(f"training {name} of no recording")
     for name, shape in shapes.items():
         if kept[name].shape != shape:
             raise ValueError(f"training {name} of shape {kept[name].shape}")
@@ -77,8 +83,43 @@ def check_content(settings: Mapping[str, Any], parts: Parts) -> None:
         }
         if {name: array.shape for name, array in off.items()} != shapes or len(off["embeddings"]) < LEAST_OFF:
             raise ValueError("other recordings of the machine switched off than it names")
+    if "basis" in settings or "basis" in parts:
+        _check_basis(settings["basis"], parts["basis"], count)
+    if "faults" in settings or "faults" in parts:
+        short_time = parts["basis"]["short_time"].shape[1]
+        _check_faults(settings["faults"], parts["faults"], dimensions, short_time)
     if "health" in parts and (parts["health"]["health"].ndim != 3 or len(parts["health"]["health"]) != count):
         raise ValueError(f"health of shape {parts['health']['health'].shape}")
+
+
+def _check_basis(stored: Mapping[str, Any], rows: Mapping[str, np.ndarray], count: int) -> None:
+    """Raise ValueError unless a model can learn again from these rows."""
+    shapes = {name: (count,) for name in ("recorded_s", "sequences", "strata", "versions", "picked")}
+    wide = {name: array.shape for name, array in rows.items() if name != "short_time"}
+    if wide != shapes or rows["short_time"].ndim != 2 or len(rows["short_time"]) != count:
+        raise ValueError("other rows to learn again from than recordings")
+    kinds = [rows[name].dtype.kind for name in ("short_time", "recorded_s", "sequences", "strata", "versions")]
+    if "".join(kinds) != "ffiii" or rows["picked"].dtype != np.bool_:
+        raise ValueError("rows to learn again from of other types")
+    if rows["versions"].min() < 1 or not (rows["versions"] == stored["base"]).any():
+        raise ValueError("recordings of no version")
+    types = [type(stored[name]) for name in ("keep_outliers", "ordered", "timed", "base")]
+    if stored["stating"] not in get_args(Stating) or types != [bool, bool, bool, int]:
+        raise ValueError("other states and orders than there are")
+    _texts(stored, "usual")
+    if not isinstance(stored["source"], str):
+        raise ValueError("an order that is not text")
+
+
+def _check_faults(stored: Mapping[str, Any], arrays: Mapping[str, np.ndarray], width: int, short_time: int) -> None:
+    """Raise ValueError unless these are known faults of a model. width, short_time: of its vectors."""
+    count = len(_texts(stored, "names"))
+    shapes: dict[str, tuple[int, ...]] = {name: (count,) for name in ("seconds", "versions", "old")}
+    shapes |= {"embeddings": (count, width), "short_time": (count, short_time)}
+    if {name: array.shape for name, array in arrays.items()} != shapes or len(_texts(stored, "sha256s")) != count:
+        raise ValueError("other known faults than it names")
+    if not count or (arrays["seconds"] <= 0).any() or arrays["old"].dtype != np.bool_:
+        raise ValueError("known faults of no length")
 
 
 def _check_numbers(label: str, array: np.ndarray) -> None:

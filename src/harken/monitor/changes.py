@@ -1,0 +1,143 @@
+"""A model on the disk learns from feedback, in versions that can be gone back to.
+
+    list_versions(path)                    what each version is: kind, who, when, why, effect
+    load_fitted(path, version)             an earlier version; Detector(...) of it judges
+    change_model(path, change)             one more version: `change` makes a ModelChange of the Fitted in use
+    update_model, fault_model, rebaseline_model, alarm_model, roll_back
+
+    heard = [Heard("2026-03-01 14:20:10", features, time_s=1772374810.0), ...]
+    change = update_model("pump.harken", heard, who="ANNA", why="new recipe", origin="heard by the monitor")
+    print(*change.effect.sentences(), sep="\\n")
+    roll_back("pump.harken", who="ANNA", why="it was a fault after all")
+
+`features` are what the model's embedder makes of the sound (`Embedder.features`), so that no old sound is needed. While
+a version is made, other writers of the same model wait; readers do not, and a process that is killed leaves the version
+before or the new one in use. A refused change (`ChangeRefused`) writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from harken.core.errors import HarkenError
+from harken.monitor.basis import Heard
+from harken.monitor.changed import ModelChange, set_alarm, time_text
+from harken.monitor.effect import effect_of
+from harken.monitor.fitted import Fitted
+from harken.monitor.known_faults import add_faults
+from harken.monitor.rebaselining import rebaseline
+from harken.monitor.stored import add_fitted, load_fitted
+from harken.monitor.updating import update
+from harken.monitor.versions import Version, check_texts, json_effect, list_versions, version_before
+
+
+def change_model(path: str | Path, change: Callable[[Fitted], ModelChange]) -> ModelChange:
+    """Put what `change` makes of the version in use in its place; the version before is kept.
+
+    Raises BundleError where the model cannot be read or written, and what `change` raises: nothing is changed then.
+    """
+    made: list[ModelChange] = []
+
+    def apply(fitted: Fitted) -> Fitted:
+        made.append(change(fitted))
+        return made[0].fitted
+
+    add_fitted(path, apply)
+    return made[0]
+
+
+def update_model(
+    path: str | Path,
+    heard: Sequence[Heard],
+    *,
+    who: str,
+    why: str = "",
+    origin: str = "",
+    force: bool = False,
+    now: datetime | None = None,
+) -> ModelChange:
+    """These recordings were normal, see `updating.update`."""
+    return change_model(
+        path, lambda fitted: update(fitted, heard, who=who, why=why, origin=origin, force=force, now=now)
+    )
+
+
+def fault_model(
+    path: str | Path,
+    heard: Sequence[Heard],
+    *,
+    who: str,
+    why: str = "",
+    origin: str = "",
+    now: datetime | None = None,
+) -> ModelChange:
+    """These recordings are of a fault, see `known_faults.add_faults`."""
+    return change_model(path, lambda fitted: add_faults(fitted, heard, who=who, why=why, origin=origin, now=now))
+
+
+def rebaseline_model(
+    path: str | Path,
+    heard: Sequence[Heard],
+    *,
+    who: str,
+    why: str = "",
+    origin: str = "",
+    now: datetime | None = None,
+) -> ModelChange:
+    """These recordings are what is normal from now on, see `rebaselining.rebaseline`."""
+    return change_model(path, lambda fitted: rebaseline(fitted, heard, who=who, why=why, origin=origin, now=now))
+
+
+def alarm_model(
+    path: str | Path,
+    false_alarms: str,
+    every: str | None,
+    *,
+    who: str,
+    why: str = "",
+    now: datetime | None = None,
+) -> ModelChange:
+    """The alarm is set to another rate, see `changed.set_alarm`."""
+    return change_model(path, lambda fitted: set_alarm(fitted, false_alarms, every, who=who, why=why, now=now))
+
+
+def roll_back(
+    path: str | Path,
+    *,
+    who: str,
+    why: str = "",
+    to: int | None = None,
+    now: datetime | None = None,
+) -> ModelChange:
+    """What an earlier version learned and was set to is in use again, as one more version; known faults stay.
+
+    to: its number (default: the version before the last change, see `version_before`). Raises HarkenError where there
+    is none, or it is not kept.
+    """
+    check_texts(who, why)
+
+    def back(fitted: Fitted) -> ModelChange:
+        versions = list_versions(path)
+        if to == fitted.version.number:
+            raise HarkenError(f"version {to} is in use", file=path, next_step="Choose an earlier one")
+        target = version_before(versions) if to is None else Version(number=to)
+        earlier = load_fitted(path, target.number)
+        after = replace(earlier, faults=fitted.faults)
+        effect = effect_of(fitted, after)
+        version = Version(
+            number=fitted.version.number + 1,
+            kind="rollback",
+            who=who,
+            when=time_text(now),
+            why=why,
+            recordings=len(after.training.names),
+            parent=fitted.version.number,
+            to=target.number,
+            effect=json_effect(effect.as_json()),
+        )
+        return ModelChange(replace(after, version=version), effect)
+
+    return change_model(path, back)

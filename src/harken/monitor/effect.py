@@ -1,0 +1,124 @@
+"""What a change of a model does: to the sound that it was changed for, to the threshold, to known faults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from harken.core.errors import HarkenError
+from harken.monitor.fitted import Fitted
+from harken.monitor.judged import FaultsFound, alarm_of
+from harken.monitor.normal_set import listed
+
+#: more than this share of the known faults that were found may not be lost
+MOST_LOST = 0.1
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Before and after a change.
+
+    learned: recordings that are new in the model, or known faults for a fault; alarms_before, alarms_after: how many of
+    these were alarms, and are, by scores of a model that learned from all but these. set_aside: those not learned, with
+    the reasons. dropped: earlier ones that were left out for them. recordings: all normal ones after it.
+    threshold_..., event_threshold_...: alarms are scores above it; they are in units of each version's own distances.
+    faults: known ones; found_...: those that are alarms; lost: names of those that are none any more.
+    like_faults: names of recordings that were learned as normal and are nearer to known faults.
+    """
+
+    learned: int
+    alarms_before: int
+    alarms_after: int
+    recordings: int
+    threshold_before: float
+    threshold_after: float
+    event_threshold_before: float | None
+    event_threshold_after: float | None
+    faults: int = 0
+    found_before: int = 0
+    found_after: int = 0
+    lost: tuple[str, ...] = ()
+    like_faults: tuple[str, ...] = ()
+    set_aside: tuple[tuple[str, str], ...] = ()
+    dropped: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, JSON-able."""
+        return asdict(self)
+
+    def sentences(self) -> list[str]:
+        """For who made the change."""
+        lines = [
+            f"{self.alarms_before} of these {self.learned} recordings were alarms; by a model that learned from their "
+            f"like, {self.alarms_after} are",
+            f"alarm above score {self.threshold_after:.4g}, before {self.threshold_before:.4g}"
+            + _events(self.event_threshold_after, self.event_threshold_before),
+        ]
+        if self.faults:
+            lines.append(f"known faults found: {self.found_after} of {self.faults}, before {self.found_before}")
+            if self.lost:
+                lines.append(f"no longer found: {listed(self.lost)}")
+        elif self.alarms_before:
+            lines.append(
+                "no fault is known that this could be compared with: if one of these was a fault, its like is no alarm "
+                "any more until the change is rolled back"
+            )
+        if self.dropped:
+            lines.append(f"{self.dropped} earlier recordings were left out, since enough of their state are there")
+        return lines
+
+
+def _events(after: float | None, before: float | None) -> str:
+    if after is None or before is None:
+        return ""
+    return f"; above event score {after:.4g}, before {before:.4g}"
+
+
+def effect_of(
+    before: Fitted,
+    after: Fitted,
+    *,
+    learned: int = 0,
+    alarms: tuple[int, int] = (0, 0),
+    like_faults: Sequence[str] = (),
+    set_aside: Sequence[tuple[str, str]] = (),
+    dropped: int = 0,
+) -> Effect:
+    """alarms: of those learned, before and after. The known faults are those of `after`."""
+    first, second = alarm_of(before), alarm_of(after)
+    names: tuple[str, ...] = ()
+    found_before = found_after = 0
+    if after.faults is not None:
+        names = after.faults.names
+        was_F = FaultsFound.by(_with_faults_of(before, after)).any_F
+        is_F = FaultsFound.by(after).any_F
+        found_before, found_after = int(was_F.sum()), int(is_F.sum())
+        lost = tuple(name for name, was, still in zip(names, was_F, is_F, strict=True) if was and not still)
+    else:
+        lost = ()
+    return Effect(
+        learned=learned,
+        alarms_before=alarms[0],
+        alarms_after=alarms[1],
+        recordings=len(after.training.names),
+        threshold_before=first.threshold,
+        threshold_after=second.threshold,
+        event_threshold_before=first.event_threshold,
+        event_threshold_after=second.event_threshold,
+        faults=len(names),
+        found_before=found_before,
+        found_after=found_after,
+        lost=lost,
+        like_faults=tuple(like_faults),
+        set_aside=tuple(set_aside),
+        dropped=dropped,
+    )
+
+
+def _with_faults_of(fitted: Fitted, after: Fitted) -> Fitted:
+    return replace(fitted, faults=after.faults)
+
+
+class ChangeRefused(HarkenError):
+    """A change that would harm a model: it is made only if it is forced."""

@@ -1,0 +1,212 @@
+"""A model that learns again from what it keeps of normal recordings: more of them, fewer, or the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harken.core.errors import HarkenError
+from harken.core.threads import one_thread
+from harken.detection.neighbours import nearest
+from harken.detection.states import find_states
+from harken.embeddings.embedder import ClipFeatures
+from harken.monitor.basis import Basis, Heard
+from harken.monitor.fitted import Fitted
+from harken.monitor.judged import Judged
+from harken.monitor.like_faults import mapped
+from harken.monitor.normal_set import Training, notes_on
+from harken.monitor.off import OffJudge
+from harken.monitor.sensor import stacked
+from harken.monitor.views import TimeCorrelation, fit_views
+
+#: fewest clips that make a state
+_STATE_CLIPS = 3
+#: recordings of updates that are kept: so many times those of the last fit, at least and at most so many
+_TIMES, _LEAST_ADDED, _MOST_RECORDINGS = 3, 200, 5000
+
+
+def basis_of_model(fitted: Fitted) -> Basis:
+    """What it needs to learn again. Raises HarkenError for models that do not keep it."""
+    if fitted.basis is None or fitted.events is None:
+        raise HarkenError(
+            "this model does not keep what learning again needs: it was fitted by an earlier version of Harken, or "
+            "made from a run",
+            next_step="Fit it again: harken fit NORMAL -o MODEL",
+        )
+    return fitted.basis
+
+
+def refitted(fitted: Fitted) -> Fitted:
+    """Fitted again to the rows that `training` and `basis` have. The same rows give the same bits."""
+    basis, training = basis_of_model(fitted), fitted.training
+    detector = type(fitted.detector)(**fitted.detector.get_params())
+    with one_thread():
+        correlation = TimeCorrelation.of(training.embeddings_ND, basis.when, basis.strata_N)
+        try:
+            views = fit_views(
+                detector,
+                training.embeddings_ND,
+                basis.short_time_NE,
+                training.domains,
+                correlation,
+                keep_outliers=basis.keep_outliers,
+                picked_N=basis.picked_N,
+            )
+        except ValueError as error:
+            raise HarkenError(f"cannot be learned again: {error}", next_step="Fit the model again") from error
+        again = replace(training, scores_N=detector.train_scores_)
+        off_notes = [] if fitted.off is None else OffJudge(fitted.off, again).notes()
+        return replace(
+            fitted,
+            detector=detector,
+            calibration=views.calibration,
+            events=views.events,
+            training=again,
+            counted_N=None if views.counted_N.all() else views.counted_N,
+            block=views.block,
+            notes=(*correlation.notes, *notes_on(again, views.calibration), *off_notes),
+        )
+
+
+def extended(fitted: Fitted, heard: Sequence[Heard], judged: Sequence[Judged], version: int) -> Fitted:
+    """With the rows of further recordings, to be `refitted`. judged: by the model as it is."""
+    basis, training = basis_of_model(fitted), fitted.training
+    features = [clip.features for clip in heard]
+    picked_N = np.array([clip.kind in ("alarm", "suspect") for clip in judged], dtype=bool)
+    domains, strata_N = _states(fitted, features, judged, version)
+    count = len(training.names) + len(heard)
+    times_N = np.array([np.nan if clip.time_s is None else clip.time_s for clip in heard])
+    earlier_N = np.full(len(training.names), np.nan) if basis.when.seconds_N is None else basis.when.seconds_N
+    timed = basis.when.seconds_N is not None or bool(np.isfinite(times_N).any())
+    health_NCK = None
+    if training.health_NCK is not None:
+        of_new = stacked([clip.health for clip in features])
+        if of_new is not None and of_new.shape[1:] == training.health_NCK.shape[1:]:
+            health_NCK = np.concatenate([training.health_NCK, of_new])
+    when = replace(
+        basis.when,
+        order_N=np.arange(count),
+        sequences_N=np.concatenate([basis.when.sequences_N, _sequences(heard, times_N, version)]),
+        series_N=np.zeros(count).astype(str),
+        seconds_N=np.concatenate([earlier_N, times_N]) if timed else None,
+        recordings_N=None,
+    )
+    return replace(
+        fitted,
+        training=Training(
+            names=(*training.names, *(clip.name for clip in heard)),
+            domains=(*training.domains, *domains),
+            embeddings_ND=np.concatenate([training.embeddings_ND, np.stack([clip.embedding for clip in features])]),
+            sketches_NBC=[*training.sketches_NBC, *(clip.sketch_BC for clip in features)],
+            scores_N=np.zeros(count),
+            levels_db_N=np.concatenate([training.levels_db_N, [clip.level_db for clip in features]]),
+            seconds_N=np.concatenate([training.seconds_N, [clip.seconds for clip in features]]),
+            sha256s=(*training.sha256s, *(clip.sha256 for clip in features)),
+            health_NCK=health_NCK,
+        ),
+        basis=replace(
+            basis,
+            short_time_NE=np.concatenate([basis.short_time_NE, np.stack([clip.short_time_D for clip in features])]),
+            when=when,
+            strata_N=np.concatenate([basis.strata_N, strata_N]),
+            version_N=np.concatenate([basis.version_N, np.full(len(heard), version)]),
+            picked_N=np.concatenate([basis.picked_N, picked_N]),
+        ),
+    )
+
+
+def without_rows(fitted: Fitted, rows: Sequence[int]) -> Fitted:
+    """Without some normal recordings, to be `refitted`."""
+    training, basis = fitted.training, basis_of_model(fitted)
+    kept = np.setdiff1d(np.arange(len(training.names)), rows)
+    return replace(
+        fitted,
+        training=Training(
+            names=tuple(training.names[row] for row in kept),
+            domains=tuple(training.domains[row] for row in kept),
+            embeddings_ND=training.embeddings_ND[kept],
+            sketches_NBC=[training.sketches_NBC[row] for row in kept],
+            scores_N=training.scores_N[kept],
+            levels_db_N=training.levels_db_N[kept],
+            seconds_N=training.seconds_N[kept],
+            sha256s=tuple(training.sha256s[row] for row in kept),
+            health_NCK=None if training.health_NCK is None else training.health_NCK[kept],
+        ),
+        basis=basis.of(kept),
+    )
+
+
+def surplus_rows(fitted: Fitted) -> list[int]:
+    """Recordings of updates to leave out, so that a model does not grow without end; none of the last fit.
+
+    Kept are three times as many as the last fit had, at least 200, up to 5,000 recordings in all. Of the state with
+    most recordings of updates, the one goes whose neighbours in time are nearest (of equal ones the earlier), until
+    few enough are left: what is heard in one go is thinned out before what is heard on different days, and no state is
+    given up. The detector normalises distances by density; so recordings are not chosen by their distances.
+    """
+    basis = basis_of_model(fitted)
+    added = np.flatnonzero(basis.version_N != basis.base)
+    of_fit = len(basis.version_N) - len(added)
+    most = max(_LEAST_ADDED, min(_TIMES * of_fit, _MOST_RECORDINGS - of_fit))
+    domains = np.asarray(fitted.training.domains)[added]
+    rows_of = {str(domain): added[domains == domain].tolist() for domain in np.unique(domains)}
+    seconds_N = basis.when.seconds_N
+    dropped: list[int] = []
+    while len(added) - len(dropped) > most:
+        largest = max(sorted(rows_of), key=lambda domain: len(rows_of[domain]))
+        rows = rows_of[largest]
+        # Those without a time lie between their neighbours.
+        place = np.asarray(rows, dtype=np.float64) if seconds_N is None else seconds_N[rows]
+        known_N = np.isfinite(place)
+        if known_N.any() and not known_N.all():
+            place = np.interp(np.arange(len(rows)), np.flatnonzero(known_N), place[known_N])
+        elif not known_N.any():
+            place = np.asarray(rows, dtype=np.float64)
+        padded = np.concatenate([[-np.inf], place, [np.inf]])
+        gap_N = np.minimum(padded[2:] - place, 1e12) + np.minimum(place - padded[:-2], 1e12)
+        dropped.append(rows.pop(int(np.argmin(gap_N))))
+    return sorted(dropped)
+
+
+def _states(
+    fitted: Fitted, features: Sequence[ClipFeatures], judged: Sequence[Judged], version: int
+) -> tuple[list[str], NDArray[np.str_]]:
+    """Domain and stratum of each clip: those of the normal recording most alike, or new ones.
+
+    Clips whose sound is unlike all normal recordings are of a new state where they are more like each other.
+    """
+    basis, training = basis_of_model(fitted), fitted.training
+    domains = [training.domains[clip.nearest] for clip in judged]
+    strata = [str(basis.strata_N[clip.nearest]) for clip in judged]
+    highest = float(fitted.calibration.scores[-1])
+    odd = [row for row, clip in enumerate(judged) if clip.score is not None and clip.score > highest]
+    if len(odd) < _STATE_CLIPS:
+        return domains, np.array(strata)
+    odd_ND = np.stack([features[row].embedding for row in odd])
+    z_ND = mapped(fitted.detector, training.embeddings_ND, odd_ND)
+    normal_ND = mapped(fitted.detector, training.embeddings_ND, training.embeddings_ND)
+    to_normal_N = nearest(z_ND, normal_ND, 1)[0][:, 0]
+    state_N = find_states(odd_ND, fewest_clips=_STATE_CLIPS)
+    for state in range(int(state_N.max()) + 1):
+        members = np.flatnonzero(state_N == state)
+        itself = np.arange(len(members))
+        if len(members) < _STATE_CLIPS:
+            continue
+        to_each_other_N = nearest(z_ND[members], z_ND[members], 1, query_blocks_N=itself, bank_blocks_M=itself)[0]
+        if np.median(to_each_other_N) >= np.median(to_normal_N[members]):
+            continue
+        label = f"learned {version}" if state == 0 else f"learned {version}.{state}"
+        for member in members:
+            domains[odd[member]] = strata[odd[member]] = label
+    return domains, np.array(strata)
+
+
+def _sequences(heard: Sequence[Heard], times_N: NDArray[np.float64], version: int) -> NDArray[np.str_]:
+    """Labels of those of a version among which time is known."""
+    if np.isfinite(times_N).all():
+        return np.full(len(heard), f"version {version}")
+    names = [clip.recording or str(number) for number, clip in enumerate(heard)]
+    return np.array([f"version {version} {name}" for name in names])

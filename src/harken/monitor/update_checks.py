@@ -1,0 +1,85 @@
+"""Which recordings a model that was fitted can learn from as normal, and what is wrong with the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from harken.core.errors import HarkenError
+from harken.embeddings.embedder import ClipFeatures
+from harken.monitor.basis import Heard
+from harken.monitor.fitted import Fitted
+from harken.monitor.judged import Judged, judged_clips
+from harken.monitor.normal_set import defect_of, near_duplicate_rows
+
+
+def in_order(heard: Sequence[Heard]) -> list[Heard]:
+    """In the order of time where that of all is known. Raises HarkenError for none."""
+    if not heard:
+        raise HarkenError("no recordings were given", next_step="Name recordings or folders of them")
+    times = [clip.time_s for clip in heard]
+    if any(time_s is None for time_s in times):
+        return list(heard)
+    return [heard[row] for row in np.argsort(np.array(times, dtype=np.float64), kind="stable")]
+
+
+def check_features(fitted: Fitted, heard: Sequence[Heard]) -> None:
+    """Raise HarkenError unless the features are of the size that the model learned from."""
+    assert fitted.basis is not None
+    wanted = fitted.training.embeddings_ND.shape[1], fitted.basis.short_time_NE.shape[1]
+    for clip in heard:
+        if (len(clip.features.embedding), len(clip.features.short_time_D)) != wanted:
+            raise HarkenError(
+                "has features of another model", file=clip.name, next_step="Make them with the encoder of this model"
+            )
+
+
+def learnable_rows(fitted: Fitted, heard: Sequence[Heard]) -> tuple[list[Judged], list[tuple[str, str]], list[int]]:
+    """What the model says of each, which are set aside and why, and the rows of the others."""
+    assert fitted.basis is not None
+    judged = judged_clips(fitted, [clip.features for clip in heard])
+    set_aside: list[tuple[str, str]] = []
+    rows: list[int] = []
+    seen: set[bytes] = set()
+    for row, (clip, said) in enumerate(zip(heard, judged, strict=True)):
+        reason = said.reason or defect_of(clip.features, fitted.basis.usual)
+        if reason is None and learned_row(fitted, clip.features) is not None:
+            reason = "is learned already"
+        if reason is None and clip.features.embedding.tobytes() in seen:
+            reason = "is the same as another one"
+        if reason is None:
+            seen.add(clip.features.embedding.tobytes())
+            rows.append(row)
+        else:
+            set_aside.append((clip.name, reason))
+    earlier = _kept_features(fitted)
+    duplicates = near_duplicate_rows(
+        [*earlier, *(heard[row].features for row in rows)], fitted.spec.sample_rate, len(earlier)
+    )
+    repeated = {rows[row - len(earlier)] for row in duplicates}
+    set_aside += [(heard[row].name, "is nearly the same as one that is learned") for row in sorted(repeated)]
+    return judged, set_aside, [row for row in rows if row not in repeated]
+
+
+def learned_row(fitted: Fitted, features: ClipFeatures) -> int | None:
+    """Row of the normal recording whose file, or sound, this is; None for others."""
+    training = fitted.training
+    row = training.rows_by_sha256.get(features.sha256) if features.sha256 else None
+    return training.rows_by_embedding.get(features.embedding.tobytes()) if row is None else row
+
+
+def _kept_features(fitted: Fitted) -> list[ClipFeatures]:
+    training = fitted.training
+    return [
+        ClipFeatures(
+            training.embeddings_ND[row],
+            training.sketches_NBC[row],
+            np.zeros(0, np.float32),
+            float(training.levels_db_N[row]),
+            float(training.seconds_N[row]),
+            "",
+            (),
+        )
+        for row in range(len(training.names))
+    ]
