@@ -202,7 +202,11 @@ def test_models_of_earlier_versions_are_read(model: Path, tmp_path: Path) -> Non
     def age(about: dict[str, Any], parts: dict[str, dict[str, np.ndarray]]) -> None:
         for name in ("every", "block", "least_effective_clips", "length", "sha256s", "health_statistics", "events"):
             del about[name]
-        del parts["health"], parts["events"], parts["training"]["event_scores"]
+        del parts["health"], parts["events"], about["basis"]
+        rows = parts["training"]
+        for key in ("short_time", "recorded_s", "sequences", "strata", "versions", "picked"):
+            del rows[key]
+        rows["scores"] = parts.pop("scores")["scores"]
 
     old, new = load_fitted(changed(model, tmp_path / "m", age)), load_fitted(model)
     assert (old.every, old.block, old.length, old.events, old.training.sha256s) == (None, 1, None, None, ())
