@@ -50,13 +50,13 @@ class Inputs:
 
     def bundle(self, rng: np.random.Generator) -> None:
         """A model whose settings or arrays, and so digests, are others."""
-        settings: Any = _deep(self.settings)
+        settings: Any = deep_copy(self.settings)
         arrays = {part: dict(inside) for part, inside in self.arrays.items()}
         for _ in range(int(rng.integers(1, 3))):
             if rng.random() < 0.5:
-                _replace_one(settings, rng)
+                replace_value(settings, rng)
             else:
-                _replace_array(arrays, rng)
+                replace_array(arrays, rng)
         target = self.folder / "m.harken"
         try:
             write_bundle(target, settings, arrays)
@@ -161,11 +161,14 @@ KINDS = ("bundle", "manifest", "recipe", "scores", "zip", "weights")
 
 def fuzz_files(count: int, folder: Path, model: Path, mutate: Mutate, seed: int = 0) -> dict[str, Counter[str]]:
     """Outcomes by kind of `count` inputs in all: `read`, `refused`, or the error that should not have been."""
-    inputs = Inputs(folder, model, mutate)
-    outcomes = {kind: Counter[str]() for kind in KINDS}
+    from fuzz_kept import KEPT, KeptFiles
+
+    inputs, kept = Inputs(folder, model, mutate), KeptFiles(folder, model, mutate)
+    outcomes = {kind: Counter[str]() for kind in (*KINDS, *KEPT)}
+    kinds = [(kind, getattr(inputs, kind)) for kind in KINDS] + [(kind, getattr(kept, kind)) for kind in KEPT]
     for number in range(count):
-        kind = KINDS[number % len(KINDS)]
-        outcomes[kind][_outcome(partial(getattr(inputs, kind), np.random.default_rng((seed, number))))] += 1
+        kind, read = kinds[number % len(kinds)]
+        outcomes[kind][_outcome(partial(read, np.random.default_rng((seed, number))))] += 1
     return outcomes
 
 
@@ -179,27 +182,29 @@ def _outcome(attempt: Callable[[], None]) -> str:
     return "read"
 
 
-def _deep(value: Any) -> Any:
+def deep_copy(value: Any) -> Any:
+    """Settings whose dictionaries and lists may be changed."""
     if isinstance(value, dict):
-        return {key: _deep(inside) for key, inside in value.items()}
-    return [_deep(inside) for inside in value] if isinstance(value, list | tuple) else value
+        return {key: deep_copy(inside) for key, inside in value.items()}
+    return [deep_copy(inside) for inside in value] if isinstance(value, list | tuple) else value
 
 
-def _replace_one(value: Any, rng: np.random.Generator) -> None:
+def replace_value(value: Any, rng: np.random.Generator) -> None:
     """Another value at a random place, at any depth."""
     keys = list(value) if isinstance(value, dict) else list(range(len(value)))
     if not keys:
         return
     key = keys[int(rng.integers(len(keys)))]
     if isinstance(value[key], dict | list) and value[key] and rng.random() < 0.6:
-        _replace_one(value[key], rng)
+        replace_value(value[key], rng)
     elif isinstance(value, dict) and rng.random() < 0.2:
         del value[key]
     else:
         value[key] = ODD[int(rng.integers(len(ODD)))]
 
 
-def _replace_array(arrays: dict[str, dict[str, np.ndarray]], rng: np.random.Generator) -> None:
+def replace_array(arrays: dict[str, dict[str, np.ndarray]], rng: np.random.Generator) -> None:
+    """Another array of a part: left out, not finite, of another shape or type, or of another name."""
     part = sorted(arrays)[int(rng.integers(len(arrays)))]
     if not arrays[part]:
         return

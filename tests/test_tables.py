@@ -102,23 +102,34 @@ def test_columns_of_every_type_are_bounded(tmp_path: Path, kind: str) -> None:
     assert not pa.types.is_dictionary(table.schema.field("x").type)
 
 
+def test_long_texts_among_many_short_ones_are_counted(tmp_path: Path) -> None:
+    cells = [LONG if row % 10 == 0 else str(row) for row in range(6_000)]
+    pq.write_table(pa.table({"x": cells}), tmp_path / "t.parquet")
+    with pytest.raises(HarkenError, match="unpacks to more than 16 MiB"):
+        read_parquet(tmp_path / "t.parquet", per_byte=1)
+
+
 def test_columns_come_in_the_order_asked_for_and_as_what_they_were(tmp_path: Path) -> None:
     columns: dict[str, Any] = {
         "s": pa.array(["a", None, "a"]), "i": pa.array([1, 2, None], pa.int8()),
         "d": pa.array([decimal.Decimal("1.5")] * 3), "f": pa.array([b"x" * 256] * 3, pa.binary(256)),
-        "e": pa.array(["x", "y", "x"]).dictionary_encode(),
+        "e": pa.array(["x", "y", "x"]).dictionary_encode(), "g": pa.array([7, None, 7]).dictionary_encode(),
+        "h": pa.nulls(3, pa.dictionary(pa.int32(), pa.int64())),
     }  # fmt: skip
     file = tmp_path / "t.parquet"
     pq.write_table(pa.table(columns), file)
     read = read_parquet(file)
     for name, column in columns.items():
-        plain = column.dictionary_decode() if name == "e" else column
+        plain = column.dictionary_decode() if name in "egh" else column
         assert (read.column(name).to_pylist(), read.schema.field(name).type) == (plain.to_pylist(), plain.type)
     assert read_parquet(file, ["i", "s"]).column_names == ["i", "s"]
     pq.write_table(pa.table(columns).slice(0, 0), file)
     assert read_parquet(file).num_rows == 0
     pq.write_table(pa.table({"f": pa.array([b"x" * 257] * 3, pa.binary(257))}), file)
     with pytest.raises(HarkenError, match="has cells of 257 bytes"):
+        read_parquet(file)
+    pq.write_table(pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]), file)
+    with pytest.raises(HarkenError, match="has 2 columns a"):
         read_parquet(file)
 
 

@@ -24,9 +24,10 @@ class HarkenError(Exception):
     """
 
     def __init__(self, cause: str, *, file: str | Path | None = None, next_step: str | None = None) -> None:
-        self.cause = cause.rstrip(". ")
+        # On one line: causes may be what libraries say.
+        self.cause = " ".join(cause.splitlines()).rstrip(". ")
         self.file = None if file is None else str(file)
-        self.next_step = None if next_step is None else next_step.rstrip(". ")
+        self.next_step = None if next_step is None else " ".join(next_step.splitlines()).rstrip(". ")
         super().__init__(self.cause, self.file, self.next_step)
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,7 +67,7 @@ def cells_of_text(file: Path) -> Iterator[None]:
 
 def read_parquet(file: Path, columns: Sequence[str] | None = None, *, per_byte: int = UNPACKED_PER_BYTE) -> Any:
     """A `pyarrow.Table`. Raises OSError or ArrowException where it cannot be read, HarkenError where it unpacks to far
-    more than its size.
+    more than its size or has two columns of one name.
 
     per_byte: bytes of the table per byte of the file, beyond which it is refused.
     """
@@ -76,6 +77,9 @@ def read_parquet(file: Path, columns: Sequence[str] | None = None, *, per_byte: 
     batches, size, most = [], 0, _most(file, per_byte)
     with pq.ParquetFile(file) as source:
         schema, leaves = source.schema_arrow, [source.schema.column(number) for number in range(len(source.schema))]
+    for name, count in Counter(schema.names).items():
+        if count > 1:
+            raise HarkenError(f"has {count} columns {shown(name)}", file=file, next_step="Write each column once")
     for leaf in leaves:
         if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" and leaf.length > _MOST_FIXED_BYTES:
             raise HarkenError(

@@ -22,6 +22,9 @@ _DECORATED = re.compile(r'^@register_encoder\("(\w+)"(, listed=False)?\)$', re.M
 
 _CLASSES: dict[str, type[Encoder]] = {}
 
+#: what arithmetic says of settings of another kind, which come with weights and models of strangers
+_ODD_SETTINGS = (TypeError, OverflowError, AttributeError, IndexError, KeyError, ZeroDivisionError)
+
 EncoderClass = TypeVar("EncoderClass", bound=type[Encoder])
 
 
@@ -86,10 +89,19 @@ def tiny_config(name: str) -> dict[str, Any]:
 def create_encoder(
     name: str, config: Mapping[str, Any] | None = None, weights: Mapping[str, np.ndarray] | None = None
 ) -> Encoder:
-    """Build an encoder from its JSON-able configuration and, where it has any, its weights."""
+    """Build an encoder from its JSON-able configuration and, where it has any, its weights.
+
+    Raises HarkenError, WeightsError or ValueError for settings or weights that are none of such an encoder.
+    """
     cls = encoder_class(name)
     arguments = dict(config or {})
     if cls.needs_weights:
         arguments["weights"] = weights
     with located_errors(name):
-        return cls(**arguments)
+        try:
+            return cls(**arguments)
+        except _ODD_SETTINGS as error:
+            if is_custom(name):
+                raise
+            cause = f"{name} cannot be built with such settings ({type(error).__name__}: {error})"
+            raise HarkenError(cause, next_step="Correct its settings, or add its weights again") from error

@@ -84,7 +84,7 @@ def _kind_of_entry(entry: Any, kinds: Mapping[str, type[BaseModel]], key: str, d
     kind = entry.get("kind") if isinstance(entry, dict) else None
     if kind is None:
         raise SettingError(f"{key} has no kind", key=key, next_step=f"Write kind: {', '.join(kinds)}")
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise SettingError(f"{key}: there is no kind {kind!r}", key=f"{key}.kind", next_step=nearest(str(kind), kinds))
     return _entry(kinds[kind], entry, key, data)
 

@@ -112,9 +112,15 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection that reads, of one moment."""
+        """A connection that reads, of one moment. Raises HarkenError for rows that no monitor writes."""
         with self._reaching(), reading(self.engine) as connection:
-            yield connection
+            try:
+                yield connection
+            except (ValueError, TypeError) as error:
+                cause = f"has a row that no monitor writes ({error})"
+                raise HarkenError(
+                    cause, file=self.name, next_step="Restore it from a copy, or begin a new one"
+                ) from error
 
     def commit(self, changes: Changes) -> int:
         """Store all of it or nothing. Returns how many of its windows were stored before, and are left as they were.
