@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -17,17 +18,18 @@ from harken.audio.decode import ALL_FORMATS, DEFAULT_FORMATS, Limits
 from harken.audio.listen import Level
 from harken.core.errors import HarkenError
 from harken.data.chronology import OrderChoice
-from harken.detection import DEFAULT_DETECTOR
+from harken.detection import DEFAULT_DETECTOR, list_detectors
 from harken.embeddings.embedder import Embedder
 from harken.embeddings.extract import extract_together
 from harken.embeddings.forms import read_forms
 from harken.embeddings.isolated import Together
+from harken.encoders.spectral import Spectral
 from harken.monitor.alarm import AUTO, AlarmSetting, interval_of
 from harken.monitor.clip_judge import ClipJudge
 from harken.monitor.cutting import cut_to_judge
 from harken.monitor.fit import fit_normal
 from harken.monitor.fitted import Fitted
-from harken.monitor.segmented import verdict_of_samples, verdicts
+from harken.monitor.segmented import verdicts, verdicts_of_samples
 from harken.monitor.sequence import Sequence
 from harken.monitor.stored import load_fitted, save_fitted
 from harken.monitor.verdict import Verdict
@@ -36,6 +38,8 @@ Float32 = NDArray[np.float32]
 
 #: recordings that are compared with the normal ones at once: less than the time of each by itself where those are many
 _TOGETHER = Together(count=64, patience_s=0.25)
+#: detectors whose `score` changes nothing, whatever they are made of
+_SHAREABLE = frozenset(list_detectors()) - {"fusion"}
 #: what verdicts of samples in memory are called
 IN_MEMORY = Path("<samples>")
 
@@ -182,7 +186,10 @@ class Detector:
         Raises AudioError when it cannot be scored, ValueError for samples without a rate.
         """
         if isinstance(recording, np.ndarray):
-            return verdict_of_samples(self._judge, self.alarm, self._embedder, recording, sample_rate, IN_MEMORY)
+            (verdict,) = self.score_samples([(recording, sample_rate)])
+            if verdict.error is not None:
+                raise verdict.error
+            return verdict
         first, *others = islice(self.score_many([recording], workers=0), 2)
         if others:
             raise HarkenError(
@@ -229,6 +236,26 @@ class Detector:
             further=self._judge.comparison,
         )
         yield from verdicts(self._judge, self.alarm, cutting, results, progress)
+
+    def score_samples(self, sounds: Iterable[tuple[NDArray[np.floating], int | None]]) -> list[Verdict]:
+        """Judge sounds in memory, each as if it were alone, in less time than one by one.
+
+        sounds: see `score`. One that cannot be scored gives a verdict with `error`. Raises ValueError without a rate.
+        """
+        return verdicts_of_samples(self._judge, self.alarm, self._embedder, [*sounds], IN_MEMORY)
+
+    def prepare(self) -> None:
+        """Build the encoder now rather than at the first recording; what it needs is imported then."""
+        _ = self._embedder
+
+    def another(self) -> Detector | None:
+        """This detector with an encoder of its own, to be used by another thread at the same time; None where that
+        would need much memory (networks), or cannot be known to work (custom classes)."""
+        if self.spec.encoder != Spectral.name or self.spec.more or self.detector.name not in _SHAREABLE:
+            return None
+        detector = copy(self)
+        detector.__dict__.pop("_embedder", None)
+        return detector
 
     @cached_property
     def _embedder(self) -> Embedder:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harken.audio.segments import Form, Segment, cut
-from harken.embeddings.embedder import Embedder
+from harken.audio.segments import Form, cut
+from harken.core.errors import HarkenError
+from harken.embeddings.embedder import ClipFeatures, Embedder
 from harken.embeddings.isolated import Extracted
 from harken.monitor.alarm import AlarmSetting
 from harken.monitor.clip_judge import ClipJudge, ClipScores
@@ -101,27 +102,42 @@ def _located(failed: Verdict, seconds: float) -> Verdict:
     return replace(failed, error=type(error)(error.cause, file=failed.name, next_step=error.next_step))
 
 
-def verdict_of_samples(
+def verdicts_of_samples(
     judge: ClipJudge,
     alarm: AlarmSetting,
     embedder: Embedder,
-    samples: NDArray[np.floating],
-    sample_rate: int | None,
+    sounds: Sequence[tuple[NDArray[np.floating], int | None]],
     name: Path,
-) -> Verdict:
-    """The verdict on (samples,) or (channels, samples); what is longer than learned from, by its worst segment.
+) -> list[Verdict]:
+    """Verdicts on several (samples,) or (channels, samples) with their rates, each as if it were alone.
 
-    Raises AudioError for what cannot be judged, ValueError without a rate.
+    What is longer than learned from is judged by its worst segment. What cannot be judged gives a verdict with `error`.
+    Raises ValueError without a rate.
     """
+    verdicts: dict[int, Verdict] = {}
+    features_by_row: dict[int, ClipFeatures] = {}
+    for row, (samples, rate) in enumerate(sounds):
+        frames = samples.shape[-1] if samples.ndim else 0
+        try:
+            if rate and frames > LONGEST * judge.lengths_s[1] * rate:
+                verdicts[row] = _by_worst_segment(judge, alarm, embedder, samples, rate, name)
+            else:
+                features_by_row[row] = embedder.analyse(samples, sample_rate=rate)
+        except HarkenError as error:
+            verdicts[row] = Verdict(name, error=error, seconds=frames / rate if rate else None)
+    for (row, features), scores in zip(features_by_row.items(), judge.scores([*features_by_row.values()]), strict=True):
+        verdicts[row] = judge.verdict(name, features, scores, alarm)
+    return [verdicts[row] for row in range(len(sounds))]
 
-    def judged(segment: Segment | None, setting: AlarmSetting, among: int = 1) -> Verdict:
-        cut_out = samples if segment is None else samples[..., segment.start : segment.start + segment.frames]
-        features = embedder.analyse(cut_out, sample_rate=sample_rate)
-        return judge.verdict(name, features, judge.scores([features])[0], setting, segment, among)
 
-    frames = samples.shape[-1] if samples.ndim else 0
-    if not sample_rate or frames <= LONGEST * judge.lengths_s[1] * sample_rate:
-        return judged(None, alarm)
-    segments = cut(name, Form(sample_rate, 1, frames, frames), judge.segment_s, covering=True)
-    setting = alarm.of_segments(len(segments), frames / sample_rate, together=True)
-    return worst([judged(segment, setting, len(segments)) for segment in segments], frames / sample_rate)
+def _by_worst_segment(
+    judge: ClipJudge, alarm: AlarmSetting, embedder: Embedder, samples: NDArray[np.floating], rate: int, name: Path
+) -> Verdict:
+    frames = samples.shape[-1]
+    segments = cut(name, Form(rate, 1, frames, frames), judge.segment_s, covering=True)
+    setting = alarm.of_segments(len(segments), frames / rate, together=True)
+    verdicts = []
+    for segment in segments:
+        features = embedder.analyse(samples[..., segment.start : segment.start + segment.frames], sample_rate=rate)
+        verdicts.append(judge.verdict(name, features, judge.scores([features])[0], setting, segment, len(segments)))
+    return worst(verdicts, frames / rate)

@@ -16,9 +16,11 @@ from harken.service.configuration.model import Configuration, FolderEntry
 from harken.service.evidence import EvidenceFolder
 from harken.service.feed import Feed, SourceStatus
 from harken.service.judging import WindowJudge
+from harken.service.judging_pool import JudgingPool
 from harken.service.listener import MachineListener
 from harken.service.machine import MachineRunner, rule_of
 from harken.service.machine_alarm import MachineAlarm
+from harken.service.recent_sound import RecentSound
 from harken.service.recorder import Recorder
 from harken.service.records import HeardWindow
 from harken.service.tap import Tap
@@ -39,10 +41,7 @@ class Team:
 
 
 class Fleet:
-    """All that is listened to. once: folders end when all that is in them was heard. heard: called with each window.
-
-    All machines are judged one after the other: two at once would share the cores of one.
-    """
+    """All that is listened to. once: folders end when all that is in them was heard. heard: called with each window."""
 
     def __init__(
         self,
@@ -55,7 +54,7 @@ class Fleet:
     ) -> None:
         self._recorder, self._commit, self._evidence = recorder, commit, evidence
         self._once, self._heard = once, heard
-        self._judging = threading.Lock()
+        self.pool = JudgingPool()
         self._events: queue.SimpleQueue[tuple[Team | None, str, SourceStatus]] = queue.SimpleQueue()
         self._teams: dict[str, Team] = {}
 
@@ -98,8 +97,10 @@ class Fleet:
                 evidence=self._evidence,
                 detector=model.detector,
             )
-            judge = WindowJudge(machine, model.detector, model.digest, resume=resume, channels=channels[machine])
-            listener = MachineListener(feed, taps[machine], judge, self._judging)
+            judge = WindowJudge(
+                machine, model.detector, model.digest, resume=resume, channels=channels[machine], pool=self.pool
+            )
+            listener = MachineListener(feed, taps[machine], judge)
             sensor = None if stored is None else stored.sensors.get(machine)
             machines.append(
                 MachineRunner(
@@ -110,11 +111,24 @@ class Fleet:
                     alarm=alarm,
                     commit=self._commit,
                     sensor=sensor,
-                    evidence=self._evidence,
+                    recent=None if self._evidence is None else RecentSound(self._evidence, self._busy),
                     heard=self._heard,
                 )
             )
         return Team(name, feed, tuple(machines))
+
+    def _busy(self) -> bool:
+        return self.pool.waiting > 0
+
+    def hanging(self, after_s: float) -> list[str]:
+        """Machines whose threads did not come round for so many seconds; all, where what is judged hangs."""
+        now = time.monotonic()
+        stuck = self.pool.hangs(now, after_s)
+        return [
+            name
+            for name, machine in self.machines.items()
+            if machine.hangs(now, after_s) or (stuck and machine.listener.judging)
+        ]
 
     def add(self, team: Team) -> None:
         """Have it, in place of one of the same source."""
@@ -139,11 +153,13 @@ class Fleet:
             thread.start()
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
-        for machine in machines:
-            if not machine.join(max(0.0, end - time.monotonic())):
-                log.warning("machine %s: a window is still being judged, and is left to the next start", machine.name)
+        late = [machine.name for machine in machines if not machine.join(max(0.0, end - time.monotonic()))]
+        if late:
+            names = f"{late[0]} and {len(late) - 1} more" if len(late) > 1 else late[0]
+            log.warning("machine %s: a window is not judged yet, and is left to the next start", names)
         for team in teams:
             del self._teams[team.source]
+        self.pool.keep(machine.model.detector for machine in self.machines.values())
 
     @property
     def sources(self) -> dict[str, Feed]:

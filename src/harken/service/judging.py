@@ -17,6 +17,7 @@ from harken.core.errors import AudioError, HarkenError
 from harken.monitor.cutting import LONG_S
 from harken.monitor.detector import Detector
 from harken.monitor.verdict import Verdict
+from harken.service.judging_pool import JudgingPool
 from harken.service.kept_features import features_name
 from harken.service.records import HeardWindow, Recording, Resume, Window
 from harken.service.sources.base import SourceForm
@@ -31,8 +32,8 @@ class WindowJudge:
     file of the same samples.
 
     machine: its name. model: digest of the detector, see `bundle_digest`. resume: what is stored of an earlier run.
-    channels: of recordings that belong to it, from 0; None: all. limits: of recordings. Threads must not share it, nor
-    its detector.
+    channels: of recordings that belong to it, from 0; None: all. limits: of recordings. pool: judges for all who share
+    the detector; None: nobody does. Threads must not share it.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class WindowJudge:
         resume: Resume | None = None,
         channels: Sequence[int] | None = None,
         limits: Limits = Limits(),
+        pool: JudgingPool | None = None,
     ) -> None:
         resume = resume or {}
+        self._pool = JudgingPool(1) if pool is None else pool
         self.machine, self.detector, self.model, self.limits = machine, detector, model, limits
         self._spec = features_name(detector.spec)
         self._channels = None if channels is None else list(channels)
@@ -69,21 +72,23 @@ class WindowJudge:
                 return
             item = replace(item, judged_s=max(item.judged_s, float(stored.get("judged_s", 0.0))))
         pending: HeardWindow | None = None
-        for verdict in self._verdicts(item):
+        verdicts = self._verdicts(item)
+        while True:
+            with self._pool.alone(self.detector):
+                verdict = next(verdicts, None)
+                heard = None if verdict is None else self._heard(item, verdict)
+            if heard is None:
+                break
             if pending is not None:
                 yield pending
-            pending = self._heard(item, verdict)
+            pending = heard
         if pending is not None:
             done = {name: {"state": item.origin_state, "done": True}}
             self._stored |= done
             yield replace(pending, window=replace(pending.window, resume={**pending.window.resume, **done}))
 
     def _verdict(self, window: Window) -> Verdict:
-        name = Path(window.origin or "<sound>")
-        try:
-            return replace(self.detector.score(window.samples_CS, window.sample_rate), path=name)
-        except HarkenError as error:
-            return Verdict(name, error=error, seconds=window.seconds)
+        return replace(self._pool.judge(self.detector, window), path=Path(window.origin or "<sound>"))
 
     def _verdicts(self, recording: Recording) -> Iterator[Verdict]:
         if recording.error is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -15,13 +14,13 @@ from harken.service.tap import Tap
 class MachineListener:
     """Verdicts of one machine, in the order of its sound.
 
-    feed: of its source, which other machines may share. tap: of this machine, among those of the feed. judging: held
-    while a window is judged, so that machines that share it are judged one after the other.
+    feed: of its source, which other machines may share. tap: of this machine, among those of the feed.
     """
 
-    def __init__(self, feed: Feed, tap: Tap, judge: WindowJudge, judging: threading.Lock | None = None) -> None:
+    def __init__(self, feed: Feed, tap: Tap, judge: WindowJudge) -> None:
         self.feed, self.tap, self.judge = feed, tap, judge
-        self._judging = threading.Lock() if judging is None else judging
+        #: whether a window waits for its turn, or is being judged
+        self.judging = False
 
     def hear(self, timeout: float | None = None) -> Iterator[HeardWindow]:
         """Verdicts on the next sound that waits; none after `timeout` seconds, and at the end (`finished`)."""
@@ -30,13 +29,15 @@ class MachineListener:
             return
         source, verdicts = self.feed.source, self.judge.hear(item)
         while True:
+            self.judging = True
             try:
-                with self._judging:
-                    heard = next(verdicts, None)
+                heard = next(verdicts, None)
             except FileNotFoundError:
                 if isinstance(item, Recording):
                     source.give_back(item)
                 return
+            finally:
+                self.judging = False
             if heard is None:
                 return
             resume = {**source.forgotten(), **heard.window.resume}

@@ -14,7 +14,6 @@ from harken.service.assembly import LoadedModel
 from harken.service.changes import Changes, ModelInUse, SensorRecord
 from harken.service.configuration.model import MonitoredEntry
 from harken.service.episode_rule import EpisodeRule
-from harken.service.evidence import EvidenceFolder
 from harken.service.feed import SourceStatus
 from harken.service.listener import MachineListener
 from harken.service.machine_alarm import MachineAlarm
@@ -24,16 +23,16 @@ from harken.service.sensor import STATUSES, SensorChange, SensorState, SensorWat
 
 log = logging.getLogger(__name__)
 
-#: seconds for which a thread waits for sound before it looks whether it is to end
-_LOOK_S = 0.5
+#: seconds for which a thread waits for sound before it shows that it is alive, and after an error
+_LOOK_S, _ERROR_S = 5.0, 0.5
 
 
 class MachineRunner:
     """Judges one machine.
 
     alarm: of the machine; stores each window together with where its source can be taken up again, so that both are
-    there or neither. sensor: status of an earlier run. evidence: where recent sound is kept. heard: called with each
-    window that was stored.
+    there or neither. sensor: status of an earlier run. recent: keeps recent sound. heard: called with each window that
+    was stored.
     """
 
     def __init__(
@@ -46,13 +45,13 @@ class MachineRunner:
         alarm: MachineAlarm,
         commit: Callable[[Changes], object],
         sensor: SensorRecord | None = None,
-        evidence: EvidenceFolder | None = None,
+        recent: RecentSound | None = None,
         heard: Callable[[HeardWindow], None] = lambda heard: None,
     ) -> None:
         self.name, self.entry, self.model, self.listener, self.alarm = name, entry, model, listener, alarm
         self._commit, self._heard = commit, heard
         self.sensor = SensorWatch() if sensor is None else SensorWatch(sensor_state(sensor))
-        self._recent = None if evidence is None else RecentSound(evidence)
+        self._recent = recent
         self._stopping = threading.Event()
         self._drain_until = float("inf")
         self._thread = threading.Thread(target=self._run, name=f"machine {name}", daemon=True)
@@ -90,8 +89,9 @@ class MachineRunner:
         return self.listener.finished and not self._thread.is_alive()
 
     def hangs(self, now: float, after_s: float) -> bool:
-        """Whether its thread runs, and did not come round for so many seconds. now: on the monotonic clock."""
-        return self._thread.is_alive() and now - self.alive_s > after_s
+        """Whether its thread runs, and did not come round for so many seconds, unless it waits for a verdict: that is
+        for those who judge to know. now: on the monotonic clock."""
+        return self._thread.is_alive() and not self.listener.judging and now - self.alive_s > after_s
 
     def _run(self) -> None:
         while not self.listener.finished and time.monotonic() < self._drain_until:
@@ -107,7 +107,7 @@ class MachineRunner:
             except Exception:
                 # A bug in one machine must not end the others, nor this one for good.
                 log.exception("machine %s: unexpected", self.name)
-                time.sleep(_LOOK_S)
+                time.sleep(_ERROR_S)
 
     def _record(self, heard: HeardWindow) -> None:
         change = self.sensor.hear(heard)

@@ -33,12 +33,14 @@ from harken.service.texts import title_and_text
 
 log = logging.getLogger(__name__)
 
-#: seconds from one look at requests, sources and sinks to the next, and between signs of life in the store
+#: seconds from one look at requests and changes of sources to the next, and between signs of life in the store
 TICK_S, SEEN_S = 0.5, 10.0
 #: seconds in which it ends
 END_S = 4.5
-#: a machine whose thread did not come round for so many seconds hangs
-HANGS_S = 600.0
+#: a machine whose thread did not come round for so many seconds hangs, as does what was judged for as long: three
+#: times what a minute of sound takes the largest encoder on a small computer. A window that took longer would hang
+#: again after each restart
+HANGS_S = 180.0
 
 
 class Monitor:
@@ -133,11 +135,13 @@ class Monitor:
                 self.recorder.seen()
                 for machine in self.fleet.machines.values():
                     machine.alarm.tick(datetime.now(UTC))
+                for name, feed in self.fleet.sources.items():
+                    self.metrics.source(name, feed.status())
         except HarkenError as error:
             log.error("%s", error)
         except Exception:
             log.exception("unexpected")
-        if self.health()[0]:
+        if not self.fleet.hanging(HANGS_S):
             systemd.notify("WATCHDOG=1")
 
     def _end(self) -> None:
@@ -242,8 +246,7 @@ class Monitor:
     def _look_at_sources(self) -> None:
         for name, status in self.fleet.changed_sources():
             self._source_watch.changed(name, status)
-        for name, feed in self.fleet.sources.items():
-            self.metrics.source(name, feed.status())
+            self.metrics.source(name, status)
         self._source_watch.tick()
 
     def _answer(self, request: Request) -> None:
@@ -259,8 +262,7 @@ class Monitor:
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Whether the monitor does its work, and how its parts are. A source or sink that is down is no reason to
         start the monitor again: it deals with that itself."""
-        now = time.monotonic()
-        hanging = [name for name, machine in self.fleet.machines.items() if machine.hangs(now, HANGS_S)]
+        hanging = self.fleet.hanging(HANGS_S)
         return not hanging, {
             "status": "failing" if hanging else "ok",
             "hanging": hanging,

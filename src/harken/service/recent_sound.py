@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Literal
 
 from harken.service.changes import Changes, EvidenceRecord
@@ -11,15 +12,21 @@ from harken.service.records import HeardWindow
 
 #: seconds after which the last sound, and normal sound, are replaced
 RENEWED_S = {"live": 60.0, "normal": 86_400.0}
+#: seconds for which that is put off while windows wait to be judged
+_PUT_OFF_S = 600.0
 #: normal sound has at least this p-value: it is no rare one
 _USUAL_P = 0.2
 
 
 class RecentSound:
-    """Of one machine. evidence: where files go; a new one takes the place of the last of its kind."""
+    """Of one machine. evidence: where files go; a new one takes the place of the last of its kind.
 
-    def __init__(self, evidence: EvidenceFolder) -> None:
-        self._evidence = evidence
+    busy: whether there is more urgent work.
+    """
+
+    def __init__(self, evidence: EvidenceFolder, busy: Callable[[], bool] = lambda: False) -> None:
+        self._evidence, self._busy = evidence, busy
+        self._begun = time.monotonic()
         #: when on the monotonic clock, since an archive is heard faster than it was recorded
         self._kept: dict[str, tuple[float, EvidenceRecord]] = {}
 
@@ -33,6 +40,9 @@ class RecentSound:
     def _keep(self, kind: Literal["live", "normal"], heard: HeardWindow, changes: Changes) -> None:
         now, before = time.monotonic(), self._kept.get(kind)
         if before is not None and now - before[0] < RENEWED_S[kind]:
+            return
+        due = self._begun if before is None else before[0] + RENEWED_S[kind]
+        if now < due + _PUT_OFF_S and self._busy():
             return
         record = self._evidence.save(heard, kind=kind)
         if record is None:

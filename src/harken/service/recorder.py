@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +45,7 @@ class Recorder:
         self._link = StoreLink(place, monitor)
         self.outbox = StoredOutbox(self._link, self._lock)
         self._loaded: StoredState | None = None
+        self._arrived: deque[Changes] = deque()
         self._backlog = Changes()
         self._next_sign = 0.0
         self._next_thinning = time.monotonic() + _THINNING_S[0]
@@ -82,17 +84,27 @@ class Recorder:
     # ---- changes -----------------------------------------------------------------------------------------
 
     def commit(self, changes: Changes) -> list[Message]:
-        """Store the changes in one transaction, now or when the store can be reached; their messages, numbered."""
+        """Store the changes in one transaction, now or when the store can be reached; their messages, numbered.
+
+        What several threads commit while another transaction is written goes into the next one together.
+        """
+        self._arrived.append(changes)
         with self._lock:
-            changes.messages = messages = self.outbox.add(changes.messages)
-            if not self._feature_limits.quota:
-                changes.features = []
-            if self._loaded is not None:
-                self._loaded.follow(changes)
-            self._backlog.add(changes)
-            self._flush()
-            self._bound()
-            return messages
+            if self._arrived:
+                # In the order in which they came; those whose changes are among these find nothing left to do.
+                while self._arrived:
+                    self._take(self._arrived.popleft())
+                self._flush()
+                self._bound()
+            return changes.messages
+
+    def _take(self, changes: Changes) -> None:
+        changes.messages = self.outbox.add(changes.messages)
+        if not self._feature_limits.quota:
+            changes.features = []
+        if self._loaded is not None:
+            self._loaded.follow(changes)
+        self._backlog.add(changes)
 
     def _flush(self) -> None:
         """Write what waits; afterwards `problem` says whether that could be."""

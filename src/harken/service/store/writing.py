@@ -27,19 +27,21 @@ def write_changes(connection: Connection, monitor: str, changes: Changes) -> int
         of_machine = (columns.monitor == monitor) & (columns.machine == machine) & (columns.start >= since)
         connection.execute(sa.update(tables.features).where(of_machine).values(notable=True))
     now = datetime.now(UTC)
-    for machine, state in changes.states.items():
-        _upsert(connection, tables.machines, {"monitor": monitor, "machine": machine},
-                {"state": finite(state), "changed": now})  # fmt: skip
-    for key, token in changes.resume.items():
-        if token:
-            _upsert(connection, tables.resume, {"monitor": monitor, "key": key}, {"token": finite(dict(token))})
-        else:
-            columns = tables.resume.c
-            query = sa.delete(tables.resume).where(columns.monitor == monitor, columns.key == key)
-            connection.execute(query)
-    for alarm in changes.alarms.values():
-        values = finite(asdict(alarm))
-        _upsert(connection, tables.alarms, {"id": values.pop("id")}, {"monitor": monitor, **values})
+    states = [
+        {"monitor": monitor, "machine": machine, "state": finite(state), "changed": now}
+        for machine, state in changes.states.items()
+    ]
+    _upsert(connection, tables.machines, ("monitor", "machine"), states)
+    tokens = [
+        {"monitor": monitor, "key": key, "token": finite(dict(token))} for key, token in changes.resume.items() if token
+    ]
+    _upsert(connection, tables.resume, ("monitor", "key"), tokens)
+    if forgotten := [{"gone": key} for key, token in changes.resume.items() if not token]:
+        columns = tables.resume.c
+        query = sa.delete(tables.resume).where(columns.monitor == monitor, columns.key == sa.bindparam("gone"))
+        connection.execute(query, forgotten)
+    alarms = [{"monitor": monitor, **finite(asdict(alarm))} for alarm in changes.alarms.values()]
+    _upsert(connection, tables.alarms, ("id",), alarms)
     for table, records in (
         (tables.models, changes.models),
         (tables.sensors, changes.sensors),
@@ -54,7 +56,8 @@ def write_changes(connection: Connection, monitor: str, changes: Changes) -> int
     messages = [{"monitor": monitor, **asdict(message)} for message in changes.messages]
     _insert(connection, tables.messages, [{**row, "payload": finite(row["payload"])} for row in messages])
     last = max((message.number for message in changes.messages), default=0)
-    _upsert(connection, tables.monitors, {"name": monitor}, {"last_number": last, "seen": now}, least="last_number")
+    written = {"name": monitor, "last_number": last, "seen": now}
+    _upsert(connection, tables.monitors, ("name",), [written], least="last_number")
     return repeated
 
 
@@ -73,15 +76,21 @@ def _insert(connection: Connection, table: sa.Table, rows: list[dict[str, Any]])
 
 
 def _upsert(
-    connection: Connection, table: sa.Table, key: dict[str, Any], values: dict[str, Any], least: str | None = None
+    connection: Connection,
+    table: sa.Table,
+    key: tuple[str, ...],
+    rows: list[dict[str, Any]],
+    least: str | None = None,
 ) -> None:
-    """Insert or replace a row. least: a column that never falls."""
-    query = _dialect(connection).insert(table).values(key | values)
-    replaced: dict[str, Any] = dict(values)
+    """Insert or replace rows of the same columns, among them `key`. least: a column that never falls."""
+    if not rows:
+        return
+    query = _dialect(connection).insert(table)
+    replaced: dict[str, Any] = {name: query.excluded[name] for name in rows[0] if name not in key}
     if least is not None:
         column, new = table.c[least], query.excluded[least]
         replaced[least] = sa.case((new > column, new), else_=column)
-    connection.execute(query.on_conflict_do_update(index_elements=list(key), set_=replaced))
+    connection.execute(query.on_conflict_do_update(index_elements=list(key), set_=replaced), rows)
 
 
 def _dialect(connection: Connection) -> Any:
