@@ -16,12 +16,14 @@ import typer
 
 from harken.cli.console import emit, line
 from harken.cli.monitor_page import PageBeside
+from harken.cli.monitor_setup import run_set_up
 from harken.core.errors import HarkenError
 
 if TYPE_CHECKING:
     from harken.service.configuration.model import Configuration
     from harken.service.monitor import Monitor
     from harken.service.records import HeardWindow
+    from harken.service.set_up.run import SetUpRun
 
 
 #: folder of what a monitor remembers, in the current one
@@ -49,6 +51,17 @@ def run(
     demo: Annotated[
         bool, typer.Option("--demo", help="A simulated machine in fast motion: a fault develops. About two minutes.")
     ] = False,
+    setup: Annotated[
+        Path | None,
+        typer.Option(
+            "--setup",
+            help="A folder, empty at first: machines are set up, recorded and learned on the page.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address of the page of --setup; others than this computer need HARKEN_TOKEN.")
+    ] = "127.0.0.1",
     name: Annotated[str | None, typer.Option(help="Name of the machine (default: that of the model's file).")] = None,
     false_alarms: Annotated[str, typer.Option(help="Rate of false alarms, in time.")] = "1/quarter",
     hop: Annotated[
@@ -78,14 +91,19 @@ def run(
     """
     from harken.service.logs import set_up_logs
 
-    if sum((source is not None, config is not None, demo)) != 1:
+    if sum((source is not None, config is not None, setup is not None, demo)) != 1:
         raise HarkenError(
-            "needs a source, --config or --demo",
+            "needs a source, --config, --setup or --demo",
             next_step="Write, for example: harken monitor recordings/ -m pump.harken",
         )
     if demo:
         set_up_logs(log.value, verbose=verbose)
         _run_demo(Path(store if store != DEFAULT_STORE else f"{DEFAULT_STORE}-demo"))
+        return
+    if setup is not None:
+        set_up_logs(log.value, verbose=verbose)
+        with _stopped_by_signals(setup / "plant.yaml") as stopping:
+            run_set_up(setup, page, host, stopping)
         return
     if config is None and model is None:
         raise HarkenError("needs a model", next_step="Add -m MODEL, made by harken fit")
@@ -111,7 +129,7 @@ def run(
         }
         configuration = checked(data, Path.cwd())
     monitor = Monitor(configuration, once=once, heard=_print_json if json else lambda heard: None)
-    page_beside = PageBeside(configuration)
+    page_beside = PageBeside(configuration, live=lambda _, machine: monitor.live(machine))
     try:
         _run_until_stopped(monitor, config)
     finally:
@@ -126,7 +144,9 @@ def _run_demo(folder: Path) -> None:
 
         def started(monitor: Monitor) -> None:
             stopping(monitor)
-            pages.append(PageBeside(monitor.configuration, replayed=True))
+            pages.append(
+                PageBeside(monitor.configuration, replayed=True, live=lambda _, machine: monitor.live(machine))
+            )
 
         try:
             over = Demo(folder, line, started=started).run()
@@ -163,12 +183,12 @@ def _run_until_stopped(monitor: Monitor, config: Path | None) -> None:
 
 
 @contextmanager
-def _stopped_by_signals(config: Path | None = None) -> Iterator[Callable[[Monitor], None]]:
+def _stopped_by_signals(config: Path | None = None) -> Iterator[Callable[[Monitor | SetUpRun], None]]:
     """Gives a function to call with the monitor: from then on SIGTERM and Ctrl-C end it, in order, and SIGHUP has it
     read its configuration again."""
     before: dict[int, Any] = {}
 
-    def stopping(monitor: Monitor) -> None:
+    def stopping(monitor: Monitor | SetUpRun) -> None:
         def end(number: int, frame: object) -> None:
             monitor.stop()
 

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from harken.core.errors import HarkenError
 from harken.core.version import __version__
-from harken.page import api, views
+from harken.page import api, live, set_up, set_up_api, views
 from harken.page.guard import MOST_BODY, Guard, TooLargeError
 from harken.page.settings import PageSettings
 from harken.page.state import PageState
@@ -37,8 +37,8 @@ def create_app(settings: PageSettings) -> FastAPI:
     app.add_middleware(Guard, settings=settings)
     own_files = StaticFiles(directory=str(files("harken.page") / "static"), packages=[("harken.core", "static")])
     app.mount("/static", own_files, name="static")
-    app.include_router(api.router)
-    app.include_router(views.router)
+    for part in (api, set_up_api, views, live, set_up):
+        app.include_router(part.router)
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from harken.core.errors import HarkenError
 from harken.page.security import SHORTEST_TOKEN, is_loopback
+from harken.service.live_sound import LiveSound
+from harken.service.set_up.set_up import SetUp
 
 PORT = 8765
 
@@ -17,6 +20,8 @@ class PageSettings:
 
     replayed: what is heard is of another time, as in a demo in fast motion; the present is then the end of the last
     window. names: further names under which this computer is reached; `*`: whatever the browser calls it.
+    live: sound of a machine, by monitor and machine, as it is heard in this process. set_up: machines can be set up on
+    the page; None: the operator has not started it for that.
     Raises HarkenError for an address that others reach, without a token or with a short one.
     """
 
@@ -27,6 +32,8 @@ class PageSettings:
     token: str = ""
     names: tuple[str, ...] = ()
     replayed: bool = False
+    live: Callable[[str, str], LiveSound | None] = lambda monitor, machine: None
+    set_up: SetUp | None = None
 
     def __post_init__(self) -> None:
         if self.token and len(self.token) < SHORTEST_TOKEN:

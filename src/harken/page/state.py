@@ -31,14 +31,15 @@ _KINDS = {
 
 
 class PageState:
-    """Store, settings and what was read. listeners: open pages that follow. ended: the server stops."""
+    """Store, settings and what was read. listeners: open pages that follow; live_pages: those that follow sound.
+    ended: the server stops."""
 
     def __init__(self, settings: PageSettings) -> None:
         self.settings = settings
         self.store = Store.open(settings.store)
         self.machines = Machines()
         self.scorer = RecordingScorer()
-        self.listeners = 0
+        self.listeners = self.live_pages = 0
         self.ended = threading.Event()
 
     def now(self) -> datetime:

@@ -48,6 +48,7 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
         "t": t, "now": now, "languages": LANGUAGES, "path": request.url.path,
         "when": lambda time: t.when(time, now), "ago": lambda time: t.ago(time, now),
         "who": request.cookies.get("harken_name", ""), "has_token": bool(state_of(request).settings.token),
+        "set_up": state_of(request).settings.set_up,
     }  # fmt: skip
     response = HTMLResponse(render("harken.page", template, **common, **values), status)
     if (asked := request.query_params.get("lang")) in LANGUAGES:
@@ -55,9 +56,9 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
     return response
 
 
-def problem(request: Request, status: int, text: str) -> Response:
-    """A page that says why there is none."""
-    return page(request, "error.html", status, title=words(request)("error.title"), text=text)
+def problem(request: Request, status: int, text: str, back: str = "/") -> Response:
+    """A page that says why there is none. back: where it leads."""
+    return page(request, "error.html", status, title=words(request)("error.title"), text=text, back=back)
 
 
 def headline(view: MachineView, t: Texts, now: datetime) -> str:
@@ -111,6 +112,9 @@ def machines(request: Request) -> Response:
     with state.store.reading() as connection:
         views = state.machines.all(connection, now)
         down = state.monitors_down(connection)
+    set_up = state.settings.set_up
+    if not views and set_up is not None and not set_up.place.configuration.exists():
+        return RedirectResponse("/setup", 303)
     lines = [(view, headline(view, t, now), picture(view, t, now)) for view in views]
     template = "machine_list.html" if request.headers.get("hx-request") else "machines.html"
     title = summary(views, t) if views else t("title")
@@ -136,7 +140,7 @@ def machine(request: Request, key: str) -> Response:
     return page(
         request, "machine.html", title=view.machine, view=view, headline=headline(view, t, now),
         picture=picture(view, t, now), alarms=alarms, history=lines, asked=asked, answer=answer, spans=list(SPANS),
-        span=span if span in SPANS else "week",
+        span=span if span in SPANS else "week", live=state.settings.live(view.monitor, view.machine) is not None,
     )  # fmt: skip
 
 

@@ -8,12 +8,11 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, Protocol
 
 from harken.core.errors import HarkenError
 from harken.service.records import Block, Recording
 from harken.service.sources.base import SoundSource, SourceError
-from harken.service.tap import Tap
 
 #: `starting`: no sound yet. `silent`: none for its `patience_s`. `waiting`: to be begun again. `ended`: a file or pipe
 #: that is over. `failed`: it cannot be listened to as it is configured
@@ -49,6 +48,22 @@ class SourceStatus:
         return self.state in ("starting", "running")
 
 
+class SoundTap(Protocol):
+    """Takes the sound of a source: `harken.service.tap.Tap`."""
+
+    machine: str
+    #: in the source, behind all that need not be heard again
+    position: int
+    #: windows that came faster than they were judged
+    lost: int
+
+    def put(self, sound: Block | Recording, *, wait: Callable[[], bool], stop: threading.Event) -> None:
+        """Take sound. wait: whether to wait for room; until `stop` is set."""
+
+    def end(self) -> None:
+        """No more sound comes."""
+
+
 class Feed:
     """Listens to a source in a thread, and gives its sound to taps.
 
@@ -59,7 +74,7 @@ class Feed:
     def __init__(
         self,
         source: SoundSource,
-        taps: Sequence[Tap],
+        taps: Sequence[SoundTap],
         *,
         tell: Callable[[SourceStatus], None] = lambda status: None,
         soonest_s: float = SOONEST_S,

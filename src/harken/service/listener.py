@@ -40,6 +40,9 @@ class MachineListener:
                 self.judging = False
             if heard is None:
                 return
+            if isinstance(item, Recording):
+                window = heard.window
+                self.tap.live.hear(window.samples_CS, window.sample_rate, window.start)
             resume = {**source.forgotten(), **heard.window.resume}
             yield replace(heard, window=replace(heard.window, resume=resume))
 

@@ -22,6 +22,7 @@ from harken.service.configuration.read import read_configuration
 from harken.service.evidence import EvidenceFolder
 from harken.service.fleet import Fleet
 from harken.service.http_server import HealthServer
+from harken.service.live_sound import LiveSound
 from harken.service.mailroom import Mailroom
 from harken.service.recorder import Recorder
 from harken.service.records import HeardWindow, Message
@@ -120,6 +121,11 @@ class Monitor:
     def reload_from(self, file: Path) -> None:
         """Read the configuration of a file soon; from any thread or signal handler."""
         self._reload_file = file
+
+    def live(self, machine: str) -> LiveSound | None:
+        """The sound of a machine as it is heard; None for one that is not listened to."""
+        runner = self.fleet.machines.get(machine)
+        return None if runner is None else runner.listener.tap.live
 
     def _tick(self) -> None:
         try:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from harken.core.errors import HarkenError
+from harken.service.live_sound import LiveSound
 from harken.service.records import Block, Recording, Resume, Window
 from harken.service.windows import Windower
 
@@ -22,7 +23,7 @@ class Tap:
 
     machine: its name. seconds, hop_s: see `Windower`. channels: numbers of those that belong to it, from 0; None: all.
     resume: what is stored of an earlier run. capacity: of windows that wait. lost: whole windows that came while so
-    many waited; their numbers are left out.
+    many waited; their numbers are left out. live: what is heard, for people who watch.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Tap:
         state = (resume or {}).get(machine, {})
         self.machine = machine
         self.lost = 0
+        self.live = LiveSound()
         self._channels = None if channels is None else list(channels)
         self._windower = Windower(seconds, hop_s, number=int(state.get("number", 0)), name=machine)
         #: position in the source behind all that is judged already
@@ -65,6 +67,7 @@ class Tap:
                     next_step="Correct the channels of this machine",
                 )
             sound = replace(sound, samples_CS=sound.samples_CS[self._channels])
+        self.live.hear(sound.samples_CS, sound.sample_rate, sound.start)
         behind = self.position - sound.position
         if behind >= sound.samples_CS.shape[1]:
             return  # other machines of the source have not judged it yet

@@ -1,0 +1,1 @@
+"""From an empty folder to a monitor that listens: source, normal sound, model, configuration."""

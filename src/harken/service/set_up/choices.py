@@ -1,0 +1,74 @@
+"""What can be listened to from here, and the entries of what a person has chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from harken.core.errors import HarkenError
+from harken.core.names import alike, shown, why_no_file_name
+from harken.service.set_up.place import Place
+
+Kind = Literal["microphone", "stream", "folder"]
+#: of streams: addresses of a network, and nothing that leads to files of this computer
+SCHEMES = ("rtsp", "rtsps", "http", "https", "srt", "rtmp", "rtmps", "udp", "rtp")
+LONGEST_NAME, LONGEST_ADDRESS = 60, 2000
+
+
+def microphones() -> list[str]:
+    """Names of the inputs of this computer; none where there are no packages for them."""
+    from harken.service.sources.microphone import input_devices
+
+    # PortAudio may raise errors of its own, of which there is no list without it.
+    with suppress(Exception):
+        return list(dict.fromkeys(input_devices()))
+    return []
+
+
+def source_entry(place: Place, kind: Kind, choice: str) -> dict[str, Any]:
+    """The entry of a source, as in a configuration.
+
+    choice: a device (empty: the system's default), an address, or a folder below that of the set-up.
+    Raises HarkenError for what is none.
+    """
+    choice = choice.strip()
+    if kind == "microphone":
+        devices = microphones()
+        if choice and choice not in devices:
+            raise HarkenError(
+                f"there is no microphone {shown(choice)!r}", next_step=f"There are: {', '.join(devices) or 'none'}"
+            )
+        return {"kind": "microphone", "device": choice} if choice else {"kind": "microphone"}
+    if kind == "stream":
+        try:
+            address = urlsplit(choice)
+            well = address.scheme in SCHEMES and bool(address.hostname) and choice.isprintable()
+        except ValueError:
+            well = False
+        if not well or len(choice) > LONGEST_ADDRESS or any(char.isspace() for char in choice):
+            raise HarkenError("that is no address of a stream", next_step="Write rtsp://HOST/PATH, or http://HOST/PATH")
+        return {"kind": "stream", "url": choice}
+    place.below(choice)
+    return {"kind": "folder", "path": choice}
+
+
+def machine_name(name: str, others: Collection[str]) -> str:
+    """A name that files, topics and labels can have. Raises HarkenError for one that cannot be, or is another's."""
+    name = name.strip()
+    reason = why_no_file_name(name)
+    if reason is None and set(name) & set("+#${}%"):
+        reason = "has one of + # $ { } %"
+    if reason is None and name.startswith("."):
+        reason = "begins with a full stop"
+    if reason is None and len(name) > LONGEST_NAME:
+        reason = f"is longer than {LONGEST_NAME} characters"
+    if reason is not None:
+        raise HarkenError(
+            f"{shown(name)!r} is no name for a machine: it {reason}",
+            next_step="Write letters, digits, and - _ or blanks between them",
+        )
+    if name in others or alike([*others, name]) is not None:
+        raise HarkenError(f"there is a machine {name!r} already", next_step="Give this one another name")
+    return name

@@ -1,0 +1,358 @@
+"""A machine is set up step by step: source, normal sound, model, configuration. What pages and programs ask of it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from harken.core.errors import HarkenError, writing
+from harken.core.files import write_atomically
+from harken.core.names import shown
+from harken.data.name_times import clock_in_name
+from harken.data.names import without_suffix
+from harken.service.assembly import Models, check_machine, make_source
+from harken.service.configuration.model import SOURCES
+from harken.service.configuration.read import read_configuration
+from harken.service.live_sound import LiveSound
+from harken.service.set_up.choices import Kind, machine_name, source_entry
+from harken.service.set_up.ear import Ear
+from harken.service.set_up.enough import USUAL_S, RecordedFiles, files_of
+from harken.service.set_up.fit_run import FitRun
+from harken.service.set_up.fitting import RATES, FitRequest
+from harken.service.set_up.place import Draft, Place, write_private
+from harken.service.set_up.plant_file import literal, with_machine
+from harken.service.set_up.recorder import NormalRecorder
+from harken.service.set_up.state import Phase, SetUpState
+
+log = logging.getLogger(__name__)
+
+#: recordings at most of one go, and seconds between two of them at most
+MOST_RECORDINGS, LONGEST_EVERY_S = 5000, 3600.0
+#: fewer recordings are not learned from
+LEAST_TO_FIT = 10
+#: seconds after which a source is closed where nobody looks and nothing is recorded
+IDLE_S = 120.0
+#: seconds between two looks at what goes on
+_TICK_S = 0.2
+
+
+class SetUp:
+    """Of one machine at a time, in a folder. Threads may share it.
+
+    page: entry of the page in a configuration that it writes. segment_s: length of recordings of sound without an end.
+    started: called with the file when a configuration was written. Every step raises HarkenError where it cannot be
+    done, and logs who asked for it.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        page: dict[str, Any] | None = None,
+        segment_s: float = USUAL_S,
+        idle_s: float = IDLE_S,
+        started: Callable[[Path], None] = lambda file: None,
+    ) -> None:
+        self.place = Place(folder)
+        self.started = started
+        self._page, self._segment_s, self._idle_s = page, segment_s, idle_s
+        self._draft = self.place.read_draft()
+        self._files = RecordedFiles()
+        self._ear: Ear | None = None
+        self._fit: FitRun | None = None
+        self._problem = ""
+        self._looked = time.monotonic()
+        self._lock = threading.RLock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="set-up", daemon=True)
+        self._thread.start()
+
+    # ---- seen --------------------------------------------------------------------------------------------
+
+    def state(self) -> SetUpState:
+        """How far it is. Whoever asks is somebody who looks."""
+        self._looked = time.monotonic()
+        with self._lock:
+            draft, ear, fit = self._draft, self._ear, self._fit
+            values: dict[str, Any] = {"machines": self._machines(), "problem": self._problem}
+            if not draft.machine:
+                return SetUpState("source", **values)
+            recorder = None if ear is None else ear.recorder
+            values |= {
+                "machine": draft.machine, "kind": draft.source["kind"], "place": self._shown_place(),
+                "recorded": self._files.of(self.place.normal(draft.machine)), "result": draft.result,
+                "left_out": tuple(draft.left_out), "kept_outliers": tuple(draft.kept),
+            }  # fmt: skip
+            if ear is not None:
+                values |= {"heard": ear.heard(), "source": ear.status, "waiting": len(ear.given)}
+            if recorder is not None:
+                values |= {
+                    "kept": recorder.kept, "most": recorder.most, "unfit": dict(recorder.unfit),
+                    "ended": recorder.ended,
+                }  # fmt: skip
+            if fit is not None:
+                values |= {"done": fit.done, "count": fit.count}
+            return SetUpState(self._phase(), **values)
+
+    @property
+    def live(self) -> LiveSound | None:
+        """The sound that is heard now."""
+        ear = self._ear
+        return None if ear is None else ear.live
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether sound is being recorded."""
+        ear = self._ear
+        return ear is not None and ear.recorder is not None and not ear.recorder.ended
+
+    def looked(self) -> None:
+        """Somebody has an open page."""
+        self._looked = time.monotonic()
+
+    def outliers(self) -> list[str]:
+        """Recordings that stood out in the last fit, in its order."""
+        result = self._draft.result
+        if result is None:
+            return []
+        names = [aside["file"] for aside in result["set_aside"] if aside["outlier"]]
+        return list(dict.fromkeys([*names, *self._draft.left_out, *self._draft.kept]))
+
+    def outlier_file(self, number: int) -> Path | None:
+        """The sound of one of them; None where there is none. No name of a client becomes a path."""
+        names = self.outliers()
+        if not 0 <= number < len(names):
+            return None
+        return next(
+            (file for file in files_of(self.place.normal(self._draft.machine)) if file.name == names[number]), None
+        )
+
+    # ---- steps -------------------------------------------------------------------------------------------
+
+    def choose(self, machine: str, kind: Kind, choice: str, by: str = "") -> None:
+        """Name a machine and its source, and listen to it."""
+        with self._step(f"{by} listens to {kind} {_without_password(choice)} for {machine}"):
+            self._need("source", "paused", "listening", "fitted")
+            others = [name for name in self._machines() if name != self._draft.machine]
+            name, entry = machine_name(machine, others), source_entry(self.place, kind, choice)
+            self._close_ear()
+            same = name == self._draft.machine and entry == self._draft.source
+            draft = self._draft if same else Draft(name, entry)
+            self.place.write_draft(draft)
+            self._draft = draft
+            self._listen()
+
+    def listen(self, by: str = "") -> None:
+        """Listen again."""
+        with self._step(f"{by} listens to {self._draft.machine} again"):
+            self._need("paused", "listening", "fitted")
+            self._change(result=None)
+            self._listen()
+
+    def record(self, most: int = 60, every_s: float = 0.0, *, existing: bool = False, by: str = "") -> None:
+        """Record normal sound: at most so many recordings, gapless or one every so many seconds.
+
+        existing: also the files that are in the folder already.
+        """
+        with self._step(f"{by} records {self._draft.machine}, {most} recordings"):
+            self._need("listening")
+            if not 1 <= most <= MOST_RECORDINGS or not 0 <= every_s <= LONGEST_EVERY_S:
+                raise HarkenError("that many cannot be recorded", next_step=f"Give 1 to {MOST_RECORDINGS} recordings")
+            assert self._ear is not None
+            folder = self.place.normal(self._draft.machine)
+            with writing(folder, "Check the folder and the disk"):
+                recorder = NormalRecorder(folder, most=most, seconds=self._segment_s, every_s=every_s or None)
+            self._ear.record(recorder, existing=existing)
+
+    def stop(self, by: str = "") -> None:
+        """Record no more; go on listening."""
+        with self._step(f"{by} stops the recording of {self._draft.machine}"):
+            self._need("recording", "listening")
+            if self._ear is not None:
+                self._ear.stop_recording()
+
+    def fit(self, left_out: tuple[str, ...] = (), kept: tuple[str, ...] = (), by: str = "") -> None:
+        """Learn from what was recorded. left_out, kept: recordings that stood out, as a person decided."""
+        with self._step(f"{by} fits a model of {self._draft.machine}"):
+            self._need("paused", "listening", "fitted")
+            unknown = {*left_out, *kept} - {*self.outliers()}
+            if unknown:
+                raise HarkenError("these recordings did not stand out", next_step="Open the page again")
+            files = files_of(self.place.normal(self._draft.machine))
+            if len(files) < LEAST_TO_FIT and self._files.summed(files).recordings < LEAST_TO_FIT:
+                raise HarkenError(
+                    f"{len(files)} recordings are too few to learn from", next_step=f"Record {LEAST_TO_FIT} or more"
+                )
+            self._close_ear()
+            self._change(left_out=[*left_out], kept=[*kept])
+            draft = self._draft
+            self._fit = FitRun(
+                FitRequest(
+                    str(self.place.normal(draft.machine)),
+                    str(self.place.model(draft.machine)),
+                    left_out=tuple(left_out),
+                    keep_outliers=bool(kept),
+                    hop_s=self._hop_s(),
+                )
+            )
+
+    def cancel(self, by: str = "") -> None:
+        """End the fit that goes on."""
+        with self._step(f"{by} cancels the fit of {self._draft.machine}"):
+            fit, self._fit = self._fit, None
+        if fit is not None:
+            fit.cancel()
+
+    def start(self, rate: str = RATES[-1], by: str = "") -> None:
+        """Write the configuration, and have the machine monitored. rate: of false alarms, one of `RATES`."""
+        with self._step(f"{by} has {self._draft.machine} monitored"):
+            self._need("fitted")
+            if rate not in RATES:
+                raise HarkenError(f"there is no rate {shown(rate)!r}", next_step=f"Choose one of: {', '.join(RATES)}")
+            machine, source = self._draft.machine, literal(self._draft.source)
+            if "@" in source.get("url", ""):
+                write_private(self.place.secret(machine), self._draft.source["url"])
+                source["url"] = f"${{file:{self.place.secret(machine).name}}}"
+            entry = {"source": machine, "model": self.place.model(machine).name, "false_alarms": rate}
+            if (hop_s := self._hop_s()) is not None:
+                entry["hop"] = f"{hop_s:g}s"
+            file = self.place.configuration
+            text, configuration = with_machine(file, machine, source, entry, self._page)
+            check_machine(machine, configuration, Models().get(configuration.machines[machine]))
+            with writing(file, "Check the folder and the disk"):
+                write_atomically(file, text.encode())
+            self.place.write_draft(Draft())
+            self._close_ear()
+            self._draft = Draft()
+        self.started(file)
+
+    def discard(self, by: str = "") -> None:
+        """Begin with another machine. Recordings and models stay."""
+        with self._step(f"{by} begins again"):
+            self._need("source", "paused", "listening", "fitted")
+            self._close_ear()
+            self.place.write_draft(Draft())
+            self._draft = Draft()
+
+    def fail(self, problem: str) -> None:
+        """Say why what was set up cannot run."""
+        self._problem = problem
+
+    def close(self) -> None:
+        """End whatever goes on."""
+        self._closing.set()
+        self._thread.join(2.0)
+        with self._lock:
+            fit, self._fit = self._fit, None
+            self._close_ear()
+        if fit is not None:
+            fit.cancel()
+
+    # ---- within ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _step(self, says: str) -> Iterator[None]:
+        with self._lock:
+            log.info("set-up: %s", shown(says.strip()))
+            self._problem = ""
+            self._looked = time.monotonic()
+            yield
+
+    def _phase(self) -> Phase:
+        draft, ear = self._draft, self._ear
+        if not draft.machine:
+            return "source"
+        if self._fit is not None:
+            return "fitting"
+        if ear is None:
+            return "paused" if draft.result is None else "fitted"
+        return "recording" if self.is_recording else "listening"
+
+    def _need(self, *phases: Phase) -> None:
+        if self._phase() not in phases:
+            raise HarkenError(f"that cannot be done while it is {self._phase()}", next_step="Open the page again")
+
+    def _machines(self) -> tuple[str, ...]:
+        if not self.place.configuration.exists():
+            return ()
+        return tuple(read_configuration(self.place.configuration).machines)
+
+    def _change(self, **values: Any) -> None:
+        draft = Draft(**{**asdict(self._draft), **values})
+        self.place.write_draft(draft)
+        self._draft = draft
+
+    def _listen(self) -> None:
+        if self._ear is None:
+            draft = self._draft
+            self._ear = Ear(self._source(), draft.machine)
+
+    def _source(self) -> Any:
+        entry = SOURCES[self._draft.source["kind"]].model_validate(self._draft.source)
+        if entry.kind == "folder":
+            entry = entry.model_copy(update={"path": self.place.below(str(entry.path))})
+        return make_source(entry, [self._draft.machine], resume={})
+
+    def _shown_place(self) -> str:
+        ear = self._ear
+        if ear is not None:
+            return ear.feed.source.place
+        return _without_password(str(next((value for key, value in self._draft.source.items() if key != "kind"), "")))
+
+    def _close_ear(self) -> None:
+        ear, self._ear = self._ear, None
+        if ear is not None:
+            ear.close()
+
+    def _hop_s(self) -> float | None:
+        """From one recording to the next, where they do not follow each other; the machine is listened to like that."""
+        files = files_of(self.place.normal(self._draft.machine))
+        named = [clock_in_name(without_suffix(file.name)) for file in files]
+        times = sorted(time.timestamp() for time in named if time is not None)
+        recorded = self._files.summed(files)
+        if len(times) < LEAST_TO_FIT or not recorded.recordings:
+            return None
+        step = median(later - earlier for earlier, later in pairwise(times))
+        return round(step, 1) if step > 1.5 * recorded.seconds / len(files) else None
+
+    def _run(self) -> None:
+        while not self._closing.wait(_TICK_S):
+            try:
+                self._tick()
+            except HarkenError as error:
+                self._problem = str(error)
+            except Exception:
+                log.exception("set-up: unexpected")
+
+    def _tick(self) -> None:
+        ear = self._ear
+        if ear is not None:
+            ear.work()
+            while ear.works and not self._closing.is_set():
+                ear.work()
+        with self._lock:
+            fit = self._fit
+            if fit is not None and fit.over:
+                self._fit = None
+                if fit.error is not None:
+                    self._problem = str(fit.error)
+                    self._change(result=None)
+                elif fit.result is not None:
+                    self._change(result=fit.result)
+            idle = time.monotonic() - self._looked > self._idle_s
+            if self._ear is not None and idle and not self.is_recording:
+                log.info("set-up: nobody looks; %s is not listened to any longer", self._draft.machine)
+                self._close_ear()
+
+
+def _without_password(choice: str) -> str:
+    head, at, tail = choice.rpartition("@")
+    return f"{head.partition('//')[0]}//{tail}" if at else choice
