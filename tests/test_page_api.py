@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 
 from harken.page.server import PageServer
 from harken.page.settings import PageSettings
+from harken.service.set_up.set_up import SetUp
 from stored_plant import fill
 
 schemathesis = pytest.importorskip("schemathesis")
@@ -31,7 +32,10 @@ def _check(operation: Any, statuses: set[int]) -> None:
 
 def test_no_request_breaks_it(tmp_path: Path) -> None:
     fill(tmp_path / "stored", days=0.2)
-    server = PageServer(PageSettings(tmp_path / "stored" / "store.db", tmp_path / "stored" / "evidence", port=0))
+    set_up = SetUp(tmp_path / "plant")
+    server = PageServer(
+        PageSettings(tmp_path / "stored" / "store.db", tmp_path / "stored" / "evidence", port=0, set_up=set_up)
+    )
     server.start()
     statuses: dict[str, set[int]] = {}
     try:
@@ -40,5 +44,6 @@ def test_no_request_breaks_it(tmp_path: Path) -> None:
             _check(operation, statuses.setdefault(operation.label, set()))
     finally:
         server.stop()
-    assert len(statuses) == 10
+        set_up.close()
+    assert len(statuses) == 13
     assert {200} < set().union(*statuses.values())

@@ -119,8 +119,9 @@ def texts_of(state: SetUpState, columns: Columns | None, t: Texts) -> dict[str, 
     """Words of the page that change while it is open, by the id of their place."""
     recorded, texts = state.recorded, {}
     texts["recorded"] = t("setup.recorded", count=recorded.recordings, least=LEAST, time=_duration(recorded.seconds, t))
+    sessions = {0: "sessions_none", 1: "sessions_one"}.get(recorded.sessions, "sessions")
     texts["sessions"] = t(
-        "setup.sessions_one" if recorded.sessions == 1 else "setup.sessions", count=recorded.sessions,
+        f"setup.{sessions}", count=recorded.sessions,
         days=recorded.days, needed=SESSIONS,
     )  # fmt: skip
     texts["worth"] = (

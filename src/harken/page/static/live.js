@@ -73,6 +73,7 @@
   };
   // A page that nobody sees costs nothing.
   document.addEventListener("visibilitychange", () => (document.hidden ? source.close() : open()));
-  addEventListener("pagehide", () => source.close());
+  // Nor does it go elsewhere than the person does.
+  for (const leaving of ["submit", "pagehide"]) addEventListener(leaving, () => source.close());
   open();
 })();

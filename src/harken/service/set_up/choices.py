@@ -72,3 +72,9 @@ def machine_name(name: str, others: Collection[str]) -> str:
     if name in others or alike([*others, name]) is not None:
         raise HarkenError(f"there is a machine {name!r} already", next_step="Give this one another name")
     return name
+
+
+def without_password(choice: str) -> str:
+    """An address as it is shown."""
+    head, at, tail = choice.rpartition("@")
+    return f"{head.partition('//')[0]}//{tail}" if at else choice

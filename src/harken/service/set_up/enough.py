@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 from harken.audio.decode import ALL_FORMATS
 from harken.audio.segments import read_form
@@ -24,6 +25,8 @@ LEAST, SESSIONS = SHOWS_CORRELATION, 3
 #: median of the rarest rate at which single recordings still find faults (docs/alarms.md, "Rates that still find
 #: faults"), at this number of recordings; it falls as the number to this power
 _ONE_IN, _AT, _POWER = 490.0, 70, 1.5
+#: fewer recordings do not show how often they are made
+_LEAST_TIMES = 5
 #: seconds of a recording: of those that are longer, segments of this length count
 USUAL_S = 10.0
 
@@ -91,6 +94,16 @@ class RecordedFiles:
             except AudioError:
                 self._seconds[file] = 0.0
         return self._seconds[file]
+
+
+def interval_s(files: Sequence[Path], recorded: Recorded) -> float | None:
+    """Seconds from one recording to the next, where times are known and they do not follow each other; else None."""
+    named = [clock_in_name(without_suffix(file.name)) for file in files]
+    times = sorted(time.timestamp() for time in named if time is not None)
+    if len(times) < _LEAST_TIMES or not recorded.recordings:
+        return None
+    step = median(later - earlier for earlier, later in pairwise(times))
+    return round(step, 1) if step > 1.5 * recorded.seconds / len(files) else None
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -80,7 +80,9 @@ def request_line(request: FitRequest) -> str:
 
 
 def _end_with_input() -> None:
-    sys.stdin.read()
+    # Not by `sys.stdin`, whose lock worker processes would be forked with.
+    while os.read(0, 1):
+        pass
     os._exit(1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -104,6 +104,11 @@ def _stamp(time: datetime) -> str:
     """`20260301_120000.250Z`: sorted by time, and the same in every time zone."""
     time = time.astimezone(UTC)
     return f"{time:%Y%m%d_%H%M%S}.{time.microsecond // 1000:03d}Z"
+
+
+def copied(names: Iterable[str]) -> set[str]:
+    """What the files were called, in their folder with `_` for `/`, of which these are copies."""
+    return {part for name in names for part in (name, name.partition("Z_")[2])}
 
 
 def _name(recording: Recording) -> str:

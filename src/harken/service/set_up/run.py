@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harken.core.errors import HarkenError
+from harken.service.changes import Changes
 from harken.service.configuration.read import read_configuration
 from harken.service.live_sound import LiveSound
 from harken.service.monitor import Monitor
+from harken.service.records import Resume
 from harken.service.set_up.set_up import SetUp
+from harken.service.store.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +30,8 @@ class SetUpRun:
         self.file = set_up.place.configuration
         self._monitor: Monitor | None = None
         self._stopping, self._written = threading.Event(), threading.Event()
-        set_up.started = self.reload_from
+        self._known: Resume = {}
+        set_up.started = self._take_up
         if self.file.exists():
             self._monitor = Monitor(read_configuration(self.file))
 
@@ -64,9 +68,21 @@ class SetUpRun:
         running = self._monitor
         return None if running is None or running.configuration.monitor != monitor else running.live(machine)
 
+    def _take_up(self, known: Resume) -> None:
+        """A machine was added. known: what of its source need not be heard."""
+        if self._monitor is not None:
+            self._monitor.commit(Changes(resume=dict(known)))
+        else:
+            self._known = known
+        self.reload_from(self.file)
+
     def _begin(self) -> None:
         try:
-            self._monitor = Monitor(read_configuration(self.file))
+            configuration = read_configuration(self.file)
+            store = Store.open(configuration.store, configuration.monitor)
+            store.commit(Changes(resume=dict(self._known)))
+            store.close()
+            self._monitor = Monitor(configuration)
         except HarkenError as error:
             log.error("%s", error)
             self.set_up.fail(str(error))

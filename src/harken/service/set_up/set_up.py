@@ -8,25 +8,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from harken.core.errors import HarkenError, writing
 from harken.core.files import write_atomically
 from harken.core.names import shown
-from harken.data.name_times import clock_in_name
-from harken.data.names import without_suffix
 from harken.service.assembly import Models, check_machine, make_source
 from harken.service.configuration.model import SOURCES
 from harken.service.configuration.read import read_configuration
 from harken.service.live_sound import LiveSound
-from harken.service.set_up.choices import Kind, machine_name, source_entry
+from harken.service.records import Resume
+from harken.service.set_up.choices import Kind, machine_name, source_entry, without_password
 from harken.service.set_up.ear import Ear
-from harken.service.set_up.enough import USUAL_S, RecordedFiles, files_of
+from harken.service.set_up.enough import USUAL_S, RecordedFiles, files_of, interval_s
 from harken.service.set_up.fit_run import FitRun
 from harken.service.set_up.fitting import RATES, FitRequest
+from harken.service.set_up.learned import learned_files
 from harken.service.set_up.place import Draft, Place, write_private
 from harken.service.set_up.plant_file import literal, with_machine
 from harken.service.set_up.recorder import NormalRecorder
@@ -48,8 +46,8 @@ class SetUp:
     """Of one machine at a time, in a folder. Threads may share it.
 
     page: entry of the page in a configuration that it writes. segment_s: length of recordings of sound without an end.
-    started: called with the file when a configuration was written. Every step raises HarkenError where it cannot be
-    done, and logs who asked for it.
+    started: called when a configuration was written, with what of its source is known already. Every step raises
+    HarkenError where it cannot be done, and logs who asked for it.
     """
 
     def __init__(
@@ -59,7 +57,7 @@ class SetUp:
         page: dict[str, Any] | None = None,
         segment_s: float = USUAL_S,
         idle_s: float = IDLE_S,
-        started: Callable[[Path], None] = lambda file: None,
+        started: Callable[[Resume], None] = lambda known: None,
     ) -> None:
         self.place = Place(folder)
         self.started = started
@@ -139,7 +137,7 @@ class SetUp:
 
     def choose(self, machine: str, kind: Kind, choice: str, by: str = "") -> None:
         """Name a machine and its source, and listen to it."""
-        with self._step(f"{by} listens to {kind} {_without_password(choice)} for {machine}"):
+        with self._step(f"{by} listens to {kind} {without_password(choice)} for {machine}"):
             self._need("source", "paused", "listening", "fitted")
             others = [name for name in self._machines() if name != self._draft.machine]
             name, entry = machine_name(machine, others), source_entry(self.place, kind, choice)
@@ -229,10 +227,14 @@ class SetUp:
             check_machine(machine, configuration, Models().get(configuration.machines[machine]))
             with writing(file, "Check the folder and the disk"):
                 write_atomically(file, text.encode())
+            folder = source["path"] if source["kind"] == "folder" else None
+            known = (
+                {} if folder is None else learned_files(self.place.below(folder), machine, self.place.normal(machine))
+            )
             self.place.write_draft(Draft())
             self._close_ear()
             self._draft = Draft()
-        self.started(file)
+        self.started(known)
 
     def discard(self, by: str = "") -> None:
         """Begin with another machine. Recordings and models stay."""
@@ -305,7 +307,7 @@ class SetUp:
         ear = self._ear
         if ear is not None:
             return ear.feed.source.place
-        return _without_password(str(next((value for key, value in self._draft.source.items() if key != "kind"), "")))
+        return without_password(str(next((value for key, value in self._draft.source.items() if key != "kind"), "")))
 
     def _close_ear(self) -> None:
         ear, self._ear = self._ear, None
@@ -313,15 +315,9 @@ class SetUp:
             ear.close()
 
     def _hop_s(self) -> float | None:
-        """From one recording to the next, where they do not follow each other; the machine is listened to like that."""
+        """The machine is listened to as often as it was recorded."""
         files = files_of(self.place.normal(self._draft.machine))
-        named = [clock_in_name(without_suffix(file.name)) for file in files]
-        times = sorted(time.timestamp() for time in named if time is not None)
-        recorded = self._files.summed(files)
-        if len(times) < LEAST_TO_FIT or not recorded.recordings:
-            return None
-        step = median(later - earlier for earlier, later in pairwise(times))
-        return round(step, 1) if step > 1.5 * recorded.seconds / len(files) else None
+        return interval_s(files, self._files.summed(files))
 
     def _run(self) -> None:
         while not self._closing.wait(_TICK_S):
@@ -351,8 +347,3 @@ class SetUp:
             if self._ear is not None and idle and not self.is_recording:
                 log.info("set-up: nobody looks; %s is not listened to any longer", self._draft.machine)
                 self._close_ear()
-
-
-def _without_password(choice: str) -> str:
-    head, at, tail = choice.rpartition("@")
-    return f"{head.partition('//')[0]}//{tail}" if at else choice
