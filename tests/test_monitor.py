@@ -78,7 +78,7 @@ def test_standard_input_is_judged(tmp_path: Path, model: Path) -> None:
         (["in"], "needs a model"),
         ([], "Usage"),
         (["in", "-m", "none.harken"], "none.harken"),
-        (["in", "--config", "c.yaml", "-m", "m"], "needs a source, --config or --demo"),
+        (["in", "--config", "c.yaml", "-m", "m"], "needs a source, --config, --setup or --demo"),
         (["-", "-m", "MODEL", "--rate", "8000"], "8000 Hz"),
         (["ack", "pump"], "there is no store"),
         (["in", "-m", "MODEL", "--hop", "soon"], "hop"),

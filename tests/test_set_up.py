@@ -24,7 +24,7 @@ from harken.service.set_up.choices import machine_name, source_entry
 from harken.service.set_up.enough import RecordedFiles
 from harken.service.set_up.fit_run import FitRun
 from harken.service.set_up.fitting import FitRequest
-from harken.service.set_up.place import Place
+from harken.service.set_up.folder import SetUpFolder
 from harken.service.set_up.plant_file import literal, with_machine
 from harken.service.set_up.recorder import NormalRecorder
 from harken.service.set_up.run import SetUpRun
@@ -188,7 +188,7 @@ def test_a_second_machine_joins_a_file_with_comments(tmp_path: Path) -> None:
 
 def test_what_a_person_writes_refers_to_nothing(tmp_path: Path) -> None:
     """Neither to variables of the environment nor to files, which a configuration may."""
-    entry = literal(source_entry(Place(tmp_path), "stream", "http://example.com/${file:/etc/passwd}"))
+    entry = literal(source_entry(SetUpFolder(tmp_path), "stream", "http://example.com/${file:/etc/passwd}"))
     machine = {"source": "pump", "model": "pump.harken"}
     _, configuration = with_machine(tmp_path / "plant.yaml", "pump", entry, machine)
     assert configuration.sources["pump"].url == "http://example.com/${file:/etc/passwd}"  # type: ignore[union-attr]
@@ -227,7 +227,7 @@ def test_only_folders_below_are_listened_to(set_up: SetUp, tmp_path: Path, name:
 )
 def test_streams_are_addresses_of_a_network(tmp_path: Path, address: str) -> None:
     with pytest.raises(HarkenError, match="no address of a stream"):
-        source_entry(Place(tmp_path), "stream", address)
+        source_entry(SetUpFolder(tmp_path), "stream", address)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_from_an_empty_folder_to_a_monitor_that_listens(page: playwright.Page, p
     page.get_by_text("41 of at least 60 recordings").wait_for()
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("button", name="Learn the normal sound").click()
-    page.get_by_text("What was learned").wait_for(timeout=60_000)
+    page.get_by_text("What was learned").wait_for(timeout=120_000)
     assert violations(page) == []
     # The fault stands out, and is heard.
     player = page.get_by_label("pump_20260302_120040.wav")
@@ -93,9 +93,9 @@ def test_from_an_empty_folder_to_a_monitor_that_listens(page: playwright.Page, p
     page.wait_for_function("audio => audio.currentTime > 0.1", arg=player.element_handle())
     page.get_by_role("button", name="Start listening").click()
     # The usual page, with the machine on it, which is judged from now on.
-    page.get_by_role("link", name="Pump 3").wait_for(timeout=20_000)
+    page.get_by_role("link", name="Pump 3").wait_for(timeout=60_000)
     plant.write(1)
-    page.get_by_text("last heard").first.wait_for(timeout=20_000)
+    page.get_by_text("last heard").first.wait_for(timeout=60_000)
     page.get_by_role("link", name="Pump 3").click()
     page.get_by_text("No alarm so far.").wait_for()
     configuration = read_configuration(plant.folder / "plant.yaml")

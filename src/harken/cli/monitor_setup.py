@@ -24,11 +24,11 @@ def run_set_up(folder: Path, port: int, host: str, stopping: Callable[[SetUpRun]
     from harken.page.server import PageServer
     from harken.page.settings import PageSettings
     from harken.service.configuration.read import read_configuration
-    from harken.service.set_up.place import Place
+    from harken.service.set_up.folder import SetUpFolder
     from harken.service.set_up.run import SetUpRun
     from harken.service.set_up.set_up import SetUp
 
-    place, token = Place(folder), os.environ.get(TOKEN, "")
+    place, token = SetUpFolder(folder), os.environ.get(TOKEN, "")
     page: dict[str, Any] = {"port": port}
     if host != "127.0.0.1":
         page |= {"host": host}

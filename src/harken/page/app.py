@@ -37,8 +37,8 @@ def create_app(settings: PageSettings) -> FastAPI:
     app.add_middleware(Guard, settings=settings)
     own_files = StaticFiles(directory=str(files("harken.page") / "static"), packages=[("harken.core", "static")])
     app.mount("/static", own_files, name="static")
-    for part in (api, set_up_api, views, live, set_up):
-        app.include_router(part.router)
+    for module in (api, set_up_api, views, live, set_up):
+        app.include_router(module.router)
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:

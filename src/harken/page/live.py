@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from harken.core.json_text import json_text
 from harken.page.texts import Texts
 from harken.page.views import state_of, words
-from harken.service.live_sound import BANDS, FLOOR_DB, Columns, LiveSound
+from harken.service.live_sound import BANDS, FLOOR_DB, LiveSound, SoundColumns
 
 router = APIRouter(include_in_schema=False)
 #: seconds between two messages, and pages that may follow
@@ -38,7 +38,7 @@ def machine_live(request: Request, key: str) -> Response:
 def following(
     request: Request,
     live: Callable[[], LiveSound | None],
-    more: Callable[[Columns | None], Mapping[str, Any]],
+    more: Callable[[SoundColumns | None], Mapping[str, Any]],
     t: Texts,
 ) -> Response:
     """Events `sound` while the page is open. live: asked each time, for a machine may be taken up anew. more: what else
@@ -71,7 +71,7 @@ def following(
     return StreamingResponse(news(), media_type="text/event-stream")
 
 
-def sound_message(columns: Columns | None, t: Texts) -> dict[str, Any]:
+def sound_message(columns: SoundColumns | None, t: Texts) -> dict[str, Any]:
     """JSON-able: columns as Base64, bands of each, level, and the level in words."""
     if columns is None:
         return {"columns": "", "bands": BANDS, "level": FLOOR_DB, "texts": {}}
@@ -84,7 +84,7 @@ def sound_message(columns: Columns | None, t: Texts) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def level_text(columns: Columns, t: Texts) -> str:
+def level_text(columns: SoundColumns, t: Texts) -> str:
     """The picture in a sentence."""
     if columns.end is None or columns.level_db <= FLOOR_DB:
         return t("live.nothing")

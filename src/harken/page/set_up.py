@@ -14,7 +14,7 @@ from harken.core.errors import HarkenError
 from harken.page.live import following, level_text
 from harken.page.texts import Texts
 from harken.page.views import page, problem, state_of, words
-from harken.service.live_sound import Columns
+from harken.service.live_sound import SoundColumns
 from harken.service.set_up.choices import microphones
 from harken.service.set_up.enough import LEAST, SESSIONS
 from harken.service.set_up.fitting import RATES
@@ -53,7 +53,7 @@ def live(request: Request) -> Response:
     if asked is None:
         return _none(request)
 
-    def more(columns: Columns | None) -> Mapping[str, Any]:
+    def more(columns: SoundColumns | None) -> Mapping[str, Any]:
         state = asked.state()
         values = {"recording": state.kept, "fitting": state.done, "enough": state.recorded.recordings}
         return {"phase": state.phase, "texts": texts_of(state, columns, t), "values": values, "most": state.count}
@@ -115,7 +115,7 @@ def _steps(asked: SetUp, form: dict[str, list[str]], by: str) -> dict[str, Calla
     }  # fmt: skip
 
 
-def texts_of(state: SetUpState, columns: Columns | None, t: Texts) -> dict[str, str]:
+def texts_of(state: SetUpState, columns: SoundColumns | None, t: Texts) -> dict[str, str]:
     """Words of the page that change while it is open, by the id of their place."""
     recorded, texts = state.recorded, {}
     texts["recorded"] = t("setup.recorded", count=recorded.recordings, least=LEAST, time=_duration(recorded.seconds, t))

@@ -34,8 +34,8 @@ _LEVEL_COLUMNS = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Columns:
-    """Columns of a picture. first: number of the first one. levels_TM: (columns, bands) bytes, see `FLOOR_DB`.
+class SoundColumns:
+    """SoundColumns of a picture. first: number of the first one. levels_TM: (columns, bands) bytes, see `FLOOR_DB`.
 
     end: time of the end of the last one; None before any sound. sample_rate: Hz, 0 before any. level_db, peak_db: of
     the last second, dBFS. clipped: share of its samples at full scale. strongest_hz: centre of its loudest band.
@@ -123,8 +123,8 @@ class LiveSound:
             if count:
                 self._draw(joined_CS[:, : count * width], count)
 
-    def since(self, number: int) -> Columns:
-        """Columns from `number` on, or as many as are kept."""
+    def since(self, number: int) -> SoundColumns:
+        """SoundColumns from `number` on, or as many as are kept."""
         with self._lock:
             kept = len(self._columns)
             count = min(max(0, self._count - number), kept)
@@ -132,7 +132,7 @@ class LiveSound:
                 count = kept
             chosen = [self._columns[kept - count + row].levels_M for row in range(count)]
             levels_TM = np.stack(chosen) if chosen else np.zeros((0, BANDS), np.uint8)
-            return Columns(self._count - count, levels_TM, self._rate, self._end, *self._level())
+            return SoundColumns(self._count - count, levels_TM, self._rate, self._end, *self._level())
 
     def _level(self) -> tuple[float, float, float, float]:
         last = [self._columns[row] for row in range(-min(_LEVEL_COLUMNS, len(self._columns)), 0)]

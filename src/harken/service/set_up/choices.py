@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from harken.core.errors import HarkenError
 from harken.core.names import alike, shown, why_no_file_name
-from harken.service.set_up.place import Place
+from harken.service.set_up.folder import SetUpFolder
 
 Kind = Literal["microphone", "stream", "folder"]
 #: of streams: addresses of a network, and nothing that leads to files of this computer
@@ -27,7 +27,7 @@ def microphones() -> list[str]:
     return []
 
 
-def source_entry(place: Place, kind: Kind, choice: str) -> dict[str, Any]:
+def source_entry(place: SetUpFolder, kind: Kind, choice: str) -> dict[str, Any]:
     """The entry of a source, as in a configuration.
 
     choice: a device (empty: the system's default), an address, or a folder below that of the set-up.

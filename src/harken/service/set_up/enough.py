@@ -17,7 +17,7 @@ from harken.data.names import without_suffix
 from harken.monitor.alarm import SHOWS_CORRELATION
 from harken.monitor.cutting import LONG_S
 from harken.monitor.sessions import PAUSE_SECONDS
-from harken.service.set_up.place import is_recording
+from harken.service.set_up.folder import is_recording
 
 #: with fewer, correlation in time does not show; and a number of sessions on different days (docs/alarms.md, "How to
 #: record normal sound")

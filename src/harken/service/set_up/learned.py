@@ -16,11 +16,11 @@ from harken.service.sources.folder_files import FolderFile
 
 def learned_files(folder: Path, machine: str, recordings: Path) -> Resume:
     """What a store keeps so that files in `folder` with a copy in `recordings` are not judged (`records.Resume`)."""
-    known = copied(file.name for file in files_of(recordings))
+    originals = copied(file.name for file in files_of(recordings))
     resume: dict[str, dict[str, Any]] = {}
     for path in (place.path / name for place in walk(folder, DEFAULT_SUFFIXES).folders for name in place.audio):
         origin = path.relative_to(folder).as_posix()
-        if origin.replace("/", "_") in known:
+        if origin.replace("/", "_") in originals:
             with suppress(OSError):  # it has gone meanwhile
                 status = path.stat()
                 file = FolderFile(path, origin, status.st_size, status.st_mtime_ns)

@@ -108,7 +108,7 @@ def _stamp(time: datetime) -> str:
 
 def copied(names: Iterable[str]) -> set[str]:
     """What the files were called, in their folder with `_` for `/`, of which these are copies."""
-    return {part for name in names for part in (name, name.partition("Z_")[2])}
+    return {called for name in names for called in (name, name.partition("Z_")[2])}
 
 
 def _name(recording: Recording) -> str:

@@ -30,7 +30,7 @@ class SetUpRun:
         self.file = set_up.place.configuration
         self._monitor: Monitor | None = None
         self._stopping, self._written = threading.Event(), threading.Event()
-        self._known: Resume = {}
+        self._learned: Resume = {}
         set_up.started = self._take_up
         if self.file.exists():
             self._monitor = Monitor(read_configuration(self.file))
@@ -68,19 +68,19 @@ class SetUpRun:
         running = self._monitor
         return None if running is None or running.configuration.monitor != monitor else running.live(machine)
 
-    def _take_up(self, known: Resume) -> None:
-        """A machine was added. known: what of its source need not be heard."""
+    def _take_up(self, learned: Resume) -> None:
+        """A machine was added. learned: what of its source need not be heard."""
         if self._monitor is not None:
-            self._monitor.commit(Changes(resume=dict(known)))
+            self._monitor.commit(Changes(resume=dict(learned)))
         else:
-            self._known = known
+            self._learned = learned
         self.reload_from(self.file)
 
     def _begin(self) -> None:
         try:
             configuration = read_configuration(self.file)
             store = Store.open(configuration.store, configuration.monitor)
-            store.commit(Changes(resume=dict(self._known)))
+            store.commit(Changes(resume=dict(self._learned)))
             store.close()
             self._monitor = Monitor(configuration)
         except HarkenError as error:

@@ -24,8 +24,8 @@ from harken.service.set_up.ear import Ear
 from harken.service.set_up.enough import USUAL_S, RecordedFiles, files_of, interval_s
 from harken.service.set_up.fit_run import FitRun
 from harken.service.set_up.fitting import RATES, FitRequest
+from harken.service.set_up.folder import Draft, SetUpFolder, write_private
 from harken.service.set_up.learned import learned_files
-from harken.service.set_up.place import Draft, Place, write_private
 from harken.service.set_up.plant_file import literal, with_machine
 from harken.service.set_up.recorder import NormalRecorder
 from harken.service.set_up.state import Phase, SetUpState
@@ -57,9 +57,9 @@ class SetUp:
         page: dict[str, Any] | None = None,
         segment_s: float = USUAL_S,
         idle_s: float = IDLE_S,
-        started: Callable[[Resume], None] = lambda known: None,
+        started: Callable[[Resume], None] = lambda learned: None,
     ) -> None:
-        self.place = Place(folder)
+        self.place = SetUpFolder(folder)
         self.started = started
         self._page, self._segment_s, self._idle_s = page, segment_s, idle_s
         self._draft = self.place.read_draft()
@@ -228,13 +228,13 @@ class SetUp:
             with writing(file, "Check the folder and the disk"):
                 write_atomically(file, text.encode())
             folder = source["path"] if source["kind"] == "folder" else None
-            known = (
+            learned = (
                 {} if folder is None else learned_files(self.place.below(folder), machine, self.place.normal(machine))
             )
             self.place.write_draft(Draft())
             self._close_ear()
             self._draft = Draft()
-        self.started(known)
+        self.started(learned)
 
     def discard(self, by: str = "") -> None:
         """Begin with another machine. Recordings and models stay."""

@@ -40,7 +40,7 @@ class Draft:
     kept: list[str] = field(default_factory=list)
 
 
-class Place:
+class SetUpFolder:
     """A folder, made if it is not there. Raises HarkenError where it cannot be."""
 
     def __init__(self, folder: str | Path) -> None:
@@ -73,14 +73,14 @@ class Place:
         A link in this folder is followed: the operator has made it, and no request can.
         """
         path = Path(name)
-        parts = path.parts
-        inside = bool(parts) and not path.is_absolute() and not any(part == ".." or "\0" in part for part in parts)
-        if not inside or parts[0] in _MADE or parts[0].startswith(".") or not (self.folder / path).is_dir():
-            there = ", ".join(self.folders()[:10]) or "none yet"
+        names = path.parts
+        inside = bool(names) and not path.is_absolute() and ".." not in names and name.isprintable()
+        if not inside or names[0] in _MADE or names[0].startswith(".") or not (self.folder / path).is_dir():
+            choices = ", ".join(self.folders()[:10]) or "none yet"
             raise HarkenError(
                 f"is no folder in {self.folder}",
                 file=name,
-                next_step=f"Choose one of those in it ({there}); ln -s makes another one appear there",
+                next_step=f"Choose one of those in it ({choices}); ln -s makes another one appear there",
             )
         return self.folder / path
 
