@@ -62,7 +62,7 @@ def plant(tmp_path: Path) -> Iterator[Plant]:
     made.close()
 
 
-def test_from_an_empty_folder_to_a_monitor_that_listens(page: playwright.Page, plant: Plant) -> None:  # noqa: F811
+def test_from_an_empty_folder_to_a_monitor_that_listens(plant: Plant, page: playwright.Page) -> None:  # noqa: F811
     plant.write(20)
     page.goto(plant.server.url)
     page.get_by_label("Name of the machine").fill("Pump 3")

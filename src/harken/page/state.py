@@ -58,7 +58,9 @@ class PageState:
 
     def version(self) -> str:
         """Changes whenever the store has something new of a machine, an alarm or a request."""
-        tables_of = (tables.machines.c.changed, tables.history.c.number, tables.messages.c.number)
+        tables_of = (
+            tables.machines.c.changed, tables.history.c.number, tables.messages.c.number, tables.models.c.since
+        )  # fmt: skip
         with self.store.reading() as connection:
             return "/".join(str(connection.scalar(sa.select(sa.func.max(column)))) for column in tables_of)
 
