@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harken.audio.decode import ALL_FORMATS, decode
+from harken.audio.moments import Moments
 from harken.audio.quality import inspect
 from harken.core.errors import AudioError
 from harken.service.feed import Feed, SourceStatus
@@ -29,7 +30,7 @@ _LOW_RATE = 16_000
 
 
 @dataclass(frozen=True)
-class Heard:
+class SoundNow:
     """How sound is now. level_db, peak_db: dBFS. sample_rate: Hz. concerns: kinds of findings of `quality`, and
     `quiet`, `low rate`; empty: it is good. seconds_ago: since the last sound; None before any."""
 
@@ -132,7 +133,7 @@ class Ear:
         """Whether files wait to be recorded."""
         return bool(self._files)
 
-    def heard(self) -> Heard:
+    def heard(self) -> SoundNow:
         """How it sounds now."""
         columns = self.live.since(2**62)
         with self._lock:
@@ -147,7 +148,7 @@ class Ear:
         if ago is None:
             concerns = ("nothing",)
         level_db, peak_db = columns.level_db, columns.peak_db
-        return Heard(level_db, peak_db, columns.sample_rate, concerns, ago)
+        return SoundNow(level_db, peak_db, columns.sample_rate, concerns, ago)
 
     def close(self) -> None:
         """Listen no more."""
@@ -168,7 +169,7 @@ class Ear:
 
 
 def _concerns(samples_CS: np.ndarray, sample_rate: int) -> tuple[str, ...]:
-    findings = inspect(samples_CS, sample_rate, shortest_seconds=0.0)
+    findings = inspect(Moments(samples_CS), sample_rate, shortest_seconds=0.0)
     kinds = [str(finding.kind) for finding in findings if not finding.harmless]
     if not kinds and samples_CS.size:
         centred_CS = samples_CS - samples_CS.mean(axis=1, keepdims=True)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harken.audio.decode import ALL_FORMATS, decode
+from harken.audio.moments import Moments
 from harken.audio.quality import Finding, inspect
 from harken.audio.write import write_sound
 from harken.core.errors import AudioError, HarkenError
@@ -57,7 +58,7 @@ class NormalRecorder:
             return
         try:
             audio = decode(recording.file, formats=ALL_FORMATS)
-            if not self._fit(inspect(audio.samples_CS, audio.sample_rate)):
+            if not self._fit(inspect(Moments(audio.samples_CS), audio.sample_rate)):
                 return
         except AudioError:
             self.unfit["unreadable"] += 1
@@ -75,7 +76,7 @@ class NormalRecorder:
         self.ended = self.ended or "stopped"
 
     def _keep(self, window: Window) -> None:
-        if not self._fit(inspect(window.samples_CS, window.sample_rate)):
+        if not self._fit(inspect(Moments(window.samples_CS), window.sample_rate)):
             return
         self._write(lambda: write_sound(self.folder / _stamp(window.start), window.samples_CS, window.sample_rate))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harken.service.feed import SourceStatus
-from harken.service.set_up.ear import Heard
+from harken.service.set_up.ear import SoundNow
 from harken.service.set_up.enough import Recorded
 
 Phase = Literal["source", "paused", "listening", "recording", "fitting", "fitted"]
@@ -27,7 +27,7 @@ class SetUpState:
     machine: str = ""
     kind: str = ""
     place: str = ""
-    heard: Heard | None = None
+    heard: SoundNow | None = None
     source: SourceStatus | None = None
     recorded: Recorded = field(default_factory=Recorded)
     kept: int = 0
