@@ -71,4 +71,4 @@ def set_alarm(
     check_texts(who, why)
     after = replace(fitted, false_alarms=false_alarms, every=every)
     alarm_of(after)
-    return changed(fitted, after, effect_of(fitted, after), "set-alarm", who, why, "", now)
+    return changed(fitted, after, effect_of(fitted, after, "set-alarm"), "set-alarm", who, why, "", now)

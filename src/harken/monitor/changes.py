@@ -126,7 +126,7 @@ def roll_back(
         target = version_before(versions) if to is None else Version(number=to)
         earlier = load_fitted(path, target.number)
         after = replace(earlier, faults=fitted.faults)
-        effect = effect_of(fitted, after)
+        effect = effect_of(fitted, after, "rollback")
         version = Version(
             number=fitted.version.number + 1,
             kind="rollback",

@@ -113,7 +113,7 @@ class ClipJudge:
                 unheard="short",
             )
         score, event_score, events = scores.score, scores.event_score, self.fitted.events
-        learned_row = self._learned_row(features)
+        learned_row = self.learned_row(features)
         learned: tuple[str, ...] = ()
         if learned_row is not None:
             # Its own embedding is among those it would be compared with.
@@ -176,7 +176,7 @@ class ClipJudge:
         """Why a recording is too short to be judged, if it is."""
         return self._too_short(features.seconds)
 
-    def _learned_row(self, features: ClipFeatures) -> int | None:
+    def learned_row(self, features: ClipFeatures) -> int | None:
         """Row of the recording learned from whose file, or sound in another container, this is; None for others."""
         row = self.training.rows_by_sha256.get(features.sha256)
         if row is not None:

@@ -10,6 +10,7 @@ from harken.core.errors import HarkenError
 from harken.monitor.fitted import Fitted
 from harken.monitor.judged import FaultsFound, alarm_of
 from harken.monitor.normal_set import listed
+from harken.monitor.versions import ChangeKind
 
 #: more than this share of the known faults that were found may not be lost
 MOST_LOST = 0.1
@@ -19,14 +20,16 @@ MOST_LOST = 0.1
 class Effect:
     """Before and after a change.
 
-    learned: recordings that are new in the model, or known faults for a fault; alarms_before, alarms_after: how many of
-    these were alarms, and are, by scores of a model that learned from all but these. set_aside: those not learned, with
-    the reasons. dropped: earlier ones that were left out for them. recordings: all normal ones after it.
+    kind: of the change. learned: recordings that are new in the model, or known faults for a fault; alarms_before,
+    alarms_after: how many of these were alarms, and are, each scored by a model that learned from the others.
+    set_aside: those not learned, with the reasons. dropped: earlier ones that were left out for them. recordings: all
+    normal ones after it.
     threshold_..., event_threshold_...: alarms are scores above it; they are in units of each version's own distances.
     faults: known ones; found_...: those that are alarms; lost: names of those that are none any more.
     like_faults: names of recordings that were learned as normal and are nearer to known faults.
     """
 
+    kind: ChangeKind
     learned: int
     alarms_before: int
     alarms_after: int
@@ -49,23 +52,31 @@ class Effect:
 
     def sentences(self) -> list[str]:
         """For who made the change."""
-        lines = [
-            f"{self.alarms_before} of these {self.learned} recordings were alarms; by a model that learned from their "
-            f"like, {self.alarms_after} are",
-            f"alarm above score {self.threshold_after:.4g}, before {self.threshold_before:.4g}"
-            + _events(self.event_threshold_after, self.event_threshold_before),
-        ]
+        lines = []
+        if self.kind == "fault":
+            lines.append(f"{self.alarms_after} of these {self.learned} recordings of a fault are alarms")
+        elif self.learned:
+            lines.append(
+                f"{self.alarms_before} of these {self.learned} recordings were alarms; each by a model that learned "
+                f"from the others, {self.alarms_after} are"
+            )
+        if self.threshold_after != self.threshold_before:
+            lines.append(
+                f"alarm above score {self.threshold_after:.4g}, before {self.threshold_before:.4g}"
+                + _events(self.event_threshold_after, self.event_threshold_before)
+            )
         if self.faults:
             lines.append(f"known faults found: {self.found_after} of {self.faults}, before {self.found_before}")
             if self.lost:
                 lines.append(f"no longer found: {listed(self.lost)}")
-        elif self.alarms_before:
+        elif self.kind == "update" and self.alarms_before:
             lines.append(
                 "no fault is known that this could be compared with: if one of these was a fault, its like is no alarm "
                 "any more until the change is rolled back"
             )
         if self.dropped:
-            lines.append(f"{self.dropped} earlier recordings were left out, since enough of their state are there")
+            why = "were learned as normal, and are no more" if self.kind == "fault" else "make room for these"
+            lines.append(f"{self.dropped} earlier recordings {why}")
         return lines
 
 
@@ -78,6 +89,7 @@ def _events(after: float | None, before: float | None) -> str:
 def effect_of(
     before: Fitted,
     after: Fitted,
+    kind: ChangeKind,
     *,
     learned: int = 0,
     alarms: tuple[int, int] = (0, 0),
@@ -98,6 +110,7 @@ def effect_of(
     else:
         lost = ()
     return Effect(
+        kind=kind,
         learned=learned,
         alarms_before=alarms[0],
         alarms_after=alarms[1],

@@ -38,28 +38,29 @@ class Judged:
 
 
 def judged_clips(fitted: Fitted, features: Sequence[ClipFeatures]) -> list[Judged]:
-    """What the model says of each, at what its alarm is set to; as `Verdict` but for recordings learned from."""
+    """What the model says of each, at what its alarm is set to; as `Verdict`."""
     judge_of_clips, alarm = ClipJudge(fitted), alarm_of(fitted)
     results = []
     for clip, scores in zip(features, judge_of_clips.scores(features), strict=True):
         if scores is None:
             results.append(Judged("not judged", reason=judge_of_clips.too_short(clip)))
             continue
-        reason = judge_of_clips.unheard(clip)
-        kind = "not judged" if reason is not None else judge(scores.score, scores.event_score, alarm).kind
-        results.append(
-            Judged(kind, scores.score, scores.event_score, scores.nearest, None if reason is None else reason.reason)
-        )
+        reason, row = judge_of_clips.unheard(clip), judge_of_clips.learned_row(clip)
+        score, event_score = (scores.score, scores.event_score) if row is None else _held_out(fitted, row)
+        kind = "not judged" if reason is not None else judge(score, event_score, alarm).kind
+        results.append(Judged(kind, score, event_score, scores.nearest, None if reason is None else reason.reason))
     return results
 
 
 def held_out_kinds(fitted: Fitted, rows: Sequence[int]) -> list[Kind]:
     """What the model says of recordings that it learned from, by their held-out scores."""
-    alarm, events = alarm_of(fitted), fitted.events
-    return [
-        judge(float(fitted.training.scores_N[row]), None if events is None else float(events.scores_N[row]), alarm).kind
-        for row in rows
-    ]
+    alarm = alarm_of(fitted)
+    return [judge(*_held_out(fitted, row), alarm).kind for row in rows]
+
+
+def _held_out(fitted: Fitted, row: int) -> tuple[float, float | None]:
+    events = fitted.events
+    return float(fitted.training.scores_N[row]), None if events is None else float(events.scores_N[row])
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,11 +11,12 @@ import numpy as np
 from harken.core.errors import HarkenError
 from harken.monitor.basis import Heard, KnownFaults
 from harken.monitor.changed import ModelChange, changed
+from harken.monitor.clip_judge import ClipJudge
 from harken.monitor.effect import effect_of
 from harken.monitor.fitted import Fitted
 from harken.monitor.judged import FaultsFound, judged_clips
 from harken.monitor.relearn import basis_of_model, refitted, without_rows
-from harken.monitor.update_checks import check_features, learned_row
+from harken.monitor.update_checks import check_features
 from harken.monitor.usable import LEAST_CLIPS
 from harken.monitor.versions import check_texts
 
@@ -57,7 +58,8 @@ def add_faults(
         order = np.lexsort((np.arange(len(faults)), ~faults.old_F))
         faults = faults.rows(np.sort(order[len(faults) - MOST_FAULTS :]))
     before = replace(fitted, faults=faults)
-    learned = sorted({row for clip in new if (row := learned_row(fitted, clip.features)) is not None})
+    judge = ClipJudge(fitted)
+    learned = sorted({row for clip in new if (row := judge.learned_row(clip.features)) is not None})
     after = before
     if learned:
         if len(fitted.training.names) - len(learned) < LEAST_CLIPS:
@@ -70,6 +72,7 @@ def add_faults(
     effect = effect_of(
         before,
         after,
+        "fault",
         learned=len(new),
         alarms=(sum(clip.kind == "alarm" for clip in judged), int(found_F.sum())),
         dropped=len(learned),

@@ -79,7 +79,7 @@ class Training:
     @cached_property
     def rows_by_sha256(self) -> dict[str, int]:
         """Row of the recording with a file of those bytes."""
-        return {sha256: row for row, sha256 in enumerate(self.sha256s)}
+        return {sha256: row for row, sha256 in enumerate(self.sha256s) if sha256}
 
     @cached_property
     def rows_by_embedding(self) -> dict[bytes, int]:

@@ -47,13 +47,13 @@ def rebaseline(
     check_features(fitted, ordered)
     set_aside: list[tuple[str, str]] = []
     rows = []
-    seen: set[str] = set()
+    seen: set[bytes] = set()
     for row, clip in enumerate(ordered):
         reason = defect_of(clip.features, basis.usual)
-        if reason is None and clip.features.sha256 in seen:
+        if reason is None and clip.features.embedding.tobytes() in seen:
             reason = "is the same as another one"
         if reason is None:
-            seen.add(clip.features.sha256)
+            seen.add(clip.features.embedding.tobytes())
             rows.append(row)
         else:
             set_aside.append((clip.name, reason))
@@ -99,7 +99,7 @@ def rebaseline(
         sum(clip.kind == "alarm" for clip in judged),
         held_out_kinds(after, range(len(learned.paths))).count("alarm"),
     )
-    effect = effect_of(fitted, after, learned=len(learned.paths), alarms=alarms, set_aside=set_aside)
+    effect = effect_of(fitted, after, "rebaseline", learned=len(learned.paths), alarms=alarms, set_aside=set_aside)
     return changed(fitted, after, effect, "rebaseline", who, why, origin, now)
 
 

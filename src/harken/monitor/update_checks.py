@@ -9,6 +9,7 @@ import numpy as np
 from harken.core.errors import HarkenError
 from harken.embeddings.embedder import ClipFeatures
 from harken.monitor.basis import Heard
+from harken.monitor.clip_judge import ClipJudge
 from harken.monitor.fitted import Fitted
 from harken.monitor.judged import Judged, judged_clips
 from harken.monitor.normal_set import defect_of, near_duplicate_rows
@@ -38,13 +39,14 @@ def check_features(fitted: Fitted, heard: Sequence[Heard]) -> None:
 def learnable_rows(fitted: Fitted, heard: Sequence[Heard]) -> tuple[list[Judged], list[tuple[str, str]], list[int]]:
     """What the model says of each, which are set aside and why, and the rows of the others."""
     assert fitted.basis is not None
+    judge = ClipJudge(fitted)
     judged = judged_clips(fitted, [clip.features for clip in heard])
     set_aside: list[tuple[str, str]] = []
     rows: list[int] = []
     seen: set[bytes] = set()
     for row, (clip, said) in enumerate(zip(heard, judged, strict=True)):
         reason = said.reason or defect_of(clip.features, fitted.basis.usual)
-        if reason is None and learned_row(fitted, clip.features) is not None:
+        if reason is None and judge.learned_row(clip.features) is not None:
             reason = "is learned already"
         if reason is None and clip.features.embedding.tobytes() in seen:
             reason = "is the same as another one"
@@ -60,13 +62,6 @@ def learnable_rows(fitted: Fitted, heard: Sequence[Heard]) -> tuple[list[Judged]
     repeated = {rows[row - len(earlier)] for row in duplicates}
     set_aside += [(heard[row].name, "is nearly the same as one that is learned") for row in sorted(repeated)]
     return judged, set_aside, [row for row in rows if row not in repeated]
-
-
-def learned_row(fitted: Fitted, features: ClipFeatures) -> int | None:
-    """Row of the normal recording whose file, or sound, this is; None for others."""
-    training = fitted.training
-    row = training.rows_by_sha256.get(features.sha256) if features.sha256 else None
-    return training.rows_by_embedding.get(features.embedding.tobytes()) if row is None else row
 
 
 def _kept_features(fitted: Fitted) -> list[ClipFeatures]:

@@ -84,6 +84,7 @@ def update(
     effect = effect_of(
         before,
         after,
+        "update",
         learned=len(chosen),
         alarms=(sum(clip.kind == "alarm" for clip in said), held_out_kinds(after, new_rows).count("alarm")),
         like_faults=alike,
