@@ -1,6 +1,6 @@
 """What generated clips of a rare condition do to detection, and how like real ones they are: a simulated plant.
 
-    python benchmarks/generated_detection.py [--plants 0 1 2] [--diffusion-steps 300] [--tangoflux-steps 300]
+    python benchmarks/generated_detection.py [--plants 0 1 2] [--kept FOLDER]
 
 Three machines, each with one condition of four training clips, which is its target domain: its test clips are of this
 condition. A network learns to tell machines and conditions apart, in as many steps with and without more clips of the
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import json
 import shutil
 import tempfile
 from collections import defaultdict
@@ -33,6 +34,7 @@ from harken.bench.recipe import load_recipe
 from harken.bench.run import load_clips, run_recipe
 from harken.bench.stages.tables import read_arrays, read_clips, read_row_of
 from harken.bench.workspace import Workspace
+from harken.core.files import write_atomically
 from harken.data.clips import Clip
 from harken.generation.conditions import ConditionKey
 from harken.generation.diffusion_settings import FrontEndSpec
@@ -60,25 +62,25 @@ COSINE = {"space": "raw", "metric": "cosine"}
 
 
 def recipe_text(args: argparse.Namespace, folders: Mapping[str, Path], seed: int) -> str:
-    """Generators and classifiers once (`seed`); networks with each of two seeds."""
+    """Of a plant, whose seed is that of everything."""
     training = {"steps": args.steps, "batch": 16, "learning_rate": 0.001, "warmup": 10, "seconds": SECONDS,
                 "evaluate_every": args.steps, "choose": "last", "keep": 1,
                 "losses": [{"name": "scadacos"}]}  # fmt: skip
     model = {"branches": [{"encoder": ENCODER, "size": "tiny", "head": {"kind": "attentive", "dims": [64]}}]}
     labels = {"use": "labels", "policy": "thuee"}
-    generator = {"batch": 8, "learning_rate": 0.001, "warmup": 20}
+    generator = {"learning_rate": 0.001, "warmup": 20}
     stages: dict[str, Any] = {
         "rare": {"use": "rare_conditions", "share": 1.0, "factor": 10.0},
         "unet": {"use": "train_diffusion", "seed": seed, "size": args.size, "front_end": {"encoder": ENCODER},
-                 "training": {**generator, "steps": args.diffusion_steps, "seconds": SECONDS, "ema": 0.99}},
-        "diffusion": {"use": "generate", "seed": seed, "from": ["rare", "unet"], "sampling": {"steps": 25}},
+                 "training": {**generator, "batch": 4, "steps": args.diffusion_steps, "seconds": SECONDS, "ema": 0.99}},
+        "diffusion": {"use": "generate", "seed": seed, "from": ["rare", "unet"], "sampling": {"steps": 20}},
         "xception": {"use": "train_classifier", "seed": seed, "size": "tiny", "front_end": {"encoder": ENCODER},
                      "training": {"steps": args.steps, "batch": 16, "seconds": SECONDS, "warmup": 10}},
         "diffusion_kept": {"use": "screen", "from": ["diffusion", "xception"]},
         "flow": {"use": "finetune_tangoflux", "seed": seed, "weights": None, "size": "tiny",
-                 "training": {**generator, "steps": args.tangoflux_steps}},
+                 "training": {**generator, "batch": 2, "steps": args.tangoflux_steps}},
         "tangoflux": {"use": "generate", "seed": seed, "from": ["rare", "flow"], "generator": "tangoflux",
-                      "sampling": {"s0": args.s0, "steps": 25}},
+                      "sampling": {"s0": args.s0, "steps": 20}},
         "tangoflux_kept": {"use": "screen", "classifier": "trained",
                            "from": ["tangoflux", "classes", "net"]},
         "repeated": {"use": "import_clips", "folder": str(folders["repeated"])},
@@ -93,7 +95,7 @@ def recipe_text(args: argparse.Namespace, folders: Mapping[str, Path], seed: int
         "embedding_noise": {"use": "embed_trained", "from": "net_noise"},
         "noise": {**NEAREST, "from": "embedding_noise", "parameters": COSINE},
         # Of all clips, by the network that has learned recorded ones alone.
-        "embedding_all": {"use": "embed_trained", "from": ["net", "diffusion", "tangoflux", "real"], "seeds": [0]},
+        "embedding_all": {"use": "embed_trained", "from": ["net", "diffusion", "tangoflux", "real"], },
     }  # fmt: skip
     systems = {name: name for name in BASE.values()}
     for name in SOURCES.values():
@@ -107,7 +109,7 @@ def recipe_text(args: argparse.Namespace, folders: Mapping[str, Path], seed: int
         }
         systems |= {system: system for system in (f"{name}_real", f"{name}_bank")}
     text = {"name": "generated_detection", "title": "Generated clips", "summary": "Generated clips",
-            "seeds": [0, 1], "stages": stages, "systems": systems}  # fmt: skip
+            "seeds": [seed], "stages": stages, "systems": systems}  # fmt: skip
     return yaml.safe_dump(text)
 
 
@@ -200,59 +202,72 @@ def mean(values: Sequence[float | None]) -> str:
     return f"{np.mean(numbers):.2f}" if numbers else "-"
 
 
+def measured(args: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Numbers of a plant: of each system the official score, and the target AUC of each machine; likenesses; notes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folders = make_plant(folder, seed)
+        recipe_file = folder / "recipe.yaml"
+        recipe_file.write_text(recipe_text(args, folders, seed))
+        done = run_recipe(load_recipe(str(recipe_file)), folder / "plant", Workspace(folder / "work"))
+        run = harken.load_run(done.folder)
+        (systems,) = run.results["sets"].values()
+        scores = {}
+        for system, entry in systems.items():
+            (result,) = entry["seeds"].values()
+            targets = [result["machines"][machine]["section_00"]["auc_target"] for machine in MACHINES]
+            scores[system] = {"official": result["official_score"], "targets": targets}
+        notes = [f"{failure.name}: {failure.error}" for failure in done.failures] + list(done.notes)
+        return {"scores": scores, "like": likenesses(run, folder / "plant"), "notes": notes}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plants", type=int, nargs="+", default=[0, 1, 2], help="seeds of the plants")
     parser.add_argument("--steps", type=int, default=100, help="of each network and classifier")
     parser.add_argument("--size", default="tiny", help="of the U-Net")
-    parser.add_argument("--diffusion-steps", type=int, default=300)
-    parser.add_argument("--tangoflux-steps", type=int, default=300)
+    parser.add_argument("--diffusion-steps", type=int, default=250)
+    parser.add_argument("--tangoflux-steps", type=int, default=250)
     parser.add_argument("--s0", type=float, default=0.3)
+    parser.add_argument("--kept", type=Path, help="folder with the numbers of plants that were done, which are kept")
     args = parser.parse_args()
-    #: (official score, target AUC) by system, of each plant and seed
-    scores: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    like: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    plants = []
     for seed in args.plants:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            folders = make_plant(folder, seed)
-            recipe_file = folder / "recipe.yaml"
-            recipe_file.write_text(recipe_text(args, folders, seed))
-            done = run_recipe(load_recipe(str(recipe_file)), folder / "plant", Workspace(folder / "work"))
-            for failure in done.failures:
-                print(f"plant {seed}: {failure.name}: {failure.error}")
-            for note in done.notes:
-                print(f"plant {seed}: {note}")
-            run = harken.load_run(done.folder)
-            (systems,) = run.results["sets"].values()
-            for system, entry in systems.items():
-                scores[system] += [(one["official_score"], one["auc_target"]) for one in entry["seeds"].values()]
-            for source, rows in likenesses(run, folder / "plant").items():
-                like[source] += rows
-            print_tables(scores, like)
+        file = None if args.kept is None else args.kept / f"{seed}.json"
+        if file is not None and file.is_file():
+            plants.append(json.loads(file.read_text()))
+            continue
+        plants.append(measured(args, seed))
+        for note in plants[-1]["notes"]:
+            print(f"plant {seed}: {note}")
+        if file is not None:
+            write_atomically(file, json.dumps(plants[-1]).encode())
+    print_tables(plants)
 
 
-def print_tables(
-    scores: Mapping[str, Sequence[tuple[float, float]]], like: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> None:
-    """Of the plants so far."""
-    base_N = np.array(scores["none"])[:, 1]
-    print(f"\nmean and deviation over {len(base_N) // 2} plants, two seeds each; change of the target AUC")
+def print_tables(plants: Sequence[Mapping[str, Any]]) -> None:
+    """Change of the target AUC by machine and plant, with its standard error."""
+    base_N = np.ravel([plant["scores"]["none"]["targets"] for plant in plants])
+    print(
+        f"{len(plants)} plants of {len(MACHINES)} machines: means and deviations; change of the target AUC per machine"
+    )
     print("| clips learned from | bank | official score | target AUC | change | up |\n" + "|---" * 6 + "|")
     listed = [(row, "recorded", system) for row, system in BASE.items()]
     for row, stage in SOURCES.items():
         listed += [(row, "recorded", f"{stage}_real"), (row, "all", f"{stage}_bank")]
     for row, bank, system in listed:
-        score_N, target_N = np.array(scores[system]).T
+        official_P = np.array([plant["scores"][system]["official"] for plant in plants])
+        target_N = np.ravel([plant["scores"][system]["targets"] for plant in plants])
         change_N = target_N - base_N
         error = change_N.std(ddof=1) / len(change_N) ** 0.5
-        print(f"| {row} | {bank} | {score_N.mean():.3f} ±{score_N.std(ddof=1):.3f} | {target_N.mean():.3f} "
-              f"±{target_N.std(ddof=1):.3f} | {change_N.mean():+.3f} ±{error:.3f} "
+        print(f"| {row} | {bank} | {official_P.mean():.3f} ±{official_P.std(ddof=min(1, len(plants) - 1)):.3f} "
+              f"| {target_N.mean():.3f} | {change_N.mean():+.3f} ±{error:.3f} "
               f"| {(change_N > 0).sum()} of {len(change_N)} |")  # fmt: skip
-    names = list(next(iter(like.values()))[0])
+    names = list(plants[0]["like"]["further real clips"][0])
     print("\n| clips | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 1) + "|")
-    for source, rows in like.items():
-        print(f"| {source} | " + " | ".join(mean([row[name] for row in rows]) for name in names) + " |", flush=True)
+    for source in plants[0]["like"]:
+        rows = [row for plant in plants for row in plant["like"].get(source, ())]
+        print(f"| {source} | " + " | ".join(mean([row[name] for row in rows]) for name in names) + " |")
 
 
 if __name__ == "__main__":

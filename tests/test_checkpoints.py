@@ -122,9 +122,19 @@ def test_catalogue_is_complete() -> None:
 
 
 def test_networks_that_are_no_encoders_are_added(tmp_path: Path) -> None:
-    """A tokenizer is recognised by its content; a file that only has its name is not."""
+    """A tokenizer is recognised by its content; files that only have its name, or its form, are not."""
     file = tmp_path / "tokenizer.json"
-    file.write_text('{"version": "1.0", "model": {"type": "Unigram"}}')
+    tokens = [["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0], *([f"t{number}", -1.0] for number in range(32_097))]
+    whole = {"version": "1.0", "model": {"type": "Unigram", "unk_id": 2, "vocab": tokens}}
+    for content in (
+        {}, {"model": "Unigram"}, {"model": {"type": "Unigram"}}, {"model": {**whole["model"], "vocab": tokens[:500]}},  # type: ignore[dict-item]
+        {"model": {**whole["model"], "vocab": tokens[3:] + tokens[:3]}}, {"model": {**whole["model"], "type": "BPE"}},  # type: ignore[dict-item]
+        {"model": {**whole["model"], "vocab": [*tokens[:-1], ["t", "-1 dB"]]}},  # type: ignore[dict-item]
+    ):  # fmt: skip
+        file.write_text(json.dumps(content))
+        with pytest.raises(WeightsError, match=r"has not the 32,100 tokens of T5. Get it from https"):
+            checkpoints.add(file, "flan-t5-large-tokenizer" if content else None)
+    file.write_text(json.dumps(whole))
     record = checkpoints.add(file)
     assert (record.name, record.encoder) == ("flan-t5-large-tokenizer", "t5-tokenizer")
     assert checkpoints.load(record.name).weights["text"].tobytes() == file.read_bytes()
@@ -135,6 +145,13 @@ def test_networks_that_are_no_encoders_are_added(tmp_path: Path) -> None:
     other.write_bytes(save({"fc.0.weight": np.zeros((4, 4), np.float32)}))
     with pytest.raises(WeightsError, match=r"does not hold the weights tangoflux|no architecture"):
         checkpoints.add(other, "tangoflux")
+    # Tensors by which a network is recognised, without the others.
+    (vae,) = (entry for entry in catalog.catalog() if entry.name == "tangoflux-vae")
+    other.write_bytes(save({name: np.zeros(shape, np.float32) for name, shape in vae.tensors.items()}))
+    for name in (None, "tangoflux-vae"):
+        with pytest.raises(WeightsError, match="its 2 tensors are not those of it"):
+            checkpoints.add(other, name)
+    assert {record.name for record in cache_room.cached()} == {"flan-t5-large-tokenizer"}
 
 
 def test_unknown_key_is_refused() -> None:

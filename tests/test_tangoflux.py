@@ -13,12 +13,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from harken.core.errors import HarkenError
-from harken.generation.config import TangoFluxConfig, TextConfig
+from harken.generation.config import SIZES, TangoFluxConfig, TextConfig
 from harken.generation.flow import flow_loss, noisy_at, sample, times_of
+from harken.generation.latents import SoundCodec
 from harken.generation.tangoflux import Conditioning, TangoFlux
 from harken.generation.tangoflux_settings import levels
 from harken.generation.text import Tokens, text_encoder, text_states
+from harken.weights.catalog import require_entry
+from harken.weights.structure import structure_digest
 
+PUBLISHED = SIZES["full"]
 GOLDEN = Path(os.environ.get("HARKEN_SHARED", "/nonexistent")) / "golden/tangoflux"
 
 
@@ -44,6 +48,18 @@ def golden() -> dict[str, Any]:
     encoder.load_state_dict({**of_text, "encoder.embed_tokens.weight": of_text["shared.weight"]})
     numbers = load_file(GOLDEN / "tangoflux_seed11_io.safetensors")
     return {"net": net.eval(), "encoder": encoder, "settings": settings, **numbers}
+
+
+def test_the_catalogue_knows_the_structure_of_the_published_networks() -> None:
+    """`harken weights add` takes no file of other tensors than these networks have."""
+    with torch.device("meta"):
+        net, encoder, codec = TangoFlux(PUBLISHED), text_encoder(PUBLISHED.text), SoundCodec(PUBLISHED)
+    tensors = {**net.state_dict(), **{f"text_encoder.{name}": x for name, x in encoder.state_dict().items()}}
+    # safetensors files have a shared tensor once.
+    once = {name: x for name, x in tensors.items() if name != "text_encoder.encoder.embed_tokens.weight"}
+    sound = {name.removeprefix("net."): x for name, x in codec.autoencoder.state_dict().items()}
+    assert require_entry("tangoflux").structures == (structure_digest(once), structure_digest(tensors))  # type: ignore[arg-type]
+    assert require_entry("tangoflux-vae").structures == (structure_digest(sound),)
 
 
 def test_loss_and_gradients(golden: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from harken.encoders.onnx import is_onnx, read_onnx
 from harken.encoders.registry import encoder_class, list_encoders
 from harken.weights.catalog import Checkpoint, catalog
 from harken.weights.formats import Contents, file_sha256, read_contents
+from harken.weights.structure import check_structure
 from harken.weights.tensors import Weights, check_tensors
 
 
@@ -60,10 +61,11 @@ def recognise(path: Path, entry: Checkpoint | None) -> Loaded:
 
 def _network(path: Path, tensors: Weights, entry: Checkpoint | None) -> Loaded | None:
     """Of a network that is no encoder, as it is; None for anything else. WeightsError for another file than that of
-    `entry`."""
+    `entry`, and for one that has some of the tensors of a network and is not it."""
     networks = [candidate for candidate in (catalog() if entry is None else [entry]) if candidate.tensors]
     for candidate in networks:
         if _has_tensors(tensors, candidate):
+            check_structure(candidate, tensors, path)
             return Loaded(candidate.encoder, dict(candidate.config or {}), dict(tensors))
     if entry is not None and networks:
         raise WeightsError(

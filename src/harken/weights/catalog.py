@@ -67,15 +67,17 @@ class Checkpoint(_Frozen):
     """One entry of the catalogue.
 
     encoder: name of the architecture. tensors: of a network that is no encoder, by which its file is recognised, with
-    their shapes; a length of 0 may be any. sha256, size: of the converted safetensors file, the same whichever of
-    `files` it came from. They and config are None where they are known only after the first download, whose record then
-    has them.
+    their shapes; a length of 0 may be any. structures: of such a network, digests of the names and shapes of all
+    tensors, one of which it has (`structure.structure_digest`). sha256, size: of the converted safetensors file, the
+    same whichever of `files` it came from. They and config are None where they are known only after the first download,
+    whose record then has them.
     """
 
     name: str
     encoder: str
     config: dict[str, Any] | None = None
     tensors: dict[str, tuple[int, ...]] = {}
+    structures: tuple[str, ...] = ()
     summary: str
     licence: str
     citation: str
