@@ -19,12 +19,12 @@ from conftest import hum
 from harken.detection.calibration import Calibration
 from harken.monitor.alarm import AlarmSetting
 from harken.monitor.verdict import Verdict
-from harken.service.changes import Request
 from harken.service.episode_rule import EpisodeRule
 from harken.service.evidence import EvidenceFolder
 from harken.service.machine_alarm import MachineAlarm
 from harken.service.recorder import Recorder
 from harken.service.records import HeardWindow, Message, Window
+from harken.service.requests import Request
 from harken.service.store import tables
 from harken.service.store.store import Store
 

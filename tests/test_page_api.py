@@ -45,5 +45,5 @@ def test_no_request_breaks_it(tmp_path: Path) -> None:
     finally:
         server.stop()
         set_up.close()
-    assert len(statuses) == 13
+    assert len(statuses) == 14
     assert {200} < set().union(*statuses.values())

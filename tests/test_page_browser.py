@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harken.page.machines import key_of
 from harken.page.server import PageServer
 from harken.page.settings import PageSettings
+from harken.service import demo
 from harken.service.alarm_state import AlarmState
 from harken.service.changes import Changes
+from harken.service.monitor import Monitor
 from harken.service.store.store import Store
+from peers import wait_for
 from stored_plant import MONITOR, fill
 
 CHROMIUM = next(
@@ -138,3 +143,110 @@ def test_it_can_be_used_by_keyboard_and_without_scripts(chromium: playwright.Bro
     page.get_by_role("heading", name="PUMP 3").wait_for()
     assert page.locator("noscript svg").count() == 1 or page.locator("#chart svg").count() == 1
     context.close()
+
+
+class DemoThread:
+    """`harken monitor --demo` with its page, in threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.lines: list[str] = []
+        self._demo = demo.Demo(folder, self.lines.append, patience_s=300.0, started=self._start)
+        self._thread = threading.Thread(target=self._demo.run)
+        self._monitor: Monitor | None = None
+        self._thread.start()
+
+    def _start(self, monitor: Monitor) -> None:
+        configuration = monitor.configuration
+        self.page = PageServer(PageSettings(configuration.store, configuration.evidence_folder, port=0, replayed=True))
+        self.page.start()
+        self._monitor = monitor
+
+    @property
+    def url(self) -> str:
+        wait_for(lambda: self._monitor, seconds=120)
+        return self.page.url
+
+    def said(self, text: str) -> bool:
+        return any(text in line for line in self.lines)
+
+    def end(self) -> None:
+        assert self._monitor is not None
+        self._monitor.stop()
+        self._thread.join(20)
+        self.page.stop()
+
+
+@pytest.fixture
+def running_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DemoThread]:
+    monkeypatch.setattr(demo, "EVERY_S", 0.05)
+    running = DemoThread(tmp_path / "demo")
+    yield running
+    running.end()
+
+
+def test_in_the_demo_an_alarm_is_learned_as_normal_and_that_is_undone(
+    chromium: playwright.Browser, page: playwright.Page, running_demo: DemoThread
+) -> None:
+    """Seen, heard, learned, quiet, rolled back, acknowledged. Pictures go to the folder HARKEN_SCREENSHOTS, if set."""
+    url = running_demo.url
+    page.set_default_timeout(60_000)
+    page.goto(url)
+    page.get_by_text("sounds different since").wait_for(timeout=90_000)
+    shoot(chromium, url, "1-alarm")
+    page.get_by_role("link", name="pump", exact=True).click()
+    player = page.get_by_label("Listen to the alarm").first
+    player.evaluate("audio => { audio.muted = true; return audio.play() }")
+    page.wait_for_function("audio => audio.currentTime > 0.1", arg=player.element_handle())
+    machine = page.url
+    shoot(chromium, machine, "2-machine")
+    # By keyboard: what it is, why, and yes.
+    page.get_by_role("link", name="It is fine, learn this").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="is it fine?").wait_for()
+    assert violations(page) == []
+    shoot(chromium, page.url, "3-question")
+    page.get_by_label("Your name").fill("Jo Doe")
+    page.get_by_label("Why").fill("new pipe")
+    page.keyboard.press("Enter")
+    page.get_by_text("Done: learned from").wait_for()
+    page.get_by_role("cell", name="Jo Doe").first.wait_for()
+    shoot(chromium, page.url, "4-learned")
+    assert violations(page) == []
+    # The pump leaks as before, and the machine sounds as usual.
+    assert running_demo.said("has learned that this is normal")
+    page.goto(url)
+    page.get_by_text("as usual", exact=True).wait_for(timeout=90_000)
+    shoot(chromium, url, "5-quiet")
+    page.goto(machine)
+    page.get_by_role("link", name="Go back to it (1)").click()
+    page.get_by_role("heading", name="use an earlier version").wait_for()
+    shoot(chromium, page.url, "6-back")
+    page.get_by_role("button", name="Yes, use it").click()
+    page.get_by_text("Done: as in version 1 again: version 3").wait_for()
+    page.goto(url)
+    page.get_by_text("sounds different since").wait_for(timeout=90_000)
+    page.get_by_role("button", name="I have seen it").click()
+    page.get_by_text("seen by Jo Doe").wait_for()
+    shoot(chromium, machine, "7-after")
+    assert running_demo.said("is repaired") or wait_for(lambda: running_demo.said("is repaired"), seconds=30)
+
+
+def shoot(chromium: playwright.Browser, url: str, name: str) -> None:
+    """The page on a desk, on a phone, in the dark and in German, to be looked at by people."""
+    folder = os.environ.get("HARKEN_SCREENSHOTS")
+    if not folder:
+        return
+    kinds: dict[str, dict[str, Any]] = {
+        "desktop": {"viewport": {"width": 1280, "height": 900}},
+        "phone": {"viewport": {"width": 390, "height": 844}},
+        "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+        "german": {"viewport": {"width": 390, "height": 844}, "locale": "de-DE"},
+    }
+    for kind, options in kinds.items():
+        context = chromium.new_context(**{"locale": "en-GB", **options})
+        shown = context.new_page()
+        shown.goto(url)
+        shown.wait_for_load_state("load")
+        shown.wait_for_timeout(300)
+        shown.screenshot(path=Path(folder) / f"{name}-{kind}.png", full_page=True)
+        context.close()

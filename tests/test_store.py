@@ -18,9 +18,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from harken.core.errors import HarkenError
-from harken.service.changes import AlarmRecord, Changes, HistoryEntry, Request, SensorRecord, WindowScore
+from harken.service.changes import AlarmRecord, Changes, HistoryEntry, SensorRecord, WindowScore
 from harken.service.recorder import Recorder
 from harken.service.records import Message
+from harken.service.requests import Request
 from harken.service.store import tables
 from harken.service.store.store import Store, StoreError
 from harken.service.store.thinning import thin

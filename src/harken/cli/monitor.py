@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from harken.cli import monitor_asked, monitor_install, monitor_run
+from harken.cli import monitor_asked, monitor_install, monitor_run, monitor_teach
 
 
 class RunsByDefault(TyperGroup):
@@ -35,6 +35,11 @@ app.command("run")(monitor_run.run)
 app.command("status")(monitor_asked.status)
 app.command("alarms")(monitor_asked.alarms)
 app.command("ack")(monitor_asked.ack)
+app.command("normal")(monitor_teach.normal)
+app.command("fault")(monitor_teach.fault)
+app.command("rebaseline")(monitor_teach.rebaseline)
+app.command("rollback")(monitor_teach.rollback)
+app.command("versions")(monitor_teach.versions)
 app.command("shelve")(monitor_asked.shelve)
 app.command("unshelve")(monitor_asked.unshelve)
 app.command("out-of-service")(monitor_asked.out_of_service)

@@ -16,7 +16,7 @@ from harken.cli.monitor_run import DEFAULT_STORE
 from harken.core.errors import HarkenError, did_you_mean
 
 if TYPE_CHECKING:
-    from harken.service.changes import Demand
+    from harken.service.requests import Demand
     from harken.service.store.store import Store
 
 #: a monitor that has not been seen for so many of its signs does not run
@@ -36,7 +36,7 @@ def status(store: StoreOption = DEFAULT_STORE, config: ConfigOption = None, json
     """Show whether the monitor runs, and how its machines, sensors and sinks are."""
     from harken.service.store.overview import overview
 
-    seen = overview(_opened(store, config))
+    seen = overview(opened(store, config))
     runs = _runs(seen.seen)
     if json:
         emit({
@@ -67,10 +67,10 @@ def alarms(
     """List alarms, the latest first."""
     from harken.service.store.overview import alarms as alarms_of
 
-    opened = _opened(store, config)
+    store_of = opened(store, config)
     if machine is not None:
-        _check_machine(opened, machine)
-    for alarm in alarms_of(opened, machine=machine, limit=last):
+        check_machine(store_of, machine)
+    for alarm in alarms_of(store_of, machine=machine, limit=last):
         if json:
             emit({"record": "alarm", **_jsonable(asdict(alarm))})
             continue
@@ -88,7 +88,7 @@ def ack(
     config: ConfigOption = None,
 ) -> None:
     """Acknowledge the alarm of a machine: somebody knows."""
-    _ask(machine, "acknowledge", by, note, store, config)
+    ask(opened(store, config), machine, "acknowledge", by, note)
 
 
 def shelve(
@@ -100,7 +100,7 @@ def shelve(
     config: ConfigOption = None,
 ) -> None:
     """Say nothing of the alarms of a machine for a time. It is listened to all the same."""
-    _ask(machine, "shelve", by, note, store, config, until=datetime.now(UTC) + timedelta(hours=hours))
+    ask(opened(store, config), machine, "shelve", by, note, until=datetime.now(UTC) + timedelta(hours=hours))
 
 
 def unshelve(
@@ -111,7 +111,7 @@ def unshelve(
     config: ConfigOption = None,
 ) -> None:
     """End shelving now."""
-    _ask(machine, "unshelve", by, note, store, config)
+    ask(opened(store, config), machine, "unshelve", by, note)
 
 
 def out_of_service(
@@ -122,7 +122,7 @@ def out_of_service(
     config: ConfigOption = None,
 ) -> None:
     """Say nothing of the alarms of a machine until it is put back: it is being repaired."""
-    _ask(machine, "out of service", by, note, store, config)
+    ask(opened(store, config), machine, "out of service", by, note)
 
 
 def in_service(
@@ -133,40 +133,39 @@ def in_service(
     config: ConfigOption = None,
 ) -> None:
     """Put a machine back into service."""
-    _ask(machine, "in service", by, note, store, config)
+    ask(opened(store, config), machine, "in service", by, note)
 
 
-def _ask(
-    machine: str,
-    demand: Demand,
-    by: str | None,
-    note: str,
-    store: str,
-    config: Path | None,
-    *,
-    until: datetime | None = None,
+def ask(
+    store: Store, machine: str, demand: Demand, by: str | None, note: str, *, patience_s: float = _ANSWER_S, **more: Any
 ) -> None:
-    """Leave a request in the store, and wait for the monitor's answer if it runs."""
-    from harken.service.changes import Request
+    """Leave a request in the store, and wait for the monitor's answer if it runs. more: fields of `Request`.
+
+    Raises HarkenError for a request that is none, and for one that is refused.
+    """
+    from harken.service.requests import Request, check_request
     from harken.service.store.overview import overview
 
-    opened = _opened(store, config)
-    _check_machine(opened, machine)
-    who = by or _user()
-    number = opened.ask(Request(machine, demand, who, datetime.now(UTC), until, note))
-    if not _runs(overview(opened).seen):
+    check_machine(store, machine)
+    request = Request(machine, demand, by or _user(), datetime.now(UTC), text=note, **more)
+    check_request(request)
+    number = store.ask(request)
+    if not _runs(overview(store).seen):
         say("the monitor does not run; it takes this up when it does")
         return
-    end = time.monotonic() + _ANSWER_S
-    while (answer := opened.answer(number)) is None:
+    end = time.monotonic() + patience_s
+    while (answer := store.answer(number)) is None:
         if time.monotonic() > end:
             say("the monitor has not answered yet; it takes this up as soon as it can")
             return
         time.sleep(0.1)
+    if answer.startswith("refused: "):
+        raise HarkenError(answer.removeprefix("refused: ").rstrip("."), file=machine)
     line(f"{machine}: {answer}")
 
 
-def _opened(store: str, config: Path | None) -> Store:
+def opened(store: str, config: Path | None) -> Store:
+    """The store of a monitor, by its configuration or place. Raises HarkenError where there is none."""
     from harken.service.store.overview import monitors
     from harken.service.store.store import Store
 
@@ -181,14 +180,15 @@ def _opened(store: str, config: Path | None) -> Store:
         raise HarkenError(
             "there is no store of a monitor", file=place, next_step="Give its --store or --config, or start it first"
         )
-    opened = Store.open(place, name)
-    names = monitors(opened)
+    store_of = Store.open(place, name)
+    names = monitors(store_of)
     if config is None and name not in names and len(names) == 1:
-        opened = Store.open(place, names[0])
-    return opened
+        store_of = Store.open(place, names[0])
+    return store_of
 
 
-def _check_machine(store: Store, machine: str) -> None:
+def check_machine(store: Store, machine: str) -> None:
+    """Raise HarkenError unless the monitor of the store has the machine."""
     from harken.service.store.overview import overview
 
     names = [each.machine for each in overview(store).machines]

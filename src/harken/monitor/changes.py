@@ -109,6 +109,7 @@ def roll_back(
     *,
     who: str,
     why: str = "",
+    origin: str = "",
     to: int | None = None,
     now: datetime | None = None,
 ) -> ModelChange:
@@ -117,7 +118,7 @@ def roll_back(
     to: its number (default: the version before the last change, see `version_before`). Raises HarkenError where there
     is none, or it is not kept.
     """
-    check_texts(who, why)
+    check_texts(who, why, origin)
 
     def back(fitted: Fitted) -> ModelChange:
         versions = list_versions(path)
@@ -133,6 +134,7 @@ def roll_back(
             who=who,
             when=time_text(now),
             why=why,
+            origin=origin,
             recordings=len(after.training.names),
             parent=fitted.version.number,
             to=target.number,

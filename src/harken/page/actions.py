@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import get_args
+from typing import cast, get_args
 
 from harken.core.errors import HarkenError
 from harken.core.names import shown
-from harken.service.changes import Demand, Request
+from harken.service.requests import MODEL_DEMANDS, AlarmDemand, Demand, Request, check_request
 from harken.service.store.store import Store
 
-DEMANDS = get_args(Demand)
+DEMANDS: tuple[str, ...] = (*get_args(AlarmDemand), *MODEL_DEMANDS)
 #: characters of a name and of a comment; hours of a shelving
 LONGEST_NAME, LONGEST_TEXT, MOST_HOURS = 100, 2000, 24 * 30
-#: how long an answer of the monitor is waited for
-_PATIENCE_S = 3.0
+#: how long an answer of the monitor is waited for, and one about its model
+_PATIENCE_S, _MODEL_PATIENCE_S = 3.0, 8.0
 
 
 def ask(
-    store: Store, monitor: str, machine: str, demand: str, *, who: str = "", text: str = "", hours: float | None = None
+    store: Store,
+    monitor: str,
+    machine: str,
+    demand: str,
+    *,
+    who: str = "",
+    text: str = "",
+    hours: float | None = None,
+    alarm: str = "",
+    since: datetime | None = None,
+    until: datetime | None = None,
+    version: int | None = None,
+    force: bool = False,
 ) -> int:
-    """Leave a request to a monitor; its number. Raises HarkenError for what is none."""
+    """Leave a request to a monitor; its number. hours: of a shelving; others: see `Request`.
+
+    Raises HarkenError for what is none.
+    """
     if demand not in DEMANDS:
         raise HarkenError(f"{shown(demand)!r} cannot be asked", next_step=f"Ask one of: {', '.join(DEMANDS)}")
     if len(who) > LONGEST_NAME or len(text) > LONGEST_TEXT:
@@ -33,14 +48,26 @@ def ask(
             "hours belong to shelving, and to that alone", next_step=f"Give more than 0, at most {MOST_HOURS}"
         )
     now = datetime.now(UTC)
-    until = now + timedelta(hours=hours) if hours is not None else None
-    request = Request(machine, demand, shown(who.strip()), now, until, shown(text.strip()))  # type: ignore[arg-type]
+    if hours is not None:
+        until = now + timedelta(hours=hours)
+    elif until is not None and demand not in MODEL_DEMANDS:
+        raise HarkenError("an end belongs to spans of time", next_step="Give hours, or leave it out")
+    request = Request(
+        machine, cast(Demand, demand), shown(who.strip()), now, until, shown(text.strip()), 0, alarm, since, version,
+        force,
+    )  # fmt: skip
+    check_request(request)
     return Store(store.engine, monitor, store.name).ask(request)
 
 
-def answered(store: Store, number: int, patience_s: float = _PATIENCE_S) -> str | None:
-    """What the monitor answered; None if it did not within a moment."""
-    end = time.monotonic() + patience_s
+def answered(store: Store, number: int) -> tuple[str | None, Request | None]:
+    """What the monitor answered, None if it did not within a moment; and the request that can be forced, if it is one
+    that was refused for what the model knows."""
+    request = store.request(number)
+    if request is None:
+        return None, None
+    end = time.monotonic() + (_MODEL_PATIENCE_S if request.demand in MODEL_DEMANDS else _PATIENCE_S)
     while (answer := store.answer(number)) is None and time.monotonic() < end:
         time.sleep(0.1)
-    return answer
+    refused = answer is not None and answer.startswith("refused: ") and "--force" in answer
+    return answer, request if refused and request.demand == "normal" and not request.force else None

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from harken.core.errors import HarkenError
 from harken.core.json_text import json_text
 from harken.page import actions, details
+from harken.page.api_models import Alarm, Ask, Asked, MachineState, ScoresOverTime, StoreHealth, VersionOfModel
 from harken.page.machines import MachineView
 from harken.page.state import PageState
-from harken.service.changes import AlarmRecord, Demand
+from harken.service.store.rows import alarm_of_id
+from harken.service.store.versions import machine_versions
 
 router = APIRouter()
 #: stands for a machine: `key` of /v1/machines
@@ -23,96 +23,6 @@ Key = Annotated[str, Path(pattern="^[0-9a-f]{12}$")]
 AlarmId = Annotated[str, Path(pattern="^[0-9A-Za-z_-]{1,64}$")]
 _BINARY = {"type": "string", "format": "binary"}
 _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such thing."}}
-
-
-class StoreHealth(BaseModel):
-    """Whether the page can read its store."""
-
-    healthy: bool
-
-
-class Alarm(BaseModel):
-    """An alarm; see ISA-18.2 for its phases."""
-
-    id: str
-    machine: str
-    phase: Literal["normal", "unacknowledged", "acknowledged", "returned"]
-    onset: datetime
-    raised: datetime
-    ended: datetime | None
-    acknowledged: datetime | None
-    acknowledged_by: str
-    windows: int
-    highest: float | None
-    sentence: str
-    evidence: str
-
-    @classmethod
-    def of(cls, record: AlarmRecord) -> Alarm:
-        """Without what is for the monitor alone."""
-        return cls(**{name: getattr(record, name) for name in cls.model_fields})
-
-
-class MachineState(BaseModel):
-    """The state of a machine. key: stands for it in addresses."""
-
-    key: str
-    monitor: str
-    machine: str
-    state: str
-    since: datetime | None
-    until: datetime | None
-    reason: str
-    sensor: str
-    heard: datetime | None
-    score: float | None
-    p_value: float | None
-    limit: float | None
-    model: str | None
-    alarm: Alarm | None
-
-    @classmethod
-    def of(cls, view: MachineView) -> MachineState:
-        """As the first page shows it."""
-        last, model = view.last, view.model
-        return cls(
-            key=view.key, monitor=view.monitor, machine=view.machine, state=view.state, since=view.since,
-            until=view.until, reason=view.reason, sensor=view.status, heard=last.end if last is not None else None,
-            score=last.score if last is not None else None, p_value=last.p_value if last is not None else None,
-            limit=view.limit, model=model.digest if model is not None else None,
-            alarm=Alarm.of(view.alarm) if view.alarm is not None else None,
-        )  # fmt: skip
-
-
-class ScoresOverTime(BaseModel):
-    """Scores in equal periods, null where nothing was judged. time: beginning of each, seconds since 1970, UTC."""
-
-    model_config = ConfigDict(populate_by_name=True)
-    seconds: float
-    begin: float = Field(alias="from")
-    until: float
-    time: list[float]
-    minimum: list[float | None]
-    mean: list[float | None]
-    maximum: list[float | None]
-    not_judged: list[int]
-
-
-class Ask(BaseModel):
-    """What is asked of the monitor. hours: of a shelving, and of that alone."""
-
-    model_config = ConfigDict(extra="forbid")
-    demand: Demand
-    who: str = Field("", max_length=actions.LONGEST_NAME)
-    text: str = Field("", max_length=actions.LONGEST_TEXT)
-    hours: float | None = Field(None, gt=0, le=actions.MOST_HOURS, allow_inf_nan=False)
-
-
-class Asked(BaseModel):
-    """A request to the monitor. answer: null until there is one."""
-
-    number: int
-    answer: str | None
 
 
 def _state(request: Request) -> PageState:
@@ -172,11 +82,20 @@ def ask(request: Request, key: Key, body: Ask) -> Asked:
     view, store = _find(request, key), _state(request).store
     try:
         number = actions.ask(
-            store, view.monitor, view.machine, body.demand, who=body.who, text=body.text, hours=body.hours
-        )
+            store, view.monitor, view.machine, body.demand, who=body.who, text=body.text, hours=body.hours,
+            alarm=body.alarm, since=body.since, until=body.until, version=body.version, force=body.force,
+        )  # fmt: skip
     except HarkenError as error:
         raise HTTPException(400, str(error)) from None
     return Asked(number=number, answer=None)
+
+
+@router.get("/v1/machines/{key}/models", responses=_UNKNOWN)
+def models(request: Request, key: Key) -> list[VersionOfModel]:
+    """The versions of its model, the latest first."""
+    view = _find(request, key)
+    with _state(request).store.reading() as connection:
+        return [VersionOfModel.of(each) for each in machine_versions(connection, view.monitor, view.machine)]
 
 
 @router.get("/v1/requests/{number}")
@@ -189,7 +108,7 @@ def asked(request: Request, number: Annotated[int, Path(ge=1, lt=2**53)]) -> Ask
 def alarm(request: Request, alarm_id: AlarmId) -> Alarm:
     """One alarm."""
     with _state(request).store.reading() as connection:
-        located = details.alarm(connection, alarm_id)
+        located = alarm_of_id(connection, alarm_id)
     if located is None:
         raise HTTPException(404, "there is no such alarm")
     return Alarm.of(located[1])

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from harken.core.errors import HarkenError
 from harken.core.version import __version__
-from harken.page import api, live, set_up, set_up_api, views
+from harken.page import api, live, set_up, set_up_api, teaching, views
 from harken.page.guard import MOST_BODY, Guard, TooLargeError
 from harken.page.settings import PageSettings
 from harken.page.state import PageState
@@ -37,7 +37,7 @@ def create_app(settings: PageSettings) -> FastAPI:
     app.add_middleware(Guard, settings=settings)
     own_files = StaticFiles(directory=str(files("harken.page") / "static"), packages=[("harken.core", "static")])
     app.mount("/static", own_files, name="static")
-    for module in (api, set_up_api, views, live, set_up):
+    for module in (api, set_up_api, views, teaching, live, set_up):
         app.include_router(module.router)
 
     @app.exception_handler(HTTPException)

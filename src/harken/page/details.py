@@ -12,7 +12,6 @@ from sqlalchemy.engine import Connection, Row
 from harken.page.scores import SPANS, periods
 from harken.service.changes import AlarmRecord
 from harken.service.store import tables
-from harken.service.store.rows import alarm_of
 from harken.service.store.rows import alarms as stored_alarms
 
 #: alarms, and lines of history, on one page
@@ -42,12 +41,6 @@ def alarms(connection: Connection, monitor: str, machine: str, most: int = MOST_
         )
         for record in records
     ]
-
-
-def alarm(connection: Connection, alarm_id: str) -> tuple[str, AlarmRecord] | None:
-    """Monitor and record of an alarm."""
-    row = connection.execute(sa.select(tables.alarms).where(tables.alarms.c.id == alarm_id)).first()
-    return None if row is None else (row.monitor, alarm_of(row))
 
 
 def history(connection: Connection, monitor: str, machine: str) -> list[Row[Any]]:

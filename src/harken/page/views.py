@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -14,13 +14,15 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 
 from harken.core.errors import HarkenError
 from harken.core.pages import render
-from harken.core.strip import Bar, strip
 from harken.page import actions, details
-from harken.page.machines import MachineView, key_of
+from harken.page.headlines import headline, picture, summary
+from harken.page.machines import key_of
 from harken.page.scores import SPANS
 from harken.page.security import COOKIE, session_of
 from harken.page.state import PageState
 from harken.page.texts import LANGUAGES, Texts, chosen_language, texts
+from harken.service.store.rows import alarm_of_id
+from harken.service.store.versions import machine_versions
 
 router = APIRouter(include_in_schema=False)
 #: seconds a browser keeps name and language, and a log-in
@@ -46,7 +48,8 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
     t, now = words(request), state_of(request).now()
     common = {
         "t": t, "now": now, "languages": LANGUAGES, "path": request.url.path,
-        "when": lambda time: t.when(time, now), "ago": lambda time: t.ago(time, now),
+        "when": lambda time, real=False: t.when(time, datetime.now(UTC) if real else now),
+        "ago": lambda time: t.ago(time, now),
         "who": request.cookies.get("harken_name", ""), "has_token": bool(state_of(request).settings.token),
         "set_up": state_of(request).settings.set_up,
     }  # fmt: skip
@@ -59,49 +62,6 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
 def problem(request: Request, status: int, text: str, back: str = "/") -> Response:
     """A page that says why there is none. back: where it leads."""
     return page(request, "error.html", status, title=words(request)("error.title"), text=text, back=back)
-
-
-def headline(view: MachineView, t: Texts, now: datetime) -> str:
-    """The state of a machine in words."""
-    values = {
-        "since": t.when(view.since, now) if view.since is not None else "",
-        "until": t.when(view.until, now) if view.until is not None else "",
-        "ended": t.when(view.until, now) if view.until is not None else "",
-        "status": t(f"status.{view.status}") if f"status.{view.status}" in t else view.status,
-        "who": view.alarm.acknowledged_by if view.alarm is not None else "",
-    }
-    state = view.state.replace(" ", "_")
-    if view.state == "alarm" and view.alarm is not None and view.alarm.phase == "acknowledged" and values["who"]:
-        state = "acknowledged"
-    return t(f"state.{state}", **values)
-
-
-def summary(views: list[MachineView], t: Texts) -> str:
-    """All machines in a sentence."""
-    alarms = sum(view.state == "alarm" for view in views)
-    attention = sum(view.state in ("suspect", "sensor", "silent", "returned") for view in views)
-    if alarms:
-        return t("list.alarm_one" if alarms == 1 else "list.alarms", count=alarms, all=len(views))
-    if attention:
-        return t("list.attention", count=attention, all=len(views))
-    return t("list.one_well" if len(views) == 1 else "list.all_well", all=len(views))
-
-
-def picture(view: MachineView, t: Texts, now: datetime) -> Any:
-    """The strip of the last week."""
-    span, length = SPANS["week"]
-    hours = sum((min(end, now) - max(start, now - span)).total_seconds() for start, end in view.bands) / 3600
-    label = t("list.strip") + (f"; {t('list.strip_alarm', count=round(hours))}" if view.bands else "")
-    places = round(span / length)
-    # The period that the present is in is the last.
-    first = int(now.timestamp() // length.total_seconds()) - places + 1
-
-    def place(time: datetime) -> float:
-        return time.timestamp() / length.total_seconds() - first
-
-    bars = [Bar(round(place(period.start)), period.minimum, period.maximum) for period in view.strip]
-    bands = [(place(start), place(end)) for start, end in view.bands]
-    return strip(bars, bands, places=places, limit=view.limit, label=label)
 
 
 @router.get("/")
@@ -125,6 +85,10 @@ def machines(request: Request) -> Response:
 def machine(request: Request, key: str) -> Response:
     """One machine."""
     state, t = state_of(request), words(request)
+    # First, since it changes what follows.
+    asked, answer, forcible = request.query_params.get("asked", ""), None, None
+    if asked.isascii() and asked.isdigit() and len(asked) < 16:
+        answer, forcible = actions.answered(state.store, int(asked))
     now = state.now()
     with state.store.reading() as connection:
         view = state.machines.find(connection, key, now)
@@ -132,15 +96,13 @@ def machine(request: Request, key: str) -> Response:
             return problem(request, 404, t("error.unknown_machine"))
         alarms = details.alarms(connection, view.monitor, view.machine)
         lines = details.history(connection, view.monitor, view.machine)
-    asked = request.query_params.get("asked", "")
-    answer = (
-        actions.answered(state.store, int(asked)) if asked.isascii() and asked.isdigit() and len(asked) < 16 else None
-    )
+        versions = machine_versions(connection, view.monitor, view.machine)
     span = request.query_params.get("span", "week")
     return page(
         request, "machine.html", title=view.machine, view=view, headline=headline(view, t, now),
         picture=picture(view, t, now), alarms=alarms, history=lines, asked=asked, answer=answer, spans=list(SPANS),
-        span=span if span in SPANS else "week", live=state.settings.live(view.monitor, view.machine) is not None,
+        forcible=forcible, versions=versions, span=span if span in SPANS else "week",
+        live=state.settings.live(view.monitor, view.machine) is not None,
     )  # fmt: skip
 
 
@@ -185,8 +147,14 @@ async def ask(request: Request, key: str) -> Response:
         return problem(request, 400, words(request)("error.form", cause=str(error)))
     if number is None:
         return problem(request, 404, words(request)("error.unknown_machine"))
-    response = RedirectResponse(f"/machines/{key}?asked={number}", 303)
-    response.set_cookie("harken_name", who[: actions.LONGEST_NAME], max_age=_YEAR, httponly=True, samesite="strict")
+    place = "/" if form.get("back") == "list" else f"/machines/{key}?asked={number}"
+    return keep_name(RedirectResponse(place, 303), who)
+
+
+def keep_name(response: Response, who: str) -> Response:
+    """Have the browser know the person's name the next time."""
+    if who.strip():
+        response.set_cookie("harken_name", who[: actions.LONGEST_NAME], max_age=_YEAR, httponly=True, samesite="strict")
     return response
 
 
@@ -194,7 +162,7 @@ async def ask(request: Request, key: str) -> Response:
 def alarm(request: Request, alarm_id: str) -> Response:
     """The link of a message leads to the machine of its alarm."""
     with state_of(request).store.reading() as connection:
-        located = details.alarm(connection, alarm_id)
+        located = alarm_of_id(connection, alarm_id)
     if located is None:
         return problem(request, 404, words(request)("error.unknown"))
     monitor, record = located

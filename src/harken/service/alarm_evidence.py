@@ -26,6 +26,10 @@ class AlarmEvidence:
         self._folder, self._detector = folder, detector
         self._candidate: HeardWindow | None = None
 
+    def use(self, detector: Detector) -> None:
+        """Draw pictures with another version of the model; scores of the one before cannot be compared with its own."""
+        self._detector, self._candidate = detector, None
+
     def consider(self, heard: HeardWindow, *, builds_up: bool) -> None:
         """A judged window while no alarm is on. builds_up: whether evidence was there before; sound is large."""
         if not builds_up:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from harken.service.alarm_state import Acknowledge, Event, Service, Shelve, Unshelve
-from harken.service.changes import Demand, Request
+from harken.service.requests import Demand, Request
 
 #: longest shelving; what is to be silent for longer is out of service
 LONGEST_SHELVED = timedelta(days=14)
@@ -20,7 +20,10 @@ WITHOUT_EFFECT: dict[Demand, str] = {
 
 
 def event_of(request: Request) -> tuple[Event | None, str]:
-    """The event of a request, and the answer if it has an effect; None, and why, for one that cannot be done."""
+    """The event of a request, and the answer if it has an effect; None, and why, for one that cannot be done.
+
+    Raises ValueError for one that is about the model.
+    """
     time, until = request.time, request.until
     match request.demand:
         case "acknowledge":
@@ -35,3 +38,5 @@ def event_of(request: Request) -> tuple[Event | None, str]:
             return Unshelve(time), "not shelved any more"
         case "out of service" | "in service":
             return Service(time, request.demand == "out of service"), request.demand
+        case _:
+            raise ValueError(f"{request.demand} is asked of the model, not of the alarm")

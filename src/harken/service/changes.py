@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from harken.monitor.verdict import Kind
 from harken.service.kept_features import WindowFeatures
+from harken.service.model_versions import MachineVersion
 from harken.service.records import HeardWindow, Message
 
 
@@ -157,7 +158,8 @@ class Changes:
     notable: per machine, the time since which features of windows are notable. states: per machine, JSON-able memory of
     its alarms. resume: tokens by key, to take sources up again; an empty one
     forgets its key (`Window.resume`). alarms: by id, the last state counts. evidence_gone: ids of evidence whose files
-    are removed. requests_done: answers by number of the request (see `Request`).
+    are removed. versions: of models, all of each machine that there is one of. requests_done: answers by number of the
+    request (see `Request`).
     messages have number 0; they are numbered when they are recorded.
     """
 
@@ -172,6 +174,7 @@ class Changes:
     evidence: list[EvidenceRecord] = field(default_factory=list)
     evidence_gone: list[str] = field(default_factory=list)
     models: list[ModelInUse] = field(default_factory=list)
+    versions: list[MachineVersion] = field(default_factory=list)
     requests_done: dict[int, str] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
 
@@ -193,25 +196,7 @@ class Changes:
         self.evidence += later.evidence
         self.evidence_gone += later.evidence_gone
         self.models += later.models
+        renewed = {version.machine for version in later.versions}
+        self.versions = [each for each in self.versions if each.machine not in renewed] + later.versions
         self.requests_done |= later.requests_done
         self.messages += later.messages
-
-
-#: what people ask of a monitor
-Demand = Literal["acknowledge", "shelve", "unshelve", "out of service", "in service"]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What somebody asks of the monitor of a machine, by command line or page. until: of a shelving.
-
-    number: 0 until it is stored. time: of the request.
-    """
-
-    machine: str
-    demand: Demand
-    who: str
-    time: datetime
-    until: datetime | None = None
-    text: str = ""
-    number: int = 0

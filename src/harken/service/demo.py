@@ -1,4 +1,5 @@
-"""A monitor in fast motion: the seal of a simulated pump begins to leak, the alarm comes, somebody repairs it."""
+"""A monitor in fast motion: the seal of a simulated pump begins to leak, the alarm comes, somebody repairs it, or says
+that it is normal."""
 
 from __future__ import annotations
 
@@ -17,12 +18,14 @@ from scipy.io import wavfile
 from harken.core.errors import HarkenError
 from harken.core.files import write_atomically
 from harken.monitor.detector import Detector
+from harken.monitor.versions import list_versions
 from harken.plant.simulate import Item, render
-from harken.service.changes import Request
 from harken.service.configuration.read import checked
+from harken.service.machine import MachineRunner
 from harken.service.machine_alarm import MachineAlarm
 from harken.service.monitor import Monitor
 from harken.service.records import HeardWindow
+from harken.service.requests import Request
 
 MACHINE, FAULT = "pump", "leak"
 RATE, SECONDS = 16_000, 2.0
@@ -58,7 +61,7 @@ class Demo:
         self._patience_s = PATIENCE_S if patience_s is None else patience_s
         if folder.exists() and any(folder.iterdir()) and not (folder / _MARK).is_file():
             raise HarkenError("holds other things than a demo", file=folder, next_step="Give another --store")
-        self._repaired = threading.Event()
+        self._repaired, self._lasts = threading.Event(), threading.Event()
         self._ended = threading.Event()
         self._over = False
         self._heard = 0
@@ -73,6 +76,9 @@ class Demo:
         for file in folder.glob("monitor.db*"):
             file.unlink()
         (folder / "recordings").mkdir()
+        if (folder / f"{MACHINE}.harken").exists() and len(list_versions(folder / f"{MACHINE}.harken")) > 1:
+            # It has learned in an earlier demo.
+            rmtree(folder / f"{MACHINE}.harken")
         self._learn()
         data = {
             "sources": {MACHINE: {"kind": "folder", "path": "recordings", "settle_s": 0.1}},
@@ -113,17 +119,17 @@ class Demo:
         self._heard += 1
 
     def _write_recordings(self) -> None:
-        """Healthy, then with a fault that grows, until it is repaired; then healthy."""
-        row, since = 0, 0
+        """Healthy, then with a fault that grows, or lasts as it is, until it is repaired; then healthy."""
+        row, grown = 0, 0
         while not self._ended.wait(EVERY_S):
             if row > self._heard + _AHEAD:
                 continue  # a slow computer sees the same story
             severity = None
             if row == HEALTHY:
-                since = row
                 self._say(f"{_time(row)}: the seal of the {MACHINE} begins to leak; nobody knows")
             if row >= HEALTHY and not self._repaired.is_set():
-                severity = min(1.0, (row - since) / DEVELOPS)
+                severity = min(1.0, grown / DEVELOPS)
+                grown += not self._lasts.is_set()
             self._write(self.folder / "recordings", _BEGIN + row * EVERY, _rendered(NORMAL + row, severity))
             row += 1
 
@@ -138,21 +144,44 @@ class Demo:
     def _tell(self, monitor: Monitor) -> None:
         """Wait for the alarm, for somebody who knows, and for the end."""
         begun = time.monotonic()
-        alarm = monitor.fleet.machines[MACHINE].alarm
-        end = begun + LONGEST_S
-        if self._until(lambda: alarm.state.phase == "unacknowledged", end):
-            self._say(f"the alarm came {time.monotonic() - begun:.0f} s after the start. Acknowledge it with:")
+        machine = monitor.fleet.machines[MACHINE]
+        if self._until(lambda: machine.alarm.state.phase == "unacknowledged", begun + LONGEST_S):
+            self._say(f"the alarm came {time.monotonic() - begun:.0f} s after the start. Answer it with one of:")
             self._say(f"  harken monitor ack {MACHINE} --store {self.folder}")
-            if not self._until(lambda: alarm.state.phase != "unacknowledged", time.monotonic() + self._patience_s):
-                self._acknowledge(alarm)
-            self._say(f"the {MACHINE} is repaired")
-            self._repaired.set()
-            if self._until(lambda: alarm.state.phase == "normal", end):
+            self._say(f"  harken monitor normal {MACHINE} --store {self.folder}")
+            self._say(f"  harken monitor fault {MACHINE} --store {self.folder}")
+            self._wait_for_answer(machine.alarm)
+            if self._kind(machine) != "update" or self._wait_for_rollback(machine):
+                self._say(f"the {MACHINE} is repaired")
+                self._repaired.set()
+            if self._until(lambda: machine.alarm.state.phase == "normal", time.monotonic() + LONGEST_S):
                 self._over = True
                 self._say("the machine is normal again, and the alarm is over. What was kept of it:")
                 self._say(f"  harken monitor alarms --store {self.folder}")
                 self._say(f"  {self.folder / 'evidence'}")
         monitor.stop()
+
+    def _wait_for_answer(self, alarm: MachineAlarm) -> None:
+        if not self._until(lambda: alarm.state.phase != "unacknowledged", time.monotonic() + self._patience_s):
+            self._acknowledge(alarm)
+
+    def _wait_for_rollback(self, machine: MachineRunner) -> bool:
+        """The leak was called normal. Whether that was undone, and the alarm answered that came then."""
+        self._lasts.set()
+        self._say(
+            f"the model has learned that this is normal; the {MACHINE} leaks as before. The alarm ends by itself."
+        )
+        self._say(f"Undo it with: harken monitor rollback {MACHINE} --store {self.folder}")
+        undone = self._until(lambda: self._kind(machine) == "rollback", time.monotonic() + self._patience_s)
+        if undone and self._until(lambda: machine.alarm.state.phase == "unacknowledged", time.monotonic() + LONGEST_S):
+            self._say("the alarm came again")
+            self._wait_for_answer(machine.alarm)
+        return undone
+
+    @staticmethod
+    def _kind(machine: MachineRunner) -> str:
+        """What made the version of the model in use."""
+        return machine.model.detector.fitted.version.kind
 
     def _acknowledge(self, alarm: MachineAlarm) -> None:
         self._say(f"nobody has answered for {self._patience_s:.0f} s; the demo does")

@@ -113,6 +113,7 @@ class Fleet:
                     sensor=sensor,
                     recent=None if self._evidence is None else RecentSound(self._evidence, self._busy),
                     heard=self._heard,
+                    continuous=continuous,
                 )
             )
         return Team(name, feed, tuple(machines))
@@ -159,6 +160,10 @@ class Fleet:
             log.warning("machine %s: a window is not judged yet, and is left to the next start", names)
         for team in teams:
             del self._teams[team.source]
+        self.forget_models()
+
+    def forget_models(self) -> None:
+        """Drop those from memory that no machine uses any more."""
         self.pool.keep(machine.model.detector for machine in self.machines.values())
 
     @property

@@ -57,6 +57,10 @@ class WindowJudge:
         #: of recordings that other machines of the source may have to hear again
         self._stored = {key: dict(value) for key, value in resume.items() if key.startswith(f"{machine}/")}
 
+    def use(self, detector: Detector, model: str) -> None:
+        """Judge with another version of the model, from the next item on."""
+        self.detector, self.model, self._spec = detector, model, features_name(detector.spec)
+
     def hear(self, item: Window | Recording) -> Iterator[HeardWindow]:
         """Verdicts on a window (one), or a recording (one; per segment, where it lasts over a minute).
 

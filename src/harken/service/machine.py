@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from harken.core.errors import HarkenError
@@ -17,8 +19,10 @@ from harken.service.episode_rule import EpisodeRule
 from harken.service.feed import SourceStatus
 from harken.service.listener import MachineListener
 from harken.service.machine_alarm import MachineAlarm
+from harken.service.model_versions import MachineVersion
 from harken.service.recent_sound import RecentSound
 from harken.service.records import HeardWindow
+from harken.service.requests import Request
 from harken.service.sensor import STATUSES, SensorChange, SensorState, SensorWatch
 
 log = logging.getLogger(__name__)
@@ -27,12 +31,25 @@ log = logging.getLogger(__name__)
 _LOOK_S, _ERROR_S = 5.0, 0.5
 
 
+@dataclass(frozen=True, eq=False)
+class ModelSwap:
+    """A model that a machine is to be judged with from the next window on.
+
+    answer: what it is, for people. versions: of it. request: of the person who asked for it on this machine.
+    """
+
+    model: LoadedModel
+    answer: str
+    versions: list[MachineVersion]
+    request: Request | None = None
+
+
 class MachineRunner:
     """Judges one machine.
 
     alarm: of the machine; stores each window together with where its source can be taken up again, so that both are
     there or neither. sensor: status of an earlier run. recent: keeps recent sound. heard: called with each window that
-    was stored.
+    was stored. continuous: see `rule_of`.
     """
 
     def __init__(
@@ -47,9 +64,12 @@ class MachineRunner:
         sensor: SensorRecord | None = None,
         recent: RecentSound | None = None,
         heard: Callable[[HeardWindow], None] = lambda heard: None,
+        continuous: bool = False,
     ) -> None:
         self.name, self.entry, self.model, self.listener, self.alarm = name, entry, model, listener, alarm
-        self._commit, self._heard = commit, heard
+        self._commit, self._heard, self._continuous = commit, heard, continuous
+        self._swaps: deque[ModelSwap] = deque()
+        self._swapping = threading.Lock()
         self.sensor = SensorWatch() if sensor is None else SensorWatch(sensor_state(sensor))
         self._recent = recent
         self._stopping = threading.Event()
@@ -63,11 +83,7 @@ class MachineRunner:
         rule = self.alarm.rule
         for sentence in rule.sentences():
             log.info("machine %s: %s", self.name, sentence)
-        in_use = ModelInUse(
-            self.name, self.model.digest, str(self.entry.model), datetime.now(UTC), rule.setting.threshold,
-            rule.sentences(),
-        )  # fmt: skip
-        self._commit(Changes(models=[in_use]))
+        self._commit(Changes(models=[self._in_use()]))
         if not self.sensor.trusted:
             self.alarm.sensor(False, datetime.now(UTC), self.sensor.state.reason)
         self._thread.start()
@@ -93,10 +109,43 @@ class MachineRunner:
         for those who judge to know. now: on the monotonic clock."""
         return self._thread.is_alive() and not self.listener.judging and now - self.alive_s > after_s
 
+    # ---- its model ---------------------------------------------------------------------------------------
+
+    def use(self, swap: ModelSwap) -> None:
+        """Be judged with another model from the next window on; from any thread."""
+        self._swaps.append(swap)
+        self.listener.tap.wake()
+        if not self._thread.is_alive():
+            self._swap()
+
+    def rule_for(self, detector: Detector) -> EpisodeRule:
+        """When it would sound abnormal with a model."""
+        return rule_of(self.entry, detector, continuous=self._continuous)
+
+    def _swap(self) -> None:
+        """Take models into use that wait for it: between two windows."""
+        with self._swapping:
+            while self._swaps:
+                swap = self._swaps.popleft()
+                self.model = swap.model
+                self.listener.judge.use(swap.model.detector, swap.model.digest)
+                rule = self.rule_for(swap.model.detector)
+                changes = Changes(models=[self._in_use(rule)], versions=swap.versions)
+                self.alarm.use(rule, swap.model, swap.answer, swap.request, changes)
+
+    def _in_use(self, rule: EpisodeRule | None = None) -> ModelInUse:
+        rule = self.alarm.rule if rule is None else rule
+        threshold, sentences = rule.setting.threshold, rule.sentences()
+        path, digest = str(self.entry.model), self.model.digest
+        return ModelInUse(self.name, digest, path, datetime.now(UTC), threshold, sentences)
+
+    # ---- its sound ---------------------------------------------------------------------------------------
+
     def _run(self) -> None:
         while not self.listener.finished and time.monotonic() < self._drain_until:
             self.alive_s = time.monotonic()
             try:
+                self._swap()
                 for heard in self.listener.hear(0.0 if self._stopping.is_set() else _LOOK_S):
                     self.alive_s = time.monotonic()
                     self._record(heard)

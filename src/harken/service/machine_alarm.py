@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from harken.monitor.detector import Detector
@@ -15,6 +15,7 @@ from harken.service.alarm_evidence import AlarmEvidence
 from harken.service.alarm_messages import alarm_message
 from harken.service.alarm_requests import WITHOUT_EFFECT, event_of
 from harken.service.alarm_state import (
+    Acknowledge,
     AlarmState,
     Announcement,
     Clear,
@@ -24,12 +25,14 @@ from harken.service.alarm_state import (
     Tick,
     step,
 )
-from harken.service.changes import AlarmRecord, Changes, HistoryEntry, Request, WindowScore
+from harken.service.assembly import LoadedModel
+from harken.service.changes import AlarmRecord, Changes, HistoryEntry, WindowScore
 from harken.service.episode_rule import EpisodeMemory, EpisodeRule
 from harken.service.evidence import EvidenceFolder
 from harken.service.kept_features import WindowFeatures
 from harken.service.recorder import Recorder
 from harken.service.records import HeardWindow
+from harken.service.requests import Request
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +129,33 @@ class MachineAlarm:
             self._store(changes)
             return answer
 
+    def refuse(self, request: Request, answer: str) -> None:
+        """Store why something is not done."""
+        with self._lock:
+            self._store(self._begin(Changes(requests_done={request.number: answer})))
+
+    def use(
+        self, rule: EpisodeRule, model: LoadedModel, answer: str, request: Request | None, changes: Changes
+    ) -> None:
+        """Go on with another version of the model. What was gathered by the one before counts no more; an alarm that is
+        on ends when enough windows in a row are quiet.
+
+        answer: what is new. request: of who asked for it; who says what an alarm is has seen it.
+        """
+        with self._lock:
+            changes = self._begin(changes)
+            self.rule, self.model = rule, model.digest
+            self._evidence.use(model.detector)
+            self._memory = _anew(self._memory, rule)
+            time, who, text, alarm = datetime.now(UTC), "", "", ""
+            if request is not None:
+                time, who, text, alarm = request.time, request.who, request.text, request.alarm
+                if request.demand in ("normal", "fault") and alarm in ("", self.state.alarm):
+                    self._apply(Acknowledge(time), changes, who=who, text=text)
+                changes.requests_done[request.number] = answer
+            changes.history.append(HistoryEntry(self.machine, time, answer, who, text, alarm))
+            self._store(changes)
+
     # ---- what follows ------------------------------------------------------------------------------------
 
     def _apply(
@@ -213,7 +243,7 @@ class MachineAlarm:
         state, memory = AlarmState.from_json(values["state"]), EpisodeMemory.from_json(values["memory"])
         record = None if values.get("record") is None else AlarmRecord.from_json(values["record"])
         if values["model"] != self.model:
-            memory = EpisodeMemory(on=memory.on, onset=memory.onset, quiet_needed=self.rule.off_windows)
+            memory = _anew(memory, self.rule)
         if not self.state.alarm:
             # The windows heard before the store was reached are few, but those of the present.
             if self._memory.evidence.clips == 0 or state.on:
@@ -229,3 +259,8 @@ class MachineAlarm:
             text = f"went on as {self.state.alarm} while the store could not be reached"
             changes.alarms[record.id] = replace(record, phase="normal", ended=self.state.raised)
             changes.history.append(HistoryEntry(self.machine, self.state.raised, "closed", "", text, record.id))
+
+
+def _anew(memory: EpisodeMemory, rule: EpisodeRule) -> EpisodeMemory:
+    """As after another model: whether the machine sounds abnormal is known, all else begins."""
+    return EpisodeMemory(on=memory.on, onset=memory.onset, quiet_needed=rule.off_windows)

@@ -16,16 +16,18 @@ from harken.core.errors import HarkenError
 from harken.core.threads import one_thread_for_good
 from harken.service import systemd
 from harken.service.assembly import Models, alone, check_machine, make_sink, stale_sources, unreachable
-from harken.service.changes import Changes, Request
+from harken.service.changes import Changes
 from harken.service.configuration.model import Configuration
 from harken.service.configuration.read import read_configuration
 from harken.service.evidence import EvidenceFolder
 from harken.service.fleet import Fleet
 from harken.service.http_server import HealthServer
+from harken.service.learner import ModelLearner
 from harken.service.live_sound import LiveSound
 from harken.service.mailroom import Mailroom
 from harken.service.recorder import Recorder
 from harken.service.records import HeardWindow, Message
+from harken.service.requests import MODEL_DEMANDS, Request
 from harken.service.sinks.base import Sink
 from harken.service.sinks.metrics import Metrics
 from harken.service.source_watch import SourceWatch
@@ -78,6 +80,7 @@ class Monitor:
         self.recorder = Recorder(configuration.store, configuration.monitor, limits)
         self.evidence = EvidenceFolder(configuration.evidence_folder, configuration.evidence.quota_bytes)
         self.fleet = Fleet(self.recorder, self.commit, evidence=self.evidence, once=once, heard=self._note_heard)
+        self.learner = ModelLearner(self.recorder, self._models, lambda: self.fleet.machines, self.commit)
         self.mailroom = Mailroom(self.recorder.outbox, self._note_refused)
         self.metrics = Metrics(lambda: self.mailroom.states, self.recorder.outbox.waiting_messages)
         for name in configuration.sources:
@@ -104,6 +107,7 @@ class Monitor:
         self.mailroom.start(self.configuration.sinks)
         for name in self.configuration.sources:
             self.fleet.start(name)
+        self.learner.start()
         systemd.notify("READY=1", f"STATUS=listening to {len(self.configuration.machines)} machines")
         try:
             while not self._stopping.wait(TICK_S):
@@ -135,10 +139,12 @@ class Monitor:
             self._look_at_sources()
             for request in self.recorder.requests():
                 self._answer(request)
+            self.learner.look()
             now = time.monotonic()
             if now - self._seen_s >= SEEN_S:
                 self._seen_s = now
                 self.recorder.seen()
+                self.fleet.forget_models()
                 for machine in self.fleet.machines.values():
                     machine.alarm.tick(datetime.now(UTC))
                 for name, feed in self.fleet.sources.items():
@@ -154,6 +160,7 @@ class Monitor:
         """Judge what waits, store it, and give everything up, within `END_S` seconds."""
         systemd.notify("STOPPING=1")
         end = time.monotonic() + END_S
+        self.learner.stop()
         self.fleet.stop([*self.fleet.sources], end - 1.0)
         self.mailroom.stop(self.mailroom.states, end)
         if self.server is not None:
@@ -257,6 +264,9 @@ class Monitor:
 
     def _answer(self, request: Request) -> None:
         """What somebody asked for by command line or page."""
+        if request.demand in MODEL_DEMANDS:
+            self.learner.ask(request)
+            return
         machine = self.fleet.machines.get(request.machine)
         if machine is not None:
             answer = machine.alarm.answer(request)

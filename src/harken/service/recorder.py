@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harken.core.errors import HarkenError
-from harken.service.changes import Changes, Request
+from harken.service.changes import Changes
 from harken.service.outbox import MOST_MESSAGES, StoredOutbox
 from harken.service.records import Message
+from harken.service.requests import Request
 from harken.service.store.features import FeatureLimits
 from harken.service.store.store import Store, StoredState, StoreError
 from harken.service.store.thinning import thin
@@ -60,6 +61,11 @@ class Recorder:
     def waiting(self) -> int:
         """Windows and messages that wait in memory for the store."""
         return len(self._backlog.windows) + len(self._backlog.messages)
+
+    @property
+    def readable(self) -> Store | None:
+        """The store, if it was ever reached, to read what it keeps."""
+        return self._link.readable
 
     def seen(self) -> None:
         """Note in the store that the monitor runs; now and then."""

@@ -46,7 +46,7 @@ class Tap:
         self.position = int(state.get("position", 0))
         self._capacity = capacity
         self._waiting: deque[Window | Recording] = deque()
-        self._ended = False
+        self._ended = self._woken = False
         self._changed = threading.Condition()
 
     # ---- for the feed ------------------------------------------------------------------------------------
@@ -104,19 +104,26 @@ class Tap:
     # ---- for the judge -----------------------------------------------------------------------------------
 
     def get(self, timeout: float | None = None) -> Window | Recording | None:
-        """The next window, or recording of its own; None after `timeout` seconds, and at the end."""
+        """The next window, or recording of its own; None after `timeout` seconds, where it is woken, and at the end."""
         until = None if timeout is None else time.monotonic() + timeout
         with self._changed:
-            while not self._waiting and not self._ended:
+            while not self._waiting and not self._ended and not self._woken:
                 left = None if until is None else until - time.monotonic()
                 if left is not None and left <= 0:
                     return None
                 self._changed.wait(left)
+            self._woken = False
             if not self._waiting:
                 return None
             item = self._waiting.popleft()
             self._changed.notify_all()
             return item
+
+    def wake(self) -> None:
+        """Have who waits for sound look for something else."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
 
     @property
     def finished(self) -> bool:

@@ -47,6 +47,12 @@ def alarms(connection: Connection, monitor: str, machine: str | None, limit: int
     return [alarm_of(row) for row in connection.execute(query.order_by(columns.raised.desc()).limit(limit))]
 
 
+def alarm_of_id(connection: Connection, alarm_id: str) -> tuple[str, AlarmRecord] | None:
+    """Monitor and record of an alarm."""
+    row = connection.execute(sa.select(tables.alarms).where(tables.alarms.c.id == alarm_id)).first()
+    return None if row is None else (row.monitor, alarm_of(row))
+
+
 def alarm_of(row: Row[Any]) -> AlarmRecord:
     """An alarm as the store holds it."""
     return AlarmRecord(**{name: value for name, value in row._mapping.items() if name != "monitor"})

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection, Engine, Row
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from harken.core.errors import HarkenError
-from harken.service.changes import Changes, Request, SensorRecord
+from harken.service.changes import Changes, SensorRecord
 from harken.service.records import Message
+from harken.service.requests import Request
 from harken.service.store import tables
 from harken.service.store.engine import make_engine, reading, shown_url, store_url
 from harken.service.store.migrate import migrate
@@ -194,6 +195,7 @@ class Store:
         values = {
             "monitor": self.monitor, "machine": request.machine, "demand": request.demand, "who": request.who,
             "time": request.time, "until": request.until, "text": request.text, "answer": None,
+            "alarm": request.alarm, "since": request.since, "version": request.version, "force": request.force,
         }  # fmt: skip
         with self.transaction() as connection:
             done = connection.execute(sa.insert(tables.requests).values(values))
@@ -205,10 +207,14 @@ class Store:
         columns = tables.requests.c
         query = sa.select(tables.requests).where(columns.monitor == self.monitor, columns.answer.is_(None))
         with self.reading() as connection:
-            return [
-                Request(row.machine, row.demand, row.who, row.time, row.until, row.text, row.number)
-                for row in connection.execute(query.order_by(columns.number))
-            ]
+            return [_request(row) for row in connection.execute(query.order_by(columns.number))]
+
+    def request(self, number: int) -> Request | None:
+        """One of them, answered or not."""
+        query = sa.select(tables.requests).where(tables.requests.c.number == number)
+        with self.reading() as connection:
+            row = connection.execute(query).first()
+            return None if row is None else _request(row)
 
     def answer(self, number: int) -> str | None:
         """What the monitor answered to a request; None as long as it did not."""
@@ -232,6 +238,10 @@ def _reason(error: Exception) -> str:
     """The first line of what the database says."""
     text = str(error.orig) if isinstance(error, DBAPIError) else str(error)
     return (text.strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _request(row: Row[Any]) -> Request:
+    return Request(**{each.name: getattr(row, each.name) for each in fields(Request)})
 
 
 def _sinks(connection: Connection, monitor: str) -> dict[str, SinkState]:

@@ -51,6 +51,24 @@ models = sa.Table(
     sa.Column("threshold", sa.Double),
     sa.Column("sentences", sa.JSON, nullable=False),
 )
+#: see `harken.service.model_versions`. counted: JSON, empty where it was not
+versions = sa.Table(
+    "versions",
+    METADATA,
+    _monitor(),
+    sa.Column("machine", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("who", sa.Text, nullable=False),
+    sa.Column("made", UtcTime),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("target", sa.BigInteger),
+    sa.Column("recordings", sa.BigInteger, nullable=False),
+    sa.Column("added", sa.BigInteger, nullable=False),
+    sa.Column("forced", sa.Boolean, nullable=False),
+    sa.Column("in_use", sa.Boolean, nullable=False),
+    sa.Column("counted", sa.JSON, nullable=False),
+)
 windows = sa.Table(
     "windows",
     METADATA,
@@ -182,6 +200,10 @@ requests = sa.Table(
     sa.Column("time", UtcTime, nullable=False),
     sa.Column("until", UtcTime),
     sa.Column("text", sa.Text, nullable=False),
+    sa.Column("alarm", sa.Text, nullable=False),
+    sa.Column("since", UtcTime),
+    sa.Column("version", sa.BigInteger),
+    sa.Column("force", sa.Boolean, nullable=False),
     sa.Column("answer", sa.Text),
     sa.Index(None, "monitor", "answer"),
 )

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 from harken.core.json_text import finite
 from harken.service.changes import Changes
 from harken.service.kept_features import WindowFeatures
+from harken.service.model_versions import MachineVersion
 from harken.service.store import tables
 
 
@@ -49,6 +50,7 @@ def write_changes(connection: Connection, monitor: str, changes: Changes) -> int
         (tables.evidence, changes.evidence),
     ):
         _insert(connection, table, [{"monitor": monitor, **finite(asdict(record))} for record in records])
+    _write_versions(connection, monitor, changes.versions)
     if changes.evidence_gone:
         connection.execute(sa.delete(tables.evidence).where(tables.evidence.c.id.in_(changes.evidence_gone)))
     for number, answer in changes.requests_done.items():
@@ -64,6 +66,21 @@ def write_changes(connection: Connection, monitor: str, changes: Changes) -> int
 def _features_row(monitor: str, window: WindowFeatures) -> dict[str, Any]:
     values = {each.name: getattr(window, each.name) for each in fields(window)}
     return {"monitor": monitor, **values, "score": finite(window.score) or 0.0, "period": "", "size": len(window.data)}
+
+
+def _write_versions(connection: Connection, monitor: str, versions: list[MachineVersion]) -> None:
+    """Those of each machine in place of what was there; what was counted stays unless it was counted again."""
+    columns = tables.versions.c
+    for machine in {version.machine for version in versions}:
+        of_machine = (columns.monitor == monitor) & (columns.machine == machine)
+        rows = connection.execute(sa.select(columns.number, columns.counted).where(of_machine))
+        counted = {row.number: row.counted for row in rows}
+        connection.execute(sa.delete(tables.versions).where(of_machine))
+        for version in versions:
+            if version.machine == machine:
+                count = counted.get(version.number, {}) if version.counted is None else version.counted.to_json()
+                values = {each.name: getattr(version, each.name) for each in fields(version)}
+                connection.execute(sa.insert(tables.versions).values({"monitor": monitor, **values, "counted": count}))
 
 
 def _insert(connection: Connection, table: sa.Table, rows: list[dict[str, Any]]) -> int:
