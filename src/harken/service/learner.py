@@ -18,8 +18,8 @@ from harken.core.errors import HarkenError
 from harken.core.threads import one_thread_for_good
 from harken.monitor.bundle import bundle_digest
 from harken.monitor.versions import list_versions
+from harken.plant.noise import Background
 from harken.service.assembly import LoadedModel, Models
-from harken.service.background import Background
 from harken.service.changes import Changes
 from harken.service.kept_features import features_name
 from harken.service.learning import teach
