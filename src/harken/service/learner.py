@@ -18,9 +18,9 @@ from harken.core.errors import HarkenError
 from harken.core.threads import one_thread_for_good
 from harken.monitor.bundle import bundle_digest
 from harken.monitor.versions import list_versions
-from harken.plant.noise import Background
 from harken.service.assembly import LoadedModel, Models
 from harken.service.changes import Changes
+from harken.service.daemon_threads import DaemonThreads
 from harken.service.kept_features import features_name
 from harken.service.learning import teach
 from harken.service.machine import MachineRunner, ModelSwap
@@ -49,7 +49,7 @@ class ModelLearner:
         commit: Callable[[Changes], object],
     ) -> None:
         self._recorder, self._models, self._machines, self._commit = recorder, models, machines, commit
-        self._work = Background("learner")
+        self._work = DaemonThreads("learner")
         #: numbers of requests -> when, on the monotonic clock, they may be taken up again
         self._asked: dict[int, float] = {}
         self._next_look = 0.0
