@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from alembic import command
 
 from conftest import hum
 from harken.embeddings.embedder import ClipFeatures, Embedder, make_spec
@@ -18,7 +19,7 @@ from harken.service.changes import Changes
 from harken.service.kept_features import WindowFeatures, features_name
 from harken.service.recorder import Recorder
 from harken.service.records import HeardWindow, Window
-from harken.service.store import tables
+from harken.service.store import migrate, tables
 from harken.service.store.features import FeatureLimits, kept_windows, with_data
 from harken.service.store.store import Store
 from harken.service.store.thinning import thin
@@ -150,12 +151,19 @@ def test_a_store_of_the_first_release_is_brought_up_to_date(tmp_path: Path, clip
     store = Store.open(tmp_path / "store.db")
     store.seen(START)
     with store.transaction() as connection:
-        connection.execute(sa.text("DROP TABLE features"))
-        connection.execute(sa.text("UPDATE alembic_version SET version_num = '001'"))
+        config = migrate._config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "001")
+        assert "features" not in sa.inspect(connection).get_table_names()
+        request = {"monitor": "monitor", "machine": "pump", "demand": "acknowledge", "who": "ada", "text": ""}
+        rows = sa.table("requests", *map(sa.column, [*request, "time"]))
+        connection.execute(rows.insert(), request | {"time": "2026-03-01 00:00:00"})
     store.close()
     again = Store.open(tmp_path / "store.db")
     with again.reading() as connection:
         assert connection.scalar(sa.select(tables.monitors.c.seen)) == START
+    (asked,) = again.requests()
+    assert (asked.who, asked.time, asked.alarm, asked.force) == ("ada", START, "", False)
     again.commit(Changes(features=[kept(0, clip)]))
     assert numbers(again) == [0]
     again.close()
