@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import http.client
+import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from harken.page.live import MOST_PAGES
+from harken.page.machines import key_of
+from harken.page.server import PageServer
+from harken.page.settings import PageSettings
 from harken.service.live_sound import BANDS, COLUMN_S, FLOOR_DB, KEPT, STEP_DB, LiveSound, centres_hz
+from peers import wait_for
+from stored_plant import MONITOR, fill
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
@@ -69,3 +80,69 @@ def test_clipping_and_odd_values_are_seen() -> None:
     with live.watched():
         live.hear(clipped[None], 16_000, NOW)
         assert live.since(0).clipped > 0.5
+
+
+# ---- on the page -----------------------------------------------------------------------------------------------
+
+
+class Follower:
+    """An open page that follows a machine."""
+
+    def __init__(self, url: str, **headers: str) -> None:
+        self._connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        self._connection.request("GET", f"/machines/{key_of(MONITOR, 'PUMP 3')}/live", headers=names)
+        self._answer = self._connection.getresponse()
+        self.status = self._answer.status
+
+    def message(self) -> dict[str, object]:
+        while not (line := self._answer.readline().decode()).startswith("data: "):
+            assert line, "the stream has ended"
+        message: dict[str, object] = json.loads(line.removeprefix("data: "))
+        return message
+
+    def close(self) -> None:
+        self._answer.close()
+        self._connection.close()
+
+
+@pytest.fixture
+def followed(tmp_path: Path) -> Iterator[tuple[LiveSound, str]]:
+    store, live = fill(tmp_path / "stored", days=0.05), LiveSound()
+    server = PageServer(
+        PageSettings(
+            store, store.parent / "evidence", port=0, live=lambda monitor, name: live if name == "PUMP 3" else None
+        )
+    )
+    server.start()
+    yield live, server.url
+    server.stop()
+
+
+def test_a_page_draws_what_is_heard_while_it_is_open(followed: tuple[LiveSound, str]) -> None:
+    live, url = followed
+    follower = Follower(url, Accept_Language="de")
+    assert follower.message()["texts"] == {"live-level": "Noch ist nichts zu hören"}
+    assert live.is_watched
+    live.hear(tone(1000, 16_000)[None], 16_000, NOW)
+    message = follower.message()
+    levels_TM = np.frombuffer(base64.b64decode(str(message["columns"])), np.uint8).reshape(-1, BANDS)
+    assert levels_TM.shape == (10, BANDS)
+    assert message["texts"]["live-level"].startswith("Pegel −9 dBFS")  # type: ignore[index]
+    # Columns come once.
+    assert follower.message()["columns"] == ""
+    follower.close()
+    wait_for(lambda: not live.is_watched)
+
+
+def test_few_pages_follow_at_once_and_none_of_another_site(followed: tuple[LiveSound, str]) -> None:
+    live, url = followed
+    assert Follower(url, Sec_Fetch_Site="cross-site").status == 403
+    followers = [Follower(url) for _ in range(MOST_PAGES)]
+    for follower in followers:
+        follower.message()
+    assert Follower(url).status == 503
+    for follower in followers:
+        follower.close()
+    wait_for(lambda: not live.is_watched)
+    assert Follower(url).status == 200

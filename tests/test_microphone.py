@@ -12,14 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile as sf
 
 from harken.service.feed import Feed
 from harken.service.judging import WindowJudge
 from harken.service.records import Block
+from harken.service.set_up.choices import microphones
+from harken.service.set_up.set_up import SetUp
 from harken.service.sources.base import SourceForm
 from harken.service.tap import Tap
 from harken.service.windows import Windower
 from listening import RATE, detector_in, humming, scores_of_files
+from peers import wait_for
 
 pytest.importorskip("sounddevice", reason="sounddevice or PortAudio is not installed", exc_type=OSError)
 from harken.service.sources.microphone import MicrophoneSource, input_devices
@@ -124,3 +128,25 @@ def test_a_microphone_that_is_not_there_says_which_are() -> None:
     feed.stop()
     assert "cannot be opened" in feed.status().error
     assert "There are: " in feed.status().error
+
+
+def test_a_microphone_is_set_up_and_recorded(card: Path, tmp_path: Path) -> None:
+    set_up = SetUp(tmp_path / "plant", segment_s=0.5)
+    try:
+        assert "pulse" in microphones()
+        set_up.choose("pump", "microphone", "pulse")
+        with subprocess.Popen(["pacat", "--raw", f"--rate={RATE}", "--channels=1", "--format=s16le"],
+                              stdin=subprocess.PIPE) as player:  # fmt: skip
+            assert player.stdin is not None
+            player.stdin.write((humming(8.0) * 32767).astype("<i2").tobytes())
+            player.stdin.flush()
+            wait_for(lambda: (heard := set_up.state().heard) and heard.level_db > -40)
+            assert set_up.state().heard is not None
+            set_up.record(3)
+            wait_for(lambda: set_up.state().ended == "done", 30)
+            player.kill()
+        files = sorted((tmp_path / "plant" / "normal" / "pump").iterdir())
+        assert [sf.info(file).duration for file in files] == [0.5] * 3
+        assert {file.suffix for file in files} == {".flac"}
+    finally:
+        set_up.close()

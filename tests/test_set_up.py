@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
-from collections.abc import Iterator
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlencode
@@ -12,10 +16,12 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 import soundfile as sf
+import sqlalchemy as sa
 
-from command_line import called
+from command_line import HARKEN, called
 from conftest import hum
 from harken.core.errors import HarkenError
+from harken.monitor.detector import Detector
 from harken.page.server import PageServer
 from harken.page.settings import PageSettings
 from harken.service.configuration.read import read_configuration
@@ -29,7 +35,10 @@ from harken.service.set_up.plant_file import literal, with_machine
 from harken.service.set_up.recorder import NormalRecorder
 from harken.service.set_up.run import SetUpRun
 from harken.service.set_up.set_up import SetUp
-from peers import wait_for
+from harken.service.store import tables
+from harken.service.store.overview import overview
+from harken.service.store.store import Store
+from peers import free_port, wait_for
 from test_page import TOKEN, Browser
 
 BEGIN = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -122,25 +131,91 @@ def test_a_folder_is_recorded_learned_and_monitored(set_up: SetUp, tmp_path: Pat
         assert result is not None
         assert result["recordings"] + len(result["set_aside"]) == 15
         assert result["alarm"][0].startswith("alarm above score")
-        run = SetUpRun(later)
         later.start("1/month")
-        text = (folder / "plant.yaml").read_text()
         machine = read_configuration(folder / "plant.yaml").machines["Pump 3"]
         assert machine.false_alarms == "1/month"
-        assert "# Written by" in text
-        # What was learned from is not judged; what comes then is.
-        written(folder / "recordings", 1, first=15)
-        run._begin()
-        assert run._monitor is not None
-        windows: list[str] = []
-        run._monitor._on_heard = lambda heard: windows.append(heard.window.origin)
-        for name in run._monitor.configuration.sources:
-            run._monitor.fleet.start(name)
-        wait_for(lambda: windows)
-        run._monitor._end()
-        assert windows == ["pump_20260302_120015.wav"]
+        assert later.state().phase == "source"
     finally:
         later.close()
+
+
+@pytest.fixture
+def learned(tmp_path: Path, once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """A folder in which a machine was recorded and learned, and is not monitored yet."""
+
+    def make(folder: Path) -> None:
+        written(folder / "recordings", 15)
+        shutil.copytree(folder / "recordings", folder / "normal" / "Pump 3")
+        Detector.fit(folder / "normal" / "Pump 3", workers=0).save(folder / "Pump 3.harken")
+
+    folder = tmp_path / "plant"
+    shutil.copytree(once("set_up_pump", make), folder)
+    draft(folder, "Pump 3")
+    return folder
+
+
+def draft(folder: Path, machine: str) -> None:
+    """As an earlier run leaves it."""
+    source = {"kind": "folder", "path": "recordings"}
+    values = {"machine": machine, "source": source, "result": {"set_aside": []}}
+    (folder / "set-up.json").write_text(json.dumps(values))
+
+
+def test_a_monitor_begins_behind_what_was_learned_and_takes_another_machine(learned: Path) -> None:
+    set_up = SetUp(learned)
+    run = SetUpRun(set_up)
+    thread = threading.Thread(target=run.run)
+    thread.start()
+    try:
+        # What was learned from is not judged; what comes then is.
+        written(learned / "recordings", 1, first=15)
+        set_up.start()
+        store = Store.open(learned / "monitor.db")
+        wait_for(lambda: (machines := overview(store).machines) and machines[0].last)
+        with store.reading() as connection:
+            assert connection.scalars(sa.select(tables.windows.c.number)).all() == [0]
+        assert run.live("monitor", "Pump 3") is not None
+        # Another one joins while it runs.
+        set_up.close()
+        shutil.copytree(learned / "Pump 3.harken", learned / "Fan.harken")
+        draft(learned, "Fan")
+        another = SetUp(learned)
+        another.started = set_up.started
+        with pytest.raises(HarkenError, match="already"):
+            another.choose("pump 3", "folder", "recordings")
+        another.start("1/week")
+        wait_for(lambda: run.live("monitor", "Fan"))
+        another.close()
+        store.close()
+    finally:
+        run.stop()
+        thread.join()
+        set_up.close()
+
+
+def test_a_model_that_does_not_fit_its_source_is_said_and_nothing_is_written(learned: Path) -> None:
+    shutil.rmtree(learned / "Pump 3.harken")
+    set_up = SetUp(learned)
+    try:
+        with pytest.raises(HarkenError):
+            set_up.start()
+        assert not (learned / "plant.yaml").exists()
+        assert set_up.state().phase == "fitted"
+    finally:
+        set_up.close()
+
+
+def test_the_command_serves_it_and_ends_in_order(tmp_path: Path) -> None:
+    port = free_port()
+    words = [str(HARKEN), "monitor", "--setup", str(tmp_path / "plant"), "--page", str(port)]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert f"http://127.0.0.1:{port}/setup" in process.stderr.readline()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
+            assert answer.url.endswith("/setup")
+        process.terminate()
+        assert process.wait(30) == 0
+    assert called("monitor", "--setup", tmp_path / "plant", "--page", "0").returncode == 2
 
 
 def test_a_fit_is_cancelled(tmp_path: Path) -> None:

@@ -60,8 +60,12 @@ def run(
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address of the page of --setup; others than this computer need HARKEN_TOKEN.")
-    ] = "127.0.0.1",
+        str | None,
+        typer.Option(
+            help="Address of the page of --setup (default: this computer alone); others need HARKEN_TOKEN.",
+            show_default=False,
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the machine (default: that of the model's file).")] = None,
     false_alarms: Annotated[str, typer.Option(help="Rate of false alarms, in time.")] = "1/quarter",
     hop: Annotated[

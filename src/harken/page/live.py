@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from harken.core.json_text import json_text
+from harken.page.security import same_site
 from harken.page.texts import Texts
 from harken.page.views import state_of, words
 from harken.service.live_sound import BANDS, FLOOR_DB, LiveSound, SoundColumns
@@ -44,6 +45,9 @@ def following(
     """Events `sound` while the page is open. live: asked each time, for a machine may be taken up anew. more: what else
     a message holds; it runs in a thread."""
     state = state_of(request)
+    # Another site cannot read it, but would take places, and keep a source open.
+    if not same_site(dict(request.headers)):
+        return Response(status_code=403)
     if state.live_pages >= MOST_PAGES:
         return Response(status_code=503)
 

@@ -12,6 +12,7 @@ from fastapi.responses import FileResponse, RedirectResponse, Response
 
 from harken.core.errors import HarkenError
 from harken.page.live import following, level_text
+from harken.page.security import same_site
 from harken.page.texts import Texts
 from harken.page.views import page, problem, state_of, words
 from harken.service.live_sound import SoundColumns
@@ -54,6 +55,7 @@ def live(request: Request) -> Response:
         return _none(request)
 
     def more(columns: SoundColumns | None) -> Mapping[str, Any]:
+        asked.looked()
         state = asked.state()
         values = {"recording": state.kept, "fitting": state.done, "enough": state.recorded.recordings}
         return {"phase": state.phase, "texts": texts_of(state, columns, t), "values": values, "most": state.count}
@@ -155,7 +157,11 @@ def _duration(seconds: float, t: Texts) -> str:
 
 
 def _asked(request: Request) -> SetUp | None:
-    return state_of(request).settings.set_up
+    """The set-up that a person looks at; a request that another site makes the browser send is none."""
+    asked = state_of(request).settings.set_up
+    if asked is not None and same_site(dict(request.headers)):
+        asked.looked()
+    return asked
 
 
 def _none(request: Request) -> Response:

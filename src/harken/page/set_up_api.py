@@ -82,8 +82,10 @@ class Step(BaseModel):
 
 @router.get("/v1/setup", responses={404: _ANSWERS[404]})
 def progress(request: Request) -> SetUpProgress:
-    """How far it is."""
-    return SetUpProgress.of(_set_up(request).state())
+    """How far it is. Who asks now and then keeps the source open."""
+    asked = _set_up(request)
+    asked.looked()
+    return SetUpProgress.of(asked.state())
 
 
 @router.get("/v1/setup/sources", responses={404: _ANSWERS[404]})

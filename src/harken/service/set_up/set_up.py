@@ -76,8 +76,7 @@ class SetUp:
     # ---- seen --------------------------------------------------------------------------------------------
 
     def state(self) -> SetUpState:
-        """How far it is. Whoever asks is somebody who looks."""
-        self._looked = time.monotonic()
+        """How far it is."""
         with self._lock:
             draft, ear, fit = self._draft, self._ear, self._fit
             values: dict[str, Any] = {"machines": self._machines(), "problem": self._problem}
