@@ -22,11 +22,11 @@ pytestmark = [
     pytest.mark.xdist_group("browser"),
 ]
 playwright = pytest.importorskip("playwright.sync_api")
-#: the newest columns of the picture are not dark
-DRAWN = (
-    "() => document.getElementById('spectrogram').getContext('2d').getImageData(590, 0, 10, 192).data.some("
-    "(value, row) => row % 4 < 3 && value > 60)"
-)
+#: something is in the picture
+DRAWN = "() => Number(document.getElementById('spectrogram').dataset.columns) >= 10"
+#: share of its pixels that are not black, of the last column
+BRIGHT = """() => document.getElementById('spectrogram').getContext('2d').getImageData(599, 0, 1, 192).data
+    .filter((value, row) => row % 4 == 1 && value > 30).length / 192"""
 
 
 class Plant:
@@ -78,6 +78,7 @@ def test_from_an_empty_folder_to_a_monitor_that_listens(plant: Plant, page: play
     page.get_by_text("It can be heard well.").wait_for()
     page.wait_for_function("() => document.getElementById('level').value > -60")
     page.wait_for_function(DRAWN)
+    assert page.evaluate(BRIGHT) > 0.5
     assert violations(page) == []
     page.get_by_label("Also the 20 that are in the folder already").check()
     page.get_by_role("button", name="Record normal sound").click()

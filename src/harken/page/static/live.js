@@ -37,6 +37,7 @@
     const context = canvas.getContext("2d");
     context.imageSmoothingEnabled = false;
     context.drawImage(small, 0, 0, canvas.width, canvas.height);
+    canvas.dataset.columns = columns.length;
   };
 
   const write = (texts) => {
