@@ -23,6 +23,8 @@ from safetensors.numpy import save
 from harken.bench.workspace import Workspace
 from harken.core.errors import HarkenError
 from harken.monitor.detector import Detector
+from harken.monitor.stored import load_fitted
+from harken.monitor.versions import list_versions
 from harken.plant.simulate import simulate
 from harken.weights.cache import Record, keep, read_checked
 
@@ -33,6 +35,14 @@ first, path = sys.argv[1:3]
 detector = Detector.load(first)
 while True:
     detector.save(path)
+"""
+CHANGE = """
+import sys
+from harken.monitor.changes import alarm_model, roll_back
+path, number = sys.argv[1:3]
+while True:
+    alarm_model(path, "1%", None, who=number)
+    roll_back(path, who=number)
 """
 ADD = """
 import hashlib, sys
@@ -94,6 +104,15 @@ def main(kills: int, seconds: float, folder: Path) -> None:
     trial("fit", kills, seconds, [[*HARKEN, "fit", normal, "-o", model]], lambda: Detector.load(model))
     Detector.load(first).save(model)
     print(f"left beside and in the model after the next save: {stale(model.parent) or 'nothing'}")
+
+    def versions() -> None:
+        numbers = [version.number for version in list_versions(model)]
+        assert numbers[1:] == list(range(numbers[-1] - len(numbers) + 2, numbers[-1] + 1)), numbers
+        for number in numbers:
+            load_fitted(model, number)
+
+    changers: list[list[object]] = [[sys.executable, "-c", CHANGE, model, number] for number in (1, 2)]
+    trial("two that change one model, all versions", kills, seconds, changers, versions)
 
     weights = save({"a": np.zeros(3, np.float32)})
     digest = hashlib.sha256(weights).hexdigest()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import soundfile as sf
 
-from command_line import harken
+from command_line import harken, pasted
+from harken.monitor.versions import list_versions
 from learned_machines import RATE, sound
 
 
@@ -67,3 +70,18 @@ def test_what_cannot_be_done_says_what_to_do(place: Path) -> None:
     both = harken("model", "update", model, place / "new", "--fault", "--force", code=2)
     assert "--force is for normal recordings" in both.stderr
     assert "no such" in harken("model", "update", place / "none", place / "new", code=2).stderr
+
+
+def test_the_page_works_as_it_stands(place: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "learning.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```\n(.*?)^```", page, re.S | re.M)
+    harken("fit", place / "normal", "-o", tmp_path / "pump.harken", "--false-alarms", "1%", "--workers", "1")
+    shutil.copytree(place / "new", tmp_path / "new")
+    shutil.copytree(place / "faulty", tmp_path / "faulty")
+    record(tmp_path / "heard", range(120, 126), hum_hz=300.0)
+    record(tmp_path / "after", range(130, 140), hum_hz=300.0)
+    done = pasted(block, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "harken model" not in done.stdout
+    kinds = [version.kind for version in list_versions(tmp_path / "pump.harken")]
+    assert kinds == ["fit", "update", "fault", "rollback", "rebaseline"]

@@ -111,6 +111,17 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def user_name() -> str:
+    """Login name of who runs the command."""
+    # Imported on use: few commands ask for it.
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return "somebody"
+
+
 def key_values(pairs: list[str]) -> dict[str, Any]:
     """Parse `name=value` arguments into a mapping; values are YAML, as in recipes. HarkenError if one is malformed."""
     from harken.core.errors import HarkenError

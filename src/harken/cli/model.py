@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harken.cli.console import emit, line, progress, say
+from harken.cli.console import emit, line, progress, say, user_name
 from harken.cli.recording_options import AudioFormats, Formats, Store, Workers
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def set_alarm(
     from harken.monitor.changes import alarm_model
     from harken.monitor.judged import alarm_of
 
-    change = alarm_model(model, false_alarms, every, who=who or login(), why=why)
+    change = alarm_model(model, false_alarms, every, who=who or user_name(), why=why)
     for sentence in alarm_of(change.fitted).sentences():
         say(sentence)
 
@@ -107,7 +107,7 @@ def update(
     if fault and force:
         raise HarkenError("--force is for normal recordings", next_step="Leave out --fault, or --force")
     given = _hear(model, recordings, not fault, store, workers, formats)
-    name, origin = who or login(), _origin(recordings)
+    name, origin = who or user_name(), _origin(recordings)
     if fault:
         change = fault_model(model, given.heard, who=name, why=why, origin=origin)
     else:
@@ -130,7 +130,7 @@ def rebaseline(
     from harken.monitor.changes import rebaseline_model
 
     given = _hear(model, recordings, True, store, workers, formats)
-    change = rebaseline_model(model, given.heard, who=who or login(), why=why, origin=_origin(recordings))
+    change = rebaseline_model(model, given.heard, who=who or user_name(), why=why, origin=_origin(recordings))
     _report(model, change, json)
 
 
@@ -179,7 +179,7 @@ def rollback(
     """Use an earlier version of a model again, as a new version; known faults stay."""
     from harken.monitor.changes import roll_back
 
-    _report(model, roll_back(model, who=who or login(), why=why, to=to), json)
+    _report(model, roll_back(model, who=who or user_name(), why=why, to=to), json)
 
 
 def _hear(
@@ -226,13 +226,3 @@ def _report(model: Path, change: ModelChange, json: bool) -> None:
     if json:
         details: dict[str, Any] = version.as_json()
         emit({"model": str(model), **details})
-
-
-def login() -> str:
-    """Name of who runs the command, as the system has it."""
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        return "unknown"

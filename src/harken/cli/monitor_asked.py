@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harken.cli.console import emit, line, say
+from harken.cli.console import emit, line, say, user_name
 from harken.cli.monitor_run import DEFAULT_STORE
 from harken.core.errors import HarkenError, did_you_mean
 
@@ -147,7 +146,7 @@ def ask(
     from harken.service.store.overview import overview
 
     check_machine(store, machine)
-    request = Request(machine, demand, by or _user(), datetime.now(UTC), text=note, **more)
+    request = Request(machine, demand, by or user_name(), datetime.now(UTC), text=note, **more)
     check_request(request)
     number = store.ask(request)
     if not _runs(overview(store).seen):
@@ -200,13 +199,6 @@ def _runs(seen: datetime | None) -> bool:
     from harken.service.recorder import SIGN_S
 
     return seen is not None and (datetime.now(UTC) - seen).total_seconds() < _SIGNS * SIGN_S
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "somebody"
 
 
 def _text(time: datetime | None) -> str:
