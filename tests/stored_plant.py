@@ -10,6 +10,7 @@ import numpy as np
 import soundfile as sf
 from matplotlib.image import imsave
 
+from harken.core.sentences import Sentence
 from harken.service.alarm_state import AlarmState
 from harken.service.changes import (
     AlarmRecord,
@@ -23,7 +24,12 @@ from harken.service.changes import (
 from harken.service.store.store import Store
 
 MONITOR, LIMIT = "plant", 2.2
-SENTENCE = "a new tone near 3 kHz, 25 dB above anything in 75 normal recordings"
+SENTENCE = Sentence(
+    "{change} {when}, {height}",
+    change=Sentence("new tone near {frequency}", frequency=Sentence("{frequency:.1f} kHz", frequency=3.0)),
+    when=Sentence("throughout"),
+    height=Sentence("{change:.0f} dB above any of {normals} normal recordings", change=25, normals=75),
+)
 #: an alarm that lasts, a sensor that failed, silence, usual sound, out of service
 NAMES = ("PUMP 3", "Compressor", "Gearbox", "Fan <b>1</b>", "Slider")
 STEP_S = 600

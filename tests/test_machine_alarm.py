@@ -84,7 +84,7 @@ def test_a_fault_is_told_once_acknowledged_and_over(made: Any, tmp_path: Path) -
     assert message.payload["annunciation"]
     assert message.payload["active"]
     assert alarm.answer(Request("pump", "acknowledge", "ada", T0, text="bearing ordered")) == "acknowledged"
-    assert alarm.answer(Request("pump", "acknowledge", "ada", T0)) == "there is no alarm to acknowledge"
+    assert alarm.answer(Request("pump", "acknowledge", "ada", T0)) == "it is acknowledged already"
     hear(alarm, [0.0] * 60, number)
     assert events(recorder) == ["raised", "acknowledged", "returned"]
     recorder.close()

@@ -21,6 +21,7 @@ from harken.audio.containers.content import Content, Spliced
 from harken.audio.header import read_header
 from harken.audio.quality import Finding
 from harken.core.errors import AudioError
+from harken.core.sentences import Sentence
 
 Float32 = NDArray[np.float32]
 
@@ -89,14 +90,16 @@ def open_file(path: str | Path) -> BinaryIO:
         # O_NONBLOCK: opening a named pipe must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
-        raise AudioError("there is no such file", file=path, next_step="Check the path") from None
+        raise AudioError(Sentence("there is no such file"), file=path, next_step="Check the path") from None
     except OSError as error:
         raise AudioError(
-            f"cannot be opened ({error.strerror})", file=path, next_step="Check that it is a readable file"
+            Sentence("cannot be opened ({reason})", reason=str(error.strerror)),
+            file=path,
+            next_step="Check that it is a readable file",
         ) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise AudioError("is not a regular file", file=path, next_step="Give an audio file")
+        raise AudioError(Sentence("is not a regular file"), file=path, next_step="Give an audio file")
     return os.fdopen(descriptor, "rb")
 
 
@@ -113,9 +116,11 @@ def read_file(path: str | Path, limits: Limits = Limits()) -> bytes:
         try:
             data = handle.read(limits.file_bytes + 1)
         except OSError as error:
-            raise AudioError(f"cannot be read ({error.strerror})", file=path, next_step="Check the disk") from None
+            raise AudioError(
+                Sentence("cannot be read ({reason})", reason=str(error.strerror)), file=path, next_step="Check the disk"
+            ) from None
     if not data:
-        raise AudioError("the file is empty", file=path, next_step="Record it again or remove it")
+        raise AudioError(Sentence("the file is empty"), file=path, next_step="Record it again or remove it")
     return data
 
 
@@ -166,7 +171,9 @@ def opened(
     except (sf.LibsndfileError, RuntimeError, ValueError, TypeError) as error:
         reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
         raise AudioError(
-            f"cannot be decoded as audio ({reason})", file=name, next_step="Copy it again or remove it"
+            Sentence("cannot be decoded as audio ({reason})", reason=reason),
+            file=name,
+            next_step="Copy it again or remove it",
         ) from None
 
 
@@ -212,7 +219,7 @@ def audio_of_array(
         )
     _check_rate(sample_rate, name, limits)
     if frames == 0 or channels == 0:
-        raise AudioError("holds no samples", file=name, next_step="Record it again or remove it")
+        raise AudioError(Sentence("holds no samples"), file=name, next_step="Record it again or remove it")
     if frames > limits.seconds * sample_rate or samples_CS.nbytes > limits.decoded_bytes:
         raise AudioError(
             f"is longer than {limits.seconds:g} s or over {limits.decoded_bytes / 2**20:.0f} MiB",
@@ -274,10 +281,12 @@ def _decode(sound: sf.SoundFile, label: str | Path, limits: Limits, header: Head
         )
         raise AudioError(f"is {length}", file=label, next_step="Cut it into shorter recordings")
     if frames == 0:
-        raise AudioError("holds no samples", file=label, next_step="Record it again or remove it")
+        raise AudioError(Sentence("holds no samples"), file=label, next_step="Record it again or remove it")
     if header.frames is not None and frames < header.frames:
         raise AudioError(
-            f"is damaged: {frames} of {header.frames} samples can be decoded",
+            Sentence(
+                "is damaged: {frames} of {expected} samples can be decoded", frames=frames, expected=header.frames
+            ),
             file=label,
             next_step="Copy it again or remove it",
         )

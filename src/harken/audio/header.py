@@ -10,6 +10,7 @@ from harken.audio.containers import iff, riff, streams, voices
 from harken.audio.containers.base import Header
 from harken.audio.containers.content import Content, FileContent, HeaderError
 from harken.core.errors import AudioError
+from harken.core.sentences import Sentence
 
 _READERS: dict[bytes, Callable[[Content], Header]] = {
     **dict.fromkeys(riff.KINDS, riff.read_riff),
@@ -70,10 +71,12 @@ def read_file_header(path: str | Path) -> Header:
         with path.open("rb") as handle:
             size = path.stat().st_size
             if not size:
-                raise AudioError("the file is empty", file=path, next_step="Record it again or remove it")
+                raise AudioError(Sentence("the file is empty"), file=path, next_step="Record it again or remove it")
             return read_header(FileContent(handle, size), path)[0]
     except OSError as error:
-        raise AudioError(f"cannot be read ({error.strerror})", file=path, next_step="Check the disk") from None
+        raise AudioError(
+            Sentence("cannot be read ({reason})", reason=str(error.strerror)), file=path, next_step="Check the disk"
+        ) from None
 
 
 def _behind_tags(content: Content) -> int:
@@ -97,6 +100,6 @@ def _no_audio(content: Content, name: str | Path) -> AudioError:
         cause = f"cannot be decoded as audio: {match.start()} bytes stand before its header"
         return AudioError(cause, file=name, next_step=f"Remove them: tail -c +{match.start() + 1} FILE > NEW_FILE")
     if begins and not any(begins):
-        return AudioError("holds nothing but zeros", file=name, next_step="Copy it again or remove it")
-    cause = "cannot be decoded as audio (it begins like none of the formats that are read)"
+        return AudioError(Sentence("holds nothing but zeros"), file=name, next_step="Copy it again or remove it")
+    cause = Sentence("cannot be decoded as audio (it begins like none of the formats that are read)")
     return AudioError(cause, file=name, next_step="Convert it to WAV or FLAC, or remove it")

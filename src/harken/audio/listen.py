@@ -24,6 +24,7 @@ from harken.audio.moments import Moments, level_dbfs, means
 from harken.audio.quality import Finding, inspect
 from harken.audio.resample import lower_rate, resample
 from harken.core.errors import AudioError
+from harken.core.sentences import Sentence
 
 Float32 = NDArray[np.float32]
 Level = Literal["normalised", "recorded"]
@@ -195,21 +196,30 @@ def _check_form(audio: Audio, settings: Listening, name: str | Path) -> None:
     if rate is not None and audio.sample_rate != rate:
         if audio.sample_rate < rate and settings.higher_rates == "resampled":
             raise AudioError(
-                f"was recorded at {audio.sample_rate} Hz: what the model listens to above "
-                f"{audio.sample_rate / 2:g} Hz is missing",
+                Sentence(
+                    "was recorded at {rate} Hz: what the model listens to above {highest:g} Hz is missing",
+                    rate=audio.sample_rate,
+                    highest=audio.sample_rate / 2,
+                ),
                 file=name,
                 next_step=f"Record at {rate} Hz or more, or fit to recordings of its rate",
             )
         if settings.higher_rates == "refused":
             raise AudioError(
-                f"was recorded at {audio.sample_rate} Hz, not at the expected {rate} Hz",
+                Sentence(
+                    "was recorded at {rate} Hz, not at the expected {expected} Hz",
+                    rate=audio.sample_rate,
+                    expected=rate,
+                ),
                 file=name,
                 next_step=f"Record or resample it at {rate} Hz, or fit to recordings of its rate",
             )
     count = len(audio.samples_CS)
     if channels is not None and count != channels:
         raise AudioError(
-            f"has {count} channel{'s' * (count != 1)}, not the expected {channels}",
+            Sentence("has 1 channel, not the expected {expected}", expected=channels)
+            if count == 1
+            else Sentence("has {count} channels, not the expected {expected}", count=count, expected=channels),
             file=name,
             next_step="Use the same microphones as for the normal recordings, or fit to recordings of this form",
         )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from harken.audio.moments import Moments
 from harken.audio.traces import runs
+from harken.core.sentences import Sentence
 
 Kind = Literal[
     "not finite", "silent", "clipped", "constant offset", "dropouts", "too short", "higher rate",
@@ -66,38 +67,43 @@ def inspect(
     low, high = (float(samples_CS.min()), float(samples_CS.max())) if samples_CS.size else (0.0, 0.0)
     if not (np.isfinite(low) and np.isfinite(high)):
         invalid = samples_CS.size - int(np.isfinite(samples_CS).sum())
-        values = "1 sample is" if invalid == 1 else f"{invalid} samples are"
-        return [Finding("not finite", f"{values} NaN or infinite", "Record it again or remove it", True)]
+        several = Sentence("{count} samples are NaN or infinite", count=invalid)
+        detail = Sentence("1 sample is NaN or infinite") if invalid == 1 else several
+        return [Finding("not finite", detail, "Record it again or remove it", True)]
     loudest = max(-low, high)
     if loudest > MOST_AMPLITUDE:
-        detail = f"holds values up to {loudest:.0e}, where full scale is 1"
+        detail = Sentence("holds values up to {loudest:.0e}, where full scale is 1", loudest=loudest)
         return [Finding("not finite", detail, "Record it again or remove it", True)]
     seconds = samples_CS.shape[1] / sample_rate
     if seconds < shortest_seconds:
-        detail = f"lasts {seconds * 1000:.0f} ms, too short to hear a machine"
+        detail = Sentence("lasts {length:.0f} ms, too short to hear a machine", length=seconds * 1000)
         return [Finding("too short", detail, "Record at least one second", True)]
     findings: list[Finding] = []
     mean_C, deviation_C = moments.mean_C, moments.deviation_C
     rms_C = np.hypot(mean_C, deviation_C)
     quiet = np.flatnonzero(deviation_C < 10 ** (SILENCE_DBFS / 20))
     if len(quiet):
-        channels = "" if samples_CS.shape[0] == 1 else f" in channel {', '.join(map(str, quiet))}"
-        detail = f"is silent{channels} (below {SILENCE_DBFS:g} dBFS)"
+        detail = Sentence("is silent (below {limit:g} dBFS)", limit=SILENCE_DBFS)
+        if samples_CS.shape[0] > 1:
+            channels = ", ".join(map(str, quiet))
+            detail = Sentence(
+                "is silent in channel {channels} (below {limit:g} dBFS)", channels=channels, limit=SILENCE_DBFS
+            )
         return [Finding("silent", detail, "Check that the microphone is connected and the machine runs", True)]
     share = _clipped_share(samples_CS, mean_C)
     if share > CLIPPED_SHARE:
-        detail = f"is clipped: {share:.1%} of its samples are at full scale"
+        detail = Sentence("is clipped: {share:.1%} of its samples are at full scale", share=share)
         findings.append(Finding("clipped", detail, "Lower the recording gain", False))
     if np.any(np.abs(mean_C) > OFFSET_SHARE * rms_C):
-        detail = f"has a constant offset of {np.abs(mean_C).max():.3f}"
+        detail = Sentence("has a constant offset of {offset:.3f}", offset=float(np.abs(mean_C).max()))
         if offset_removed:
-            detail += ", which is not listened to"
+            detail = Sentence("{offset}, which is not listened to", offset=detail)
         step = "Check the sound card or use AC coupling"
         findings.append(Finding("constant offset", detail, step, False, harmless=offset_removed))
     constant = _longest_constant(samples_CS)
     dropout = constant / sample_rate
     if dropout > DROPOUT_SECONDS and constant > DROPOUT_SAMPLES:
-        detail = f"has dropouts: {dropout * 1000:.0f} ms of constant samples"
+        detail = Sentence("has dropouts: {length:.0f} ms of constant samples", length=dropout * 1000)
         findings.append(Finding("dropouts", detail, "Check the recorder and the cable", False))
     return findings
 

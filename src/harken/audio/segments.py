@@ -23,6 +23,7 @@ from harken.audio.decode import (
     truncated,
 )
 from harken.core.errors import AudioError
+from harken.core.sentences import Sentence
 
 _BLOCK_FRAMES = 1 << 16
 _NAME = re.compile(r"(?P<file>.+)@(?P<start>\d+:\d\d:\d\d(\.\d+)?)-(?P<end>\d+:\d\d:\d\d(\.\d+)?)", re.DOTALL)
@@ -177,7 +178,7 @@ def cut(path: Path, form: Form, seconds: float, *, covering: bool) -> list[Segme
 def _content(handle: BinaryIO, name: str | Path) -> FileContent:
     size = os.fstat(handle.fileno()).st_size
     if not size:
-        raise AudioError("the file is empty", file=name, next_step="Record it again or remove it")
+        raise AudioError(Sentence("the file is empty"), file=name, next_step="Record it again or remove it")
     return FileContent(handle, size)
 
 

@@ -24,8 +24,9 @@ class HarkenError(Exception):
     """
 
     def __init__(self, cause: str, *, file: str | Path | None = None, next_step: str | None = None) -> None:
-        # On one line: causes may be what libraries say.
-        self.cause = " ".join(cause.splitlines()).rstrip(". ")
+        # On one line: causes may be what libraries say. A sentence stays one.
+        plain = " ".join(cause.splitlines()).rstrip(". ")
+        self.cause = cause if cause == plain else plain
         self.file = None if file is None else str(file)
         self.next_step = None if next_step is None else " ".join(next_step.splitlines()).rstrip(". ")
         super().__init__(self.cause, self.file, self.next_step)

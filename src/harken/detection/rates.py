@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 from harken.core.errors import HarkenError, did_you_mean
+from harken.core.sentences import Sentence
 
 _SECONDS = {
     "second": 1.0,
@@ -107,26 +109,36 @@ def parse_period(text: str) -> float:
     return seconds
 
 
-def in_words(seconds: float) -> str:
+_PERIODS = {
+    "year": partial(Sentence, "{count} years"),
+    "month": partial(Sentence, "{count} months"),
+    "week": partial(Sentence, "{count} weeks"),
+    "day": partial(Sentence, "{count} days"),
+    "hour": partial(Sentence, "{count} hours"),
+    "minute": partial(Sentence, "{count} minutes"),
+}
+
+
+def in_words(seconds: float) -> Sentence:
     """A period for people, to two digits: `82 minutes`, `3.4 days`."""
-    for name in ("year", "month", "week", "day", "hour", "minute"):
+    for name, words in _PERIODS.items():
         # A name is used from two of it on; minutes give way to hours where these are not too few.
         if seconds >= 2 * _SECONDS[name]:
-            return f"{two_digits(seconds / _SECONDS[name])} {name}s"
-    return f"{two_digits(seconds)} seconds"
+            return words(count=two_digits(seconds / _SECONDS[name]))
+    return Sentence("{count} seconds", count=two_digits(seconds))
 
 
-def one_in(rate: float) -> str:
+def one_in(rate: float) -> Sentence:
     """A share of clips for people, to two digits: `1 in 490`."""
-    return f"1 in {two_digits(1 / rate)}"
+    return Sentence("1 in {count}", count=two_digits(1 / rate))
 
 
-def two_digits(value: float) -> str:
+def two_digits(value: float) -> Sentence:
     """A number for people, to two digits and without an exponent: `3.4`, `490`, `1,200`."""
     if value < 10:
-        return f"{value:.2g}"
+        return Sentence("{number:.2g}", number=value)
     scale = 10 ** (len(str(int(value))) - 2)
-    return f"{round(value / scale) * scale:,}"
+    return Sentence("{number:,}", number=round(value / scale) * scale)
 
 
 def _words(text: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.audio.health import BANDS, STATISTICS, Health
+from harken.core.sentences import Sentence
 
 Float64 = NDArray[np.float64]
 
@@ -143,14 +144,15 @@ class ChannelHealth:
         excess_B = np.sort(np.maximum(np.maximum(below_B, above_B), 0.0))
         return bool(excess_B[int(0.8 * BANDS)] < 4.0)
 
-    def beside(self, difference_db: float) -> str:
+    def beside(self, difference_db: float) -> Sentence:
         """`, 40 dB below any of 75 normal recordings`, with the recording's level."""
-        side = "below" if difference_db > 0 else "above"
-        level_db, count = self.value("level_db"), self.normal.count
-        return f"level {level_db:.0f} dBFS, {abs(difference_db):.0f} dB {side} any of {count} normal recordings"
+        values = {"level": self.value("level_db"), "change": abs(difference_db), "count": self.normal.count}
+        if difference_db > 0:
+            return Sentence("level {level:.0f} dBFS, {change:.0f} dB below any of {count} normal recordings", **values)
+        return Sentence("level {level:.0f} dBFS, {change:.0f} dB above any of {count} normal recordings", **values)
 
 
-def _defect(reason: str) -> NotJudged:
+def _defect(reason: Sentence) -> NotJudged:
     """A trace in the signal that no machine leaves."""
     return NotJudged("sensor", reason, trace=True)
 
@@ -168,10 +170,19 @@ def _off(channel: ChannelHealth) -> NotJudged | None:
     if alike:
         return NotJudged(
             "level",
-            f"{channel.beside(below_db)}, with their spectrum: the gain or the place of the microphone has changed",
+            Sentence(
+                "{level}, with their spectrum: the gain or the place of the microphone has changed",
+                level=channel.beside(below_db),
+            ),
         )
-    left = "hum of the mains" if channel.value("hum") > 0.5 else "noise" if channel.flat else "other sound"
-    return NotJudged("off", f"the machine is off or not heard: {channel.beside(below_db)}; what is left is {left}")
+    left = Sentence("other sound")
+    if channel.value("hum") > 0.5:
+        left = Sentence("hum of the mains")
+    elif channel.flat:
+        left = Sentence("noise")
+    level = channel.beside(below_db)
+    reason = Sentence("the machine is off or not heard: {level}; what is left is {left}", level=level, left=left)
+    return NotJudged("off", reason)
 
 
 def _bytes(channel: ChannelHealth) -> NotJudged | None:
@@ -181,47 +192,61 @@ def _bytes(channel: ChannelHealth) -> NotJudged | None:
         return None
     if channel.value("clipped_low") + channel.value("clipped_high") > 1e-2:
         return None
-    return _defect(f"the bytes of its samples are swapped: {channel.beside(channel.high('level_db') - level_db)}")
+    level = channel.beside(channel.high("level_db") - level_db)
+    return _defect(Sentence("the bytes of its samples are swapped: {level}", level=level))
 
 
 def _overflow(channel: ChannelHealth) -> NotJudged | None:
     if not channel.beyond("wraps", 2e-4, 10.0) or channel.value("clipped_low") + channel.value("clipped_high") > 1e-2:
         return None
     share = channel.value("wraps")
-    return _defect(f"{share:.2%} of its samples jump from one limit to the other: overflow or sample format")
+    return _defect(
+        Sentence("{share:.2%} of its samples jump from one limit to the other: overflow or sample format", share=share)
+    )
 
 
 def _limits(channel: ChannelHealth) -> NotJudged | None:
     sides = sorted([channel.value("clipped_low"), channel.value("clipped_high")])
     usual = max(channel.high("clipped_low"), channel.high("clipped_high"))
     if sides[1] > max(0.1, 5 * usual) and sides[0] < 0.05 * sides[1]:
-        return _defect(f"one side of the wave is cut off: {sides[1]:.0%} of its samples are at one limit")
+        return _defect(
+            Sentence("one side of the wave is cut off: {share:.0%} of its samples are at one limit", share=sides[1])
+        )
     if channel.seconds < _EDGE_SECONDS:
         return None
     edges = sorted([channel.value("edge_low"), channel.value("edge_high")])
     usual_edge = max(channel.high("edge_low"), channel.high("edge_high"))
     if edges[1] > 0.9 and edges[0] < 0.4 and usual_edge < 0.75 and channel.value("values") > 200:
-        return _defect("one side of the wave is cut off or folded over")
+        return _defect(Sentence("one side of the wave is cut off or folded over"))
     share = sum(sides)
     # A loud event clips for a while; a wrong gain clips all the time.
     if channel.value("clipped_time") < 0.8 or not share > max(1e-3, 10 * usual):
         return None
     if share < 0.02 and not channel.alike:
         return None
-    return _defect(f"clipped throughout: {share:.1%} of its samples are at the limits; lower the gain")
+    return _defect(
+        Sentence("clipped throughout: {share:.1%} of its samples are at the limits; lower the gain", share=share)
+    )
 
 
 def _gaps(channel: ChannelHealth) -> NotJudged | None:
     if not channel.beyond("gap_s", 0.01):
         return None
-    return _defect(f"has gaps: {channel.value('gap_s'):.2f} of {channel.seconds:.3g} s stand still at one value")
+    return _defect(
+        Sentence(
+            "has gaps: {gaps:.2f} of {seconds:.3g} s stand still at one value",
+            gaps=channel.value("gap_s"), seconds=channel.seconds,
+        )
+    )  # fmt: skip
 
 
 def _repeats(channel: ChannelHealth) -> NotJudged | None:
     if not channel.beyond("repeated", 0.01):
         return None
     share = channel.value("repeated")
-    return _defect(f"repeats itself: {share:.0%} of it are exact copies of earlier pieces (stuck buffer)")
+    return _defect(
+        Sentence("repeats itself: {share:.0%} of it are exact copies of earlier pieces (stuck buffer)", share=share)
+    )
 
 
 def _steps(channel: ChannelHealth) -> NotJudged | None:
@@ -229,7 +254,11 @@ def _steps(channel: ChannelHealth) -> NotJudged | None:
     if values > 64 or values > channel.low("values") / 8:
         return None
     return _defect(
-        f"has {values:.0f} different values, normal recordings {channel.low('values'):.0f} and more: too few bits"
+        Sentence(
+            "has {values:.0f} different values, normal recordings {usual:.0f} and more: too few bits",
+            values=values,
+            usual=channel.low("values"),
+        )
     )
 
 
@@ -239,14 +268,20 @@ def _clicks(channel: ChannelHealth) -> NotJudged | None:
     count = round(channel.value("clicks_hz") * channel.seconds)
     if count <= 2 * channel.high("clicks_hz") * channel.seconds:
         return None
-    return _defect(f"{count} click{'s' * (count != 1)} of a sample or two, shorter than any sound")
+    return _defect(
+        Sentence("1 click of a sample or two, shorter than any sound")
+        if count == 1
+        else Sentence("{count} clicks of a sample or two, shorter than any sound", count=count)
+    )
 
 
 def _hum(channel: ChannelHealth) -> NotJudged | None:
     hum, usual = channel.value("hum"), channel.high("hum")
     if hum < 0.9 or 1 - hum > 0.2 * (1 - usual) or channel.value("rest_db") > channel.low("rest_db") - REST_DB:
         return None
-    return NotJudged("off", f"only hum of the mains is heard ({hum:.0%} of the power), not the machine")
+    return NotJudged(
+        "off", Sentence("only hum of the mains is heard ({hum:.0%} of the power), not the machine", hum=hum)
+    )
 
 
 def _noise(channel: ChannelHealth) -> NotJudged | None:
@@ -255,10 +290,10 @@ def _noise(channel: ChannelHealth) -> NotJudged | None:
         return None
     above_db = channel.value("level_db") - channel.high("level_db")
     if above_db > 12.0 and channel.value("level_db") > -8.0:
-        return _defect("white noise at full scale: overflow, or another sample format")
+        return _defect(Sentence("white noise at full scale: overflow, or another sample format"))
     if above_db > 3.0:
         return None
-    return NotJudged("off", "only white noise is heard, as that of an amplifier, not the machine")
+    return NotJudged("off", Sentence("only white noise is heard, as that of an amplifier, not the machine"))
 
 
 def _bands(channel: ChannelHealth) -> NotJudged | None:
@@ -274,7 +309,10 @@ def _bands(channel: ChannelHealth) -> NotJudged | None:
     if deficit_B[first:].max() < 25.0 or above_B[heard].max() > 6.0 or deficit_B[heard].max() > MISSING_DB:
         return None
     share = 2.0 ** (-0.5 * (BANDS - first))
-    return NotJudged("sensor", f"the highest {1 - share:.0%} of the frequencies are missing: muffled, or low-passed")
+    return NotJudged(
+        "sensor",
+        Sentence("the highest {share:.0%} of the frequencies are missing: muffled, or low-passed", share=1 - share),
+    )
 
 
 CHECKS: tuple[Callable[[ChannelHealth], NotJudged | None], ...] = (

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from harken.audio.quality import HEADER_KINDS
 from harken.audio.segments import Segment
+from harken.core.sentences import Sentence
 from harken.core.threads import one_thread
 from harken.detection.base import canonical_order
 from harken.detection.neighbours import Bank, nearest
@@ -169,7 +170,7 @@ class ClipJudge:
             if reason is not None:
                 return reason
         if self._off is not None and self._off.is_off(features.embedding, features.level_db):
-            return NotJudged("off", "sounds like the recordings of the machine switched off")
+            return NotJudged("off", Sentence("sounds like the recordings of the machine switched off"))
         return None
 
     def too_short(self, features: ClipFeatures) -> str | None:
@@ -221,10 +222,11 @@ class ClipJudge:
         """Why a recording is too short to be judged, if it is."""
         if self._ratio(seconds) >= self._shortest:
             return None
-        return (
-            f"lasts {seconds:.3g} s, and the model learned from recordings of {self.segment_s:.3g} s: record as long, "
-            f"or fit with --segment {np.floor(100 * seconds) / 100:g}"
-        )
+        return Sentence(
+            "lasts {seconds:.3g} s, and the model learned from recordings of {usual:.3g} s: record as long, or fit "
+            "with --segment {segment:g}",
+            seconds=seconds, usual=self.segment_s, segment=float(np.floor(100 * seconds) / 100),
+        )  # fmt: skip
 
     # ---- explanation -------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from harken.core.sentences import Sentence
 from harken.encoders.spectral import Spectral
 from harken.monitor.envelope import Envelope
 from harken.monitor.wording import Region, band_edges, differs, faint, later
@@ -131,7 +132,7 @@ def explain(
     if compared is None:
         compared = standing_out(clip_BC, envelope, centres_hz_B=centres_hz_B, seconds=seconds)
     if compared.region is None:
-        sentence = f"sounds like the normal recording {nearest}"
+        sentence = Sentence("sounds like the normal recording {nearest}", nearest=nearest)
         if anomalous:
             sentence = faint(clip_BC, envelope, centres_hz_B)
         return Explanation(sentence, compared.heatmap_BC, nearest)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.audio.health import BANDS, Health
+from harken.core.sentences import Sentence
 from harken.monitor.channel_health import CHECKS, ChannelHealth, NormalHealth, NotJudged
 
 Float32 = NDArray[np.float32]
@@ -35,8 +36,11 @@ def not_judged(health: Health, normal: NormalHealth, seconds: float) -> NotJudge
             if all(reasons):
                 return reason
             if reason.kind == "off":
-                reason = NotJudged("sensor", f"its microphone is dead or not connected: {reason.reason}")
-            return replace(reason, reason=f"channel {number + 1}: {reason.reason}")
+                dead = Sentence("its microphone is dead or not connected: {reason}", reason=reason.reason)
+                reason = NotJudged("sensor", dead)
+            return replace(
+                reason, reason=Sentence("channel {number}: {reason}", number=number + 1, reason=reason.reason)
+            )
     return _exchanged(channels)
 
 
@@ -76,7 +80,9 @@ def level_note(health: Health, normal: NormalHealth) -> str | None:
     above = channel.value("level_db") - channel.high("level_db")
     if max(below, above) < LEVEL_NOTE_DB:
         return None
-    return f"{channel.beside(below if below > above else -above)}: was the gain or the microphone changed?"
+    return Sentence(
+        "{level}: was the gain or the microphone changed?", level=channel.beside(below if below > above else -above)
+    )
 
 
 def _exchanged(channels: list[ChannelHealth]) -> NotJudged | None:
@@ -86,7 +92,7 @@ def _exchanged(channels: list[ChannelHealth]) -> NotJudged | None:
     same = abs(second.value("correlation"))
     usual = max(abs(second.high("correlation")), abs(second.low("correlation")))
     if same > 0.9999 and usual < 0.99:
-        return NotJudged("sensor", "both channels hold the same sound")
+        return NotJudged("sensor", Sentence("both channels hold the same sound"))
     normal = first.normal
 
     def distance(channel: int, place: int) -> float:
@@ -95,5 +101,5 @@ def _exchanged(channels: list[ChannelHealth]) -> NotJudged | None:
         return float(np.mean(np.maximum(np.maximum(low_B - bands_B, bands_B - high_B), 0.0)))
 
     if distance(0, 0) + distance(1, 1) > 6.0 and distance(0, 1) + distance(1, 0) < 1.0:
-        return NotJudged("sensor", "the channels are exchanged")
+        return NotJudged("sensor", Sentence("the channels are exchanged"))
     return None

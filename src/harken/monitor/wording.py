@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.core.sentences import Sentence
 from harken.monitor.envelope import FAINT_BANDS, Envelope, smoothed
 
 Float32 = NDArray[np.float32]
@@ -45,40 +46,46 @@ def later(region: Region, seconds: float) -> Region:
     return replace(region, start_s=region.start_s + seconds, end_s=region.end_s + seconds, runs_s=runs_s)
 
 
-def differs(region: Region, seconds: float, normals: int) -> str:
+def differs(region: Region, seconds: float, normals: int) -> Sentence:
     """What is new or missing, when, and by how much: of a recording of `seconds`, against `normals` recordings."""
     longest_s = max(end - start for start, end in region.runs_s)
     times = len(region.runs_s)
     where = _hz(region.low_hz, region.high_hz)
     narrow = region.bands <= _TONE_BANDS or region.high_hz <= _TONE_RATIO * region.low_hz
     if region.change_db < 0:
-        change = f"energy missing {where}"
+        change = Sentence("energy missing {where}", where=where)
     elif narrow and longest_s >= _TONE_S:
-        change = f"new tone near {_one_hz(region.peak_hz)}"
+        change = Sentence("new tone near {frequency}", frequency=_one_hz(region.peak_hz))
     elif longest_s <= _KNOCK_S and region.high_hz > _KNOCK_RATIO * region.low_hz:
-        change = f"new knock {where}"
+        change = Sentence("new knock {where}", where=where)
     else:
-        change = f"new energy {where}"
-    side = "below" if region.change_db < 0 else "above"
-    compared = "any of" if region.unlike_any else "any like moment of"
-    height = f"{abs(region.change_db):.0f} dB {side} {compared} {normals} normal recordings"
-    return f"{change} {_when(region, times, seconds)}, {height}"
+        change = Sentence("new energy {where}", where=where)
+    values = {"change": abs(region.change_db), "normals": normals}
+    if region.change_db < 0 and region.unlike_any:
+        height = Sentence("{change:.0f} dB below any of {normals} normal recordings", **values)
+    elif region.change_db < 0:
+        height = Sentence("{change:.0f} dB below any like moment of {normals} normal recordings", **values)
+    elif region.unlike_any:
+        height = Sentence("{change:.0f} dB above any of {normals} normal recordings", **values)
+    else:
+        height = Sentence("{change:.0f} dB above any like moment of {normals} normal recordings", **values)
+    return Sentence("{change} {when}, {height}", change=change, when=_when(region, times, seconds), height=height)
 
 
-def _when(region: Region, times: int, seconds: float) -> str:
+def _when(region: Region, times: int, seconds: float) -> Sentence:
     first_s, last_s = region.runs_s[0], region.runs_s[-1]
     if sum(end - start for start, end in region.runs_s) > 0.7 * seconds:
-        return "throughout"
+        return Sentence("throughout")
     if times > 2:
-        return f"{times} times, first at {first_s[0]:.1f} s"
+        return Sentence("{times} times, first at {first:.1f} s", times=times, first=first_s[0])
     if times == 2:
-        return f"twice, at {first_s[0]:.1f} and {last_s[0]:.1f} s"
+        return Sentence("twice, at {first:.1f} and {last:.1f} s", first=first_s[0], last=last_s[0])
     if region.end_s - region.start_s <= _TONE_S:
-        return f"at {region.start_s:.1f} s"
-    return f"from {region.start_s:.1f} to {region.end_s:.1f} s"
+        return Sentence("at {start:.1f} s", start=region.start_s)
+    return Sentence("from {start:.1f} to {end:.1f} s", start=region.start_s, end=region.end_s)
 
 
-def faint(clip_BC: Float32, envelope: Envelope, centres_hz_B: Float32) -> str:
+def faint(clip_BC: Float32, envelope: Envelope, centres_hz_B: Float32) -> Sentence:
     """For a recording without a region that stands out: the rarest level or fluctuation of neighbouring bands.
 
     clip_BC: (bands, columns) in dB.
@@ -98,13 +105,15 @@ def faint(clip_BC: Float32, envelope: Envelope, centres_hz_B: Float32) -> str:
     half = FAINT_BANDS // 2
     where = _hz(*band_edges(centres_hz_B, slice(max(0, band - half), min(len(clip_BC), band + half + 1))))
     if kind == "level":
-        change = f"a steady {change_db:+.1f} dB at {where}"
+        change = Sentence("a steady {change:+.1f} dB at {where}", change=change_db, where=where)
+    elif change_db > 0:
+        change = Sentence("more fluctuation at {where} ({change:+.1f} dB)", change=change_db, where=where)
     else:
-        change = f"{'more' if change_db > 0 else 'less'} fluctuation at {where} ({change_db:+.1f} dB)"
-    return (
-        f"no sound or gap stands out; the rarest difference is {change} against the mean of {envelope.count} "
-        "normal recordings"
-    )
+        change = Sentence("less fluctuation at {where} ({change:+.1f} dB)", change=change_db, where=where)
+    return Sentence(
+        "no sound or gap stands out; the rarest difference is {change} against the mean of {count} normal recordings",
+        change=change, count=envelope.count,
+    )  # fmt: skip
 
 
 def band_edges(centres_hz_B: Float32, bands: slice) -> tuple[float, float]:
@@ -113,15 +122,13 @@ def band_edges(centres_hz_B: Float32, bands: slice) -> tuple[float, float]:
     return float(padded[bands.start : bands.start + 2].mean()), float(padded[bands.stop : bands.stop + 2].mean())
 
 
-def _one_hz(frequency: float) -> str:
-    return (
-        f"{round(frequency, -1 if frequency >= 100 else 0):.0f} Hz"
-        if frequency < 1000
-        else f"{frequency / 1000:.1f} kHz"
-    )
+def _one_hz(frequency: float) -> Sentence:
+    if frequency < 1000:
+        return Sentence("{frequency:.0f} Hz", frequency=round(frequency, -1 if frequency >= 100 else 0))
+    return Sentence("{frequency:.1f} kHz", frequency=frequency / 1000)
 
 
-def _hz(low: float, high: float) -> str:
+def _hz(low: float, high: float) -> Sentence:
     if high < 1000:
-        return f"{low:.0f}-{high:.0f} Hz"
-    return f"{low / 1000:.1f}-{high / 1000:.1f} kHz"
+        return Sentence("{low:.0f}-{high:.0f} Hz", low=low, high=high)
+    return Sentence("{low:.1f}-{high:.1f} kHz", low=low / 1000, high=high / 1000)

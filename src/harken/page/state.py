@@ -11,16 +11,20 @@ import sqlalchemy as sa
 from fastapi.responses import FileResponse, Response
 from sqlalchemy.engine import Connection
 
+from harken.core.sentences import Sentence
 from harken.page import details
 from harken.page.machines import Machines
 from harken.page.scorer import RecordingScorer
 from harken.page.settings import PageSettings
 from harken.service.store import tables
 from harken.service.store.columns import UtcTime
+from harken.service.store.rows import sentence
 from harken.service.store.store import Store, StoreError
 
 #: a monitor that shows no sign for so long is down
 _DOWN = timedelta(minutes=3)
+#: sentences that are kept in memory
+_MOST_SENTENCES = 10_000
 _KINDS = {
     ".flac": "audio/flac",
     ".wav": "audio/wav",
@@ -40,6 +44,7 @@ class PageState:
         self.machines = Machines()
         self.scorer = RecordingScorer()
         self.listeners = self.live_pages = 0
+        self._sentences: dict[str, Sentence | None] = {}
         self.ended = threading.Event()
 
     def now(self) -> datetime:
@@ -63,6 +68,15 @@ class PageState:
         )  # fmt: skip
         with self.store.reading() as connection:
             return "/".join(str(connection.scalar(sa.select(sa.func.max(column)))) for column in tables_of)
+
+    def sentence(self, text: str) -> Sentence | None:
+        """What a text of the store was made as, if it is known; it never changes."""
+        if text not in self._sentences:
+            if len(self._sentences) >= _MOST_SENTENCES:
+                self._sentences.clear()
+            with self.store.reading() as connection:
+                self._sentences[text] = sentence(connection, text)
+        return self._sentences[text]
 
     def monitors_down(self, connection: Connection) -> list[tuple[str, datetime]]:
         """Monitors that show no sign, and when they last did."""

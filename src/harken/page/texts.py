@@ -8,6 +8,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
+from string import Formatter
+from typing import Any
+
+from harken.core.sentences import Sentence
 
 LANGUAGES = ("en", "de")
 
@@ -28,6 +32,20 @@ class Texts:
     def __contains__(self, key: str) -> bool:
         return key in self._texts
 
+    def sentence(self, sentence: Sentence) -> str | None:
+        """A sentence of the monitor in this language; None where the catalogue has no words for it."""
+        template = sentence_catalogue(self.language).get(sentence.template)
+        if template is None:
+            return None
+        values = {
+            name: (self.sentence(value) or str(value)) if isinstance(value, Sentence) else value
+            for name, value in sentence.values.items()
+        }
+        try:
+            return _Numbers(self.language).vformat(template, (), values)
+        except (KeyError, ValueError, IndexError):
+            return None
+
     def when(self, time: datetime, now: datetime) -> str:
         """A time as people say it: `14:20`, `Tue 14:20`, `3 Nov 14:20`, `3 Nov 2025`; in the zone of this computer."""
         local, today = time.astimezone(), now.astimezone()
@@ -47,6 +65,27 @@ class Texts:
             if seconds >= (2 if unit == "days" else 1) * size:
                 return self(f"ago.{unit}", count=int(seconds // size))
         return self("ago.seconds", count=int(seconds))
+
+
+class _Numbers(Formatter):
+    """Numbers as the language writes them: `1.200,5` in German."""
+
+    def __init__(self, language: str) -> None:
+        self._marks = str.maketrans(".,", ",.") if language == "de" else {}
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        text = format(value, format_spec)
+        return text.translate(self._marks) if isinstance(value, int | float) else text
+
+
+@cache
+def sentence_catalogue(language: str) -> Mapping[str, str]:
+    """Template -> words of a language, of the sentences that the monitor stores in English."""
+    file = files("harken.page").joinpath("texts", "sentences", f"{language}.toml")
+    if not file.is_file():
+        return {}
+    tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    return {template: words for table in tables.values() for template, words in table.items()}
 
 
 @cache

@@ -21,6 +21,7 @@ from harken.page.scores import SPANS
 from harken.page.security import COOKIE, session_of
 from harken.page.state import PageState
 from harken.page.texts import LANGUAGES, Texts, chosen_language, texts
+from harken.page.wording import did, said
 from harken.service.store.rows import alarm_of_id
 from harken.service.store.versions import machine_versions
 
@@ -50,6 +51,7 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
         "t": t, "now": now, "languages": LANGUAGES, "path": request.url.path,
         "when": lambda time, real=False: t.when(time, datetime.now(UTC) if real else now),
         "ago": lambda time: t.ago(time, now),
+        "said": lambda text: said(text, t, state_of(request)), "did": lambda name: did(name, t, state_of(request)),
         "who": request.cookies.get("harken_name", ""), "has_token": bool(state_of(request).settings.token),
         "set_up": state_of(request).settings.set_up,
     }  # fmt: skip

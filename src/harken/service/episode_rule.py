@@ -9,6 +9,7 @@ from functools import cached_property
 from math import ceil
 from typing import Any
 
+from harken.core.sentences import Sentence
 from harken.detection.rates import in_words, two_digits
 from harken.detection.sequential import EDetector, Evidence
 from harken.monitor.alarm import AlarmSetting
@@ -155,32 +156,47 @@ class EpisodeRule:
     def sentences(self) -> list[str]:
         """What the alarm is set to, and what the normal recordings cannot support, with the hours that are missing."""
         setting, hop_s = self.setting, self.setting.interval_s
-        lines = [
-            f"false alarms: {setting.false_alarms}; a single window raises the alarm above score "
-            f"{setting.threshold:.4g}"
-            + ("" if setting.event_threshold is None else f", or event score {setting.event_threshold:.4g}")
-            + ("" if setting.powerful else ", which only loud faults reach")
-        ]
+        limit = Sentence("{score:.4g}", score=setting.threshold)
+        if setting.event_threshold is not None:
+            limit = Sentence("{score}, or event score {event:.4g}", score=limit, event=setting.event_threshold)
+        if not setting.powerful:
+            limit = Sentence("{limit}, which only loud faults reach", limit=limit)
+        lines: list[str] = [
+            Sentence(
+                "false alarms: {rate}; a single window raises the alarm above score {limit}",
+                rate=setting.false_alarms, limit=limit,
+            )
+        ]  # fmt: skip
         test = setting.changes
         if self.lasting is not None:
             delay = in_words(test.fewest_clips * hop_s)
-            lines.append(f"a lasting change raises it after {test.fewest_clips} windows or more ({delay})")
+            lines.append(
+                Sentence(
+                    "a lasting change raises it after {windows} windows or more ({delay})",
+                    windows=test.fewest_clips, delay=delay,
+                )
+            )  # fmt: skip
             return lines
         calibration = setting.calibration
         count, least = len(calibration.scores), calibration.least_effective
         if least < LEAST_EFFECTIVE:
-            missing_s = self.missing_s
             lines.append(
-                f"lasting changes raise no alarm: {count} normal windows, which are alike in time, may be worth only "
-                f"{two_digits(max(least, 1.0))} independent ones, and {LEAST_EFFECTIVE:.0f} are needed: record about "
-                f"{in_words(missing_s)} more of normal sound, and fit again"
-            )
+                Sentence(
+                    "lasting changes raise no alarm: {count} normal windows, which are alike in time, may be worth "
+                    "only {worth} independent ones, and {needed:.0f} are needed: record about {missing} more of normal "
+                    "sound, and fit again",
+                    count=count, worth=two_digits(max(least, 1.0)), needed=LEAST_EFFECTIVE,
+                    missing=in_words(self.missing_s),
+                )
+            )  # fmt: skip
         else:
             lines.append(
-                f"lasting changes raise no alarm: normal windows are alike over {in_words(test.block * hop_s)}, so "
-                f"that one would be reported after {in_words(test.fewest_clips * hop_s)} only: record on more days, "
-                "or ask for a higher rate of false alarms"
-            )
+                Sentence(
+                    "lasting changes raise no alarm: normal windows are alike over {alike}, so that one would be "
+                    "reported after {delay} only: record on more days, or ask for a higher rate of false alarms",
+                    alike=in_words(test.block * hop_s), delay=in_words(test.fewest_clips * hop_s),
+                )
+            )  # fmt: skip
         return lines
 
     @property

@@ -10,12 +10,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from harken.core.sentences import Sentence
 from harken.monitor.detector import Detector
 from harken.service.alarm_evidence import AlarmEvidence
 from harken.service.alarm_messages import alarm_message
-from harken.service.alarm_requests import WITHOUT_EFFECT, event_of
+from harken.service.alarm_requests import event_of
 from harken.service.alarm_state import (
     Acknowledge,
+    Action,
     AlarmState,
     Announcement,
     Clear,
@@ -25,6 +27,7 @@ from harken.service.alarm_state import (
     Tick,
     step,
 )
+from harken.service.askers import EFFECTS, Askers, without_effect
 from harken.service.assembly import LoadedModel
 from harken.service.changes import AlarmRecord, Changes, HistoryEntry, WindowScore
 from harken.service.episode_rule import EpisodeMemory, EpisodeRule
@@ -66,6 +69,7 @@ class MachineAlarm:
         self._memory = EpisodeMemory()
         self._recorder = recorder
         self._evidence = AlarmEvidence(evidence, detector)
+        self._askers = Askers()
         self._commit = recorder.commit if commit is None else commit
         self._taken_up = False
         self._lock = threading.RLock()
@@ -122,8 +126,16 @@ class MachineAlarm:
         with self._lock:
             changes = self._begin()
             event, answer = event_of(request)
-            if event is not None and not self._apply(event, changes, who=request.who, text=request.text):
-                answer = WITHOUT_EFFECT[request.demand]
+            before = self.state
+            if event is None:
+                pass
+            elif EFFECTS[request.demand] in self._apply(event, changes, who=request.who, text=request.text):
+                answer = self._askers.answer(request, answer)
+                self._askers.note(request)
+            else:
+                answer, entry = without_effect(request, self._askers.first(request, before))
+                if entry is not None:
+                    changes.history.append(replace(entry, alarm=before.alarm))
             if request.number:
                 changes.requests_done[request.number] = answer
             self._store(changes)
@@ -160,12 +172,12 @@ class MachineAlarm:
 
     def _apply(
         self, event: Event, changes: Changes, *, heard: HeardWindow | None = None, who: str = "", text: str = ""
-    ) -> bool:
-        """One step of the state; whether anything changed."""
+    ) -> list[Action]:
+        """One step of the state; what has happened."""
         self.state, announcements = step(self.state, event)
         for announcement in announcements:
             self._note(announcement, changes, heard, who, text)
-        return bool(announcements)
+        return [announcement.action for announcement in announcements]
 
     def _note(self, said: Announcement, changes: Changes, heard: HeardWindow | None, who: str, text: str) -> None:
         """The record, the history and the message of an announcement."""
@@ -223,6 +235,7 @@ class MachineAlarm:
             "memory": self._memory.to_json(),
             "record": record,
             "kept": self._evidence.count,
+            "askers": self._askers.to_json(),
         }
 
     def _begin(self, changes: Changes | None = None, *, suppressed: bool = False) -> Changes:
@@ -242,6 +255,7 @@ class MachineAlarm:
     def _take_up(self, values: Mapping[str, Any], changes: Changes, suppressed: bool) -> None:
         state, memory = AlarmState.from_json(values["state"]), EpisodeMemory.from_json(values["memory"])
         record = None if values.get("record") is None else AlarmRecord.from_json(values["record"])
+        self._askers = Askers.from_json(values.get("askers", {}))
         if values["model"] != self.model:
             memory = _anew(memory, self.rule)
         if not self.state.alarm:
@@ -256,7 +270,7 @@ class MachineAlarm:
         # An alarm has gone out meanwhile under another id; hiding counts, and the older alarm ends.
         self.state = replace(self.state, shelved_until=state.shelved_until, out_of_service=state.out_of_service)
         if record is not None and self.state.raised is not None:
-            text = f"went on as {self.state.alarm} while the store could not be reached"
+            text = Sentence("went on as {alarm} while the store could not be reached", alarm=self.state.alarm)
             changes.alarms[record.id] = replace(record, phase="normal", ended=self.state.raised)
             changes.history.append(HistoryEntry(self.machine, self.state.raised, "closed", "", text, record.id))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.errors import HarkenError
+from harken.core.sentences import Sentence
 from harken.core.threads import one_thread_for_good
 from harken.service import systemd
 from harken.service.assembly import Models, alone, check_machine, make_sink, stale_sources, unreachable
@@ -271,7 +272,7 @@ class Monitor:
         if machine is not None:
             answer = machine.alarm.answer(request)
         else:
-            answer = "the monitor does not listen to it any more"
+            answer = Sentence("the monitor does not listen to it any more")
             self.commit(Changes(requests_done={request.number: answer}))
         log.info("machine %s: %s asks: %s; %s", request.machine, request.who, request.demand, answer)
 

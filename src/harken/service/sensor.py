@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from harken.core.sentences import Sentence
 from harken.monitor.verdict import Verdict
 from harken.service.feed import SourceStatus
 from harken.service.records import HeardWindow, Message
@@ -26,6 +27,13 @@ SensorStatus = Literal["good", "maintenance required", "out of specification", "
 STATUSES: tuple[SensorStatus, ...] = (
     "good", "maintenance required", "out of specification", "check function", "failure"
 )  # fmt: skip
+#: those that are not good, in words
+_WORDS: dict[SensorStatus, Sentence] = {
+    "maintenance required": Sentence("maintenance required"),
+    "out of specification": Sentence("out of specification"),
+    "check function": Sentence("check function"),
+    "failure": Sentence("failure"),
+}
 #: windows in a row until a status gets worse, or better
 WORSE, BETTER = 2, 3
 #: the same for concerns: a loud machine clips now and then
@@ -126,7 +134,9 @@ class SensorWatch:
             self._recent.clear()
             if self._checked:
                 return None
-            reason = f"gives no sound: {status.error.rstrip('.')}" if status.error else "gives no sound"
+            reason = Sentence("gives no sound")
+            if status.error:
+                reason = Sentence("gives no sound: {error}", error=status.error.rstrip("."))
             state = self.state
             if state.status != "failure":
                 state = replace(state, status="failure", reason=reason)
@@ -146,7 +156,8 @@ class SensorWatch:
         """The window as it counts for the machine: not judged while the sensor cannot be trusted."""
         if self.trusted or heard.verdict.kind == "not judged":
             return heard
-        reason = f"the sensor is not good ({self.state.status}: {self.state.reason})"
+        status = _WORDS.get(self.state.status, self.state.status)
+        reason = Sentence("the sensor is not good ({status}: {reason})", status=status, reason=self.state.reason)
         return replace(heard, verdict=replace(heard.verdict, kind="not judged", not_judged=reason, unheard="sensor"))
 
     def _chosen(self, now: SensorStatus) -> SensorStatus:

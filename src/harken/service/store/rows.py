@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from harken.core.sentences import Sentence
 from harken.service.changes import AlarmRecord
 from harken.service.store import tables
 
@@ -37,6 +38,15 @@ def latest(
     name, order = _ORDERED[table]
     query = sa.select(table).where(table.c.monitor == monitor, table.c[name] == machine, *where)
     return connection.execute(query.order_by(table.c[order].desc()).limit(1)).first()
+
+
+def sentence(connection: Connection, text: str) -> Sentence | None:
+    """The sentence that a text of the store was made as; None where it is plain text, as those of earlier releases."""
+    made_of = connection.scalar(sa.select(tables.sentences.c.parts).where(tables.sentences.c.text == text))
+    try:
+        return None if made_of is None else Sentence.from_json(made_of)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return None
 
 
 def alarms(connection: Connection, monitor: str, machine: str | None, limit: int) -> list[AlarmRecord]:

@@ -180,6 +180,13 @@ evidence = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
     sa.Index(None, "monitor", "time"),
 )
+#: what sentences were made of (`core.sentences`), by their text in other tables, so that they are said in any language
+sentences = sa.Table(
+    "sentences",
+    METADATA,
+    sa.Column("text", sa.Text, primary_key=True),
+    sa.Column("parts", sa.JSON, nullable=False),
+)
 #: where sources are taken up again
 resume = sa.Table(
     "resume",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -11,10 +12,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from harken.core.json_text import finite
+from harken.core.sentences import Sentence
 from harken.service.changes import Changes
 from harken.service.kept_features import WindowFeatures
 from harken.service.model_versions import MachineVersion
 from harken.service.store import tables
+
+#: characters of a sentence that is said in other languages
+_LONGEST_SENTENCE = 600
 
 
 def write_changes(connection: Connection, monitor: str, changes: Changes) -> int:
@@ -51,6 +56,7 @@ def write_changes(connection: Connection, monitor: str, changes: Changes) -> int
     ):
         _insert(connection, table, [{"monitor": monitor, **finite(asdict(record))} for record in records])
     _write_versions(connection, monitor, changes.versions)
+    _insert(connection, tables.sentences, list(_sentences(changes)))
     if changes.evidence_gone:
         connection.execute(sa.delete(tables.evidence).where(tables.evidence.c.id.in_(changes.evidence_gone)))
     for number, answer in changes.requests_done.items():
@@ -61,6 +67,20 @@ def write_changes(connection: Connection, monitor: str, changes: Changes) -> int
     written = {"name": monitor, "last_number": last, "seen": now}
     _upsert(connection, tables.monitors, ("name",), [written], least="last_number")
     return repeated
+
+
+def _sentences(changes: Changes) -> Iterator[dict[str, Any]]:
+    """What the sentences that people are shown were made of."""
+    texts: list[str] = [sensor.reason for sensor in changes.sensors]
+    texts += [alarm.sentence for alarm in changes.alarms.values()]
+    texts += [evidence.sentence for evidence in changes.evidence if evidence.kind == "alarm"]
+    texts += [sentence for model in changes.models for sentence in model.sentences]
+    texts += [text for entry in changes.history for text in (entry.action, entry.text)]
+    texts += changes.requests_done.values()
+    for text in dict.fromkeys(texts):
+        # PostgreSQL has no index on longer ones.
+        if isinstance(text, Sentence) and len(text) <= _LONGEST_SENTENCE:
+            yield {"text": str(text), "parts": finite(text.to_json())}
 
 
 def _features_row(monitor: str, window: WindowFeatures) -> dict[str, Any]:

@@ -1,0 +1,111 @@
+"""Sentences of the monitor: English everywhere, and in other languages where people read them."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import json
+import pickle
+import re
+import string
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+import harken
+from harken.core.errors import AudioError
+from harken.core.sentences import Sentence
+from harken.detection.rates import in_words, one_in
+from harken.monitor.wording import Region, differs
+from harken.page.texts import LANGUAGES, sentence_catalogue, texts
+from harken.service.changes import AlarmRecord, Changes, EvidenceRecord, ModelInUse, SensorRecord
+from harken.service.store.rows import sentence
+from harken.service.store.store import Store
+
+OTHERS = [language for language in LANGUAGES if language != "en"]
+#: English words that are none of another language
+LEFTOVERS = re.compile(
+    r"\b(the|of|and|is|are|it|its|not|with|above|below|any|at|from|to|first|recordings?|alarms?|machine|sound|sensor"
+    r"|samples?|level|new|no|one|more|after|which|has|have|by|since|until|days|hours)\b"
+)
+
+
+def _templates() -> set[str]:
+    """All that stand in the code: a sentence is made of a literal, here or by `partial`."""
+    found = set()
+    for file in Path(harken.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(call, ast.Call):
+                continue
+            names = [getattr(each, "id", "") for each in (call.func, *call.args[:1])]
+            if "Sentence" in names[:1] or names[:2] == ["partial", "Sentence"]:
+                literal = call.args[names.index("Sentence")]
+                assert isinstance(literal, ast.Constant), f"{file}:{call.lineno}: the template is no literal"
+                found.add(literal.value)
+    return found
+
+
+def _fields(template: str) -> set[str]:
+    return {name for _, name, *_ in string.Formatter().parse(template) if name}
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_every_sentence_has_words_in_every_language(language: str) -> None:
+    catalogue = sentence_catalogue(language)
+    assert set(catalogue) == _templates()
+    for template, words in catalogue.items():
+        assert _fields(template) == _fields(words), template
+        said = re.sub(r"\{.*?\}", "", words).replace("--segment", "")
+        if language == "de":
+            assert not LEFTOVERS.findall(said), words
+
+
+def test_a_sentence_is_its_english_text_and_keeps_what_it_is_made_of() -> None:
+    whole = Sentence("gives no sound: {error}", error=Sentence("{count} days", count=1.5))
+    assert whole == "gives no sound: 1.5 days"
+    assert json.loads(json.dumps([whole])) == ["gives no sound: 1.5 days"]
+    for other in (pickle.loads(pickle.dumps(whole)), copy.deepcopy(whole), Sentence.from_json(whole.to_json())):
+        assert other == whole
+        assert other.to_json() == whole.to_json()
+    json.dumps(whole.to_json())
+    # An error keeps it, also from one process to another.
+    error = pickle.loads(pickle.dumps(AudioError(Sentence("the file is empty"), file="a.wav")))
+    assert texts("de").sentence(error.cause) == "die Datei ist leer"
+
+
+def test_numbers_are_written_as_the_language_does() -> None:
+    region = Region(2990, 3050, 3012.0, 2, 0.0, 9.0, ((0.0, 9.0),), 25.2, True, 1.0)
+    english = differs(region, 10.0, 75)
+    assert english == "new tone near 3.0 kHz throughout, 25 dB above any of 75 normal recordings"
+    german = texts("de").sentence(english)
+    assert german == "neuer Ton bei 3,0 kHz durchgehend, 25 dB über jeder von 75 normalen Aufnahmen"
+    assert texts("de").sentence(one_in(1 / 12_345)) == "1 von 12.000"
+    assert texts("de").sentence(in_words(3.4 * 86_400)) == "3,4 Tage"
+    # What is not known stays English.
+    assert texts("de").sentence(Sentence("nobody wrote this")) is None
+
+
+def test_the_store_gives_sentences_back_and_leaves_plain_text(tmp_path: Path) -> None:
+    store, now = Store.open(tmp_path / "store.db", "plant"), datetime.now(UTC)
+    heard = Sentence("sounds like the normal recording {nearest}", nearest="a.wav")
+    silent, limits = Sentence("gives no sound"), Sentence("{count} days", count=2)
+    changes = Changes(
+        sensors=[SensorRecord("pump", "failure", now, silent)],
+        alarms={"a": AlarmRecord("a", "pump", "unacknowledged", now, now, sentence=heard)},
+        models=[ModelInUse("pump", "abc", "pump.harken", now, sentences=[limits])],
+        evidence=[EvidenceRecord("e", "pump", "", now, 1, sentence=Sentence("noise"), kind="live")],
+    )
+    store.commit(changes)
+    store.commit(
+        Changes(sensors=[SensorRecord("fan", "failure", now, silent), SensorRecord("saw", "failure", now, "x")])
+    )
+    with store.reading() as connection:
+        for text in (heard, silent, limits):
+            made = sentence(connection, str(text))
+            assert made is not None
+            assert made.to_json() == text.to_json()
+        assert sentence(connection, "x") is None
+        # That of each window is not shown, and would fill the store.
+        assert sentence(connection, "noise") is None
+    store.close()
