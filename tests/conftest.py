@@ -9,6 +9,7 @@ import os
 os.environ["THREADS_BEFORE"] = os.environ.get("THREADS_BEFORE", os.environ.get("OMP_NUM_THREADS", ""))
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import gc
 import shutil
 import sys
 from collections.abc import Callable
@@ -54,6 +55,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
             return file if file in TOGETHER else nodeid
 
     return Scheduling(config, log)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The garbage collector passes over what is imported by now: looking through it took a sixth of the tests' time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,8 @@ from harken.page.settings import PageSettings
 from harken.service.set_up.set_up import SetUp
 from stored_plant import fill
 
-schemathesis = pytest.importorskip("schemathesis")
 
-
-def _check(operation: Any, statuses: set[int]) -> None:
+def _check(operation: Any, conforms: Any, statuses: set[int]) -> None:
     @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy())
     def check(case: Any) -> None:
@@ -25,12 +23,15 @@ def _check(operation: Any, statuses: set[int]) -> None:
         assert answer.status_code < 500, answer.text
         # Too many requests are refused before they are looked at.
         if answer.status_code != 429:
-            case.validate_response(answer, checks=[schemathesis.checks.response_schema_conformance])
+            case.validate_response(answer, checks=[conforms])
 
     check()
 
 
 def test_no_request_breaks_it(tmp_path: Path) -> None:
+    # Importing it takes seconds, in every worker if it stood above.
+    schemathesis = pytest.importorskip("schemathesis")
+    conforms = schemathesis.checks.response_schema_conformance
     fill(tmp_path / "stored", days=0.2)
     set_up = SetUp(tmp_path / "plant")
     server = PageServer(
@@ -41,7 +42,7 @@ def test_no_request_breaks_it(tmp_path: Path) -> None:
     try:
         described = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
         for operation in (found.ok() for found in described.get_all_operations()):
-            _check(operation, statuses.setdefault(operation.label, set()))
+            _check(operation, conforms, statuses.setdefault(operation.label, set()))
     finally:
         server.stop()
         set_up.close()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harken.bench.marks import use_of_labels
+from harken.bench.score_bars import Group, score_bars
 from harken.core.pages import data_url, render
 from harken.evaluation.evaluate import Result
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from harken.bench.result import Run, SystemScores
 
 #: (domain, condition) -> colour of its bars: blue for normal clips, red for anomalies, light for the target domain
@@ -47,7 +45,7 @@ def report_page(run: Run) -> str:
                         "title": system,
                         "label": seeds[0].label,
                         "machines": _machines(seeds),
-                        "picture": data_url(_picture(run, seeds[0]), "image/png"),
+                        "picture": data_url(_picture(run, seeds[0]), "image/svg+xml"),
                     }
                     for system, seeds in systems.items()
                 ],
@@ -154,65 +152,15 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _picture(run: Run, system: SystemScores) -> bytes:
-    """PNG: the scores of each machine; normal clips above the line and anomalies below where conditions are known."""
-    from matplotlib.figure import Figure
-
-    test = system.scores.test
-    machines = sorted(set(test.machine))
-    columns = min(3, len(machines))
-    lines = -(-len(machines) // columns)
-    width, height = 3.6 * columns + 0.4, 2.4 * lines + 0.5
-    figure = Figure(figsize=(width, height))
-    # Margins in inches, known beforehand: a layout that looks for them draws everything twice.
-    top = 0.8 if columns == 1 else 0.6
-    margins = {"left": 0.5 / width, "right": 1 - 0.1 / width, "bottom": 0.45 / height, "top": 1 - top / height}
-    grid = figure.add_gridspec(lines, columns, **margins, wspace=0.15, hspace=0.3)
-    groups = _groups(run, system.result)
-    scores: dict[str, dict[str, float]] = {machine: {} for machine in machines}
-    for row in test.rows():
-        scores[row.machine][row.clip_id] = row.score
-    handles: dict[str, Any] = {}
-    for number, machine in enumerate(machines):
-        axes = figure.add_subplot(grid[divmod(number, columns)])
-        edges = np.histogram_bin_edges(list(scores[machine].values()), bins=24)
-        _mirrored(axes, scores[machine], edges, groups)
-        axes.set_title(machine, fontsize=10, loc="left")
-        axes.tick_params(labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-        if number >= len(machines) - columns:
-            axes.set_xlabel("anomaly score", fontsize=8)
-        if number % columns == 0:
-            axes.set_ylabel("clips", fontsize=8)
-        handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(
-        handles.values(), handles.keys(), loc="upper left", ncols=min(4, 2 * columns), frameon=False, fontsize=8
-    )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
+    """SVG: the scores of each machine, by domain and condition where they are known."""
+    scores: dict[str, dict[str, float]] = {}
+    for row in system.scores.test.rows():
+        scores.setdefault(row.machine, {})[row.clip_id] = row.score
+    return score_bars(scores, _groups(run, system.result))
 
 
-def _mirrored(
-    axes: Axes, scores: dict[str, float], edges: np.ndarray, groups: Sequence[tuple[str, str, str, list[str]]]
-) -> None:
-    """Stacked bars of each group: anomalies downwards, everything else upwards."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    heights = {"normal": np.zeros(len(edges) - 1), "anomaly": np.zeros(len(edges) - 1)}
-    for name, condition, colour, clips in groups or [("all clips", "normal", "#777777", list(scores))]:
-        counts = np.histogram([scores[clip] for clip in clips if clip in scores], edges)[0]
-        sign = -1 if condition == "anomaly" else 1
-        bottom = heights[condition]
-        heights[condition] = bottom + counts
-        # One outline for all bars: each bar as an object of its own takes ten times as long.
-        axes.stairs(sign * heights[condition], edges, baseline=sign * bottom, fill=True, color=colour, label=name)
-    axes.axhline(0, color="#222222", linewidth=0.8)
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):.0f}"))
-
-
-def _groups(run: Run, result: Result | None) -> list[tuple[str, str, str, list[str]]]:
-    """(name, condition, colour, clips) of test clips by domain and condition; empty where labels are not known."""
+def _groups(run: Run, result: Result | None) -> list[Group]:
+    """Test clips by domain and condition; empty where labels are not known."""
     if result is None:
         return []
     groups = []
@@ -224,5 +172,5 @@ def _groups(run: Run, result: Result | None) -> list[tuple[str, str, str, list[s
         ]
         if clips:
             name = condition if domain == "unknown" else f"{domain} {condition}"
-            groups.append((name, condition, colour, clips))
+            groups.append(Group(name, condition, colour, clips))
     return groups
