@@ -110,6 +110,15 @@ def test_missing_weights_stop_a_run_before_its_first_stage(
         assert any(f"harken weights fetch {name} " in line for line in missing)
     with pytest.raises(HarkenError, match="harken weights fetch tangoflux"):
         run_recipe(chosen, plant, Workspace(tmp_path / "w"))
+    # Of a folder, and of a network that learns from what is generated, too.
+    folder = str(tmp_path / "nowhere")
+    for weights, change in (
+        (folder, {"stages.tangoflux.weights": folder}),
+        ("beets-iter3", {"stages.train.model": {"branches": [{"encoder": "beats", "weights": "beets-iter3"}]}}),
+    ):
+        chosen = load_recipe(recipe, profile="tiny", changes=change)
+        with pytest.raises(HarkenError, match=rf"stage (tangoflux|train): .*{weights}"):
+            run_recipe(chosen, plant, Workspace(tmp_path / "w"))
     assert not list((tmp_path / "w").rglob("stage.json"))
 
 

@@ -27,6 +27,11 @@ def missing_weights(recipe: Recipe) -> dict[str, list[str]]:
 
 def check_weights(recipe: Recipe) -> None:
     """Raise WeightsError, naming all that are missing, before stages run for days that others wait for."""
+    for name, entry in recipe.stages.items():
+        try:
+            stage_class(entry.use).check_files(recipe.parameters_of(name))
+        except WeightsError as error:
+            raise WeightsError(f"stage {name}: {error.cause}", file=error.file, next_step=error.next_step) from None
     missing = missing_weights(recipe)
     if not missing:
         return

@@ -94,6 +94,16 @@ def add(path: str | Path, name: str | None = None) -> Record:
     return _install(name, path, expected, loaded)
 
 
+def check_named(name_or_path: str) -> None:
+    """Raise WeightsError, naming the nearest, for what is no checkpoint of the catalogue or the cache and no file.
+
+    Whether one of the catalogue is on this machine is not looked at."""
+    if is_checkpoint_name(name_or_path) and (is_cached(name_or_path) or entry_named(name_or_path) is not None):
+        return
+    if not Path(name_or_path).is_file():
+        require_entry(name_or_path)
+
+
 def load(name_or_path: str | Path) -> Loaded:
     """Weights and configuration of a cached checkpoint by name, or of a file by path; never from the network.
 

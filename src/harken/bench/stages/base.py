@@ -15,6 +15,7 @@ from harken.core.errors import HarkenError
 from harken.data.clips import Clip, Payload
 from harken.data.labels import ClassTable
 from harken.encoders.accelerator import default_device
+from harken.encoders.checkpoints import check_named
 
 #: kinds of files that a stage makes and others read
 Artefact = Literal[
@@ -136,9 +137,16 @@ class Stage(ABC):
 
     @classmethod
     def checkpoints(cls, parameters: Any) -> tuple[str, ...]:
-        """Weights that it needs, by their names in the catalogue, so that plans can list all that are missing; others
-        are left to `identity`."""
+        """Weights that it needs, by their names in the catalogue, so that plans can list all that are missing, or as
+        files; what is wrong in them is left to `identity`."""
         return ()
+
+    @classmethod
+    def check_files(cls, parameters: Any) -> None:
+        """Raise WeightsError, before anything runs, for weights that are neither in the catalogue or the cache nor
+        files; nothing is read of them. Default: of `checkpoints`."""
+        for name in cls.checkpoints(parameters):
+            check_named(name)
 
     @classmethod
     def chosen_here(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal
 
 from harken.bench import devices, estimate
@@ -18,7 +19,7 @@ from harken.data.clips import Clip
 from harken.generation.conditions import normal_clips
 from harken.generation.generator import write_generator
 from harken.generation.tangoflux_settings import FinetuningSpec
-from harken.generation.tangoflux_weights import checkpoints_of, weights_digest
+from harken.generation.tangoflux_weights import PUBLISHED, checkpoints_of, published_files, weights_digest
 
 
 class FinetuneTangoFluxStage(Stage):
@@ -49,6 +50,12 @@ class FinetuneTangoFluxStage(Stage):
     def checkpoints(cls, parameters: Any) -> tuple[str, ...]:
         """See `Stage.checkpoints`."""
         return checkpoints_of(parameters.weights)
+
+    @classmethod
+    def check_files(cls, parameters: Any) -> None:
+        """See `Stage.check_files`."""
+        if parameters.weights not in (None, PUBLISHED):
+            published_files(Path(parameters.weights))
 
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:

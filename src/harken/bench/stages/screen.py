@@ -115,7 +115,9 @@ class ScreenStage(Stage):
             if not count.kept
         ]
         if parameters.classifier == "xception" and screening.limit is None and rows:
-            notes.append("screen: no limit of confidence, as no condition has ten clips to hold some out")
+            none_held = "no condition has ten clips to hold some out"
+            why = none_held if screening.accuracy is None else "none of the held-out real clips is recognised"
+            notes.append(f"screen: no limit of confidence, as {why}")
         if notes:
             (context.out / "notes.json").write_text(json_text(notes))
         _write_kept(context, parameters, screening.clips, rows)

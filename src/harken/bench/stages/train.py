@@ -73,7 +73,8 @@ class TrainStage(Stage):
     @classmethod
     def checkpoints(cls, parameters: Any) -> tuple[str, ...]:
         """See `Stage.checkpoints`."""
-        return tuple(branch.weights for branch in parameters.model.branches if branch.weights is not None)
+        named = (branch.weights for branch in parameters.model.branches)
+        return tuple(weights for weights in named if weights not in (None, PRETRAINED))
 
     @classmethod
     def identity(cls, parameters: Any) -> dict[str, Any]:
