@@ -26,6 +26,7 @@ from harken.page.settings import PageSettings
 from harken.service.alarm_state import AlarmState
 from harken.service.changes import Changes, ModelInUse
 from harken.service.store import tables
+from harken.service.store.hours import add_to_hours
 from harken.service.store.store import Store
 
 MONITOR, ROWS = "hall", 50_000
@@ -63,8 +64,12 @@ def fill(store: Store, machines: list[str], window_s: float) -> int:
             for begin in range(0, len(values), ROWS):
                 with store.transaction() as connection:
                     connection.execute(sa.insert(table), values[begin : begin + ROWS])
+                    if table is tables.windows:
+                        add_to_hours(connection, values[begin : begin + ROWS])
             written += len(values)
     store.seen(now)
+    with store.transaction() as connection:
+        connection.execute(sa.update(tables.monitors).values(hours_since=now - timedelta(days=6.9)))
     return written
 
 

@@ -182,6 +182,8 @@ def test_it_ends_on_sigterm_and_goes_on_after_a_kill(plant_folder: Path) -> None
         assert running.end() == 0
     finally:
         running.process.kill()
+    status = json.loads(harken("monitor", "status", "--json", "--config", "plant.yaml", folder=plant_folder).stdout)
+    assert (status["runs"], status["stopped_by"]) == (False, "SIGTERM"), "at once, not after some missing signs"
     assert all(json.loads(row)["level"] for row in running.log.read_text().splitlines())
     recordings(plant_folder / "in", 2, 2)
     running = Running(plant_folder)

@@ -23,6 +23,7 @@ from harken.service.recorder import Recorder
 from harken.service.records import Message
 from harken.service.requests import Request
 from harken.service.store import tables
+from harken.service.store.migrations.versions import v005_stops_and_hours
 from harken.service.store.store import Store, StoreError
 from harken.service.store.thinning import thin
 from postgres import Postgres, postgres_programs
@@ -342,3 +343,35 @@ def test_a_full_disk_holds_up_no_message(tmp_path: Path) -> None:
     again.outbox.use_sinks(["mail"])
     assert len(again.outbox.pending("mail", 1000)) == 300
     again.close()
+
+
+def test_sums_per_hour_are_those_of_the_windows(place: str) -> None:
+    recorder = Recorder(place)
+    rng, scores = np.random.default_rng(0), {}
+    for number in range(60):
+        start = datetime(2026, 3, 1, tzinfo=UTC) + timedelta(minutes=7 * number)
+        score = None if number % 9 == 4 else float(rng.normal())
+        each = replace(window(number), start=start, end=start + timedelta(seconds=10), score=score)
+        # One transaction or several, and one that is stored again after a kill.
+        recorder.commit(Changes(windows=[each, each] if number % 10 == 0 else [each]))
+        scores.setdefault(start.replace(minute=0, second=0, microsecond=0), []).append(score)
+    store = recorder._link.store
+    assert store is not None
+    with store.reading() as connection:
+        rows = connection.execute(sa.select(tables.hours).order_by(tables.hours.c.start)).all()
+    assert [row.start for row in rows] == [*scores]
+    for row, values in zip(rows, scores.values(), strict=True):
+        judged = [value for value in values if value is not None]
+        assert (row.count, row.not_judged) == (len(judged), len(values) - len(judged))
+        assert (row.minimum, row.maximum) == (min(judged), max(judged))
+        assert row.mean == pytest.approx(np.mean(judged))
+    # A store of an earlier release is summed up when it is opened.
+    with store.transaction() as connection:
+        connection.execute(sa.delete(tables.hours))
+        connection.execute(sa.text(v005_stops_and_hours.sums_of(connection.dialect.name)))
+    with store.reading() as connection:
+        again = connection.execute(sa.select(tables.hours).order_by(tables.hours.c.start)).all()
+    for row, before in zip(again, rows, strict=True):
+        assert row[:3] + row[3:6] + row[7:] == before[:3] + before[3:6] + before[7:]
+        assert row.mean == pytest.approx(before.mean)
+    recorder.close()

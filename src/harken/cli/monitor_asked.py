@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from harken.service.requests import Demand
     from harken.service.store.store import Store
 
-#: a monitor that has not been seen for so many of its signs does not run
-_SIGNS = 3
 #: seconds to wait for its answer
 _ANSWER_S = 10.0
 
@@ -36,15 +34,21 @@ def status(store: StoreOption = DEFAULT_STORE, config: ConfigOption = None, json
     from harken.service.store.overview import overview
 
     seen = overview(opened(store, config))
-    runs = _runs(seen.seen)
+    running = seen.running
+    runs = running is not None and running.runs(datetime.now(UTC))
+    last, stopped = (None, None) if running is None else (running.seen, running.stopped)
     if json:
         emit({
-            "monitor": seen.monitor, "runs": runs, "seen": _text(seen.seen), "messages": seen.messages,
+            "monitor": seen.monitor, "runs": runs, "seen": _text(last), "stopped": _text(stopped),
+            "stopped_by": "" if running is None else running.stopped_by, "messages": seen.messages,
             "machines": [_jsonable(asdict(machine)) for machine in seen.machines],
             "sinks": [_jsonable(asdict(sink)) for sink in seen.sinks],
         })  # fmt: skip
         return
-    line(f"monitor {seen.monitor}: {'runs' if runs else f'does not run, last seen {_text(seen.seen)}'}")
+    state = "runs" if runs else f"does not run, last seen {_text(last)}"
+    if running is not None and running.stopped is not None:
+        state = f"stopped {_text(running.stopped)} by {running.stopped_by}"
+    line(f"monitor {seen.monitor}: {state}")
     for machine in seen.machines:
         state = machine.state.get("display") or machine.state.get("phase") or "normal"
         heard = "nothing heard yet" if machine.last is None else f"last heard {_text(machine.last)}: {machine.kind}"
@@ -149,7 +153,8 @@ def ask(
     request = Request(machine, demand, by or user_name(), datetime.now(UTC), text=note, **more)
     check_request(request)
     number = store.ask(request)
-    if not _runs(overview(store).seen):
+    running = overview(store).running
+    if running is None or not running.runs(datetime.now(UTC)):
         say("the monitor does not run; it takes this up when it does")
         return
     end = time.monotonic() + patience_s
@@ -193,12 +198,6 @@ def check_machine(store: Store, machine: str) -> None:
     names = [each.machine for each in overview(store).machines]
     if machine not in names:
         raise HarkenError(f"the monitor has no machine {machine!r}", next_step=did_you_mean(machine, names))
-
-
-def _runs(seen: datetime | None) -> bool:
-    from harken.service.recorder import SIGN_S
-
-    return seen is not None and (datetime.now(UTC) - seen).total_seconds() < _SIGNS * SIGN_S
 
 
 def _text(time: datetime | None) -> str:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from harken.service.set_up.run import SetUpRun
 
 
+#: seconds after SIGTERM or Ctrl-C in which the process ends whatever happens
+_END_S = 5.0
 #: folder of what a monitor remembers, in the current one
 DEFAULT_STORE = "harken-monitor"
 
@@ -134,10 +136,12 @@ def run(
         configuration = checked(data, Path.cwd())
     monitor = Monitor(configuration, once=once, heard=_print_json if json else lambda heard: None)
     page_beside = PageBeside(configuration, live=lambda _, machine: monitor.live(machine))
-    try:
-        _run_until_stopped(monitor, config)
-    finally:
-        page_beside.stop()
+    with _stopped_by_signals(config) as stopping:
+        stopping(monitor)
+        try:
+            monitor.run()
+        finally:
+            page_beside.stop()
 
 
 def _run_demo(folder: Path) -> None:
@@ -180,12 +184,6 @@ def _print_json(heard: HeardWindow) -> None:
     })  # fmt: skip
 
 
-def _run_until_stopped(monitor: Monitor, config: Path | None) -> None:
-    with _stopped_by_signals(config) as stopping:
-        stopping(monitor)
-        monitor.run()
-
-
 @contextmanager
 def _stopped_by_signals(config: Path | None = None) -> Iterator[Callable[[Monitor | SetUpRun], None]]:
     """Gives a function to call with the monitor: from then on SIGTERM and Ctrl-C end it, in order, and SIGHUP has it
@@ -194,7 +192,11 @@ def _stopped_by_signals(config: Path | None = None) -> Iterator[Callable[[Monito
 
     def stopping(monitor: Monitor | SetUpRun) -> None:
         def end(number: int, frame: object) -> None:
-            monitor.stop()
+            if hasattr(signal, "SIGALRM"):
+                # Something hangs in a disk or a pipe; all that could be stored is.
+                signal.signal(signal.SIGALRM, lambda number, frame: os._exit(0))
+                signal.setitimer(signal.ITIMER_REAL, _END_S)
+            monitor.stop(signal.Signals(number).name)
 
         def reload(number: int, frame: object) -> None:
             if config is not None:
@@ -212,3 +214,8 @@ def _stopped_by_signals(config: Path | None = None) -> Iterator[Callable[[Monito
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if before and hasattr(signal, "SIGALRM"):
+            # Python takes its modules apart for a while, in which it calls no handler: the system ends what hangs.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            if signal.getitimer(signal.ITIMER_REAL)[0]:
+                signal.setitimer(signal.ITIMER_REAL, 2 * _END_S)

@@ -60,12 +60,43 @@ def periods(
     """
     by_number: dict[int, Period] = {}
     seconds = length.total_seconds()
-    for start, *values in _grouped(connection, monitor, machine, since, until, length):
+    rows: Iterator[tuple[Any, ...]]
+    if length % timedelta(hours=1):
+        rows = _grouped(connection, monitor, machine, since, until, length)
+    else:
+        rows = _of_hours(connection, monitor, machine, since, until, length)
+    for start, *values in rows:
         number = int(start.timestamp() // seconds)
         if number not in by_number:
             by_number[number] = Period(datetime.fromtimestamp(number * seconds, UTC))
         by_number[number].add(*values)
     return [by_number[number] for number in sorted(by_number)]
+
+
+def _of_hours(
+    connection: Connection, monitor: str, machine: str, since: datetime, until: datetime, length: timedelta
+) -> Iterator[tuple[Any, ...]]:
+    """From sums per hour, as far as there are, and before that from windows and what was thinned.
+
+    An hour that `since` or `until` lie in is read window by window.
+    """
+    monitors, hours = tables.monitors.c, tables.hours.c
+    summed = connection.scalar(sa.select(monitors.hours_since).where(monitors.name == monitor))
+    begin = max(_next_hour(since), summed or since)
+    end = max(begin, until.replace(minute=0, second=0, microsecond=0))
+    for some_since, some_until in ((since, min(begin, until)), (end, until)):
+        if some_since < some_until:
+            yield from _grouped(connection, monitor, machine, some_since, some_until, length)
+    query = sa.select(hours.start, hours.count, hours.not_judged, hours.minimum, hours.mean, hours.maximum).where(
+        hours.monitor == monitor, hours.machine == machine, hours.start >= begin, hours.start < end
+    )
+    yield from (tuple(row) for row in connection.execute(query))
+
+
+def _next_hour(time: datetime) -> datetime:
+    """The first full hour from a time on."""
+    hour = time.replace(minute=0, second=0, microsecond=0)
+    return hour if hour == time else hour + timedelta(hours=1)
 
 
 def _grouped(

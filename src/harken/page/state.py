@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -19,10 +19,9 @@ from harken.page.settings import PageSettings
 from harken.service.store import tables
 from harken.service.store.columns import UtcTime
 from harken.service.store.rows import sentence
+from harken.service.store.running import running
 from harken.service.store.store import Store, StoreError
 
-#: a monitor that shows no sign for so long is down
-_DOWN = timedelta(minutes=3)
 #: sentences that are kept in memory
 _MOST_SENTENCES = 10_000
 _KINDS = {
@@ -79,12 +78,9 @@ class PageState:
         return self._sentences[text]
 
     def monitors_down(self, connection: Connection) -> list[tuple[str, datetime]]:
-        """Monitors that show no sign, and when they last did."""
-        columns = tables.monitors.c
-        query = (
-            sa.select(columns.name, columns.seen).where(columns.seen < datetime.now(UTC) - _DOWN).order_by(columns.name)
-        )
-        return [(row.name, row.seen) for row in connection.execute(query)]
+        """Monitors that do not run, and when they were last seen."""
+        now = datetime.now(UTC)
+        return [(each.monitor, each.seen) for each in running(connection) if not each.runs(now)]
 
     def evidence_file(self, evidence_id: str, content: str) -> Response | None:
         """`sound` or `picture` of a row of evidence; None where there is none. No name of a client becomes a path."""

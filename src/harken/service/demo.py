@@ -159,7 +159,7 @@ class Demo:
                 self._say("the machine is normal again, and the alarm is over. What was kept of it:")
                 self._say(f"  harken monitor alarms --store {self.folder}")
                 self._say(f"  {self.folder / 'evidence'}")
-        monitor.stop()
+        monitor.stop("the end of the demo")
 
     def _wait_for_answer(self, alarm: MachineAlarm) -> None:
         if not self._until(lambda: alarm.state.phase != "unacknowledged", time.monotonic() + self._patience_s):

@@ -6,8 +6,8 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ from harken.core.files import remove_temporaries, write_atomically
 from harken.monitor.detector import Detector
 from harken.monitor.plot import webp_bytes, why_figure
 from harken.service.changes import EvidenceRecord
+from harken.service.daemon_threads import DaemonThreads
 from harken.service.records import HeardWindow
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class EvidenceFolder:
         self._sizes = {file: size for _, file, size in sorted(files)}
         self._bytes = sum(self._sizes.values())
         self._gone: list[str] = []
-        self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._pictures = DaemonThreads("pictures")
         self._waiting = threading.BoundedSemaphore(_WAITING_PICTURES)
 
     @property
@@ -84,7 +85,7 @@ class EvidenceFolder:
         size, picture = self._sizes.get(file, 0), ""
         if detector is not None and verdict.explanation is not None and self._waiting.acquire(blocking=False):
             picture = f"{name}.webp"
-            self._pictures.submit(self._draw, detector, heard, self.folder / picture)
+            self._pictures.submit(partial(self._draw, detector, heard, self.folder / picture))
         sentence = verdict.why or ""
         return EvidenceRecord(
             name, heard.machine, alarm, window.start, size, file.name, picture, sentence, verdict.score, kind
@@ -103,9 +104,9 @@ class EvidenceFolder:
                 if self.folder / name in self._sizes:
                     self._remove(self.folder / name)
 
-    def close(self) -> None:
-        """Finish the picture that is being drawn."""
-        self._pictures.shutdown(wait=True, cancel_futures=True)
+    def close(self, seconds: float = 5.0) -> None:
+        """Finish the picture that is being drawn, if that takes no longer than so many seconds."""
+        self._pictures.close(seconds)
 
     def _draw(self, detector: Detector, heard: HeardWindow, file: Path) -> None:
         try:

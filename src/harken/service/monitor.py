@@ -68,6 +68,7 @@ class Monitor:
         self._on_heard = heard
         self._models = Models()
         self._stopping = threading.Event()
+        self._stopped_by = "an error"
         self._reload_file: Path | None = None
         self._seen_s = -SEEN_S
         loaded = {name: self._models.get(entry) for name, entry in configuration.machines.items()}
@@ -115,12 +116,14 @@ class Monitor:
                 self._tick()
                 if all(machine.finished for machine in self.fleet.machines.values()):
                     log.info("all sources have ended")
+                    self._stopped_by = "the end of all sources"
                     break
         finally:
             self._end()
 
-    def stop(self) -> None:
-        """Ask `run` to end; from any thread or signal handler."""
+    def stop(self, by: str = "the program") -> None:
+        """Ask `run` to end; from any thread or signal handler. by: what is written of it in the store."""
+        self._stopped_by = by
         self._stopping.set()
 
     def reload_from(self, file: Path) -> None:
@@ -166,8 +169,8 @@ class Monitor:
         self.mailroom.stop(self.mailroom.states, end)
         if self.server is not None:
             self.server.stop()
-        self.recorder.close()
-        self.evidence.close()
+        self.recorder.close(self._stopped_by)
+        self.evidence.close(max(0.0, end - time.monotonic()))
         self._alone.close()
         log.info("ended")
 

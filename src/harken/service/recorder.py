@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,14 +16,13 @@ from harken.service.outbox import MOST_MESSAGES, StoredOutbox
 from harken.service.records import Message
 from harken.service.requests import Request
 from harken.service.store.features import FeatureLimits
+from harken.service.store.running import SIGN_S
 from harken.service.store.store import Store, StoredState, StoreError
 from harken.service.store.thinning import thin
 from harken.service.store_link import StoreLink
 
 #: windows, and bytes of features, that are kept in memory while the store cannot be reached
 MOST_WINDOWS, MOST_FEATURES = 50_000, 64 * 2**20
-#: a monitor without anything to store shows after so many seconds that it is running
-SIGN_S = 10.0
 #: seconds from one pass over old scores to the next: while there is more to thin, and otherwise
 _THINNING_S = 2.0, 3600.0
 
@@ -48,6 +48,7 @@ class Recorder:
         self._loaded: StoredState | None = None
         self._arrived: deque[Changes] = deque()
         self._backlog = Changes()
+        self._closed = False
         self._next_sign = 0.0
         self._next_thinning = time.monotonic() + _THINNING_S[0]
         self._connect()
@@ -80,11 +81,18 @@ class Recorder:
         """What the store held of an earlier run; None until it was reached for the first time."""
         return self._loaded
 
-    def close(self) -> None:
-        """Write what waits, if the store can be reached, and give its connections up."""
+    def close(self, stopped_by: str = "") -> None:
+        """Write what waits, if the store can be reached, and give its connections up; later changes are left out.
+
+        stopped_by: what has stopped the monitor; it is written, too.
+        """
         with self._lock:
             self._link.try_at_once()
             self._flush()
+            if stopped_by and (store := self._link.store) is not None:
+                with suppress(StoreError):
+                    store.stopped(datetime.now(UTC), stopped_by)
+            self._closed = True
             self._link.close()
 
     # ---- changes -----------------------------------------------------------------------------------------
@@ -96,7 +104,7 @@ class Recorder:
         """
         self._arrived.append(changes)
         with self._lock:
-            if self._arrived:
+            if self._arrived and not self._closed:
                 # In the order in which they came; those whose changes are among these find nothing left to do.
                 while self._arrived:
                     self._take(self._arrived.popleft())

@@ -49,12 +49,12 @@ class SetUpRun:
                 self._monitor.run()
                 return
 
-    def stop(self) -> None:
-        """Ask `run` to end; from any thread or signal handler."""
+    def stop(self, by: str = "the program") -> None:
+        """Ask `run` to end; from any thread or signal handler. by: see `Monitor.stop`."""
         self._stopping.set()
         self._written.set()
         if self._monitor is not None:
-            self._monitor.stop()
+            self._monitor.stop(by)
 
     def reload_from(self, file: Path) -> None:
         """Take up what the file says, soon; from any thread or signal handler."""

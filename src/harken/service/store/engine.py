@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -60,6 +61,11 @@ def make_engine(url: sa.URL) -> Engine:
 def reading(engine: Engine) -> Connection:
     """A connection that only reads, so that it waits for no writer."""
     return engine.connect().execution_options(harken_reads=True)
+
+
+def insert_into(connection: Connection, table: sa.Table) -> Any:
+    """An insert that knows `on_conflict_...` of the database."""
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
 
 
 def _sqlite(url: sa.URL) -> Engine:

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from harken.service.changes import AlarmRecord
 from harken.service.store import rows, tables
+from harken.service.store.running import Running, running
 from harken.service.store.store import SinkState, Store
 
 
@@ -34,10 +35,10 @@ class MachineOverview:
 
 @dataclass(frozen=True)
 class MonitorOverview:
-    """A monitor as it is. seen: when it last wrote that it runs. messages: number of the last one."""
+    """A monitor as it is. running: whether it runs; None where it has never run. messages: number of the last one."""
 
     monitor: str
-    seen: datetime | None
+    running: Running | None
     messages: int
     machines: list[MachineOverview]
     sinks: list[SinkState]
@@ -47,12 +48,11 @@ def overview(store: Store) -> MonitorOverview:
     """The monitor of the store. Raises StoreError where it cannot be reached."""
     columns = tables.monitors.c
     with store.reading() as connection:
-        row = connection.execute(sa.select(tables.monitors).where(columns.name == store.monitor)).first()
+        of_monitor = running(connection, store.monitor)
+        last = connection.scalar(sa.select(columns.last_number).where(columns.name == store.monitor))
         machines = [_machine(connection, *names) for names in rows.machine_names(connection, store.monitor)]
     sinks = [*store.sinks().values()]
-    return MonitorOverview(
-        store.monitor, None if row is None else row.seen, 0 if row is None else row.last_number, machines, sinks
-    )
+    return MonitorOverview(store.monitor, of_monitor[0] if of_monitor else None, last or 0, machines, sinks)
 
 
 def alarms(store: Store, *, machine: str | None = None, limit: int = 20) -> list[AlarmRecord]:

@@ -224,11 +224,17 @@ class Store:
 
     def seen(self, time: datetime) -> None:
         """Note that the monitor is running."""
+        self._note(seen=time, stopped=None, stopped_by=None)
+
+    def stopped(self, time: datetime, by: str) -> None:
+        """Note that the monitor was stopped in order, and by what."""
+        self._note(seen=time, stopped=time, stopped_by=by)
+
+    def _note(self, **values: Any) -> None:
         with self.transaction() as connection:
             query = sa.update(tables.monitors).where(tables.monitors.c.name == self.monitor)
-            if not connection.execute(query.values(seen=time)).rowcount:
-                values = {"name": self.monitor, "last_number": 0, "seen": time}
-                connection.execute(sa.insert(tables.monitors).values(values))
+            if not connection.execute(query.values(values)).rowcount:
+                connection.execute(sa.insert(tables.monitors).values(name=self.monitor, last_number=0, **values))
 
 
 _STEP = "The monitor goes on and tries again; see that the database runs and has space"

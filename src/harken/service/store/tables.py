@@ -23,13 +23,17 @@ def _monitor() -> sa.Column[str]:
     return sa.Column("monitor", sa.Text, primary_key=True)
 
 
-#: last_number: of its messages
+#: last_number: of its messages. stopped, stopped_by: when and by what it was stopped in order; empty while it runs.
+#: hours_since: `hours` has all from then on; empty: all
 monitors = sa.Table(
     "monitors",
     METADATA,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("last_number", sa.BigInteger, nullable=False),
     sa.Column("seen", UtcTime, nullable=False),
+    sa.Column("stopped", UtcTime),
+    sa.Column("stopped_by", sa.Text),
+    sa.Column("hours_since", UtcTime),
 )
 #: state: memory of alarms, JSON
 machines = sa.Table(
@@ -116,6 +120,19 @@ thinned = sa.Table(
     _monitor(),
     sa.Column("machine", sa.Text, primary_key=True),
     sa.Column("period", sa.Text, primary_key=True),
+    sa.Column("start", UtcTime, primary_key=True),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("not_judged", sa.BigInteger, nullable=False),
+    sa.Column("minimum", sa.Double),
+    sa.Column("mean", sa.Double),
+    sa.Column("maximum", sa.Double),
+)
+#: sums over the windows that begin in an hour, as in `thinned`
+hours = sa.Table(
+    "hours",
+    METADATA,
+    _monitor(),
+    sa.Column("machine", sa.Text, primary_key=True),
     sa.Column("start", UtcTime, primary_key=True),
     sa.Column("count", sa.BigInteger, nullable=False),
     sa.Column("not_judged", sa.BigInteger, nullable=False),

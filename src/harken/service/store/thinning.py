@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from harken.service.store import tables
 from harken.service.store.features import FeatureLimits, thin_features
+from harken.service.store.hours import remove_old_hours
 from harken.service.store.store import Store
 
 #: period -> its length, and the age from which scores are thinned to it
@@ -59,6 +60,7 @@ def thin(store: Store, now: datetime, limits: FeatureLimits = FeatureLimits()) -
         more = [_thin(connection, store.monitor, period, now) for period in PERIODS]
         more.append(thin_features(connection, store.monitor, now, limits))
         _remove(connection, store.monitor, now)
+        remove_old_hours(connection, store.monitor, now)
         return any(more)
 
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from harken.core.json_text import finite
@@ -17,6 +16,8 @@ from harken.service.changes import Changes
 from harken.service.kept_features import WindowFeatures
 from harken.service.model_versions import MachineVersion
 from harken.service.store import tables
+from harken.service.store.engine import insert_into
+from harken.service.store.hours import add_to_hours
 
 #: characters of a sentence that is said in other languages
 _LONGEST_SENTENCE = 600
@@ -24,9 +25,9 @@ _LONGEST_SENTENCE = 600
 
 def write_changes(connection: Connection, monitor: str, changes: Changes) -> int:
     """Write all changes of a monitor within a transaction; how many windows were there before, and are left."""
-    repeated = len(changes.windows)
     rows = [{"monitor": monitor, **finite(asdict(window))} for window in changes.windows]
-    repeated -= _insert(connection, tables.windows, rows)
+    fresh = _insert(connection, tables.windows, rows)
+    add_to_hours(connection, fresh)
     _insert(connection, tables.features, [_features_row(monitor, window) for window in changes.features])
     for machine, since in changes.notable.items():
         columns = tables.features.c
@@ -64,9 +65,9 @@ def write_changes(connection: Connection, monitor: str, changes: Changes) -> int
     messages = [{"monitor": monitor, **asdict(message)} for message in changes.messages]
     _insert(connection, tables.messages, [{**row, "payload": finite(row["payload"])} for row in messages])
     last = max((message.number for message in changes.messages), default=0)
-    written = {"name": monitor, "last_number": last, "seen": now}
+    written = {"name": monitor, "last_number": last, "seen": now, "stopped": None, "stopped_by": None}
     _upsert(connection, tables.monitors, ("name",), [written], least="last_number")
-    return repeated
+    return len(rows) - len(fresh)
 
 
 def _sentences(changes: Changes) -> Iterator[dict[str, Any]]:
@@ -103,13 +104,13 @@ def _write_versions(connection: Connection, monitor: str, versions: list[Machine
                 connection.execute(sa.insert(tables.versions).values({"monitor": monitor, **values, "counted": count}))
 
 
-def _insert(connection: Connection, table: sa.Table, rows: list[dict[str, Any]]) -> int:
-    """Insert rows that are not there yet; their number."""
+def _insert(connection: Connection, table: sa.Table, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Insert rows that are not there yet; those."""
     if not rows:
-        return 0
-    query = _dialect(connection).insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+        return []
+    query = insert_into(connection, table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
     # One by one: only then do all drivers count those that were left.
-    return sum(connection.execute(query, row).rowcount for row in rows)
+    return [row for row in rows if connection.execute(query, row).rowcount]
 
 
 def _upsert(
@@ -122,13 +123,9 @@ def _upsert(
     """Insert or replace rows of the same columns, among them `key`. least: a column that never falls."""
     if not rows:
         return
-    query = _dialect(connection).insert(table)
+    query = insert_into(connection, table)
     replaced: dict[str, Any] = {name: query.excluded[name] for name in rows[0] if name not in key}
     if least is not None:
         column, new = table.c[least], query.excluded[least]
         replaced[least] = sa.case((new > column, new), else_=column)
     connection.execute(query.on_conflict_do_update(index_elements=list(key), set_=replaced), rows)
-
-
-def _dialect(connection: Connection) -> Any:
-    return postgresql if connection.dialect.name == "postgresql" else sqlite
