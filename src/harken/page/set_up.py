@@ -19,12 +19,12 @@ from harken.service.live_sound import SoundColumns
 from harken.service.set_up.choices import microphones
 from harken.service.set_up.enough import LEAST, SESSIONS
 from harken.service.set_up.fitting import RATES
-from harken.service.set_up.set_up import LEAST_TO_FIT, SetUp
+from harken.service.set_up.set_up import LEAST_TO_FIT, MOST_RECORDINGS, SetUp
 from harken.service.set_up.state import SetUpState
 
 router = APIRouter(include_in_schema=False)
 #: that are offered: recordings of one go, and seconds from one to the next
-COUNTS, EVERY_S = (60, 200, 600), (0, 60, 600)
+COUNTS, EVERY_S = (60, 200, 600, MOST_RECORDINGS), (0, 60, 600)
 #: the step of the way that each phase belongs to
 _STEPS = {"source": 1, "paused": 2, "listening": 2, "recording": 2, "fitting": 3, "fitted": 4}
 
@@ -43,7 +43,7 @@ def set_up(request: Request) -> Response:
         request, "set_up.html", title=t("setup.title"), state=state, step=_STEPS[state.phase], places=choices,
         folder=str(asked.place.folder), level=None if columns is None else columns.level_db, counts=COUNTS,
         every=EVERY_S, rates=RATES, least=LEAST_TO_FIT, texts=texts_of(state, columns, t), outliers=asked.outliers(),
-        decided=decided, enough=LEAST, wrong=request.query_params.get("wrong", "")[:500],
+        decided=decided, enough=LEAST,
     )  # fmt: skip
 
 
