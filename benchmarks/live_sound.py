@@ -93,9 +93,8 @@ def main() -> None:
     print("| sound | nobody watches | watched |\n|---|---|---|")
     for rate, channels in ((16_000, 1), (48_000, 1), (48_000, 8)):
         costs = [1000 * drawing(rate, channels, round(seconds), watched=watched) for watched in (False, True)]
-        print(
-            f"| {rate // 1000} kHz, {channels} channel{'s' * (channels > 1)} | {costs[0]:.2f} ms/s | {costs[1]:.1f} ms/s |"
-        )
+        form = f"{rate // 1000} kHz, {channels} channel{'s' * (channels > 1)}"
+        print(f"| {form} | {costs[0]:.2f} ms/s | {costs[1]:.1f} ms/s |")
     print("\n| open pages | CPU, the whole process | per page |\n|---|---|---|")
     for pages in (0, 1, 5, 20):
         cost, size = followed(pages, seconds)
