@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -21,22 +22,34 @@ PAGE = (DOCS / "monitor.md").read_text(encoding="utf-8")
 
 
 def test_the_first_run_and_the_first_answer(tmp_path: Path) -> None:
-    for folder, options in (("normal", {}), ("recordings", {"fault": True})):
-        recordings(tmp_path / folder, 0, 40 if folder == "normal" else 12, **options)
-    first, answer = (
+    recordings(tmp_path / "normal", 0, 40)
+    recordings(tmp_path / "recordings", 50, 12, fault=True)
+    first, answer, teaching = (
         next(block for block in re.findall(r"^```\n(.*?)^```", PAGE, re.S | re.M) if words in block)
-        for words in ("--once", "monitor ack")
+        for words in ("--once", "monitor ack", "monitor normal")
     )
     done = pasted(first, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "pump: unacknowledged" in done.stdout
-    done = pasted(answer, tmp_path)
-    assert done.returncode == 0, done.stderr
-    for words in re.findall(r"`harken (monitor (?:shelve|unshelve|out-of-service|in-service) [^`]*)`", PAGE):
+    for words in (answer, teaching):
+        done = pasted(words, tmp_path)
+        assert done.returncode == 0, done.stderr
+    for words in re.findall(
+        r"`harken (monitor (?:shelve|unshelve|out-of-service|in-service|rebaseline|versions) [^`]*)`", PAGE
+    ):
         harken(*words.split(), folder=tmp_path)
     # The monitor that comes next answers them all.
     harken("monitor", "recordings", "-m", "pump.harken", "--once", folder=tmp_path)
     assert "acknowledged by Ada" in harken("monitor", "alarms", folder=tmp_path).stdout
+    rows = harken("monitor", "versions", "pump", "--json", folder=tmp_path).stdout.splitlines()
+    versions = [json.loads(row) for row in rows]
+    assert [version["kind"] for version in versions][-4:] == ["fault", "rollback", "update", "fit"]
+    harken("monitor", "versions", "pump", "--since", "30d", folder=tmp_path)
+    compared = harken(
+        "model", "diff", "pump.harken", "1", "2", "--heard-by", "harken-monitor", "--machine", "pump", folder=tmp_path
+    ).stdout
+    assert "version 1: 12 of 12 recordings are alarms" in compared
+    assert "version 2: 0 of 12 recordings are alarms" in compared
 
 
 @pytest.fixture

@@ -11,7 +11,11 @@ from harken.cli.console import emit, line, progress, say, user_name
 from harken.cli.recording_options import AudioFormats, Formats, Store, Workers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harken.monitor.basis import Heard
     from harken.monitor.changed import ModelChange
+    from harken.monitor.fitted import Fitted
     from harken.monitor.hear import HeardRecordings
 
 app = typer.Typer(help="Show a model, let it learn from feedback, go back, or set its alarm.", no_args_is_help=True)
@@ -144,6 +148,12 @@ def diff(
     on: Annotated[
         list[Path] | None, typer.Option("--on", help="Recordings, or folders of them, to judge; repeatable.")
     ] = None,
+    heard_by: Annotated[
+        str | None,
+        typer.Option(help="Not recordings, but what a monitor has heard: its store, a folder or postgresql://..."),
+    ] = None,
+    machine: Annotated[str | None, typer.Option(help="Name of the machine, with --heard-by.")] = None,
+    since: Annotated[str, typer.Option(help="With --heard-by: since a time (UTC), or a period, such as 30d.")] = "7d",
     store: Store = None,
     workers: Workers = None,
     formats: AudioFormats = Formats.default,
@@ -155,12 +165,17 @@ def diff(
     from harken.monitor.stored import load_fitted
     from harken.monitor.versions import list_versions, version_before
 
-    if not on:
-        raise HarkenError("no recordings were given", next_step="Name some: --on RECORDINGS")
+    if not on and not (heard_by and machine):
+        raise HarkenError(
+            "no recordings were given", next_step="Name some: --on RECORDINGS, or --heard-by STORE --machine NAME"
+        )
     number = version_before(list_versions(model)).number if first is None else first
     versions = load_fitted(model, number), load_fitted(model, second)
-    given = _hear(model, on, False, store, workers, formats)
-    difference = compare_versions(*versions, given.heard)
+    if heard_by and machine:
+        heard = _heard_by_monitor(heard_by, machine, since, versions[1])
+    else:
+        heard = _hear(model, on or [], False, store, workers, formats).heard
+    difference = compare_versions(*versions, heard)
     if json:
         emit({"model": str(model), **difference.as_json()})
         return
@@ -202,6 +217,18 @@ def _hear(
     for reason, paths in by_reason(given.set_aside).items():
         say(f"set aside: {listed([str(path) for path in paths])}: {reason}")
     return given
+
+
+def _heard_by_monitor(place: str, machine: str, since: str, fitted: Fitted) -> Sequence[Heard]:
+    from harken.cli.monitor_asked import check_machine, opened
+    from harken.cli.monitor_teach import time_of
+    from harken.service.kept_features import features_name
+    from harken.service.learning import heard_windows
+    from harken.service.version_counts import windows_since
+
+    store = opened(place, None)
+    check_machine(store, machine)
+    return heard_windows(windows_since(store, machine, features_name(fitted.spec), time_of(since)))
 
 
 def _origin(recordings: list[Path]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +25,7 @@ from harken.cli.monitor_run import DEFAULT_STORE
 from harken.core.errors import HarkenError
 
 if TYPE_CHECKING:
+    from harken.service.model_versions import VersionCount
     from harken.service.requests import ModelDemand
     from harken.service.store.store import Store
 
@@ -92,20 +95,53 @@ def rollback(
 
 
 def versions(
-    machine: MachineArgument, store: StoreOption = DEFAULT_STORE, config: ConfigOption = None, json: JsonOption = False
+    machine: MachineArgument,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", help="Count again, on all that is kept since a time (UTC) or a period (30d)."),
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    config: ConfigOption = None,
+    json: JsonOption = False,
 ) -> None:
-    """List the versions of the model of a machine: who, when, why, and what each would have said."""
+    """List the versions of the model of a machine: who, when, why, and how many alarms each would have raised."""
     from harken.service.store.versions import machine_versions
 
     store_of = opened(store, config)
     check_machine(store_of, machine)
     with store_of.reading() as connection:
         listed = machine_versions(connection, store_of.monitor, machine)
+    if since is not None:
+        counts = _counted(store_of, machine, time_of(since), config)
+        listed = [replace(version, counted=counts.get(version.number)) for version in listed]
     for version in listed:
         if json:
             emit({"record": "version", **version.to_json()})
         else:
             line(version.sentence)
+
+
+def _counted(store: Store, machine: str, since: datetime, config: Path | None) -> dict[int, VersionCount]:
+    """What each version would have said of the windows since a time, at the alarm that is configured."""
+    from harken.monitor.detector import Detector
+    from harken.service.configuration.read import read_configuration
+    from harken.service.episode_rule import EpisodeRule
+    from harken.service.kept_features import features_name
+    from harken.service.machine import rule_of
+    from harken.service.store.overview import overview
+    from harken.service.version_counts import count_versions, windows_since
+
+    (model,) = (Path(each.model) for each in overview(store).machines if each.machine == machine)
+    windows = windows_since(store, machine, features_name(Detector.load(model).spec), since)
+    if config is None:
+        return count_versions(
+            model, windows, lambda detector: EpisodeRule.of(detector, hop_s=detector.alarm.interval_s)
+        )
+    configuration = read_configuration(config)
+    entry = configuration.machines[machine]
+    # Sound that is no folder of recordings is.
+    continuous = getattr(configuration.sources[entry.source], "continuous", True)
+    return count_versions(model, windows, lambda detector: rule_of(entry, detector, continuous=continuous))
 
 
 def _teach(store: Store, machine: str, demand: ModelDemand, by: str | None, note: str, **more: Any) -> None:

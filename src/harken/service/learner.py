@@ -52,6 +52,7 @@ class ModelLearner:
         self._work = DaemonThreads("learner")
         #: numbers of requests -> when, on the monotonic clock, they may be taken up again
         self._asked: dict[int, float] = {}
+        self._working: set[int] = set()
         self._next_look = 0.0
         #: manifests of models as they were last looked at
         self._seen: dict[Path, tuple[int, int]] = {}
@@ -69,7 +70,8 @@ class ModelLearner:
         now = time.monotonic()
         if now >= self._asked.get(request.number, 0.0):
             self._asked[request.number] = float("inf")
-            self._do(lambda: self._answer(request))
+            self._working.add(request.number)
+            self._do(lambda: self._finish(request))
 
     def look(self) -> None:
         """See, now and then, whether others have changed a model."""
@@ -87,7 +89,18 @@ class ModelLearner:
 
         self._work.submit(done)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being worked on."""
+        return bool(self._working)
+
     # ---- requests ----------------------------------------------------------------------------------------
+
+    def _finish(self, request: Request) -> None:
+        try:
+            self._answer(request)
+        finally:
+            self._working.discard(request.number)
 
     def _answer(self, request: Request) -> None:
         machine = self._machines().get(request.machine)

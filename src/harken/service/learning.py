@@ -6,7 +6,7 @@ was killed before its answer was stored, finds its version and makes no second o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,9 +110,14 @@ def _heard(request: Request, store: Store, spec: str) -> list[Heard]:
             "nothing is kept of what was heard then",
             next_step="It has gone with age, or was judged with another encoder: name a later time",
         )
+    return heard_windows(kept)
+
+
+def heard_windows(windows: Iterable[WindowFeatures]) -> list[Heard]:
+    """Windows with their data as what a model learns from."""
     return [
-        Heard(f"{request.machine} {window.start:%Y-%m-%d %H:%M:%S}", window.features(), window.start.timestamp())
-        for window in kept
+        Heard(f"{window.machine} {window.start:%Y-%m-%d %H:%M:%S}", window.features(), window.start.timestamp())
+        for window in windows
     ]
 
 

@@ -114,7 +114,7 @@ class Monitor:
         try:
             while not self._stopping.wait(TICK_S):
                 self._tick()
-                if all(machine.finished for machine in self.fleet.machines.values()):
+                if all(machine.finished for machine in self.fleet.machines.values()) and not self.learner.busy:
                     log.info("all sources have ended")
                     self._stopped_by = "the end of all sources"
                     break
