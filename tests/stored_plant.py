@@ -21,6 +21,7 @@ from harken.service.changes import (
     SensorRecord,
     WindowScore,
 )
+from harken.service.model_versions import MachineVersion, VersionCount
 from harken.service.store.store import Store
 
 MONITOR, LIMIT = "plant", 2.2
@@ -96,6 +97,10 @@ def _machine(machine: str, now: datetime, days: float, model: Path | None) -> Ch
     if machine == "Compressor":
         changes.sensors.append(SensorRecord(machine, "failure", onset, "the signal is stuck at one value"))
     changes.states[machine] = {"state": state.to_json()}
+    counted = VersionCount(now - timedelta(days=7), 1008, 42, 1)
+    first = MachineVersion(machine, 1, "fit", "", None, "", None, 75, 0, False, False, counted)
+    second = MachineVersion(machine, 2, "update", "Jo <b>", now, "a new recipe", None, 90, 15, True, True, counted)
+    changes.versions += [first, second]
     path = str(model) if model is not None else "/nowhere/pump.harken"
     changes.models.append(ModelInUse(machine, "abc", path, onset, LIMIT, ["Once in 710 recordings."]))
     return changes

@@ -332,3 +332,41 @@ def test_a_recording_is_judged_by_the_model_of_the_machine(tmp_path: Path, make_
         assert "harken-" not in body.decode()
     finally:
         server.stop()
+
+
+def test_people_say_what_a_sound_was_and_choose_a_version(browser: Browser, folder: Path) -> None:
+    key = key_of(MONITOR, "PUMP 3")
+    page = browser.text(f"/machines/{key}")
+    (alarm,) = set(re.findall(r"/teach\?alarm=(\w+)&amp;demand=normal", page))
+    assert "Jo &lt;b&gt;" in page
+    assert f"/machines/{key}/teach?demand=rollback&amp;version=1" in page
+    question = browser.text(f"/machines/{key}/teach?demand=normal&alarm={alarm}", Accept_Language="en")
+    assert "is it fine?" in question
+    assert "The same model listens to Compressor, Fan &lt;b&gt;1&lt;/b&gt;, Gearbox, Slider" in question
+    form = {"demand": "normal", "alarm": alarm, "who": "Jo", "text": "new recipe"}
+    status, headers, _ = browser(f"/machines/{key}/teach", "POST", urlencode(form).encode())
+    assert status == 303
+    store = Store.open(folder / "store.db", MONITOR)
+    request = next(each for each in store.requests() if each.demand == "normal")
+    assert (request.alarm, request.who, request.text, request.force) == (alarm, "Jo", "new recipe", False)
+    # The model is against it: that can be overruled.
+    store.commit(Changes(requests_done={request.number: "refused: is like a known fault. Force it (--force)."}))
+    page = browser.text(headers["location"], Accept_Language="en")
+    assert "Not done:" in page
+    assert "It is normal all the same: learn it" in page
+    status, _, _ = browser(f"/machines/{key}/teach", "POST", urlencode(form | {"force": "1"}).encode())
+    assert next(each for each in store.requests() if each.demand == "normal").force
+    # Without a name, of another machine's alarm, and of no version, nothing is asked.
+    assert browser(f"/machines/{key}/teach", "POST", urlencode(form | {"who": ""}).encode())[0] == 400
+    other = key_of(MONITOR, "Gearbox")
+    assert browser(f"/machines/{other}/teach?demand=normal&alarm={alarm}")[0] == 404
+    assert browser(f"/machines/{key}/teach?demand=rollback&version=9")[0] == 404
+    assert browser(f"/machines/{key}/teach?demand=rollback&version=x")[0] == 400
+    assert browser(f"/machines/{key}/teach?demand=normal&since=soon")[0] == 400
+    assert browser(f"/machines/{key}/teach", "POST", urlencode(form).encode(), Origin="http://evil.example")[0] == 403
+    body = json.dumps({"demand": "rebaseline", "who": "Ada", "since": "2026-03-01T00:00:00Z"}).encode()
+    answer = browser(f"/v1/machines/{key}/requests", "POST", body, Content_Type="application/json")
+    assert answer[0] == 200, answer
+    assert [version["number"] for version in browser.json(f"/v1/machines/{key}/models")] == [2, 1]
+    store.commit(Changes(requests_done={each.number: "done" for each in store.requests()}))
+    store.close()

@@ -178,14 +178,15 @@ class DemoThread:
 
 @pytest.fixture
 def running_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DemoThread]:
-    monkeypatch.setattr(demo, "EVERY_S", 0.05)
+    for name, value in {"EVERY_S": 0.05, "HEALTHY": 8, "DEVELOPS": 12}.items():
+        monkeypatch.setattr(demo, name, value)
     running = DemoThread(tmp_path / "demo")
     yield running
     running.end()
 
 
 def test_in_the_demo_an_alarm_is_learned_as_normal_and_that_is_undone(
-    chromium: playwright.Browser, page: playwright.Page, running_demo: DemoThread
+    chromium: playwright.Browser, running_demo: DemoThread, page: playwright.Page
 ) -> None:
     """Seen, heard, learned, quiet, rolled back, acknowledged. Pictures go to the folder HARKEN_SCREENSHOTS, if set."""
     url = running_demo.url

@@ -22,7 +22,7 @@ from harken.service.changes import AlarmRecord
 from harken.service.requests import MODEL_DEMANDS
 from harken.service.store import tables
 from harken.service.store.rows import alarm_of_id
-from harken.service.store.versions import sharing_machines
+from harken.service.store.versions import machine_versions, sharing_machines
 
 router = APIRouter(include_in_schema=False)
 
@@ -78,9 +78,14 @@ def question(request: Request, key: str) -> Response:
             return problem(request, 404, t("error.unknown"))
         count = _count(connection, view, alarm, subject)
         sharing = sharing_machines(connection, view.monitor, view.machine)
+        versions = machine_versions(connection, view.monitor, view.machine)
+    version = next((each for each in versions if each.number == subject.version), None)
+    if subject.version is not None and version is None:
+        return problem(request, 404, t("error.unknown"), f"/machines/{key}")
     return page(
         request, "teach.html", title=f"{view.machine}: {t(f'teach.{demand}_question')}", view=view, demand=demand,
         alarm=alarm, since=subject.since, until=subject.until, hidden=subject.hidden, count=count, sharing=sharing,
+        target=version,
     )  # fmt: skip
 
 
