@@ -75,7 +75,7 @@ def violations(page: playwright.Page) -> list[str]:
 
 def test_an_alarm_is_seen_heard_and_acknowledged(page: playwright.Page, url: str, store: Path) -> None:
     page.goto(url)
-    page.get_by_role("link", name="PUMP 3").click()
+    page.get_by_role("link", name="PUMP 3", exact=True).click()
     # The browser decodes the sound of the alarm, and plays it.
     player = page.get_by_label("Listen to the alarm").first
     player.evaluate("audio => { audio.muted = true; return audio.play() }")
