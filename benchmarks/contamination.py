@@ -5,7 +5,8 @@
 Each machine: N clips at 6 dB and 10 at 0 dB are learned from, as in `alarms.py`; of the N, the given shares are
 replaced by faulty clips (--one: a single clip), which are not scored later. Outliers of the held-out scores
 (`harken.detection.outliers`) are left out, and the detector is fitted again without them. Cells: mean over machines of
-AUC; share of new normal clips at 6 dB above the threshold / rate, on the worst machine, and share of the faults found.
+AUC, where outliers are kept, left out, and where a person also takes out the faults among all that `fit` names;
+share of new normal clips at 6 dB above the threshold / rate, on the worst machine, and share of the faults found.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from alarms import MACHINES
 from harken.core.threads import one_thread
 from harken.detection import create_detector
 from harken.detection.calibration import Calibration
-from harken.detection.outliers import outliers
+from harken.detection.crowd import apart
+from harken.detection.outliers import far_scores, outliers
+from harken.detection.states import find_states
 from shared_folder import shared_folder
 
 Float64 = NDArray[np.float64]
@@ -35,10 +38,11 @@ class Trial:
     """One machine and split.
 
     faulty: which of the learned clips are faults. scored: by the deviations of `outliers`, the held-out scores, those
-    of new normal clips and of faults, and which of the learned clips are left out.
+    of new normal clips and of faults, and which of the learned clips are left out. named: which of them `fit` names.
     """
 
     faulty: NDArray[np.bool_]
+    named: NDArray[np.bool_]
     scored: dict[float, tuple[Float64, Float64, Float64, NDArray[np.bool_]]]
 
 
@@ -68,7 +72,24 @@ def trials(seeds: int, size: int, share: float, detector: str, deviations: Seque
                     left = outliers(whole.train_scores_, deviations=limit)
                     fitted = create_detector(detector).fit(learned[~left], domains[~left]) if left.any() else whole
                     scored[limit] = fitted.train_scores_, fitted.score(new), fitted.score(faults), left
-            yield Trial(np.repeat([False, True, False], [source - wrong, wrong, 10]), scored)
+                truth = np.repeat([False, True, False], [source - wrong, wrong, 10])
+                named = named_clips(learned, whole.train_scores_, domains == "source")
+                kept = ~(named & truth) & ~outliers(whole.train_scores_)
+                fitted = create_detector(detector).fit(learned[kept], domains[kept])
+                scored[LISTENED] = fitted.train_scores_, fitted.score(new), fitted.score(faults), ~kept
+            yield Trial(truth, named, scored)
+
+
+def named_clips(learned_ND: Float64, scores_N: Float64, source_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Clips that `fit` sets aside or names in a note: outliers, far scores, small states, and those apart."""
+    states_N = find_states(learned_ND[source_N])
+    named_N = far_scores(scores_N)
+    named_N[source_N] |= apart(learned_ND[source_N]) | (np.bincount(states_N)[states_N] <= 0.1 * len(states_N))
+    return named_N
+
+
+#: outliers left out, and the faults among all that `fit` names, as by a person who listens to these
+LISTENED = -1.0
 
 
 def row(chosen: Sequence[Trial], deviations: float) -> str:
@@ -108,6 +129,10 @@ if __name__ == "__main__":
         for share in [-1.0] if options.one else options.shares:
             limits = (np.inf, *options.deviations)
             chosen = list(trials(options.seeds, size, share, options.detector, limits))
-            for deviations in limits:
+            named = [trial.named[trial.faulty].mean() for trial in chosen if trial.faulty.any()]
+            others = np.mean([trial.named[~trial.faulty].mean() for trial in chosen])
+            print(f"named by fit: {np.mean(named) if named else 0:.0%} of the faults, {others:.1%} of the normal clips")
+            for deviations in (*limits, LISTENED):
                 label = "one fault" if share < 0 else f"{share:.0%} faults"
-                print(f"N={size:<4} {label:<10} outliers beyond {deviations:<4g} {row(chosen, deviations)}", flush=True)
+                left_out = "named faults, too" if deviations == LISTENED else f"outliers beyond {deviations:g}"
+                print(f"N={size:<4} {label:<10} {left_out:<20} {row(chosen, deviations)}", flush=True)

@@ -1,26 +1,35 @@
 """What the commands say of small inputs that are wrong in one way each, as a table: command, exit code, what it prints.
 
-python benchmarks/faults.py [--faults $HARKEN_SHARED/faults] [--only 01,14]
+python benchmarks/faults.py [--faults $HARKEN_SHARED/faults] [--only 01,14,text,models]
+
+Folders of faults are numbered; `text`, `models` and `recipes` are further inputs of the same kinds, made here.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import soundfile as sf
 
+from harken.bench.recipe import recipe_text
+from harken.monitor.bundle import read_bundle, write_bundle
 from shared_folder import shared_folder
 
 HARKEN = (sys.executable, "-c", "from harken.cli.main import run; run()")
 RATE = 16_000
+#: folders and groups of `more_cases`
+MORE = ("06-dc-offset", "08-decimal-comma-scores", "09-unknown-labels-are-normal", "10-comma-in-clip-name",
+        "11-shorter-clips", "12-explanation-sign", "text", "models", "recipes")  # fmt: skip
 Case = tuple[str, Path, list[str], dict[str, str]]
 
 
@@ -92,10 +101,96 @@ def cases(faults: Path, work: Path) -> Iterator[Case]:
     yield "23-clips-below-test-subfolders", work, ["run", "spectral_knn", "--data", "tree", "--workspace", "w"], {}
 
 
+def more_cases(faults: Path, work: Path) -> Iterator[Case]:
+    """Offsets, lengths, sentences, scores; tables, models and recipes of strangers."""
+    for name in MORE[:6]:
+        shutil.copytree(faults / name, work / name)
+    shutil.copy(faults / "gen.py", work)
+    for kind in ("mems", "u8"):
+        yield "06-dc-offset", work / "06-dc-offset", ["fit", kind, "-o", "x.harken"], {}
+    for script in ("06-dc-offset/alarm", "11-shorter-clips", "12-explanation-sign"):
+        yield script.partition("/")[0], work / script, ["check.py"], {}
+    for kind in ("german", "right"):
+        yield "08-decimal-comma-scores", work / "08-decimal-comma-scores", ["evaluate", kind], {}
+    for file in sorted((work / "09-unknown-labels-are-normal").glob("*.csv")):
+        yield "09-unknown-labels-are-normal", file.parent, ["evaluate", file.name], {}
+    commas = work / "10-comma-in-clip-name"
+    yield commas.name, commas, ["run", "spectral_knn", "--data", ".", "--workspace", "w"], {}
+    for scores in commas.glob("w/runs/*/scores"):
+        yield commas.name, commas, ["evaluate", str(scores.relative_to(commas))], {}
+
+    text = work / "text"
+    text.mkdir()
+    right = (faults / "09-unknown-labels-are-normal" / "right.csv").read_text()
+    head, _, rows = right.partition("\n")
+    first = rows.partition("\n")[0]
+    cells = first.split(",")
+    tables = {
+        "header_twice": f"{head},sysA\n" + "".join(f"{row},0\n" for row in rows.splitlines()),
+        **{
+            name: right.replace(first, ",".join([*cells[:-1], cell]), 1)
+            for name, cell in (("underscore", "1_000"), ("full_width", "\uff11"), ("nul", "0.3\0"), ("nan", "nan"))
+        },
+        "machine_outside": right.replace("fan,", "../../fan,"),
+    }
+    for name, content in tables.items():
+        (text / f"{name}.csv").write_text(content, encoding="utf-8")
+        yield "text", text, ["evaluate", f"{name}.csv"], {}
+    with gzip.open(text / "bomb.csv.gz", "wb", 9) as handle:
+        handle.write(f"{head}\n".encode())
+        for _ in range(200):
+            handle.write(b"0" * 10**6)
+    yield "text", text, ["evaluate", "bomb.csv.gz"], {}
+    called(
+        ["simulate", "tree", "--machine", "fan", "--train-source", "3", "--train-target", "3", "--test", "3"], text, {}
+    )
+    table = text / "tree" / "fan" / "attributes_00.csv"
+    table.write_text(table.read_text().replace("\n", ",more\n", 2).replace(",more\n", "\n", 1))
+    yield "text", text, ["data", "index", "tree"], {}
+
+    sound = sorted((work / "learned").glob("*.wav"))[0]
+    for name in ("link", "pipe", "device", "nan"):
+        copy = Path(shutil.copytree(work / "m.harken", work / "models" / f"{name}.harken"))
+        (file,) = copy.glob("training.*")
+        content = file.rename(work / "models" / f"content {name}")
+        if name == "link":
+            file.symlink_to(content)
+        elif name == "pipe":
+            os.mkfifo(file)
+        elif name == "device":
+            file.symlink_to("/dev/zero")
+        else:
+            shutil.rmtree(copy)
+            settings, parts = read_bundle(work / "m.harken")
+            parts["detector"]["bank_"] = parts["detector"]["bank_"] * np.nan
+            write_bundle(copy, settings, parts)
+        yield "models", work / "models", ["score", str(sound), "-m", copy.name], {}
+
+    recipes = work / "recipes"
+    recipes.mkdir()
+    recipe = recipe_text("spectral_knn")
+    bomb = "&a [x, x, x, x, x, x, x, x, x]"
+    for level in "bcdefgh":
+        bomb = f"&{level} [{', '.join([bomb] + [f'*{chr(ord(level) - 1)}'] * 8)}]"
+    changed = {
+        "outside": recipe.replace("name: spectral_knn", "name: ../../../outside"),
+        "device": recipe.replace("name: spectral_knn", "name: con"),
+        "aliases": recipe + f"\nx: {bomb}\n",
+        "custom": recipe.replace("detector: knn", f"detector: {recipes / 'mine.py'}:Mine"),
+    }
+    (recipes / "mine.py").write_text(f"open({str(recipes / 'ran')!r}, 'w')\n")
+    for name, content in changed.items():
+        (recipes / f"{name}.yaml").write_text(content)
+        yield "recipes", recipes, ["recipe", "show", f"{name}.yaml"], {}
+    yield "recipes", recipes, ["plan", "custom.yaml", "--data", "../10-comma-in-clip-name"], {}
+    yield "recipes", recipes, ["run", "spectral_knn", "--data", "../10-comma-in-clip-name", "--set", "stages.x.y=1"], {}
+
+
 def called(words: list[str], folder: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
     """The command in a process of its own."""
     environment = {**os.environ, **variables}
-    return subprocess.run([*HARKEN, *words], cwd=folder, env=environment, capture_output=True, check=False)
+    program = [sys.executable] if words[0].endswith(".py") else HARKEN
+    return subprocess.run([*program, *words], cwd=folder, env=environment, capture_output=True, check=False)
 
 
 def main() -> None:
@@ -108,7 +203,8 @@ def main() -> None:
     chosen = tuple(options.only.split(","))
     with tempfile.TemporaryDirectory() as work:
         last = ""
-        for folder, place, words, variables in cases(faults, Path(work)):
+        more = more_cases(faults, Path(work)) if any(name.startswith(chosen) for name in MORE) else iter(())
+        for folder, place, words, variables in chain(cases(faults, Path(work)), more):
             if not folder.startswith(chosen):
                 continue
             if folder != last:
@@ -116,7 +212,8 @@ def main() -> None:
                 last = folder
             done = called(words, place, variables)
             before = " ".join(f"{name}={value}" for name, value in variables.items())
-            print(f"{before} harken {' '.join(words)}".strip(), f"-> {done.returncode}")
+            program = "python" if words[0].endswith(".py") else "harken"
+            print(f"{before} {program} {' '.join(words)}".strip(), f"-> {done.returncode}")
             for text in (done.stdout + done.stderr).splitlines()[-8:]:
                 print("    " + text.decode("ascii", "backslashreplace").replace(work, ".")[:230])
             sys.stdout.flush()

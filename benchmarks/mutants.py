@@ -35,6 +35,12 @@ ROOT = Path(__file__).resolve().parents[1]
 #: what tests import that takes long
 PRELOADED = ("numpy", "scipy.stats", "scipy.signal", "sklearn.metrics", "hypothesis", "pyarrow.parquet", "pydantic",
              "safetensors.numpy", "soundfile", "typer", "yaml")  # fmt: skip
+#: tests of what happens in other processes, which have the package as it is
+_OTHER_PROCESSES = tuple(
+    f"--deselect=tests/test_shared_models.py::{name}"
+    for name in ("test_two_writers_and_a_reader_of_one_model", "test_two_scorers_with_one_memory_count_all_recordings",
+                 "test_a_lock_is_given_up_by_whoever_is_killed_and_leaves_no_file")
+)  # fmt: skip
 #: source below src/harken -> tests that are to find faults in it, the quickest first
 MODULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "calibration": (
@@ -43,7 +49,7 @@ MODULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "bundle": (
         ("monitor/bundle.py", "monitor/stored.py", "monitor/stored_checks.py"),
-        ("tests/test_bundle.py", "tests/test_shared_models.py"),
+        ("tests/test_bundle.py", "tests/test_shared_models.py", *_OTHER_PROCESSES),
     ),
     "metrics": (("evaluation/metrics.py",), ("tests/test_metrics.py",)),
     "tables": (

@@ -1,10 +1,11 @@
 """Short events and tones in real recordings: are they alarms, and what does the sentence say of them?
 
-    python benchmarks/sounds.py [--beside PYTHON] [--sentences]
+    python benchmarks/sounds.py [--beside PYTHON] [--pyod PYTHON] [--sentences]
 
 Events are added to normal recordings that were not learned from (slider, fan), or are left out in turn (motors), at a
-level in dB relative to the recording's. PYTHON: an interpreter with audio-anomaly installed (not a dependency of
-Harken), which is given the same sounds and all normal recordings as its reference.
+level in dB relative to the recording's. PYTHON: an interpreter with audio-anomaly, or pyod and librosa, installed (no
+dependencies of Harken), which is given the same sounds and all normal recordings as its reference; both at their
+defaults (PyOD: `EmbeddingOD.for_audio()`, and its labels).
 """
 
 from __future__ import annotations
@@ -37,6 +38,18 @@ reference = numpy.concatenate([soundfile.read(name)[0] for name in open(sys.argv
 for name in sys.stdin:
     report = detect(soundfile.read(name.strip())[0], sample_rate=16000, reference=(reference, 16000))
     print(report.max_score, len(report.anomalies), flush=True)
+"""
+
+
+PYOD_PROGRAM = """
+import sys, warnings
+warnings.filterwarnings("ignore")
+from pyod.models.embedding import EmbeddingOD
+model = EmbeddingOD.for_audio()
+model.fit(open(sys.argv[1]).read().split("\\n"))
+names = [name.strip() for name in sys.stdin]
+for score, label in zip(model.decision_function(names), model.predict(names)):
+    print(float(score), int(label), flush=True)
 """
 
 
@@ -119,48 +132,60 @@ def sounds(files: list[Path]) -> Iterator[tuple[str, Wave]]:
                 yield f"{name} {level_db:+d} dB", mixed_S / max(1.0, float(np.abs(mixed_S).max()))
 
 
-def beside(python: str, learned: list[Path], waves: list[Wave]) -> list[tuple[float, bool]]:
-    """Highest score of audio-anomaly, and whether it reports anything."""
+def beside(python: str, program: str, learned: list[Path], waves: list[Wave]) -> list[tuple[float, bool]]:
+    """Score of another detector for each, the highest where it has several, and whether it reports anything."""
     with tempfile.TemporaryDirectory() as folder:
         names = []
         for number, wave_S in enumerate(waves):
             names.append(f"{folder}/{number}.wav")
             sf.write(names[-1], wave_S, RATE)
         Path(folder, "reference").write_text("\n".join(map(str, learned)))
-        program = [python, "-c", BESIDE_PROGRAM, f"{folder}/reference"]
-        printed = subprocess.run(program, input="\n".join(names), check=True, capture_output=True, text=True).stdout
+        command = [python, "-c", program, f"{folder}/reference"]
+        printed = subprocess.run(command, input="\n".join(names), check=True, capture_output=True, text=True).stdout
     return [(float(line.split()[0]), int(line.split()[1]) > 0) for line in printed.splitlines()]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--beside", metavar="PYTHON")
+    parser.add_argument("--beside", metavar="PYTHON", help="with audio-anomaly")
+    parser.add_argument("--pyod", metavar="PYTHON")
     parser.add_argument("--sentences", action="store_true")
     options = parser.parse_args()
-    judged: dict[str, dict[str, list[tuple[str, float, str, float, bool]]]] = {}
+    others = [("aa", options.beside, BESIDE_PROGRAM), ("PyOD", options.pyod, PYOD_PROGRAM)]
+    others = [(label, python, program) for label, python, program in others if python]
+    judged: dict[str, dict[str, list[tuple[str, str, list[float], list[bool]]]]] = {}
     for case, learned, normal in cases(shared_folder() / "corpus"):
         detector = harken.Detector.fit(learned)
         names, waves = zip(*sounds(normal), strict=True)
-        others = beside(options.beside, learned, list(waves)) if options.beside else [(0.0, False)] * len(waves)
-        for name, wave_S, (other_score, other_alarm) in zip(names, waves, others, strict=True):
+        theirs = [beside(python, program, learned, list(waves)) for _, python, program in others]
+        for number, (name, wave_S) in enumerate(zip(names, waves, strict=True)):
             verdict = detector.score(wave_S, RATE)
-            row = (verdict.kind, -np.log(verdict.p_value or 1.0), verdict.why or "", other_score, other_alarm)
+            scores = [-np.log(verdict.p_value or 1.0), *(judgements[number][0] for judgements in theirs)]
+            row = (verdict.kind, verdict.why or "", scores, [judgements[number][1] for judgements in theirs])
             judged.setdefault(case, {}).setdefault(name, []).append(row)
-    print("| machine | added | recordings | alarm | suspect | AUC | sentence of the first |" + " aa reports | aa AUC |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    beside_cells = "".join(f" {label} reports | {label} AUC |" for label, _, _ in others)
+    print(f"| machine | added | recordings | alarm | suspect | AUC | sentence of the first |{beside_cells}")
+    print("|---" * (7 + 2 * len(others)) + "|")
     for case, by_name in judged.items():
         normal_rows = by_name["nothing"]
         for name, rows in by_name.items():
             kinds = [row[0] for row in rows]
             truth = [0] * len(normal_rows) + [1] * len(rows)
-            auc, other_auc = (roc_auc_score(truth, [r[column] for r in [*normal_rows, *rows]]) for column in (1, 3))
+            auc, *their_aucs = (
+                roc_auc_score(truth, [row[2][column] for row in [*normal_rows, *rows]])
+                for column in range(1 + len(others))
+            )
+            cells = "".join(
+                f" {sum(row[3][number] for row in rows)} | {their_auc:.2f} |"
+                for number, their_auc in enumerate(their_aucs)
+            )
             print(
                 f"| {case} | {name} | {len(rows)} | {kinds.count('alarm')} | {kinds.count('suspect')} | {auc:.2f} "
-                f"| {rows[0][2]} | {sum(row[4] for row in rows)} | {other_auc:.2f} |"
+                f"| {rows[0][1]} |{cells}"
             )
             if options.sentences:
                 for row in rows:
-                    print(f"    {row[0]}: {row[2]}")
+                    print(f"    {row[0]}: {row[1]}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,11 @@ import harken
 from conftest import hum
 from harken.cli.main import app
 from harken.core.errors import HarkenError
+from harken.detection.calibration import Calibration
+from harken.detection.crowd import apart
 from harken.detection.outliers import far_scores, outliers
 from harken.monitor.fit_report import write_fit_report
+from harken.monitor.normal_set import Training, notes_on
 
 
 def test_gains_and_copies_are_near_duplicates_and_other_recordings_are_not(make_clips: Callable[..., Path]) -> None:
@@ -107,6 +111,39 @@ def test_a_far_score_is_an_outlier_and_many_are_a_state() -> None:
     assert not outliers(scores).any()
     assert not outliers(np.append(np.ones(50), 100)).any()
     assert not outliers(scores - 1e4).any()
+
+
+def test_recordings_of_one_fault_are_apart_although_they_vouch_for_each_other() -> None:
+    rng = np.random.default_rng(0)
+    for size in (20, 60, 2_000):
+        normal_ND = rng.normal(size=(size, 16))
+        assert apart(normal_ND).mean() < 0.01
+        alike = max(1, size // 20)
+        fault_ND = 6 + 0.1 * rng.normal(size=(alike, 16))
+        picked = apart(np.concatenate([normal_ND, fault_ND]))
+        assert np.flatnonzero(picked).tolist() == [*range(size, size + alike)]
+        # A quarter of them is a state.
+        assert not apart(np.concatenate([normal_ND, 6 + rng.normal(size=(size // 3, 16))])).any()
+    assert not apart(np.append(np.zeros((18, 3)), np.ones((1, 3)), axis=0)).any()
+    assert not apart(np.ones((40, 3))).any()
+
+
+def test_recordings_of_one_fault_are_named_once_with_a_question() -> None:
+    """Their held-out scores are usual ones."""
+    rng = np.random.default_rng(0)
+    embeddings_ND = np.concatenate([rng.normal(size=(40, 16)), 6 + 0.1 * rng.normal(size=(4, 16))]).astype(np.float32)
+    names = (*(f"{number}.wav" for number in range(40)), *(f"fault{number}.wav" for number in range(4)))
+    scores_N = rng.uniform(1, 2, size=44)
+    training = Training(
+        names, ("state 0",) * 44, embeddings_ND, [np.zeros((1, 0), np.uint8)] * 44, scores_N, np.full(44, -30.0),
+        np.ones(44),
+    )  # fmt: skip
+    notes = notes_on(training, Calibration.independent(scores_N))
+    (named,) = [note for note in notes if "fault0" in note]
+    assert named.startswith("fault0.wav, fault1.wav, fault2.wav, fault3.wav are apart from most recordings: a fault, a")
+    of_few = replace(training, domains=("state 0",) * 40 + ("state 1",) * 4)
+    (named,) = [note for note in notes_on(of_few, Calibration.independent(scores_N)) if "fault0" in note]
+    assert "sound alike and unlike the others (state 1)" in named
 
 
 def test_the_report_plays_what_is_unlike_the_others(make_clips: Callable[..., Path], tmp_path: Path) -> None:

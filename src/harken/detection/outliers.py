@@ -24,7 +24,7 @@ def far_scores(scores_N: ArrayLike, *, deviations: float = DEVIATIONS) -> NDArra
     median and ninth decile: the upper half counts, and up to a tenth of far scores do not move it. Scores of zero or
     less have no logarithm: none is far where the median is not positive.
     """
-    return _in_deviations(np.asarray(scores_N, dtype=np.float64)) > deviations
+    return in_deviations(np.asarray(scores_N, dtype=np.float64)) > deviations
 
 
 def outliers(scores_N: ArrayLike, *, deviations: float = DEVIATIONS, most: float = MOST) -> NDArray[np.bool_]:
@@ -33,16 +33,21 @@ def outliers(scores_N: ArrayLike, *, deviations: float = DEVIATIONS, most: float
     As many of the highest `far_scores` as stand `GAP` deviations above all others, at most the share `most`, or two:
     many that score alike are a rare state.
     """
-    away_N = _in_deviations(np.asarray(scores_N, dtype=np.float64))
+    away_N = in_deviations(np.asarray(scores_N, dtype=np.float64))
+    return beyond_gap(away_N, deviations=deviations, gap=GAP, most=max(2, int(most * len(away_N))))
+
+
+def beyond_gap(away_N: NDArray[np.float64], *, deviations: float, gap: float, most: int) -> NDArray[np.bool_]:
+    """(N,) as many of the highest values above `deviations` as stand `gap` above all others, at most `most`."""
     order_N = np.argsort(-away_N, kind="stable")
-    outlier_N = np.zeros(len(away_N), dtype=bool)
-    for count in range(max(2, int(most * len(away_N))), 0, -1):
+    highest_N = np.zeros(len(away_N), dtype=bool)
+    for count in range(most, 0, -1):
         if count < len(away_N):
             lowest, next_lower = away_N[order_N[count - 1]], away_N[order_N[count]]
-            if lowest > deviations and lowest - next_lower > GAP:
-                outlier_N[order_N[:count]] = True
+            if lowest > deviations and lowest - next_lower > gap:
+                highest_N[order_N[:count]] = True
                 break
-    return outlier_N
+    return highest_N
 
 
 def counted(
@@ -75,10 +80,13 @@ def counted(
     return counted_N
 
 
-def _in_deviations(values_N: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N,) deviations of the log scores above their median; 0 where there is no deviation."""
-    median, upper = np.quantile(values_N, [0.5, _UPPER])
-    if len(values_N) < LEAST_CLIPS or median <= 0 or upper <= median:
+def in_deviations(values_N: NDArray[np.float64], *, upper: float = _UPPER) -> NDArray[np.float64]:
+    """(N,) deviations of the log values above their median; 0 where there is no deviation.
+
+    upper: quantile by which the deviation is known, as that of a Gaussian.
+    """
+    median, high = np.quantile(values_N, [0.5, upper])
+    if len(values_N) < LEAST_CLIPS or median <= 0 or high <= median:
         return np.zeros(len(values_N))
-    deviation = float(np.log(upper / median)) / float(ndtri(_UPPER))
+    deviation = float(np.log(high / median)) / float(ndtri(upper))
     return np.asarray(np.log(np.maximum(values_N, 1e-3 * median) / median) / deviation)

@@ -15,7 +15,7 @@ from harken.core.names import shown
 from harken.core.pages import data_url, render
 from harken.embeddings.sketch import sketch_db
 from harken.monitor.detector import Detector
-from harken.monitor.normal_set import QUESTION, small_states
+from harken.monitor.normal_set import QUESTION, apart_rows, small_states
 from harken.monitor.plot import scores_figure, spectrogram_figure, svg_bytes, webp_bytes
 from harken.monitor.report import sound_url, write_page
 
@@ -46,6 +46,9 @@ def write_fit_report(path: str | Path, title: str, detector: Detector) -> None:
     for state, rows in small_states(training).items():
         clips = [_learned(detector, row) for row in rows[:_MOST]]
         groups.append(_group(f"Few recordings that sound alike ({state})", QUESTION, len(rows), clips))
+    if rows := apart_rows(training):
+        clips = [_learned(detector, row) for row in rows[:_MOST]]
+        groups.append(_group("Apart from most recordings, alone or a few together", QUESTION, len(rows), clips))
     highest = np.argsort(-training.scores_N, kind="stable")[:_HIGHEST].tolist()
     clips = [_learned(detector, row) for row in highest]
     groups.append(_group("The highest held-out scores", "They set the alarm: are they normal?", len(clips), clips))

@@ -19,6 +19,7 @@ from harken.core.errors import HarkenError
 from harken.core.names import shown
 from harken.data.clips import Clip, names_below_common
 from harken.detection.calibration import Calibration
+from harken.detection.crowd import apart
 from harken.detection.neighbours import nearest
 from harken.detection.outliers import far_scores
 from harken.detection.space import standardisation
@@ -214,19 +215,36 @@ def notes_on(training: Training, calibration: Calibration) -> list[str]:
     if len(groups) > 1:
         sizes = ", ".join(str(len(group)) for group in groups)
         notes.append(f"recording levels fall into {len(groups)} groups ({sizes} recordings): was the gain changed?")
+    named: set[int] = set()
     for state, rows in small_states(training).items():
         names = listed([training.names[row] for row in rows])
         notes.append(f"{names} sound alike and unlike the others ({state}): {QUESTION}")
+        named |= {*rows}
     far = np.flatnonzero(far_scores(training.scores_N)).tolist()
     if len(far) > 1:
         names = listed([training.names[row] for row in far])
         notes.append(f"{names} sound unlike the other recordings: {QUESTION}")
+        named |= {*far}
     else:
         worst = int(np.argmax(training.scores_N))
         middle, upper = np.percentile(training.scores_N, [50, 90])
         if training.scores_N[worst] > upper + 3 * (upper - middle):
             notes.append(f"{shown(training.names[worst])} sounds unlike the other normal recordings: listen to it")
+            named.add(worst)
+    aside = [row for row in apart_rows(training) if row not in named]
+    if aside:
+        names = listed([training.names[row] for row in aside])
+        notes.append(f"{names} {'is' if len(aside) == 1 else 'are'} apart from most recordings: {QUESTION}")
     return notes
+
+
+def apart_rows(training: Training) -> list[int]:
+    """Rows of recordings that are apart from most others of their domain, see `detection.crowd`."""
+    of = np.asarray(training.domains)
+    apart_N = np.zeros(len(of), dtype=bool)
+    for domain in np.unique(of):
+        apart_N[of == domain] = apart(training.embeddings_ND[of == domain])
+    return [int(row) for row in np.flatnonzero(apart_N)]
 
 
 def small_states(training: Training) -> dict[str, list[int]]:
