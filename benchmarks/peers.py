@@ -1,10 +1,14 @@
-"""CPU time and memory of fit and score: Harken beside PyOD's audio detector, same clips, same run.
+"""CPU time and memory of fit and score: Harken beside other detectors of anomalous sound, same clips, same run.
 
-    python benchmarks/peers.py [--sizes 100 1000] [--pyod PYTHON] [--qualities fast balanced]
+    python benchmarks/peers.py [--sizes 100 1000] [--pyod PYTHON] [--qualities fast balanced] [--audio-anomaly PYTHON]
 
 N clips of 10 s to fit to and N others to score, simulated hum in noise. Each system is a process with one thread that
-fits, scores all and ends, start-up included (Harken: `spectral`, without worker processes, with explanations). CPU
-seconds and the peak of the process; on a shared machine only ratios count. PYTHON: an interpreter with pyod installed.
+fits, scores all and ends, start-up included (Harken: `spectral`, without worker processes). CPU seconds and the peak of
+the process; on a shared machine only ratios count. PYTHON: an interpreter with pyod, or audio-anomaly, installed; the
+latter compares each clip with the spectrum of all normal ones together.
+
+The last two rows are the official autoencoder, 5 epochs: Harken's, and a plain loop of PyTorch as in the organisers'
+code, with its DataLoader and every stacked vector in memory; both of Harken's log-mel and network.
 """
 
 from __future__ import annotations
@@ -35,6 +39,77 @@ model = EmbeddingOD.for_audio(quality="QUALITY")
 model.fit(train)
 print(sum(model.decision_function(test)))
 """
+AUDIO_ANOMALY = """
+import json, sys
+import numpy as np
+import audio_anomaly
+from audio_anomaly._io import load_audio
+train, test = json.loads(sys.stdin.read())
+heard = [load_audio(file, None, label="audio") for file in train]
+together = np.concatenate([clip.samples for clip in heard])
+profile = audio_anomaly.spectral_profile(together, sample_rate=heard[0].sample_rate)
+print(sum(audio_anomaly.detect(file, reference=profile).max_score for file in test))
+"""
+FRAMES = """
+import json, sys
+import numpy as np
+from harken.audio.decode import decode
+from harken.audio.log_mel import log_mel
+train, test = json.loads(sys.stdin.read())
+def frames(file):
+    audio = decode(file)
+    return log_mel(audio.samples_CS[0], audio.sample_rate)
+"""
+AUTOENCODER = (
+    FRAMES
+    + """
+from harken.detection.reconstruction import Reconstruction
+model = Reconstruction(mode="mahalanobis", epochs=5).fit([frames(file) for file in train])
+print(sum(model.score([frames(file)])[0] for file in test))
+"""
+)
+PLAIN_AUTOENCODER = (
+    FRAMES
+    + """
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+from harken.encoders.autoencoder import Autoencoder
+torch.set_num_threads(1)
+def vectors(file):
+    frames_TM = frames(file)
+    return np.concatenate([frames_TM[shift : len(frames_TM) - 4 + shift] for shift in range(5)], axis=1)
+data = torch.from_numpy(np.concatenate([vectors(file) for file in train]))
+order = torch.randperm(len(data))
+held_out = len(data) // 10
+batches = DataLoader(TensorDataset(data[order[held_out:]]), batch_size=256, shuffle=True)
+valid = DataLoader(TensorDataset(data[order[:held_out]]), batch_size=256)
+network = Autoencoder()
+optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+covariance = torch.zeros(128, 128)
+for epoch in range(5):
+    network.train()
+    for (batch,) in batches:
+        optimiser.zero_grad()
+        made = network(batch)
+        torch.nn.functional.mse_loss(made, batch).backward()
+        optimiser.step()
+        if epoch == 4:
+            difference = (made - batch).detach().reshape(-1, 128)
+            covariance += torch.cov(difference.T) * len(batch)
+    network.eval()
+    with torch.no_grad():
+        for (batch,) in valid:
+            torch.nn.functional.mse_loss(network(batch), batch)
+precision = torch.linalg.inv(covariance / len(data))
+total = 0.0
+with torch.no_grad():
+    for file in test:
+        batch = torch.from_numpy(vectors(file))
+        mean = (network(batch) - batch).reshape(-1, 128).mean(dim=0)
+        total += float(mean @ precision @ mean)
+print(total)
+"""
+)
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
 
@@ -64,11 +139,18 @@ if __name__ == "__main__":
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1_000])
     parser.add_argument("--pyod", help="interpreter with pyod installed")
     parser.add_argument("--qualities", nargs="+", default=["fast", "balanced"])
+    parser.add_argument("--audio-anomaly", help="interpreter with audio-anomaly installed")
     options = parser.parse_args()
     systems = [("harken spectral", sys.executable, HARKEN)]
     if options.pyod:
         systems += [(f"PyOD {name}", options.pyod, PYOD.replace("QUALITY", name)) for name in options.qualities]
-    print(f"{'fit + score':>12} {'system':<18} {'CPU-s':>8} {'ms/clip':>9} {'MiB':>7} {'harken / it':>12}")
+    if options.audio_anomaly:
+        systems.append(("audio-anomaly", options.audio_anomaly, AUDIO_ANOMALY))
+    systems += [
+        ("harken autoencoder", sys.executable, AUTOENCODER),
+        ("plain autoencoder", sys.executable, PLAIN_AUTOENCODER),
+    ]
+    print(f"{'fit + score':>12} {'system':<18} {'CPU-s':>8} {'ms/clip':>9} {'MiB':>7} {'spectral / it':>13}")
     with tempfile.TemporaryDirectory() as place:
         files = [Path(place) / f"{number:05d}.wav" for number in range(2 * max(options.sizes))]
         for number, file in enumerate(files):
@@ -82,5 +164,5 @@ if __name__ == "__main__":
                     print(f"{size:>5} + {size:<4} {system:<18} {error}")
                     continue
                 ours = ours or seconds
-                each = f"{seconds:8.1f} {1e3 * seconds / (2 * size):9.1f} {mib:7.0f} {ours / seconds:12.2f}"
+                each = f"{seconds:8.1f} {1e3 * seconds / (2 * size):9.1f} {mib:7.0f} {ours / seconds:13.2f}"
                 print(f"{size:>5} + {size:<4} {system:<18} {each}", flush=True)

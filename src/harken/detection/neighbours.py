@@ -16,8 +16,10 @@ Metric = Literal["euclidean", "cosine"]
 _SPARE = 8
 # Groups of columns by whose lowest values candidates are found, and how many more of these than wanted are accepted.
 _GROUP, _SURPLUS = 32, 3
-# Temporary arrays of the search, and of the exact distances, which should stay in the cache.
+# Temporary arrays of the search, and of the exact distances, which should stay in the cache. Where the bank is so large
+# that this is a few queries, more are faster: the product reads the whole bank once for all queries of a block.
 _BLOCK_BYTES = 16 * 2**20
+_QUERIES, _MOST_BYTES = 256, 128 * 2**20
 _EXACT_BYTES = 2**20
 _FEW = 16
 
@@ -58,6 +60,15 @@ class Bank:
         lowered_M1 = (norm_M * scale**2 * (1.0 - _rounding(self.rows_MD.shape[1])))[:, None]
         wide_MD = np.concatenate([centred_MD * scale, lowered_M1, np.ones((len(norm_M), 1))], axis=1)
         return scale, wide_MD.astype(np.float32)
+
+    def subset(self, chosen_M: NDArray[np.bool_]) -> Bank:
+        """The bank of some of the rows, which shares what is computed of all."""
+        part = Bank(np.empty((0, self.rows_MD.shape[1])), self.metric)
+        part.rows_MD = self.rows_MD[chosen_M]
+        scale, wide_MD = self._single
+        # Rounding errors are bounded for any centre and scale by which rows are at most of unit length.
+        part.__dict__ |= {"_centre_D": self._centre_D, "_single": (scale, wide_MD[chosen_M])}
+        return part
 
     def squared(self, query_BD: Float64) -> Float64:
         """(B, M) squared distances in float64, with cancellation errors."""
@@ -121,7 +132,8 @@ def nearest(
     first_double = bank is not bank_MD and len(queries_ND) < _FEW
     distances_NK = np.full((len(queries_ND), k), np.inf)
     neighbours_NK = np.full((len(queries_ND), k), -1, dtype=np.int64)
-    block = max(1, _BLOCK_BYTES // (8 * len(bank.rows_MD)))
+    row_bytes = 8 * len(bank.rows_MD)
+    block = max(1, _BLOCK_BYTES // row_bytes, min(_QUERIES, _MOST_BYTES // row_bytes))
     for start in range(0, len(queries_ND), block):
         chunk = np.arange(start, min(start + block, len(queries_ND)))
         for double in (True,) if first_double else (False, True):

@@ -72,7 +72,7 @@ class SearchInFold:
         for group in np.array_split(np.argsort(weight_Q, kind="stable"), _GROUPS):
             light_M = weights_M <= weight_Q[group].max(initial=0.0)
             if light_M.any():
-                light = Bank(self.mapped.rows_MD[light_M])
+                light = self.mapped.subset(light_M)
                 light_Q = nearest(queries_QD[group], light, 1, weights_M=weights_M[light_M])[0][:, 0]
                 distance_Q[group] = np.minimum(distance_Q[group], light_Q)
         return distance_Q
