@@ -224,7 +224,9 @@ def test_bayes_is_seeded_and_goes_on_where_it_was_stopped(tmp_path: Path) -> Non
     assert objective(found[None])[0] >= objective(greedy(objective, 6)[None])[0]
     assert found.sum() == pytest.approx(1)
     journal = tmp_path / "trials.jsonl"
-    bayes(objective, replace(wanted, trials=9, journal=journal))
+    tried: list[tuple[int, int]] = []
+    bayes(objective, replace(wanted, trials=9, journal=journal, tried=lambda *count: tried.append(count)))
+    assert tried == [(number, 9) for number in range(1, 10)]
     with journal.open("a") as handle:
         handle.write('{"search": "cut off wh')
     np.testing.assert_array_equal(bayes(objective, replace(wanted, journal=journal)), found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from harken.ensemble.bag import Bag
     from harken.ensemble.bundles import Bundles
     from harken.ensemble.fit import Number, Proof
+
+#: seconds of a search without a word
+_SILENCE_S = 30.0
 
 app = typer.Typer(help="Ensembles: fit weights, apply them, show and merge bags.", no_args_is_help=True)
 
@@ -114,7 +118,7 @@ def fit(
         selection = Selection(tuple(require or ()), select or 0, select_by.value)
     settings = SearchSettings(
         steps=steps, best=best, step=step, trials=trials, coordinates=coordinates, seed=seed,
-        shrink=parse_share(shrink), journal=journal,
+        shrink=parse_share(shrink), journal=journal, tried=_Trials(),
     )  # fmt: skip
     if out is not None:
         check_place(out)
@@ -225,6 +229,30 @@ def merge(
     bag = merged([load_bag(path) for path in bags], out.stem, shares=share, nest=nest)
     save_bag(bag, out)
     say(f"{out}: {len(list(bag.leaves()))} members")
+
+
+class _Trials:
+    """Says what Bayesian searches cost, and every half minute how far they are."""
+
+    def __init__(self) -> None:
+        self.search = 0
+        self.begun = self.last = time.monotonic()
+
+    def __call__(self, done: int, trials: int) -> None:
+        now = time.monotonic()
+        if done == 1:
+            self.search += 1
+            self.begun = now
+        if done == trials and self.search == 1:
+            say(
+                f"bayes: {trials} trials took {now - self.begun:.0f} s; they are made once for all machines and "
+                "once for each machine left out"
+            )
+        elif now - self.last >= _SILENCE_S:
+            say(f"bayes: search {self.search}, trial {done} of {trials}")
+        else:
+            return
+        self.last = now
 
 
 def _bundles(recordings: list[Path] | None) -> Bundles | None:

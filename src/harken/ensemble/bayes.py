@@ -71,6 +71,8 @@ def bayes(objective: Objective, settings: SearchSettings) -> Float64:
                 study.add_trial(optuna.trial.create_trial(params=place, distributions=floats, value=score))
             if score > best_score:
                 best_score, best_M = score, weights_M
+            if settings.tried is not None:
+                settings.tried(number + 1, settings.trials)
     return best_M
 
 

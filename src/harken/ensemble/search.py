@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ class SearchSettings:
 
     steps: of the greedy search. best: members that `top` keeps. step: of the grid. trials, coordinates, journal: of the
     Bayesian search. seed: of random draws. shrink: share of the uniform weights that is mixed into fitted ones, -1 for
-    the share that is best on machines left out.
+    the share that is best on machines left out. tried: called with (done, all) trials of each Bayesian search.
     """
 
     steps: int = 15
@@ -37,6 +37,7 @@ class SearchSettings:
     seed: int = 0
     shrink: float = 0.0
     journal: Path | None = None
+    tried: Callable[[int, int], None] | None = field(default=None, compare=False, repr=False)
 
 
 def parse_share(text: str) -> float:
