@@ -63,12 +63,12 @@ class Bank:
 
     def subset(self, chosen_M: NDArray[np.bool_]) -> Bank:
         """The bank of some of the rows, which shares what is computed of all."""
-        part = Bank(np.empty((0, self.rows_MD.shape[1])), self.metric)
-        part.rows_MD = self.rows_MD[chosen_M]
+        chosen = Bank(np.empty((0, self.rows_MD.shape[1])), self.metric)
+        chosen.rows_MD = self.rows_MD[chosen_M]
         scale, wide_MD = self._single
         # Rounding errors are bounded for any centre and scale by which rows are at most of unit length.
-        part.__dict__ |= {"_centre_D": self._centre_D, "_single": (scale, wide_MD[chosen_M])}
-        return part
+        chosen.__dict__ |= {"_centre_D": self._centre_D, "_single": (scale, wide_MD[chosen_M])}
+        return chosen
 
     def squared(self, query_BD: Float64) -> Float64:
         """(B, M) squared distances in float64, with cancellation errors."""
