@@ -19,7 +19,7 @@ import io
 import json
 import shutil
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,11 @@ SOURCES = {
     "TangoFlux, tiny, screened": "tangoflux_kept",
     "further real clips": "real",
 }
+#: classifier -> clips -> stage that screens them
+SCREENINGS = {
+    "Xception": {"small diffusion": "diffusion_kept", "further real clips": "real_by_xception"},
+    "network": {"TangoFlux, tiny": "tangoflux_kept", "further real clips": "real_by_network"},
+}
 BASE = {"no clips": "none", "no clips, SMOTE in the bank": "none_smote", "noise and mixup": "noise"}
 NEAREST: dict[str, Any] = {"use": "detect", "detector": "knn"}
 COSINE = {"space": "raw", "metric": "cosine"}
@@ -83,6 +88,9 @@ def recipe_text(args: argparse.Namespace, folders: Mapping[str, Path], seed: int
                       "sampling": {"s0": args.s0, "steps": 20}},
         "tangoflux_kept": {"use": "screen", "classifier": "trained",
                            "from": ["tangoflux", "classes", "net"]},
+        # How often the classifiers recognise real clips.
+        "real_by_xception": {"use": "screen", "from": ["real", "xception"], "limit": 1.0},
+        "real_by_network": {"use": "screen", "classifier": "trained", "from": ["real", "classes", "net"]},
         "repeated": {"use": "import_clips", "folder": str(folders["repeated"])},
         "real": {"use": "import_clips", "folder": str(folders["real"])},
         "classes": labels,
@@ -218,7 +226,16 @@ def measured(args: argparse.Namespace, seed: int) -> dict[str, Any]:
             targets = [result["machines"][machine]["section_00"]["auc_target"] for machine in MACHINES]
             scores[system] = {"official": result["official_score"], "targets": targets}
         notes = [f"{failure.name}: {failure.error}" for failure in done.failures] + list(done.notes)
-        return {"scores": scores, "like": likenesses(run, folder / "plant"), "notes": notes}
+        kept = {
+            classifier: {row: verdicts(run._objects(stage, "screening.json")[0]) for row, stage in stages.items()}
+            for classifier, stages in SCREENINGS.items()
+        }
+        return {"scores": scores, "like": likenesses(run, folder / "plant"), "kept": kept, "notes": notes}
+
+
+def verdicts(folder: Path) -> dict[str, int]:
+    """Number of clips by what a screening says of them."""
+    return Counter(row["verdict"] for row in json.loads((folder / "screening.json").read_text())["clips"])
 
 
 def main() -> None:
@@ -268,6 +285,10 @@ def print_tables(plants: Sequence[Mapping[str, Any]]) -> None:
     for source in plants[0]["like"]:
         rows = [row for plant in plants for row in plant["like"].get(source, ())]
         print(f"| {source} | " + " | ".join(mean([row[name] for row in rows]) for name in names) + " |")
+    for classifier, stages in SCREENINGS.items():
+        for row in stages:
+            counts = sum((Counter(plant["kept"][classifier][row]) for plant in plants if "kept" in plant), Counter())
+            print(f"screened by the {classifier}, {row}: {dict(counts)}")
 
 
 if __name__ == "__main__":
