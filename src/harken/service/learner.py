@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from harken.core.errors import HarkenError
+from harken.core.sentences import Sentence
 from harken.core.threads import one_thread_for_good
 from harken.monitor.bundle import bundle_digest
 from harken.monitor.versions import list_versions
@@ -134,19 +135,20 @@ class ModelLearner:
         log.info("machine %s: %s asks: %s; %s", request.machine, request.who, request.demand, answer)
         machine.alarm.refuse(request, " ".join(answer.split()))
 
-    def _use(self, asked: MachineRunner, request: Request, answer: str) -> None:
+    def _use(self, asked: MachineRunner, request: Request, answer: Sentence) -> None:
         """All machines of the model take its new version into use; the answer says so."""
         path = asked.entry.model
         loaded = self._load(asked)
         sharing = self._sharing(path)
         others = [machine.name for machine in sharing if machine is not asked]
         if others:
-            answer += f"; also of {', '.join(others)}"
+            answer = Sentence("{answer}; also of {machines}", answer=answer, machines=", ".join(others))
         for machine in sharing:
             if machine is asked:
                 machine.use(ModelSwap(loaded, answer, self._versions(machine), request))
             else:
-                machine.use(ModelSwap(loaded, f"{answer} (asked for {asked.name})", self._versions(machine)))
+                said = Sentence("{answer} (asked for {machine})", answer=answer, machine=asked.name)
+                machine.use(ModelSwap(loaded, said, self._versions(machine)))
         self._models.keep({loaded.digest, *(machine.model.digest for machine in self._machines().values())})
 
     def _load(self, machine: MachineRunner) -> LoadedModel:
@@ -198,8 +200,11 @@ class ModelLearner:
             if version.number <= used.version.number or loaded.detector.spec.fingerprint() != used.spec.fingerprint():
                 # Another model: for people to decide, who have the configuration read again.
                 continue
-            by = f" by {version.who}" if version.who else ""
-            answer = f"version {version.number} of the model, {version.kind}{by}, is in use"
+            answer = Sentence(
+                "version {version} of the model, made by {who}, is in use",
+                version=version.number,
+                who=version.who or "-",
+            )
             for sharing in self._sharing(path):
                 sharing.use(ModelSwap(loaded, answer, self._versions(sharing)))
             log.info("model %s: %s", machine.entry.model, answer)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from harken.core.errors import HarkenError
+from harken.core.sentences import Sentence
 from harken.monitor.basis import Heard
 from harken.monitor.changes import fault_model, rebaseline_model, roll_back, update_model
 from harken.monitor.versions import Version, list_versions
@@ -34,7 +35,7 @@ class Taught:
     """A request that was done. version: that it made. answer: for who asked."""
 
     version: Version
-    answer: str
+    answer: Sentence
 
 
 def teach(model: Path, request: Request, store: Store, spec: str) -> Taught:
@@ -62,29 +63,36 @@ def teach(model: Path, request: Request, store: Store, spec: str) -> Taught:
     return Taught(change.version, answer_of(change.version))
 
 
-def answer_of(version: Version) -> str:
+def answer_of(version: Version) -> Sentence:
     """What a version is, for who asked for it."""
-    effect = version.effect
-    done = {
-        "update": f"learned from {_windows(version.added)}",
-        "fault": f"kept as a known fault, {_windows(version.added)}",
-        "rebaseline": f"learned anew from {_windows(version.added)}",
-        "rollback": f"as in version {version.to} again",
-    }[version.kind]
-    said = [f"{done}: version {version.number}"]
+    effect, windows, number = version.effect, _windows(version.added), version.number
+    match version.kind:
+        case "update":
+            answer = Sentence("learned from {windows}: version {version}", windows=windows, version=number)
+        case "fault":
+            answer = Sentence("kept as a known fault, {windows}: version {version}", windows=windows, version=number)
+        case "rebaseline":
+            answer = Sentence("learned anew from {windows}: version {version}", windows=windows, version=number)
+        case _:
+            answer = Sentence("as in version {target} again: version {version}", target=version.to or 1, version=number)
     before, after = effect.get("threshold_before"), effect.get("threshold_after")
     if before is not None and after is not None and f"{before:.3g}" != f"{after:.3g}":
-        said.append(f"alarm limit {before:.3g} -> {after:.3g}")
+        limits = Sentence("alarm limit {before:.3g} -> {after:.3g}", before=before, after=after)
+        answer = Sentence("{answer}; {more}", answer=answer, more=limits)
     if effect.get("faults"):
-        said.append(f"known faults found {effect['found_after']} of {effect['faults']}")
+        after_it, faults = effect["found_after"], effect["faults"]
+        counted = Sentence("known faults found {found} of {faults}", found=after_it, faults=faults)
+        answer = Sentence("{answer}; {more}", answer=answer, more=counted)
     if effect.get("set_aside"):
         name, reason = effect["set_aside"][0]
-        said.append(f"{_windows(len(effect['set_aside']))} left out, such as {name}, which {reason}")
-    return "; ".join(said)
+        aside = len(effect["set_aside"])
+        left = Sentence("{count} left out, such as {name}, which {reason}", count=aside, name=name, reason=reason)
+        answer = Sentence("{answer}; {more}", answer=answer, more=left)
+    return answer
 
 
-def _windows(count: int) -> str:
-    return f"{count} window{'s' * (count != 1)}"
+def _windows(count: int) -> Sentence:
+    return Sentence("one window") if count == 1 else Sentence("{count} windows", count=count)
 
 
 def _origin(request: Request, monitor: str) -> str:
