@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,11 +24,15 @@ from safetensors.numpy import save
 
 from harken.bench.workspace import Workspace
 from harken.core.errors import HarkenError
+from harken.data.catalog import year
 from harken.monitor.detector import Detector
 from harken.monitor.stored import load_fitted
 from harken.monitor.versions import list_versions
 from harken.plant.simulate import simulate
 from harken.weights.cache import Record, keep, read_checked
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from record_server import RecordServer
 
 SAVE = """
 import sys
@@ -89,6 +95,26 @@ def stale(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.name.endswith((".tmp", ".lock"))]
 
 
+def zip_of(count: int) -> bytes:
+    """A published zip of so many clips, each named by its content."""
+    content = io.BytesIO()
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(content, "w") as archive:
+        for _ in range(count):
+            data = rng.bytes(20_000)
+            archive.writestr(f"fan/train/{hashlib.sha256(data).hexdigest()}.wav", data)
+    return content.getvalue()
+
+
+def whole_clips(root: Path) -> int:
+    """How many clips are in their place. Raises HarkenError for one that is not whole."""
+    clips = [clip for clip in root.rglob("fan/train/*.wav") if not any(part.startswith(".") for part in clip.parts)]
+    for clip in clips:
+        if hashlib.sha256(clip.read_bytes()).hexdigest() != clip.stem:
+            raise HarkenError("is not whole", file=clip)
+    return len(clips)
+
+
 def main(kills: int, seconds: float, folder: Path) -> None:
     os.environ["HARKEN_CACHE"] = str(folder / "cache")
     normal = folder / "normal"
@@ -119,6 +145,28 @@ def main(kills: int, seconds: float, folder: Path) -> None:
     keep(Record(name="mine", encoder="beats", config={}, sha256=digest, source_file="", source_sha256=""), weights)
     adders: list[list[object]] = [[sys.executable, "-c", ADD, turn] for turn in (0, 10_000_000)]
     trial("two writers of weights of one name", kills, seconds, adders, lambda: read_checked("mine"))
+
+    with RecordServer() as server:
+        for archive in year(2025).archives():
+            if archive.machine == "fan" and archive.part == "dev":
+                server.publish(archive.record, archive.name, zip_of(400))
+        os.environ |= {"HARKEN_ZENODO": server.api, "NO_PROXY": "127.0.0.1"}
+        download: list[object] = [
+            *HARKEN,
+            "data",
+            "download",
+            "2025",
+            "--machine",
+            "fan",
+            "--split",
+            "dev",
+            "--root",
+            folder / "dcase",
+        ]
+        trial("download", kills, 2 * seconds, [download], lambda: whole_clips(folder / "dcase"))
+        done = subprocess.run([*map(str, download)], capture_output=True, text=True, check=False)
+        clips = whole_clips(folder / "dcase")
+        print(f"the download after the kills: exit code {done.returncode}, {clips} of 400 clips")
 
     plant, workspace = folder / "plant", folder / "work"
     sizes = {"train_source": 10, "train_target": 3, "test_per_condition": 3, "supplemental": 1, "seconds": 1.0}
