@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from harken.core.errors import BundleError, HarkenError
+from harken.monitor import bundle, stored_rows
 from harken.monitor.basis import Heard
 from harken.monitor.changes import (
     alarm_model,
@@ -24,6 +26,7 @@ from harken.monitor.effect import ChangeRefused
 from harken.monitor.fitted import Fitted
 from harken.monitor.judged import judged_clips
 from harken.monitor.known_faults import add_faults
+from harken.monitor.manifests import version_file
 from harken.monitor.rebaselining import rebaseline
 from harken.monitor.relearn import refitted, surplus_rows
 from harken.monitor.stored import save_fitted
@@ -209,6 +212,35 @@ def test_versions_are_listed_read_and_compared(stored: Path) -> None:
     assert difference.as_json()["versions"] == [1, 3]
     with pytest.raises(BundleError, match="has no version 9"):
         load_fitted(stored, 9)
+
+
+def test_earlier_versions_are_small_and_say_what_they_said(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They keep rows alone, which later versions share, and learn from them again."""
+    monkeypatch.setattr(bundle, "MOST_WHOLE", 2)
+    clips = [clip.features for clip in (*NEW_STATE, *FAULT, *KNOCKS)]
+    said = {}
+    for number in range(2, 7):
+        change = update_model(stored, NEW_STATE[number - 2 : number - 1], who="Anna")
+        said[number] = judged_clips(change.fitted, clips)
+    parts = [json.loads(version_file(stored, number).read_text())["parts"] for number in range(1, 6)]
+    assert ["detector" in names for names in parts] == [True, False, False, True, True]
+    assert judged_clips(load_fitted(stored, 3), clips) == said[3]
+    arrays = [file.name.partition("_")[0].partition(".")[0] for file in stored.glob("*.safetensors")]
+    assert (arrays.count("training"), arrays.count("added"), arrays.count("detector")) == (1, 5, 4)
+    roll_back(stored, who="Ben", to=3)
+    assert judged_clips(load_fitted(stored), clips) == said[3]
+
+
+def test_rows_of_many_updates_are_one_file(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_rows, "_CHUNK", 4)
+    for place in range(4):
+        update_model(stored, NEW_STATE[place : place + 1], who="Anna")
+        alarm_model(stored, "1%", None, who="Ben")
+    parts = json.loads((stored / "manifest.json").read_text())["parts"]
+    assert [part for part in parts if part.startswith("added")] == ["added_0000000", "added_0000004", "added_0000008"]
+    model = load_fitted(stored)
+    assert model.training.names[60:] == tuple(clip.name for clip in NEW_STATE[:4])
+    assert [*model.basis.version_N[60:]] == [2, 4, 6, 8]  # type: ignore[union-attr]
 
 
 def test_rolling_back_goes_to_the_version_before_and_keeps_known_faults(stored: Path) -> None:

@@ -18,7 +18,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,12 @@ from harken.core.locks import locked
 from harken.monitor.manifests import (
     AGAIN,
     MANIFEST,
+    MOST_MANIFEST_BYTES,
+    MOST_WHOLE,
     SCHEMA,
     VERSIONS,
     checked_manifest,
+    earlier_versions,
     file_name,
     manifest_bytes,
     manifest_data,
@@ -42,6 +45,7 @@ from harken.monitor.manifests import (
     number_of,
     sweep,
     version_file,
+    without_learned,
 )
 
 #: weights of the largest encoders have 5 GiB; all other parts are small
@@ -167,7 +171,21 @@ def _replace(path: Path, files: Mapping[str, bytes], manifest: bytes, earlier: b
     flush_folder(path)
     write_atomically(path / MANIFEST, manifest, sync=True)
     flush_folder(path)
+    if keeps:
+        _lighten(path, number_of(manifest) - MOST_WHOLE)
     sweep(path, number_of(manifest), versions=keeps)
+
+
+def _lighten(path: Path, before: int) -> None:
+    """Leave out of versions that are earlier, but for the first, what can be learned again from their rows."""
+    for number, file in earlier_versions(path).items():
+        if not 1 < number < before:
+            continue
+        # Those before it are done, and one that cannot be read stays as it is.
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            lighter = without_learned(read_regular(file, MOST_MANIFEST_BYTES))
+            if lighter is not None:
+                write_atomically(file, lighter, sync=True)
 
 
 def _is_of_version(path: Path, version: object) -> bool:

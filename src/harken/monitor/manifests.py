@@ -21,10 +21,15 @@ SCHEMA = 3
 MANIFEST, VERSIONS = "manifest.json", "versions"
 #: earlier versions that are kept, besides the first
 MOST_VERSIONS = 50
-_MOST_MANIFEST_BYTES = 64 * 2**20
-_PART = re.compile(r"[a-z][a-z_]{0,39}")
+#: the latest of these are kept with what was learned from their rows; the others learn it again where they are read
+MOST_WHOLE = 5
+LEARNED_PARTS = frozenset({"detector", "events"})
+#: parts of a bundle; each is a file
+_MOST_PARTS = 1000
+MOST_MANIFEST_BYTES = 64 * 2**20
+_PART = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_ARRAY_FILE = re.compile(rb"[a-z][a-z_]{0,39}\.[0-9a-f]{12}\.safetensors")
+_ARRAY_FILE = re.compile(rb"[a-z][a-z0-9_]{0,39}\.[0-9a-f]{12}\.safetensors")
 _VERSION_FILE = re.compile(r"(?P<number>\d{4,7})\.json")
 _NAME_ONE = "Name a model, which is a folder made by harken fit"
 AGAIN = "Fit the model again, or restore it from a copy"
@@ -49,7 +54,7 @@ def manifest_data(path: Path) -> bytes:
     if not path.exists():
         raise BundleError("there is no such model", file=path, next_step="Check the path, or make one: harken fit")
     try:
-        return read_regular(file, _MOST_MANIFEST_BYTES)
+        return read_regular(file, MOST_MANIFEST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         kind = "a folder without manifest.json" if path.is_dir() else "a file" if path.is_file() else "a pipe or device"
         step = f"Name a model, or make one: harken fit {shown(path)} -o MODEL" if path.is_dir() else _NAME_ONE
@@ -79,6 +84,7 @@ def checked_manifest(path: Path, data: bytes, file: Path | None = None) -> dict[
         if (
             manifest["parts"] != expected
             or set(manifest["files"]) != set(expected.values())
+            or len(expected) > _MOST_PARTS
             or not all(_PART.fullmatch(part) for part in expected)
             or not all(_DIGEST.fullmatch(digest) for digest in manifest["files"].values())
         ):
@@ -100,7 +106,7 @@ def manifest_of(path: Path, current: bytes, version: int | None) -> dict[str, An
         )
     file = version_file(path, version)
     try:
-        data = read_regular(file, _MOST_MANIFEST_BYTES)
+        data = read_regular(file, MOST_MANIFEST_BYTES)
     except OSError as error:
         raise BundleError(f"cannot be read ({error.strerror})", file=file, next_step=_OTHER) from None
     earlier = checked_manifest(path, data, file)
@@ -119,7 +125,7 @@ def sweep(path: Path, number: int, *, versions: bool) -> None:
     for earlier, file in earlier_versions(path).items():
         if versions and (earlier == 1 or number - MOST_VERSIONS <= earlier < number):
             with suppress(OSError):
-                kept.append(read_regular(file, _MOST_MANIFEST_BYTES))
+                kept.append(read_regular(file, MOST_MANIFEST_BYTES))
         else:
             with suppress(OSError):
                 file.unlink()
@@ -132,6 +138,18 @@ def sweep(path: Path, number: int, *, versions: bool) -> None:
                 stray.unlink(missing_ok=True)
     with suppress(OSError):
         (path / VERSIONS).rmdir()  # which only an empty one can be
+
+
+def without_learned(manifest: bytes) -> bytes | None:
+    """A manifest without `LEARNED_PARTS`; None where it has none, or does not keep what they are made again from."""
+    content = json.loads(manifest)
+    names = [content["parts"][part] for part in LEARNED_PARTS if part in content["parts"]]
+    if not names or "basis" not in content["about"]:
+        return None
+    del content["sha256"]
+    content["parts"] = {part: name for part, name in content["parts"].items() if part not in LEARNED_PARTS}
+    content["files"] = {name: digest for name, digest in content["files"].items() if name not in names}
+    return manifest_bytes(content)
 
 
 def version_file(path: Path, number: int) -> Path:

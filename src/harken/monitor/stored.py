@@ -25,6 +25,7 @@ from harken.monitor.manifests import SCHEMA
 from harken.monitor.normal_set import Training
 from harken.monitor.off import OffRecordings
 from harken.monitor.public_weights import public_arrays, without_public
+from harken.monitor.relearn import learned_again
 from harken.monitor.stored_checks import check_content, check_spec, check_trial, effective_counts
 from harken.monitor.stored_rows import basis_of, fault_parts, faults_of, joined_rows, row_parts, stored_basis
 from harken.monitor.versions import stored_version, version_of
@@ -136,8 +137,13 @@ def fitted_of(settings: Mapping[str, Any], stored: Mapping[str, Mapping[str, np.
         check_content(settings, parts)
         spec = EmbeddingSpec(**settings["spec"])
         check_spec(spec)
-        detector = _restored(settings, parts["detector"])
-        check_trial(detector, parts["training"]["embeddings"].shape[1])
+        # Versions that are not among the latest learn from their rows again.
+        whole = "detector" in parts or "basis" not in parts
+        if whole:
+            detector = _restored(settings, parts["detector"])
+            check_trial(detector, parts["training"]["embeddings"].shape[1])
+        else:
+            detector = _unfitted(settings)
         kept = parts["training"]
         edges = np.cumsum(kept["sketch_widths"])[:-1]
         training = Training(
@@ -158,7 +164,7 @@ def fitted_of(settings: Mapping[str, Any], stored: Mapping[str, Mapping[str, np.
         weights = dict(parts.get("encoder", {}))
         for reference in settings.get("public_weights", []):
             weights |= public_arrays(reference, path)
-        return Fitted(
+        fitted = Fitted(
             spec=spec,
             weights=weights or None,
             detector=detector,
@@ -177,6 +183,7 @@ def fitted_of(settings: Mapping[str, Any], stored: Mapping[str, Mapping[str, np.
             version=version_of(settings),
             notes=tuple(settings["notes"]),
         )
+        return fitted if whole else learned_again(fitted)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         lacks = f"lacks {error}" if isinstance(error, KeyError) else f"has {' '.join(str(error).split())[:200]}"
         raise BundleError(f"is no model: {lacks}", file=path, next_step="Fit the model again") from None
@@ -185,9 +192,13 @@ def fitted_of(settings: Mapping[str, Any], stored: Mapping[str, Mapping[str, np.
 def _restored(detector_settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> AnomalyDetector:
     """The detector of these settings with this state."""
     with one_thread():
-        detector = create_detector(detector_settings["detector"], detector_settings.get("parameters"))
-        detector.check_parameters()
-        return detector.restored({name: _wide(array) for name, array in arrays.items()})
+        return _unfitted(detector_settings).restored({name: _wide(array) for name, array in arrays.items()})
+
+
+def _unfitted(detector_settings: Mapping[str, Any]) -> AnomalyDetector:
+    detector = create_detector(detector_settings["detector"], detector_settings.get("parameters"))
+    detector.check_parameters()
+    return detector
 
 
 def _events(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.ndarray]]) -> EventView | None:
@@ -195,8 +206,11 @@ def _events(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.nda
     if "events" not in settings:
         return None
     detector_settings = settings["events"]
-    detector = _restored(detector_settings, parts["events"])
-    check_trial(detector, detector.dimensions)
+    if "events" in parts:
+        detector = _restored(detector_settings, parts["events"])
+        check_trial(detector, detector.dimensions)
+    else:
+        detector = _unfitted(detector_settings)
     scores_N = parts["training"]["event_scores"]
     # In models of earlier versions those of all that it learned from count, which are in no other order.
     counted_N = parts["training"].get("event_counted", np.ones(len(scores_N), dtype=bool))

@@ -1,7 +1,8 @@
 """What is kept per normal recording, as arrays of a bundle: rows that never change, and what a version makes of them.
 
-`training` (and `health`) hold the rows of the last fit or rebaseline, `added` those of updates since, `scores` the
-held-out scores of all: so versions share the file of the former. In bundles of schema 1 and 2 the scores are in
+`training` (and `health`) hold the rows of the last fit or rebaseline, `added_...` those of updates since, `scores` the
+held-out scores of all. Those of an update are a part of their own, and of `_CHUNK` updates together one part once there
+are so many: so versions share the files of nearly all rows. In bundles of schema 1 and 2 the scores are in
 `training`, and there is nothing else.
 """
 
@@ -19,6 +20,9 @@ from harken.monitor.fitted import Fitted
 Arrays = dict[str, np.ndarray]
 Parts = dict[str, Arrays]
 
+_ADDED = "added_"
+#: updates whose rows are in one part
+_CHUNK = 16
 #: held-out scores, and whether each counts for a threshold
 _SCORES = ("scores", "event_scores", "counted", "event_counted")
 #: of the recordings, of which learning again needs more than their embeddings
@@ -26,7 +30,7 @@ _BASIS = ("short_time", "recorded_s", "sequences", "strata", "versions", "picked
 
 
 def row_parts(fitted: Fitted) -> Parts:
-    """The parts `training`, `health`, `added` and `scores`."""
+    """The parts `training`, `health`, `added_...` and `scores`."""
     training, basis = fitted.training, fitted.basis
     count = len(training.names)
     scores: Arrays = {"scores": training.scores_N}
@@ -35,15 +39,24 @@ def row_parts(fitted: Fitted) -> Parts:
     if fitted.events is not None:
         scores["event_scores"] = fitted.events.scores_N
         scores["event_counted"] = fitted.events.counted_N
-    rows_N = np.ones(count, dtype=bool) if basis is None else basis.version_N == basis.base
+    version_N = np.ones(count, dtype=np.int64) if basis is None else basis.version_N
+    rows_N = version_N == (1 if basis is None else basis.base)
     parts = {"scores": scores, "training": _rows(fitted, np.flatnonzero(rows_N))}
     if training.health_NCK is not None:
         parts["health"] = {"health": training.health_NCK[rows_N]}
-    if not rows_N.all():
-        parts["added"] = _rows(fitted, np.flatnonzero(~rows_N))
+    first_N = np.where(rows_N, -1, _first_of_chunk(version_N, fitted.version.number))
+    for first in np.unique(first_N[~rows_N]):
+        rows = np.flatnonzero(first_N == first)
+        parts[f"{_ADDED}{first:07d}"] = arrays = _rows(fitted, rows)
         if training.health_NCK is not None:
-            parts["added"]["health"] = training.health_NCK[~rows_N]
+            arrays["health"] = training.health_NCK[rows]
     return parts
+
+
+def _first_of_chunk(version_N: np.ndarray, current: int) -> np.ndarray:
+    """(N,) the first version of the part that rows of a version are in; current: the version that is stored."""
+    first_N = version_N - version_N % _CHUNK
+    return np.where(first_N + _CHUNK <= current, first_N, version_N)
 
 
 def _rows(fitted: Fitted, rows: np.ndarray) -> Arrays:
@@ -64,11 +77,25 @@ def _rows(fitted: Fitted, rows: np.ndarray) -> Arrays:
         **arrays,
         "short_time": basis.short_time_NE[rows],
         "recorded_s": (unknown_N if when.seconds_N is None else when.seconds_N)[rows],
-        "sequences": np.unique(when.sequences_N, return_inverse=True)[1][rows],
-        "strata": np.unique(basis.strata_N, return_inverse=True)[1][rows],
+        "sequences": _codes(when.sequences_N)[rows],
+        "strata": _codes(basis.strata_N)[rows],
         "versions": basis.version_N[rows],
         "picked": basis.picked_N[rows],
     }
+
+
+def _codes(labels_N: np.ndarray) -> np.ndarray:
+    """(N,) numbers in place of labels; those that are numbers stay, so that rows do not change with later ones."""
+    labels = labels_N.tolist()
+    codes = {
+        label: int(label) for label in labels if len(label) < 10 and label.isdecimal() and label == str(int(label))
+    }
+    following = max(codes.values(), default=-1) + 1
+    for label in labels:
+        if label not in codes:
+            codes[label] = following
+            following += 1
+    return np.array([codes[label] for label in labels], dtype=np.int64)
 
 
 def joined_rows(parts: Mapping[str, Mapping[str, np.ndarray]]) -> Parts:
@@ -76,10 +103,11 @@ def joined_rows(parts: Mapping[str, Mapping[str, np.ndarray]]) -> Parts:
 
     Raises KeyError and ValueError for what does not fit together.
     """
-    joined: Parts = {part: dict(arrays) for part, arrays in parts.items() if part not in ("added", "scores")}
+    added_parts = sorted(part for part in parts if part.startswith(_ADDED))
+    joined: Parts = {part: dict(arrays) for part, arrays in parts.items() if part not in ("scores", *added_parts)}
     training = joined["training"]
-    added = dict(parts.get("added", {}))
-    if added:
+    for part in added_parts:
+        added = dict(parts[part])
         health = added.pop("health", None)
         if (health is not None) != ("health" in joined) or set(added) != set(training):
             raise ValueError("other arrays of added recordings")
