@@ -117,8 +117,9 @@ def test_a_model_does_not_grow_without_end_and_keeps_its_states_and_its_fit(monk
         more = heard("more", range(1000 + 20 * turn, 1020 + 20 * turn), 2e6 + 1e5 * turn)
         change = update(model, more, who="Anna")
         model = change.fitted
+        assert len(model.training.names) <= 60 + 40
     assert change.effect.dropped == 20
-    assert len(model.training.names) == 60 + 40
+    assert len(model.training.names) == 60 + 32
     assert {int(name.split()[1][:4]) // 20 for name in model.training.names if "more" in name} == {50, 51, 52}
     assert surplus_rows(model) == []
     assert set(model.training.names) >= {clip.name for clip in (*NORMAL, *NEW_STATE)}
@@ -270,3 +271,90 @@ def test_a_stored_version_says_the_same_as_the_one_in_memory(stored: Path) -> No
     more = heard("more", range(500, 506), 9e6, hum_hz=300.0)
     first, second = (update(model, more, who="Anna").fitted for model in (again, change.fitted))
     np.testing.assert_array_equal(first.training.scores_N, second.training.scores_N)
+
+
+# ---------------------------------------------------------------- strangers
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with known faults and two updates."""
+    path = tmp_path_factory.mktemp("learned") / "m.harken"
+    save_fitted(path, MODEL)
+    fault_model(path, FAULT[:3], who="Ben")
+    update_model(path, NEW_STATE[:6], who="Anna")
+    update_model(path, NEW_STATE[6:], who="Anna")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "array"),
+    [
+        ("added_0000003", "embeddings", np.zeros((6, 3), np.float32)),
+        ("added_0000003", "embeddings", np.zeros((6, 640))),
+        ("added_0000003", "embeddings", np.full((6, 640), np.nan, np.float32)),
+        ("added_0000003", "more", np.zeros(6)),
+        ("added_0000003", "versions", np.zeros(6, np.int64)),
+        ("added_0000003", "picked", np.zeros(6, np.int64)),
+        ("added_0000003", "sketch_widths", np.zeros(6, np.int64)),
+        ("added_0000003", "short_time", np.zeros((6, 2), np.float32)),
+        ("added_0000009", "embeddings", np.zeros((6, 640), np.float32)),
+        ("scores", "counted", np.zeros(72, bool)),
+        ("scores", "counted", np.ones(71, bool)),
+        ("scores", "event_counted", np.ones(72)),
+        ("scores", "scores", np.full(72, np.inf)),
+        ("scores", "embeddings", np.zeros((72, 640), np.float32)),
+        ("training", "versions", np.full(60, 2)),
+        ("training", "strata", np.zeros(60)),
+        ("training", "recorded_s", np.full(60, np.inf)),
+        ("faults", "embeddings", np.zeros((2, 640), np.float32)),
+        ("faults", "short_time", np.zeros((3, 4), np.float32)),
+        ("faults", "short_time", np.full((3, 123), np.nan, np.float32)),
+        ("faults", "seconds", np.zeros(3)),
+        ("faults", "old", np.zeros(3)),
+        ("faults", "more", np.zeros(3)),
+        ("basis", "short_time", np.zeros((72, 123), np.float32)),
+    ],
+)
+def test_rows_and_faults_that_do_not_fit_are_refused(
+    part: str, name: str, array: np.ndarray, learned: Path, tmp_path: Path
+) -> None:
+    about, parts = bundle.read_bundle(learned)
+    parts.setdefault(part, {})[name] = array
+    bundle.write_bundle(tmp_path / "m", about, parts, schema=3)
+    with pytest.raises(BundleError, match="is no model"):
+        load_fitted(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("entry", "change"),
+    [
+        ("basis", {"stating": "guessed"}),
+        ("basis", {"base": 9}),
+        ("basis", {"base": True}),
+        ("basis", {"ordered": 1}),
+        ("basis", {"usual": "silent"}),
+        ("basis", {"source": 3}),
+        ("basis", []),
+        ("faults", {"names": ["a"]}),
+        ("faults", {"sha256s": [1, 2, 3]}),
+        ("faults", "three"),
+    ],
+)
+def test_settings_that_no_version_has_are_refused(entry: str, change: object, learned: Path, tmp_path: Path) -> None:
+    about, parts = bundle.read_bundle(learned)
+    about[entry] = {**about[entry], **change} if isinstance(change, dict) else change
+    bundle.write_bundle(tmp_path / "m", about, parts, schema=3)
+    with pytest.raises(BundleError, match="is no model"):
+        load_fitted(tmp_path / "m")
+
+
+def test_an_earlier_version_whose_rows_give_other_scores_is_refused(learned: Path, tmp_path: Path) -> None:
+    about, parts = bundle.read_bundle(learned)
+    del parts["detector"], parts["events"]
+    bundle.write_bundle(tmp_path / "m", about, parts, schema=3)
+    assert load_fitted(tmp_path / "m").training.names == load_fitted(learned).training.names
+    parts["scores"]["scores"] = parts["scores"]["scores"] + 1.0
+    bundle.write_bundle(tmp_path / "m", about, parts, schema=3)
+    with pytest.raises(BundleError, match="other scores than this version of Harken learns"):
+        load_fitted(tmp_path / "m")

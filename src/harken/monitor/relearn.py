@@ -26,6 +26,10 @@ from harken.monitor.views import TimeCorrelation, fit_views
 _STATE_CLIPS = 3
 #: recordings of updates that are kept: so many times those of the last fit, at least and at most so many
 _TIMES, _LEAST_ADDED, _MOST_RECORDINGS = 3, 200, 5000
+#: of more, this share is left, so that most updates leave the rows of others, and their files, as they are
+_THINNED = 0.8
+#: a century: no recordings are further apart
+_LONG_S = 100 * 365 * 86_400.0
 
 
 def basis_of_model(fitted: Fitted) -> Basis:
@@ -156,7 +160,8 @@ def without_rows(fitted: Fitted, rows: Sequence[int]) -> Fitted:
 def surplus_rows(fitted: Fitted) -> list[int]:
     """Recordings of updates to leave out, so that a model does not grow without end; none of the last fit.
 
-    Kept are three times as many as the last fit had, at least 200, up to 5,000 recordings in all. Of the state with
+    Up to three times as many as the last fit had are kept, at least 200, up to 5,000 recordings in all; where there are
+    more, four fifths of that. Of the state with
     most recordings of updates, the one goes whose neighbours in time are nearest (of equal ones the earlier), until
     few enough are left: what is heard in one go is thinned out before what is heard on different days, and no state is
     given up. The detector normalises distances by density; so recordings are not chosen by their distances.
@@ -166,23 +171,29 @@ def surplus_rows(fitted: Fitted) -> list[int]:
     of_fit = len(basis.version_N) - len(added)
     most = max(_LEAST_ADDED, min(_TIMES * of_fit, _MOST_RECORDINGS - of_fit))
     domains = np.asarray(fitted.training.domains)[added]
-    rows_of = {str(domain): added[domains == domain].tolist() for domain in np.unique(domains)}
-    seconds_N = basis.when.seconds_N
+    place_N = _places(basis)
+    rows_of: dict[str, list[int]] = {}
+    for domain in np.unique(domains):
+        rows = added[domains == domain]
+        rows_of[str(domain)] = rows[np.argsort(place_N[rows], kind="stable")].tolist()
     dropped: list[int] = []
-    while len(added) - len(dropped) > most:
-        largest = max(sorted(rows_of), key=lambda domain: len(rows_of[domain]))
-        rows = rows_of[largest]
-        # Those without a time lie between their neighbours.
-        place = np.asarray(rows, dtype=np.float64) if seconds_N is None else seconds_N[rows]
-        known_N = np.isfinite(place)
-        if known_N.any() and not known_N.all():
-            place = np.interp(np.arange(len(rows)), np.flatnonzero(known_N), place[known_N])
-        elif not known_N.any():
-            place = np.asarray(rows, dtype=np.float64)
-        padded = np.concatenate([[-np.inf], place, [np.inf]])
-        gap_N = np.minimum(padded[2:] - place, 1e12) + np.minimum(place - padded[:-2], 1e12)
-        dropped.append(rows.pop(int(np.argmin(gap_N))))
+    target = len(added) if len(added) <= most else int(_THINNED * most)
+    while len(added) - len(dropped) > target:
+        of_largest = rows_of[max(sorted(rows_of), key=lambda domain: len(rows_of[domain]))]
+        place = np.concatenate([[-np.inf], place_N[of_largest], [np.inf]])
+        gap_N = np.minimum(np.diff(place), _LONG_S)
+        dropped.append(of_largest.pop(int(np.argmin(gap_N[:-1] + gap_N[1:]))))
     return sorted(dropped)
+
+
+def _places(basis: Basis) -> NDArray[np.float64]:
+    """(N,) times of recordings in seconds; of those without one, between those of their neighbours."""
+    seconds_N = basis.when.seconds_N
+    rows = np.arange(len(basis.version_N), dtype=np.float64)
+    if seconds_N is None or not np.isfinite(seconds_N).any():
+        return rows
+    known_N = np.isfinite(seconds_N)
+    return np.interp(rows, rows[known_N], seconds_N[known_N])
 
 
 def _states(

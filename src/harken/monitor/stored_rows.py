@@ -103,6 +103,8 @@ def joined_rows(parts: Mapping[str, Mapping[str, np.ndarray]]) -> Parts:
 
     Raises KeyError and ValueError for what does not fit together.
     """
+    if "basis" in parts:
+        raise ValueError("a part 'basis'")
     added_parts = sorted(part for part in parts if part.startswith(_ADDED))
     joined: Parts = {part: dict(arrays) for part, arrays in parts.items() if part not in ("scores", *added_parts)}
     training = joined["training"]
