@@ -138,8 +138,8 @@ def fitted_of(settings: Mapping[str, Any], stored: Mapping[str, Mapping[str, np.
         spec = EmbeddingSpec(**settings["spec"])
         check_spec(spec)
         # Versions that are not among the latest learn from their rows again.
-        whole = "detector" in parts or "basis" not in parts
-        if whole:
+        is_whole = "detector" in parts or "basis" not in parts
+        if is_whole:
             detector = _restored(settings, parts["detector"])
             check_trial(detector, parts["training"]["embeddings"].shape[1])
         else:
@@ -183,7 +183,7 @@ def fitted_of(settings: Mapping[str, Any], stored: Mapping[str, Mapping[str, np.
             version=version_of(settings),
             notes=tuple(settings["notes"]),
         )
-        return fitted if whole else learned_again(fitted)
+        return fitted if is_whole else learned_again(fitted)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         lacks = f"lacks {error}" if isinstance(error, KeyError) else f"has {' '.join(str(error).split())[:200]}"
         raise BundleError(f"is no model: {lacks}", file=path, next_step="Fit the model again") from None
