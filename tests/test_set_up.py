@@ -154,9 +154,9 @@ def learned(tmp_path: Path, once: Callable[[str, Callable[[Path], object]], Path
     return folder
 
 
-def draft(folder: Path, machine: str) -> None:
+def draft(folder: Path, machine: str, source: dict[str, str] | None = None) -> None:
     """As an earlier run leaves it."""
-    source = {"kind": "folder", "path": "recordings"}
+    source = source or {"kind": "folder", "path": "recordings"}
     values = {"machine": machine, "source": source, "result": {"set_aside": []}}
     (folder / "set-up.json").write_text(json.dumps(values))
 
@@ -269,13 +269,29 @@ def test_what_a_person_writes_refers_to_nothing(tmp_path: Path) -> None:
     assert configuration.sources["pump"].url == "http://example.com/${file:/etc/passwd}"  # type: ignore[union-attr]
 
 
-def test_a_password_is_kept_apart_and_not_shown(set_up: SetUp, tmp_path: Path) -> None:
+def test_a_password_is_kept_apart_and_not_shown(learned: Path, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("av")
-    set_up.choose("pump", "stream", "rtsp://ada:secret@127.0.0.1:9/sound")
-    assert "secret" not in json.dumps(set_up.state().place)
-    file = tmp_path / "plant" / "set-up.json"
-    assert "secret" in file.read_text()
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    caplog.set_level("INFO")
+    address = "rtsp://ada:secret@127.0.0.1:9/sound?key=hidden"
+    set_up = SetUp(learned)
+    try:
+        set_up.choose("Pump 3", "stream", address)
+        assert set_up.state().place == "rtsp://127.0.0.1:9/sound"
+        set_up.close()
+        draft(learned, "Pump 3", {"kind": "stream", "url": address})
+        set_up = SetUp(learned)
+        set_up.start()
+    finally:
+        set_up.close()
+    text = (learned / "plant.yaml").read_text()
+    assert "secret" not in text + caplog.text
+    assert "hidden" not in text + caplog.text
+    assert read_configuration(learned / "plant.yaml").sources["Pump 3"].url == address  # type: ignore[union-attr]
+    for name in ("Pump 3.url", "set-up.json"):
+        assert stat.S_IMODE((learned / name).stat().st_mode) == 0o600
+
+
+def test_an_address_that_others_reach_needs_a_token(tmp_path: Path) -> None:
     made = called("monitor", "--setup", tmp_path / "plant", "--host", "0.0.0.0")
     assert made.returncode == 2
     assert "there is no token" in made.stderr
@@ -352,6 +368,32 @@ def test_others_need_the_token_and_no_other_site_takes_a_step(set_up: SetUp, tmp
         for number in (0, -1, 99):
             assert browser(f"/setup/outliers/{number}", **allowed)[0] == 404
         assert browser("/setup/outliers/..%2f..%2fset-up.json", **allowed)[0] in (404, 422)
+    finally:
+        server.stop()
+
+
+def test_every_step_is_there_without_scripts(set_up: SetUp, tmp_path: Path) -> None:
+    written(tmp_path / "plant" / "recordings", 3)
+    server = _server(tmp_path, set_up)
+    try:
+        browser = Browser(server)
+
+        def page() -> str:
+            return browser.text("/setup", Accept_Language="en")
+
+        assert 'value="folder:recordings"' in page()
+        assert browser("/setup/choose", "POST", b"machine=pump&source=folder:recordings")[0] == 303
+        wait_for(lambda: "It can be heard well." in page())
+        assert "Level \u2212" in page()
+        assert "0 of at least 60 recordings" in page()
+        assert browser("/setup/record", "POST", b"count=3&existing=1")[0] == 303
+        wait_for(lambda: "Done: 3 of 3 recorded" in page())
+        assert "3 of at least 60 recordings (3 s)" in page()
+        status, _, body = browser("/setup/fit", "POST", b"", Accept_Language="en")
+        assert status == 400
+        assert b"3 recordings are too few" in body
+        assert browser("/setup/again", "POST", b"")[0] == 303
+        assert "Name of the machine" in page()
     finally:
         server.stop()
 

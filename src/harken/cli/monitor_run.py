@@ -135,7 +135,7 @@ def run(
         }
         configuration = checked(data, Path.cwd())
     monitor = Monitor(configuration, once=once, heard=_print_json if json else lambda heard: None)
-    page_beside = PageBeside(configuration, live=lambda _, machine: monitor.live(machine))
+    page_beside = PageBeside(configuration, live=monitor.live)
     with _stopped_by_signals(config) as stopping:
         stopping(monitor)
         try:
@@ -152,9 +152,7 @@ def _run_demo(folder: Path) -> None:
 
         def started(monitor: Monitor) -> None:
             stopping(monitor)
-            pages.append(
-                PageBeside(monitor.configuration, replayed=True, live=lambda _, machine: monitor.live(machine))
-            )
+            pages.append(PageBeside(monitor.configuration, replayed=True, live=monitor.live))
 
         try:
             over = Demo(folder, line, started=started).run()

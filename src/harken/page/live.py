@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from datetime import timedelta
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from harken.audio.decode import decode
+from harken.core.errors import AudioError
 from harken.core.json_text import json_text
 from harken.page.security import same_site
 from harken.page.texts import Texts
@@ -33,7 +36,16 @@ def machine_live(request: Request, key: str) -> Response:
     monitor, machine = view.monitor, view.machine
     if state.settings.live(monitor, machine) is None:
         return JSONResponse({"error": "its monitor runs elsewhere"}, 404)
-    return following(request, lambda: state.settings.live(monitor, machine), lambda columns: {}, t)
+    last = None if "live" not in view.sounds else state.evidence_path(view.sounds["live"], "sound")
+
+    def begin(live: LiveSound) -> None:
+        """Sound may come in minutes only: the last that was kept is shown until then."""
+        if last is not None and view.last is not None and not live.since(0).next:
+            with suppress(AudioError):
+                audio = decode(last)
+                live.hear(audio.samples_CS, audio.sample_rate, view.last.end - timedelta(seconds=audio.seconds))
+
+    return following(request, lambda: state.settings.live(monitor, machine), lambda columns: {}, t, begin)
 
 
 def following(
@@ -41,9 +53,13 @@ def following(
     live: Callable[[], LiveSound | None],
     more: Callable[[SoundColumns | None], Mapping[str, Any]],
     t: Texts,
+    begin: Callable[[LiveSound], None] = lambda live: None,
 ) -> Response:
-    """Events `sound` while the page is open. live: asked each time, for a machine may be taken up anew. more: what else
-    a message holds; it runs in a thread."""
+    """Events `sound` while the page is open.
+
+    live: asked each time, for a machine may be taken up anew. more: what else a message holds. begin: called when sound
+    is watched from now on. Both run in a thread.
+    """
     state = state_of(request)
     # Another site cannot read it, but would take places, and keep a source open.
     if not same_site(dict(request.headers)):
@@ -62,6 +78,7 @@ def following(
                     watched, number = sound, 0
                     if sound is not None:
                         watching.enter_context(sound.watched())
+                        await asyncio.to_thread(begin, sound)
                 columns = None if sound is None else sound.since(number)
                 number = 0 if columns is None else columns.next
                 message, further = sound_message(columns, t), await asyncio.to_thread(more, columns)

@@ -83,7 +83,16 @@ class PageState:
         return [(each.monitor, each.seen) for each in running(connection) if not each.runs(now)]
 
     def evidence_file(self, evidence_id: str, content: str) -> Response | None:
-        """`sound` or `picture` of a row of evidence; None where there is none. No name of a client becomes a path."""
+        """`sound` or `picture` of a row of evidence; None where there is none."""
+        path = self.evidence_path(evidence_id, content)
+        kind = None if path is None else _KINDS.get(path.suffix.lower())
+        if path is None or kind is None:
+            return None
+        # What a row of evidence holds never changes.
+        return FileResponse(path, media_type=kind, headers={"Cache-Control": "private, max-age=604800, immutable"})
+
+    def evidence_path(self, evidence_id: str, content: str) -> Path | None:
+        """The file of it. No name of a client becomes a path."""
         if content not in ("sound", "picture"):
             return None
         with self.store.reading() as connection:
@@ -92,8 +101,4 @@ class PageState:
         path = self.settings.evidence / name
         if not name or Path(name).is_absolute() or ".." in Path(name).parts or not path.is_file():
             return None
-        kind = _KINDS.get(path.suffix.lower())
-        if kind is None:
-            return None
-        # What a row of evidence holds never changes.
-        return FileResponse(path, media_type=kind, headers={"Cache-Control": "private, max-age=604800, immutable"})
+        return path

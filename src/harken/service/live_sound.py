@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -29,6 +30,8 @@ FLOOR_DB, STEP_DB = -120.0, 0.5
 FULL_SCALE = 0.999
 #: sound is drawn at most so much faster than it passes, once as much as is kept: an archive is not drawn in full
 _FASTER = 2.0
+#: where so many seconds are missing, so many columns are dark
+_GAP_S, _GAP_COLUMNS = 1.0, 2
 #: columns that a level is measured over
 _LEVEL_COLUMNS = 10
 
@@ -64,6 +67,9 @@ class _Measured:
     mean_square: float
     peak: float
     clipped: float
+
+
+_DARK = _Measured(np.zeros(BANDS, np.uint8), 0.0, 0.0, 0.0)
 
 
 class LiveSound:
@@ -112,9 +118,13 @@ class LiveSound:
             if not np.isfinite(samples_CS).all():
                 samples_CS = np.nan_to_num(samples_CS, posinf=1.0, neginf=-1.0)
             self._allowed_s -= samples_CS.shape[1] / sample_rate
-            if sample_rate != self._rate or len(samples_CS) != len(self._rest_CS):
+            missing = self._end is not None and abs((start - self._end).total_seconds()) > _GAP_S
+            if sample_rate != self._rate or len(samples_CS) != len(self._rest_CS) or missing:
                 self._rate = sample_rate
                 self._rest_CS = self._tail_CS = np.zeros((len(samples_CS), 0), np.float32)
+            if missing:
+                self._columns.extend([_DARK] * _GAP_COLUMNS)
+                self._count += _GAP_COLUMNS
             joined_CS = np.concatenate([self._rest_CS, samples_CS], axis=1)
             width = max(2, round(COLUMN_S * sample_rate))
             count = joined_CS.shape[1] // width
@@ -135,7 +145,7 @@ class LiveSound:
             return SoundColumns(self._count - count, levels_TM, self._rate, self._end, *self._level())
 
     def _level(self) -> tuple[float, float, float, float]:
-        last = [self._columns[row] for row in range(-min(_LEVEL_COLUMNS, len(self._columns)), 0)]
+        last = [column for column in islice(reversed(self._columns), _LEVEL_COLUMNS) if column is not _DARK]
         if not last:
             return FLOOR_DB, FLOOR_DB, 0.0, 0.0
         bands_M = np.mean([10 ** (column.levels_M * (STEP_DB / 10)) for column in last], axis=0)

@@ -130,9 +130,9 @@ class Monitor:
         """Read the configuration of a file soon; from any thread or signal handler."""
         self._reload_file = file
 
-    def live(self, machine: str) -> LiveSound | None:
-        """The sound of a machine as it is heard; None for one that is not listened to."""
-        runner = self.fleet.machines.get(machine)
+    def live(self, monitor: str, machine: str) -> LiveSound | None:
+        """The sound of a machine as it is heard; None for one that is not listened to, or by another monitor."""
+        runner = self.fleet.machines.get(machine) if monitor == self.configuration.monitor else None
         return None if runner is None else runner.listener.tap.live
 
     def _tick(self) -> None:

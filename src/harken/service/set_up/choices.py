@@ -9,7 +9,10 @@ from urllib.parse import urlsplit
 
 from harken.core.errors import HarkenError
 from harken.core.names import alike, shown, why_no_file_name
+from harken.service.assembly import make_source
+from harken.service.configuration.model import SOURCES, FolderEntry
 from harken.service.set_up.folder import SetUpFolder
+from harken.service.sources.base import SoundSource
 
 Kind = Literal["microphone", "stream", "folder"]
 #: of streams: addresses of a network, and nothing that leads to files of this computer
@@ -74,7 +77,23 @@ def machine_name(name: str, others: Collection[str]) -> str:
     return name
 
 
+def source_of(place: SetUpFolder, source: dict[str, Any], machine: str) -> SoundSource:
+    """The source of an entry, from its beginning. Raises HarkenError where it cannot be listened to at all."""
+    entry = SOURCES[source["kind"]].model_validate(source)
+    if isinstance(entry, FolderEntry):
+        entry = entry.model_copy(update={"path": place.below(str(entry.path))})
+    return make_source(entry, [machine], resume={})
+
+
+def shown_source(source: dict[str, Any]) -> str:
+    """Device, address or folder as people may see it."""
+    return without_password(str(next((value for key, value in source.items() if key != "kind"), "")))
+
+
 def without_password(choice: str) -> str:
-    """An address as it is shown."""
-    head, at, tail = choice.rpartition("@")
-    return f"{head.partition('//')[0]}//{tail}" if at else choice
+    """An address without what may be a password: all before the host, and parameters."""
+    scheme, mark, address = choice.partition("://")
+    if not mark:
+        return choice
+    host, slash, path = address.partition("?")[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

@@ -40,13 +40,6 @@ class SoundNow:
     concerns: tuple[str, ...]
     seconds_ago: float | None
 
-    @property
-    def status(self) -> str:
-        """Of the sensor, as `harken.service.sensor` has it."""
-        if set(self.concerns) & {"silent", "quiet", "not finite", "dropouts", "nothing"}:
-            return "failure"
-        return "maintenance" if self.concerns else "good"
-
 
 class Ear:
     """Listens to a source, and records it where that is asked for. It is a tap of its own feed.

@@ -39,6 +39,14 @@ class Draft:
     left_out: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
 
+    @property
+    def outliers(self) -> list[str]:
+        """Recordings that stood out, in the order of the last fit."""
+        if self.result is None:
+            return []
+        names = [aside["file"] for aside in self.result["set_aside"] if aside["outlier"]]
+        return list(dict.fromkeys([*names, *self.left_out, *self.kept]))
+
 
 class SetUpFolder:
     """A folder, made if it is not there. Raises HarkenError where it cannot be."""

@@ -65,8 +65,7 @@ class SetUpRun:
 
     def live(self, monitor: str, machine: str) -> LiveSound | None:
         """The sound of a machine of this monitor."""
-        running = self._monitor
-        return None if running is None or running.configuration.monitor != monitor else running.live(machine)
+        return None if self._monitor is None else self._monitor.live(monitor, machine)
 
     def _take_up(self, learned: Resume) -> None:
         """A machine was added. learned: what of its source need not be heard."""

@@ -12,23 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from harken.core.errors import HarkenError, writing
-from harken.core.files import write_atomically
 from harken.core.names import shown
-from harken.service.assembly import Models, check_machine, make_source
-from harken.service.configuration.model import SOURCES
 from harken.service.configuration.read import read_configuration
 from harken.service.live_sound import LiveSound
 from harken.service.records import Resume
-from harken.service.set_up.choices import Kind, machine_name, source_entry, without_password
+from harken.service.set_up.choices import Kind, machine_name, shown_source, source_entry, source_of, without_password
 from harken.service.set_up.ear import Ear
 from harken.service.set_up.enough import USUAL_S, RecordedFiles, files_of, interval_s
 from harken.service.set_up.fit_run import FitRun
 from harken.service.set_up.fitting import RATES, FitRequest
-from harken.service.set_up.folder import Draft, SetUpFolder, write_private
-from harken.service.set_up.learned import learned_files
-from harken.service.set_up.plant_file import literal, with_machine
+from harken.service.set_up.folder import Draft, SetUpFolder
+from harken.service.set_up.go_live import go_live
 from harken.service.set_up.recorder import NormalRecorder
-from harken.service.set_up.state import Phase, SetUpState
+from harken.service.set_up.state import Phase, SetUpState, values_of
 
 log = logging.getLogger(__name__)
 
@@ -82,21 +78,12 @@ class SetUp:
             values: dict[str, Any] = {"machines": self._machines(), "problem": self._problem}
             if not draft.machine:
                 return SetUpState("source", **values)
-            recorder = None if ear is None else ear.recorder
+            values |= values_of(ear, fit)
             values |= {
-                "machine": draft.machine, "kind": draft.source["kind"], "place": self._shown_place(),
+                "machine": draft.machine, "kind": draft.source["kind"], "place": shown_source(draft.source),
                 "recorded": self._files.of(self.place.normal(draft.machine)), "result": draft.result,
                 "left_out": tuple(draft.left_out), "kept_outliers": tuple(draft.kept),
             }  # fmt: skip
-            if ear is not None:
-                values |= {"heard": ear.heard(), "source": ear.status, "waiting": len(ear.given)}
-            if recorder is not None:
-                values |= {
-                    "kept": recorder.kept, "most": recorder.most, "unfit": dict(recorder.unfit),
-                    "ended": recorder.ended,
-                }  # fmt: skip
-            if fit is not None:
-                values |= {"done": fit.done, "count": fit.count}
             return SetUpState(self._phase(), **values)
 
     @property
@@ -117,20 +104,13 @@ class SetUp:
 
     def outliers(self) -> list[str]:
         """Recordings that stood out in the last fit, in its order."""
-        result = self._draft.result
-        if result is None:
-            return []
-        names = [aside["file"] for aside in result["set_aside"] if aside["outlier"]]
-        return list(dict.fromkeys([*names, *self._draft.left_out, *self._draft.kept]))
+        return self._draft.outliers
 
     def outlier_file(self, number: int) -> Path | None:
         """The sound of one of them; None where there is none. No name of a client becomes a path."""
-        names = self.outliers()
-        if not 0 <= number < len(names):
-            return None
-        return next(
-            (file for file in files_of(self.place.normal(self._draft.machine)) if file.name == names[number]), None
-        )
+        names, files = self.outliers(), files_of(self.place.normal(self._draft.machine))
+        wanted = names[number] if 0 <= number < len(names) else None
+        return next((file for file in files if file.name == wanted), None)
 
     # ---- steps -------------------------------------------------------------------------------------------
 
@@ -212,24 +192,7 @@ class SetUp:
         """Write the configuration, and have the machine monitored. rate: of false alarms, one of `RATES`."""
         with self._step(f"{by} has {self._draft.machine} monitored"):
             self._need("fitted")
-            if rate not in RATES:
-                raise HarkenError(f"there is no rate {shown(rate)!r}", next_step=f"Choose one of: {', '.join(RATES)}")
-            machine, source = self._draft.machine, literal(self._draft.source)
-            if "@" in source.get("url", ""):
-                write_private(self.place.secret(machine), self._draft.source["url"])
-                source["url"] = f"${{file:{self.place.secret(machine).name}}}"
-            entry = {"source": machine, "model": self.place.model(machine).name, "false_alarms": rate}
-            if (hop_s := self._hop_s()) is not None:
-                entry["hop"] = f"{hop_s:g}s"
-            file = self.place.configuration
-            text, configuration = with_machine(file, machine, source, entry, self._page)
-            check_machine(machine, configuration, Models().get(configuration.machines[machine]))
-            with writing(file, "Check the folder and the disk"):
-                write_atomically(file, text.encode())
-            folder = source["path"] if source["kind"] == "folder" else None
-            learned = (
-                {} if folder is None else learned_files(self.place.below(folder), machine, self.place.normal(machine))
-            )
+            learned = go_live(self.place, self._draft, rate, self._hop_s(), self._page)
             self.place.write_draft(Draft())
             self._close_ear()
             self._draft = Draft()
@@ -293,20 +256,8 @@ class SetUp:
 
     def _listen(self) -> None:
         if self._ear is None:
-            draft = self._draft
-            self._ear = Ear(self._source(), draft.machine)
-
-    def _source(self) -> Any:
-        entry = SOURCES[self._draft.source["kind"]].model_validate(self._draft.source)
-        if entry.kind == "folder":
-            entry = entry.model_copy(update={"path": self.place.below(str(entry.path))})
-        return make_source(entry, [self._draft.machine], resume={})
-
-    def _shown_place(self) -> str:
-        ear = self._ear
-        if ear is not None:
-            return ear.feed.source.place
-        return without_password(str(next((value for key, value in self._draft.source.items() if key != "kind"), "")))
+            machine = self._draft.machine
+            self._ear = Ear(source_of(self.place, self._draft.source, machine), machine)
 
     def _close_ear(self) -> None:
         ear, self._ear = self._ear, None

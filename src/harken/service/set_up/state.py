@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harken.service.feed import SourceStatus
-from harken.service.set_up.ear import SoundNow
+from harken.service.set_up.ear import Ear, SoundNow
 from harken.service.set_up.enough import Recorded
+from harken.service.set_up.fit_run import FitRun
 
 Phase = Literal["source", "paused", "listening", "recording", "fitting", "fitted"]
 
@@ -42,3 +43,17 @@ class SetUpState:
     kept_outliers: tuple[str, ...] = ()
     problem: str = ""
     machines: tuple[str, ...] = ()
+
+
+def values_of(ear: Ear | None, fit: FitRun | None) -> dict[str, Any]:
+    """Fields of the state that tell of listening, recording and fitting, where these go on."""
+    values: dict[str, Any] = {}
+    if ear is not None:
+        values |= {"heard": ear.heard(), "source": ear.status, "waiting": len(ear.given)}
+        if (recorder := ear.recorder) is not None:
+            values |= {
+                "kept": recorder.kept, "most": recorder.most, "unfit": dict(recorder.unfit), "ended": recorder.ended,
+            }  # fmt: skip
+    if fit is not None:
+        values |= {"done": fit.done, "count": fit.count}
+    return values
