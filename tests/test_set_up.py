@@ -168,7 +168,7 @@ def test_a_monitor_begins_behind_what_was_learned_and_takes_another_machine(lear
     thread.start()
     try:
         # What was learned from is not judged; what comes then is.
-        written(learned / "recordings", 1, first=15)
+        written(learned / "recordings", 1, first=15, name="new_{:02d}{:02d}.wav")
         set_up.start()
         store = Store.open(learned / "monitor.db")
         wait_for(lambda: (machines := overview(store).machines) and machines[0].last)

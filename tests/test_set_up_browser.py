@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -43,14 +44,18 @@ class Plant:
         self.server.start()
         self._thread = threading.Thread(target=self.run.run)
         self._thread.start()
-        self._written = 0
+        self._written, self._begin = 0, datetime.now(UTC) - timedelta(hours=1)
+
+    def name(self, number: int) -> str:
+        """Of a recording: of the last hour, since older scores are thinned."""
+        return f"pump_{self._begin + timedelta(seconds=number):%Y%m%d_%H%M%S}Z.wav"
 
     def write(self, count: int, **options: object) -> None:
         """More recordings."""
         for number in range(self._written, self._written + count):
             aside = self.folder / "recordings" / f".{number}.wav"
             sf.write(aside, hum(number, **options), 16_000)  # type: ignore[arg-type]
-            aside.rename(aside.with_name(f"pump_20260302_12{number // 60:02d}{number % 60:02d}.wav"))
+            aside.rename(aside.with_name(self.name(number)))
         self._written += count
 
     def close(self) -> None:
@@ -91,7 +96,7 @@ def test_from_an_empty_folder_to_a_monitor_that_listens(plant: Plant, page: play
     page.get_by_text("What was learned").wait_for(timeout=120_000)
     assert violations(page) == []
     # The fault stands out, and is heard.
-    player = page.get_by_label("pump_20260302_120040.wav")
+    player = page.get_by_label(plant.name(40))
     player.evaluate("audio => { audio.muted = true; return audio.play() }")
     page.wait_for_function("audio => audio.currentTime > 0.1", arg=player.element_handle())
     page.get_by_role("button", name="Start listening").click()
