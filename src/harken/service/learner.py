@@ -33,8 +33,9 @@ from harken.service.version_counts import count_versions, recent_windows
 
 log = logging.getLogger(__name__)
 
-#: seconds between two looks at the models of others, and until a request is tried again that the store was away for
-_LOOK_S, _AGAIN_S = 5.0, 10.0
+#: seconds between two looks at the models of others, and until a request is tried again that the store was away for, or
+#: whose answer has not been stored since its machine was replaced
+_LOOK_S, _AGAIN_S, _LOST_S = 5.0, 10.0, 300.0
 #: what the versions of a model are compared on: the windows that are kept of so long
 COMPARED = timedelta(days=7)
 
@@ -117,6 +118,7 @@ class ModelLearner:
         try:
             taught = teach(machine.entry.model, request, store, features_name(machine.model.detector.spec))
             self._use(machine, request, taught.answer)
+            self._asked[request.number] = time.monotonic() + _LOST_S
         except StoreError:
             self._asked[request.number] = time.monotonic() + _AGAIN_S
         except HarkenError as error:
