@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -123,12 +124,31 @@ def test_an_open_page_shows_what_is_new(page: playwright.Page, url: str, store: 
     ids=["desktop", "phone, dark", "phone, German"],
 )
 def test_everybody_can_read_it(page: playwright.Page, url: str) -> None:
-    for path in ("/", f"/machines/{key_of(MONITOR, 'PUMP 3')}", "/login", "/nothing"):
+    for path in ("/", f"/machines/{key_of(MONITOR, 'PUMP 3')}", "/help", "/login", "/nothing"):
         page.goto(url + path)
         page.wait_for_load_state("load")
         assert violations(page) == [], path
         # Nothing is wider than the screen.
         assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), path
+
+
+def test_help_is_one_printed_page(chromium: playwright.Browser, url: str) -> None:
+    for locale in ("en-GB", "de-DE"):
+        context = chromium.new_context(locale=locale)
+        page = context.new_page()
+        page.goto(f"{url}/help")
+        pdf = page.pdf(prefer_css_page_size=True)
+        assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 1
+        assert page.get_by_role("row").count() == 8
+        context.close()
+
+
+def test_pictures_of_the_documents_can_be_taken_again(chromium: playwright.Browser, url: str, tmp_path: Path) -> None:
+    from screenshots import IMAGES, MOST_BYTES, take
+
+    for file in take(chromium, url, key_of(MONITOR, "PUMP 3"), tmp_path):
+        assert 1000 < file.stat().st_size < MOST_BYTES
+        assert (IMAGES / file.name).stat().st_size < MOST_BYTES
 
 
 def test_it_can_be_used_by_keyboard_and_without_scripts(chromium: playwright.Browser, url: str, store: Path) -> None:

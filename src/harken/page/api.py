@@ -42,7 +42,7 @@ def _find(request: Request, key: str) -> MachineView:
 @router.get("/healthz")
 def healthz(request: Request) -> StoreHealth:
     """Whether the store can be read; needs no token."""
-    _state(request).version()
+    _state(request).versions()
     return StoreHealth(healthy=True)
 
 

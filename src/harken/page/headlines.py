@@ -30,6 +30,8 @@ def summary(views: list[MachineView], t: Texts) -> str:
     """All machines in a sentence."""
     alarms = sum(view.state == "alarm" for view in views)
     attention = sum(view.state in ("suspect", "sensor", "silent", "returned") for view in views)
+    if alarms and len(views) == 1:
+        return t("list.alarm_only")
     if alarms:
         return t("list.alarm_one" if alarms == 1 else "list.alarms", count=alarms, all=len(views))
     if attention:

@@ -60,13 +60,15 @@ class PageState:
         with suppress(StoreError), self.store.reading() as connection:
             self.machines.all(connection, self.now())
 
-    def version(self) -> str:
-        """Changes whenever the store has something new of a machine, an alarm or a request."""
+    def versions(self) -> tuple[str, str]:
+        """The first changes whenever the store has something new of a machine, an alarm or a request; the second only
+        where something has happened: an alarm, or what somebody did."""
         tables_of = (
-            tables.machines.c.changed, tables.history.c.number, tables.messages.c.number, tables.models.c.since
+            tables.history.c.number, tables.machines.c.changed, tables.messages.c.number, tables.models.c.since
         )  # fmt: skip
         with self.store.reading() as connection:
-            return "/".join(str(connection.scalar(sa.select(sa.func.max(column)))) for column in tables_of)
+            happened, *others = [str(connection.scalar(sa.select(sa.func.max(column)))) for column in tables_of]
+        return "/".join([happened, *others]), happened
 
     def sentence(self, text: str) -> Sentence | None:
         """What a text of the store was made as, if it is known; it never changes."""

@@ -179,6 +179,18 @@ def evidence(request: Request, evidence_id: str, content: str) -> Response:
     )
 
 
+@router.get("/help")
+def on_paper(request: Request) -> Response:
+    """What words, colours and buttons mean: one page of A4 when printed."""
+    t = words(request)
+    states = ("alarm", "returned", "suspect", "sensor", "silent", "normal", "off")
+    buttons = [
+        (t("action.acknowledge"), "seen"), (t("teach.normal"), "learn"), (t("teach.fault"), "fault"),
+        (t("action.shelve"), "mute"), (t("action.out_of_service"), "service"),
+    ]  # fmt: skip
+    return page(request, "help.html", title=t("help.title"), states=states, buttons=buttons)
+
+
 @router.get("/events")
 async def events(request: Request) -> Response:
     """Tells open pages when something is new."""
@@ -189,9 +201,12 @@ async def events(request: Request) -> Response:
     async def news() -> AsyncIterator[str]:
         state.listeners += 1
         try:
-            seen = ""
+            seen = happened = ""
             while not state.ended.is_set() and not await request.is_disconnected():
-                version = await asyncio.to_thread(state.version)
+                version, last = await asyncio.to_thread(state.versions)
+                if happened and last != happened:
+                    yield f"event: happened\ndata: {last}\n\n"
+                happened = last
                 if version != seen:
                     yield f"event: changed\ndata: {version}\n\n"
                     seen = version

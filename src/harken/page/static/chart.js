@@ -27,6 +27,9 @@
   const dates = (chart, times) => times.map((time) => short.format(time * 1000));
   const whole = values.seconds < 1000 ? undefined : [86400, 2 * 86400, 7 * 86400, 30 * 86400, 91 * 86400];
   const axis = { stroke: colour("text"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line") } };
+  // A value without neighbours has no line, and is a point; so are all where there are few.
+  const alone = (chart, series) => chart.data[series].flatMap((value, place, all) =>
+    value != null && (all.length < 60 || (all[place - 1] == null && all[place + 1] == null)) ? [place] : []);
   const size = () => ({ width: place.clientWidth, height: 260 });
   const options = {
     ...size(),
@@ -34,7 +37,7 @@
     axes: [{ ...axis, values: dates, incrs: whole }, { ...axis, size: 64 }],
     series: [
       { label: "", value: (chart, time) => (time == null ? "" : long.format(time * 1000)) },
-      { label: place.dataset.highest, stroke: colour("bar"), width: 1.5, points: { show: values.time.length < 60 } },
+      { label: place.dataset.highest, stroke: colour("bar"), width: 1.5, points: { show: true, size: 4, filter: alone } },
       { label: place.dataset.mean, stroke: colour("faint"), width: 1, dash: [2, 3], points: { show: false } },
       { label: place.dataset.limit, stroke: colour("alarm"), width: 1, dash: [6, 4], points: { show: false } },
     ],
