@@ -183,7 +183,8 @@ def more_cases(faults: Path, work: Path) -> Iterator[Case]:
         (recipes / f"{name}.yaml").write_text(content)
         yield "recipes", recipes, ["recipe", "show", f"{name}.yaml"], {}
     yield "recipes", recipes, ["plan", "custom.yaml", "--data", "../10-comma-in-clip-name"], {}
-    yield "recipes", recipes, ["run", "spectral_knn", "--data", "../10-comma-in-clip-name", "--set", "stages.x.y=1"], {}
+    run = ["run", "spectral_knn", "--data", "../10-comma-in-clip-name", "--workspace", "w"]
+    yield "recipes", recipes, [*run, "--set", "stages.x.y=1"], {}
 
 
 def called(words: list[str], folder: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
