@@ -1,6 +1,6 @@
 """What generated clips of a rare condition do to detection, and how like real ones they are: a simulated plant.
 
-    python benchmarks/generated_detection.py [--plants 0 1 2] [--kept FOLDER]
+    python benchmarks/generated_detection.py [--plants 0 1 2 3 4] [--kept FOLDER]
 
 Three machines, each with one condition of four training clips, which is its target domain: its test clips are of this
 condition. A network learns to tell machines and conditions apart, in as many steps with and without more clips of the
@@ -240,7 +240,7 @@ def verdicts(folder: Path) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plants", type=int, nargs="+", default=[0, 1, 2], help="seeds of the plants")
+    parser.add_argument("--plants", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of the plants")
     parser.add_argument("--steps", type=int, default=100, help="of each network and classifier")
     parser.add_argument("--size", default="tiny", help="of the U-Net")
     parser.add_argument("--diffusion-steps", type=int, default=250)
