@@ -23,7 +23,9 @@ from conftest import hum
 from harken.core.errors import HarkenError
 from harken.monitor.detector import Detector
 from harken.page.server import PageServer
+from harken.page.set_up import limits
 from harken.page.settings import PageSettings
+from harken.page.texts import texts
 from harken.service.configuration.read import read_configuration
 from harken.service.records import Block
 from harken.service.set_up.choices import machine_name, source_entry
@@ -131,6 +133,10 @@ def test_a_folder_is_recorded_learned_and_monitored(set_up: SetUp, tmp_path: Pat
         assert result is not None
         assert result["recordings"] + len(result["set_aside"]) == 15
         assert result["alarm"][0].startswith("alarm above score")
+        # What it is worth at each rate is said in the person's language.
+        german = limits(later.state(), texts("de"))
+        assert german.keys() == {"1/week", "1/month", "1/quarter"}
+        assert german["1/week"] != limits(later.state(), texts("en"))["1/week"]
         later.start("1/month")
         machine = read_configuration(folder / "plant.yaml").machines["Pump 3"]
         assert machine.false_alarms == "1/month"

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
 from harken.core.errors import HarkenError
+from harken.core.sentences import Sentence
 from harken.page.live import following, level_text
 from harken.page.security import same_site
 from harken.page.texts import Texts
@@ -43,7 +44,7 @@ def set_up(request: Request) -> Response:
         request, "set_up.html", title=t("setup.title"), state=state, step=_STEPS[state.phase], places=choices,
         folder=str(asked.place.folder), level=None if columns is None else columns.level_db, counts=COUNTS,
         every=EVERY_S, rates=RATES, least=LEAST_TO_FIT, texts=texts_of(state, columns, t), outliers=asked.outliers(),
-        decided=decided, enough=LEAST,
+        decided=decided, enough=LEAST, limits=limits(state, t),
     )  # fmt: skip
 
 
@@ -143,6 +144,13 @@ def texts_of(state: SetUpState, columns: SoundColumns | None, t: Texts) -> dict[
     texts["waiting"] = t("setup.waiting", count=state.waiting)
     texts["fitting"] = t("setup.fitting_count" if state.count else "setup.fitting", done=state.done, count=state.count)
     return texts
+
+
+def limits(state: SetUpState, t: Texts) -> dict[str, str]:
+    """What an alarm is set to at each rate, but for the limit of single windows, which is a number."""
+    rates = {} if state.result is None else state.result.get("rates", {})
+    made = {rate: [Sentence.from_json(each) for each in sentences[1:]] for rate, sentences in rates.items()}
+    return {rate: ". ".join(t.sentence(each) or each for each in sentences) for rate, sentences in made.items()}
 
 
 def _key(kind: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from harken.core.errors import HarkenError
 from harken.core.json_text import json_text
+from harken.core.sentences import Sentence
 from harken.monitor.detector import Detector
 from harken.service.episode_rule import EpisodeRule
 
@@ -41,7 +42,8 @@ class FitRequest:
 
 def fitted(request: FitRequest) -> dict[str, Any]:
     """Learn, and write the model. What came of it: `recordings`, number learned from; `set_aside`: `file`, `reason`,
-    `outlier` of others; `notes`; `alarm`: sentences; `rates`: sentences by rate. Raises HarkenError."""
+    `outlier` of others; `notes`; `alarm`: sentences; `rates`: by rate, sentences as `text` and what each was made of
+    (`Sentence.to_json`). Raises HarkenError."""
     folder = Path(request.recordings)
     detector = Detector.fit(
         folder,
@@ -57,8 +59,12 @@ def fitted(request: FitRequest) -> dict[str, Any]:
         ],
         "notes": [*detector.notes],
         "alarm": detector.alarm.sentences(),
-        "rates": {rate: EpisodeRule.of(detector, rate, request.hop_s).sentences() for rate in RATES},
+        "rates": {rate: _made_of(EpisodeRule.of(detector, rate, request.hop_s)) for rate in RATES},
     }
+
+
+def _made_of(rule: EpisodeRule) -> list[dict[str, Any]]:
+    return [{"text": said, **said.to_json()} for said in rule.sentences() if isinstance(said, Sentence)]
 
 
 def main() -> None:
