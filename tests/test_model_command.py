@@ -63,6 +63,16 @@ def test_a_model_learns_is_compared_and_goes_back(place: Path) -> None:
     assert " new: new motor" in text
 
 
+def test_fitting_over_a_model_with_versions_says_that_they_are_gone(place: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.harken"
+    shutil.copytree(place / "m.harken", model)
+    harken("model", "set-alarm", model, "--false-alarms", "2%")
+    again = harken("fit", place / "normal", "-o", model, "--workers", "1")
+    assert "versions, which are gone" in again.stderr
+    assert "which are gone" not in harken("fit", place / "normal", "-o", model, "--workers", "1").stderr
+    assert not (model / "versions").exists()
+
+
 def test_what_cannot_be_done_says_what_to_do(place: Path) -> None:
     model = place / "m.harken"
     assert "--on RECORDINGS" in harken("model", "diff", model, code=2).stderr

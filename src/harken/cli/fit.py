@@ -109,7 +109,10 @@ def fit(
             all_formats=formats is Formats.all,
             progress=bar,
         )
+    replaced = _versions(output)
     fitted.save(output, embed_weights=embed_weights)
+    if replaced > 1:
+        say(f"replaced a model with {replaced} versions, which are gone, with its known faults: {output}")
     for reason, paths in by_reason(fitted.set_aside).items():
         counted = f" ({len(paths)} recordings)" if len(paths) > 1 else ""
         say(f"set aside: {listed([str(path) for path in paths])}: {reason}{counted}")
@@ -133,3 +136,14 @@ def fit(
                 **fitted.alarm.as_json(),
             }
         )
+
+
+def _versions(model: Path) -> int:
+    """How many versions the model there has; 0 for none that can be read."""
+    from harken.core.errors import HarkenError
+    from harken.monitor.versions import list_versions
+
+    try:
+        return len(list_versions(model))
+    except HarkenError:
+        return 0
