@@ -1,6 +1,7 @@
 """Episodes of alarms per one that was asked for, and windows until the alarm, of the rule that the monitor uses.
 
     python benchmarks/alarm_rates.py [--sets 40] [--weeks 2] [--rates 1/week 1/quarter] [--correlations 0 .9 .99]
+        [--sizes 200 600 2000 6000 20000] [--only correlated in_order]
 
 First table: scores with a correlation rho from one window of 10 s to the next; normal windows of N windows, then
 weeks of others. Second: the recordings of twelve MIMII machines in their own order (features of 10 s clips), learned
@@ -88,13 +89,13 @@ def begins(on_N: NDArray[np.bool_]) -> int:
     return int((on_N & ~np.concatenate([[False], on_N[:-1]])).sum())
 
 
-def correlated(sets: int, weeks: int, rates: Iterable[str], rhos: Iterable[float]) -> None:
+def correlated(sets: int, weeks: int, rates: Iterable[str], rhos: Iterable[float], sizes: Iterable[int]) -> None:
     print(
         "episodes per one that was asked for (mean over sets of normal windows; of the rule: share of sets above 1.5)"
     )
     for rate in rates:
         for rho in rhos:
-            for size in (200, 600, 2000, 6000, 20_000):
+            for size in sizes:
                 counts: dict[str, list[float]] = {name: [] for name in WAYS}
                 supported, fewest, missing = [], [], []
                 for seed in range(sets):
@@ -183,6 +184,10 @@ if __name__ == "__main__":
     parser.add_argument("--weeks", type=int, default=2)
     parser.add_argument("--rates", nargs="*", default=["1/week", "1/quarter"])
     parser.add_argument("--correlations", type=float, nargs="*", default=[0.0, 0.9, 0.99])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[200, 600, 2000, 6000, 20_000])
+    parser.add_argument("--only", nargs="*", choices=("correlated", "in_order"), default=["correlated", "in_order"])
     options = parser.parse_args()
-    in_order()
-    correlated(options.sets, options.weeks, options.rates, options.correlations)
+    if "in_order" in options.only:
+        in_order()
+    if "correlated" in options.only:
+        correlated(options.sets, options.weeks, options.rates, options.correlations, [*options.sizes])

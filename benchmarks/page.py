@@ -69,7 +69,7 @@ def fill(store: Store, machines: list[str], window_s: float) -> int:
             written += len(values)
     store.seen(now)
     with store.transaction() as connection:
-        connection.execute(sa.update(tables.monitors).values(hours_since=now - timedelta(days=6.9)))
+        connection.execute(sa.update(tables.monitors).values(hours_since=now - timedelta(days=7)))
     return written
 
 

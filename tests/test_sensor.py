@@ -14,6 +14,7 @@ from conftest import hum
 from harken.audio.health import STATISTICS, measure
 from harken.monitor.channel_health import NormalHealth
 from harken.monitor.sensor import not_judged
+from harken.plant.room import NEAR_DRR_DB, NEAR_M, convolve, response
 
 RATE = 16_000
 
@@ -65,6 +66,19 @@ def test_a_sound_that_dies_away_is_no_gap_and_a_knock_no_click() -> None:
     for start in range(1_000, 15_000, 2_000):
         knocks_S[start : start + 800] += (np.exp(-time_S / 0.005) * np.sin(2 * np.pi * 3_100 * time_S)).astype("f4")
     assert statistic("clicks_hz", knocks_S) == 0.0
+
+
+@pytest.mark.parametrize("count", [1, 5, 50])
+def test_a_room_answers_sparks_and_not_electricity(count: int) -> None:
+    rng = np.random.default_rng(count)
+    places = rng.integers(4_100, 2 * RATE, size=count)
+    dry_S = np.zeros(2 * RATE + 100)
+    dry_S[places] = 0.5
+    response_R = response(NEAR_M, NEAR_DRR_DB, RATE, rng)
+    sparks_S = convolve(dry_S, response_R[None] / response_R.max())[0]
+    background_S = 0.1 * hum(1, seconds=2.0)[: len(sparks_S)]
+    assert statistic("clicks_hz", sixteen_bits(background_S + sparks_S)) == 0.0
+    assert statistic("clicks_hz", sixteen_bits(background_S + dry_S[-len(background_S) :])) > 0.0
 
 
 def test_levels_and_spectrum() -> None:

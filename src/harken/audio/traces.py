@@ -14,6 +14,8 @@ _WINDOW = 32
 _PROBES = (3, 9, 17, 31)
 #: a click is this many times higher than the typical second difference
 _CLICK_HEIGHT = 25.0
+#: seconds behind a click in which a room answers
+_ANSWER_S = 0.02
 #: below this rate in Hz, a real shock may be one sample long
 _CLICK_RATE = 4_000
 #: weights of a polynomial hash of a window, modulo 2^32
@@ -108,7 +110,11 @@ def repeated(channel_S: Float32, equal_P: Ints) -> float:
 
 
 def clicks_hz(channel_S: Float32, sample_rate: int) -> float:
-    """Isolated jumps per second of (samples,), which last one or two samples."""
+    """Isolated jumps per second of (samples,), which last one or two samples, and after which nothing is heard.
+
+    A spark, a tick or a loose part may be as short; the room answers them for some milliseconds, electricity it does
+    not.
+    """
     if sample_rate < _CLICK_RATE or len(channel_S) < 64:
         return 0.0
     second_S = 2 * channel_S[1:-1] - channel_S[:-2] - channel_S[2:]
@@ -126,8 +132,32 @@ def clicks_hz(channel_S: Float32, sample_rate: int) -> float:
     shapes[0, 11:14] = -0.5, 1.0, -0.5
     shapes[1, 11:15] = -1.0, 1.0, 1.0, -1.0
     slack = 0.05 + 5 * typical / np.abs(second_S[high])
-    clicks = [np.all(np.abs(around - shape) < slack[:, None], axis=1) for shape in shapes]
-    return float(np.count_nonzero(clicks[0] | clicks[1]) * sample_rate / len(channel_S))
+    is_click = np.any([np.all(np.abs(around - shape) < slack[:, None], axis=1) for shape in shapes], axis=0)
+    count = np.count_nonzero(is_click)
+    if not count or _answered(second_S, high[is_click], high, sample_rate):
+        return 0.0
+    return float(count * sample_rate / len(channel_S))
+
+
+def _answered(second_S: Float32, clicks: Ints, high: Ints, sample_rate: int) -> bool:
+    """Whether more is heard behind clicks than before them: echoes, and what rings.
+
+    second_S: second differences. clicks: some of the places of `high` ones, each of which counts for neither side.
+    """
+    power_S = second_S.astype(np.float64) ** 2
+    counted_S = np.ones(len(power_S), dtype=bool)
+    counted_S[np.clip(high[:, None] + np.arange(-2, 4), 0, len(power_S) - 1)] = False
+    energy = np.concatenate([[0.0], np.cumsum(power_S * counted_S)])
+    number = np.concatenate([[0], np.cumsum(counted_S)])
+    near, far = 8, 8 + round(_ANSWER_S * sample_rate)
+
+    def mean_power(first: Ints, last: Ints) -> float:
+        first, last = np.clip(first, 0, len(power_S)), np.clip(last, 0, len(power_S))
+        return float((energy[last] - energy[first]).sum() / max(1, (number[last] - number[first]).sum()))
+
+    before, after = mean_power(clicks - far, clicks - near), mean_power(clicks + near, clicks + far)
+    # The sound of a machine is not steady: a few clicks stand where it happens to become louder.
+    return after > before * (1.1 + 0.6 / np.sqrt(len(clicks)))
 
 
 def coding(channel_S: Float32, low: float, high: float, power: float) -> list[float]:
