@@ -215,5 +215,6 @@ def _stopped_by_signals(config: Path | None = None) -> Iterator[Callable[[Monito
         if before and hasattr(signal, "SIGALRM"):
             # Python takes its modules apart for a while, in which it calls no handler: the system ends what hangs.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            if signal.getitimer(signal.ITIMER_REAL)[0]:
+            if signal.getitimer(signal.ITIMER_REAL)[0] > 0.4 * _END_S:
+                # Nothing has hung so far, and a slow computer may take its time.
                 signal.setitimer(signal.ITIMER_REAL, 2 * _END_S)

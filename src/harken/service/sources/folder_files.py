@@ -100,12 +100,14 @@ class FolderFiles:
                 new.append((file, status))
         self._forget(present)
         self._settling.keep({file.path for file, _ in new})
-        finished = []
+        finished, blocked = [], False
         for file, status in sorted(new, key=lambda entry: self._key(entry[0])):
-            if self._settling.finished(file.path, status):
+            if blocked:
+                self._settling.note(file.path, status)
+            elif self._settling.finished(file.path, status):
                 finished.append(file)
-            elif self._settling.blocks(file.path):
-                break
+            else:
+                blocked = self._settling.blocks(file.path)
         return finished
 
     def state(self, file: FolderFile) -> Mapping[str, Any]:

@@ -23,12 +23,12 @@ _OLD_S = 3_600.0
 
 @dataclass
 class _Seen:
-    """size, modified: of the file; since: when it was first seen so, first: when it was first seen, both monotonic."""
+    """size, modified: of the file; since: when it was first seen so; first: when it was first asked for; monotonic."""
 
     size: int
     modified_ns: int
     since: float
-    first: float
+    first: float | None
 
 
 class Settling:
@@ -49,12 +49,13 @@ class Settling:
         now = time.monotonic()
         seen = self._seen.get(path)
         if seen is None or (seen.size, seen.modified_ns) != (status.st_size, status.st_mtime_ns):
-            first = now if seen is None else seen.first
+            first = now if seen is None else seen.first or now
             seen = self._seen[path] = _Seen(status.st_size, status.st_mtime_ns, now, first)
             if time.time() - status.st_mtime < _OLD_S:
                 return False
             del self._seen[path]
             return True
+        seen.first = seen.first or now
         unchanged_s = now - seen.since
         closed = is_closed(path) if unchanged_s >= CLOSED_S else None
         if closed:
@@ -69,9 +70,16 @@ class Settling:
         del self._seen[path]
         return True
 
+    def note(self, path: Path, status: os.stat_result) -> None:
+        """A file that has to wait for another one, so that it is finished when its turn comes."""
+        seen = self._seen.get(path)
+        if seen is None or (seen.size, seen.modified_ns) != (status.st_size, status.st_mtime_ns):
+            first = None if seen is None else seen.first
+            self._seen[path] = _Seen(status.st_size, status.st_mtime_ns, time.monotonic(), first)
+
     def blocks(self, path: Path) -> bool:
         """Whether files behind this one, which is not finished, are to wait for it."""
-        return time.monotonic() - self._seen[path].first < LEFT_ALONE_S
+        return time.monotonic() - (self._seen[path].first or 0.0) < LEFT_ALONE_S
 
     @property
     def pending(self) -> bool:
