@@ -93,6 +93,13 @@ def test_what_is_learned_already_or_is_of_another_model_is_not_learned() -> None
         update(MODEL, NEW_STATE, who=" ")
 
 
+def test_an_alarm_for_a_knock_in_sound_that_is_learned_already_is_learned() -> None:
+    """But for the knock it is the same to the last sample, and would pass for a copy."""
+    knocking = heard("again", range(6), 2e6, knock=True)
+    assert alarms(MODEL, knocking) == 6
+    assert update(MODEL, knocking, who="Anna").effect.learned == 6
+
+
 def test_models_without_what_learning_needs_say_to_fit_again() -> None:
     for change in (update, add_faults, rebaseline):
         with pytest.raises(HarkenError, match="Fit it again"):

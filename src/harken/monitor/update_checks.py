@@ -59,7 +59,12 @@ def learnable_rows(fitted: Fitted, heard: Sequence[Heard]) -> tuple[list[Judged]
     duplicates = near_duplicate_rows(
         [*earlier, *(heard[row].features for row in rows)], fitted.spec.sample_rate, len(earlier)
     )
-    repeated = {rows[row - len(earlier)] for row in duplicates}
+    # What differs from a learned one by a short event alone, and is an alarm for it, is no repetition.
+    repeated = {
+        rows[row - len(earlier)]
+        for row, first in duplicates.items()
+        if first >= len(earlier) or judged[rows[row - len(earlier)]].kind != "alarm"
+    }
     set_aside += [(heard[row].name, "is nearly the same as one that is learned") for row in sorted(repeated)]
     return judged, set_aside, [row for row in rows if row not in repeated]
 
