@@ -27,15 +27,15 @@ from harken.data.clips import Clip
 from harken.detection import create_detector
 from harken.embeddings.embedder import ClipFeatures, Embedder, make_spec
 from harken.monitor.basis import Heard
-from harken.monitor.changes import list_versions, load_fitted, roll_back, update_model
-from harken.monitor.effect import ChangeRefused
+from harken.monitor.feedback.effect import ChangeRefused
+from harken.monitor.feedback.known_faults import add_faults
+from harken.monitor.feedback.on_disk import list_versions, load_fitted, roll_back, update_model
+from harken.monitor.feedback.rebaselining import chronology_of
+from harken.monitor.feedback.updating import update
 from harken.monitor.fitted import Fitted
 from harken.monitor.judged import judged_clips
-from harken.monitor.known_faults import add_faults
 from harken.monitor.learn import learn
-from harken.monitor.rebaselining import chronology_of
 from harken.monitor.stored import save_fitted
-from harken.monitor.updating import update
 from harken.plant.simulate import MACHINES, Item, render
 
 RATE, SECONDS, SEVERITY = 16_000, 4.0, 0.7

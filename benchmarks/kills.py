@@ -44,7 +44,7 @@ while True:
 """
 CHANGE = """
 import sys
-from harken.monitor.changes import alarm_model, roll_back
+from harken.monitor.feedback.on_disk import alarm_model, roll_back
 path, number = sys.argv[1:3]
 while True:
     alarm_model(path, "1%", None, who=number)

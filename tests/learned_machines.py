@@ -10,9 +10,9 @@ from harken.data.clips import Clip
 from harken.detection import create_detector
 from harken.embeddings.embedder import ClipFeatures, Embedder, make_spec
 from harken.monitor.basis import Heard
+from harken.monitor.feedback.rebaselining import chronology_of
 from harken.monitor.fitted import Fitted
 from harken.monitor.learn import learn
-from harken.monitor.rebaselining import chronology_of
 
 RATE = 8_000
 SPEC = make_spec("spectral", sample_rate=RATE, channels=1, monitoring=True)

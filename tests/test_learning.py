@@ -12,7 +12,10 @@ import pytest
 from harken.core.errors import BundleError, HarkenError
 from harken.monitor import bundle, stored_rows
 from harken.monitor.basis import Heard
-from harken.monitor.changes import (
+from harken.monitor.feedback.difference import compare_versions
+from harken.monitor.feedback.effect import ChangeRefused
+from harken.monitor.feedback.known_faults import add_faults
+from harken.monitor.feedback.on_disk import (
     alarm_model,
     fault_model,
     list_versions,
@@ -21,16 +24,13 @@ from harken.monitor.changes import (
     roll_back,
     update_model,
 )
-from harken.monitor.difference import compare_versions
-from harken.monitor.effect import ChangeRefused
+from harken.monitor.feedback.rebaselining import rebaseline
+from harken.monitor.feedback.updating import update
 from harken.monitor.fitted import Fitted
 from harken.monitor.judged import judged_clips
-from harken.monitor.known_faults import add_faults
 from harken.monitor.manifests import version_file
-from harken.monitor.rebaselining import rebaseline
 from harken.monitor.relearn import refitted, surplus_rows
 from harken.monitor.stored import save_fitted
-from harken.monitor.updating import update
 from learned_machines import FAULT, KNOCKS, NEW_STATE, NORMAL, fitted, heard
 
 MODEL = fitted(NORMAL)

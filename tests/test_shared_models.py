@@ -23,8 +23,8 @@ from harken.core.locks import lock_file, locked
 from harken.core.version import __version__
 from harken.monitor import bundle as bundles
 from harken.monitor.bundle import change_bundle, read_bundle, write_bundle
-from harken.monitor.changes import alarm_model
 from harken.monitor.detector import Detector
+from harken.monitor.feedback.on_disk import alarm_model
 from harken.monitor.length import LengthEffect
 from harken.monitor.manifests import manifest_bytes
 from harken.monitor.off import OffRecordings

@@ -15,8 +15,8 @@ import soundfile as sf
 
 from conftest import hum
 from harken.core.errors import HarkenError
-from harken.monitor.changes import alarm_model
 from harken.monitor.detector import Detector
+from harken.monitor.feedback.on_disk import alarm_model
 from harken.monitor.versions import list_versions
 from harken.service.configuration.read import checked
 from harken.service.kept_features import features_name

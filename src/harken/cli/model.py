@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harken.monitor.basis import Heard
-    from harken.monitor.changed import ModelChange
+    from harken.monitor.feedback.change import ModelChange
     from harken.monitor.fitted import Fitted
     from harken.monitor.hear import HeardRecordings
 
@@ -81,7 +81,7 @@ def set_alarm(
     why: Why = "",
 ) -> None:
     """Set the alarm of a model, as a new version; nothing else of it changes."""
-    from harken.monitor.changes import alarm_model
+    from harken.monitor.feedback.on_disk import alarm_model
     from harken.monitor.judged import alarm_of
 
     change = alarm_model(model, false_alarms, every, who=who or user_name(), why=why)
@@ -106,7 +106,7 @@ def update(
 ) -> None:
     """Learn that recordings were normal, as a new version; or, with --fault, that they are of a fault."""
     from harken.core.errors import HarkenError
-    from harken.monitor.changes import fault_model, update_model
+    from harken.monitor.feedback.on_disk import fault_model, update_model
 
     if fault and force:
         raise HarkenError("--force is for normal recordings", next_step="Leave out --fault, or --force")
@@ -131,7 +131,7 @@ def rebaseline(
     json: AsJson = False,
 ) -> None:
     """Learn the normal sound anew from these recordings alone, as after maintenance; as a new version."""
-    from harken.monitor.changes import rebaseline_model
+    from harken.monitor.feedback.on_disk import rebaseline_model
 
     given = _hear(model, recordings, True, store, workers, formats)
     change = rebaseline_model(model, given.heard, who=who or user_name(), why=why, origin=_origin(recordings))
@@ -161,7 +161,7 @@ def diff(
 ) -> None:
     """Compare two versions of a model on recordings: how many alarms each raises, and where they differ."""
     from harken.core.errors import HarkenError
-    from harken.monitor.difference import compare_versions
+    from harken.monitor.feedback.difference import compare_versions
     from harken.monitor.stored import load_fitted
     from harken.monitor.versions import list_versions, version_before
 
@@ -192,7 +192,7 @@ def rollback(
     json: AsJson = False,
 ) -> None:
     """Use an earlier version of a model again, as a new version; known faults stay."""
-    from harken.monitor.changes import roll_back
+    from harken.monitor.feedback.on_disk import roll_back
 
     _report(model, roll_back(model, who=who or user_name(), why=why, to=to), json)
 

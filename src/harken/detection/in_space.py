@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harken.detection.base import AnomalyDetector, Float64
-from harken.detection.space import Space, SpaceName, fit_space
+from harken.detection.space import Space, SpaceName, fit_space, standardisation
 
 
 class InSpace(AnomalyDetector):
@@ -32,3 +32,11 @@ class InSpace(AnomalyDetector):
 
     def _rebuild(self) -> None:
         self._space = Space(self.mean_, self.scale_, self.basis_, self.gain_, float(self.rest_))
+
+
+def in_space_of(detector: AnomalyDetector, normal_ND: NDArray[np.floating], rows_MD: NDArray[np.floating]) -> Float64:
+    """(M, D) embeddings in the space of a detector; standardised by the normal ones where it has none."""
+    if isinstance(detector, InSpace):
+        return detector.mapped(rows_MD)
+    mean_D, scale_D = standardisation(normal_ND.astype(np.float64))
+    return np.asarray((rows_MD - mean_D) / scale_D)

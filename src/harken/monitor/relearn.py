@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from harken.core.errors import HarkenError
 from harken.core.threads import one_thread
+from harken.detection.in_space import in_space_of
 from harken.detection.neighbours import nearest
 from harken.detection.states import find_states
 from harken.embeddings.embedder import ClipFeatures
 from harken.monitor.basis import Basis, Heard
 from harken.monitor.fitted import Fitted
 from harken.monitor.judged import Judged
-from harken.monitor.like_faults import mapped
 from harken.monitor.normal_set import Training, notes_on
 from harken.monitor.off import OffJudge
 from harken.monitor.sensor import stacked
@@ -211,8 +211,8 @@ def _states(
     if len(odd) < _STATE_CLIPS:
         return domains, np.array(strata)
     odd_ND = np.stack([features[row].embedding for row in odd])
-    z_ND = mapped(fitted.detector, training.embeddings_ND, odd_ND)
-    normal_ND = mapped(fitted.detector, training.embeddings_ND, training.embeddings_ND)
+    z_ND = in_space_of(fitted.detector, training.embeddings_ND, odd_ND)
+    normal_ND = in_space_of(fitted.detector, training.embeddings_ND, training.embeddings_ND)
     to_normal_N = nearest(z_ND, normal_ND, 1)[0][:, 0]
     state_N = find_states(odd_ND, fewest_clips=_STATE_CLIPS)
     for state in range(int(state_N.max()) + 1):

@@ -15,7 +15,7 @@ import numpy as np
 from harken.core.errors import HarkenError
 from harken.core.sentences import Sentence
 from harken.monitor.basis import Heard
-from harken.monitor.changes import fault_model, rebaseline_model, roll_back, update_model
+from harken.monitor.feedback.on_disk import fault_model, rebaseline_model, roll_back, update_model
 from harken.monitor.versions import Version, list_versions
 from harken.service.changes import AlarmRecord
 from harken.service.kept_features import WindowFeatures

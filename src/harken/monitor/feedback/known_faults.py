@@ -10,13 +10,13 @@ import numpy as np
 
 from harken.core.errors import HarkenError
 from harken.monitor.basis import Heard, KnownFaults
-from harken.monitor.changed import ModelChange, changed
 from harken.monitor.clip_judge import ClipJudge
-from harken.monitor.effect import effect_of
+from harken.monitor.feedback.change import ModelChange, changed
+from harken.monitor.feedback.effect import effect_of
+from harken.monitor.feedback.update_checks import check_features
 from harken.monitor.fitted import Fitted
 from harken.monitor.judged import FaultsFound, judged_clips
 from harken.monitor.relearn import basis_of_model, refitted, without_rows
-from harken.monitor.update_checks import check_features
 from harken.monitor.usable import LEAST_CLIPS
 from harken.monitor.versions import check_texts
 

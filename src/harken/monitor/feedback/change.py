@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from harken.monitor.effect import Effect, effect_of
+from harken.monitor.feedback.effect import Effect, effect_of
 from harken.monitor.fitted import Fitted
 from harken.monitor.judged import alarm_of
 from harken.monitor.versions import ChangeKind, Version, check_texts, json_effect

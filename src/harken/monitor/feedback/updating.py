@@ -24,14 +24,14 @@ import numpy as np
 from harken.core.errors import HarkenError
 from harken.core.names import shown
 from harken.monitor.basis import Heard, KnownFaults
-from harken.monitor.changed import ModelChange, changed
-from harken.monitor.effect import MOST_LOST, ChangeRefused, Effect, effect_of
+from harken.monitor.feedback.change import ModelChange, changed
+from harken.monitor.feedback.effect import MOST_LOST, ChangeRefused, Effect, effect_of
+from harken.monitor.feedback.like_faults import like_faults
+from harken.monitor.feedback.update_checks import check_features, in_order, learnable_rows
 from harken.monitor.fitted import Fitted
 from harken.monitor.judged import FaultsFound, held_out_kinds
-from harken.monitor.like_faults import like_faults
 from harken.monitor.normal_set import listed
 from harken.monitor.relearn import basis_of_model, extended, refitted, surplus_rows, without_rows
-from harken.monitor.update_checks import check_features, in_order, learnable_rows
 from harken.monitor.versions import check_texts
 
 _FORCE = "If it is normal all the same, force it (--force)"

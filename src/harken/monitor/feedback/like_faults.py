@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.detection import AnomalyDetector
-from harken.detection.in_space import InSpace
+from harken.detection.in_space import in_space_of
 from harken.detection.neighbours import nearest
-from harken.detection.space import standardisation
 from harken.embeddings.embedder import ClipFeatures
 from harken.monitor.fitted import Fitted
 from harken.monitor.judged import FaultsFound
@@ -46,21 +45,13 @@ def like_faults(fitted: Fitted, features: Sequence[ClipFeatures], faults_found: 
     return like_N
 
 
-def mapped(detector: AnomalyDetector, normal_ND: NDArray[np.floating], rows_ND: NDArray[np.floating]) -> Float64:
-    """(N, D) vectors in the detector's space; standardised by the normal ones where it has none."""
-    if isinstance(detector, InSpace):
-        return detector.mapped(rows_ND)
-    mean_D, scale_D = standardisation(normal_ND.astype(np.float64))
-    return np.asarray((rows_ND - mean_D) / scale_D)
-
-
 def _nearer(
     detector: AnomalyDetector,
     normal_ND: NDArray[np.floating],
     fault_FD: NDArray[np.floating],
     queries_ND: NDArray[np.floating],
 ) -> Bools:
-    z_ND = mapped(detector, normal_ND, queries_ND)
-    to_normal_N = nearest(z_ND, mapped(detector, normal_ND, normal_ND), 1)[0][:, 0]
-    to_fault_N = nearest(z_ND, mapped(detector, normal_ND, fault_FD), 1)[0][:, 0]
+    z_ND = in_space_of(detector, normal_ND, queries_ND)
+    to_normal_N = nearest(z_ND, in_space_of(detector, normal_ND, normal_ND), 1)[0][:, 0]
+    to_fault_N = nearest(z_ND, in_space_of(detector, normal_ND, fault_FD), 1)[0][:, 0]
     return to_fault_N < NEARER * to_normal_N

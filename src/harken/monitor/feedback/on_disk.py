@@ -24,13 +24,13 @@ from pathlib import Path
 
 from harken.core.errors import HarkenError
 from harken.monitor.basis import Heard
-from harken.monitor.changed import ModelChange, set_alarm, time_text
-from harken.monitor.effect import effect_of
+from harken.monitor.feedback.change import ModelChange, set_alarm, time_text
+from harken.monitor.feedback.effect import effect_of
+from harken.monitor.feedback.known_faults import add_faults
+from harken.monitor.feedback.rebaselining import rebaseline
+from harken.monitor.feedback.updating import update
 from harken.monitor.fitted import Fitted
-from harken.monitor.known_faults import add_faults
-from harken.monitor.rebaselining import rebaseline
 from harken.monitor.stored import add_fitted, load_fitted
-from harken.monitor.updating import update
 from harken.monitor.versions import Version, check_texts, json_effect, list_versions, version_before
 
 
@@ -100,7 +100,7 @@ def alarm_model(
     why: str = "",
     now: datetime | None = None,
 ) -> ModelChange:
-    """The alarm is set to another rate, see `changed.set_alarm`."""
+    """The alarm is set to another rate, see `change.set_alarm`."""
     return change_model(path, lambda fitted: set_alarm(fitted, false_alarms, every, who=who, why=why, now=now))
 
 

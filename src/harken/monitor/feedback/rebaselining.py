@@ -14,14 +14,14 @@ from harken.core.threads import one_thread
 from harken.data.chronology import Chronology
 from harken.data.clips import Clip
 from harken.monitor.basis import Heard
-from harken.monitor.changed import ModelChange, changed
-from harken.monitor.effect import effect_of
+from harken.monitor.feedback.change import ModelChange, changed
+from harken.monitor.feedback.effect import effect_of
+from harken.monitor.feedback.update_checks import check_features, in_order
 from harken.monitor.fitted import Fitted
 from harken.monitor.judged import held_out_kinds, judged_clips
 from harken.monitor.learn import learn
 from harken.monitor.normal_set import defect_of
 from harken.monitor.relearn import basis_of_model
-from harken.monitor.update_checks import check_features, in_order
 from harken.monitor.usable import LEAST_CLIPS
 from harken.monitor.versions import check_texts
 

@@ -1,0 +1,1 @@
+"""What people answer changes a model: normal sound is learned, faults are kept, versions compared and gone back to."""
