@@ -132,7 +132,7 @@ def test_a_folder_is_recorded_learned_and_monitored(set_up: SetUp, tmp_path: Pat
         result = later.state().result
         assert result is not None
         assert result["recordings"] + len(result["set_aside"]) == 15
-        assert result["alarm"][0].startswith("alarm above score")
+        assert result["alarm"][0]["text"].startswith("alarm above score")
         # What it is worth at each rate is said in the person's language.
         german = limits(later.state(), texts("de"))
         assert german.keys() == {"1/week", "1/month", "1/quarter"}

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from harken.core.errors import HarkenError
+from harken.core.sentences import Sentence
 from harken.detection.calibration import Calibration
 from harken.detection.events import EVENT_SHARE
 from harken.detection.rates import MOST, Rate, in_words, one_in, parse_period, parse_rate, read_rate, two_digits
@@ -118,27 +119,17 @@ class AlarmSetting:
         """Whether the threshold of single recordings is one that faults reach."""
         return self.score_rate >= self.calibration.finest_with_power * (1 - 1e-9)
 
-    def sentences(self) -> list[str]:
+    def sentences(self) -> list[Sentence]:
         """What the maker of a model must know of its alarm."""
-        events = "" if self.event_threshold is None else f", or event score {self.event_threshold:.4g}"
-        lines = [
-            f"alarm above score {self.threshold:.4g}{events}: {self._in_time(self.rate)} of normal sound"
-            + (", the rarest that these recordings support" if self.false_alarms == AUTO and self.powerful else "")
-        ]
-        clips, count = self.changes.fewest_clips, len(self.calibration.scores)
-        if self.changes.supported:
-            lines.append(
-                f"lasting change: reported after {clips} recordings or more ({in_words(clips * self.interval_s)}), "
-                f"falsely at most once in {in_words(self.interval_s / self.change_rate)}"
-                + (f", if independent, which {count} recordings hardly show" if count < SHOWS_CORRELATION else "")
-            )
-        else:
-            least = self.calibration.least_effective
-            alike = f", alike in time and worth perhaps only {two_digits(least)}" if least < 0.5 * count else ""
-            lines.append(
-                f"lasting change: not reported, since {count} recordings{alike} are too few for it: record over a "
-                "longer time"
-            )
+        limit = Sentence("{score:.4g}", score=self.threshold)
+        if self.event_threshold is not None:
+            limit = Sentence("{score}, or event score {event:.4g}", score=limit, event=self.event_threshold)
+        alarm = Sentence(
+            "alarm above score {limit}: {often} of normal sound", limit=limit, often=self._often(self.rate)
+        )
+        if self.false_alarms == AUTO and self.powerful:
+            alarm = Sentence("{alarm}, the rarest that these recordings support", alarm=alarm)
+        lines = [alarm, self._lasting()]
         if self.calibration.unsupported(self.score_rate):
             lines.append(self._beyond_support())
         return lines + ([] if self.powerful else [self._without_power()])
@@ -161,32 +152,66 @@ class AlarmSetting:
             "alarm": self.sentences(),
         }
 
-    def _in_time(self, rate: float) -> str:
+    def _often(self, rate: float) -> Sentence:
         """A rate per recording, and in time."""
-        return f"{one_in(rate)} recordings, one in {in_words(self.interval_s / rate)}"
+        return Sentence("{share} recordings, one in {time}", share=one_in(rate), time=in_words(self.interval_s / rate))
 
-    def _beyond_support(self) -> str:
-        count, effective = len(self.calibration.scores), max(1, round(self.calibration.effective))
-        return (
-            f"{one_in(self.rate)} is beyond what these recordings support: {count}, alike in time, are worth about "
-            f"{effective} independent one{'s' if effective > 1 else ''}, so that there may be several times as many "
-            "false alarms: record over a longer time, on several days"
+    def _lasting(self) -> Sentence:
+        clips, count = self.changes.fewest_clips, len(self.calibration.scores)
+        if self.changes.supported:
+            lasting = Sentence(
+                "lasting change: reported after {clips} recordings or more ({delay}), falsely at most once in {time}",
+                clips=clips, delay=in_words(clips * self.interval_s), time=in_words(self.interval_s / self.change_rate),
+            )  # fmt: skip
+            if count >= SHOWS_CORRELATION:
+                return lasting
+            return Sentence(
+                "{lasting}, if independent, which {count} recordings hardly show", lasting=lasting, count=count
+            )
+        recordings = Sentence("{count} recordings", count=count)
+        least = self.calibration.least_effective
+        if least < 0.5 * count:
+            recordings = Sentence(
+                "{count} recordings, alike in time and worth perhaps only {worth}", count=count, worth=two_digits(least)
+            )
+        return Sentence(
+            "lasting change: not reported, since {recordings} are too few for it: record over a longer time",
+            recordings=recordings,
         )
 
-    def _without_power(self) -> str:
+    def _beyond_support(self) -> Sentence:
+        effective = max(1, round(self.calibration.effective))
+        return Sentence(
+            "{share} is beyond what these recordings support: {count}, alike in time, are worth about {independent}, "
+            "so that there may be several times as many false alarms: record over a longer time, on several days",
+            share=one_in(self.rate), count=len(self.calibration.scores), independent=_independent(effective),
+        )  # fmt: skip
+
+    def _without_power(self) -> Sentence:
         count, finest = len(self.calibration.scores), self.calibration.finest_with_power
         effective = round(self.calibration.effective)
-        alike = "" if effective == count else f" (as good as {effective} independent ones)"
-        height = self.calibration.height(self.score_rate)
+        recordings = Sentence("{count} recordings", count=count)
+        if effective != count:
+            recordings = Sentence(
+                "{recordings} (as good as {independent})", recordings=recordings, independent=_independent(effective)
+            )
         supported = min(finest / (1.0 - self.event_share), MOST)
         # On the machines of `benchmarks/alarms.py`, the finest rate falls as the number of recordings to the power 1.5.
         more = (finest / self.score_rate) ** (2 / 3)
-        return (
-            f"{count} recordings{alike} cannot keep {self.false_alarms} by single recordings and still find most "
-            f"faults: the alarm is {height:.1f} times as far above the usual score as the highest normal recording. "
-            f"What they support is {self._in_time(supported)} (--false-alarms auto). For {self.false_alarms}, "
-            f"give about {two_digits(more)} times as many recordings, of several days, or let lasting changes ring"
-        )
+        return Sentence(
+            "{recordings} cannot keep {asked} by single recordings and still find most faults: the alarm is "
+            "{height:.1f} times as far above the usual score as the highest normal recording. What they support is "
+            "{often} (--false-alarms auto). For {asked}, give about {more} times as many recordings, of several days, "
+            "or let lasting changes ring",
+            recordings=recordings, asked=self.false_alarms, height=self.calibration.height(self.score_rate),
+            often=self._often(supported), more=two_digits(more),
+        )  # fmt: skip
+
+
+def _independent(count: int) -> Sentence:
+    if count == 1:
+        return Sentence("1 independent one")
+    return Sentence("{count} independent ones", count=count)
 
 
 def check_request(false_alarms: str, every: str | None) -> None:

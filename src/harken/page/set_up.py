@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -44,7 +44,7 @@ def set_up(request: Request) -> Response:
         request, "set_up.html", title=t("setup.title"), state=state, step=_STEPS[state.phase], places=choices,
         folder=str(asked.place.folder), level=None if columns is None else columns.level_db, counts=COUNTS,
         every=EVERY_S, rates=RATES, least=LEAST_TO_FIT, texts=texts_of(state, columns, t), outliers=asked.outliers(),
-        decided=decided, enough=LEAST, limits=limits(state, t),
+        decided=decided, enough=LEAST, limits=limits(state, t), alarm=alarm_sentences(state, t),
     )  # fmt: skip
 
 
@@ -146,11 +146,20 @@ def texts_of(state: SetUpState, columns: SoundColumns | None, t: Texts) -> dict[
     return texts
 
 
+def alarm_sentences(state: SetUpState, t: Texts) -> list[str]:
+    """What the model says of its alarm."""
+    return _said([] if state.result is None else state.result.get("alarm", []), t)
+
+
 def limits(state: SetUpState, t: Texts) -> dict[str, str]:
     """What an alarm is set to at each rate, but for the limit of single windows, which is a number."""
     rates = {} if state.result is None else state.result.get("rates", {})
-    made = {rate: [Sentence.from_json(each) for each in sentences[1:]] for rate, sentences in rates.items()}
-    return {rate: ". ".join(t.sentence(each) or each for each in sentences) for rate, sentences in made.items()}
+    return {rate: ". ".join(_said(sentences[1:], t)) for rate, sentences in rates.items()}
+
+
+def _said(made_of: Sequence[Mapping[str, Any]], t: Texts) -> list[str]:
+    sentences = [Sentence.from_json(each) for each in made_of]
+    return [t.sentence(each) or each for each in sentences]
 
 
 def _key(kind: str) -> str:

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,9 +42,11 @@ class FitRequest:
 
 
 def fitted(request: FitRequest) -> dict[str, Any]:
-    """Learn, and write the model. What came of it: `recordings`, number learned from; `set_aside`: `file`, `reason`,
-    `outlier` of others; `notes`; `alarm`: sentences; `rates`: by rate, sentences as `text` and what each was made of
-    (`Sentence.to_json`). Raises HarkenError."""
+    """Learn, and write the model. Raises HarkenError.
+
+    What came of it: `recordings`, number learned from; `set_aside`: `file`, `reason`, `outlier` of others; `notes`;
+    `alarm`: sentences, and `rates`: such by rate, as `text` and what each was made of (`Sentence.to_json`).
+    """
     folder = Path(request.recordings)
     detector = Detector.fit(
         folder,
@@ -58,13 +61,13 @@ def fitted(request: FitRequest) -> dict[str, Any]:
             {"file": aside.path.name, "reason": aside.reason, "outlier": aside.outlier} for aside in detector.set_aside
         ],
         "notes": [*detector.notes],
-        "alarm": detector.alarm.sentences(),
-        "rates": {rate: _made_of(EpisodeRule.of(detector, rate, request.hop_s)) for rate in RATES},
+        "alarm": _made_of(detector.alarm.sentences()),
+        "rates": {rate: _made_of(EpisodeRule.of(detector, rate, request.hop_s).sentences()) for rate in RATES},
     }
 
 
-def _made_of(rule: EpisodeRule) -> list[dict[str, Any]]:
-    return [{"text": said, **said.to_json()} for said in rule.sentences() if isinstance(said, Sentence)]
+def _made_of(sentences: Iterable[str]) -> list[dict[str, Any]]:
+    return [{"text": said, **said.to_json()} for said in sentences if isinstance(said, Sentence)]
 
 
 def main() -> None:
