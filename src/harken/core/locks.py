@@ -48,6 +48,8 @@ def locked(
     finally:
         # While it is held: who waits notices that the file is gone, and makes another one. Windows refuses, and
         # removes the file on release.
-        with suppress(OSError):
-            file.unlink()
-        lock.release()
+        try:
+            with suppress(OSError):
+                file.unlink()
+        finally:
+            lock.release()
