@@ -1,6 +1,7 @@
 """Faults among the normal recordings: areas, and false alarms and faults found at 1 % and 0.1 %, on twelve machines.
 
-    python benchmarks/contamination.py [--seeds 3] [--sizes 60 600] [--shares 0 0.05 | --one] [--deviations 5]
+    python benchmarks/contamination.py [--seeds 3] [--first 0] [--sizes 60 600] [--shares 0 0.05 | --one]
+        [--deviations 5]
 
 Each machine: N clips at 6 dB and 10 at 0 dB are learned from, as in `alarms.py`; of the N, the given shares are
 replaced by faulty clips (--one: a single clip), which are not scored later. Outliers of the held-out scores
@@ -46,7 +47,7 @@ class Trial:
     scored: dict[float, tuple[Float64, Float64, Float64, NDArray[np.bool_]]]
 
 
-def trials(seeds: int, size: int, share: float, detector: str, deviations: Sequence[float]) -> Iterator[Trial]:
+def trials(seeds: range, size: int, share: float, detector: str, deviations: Sequence[float]) -> Iterator[Trial]:
     """share: of faults among the learned clips; below 0, a single one."""
     arrays = np.load(shared_folder() / "features" / "mimii_fan_pump_slider_feat136.npz")
     for index, machine in enumerate(MACHINES):
@@ -55,7 +56,7 @@ def trials(seeds: int, size: int, share: float, detector: str, deviations: Seque
             np.asarray(idct(arrays[key.format(snr, condition)][:, :128].astype(np.float64), norm="ortho", axis=1))
             for condition, snr in (("normal", "6"), ("normal", "0"), ("abnormal", "6"))
         )
-        for seed in range(seeds):
+        for seed in seeds:
             rng = np.random.default_rng([seed, index])
             order, faulty = rng.permutation(len(normal6)), rng.permutation(len(fault6))
             source = min(size, len(order) - 160)
@@ -119,16 +120,18 @@ def row(chosen: Sequence[Trial], deviations: float) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="seed")
     parser.add_argument("--sizes", type=int, nargs="*", default=[60, 600])
     parser.add_argument("--shares", type=float, nargs="*", default=[0.0, 0.05, 0.1])
     parser.add_argument("--one", action="store_true")
     parser.add_argument("--deviations", type=float, nargs="*", default=[5.0])
     parser.add_argument("--detector", default="local_density")
     options = parser.parse_args()
+    seeds = range(options.first, options.first + options.seeds)
     for size in options.sizes:
         for share in [-1.0] if options.one else options.shares:
             limits = (np.inf, *options.deviations)
-            chosen = list(trials(options.seeds, size, share, options.detector, limits))
+            chosen = list(trials(seeds, size, share, options.detector, limits))
             named = [trial.named[trial.faulty].mean() for trial in chosen if trial.faulty.any()]
             others = np.mean([trial.named[~trial.faulty].mean() for trial in chosen])
             print(f"named by fit: {np.mean(named) if named else 0:.0%} of the faults, {others:.1%} of the normal clips")
