@@ -12,8 +12,8 @@ import pytest
 from command_line import HARKEN, harken
 from harken.core.files import write_atomically
 
-#: no file may be larger than 4 KiB: as on a disk that is full, or beyond a quota
-FULL = "ulimit -f 4"
+#: no file may be larger than 1 KiB: as on a disk that is full, or beyond a quota
+FULL = "ulimit -f 1"
 
 
 def content(folder: Path) -> dict[str, bytes]:
