@@ -50,7 +50,7 @@ from harken.bench.run_names import add_names, check_run_name, read_names
 from harken.bench.stages.tables import Quarantined, read_clips, read_ids, write_clips, write_ids
 from harken.bench.workspace import Workspace, recorded_digest
 from harken.core.errors import HarkenError
-from harken.core.names import joined
+from harken.core.names import joined, why_no_file_name
 from harken.core.plain_yaml import read_yaml, yaml_text
 from harken.data.attributes import read_attributes
 from harken.data.clips import Clip
@@ -197,7 +197,7 @@ def test_stored_scores(tmp_path: Path, systems: list[tuple[str, str, int | None,
 
 @given(
     ROWS.filter(len),
-    FILE_NAME.filter(lambda text: not set(text) & set("\r\n")),
+    FILE_NAME.filter(lambda text: why_no_file_name(f"anomaly_score_{joined(text)}_section_00.csv") is None),
     st.sampled_from(["section", "id", "domain"]),
 )
 @FOLDER
