@@ -44,10 +44,12 @@ def alarms(connection: Connection, monitor: str, machine: str, most: int = MOST_
 
 
 def history(connection: Connection, monitor: str, machine: str) -> list[Row[Any]]:
-    """The last lines of a machine's history, the latest first."""
+    """The last lines of a machine's history, the latest first: in the order in which they came about.
+
+    Their times are those at which people asked, and of sound that may be replayed."""
     columns = tables.history.c
     query = sa.select(tables.history).where(columns.monitor == monitor, columns.machine == machine)
-    return list(connection.execute(query.order_by(columns.time.desc(), columns.number.desc()).limit(MOST_LINES)))
+    return list(connection.execute(query.order_by(columns.number.desc()).limit(MOST_LINES)))
 
 
 def evidence(connection: Connection, evidence_id: str) -> Row[Any] | None:
