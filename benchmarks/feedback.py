@@ -29,7 +29,7 @@ from harken.embeddings.embedder import ClipFeatures, Embedder, make_spec
 from harken.monitor.basis import Heard
 from harken.monitor.feedback.effect import ChangeRefused
 from harken.monitor.feedback.known_faults import add_faults
-from harken.monitor.feedback.on_disk import list_versions, load_fitted, roll_back, update_model
+from harken.monitor.feedback.on_disk import change_model, list_versions, load_fitted, roll_back
 from harken.monitor.feedback.rebaselining import chronology_of
 from harken.monitor.feedback.updating import update
 from harken.monitor.fitted import Fitted
@@ -114,7 +114,7 @@ def compare(machine: str) -> tuple[str, str]:
             refusals += refused(lambda known=known, called=called: update(known, called, who=WHO, now=NOW))
             path = Path(folder) / f"{fault}.harken"
             save_fitted(path, model)
-            update_model(path, called, who=WHO, now=NOW)
+            change_model(path, update, called, who=WHO, now=NOW)
             spoilt = load_fitted(path)
             roll_back(path, who=WHO, now=NOW)
             versions = (model, spoilt, load_fitted(path))
@@ -143,7 +143,7 @@ def grow(machine: str, updates: int) -> None:
                 domain = ("source", "target")[turn % 2]
                 clips = heard(f"update {turn}", features(machine, domain, 100 * turn + 7000, 12), 1e6 + 1e5 * turn)
                 start = time.process_time()
-                update_model(path, clips, who=WHO, now=NOW)
+                change_model(path, update, clips, who=WHO, now=NOW)
                 seconds = time.process_time() - start
             if turn not in (0, 1, 10, 25, updates):
                 continue

@@ -44,10 +44,11 @@ while True:
 """
 CHANGE = """
 import sys
-from harken.monitor.feedback.on_disk import alarm_model, roll_back
+from harken.monitor.feedback.change import set_alarm
+from harken.monitor.feedback.on_disk import change_model, roll_back
 path, number = sys.argv[1:3]
 while True:
-    alarm_model(path, "1%", None, who=number)
+    change_model(path, set_alarm, "1%", None, who=number)
     roll_back(path, who=number)
 """
 ADD = """

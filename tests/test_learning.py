@@ -12,17 +12,15 @@ import pytest
 from harken.core.errors import BundleError, HarkenError
 from harken.monitor import bundle, stored_rows
 from harken.monitor.basis import Heard
+from harken.monitor.feedback.change import set_alarm
 from harken.monitor.feedback.difference import compare_versions
 from harken.monitor.feedback.effect import ChangeRefused
 from harken.monitor.feedback.known_faults import add_faults
 from harken.monitor.feedback.on_disk import (
-    alarm_model,
-    fault_model,
+    change_model,
     list_versions,
     load_fitted,
-    rebaseline_model,
     roll_back,
-    update_model,
 )
 from harken.monitor.feedback.rebaselining import rebaseline
 from harken.monitor.feedback.updating import update
@@ -158,7 +156,7 @@ def test_faults_found_by_short_events_are_protected_too() -> None:
 
 
 def test_without_a_known_fault_a_contaminated_update_is_undone_by_rolling_back(stored: Path) -> None:
-    change = update_model(stored, FAULT[:4], who="Anna")
+    change = change_model(stored, update, FAULT[:4], who="Anna")
     assert any("no fault is known" in sentence for sentence in change.effect.sentences())
     assert alarms(load_fitted(stored), FAULT[4:]) < len(FAULT[4:])
     roll_back(stored, who="Ben", why="it was a fault")
@@ -187,9 +185,9 @@ def test_forcing_what_is_a_known_fault_to_be_normal_ends_its_being_a_fault() -> 
 
 
 def test_after_maintenance_the_old_sound_is_normal_no_more(stored: Path) -> None:
-    fault_model(stored, FAULT[:3], who="Ben")
+    change_model(stored, add_faults, FAULT[:3], who="Ben")
     after = heard("after", range(400, 440), 5e6, hum_hz=300.0)
-    change = rebaseline_model(stored, after, who="Ben", why="new motor")
+    change = change_model(stored, rebaseline, after, who="Ben", why="new motor")
     assert change.effect.recordings == 40
     model = load_fitted(stored)
     assert alarms(model, heard("later", range(450, 470), hum_hz=300.0)) <= 2
@@ -197,7 +195,7 @@ def test_after_maintenance_the_old_sound_is_normal_no_more(stored: Path) -> None
     assert model.faults is not None
     assert model.faults.old_F.all()
     # Faults of the machine before are counted, and refuse nothing.
-    update_model(stored, heard("more", range(480, 490), 6e6, hum_hz=300.0), who="Anna")
+    change_model(stored, update, heard("more", range(480, 490), 6e6, hum_hz=300.0), who="Anna")
     with pytest.raises(HarkenError, match="at least 3 are needed"):
         rebaseline(model, after[:2], who="Ben")
 
@@ -206,8 +204,8 @@ def test_after_maintenance_the_old_sound_is_normal_no_more(stored: Path) -> None
 
 
 def test_versions_are_listed_read_and_compared(stored: Path) -> None:
-    update_model(stored, NEW_STATE, who="Anna", why="new recipe", origin="folder new")
-    alarm_model(stored, "5%", None, who="Ben")
+    change_model(stored, update, NEW_STATE, who="Anna", why="new recipe", origin="folder new")
+    change_model(stored, set_alarm, "5%", None, who="Ben")
     kinds = [(version.number, version.kind, version.who) for version in list_versions(stored)]
     assert kinds == [(1, "fit", ""), (2, "update", "Anna"), (3, "set-alarm", "Ben")]
     assert list_versions(stored)[1].effect["learned"] == 12
@@ -228,7 +226,7 @@ def test_earlier_versions_are_small_and_say_what_they_said(stored: Path, monkeyp
     clips = [clip.features for clip in (*NEW_STATE, *FAULT, *KNOCKS)]
     said = {}
     for number in range(2, 7):
-        change = update_model(stored, NEW_STATE[number - 2 : number - 1], who="Anna")
+        change = change_model(stored, update, NEW_STATE[number - 2 : number - 1], who="Anna")
         said[number] = judged_clips(change.fitted, clips)
     parts = [json.loads(version_file(stored, number).read_text())["parts"] for number in range(1, 6)]
     assert ["detector" in names for names in parts] == [True, False, False, True, True]
@@ -242,8 +240,8 @@ def test_earlier_versions_are_small_and_say_what_they_said(stored: Path, monkeyp
 def test_rows_of_many_updates_are_one_file(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_rows, "_CHUNK", 4)
     for place in range(4):
-        update_model(stored, NEW_STATE[place : place + 1], who="Anna")
-        alarm_model(stored, "1%", None, who="Ben")
+        change_model(stored, update, NEW_STATE[place : place + 1], who="Anna")
+        change_model(stored, set_alarm, "1%", None, who="Ben")
     parts = json.loads((stored / "manifest.json").read_text())["parts"]
     assert [part for part in parts if part.startswith("added")] == ["added_0000000", "added_0000004", "added_0000008"]
     model = load_fitted(stored)
@@ -252,9 +250,9 @@ def test_rows_of_many_updates_are_one_file(stored: Path, monkeypatch: pytest.Mon
 
 
 def test_rolling_back_goes_to_the_version_before_and_keeps_known_faults(stored: Path) -> None:
-    update_model(stored, NEW_STATE[:6], who="Anna")
-    update_model(stored, NEW_STATE[6:], who="Anna")
-    fault_model(stored, FAULT[:3], who="Ben")
+    change_model(stored, update, NEW_STATE[:6], who="Anna")
+    change_model(stored, update, NEW_STATE[6:], who="Anna")
+    change_model(stored, add_faults, FAULT[:3], who="Ben")
     assert roll_back(stored, who="Ben", to=2).version.to == 2
     assert len(load_fitted(stored).training.names) == 66
     assert len(load_fitted(stored).faults) == 3  # type: ignore[arg-type]
@@ -268,7 +266,7 @@ def test_rolling_back_goes_to_the_version_before_and_keeps_known_faults(stored: 
 
 
 def test_a_stored_version_says_the_same_as_the_one_in_memory(stored: Path) -> None:
-    change = update_model(stored, [*NEW_STATE, *KNOCKS[:2]], who="Anna")
+    change = change_model(stored, update, [*NEW_STATE, *KNOCKS[:2]], who="Anna")
     again = load_fitted(stored)
     clips = [clip.features for clip in (*NEW_STATE, *FAULT, *KNOCKS)]
     assert judged_clips(again, clips) == judged_clips(change.fitted, clips)
@@ -288,9 +286,9 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with known faults and two updates."""
     path = tmp_path_factory.mktemp("learned") / "m.harken"
     save_fitted(path, MODEL)
-    fault_model(path, FAULT[:3], who="Ben")
-    update_model(path, NEW_STATE[:6], who="Anna")
-    update_model(path, NEW_STATE[6:], who="Anna")
+    change_model(path, add_faults, FAULT[:3], who="Ben")
+    change_model(path, update, NEW_STATE[:6], who="Anna")
+    change_model(path, update, NEW_STATE[6:], who="Anna")
     return path
 
 

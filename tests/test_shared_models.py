@@ -24,7 +24,8 @@ from harken.core.version import __version__
 from harken.monitor import bundle as bundles
 from harken.monitor.bundle import change_bundle, read_bundle, write_bundle
 from harken.monitor.detector import Detector
-from harken.monitor.feedback.on_disk import alarm_model
+from harken.monitor.feedback.change import set_alarm
+from harken.monitor.feedback.on_disk import change_model
 from harken.monitor.length import LengthEffect
 from harken.monitor.manifests import manifest_bytes
 from harken.monitor.off import OffRecordings
@@ -364,7 +365,7 @@ def test_an_alarm_that_is_set_meanwhile_is_kept(model: Path, tmp_path: Path) -> 
     shutil.copytree(model, path)
 
     def change(settings: dict[str, Any]) -> dict[str, Any]:
-        other = threading.Thread(target=alarm_model, args=(path, "1%", "1h"), kwargs={"who": "me"})
+        other = threading.Thread(target=change_model, args=(path, set_alarm, "1%", "1h"), kwargs={"who": "me"})
         other.start()
         other.join(0.2)
         assert other.is_alive()

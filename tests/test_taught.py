@@ -16,7 +16,8 @@ import soundfile as sf
 from conftest import hum
 from harken.core.errors import HarkenError
 from harken.monitor.detector import Detector
-from harken.monitor.feedback.on_disk import alarm_model
+from harken.monitor.feedback.change import set_alarm
+from harken.monitor.feedback.on_disk import change_model
 from harken.monitor.versions import list_versions
 from harken.service.configuration.read import checked
 from harken.service.kept_features import features_name
@@ -212,7 +213,7 @@ def test_what_others_do_to_a_model_is_taken_up(plant: Path, monkeypatch: pytest.
     with running(plant) as monitor:
         record(plant, 0, 3)
         wait_for(lambda: monitor.fleet.machines["pump"].alarm.to_json()["memory"]["block_start"])
-        alarm_model(plant / "pump.harken", "1%", None, who="Grace", why="too many")
+        change_model(plant / "pump.harken", set_alarm, "1%", None, who="Grace", why="too many")
         wait_for(lambda: monitor.fleet.machines["pump"].model.detector.fitted.version.number == 2)
 
 

@@ -81,10 +81,11 @@ def set_alarm(
     why: Why = "",
 ) -> None:
     """Set the alarm of a model, as a new version; nothing else of it changes."""
-    from harken.monitor.feedback.on_disk import alarm_model
+    from harken.monitor.feedback.change import set_alarm as with_alarm
+    from harken.monitor.feedback.on_disk import change_model
     from harken.monitor.judged import alarm_of
 
-    change = alarm_model(model, false_alarms, every, who=who or user_name(), why=why)
+    change = change_model(model, with_alarm, false_alarms, every, who=who or user_name(), why=why)
     for sentence in alarm_of(change.fitted).sentences():
         say(sentence)
 
@@ -106,16 +107,18 @@ def update(
 ) -> None:
     """Learn that recordings were normal, as a new version; or, with --fault, that they are of a fault."""
     from harken.core.errors import HarkenError
-    from harken.monitor.feedback.on_disk import fault_model, update_model
+    from harken.monitor.feedback.known_faults import add_faults
+    from harken.monitor.feedback.on_disk import change_model
+    from harken.monitor.feedback.updating import update as learned
 
     if fault and force:
         raise HarkenError("--force is for normal recordings", next_step="Leave out --fault, or --force")
     given = _hear(model, recordings, not fault, store, workers, formats)
     name, origin = who or user_name(), _origin(recordings)
     if fault:
-        change = fault_model(model, given.heard, who=name, why=why, origin=origin)
+        change = change_model(model, add_faults, given.heard, who=name, why=why, origin=origin)
     else:
-        change = update_model(model, given.heard, who=name, why=why, origin=origin, force=force)
+        change = change_model(model, learned, given.heard, who=name, why=why, origin=origin, force=force)
     _report(model, change, json)
 
 
@@ -131,10 +134,13 @@ def rebaseline(
     json: AsJson = False,
 ) -> None:
     """Learn the normal sound anew from these recordings alone, as after maintenance; as a new version."""
-    from harken.monitor.feedback.on_disk import rebaseline_model
+    from harken.monitor.feedback.on_disk import change_model
+    from harken.monitor.feedback.rebaselining import rebaseline as with_baseline
 
     given = _hear(model, recordings, True, store, workers, formats)
-    change = rebaseline_model(model, given.heard, who=who or user_name(), why=why, origin=_origin(recordings))
+    change = change_model(
+        model, with_baseline, given.heard, who=who or user_name(), why=why, origin=_origin(recordings)
+    )
     _report(model, change, json)
 
 

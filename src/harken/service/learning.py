@@ -15,7 +15,10 @@ import numpy as np
 from harken.core.errors import HarkenError
 from harken.core.sentences import Sentence
 from harken.monitor.basis import Heard
-from harken.monitor.feedback.on_disk import fault_model, rebaseline_model, roll_back, update_model
+from harken.monitor.feedback.known_faults import add_faults
+from harken.monitor.feedback.on_disk import change_model, roll_back
+from harken.monitor.feedback.rebaselining import rebaseline
+from harken.monitor.feedback.updating import update
 from harken.monitor.versions import Version, list_versions
 from harken.service.changes import AlarmRecord
 from harken.service.kept_features import WindowFeatures
@@ -55,11 +58,11 @@ def teach(model: Path, request: Request, store: Store, spec: str) -> Taught:
     heard = _heard(request, store, spec)
     match request.demand:
         case "normal":
-            change = update_model(model, heard, who=who, why=why, origin=origin, force=request.force)
+            change = change_model(model, update, heard, who=who, why=why, origin=origin, force=request.force)
         case "fault":
-            change = fault_model(model, heard, who=who, why=why, origin=origin)
+            change = change_model(model, add_faults, heard, who=who, why=why, origin=origin)
         case _:
-            change = rebaseline_model(model, heard, who=who, why=why, origin=origin)
+            change = change_model(model, rebaseline, heard, who=who, why=why, origin=origin)
     return Taught(change.version, answer_of(change.version))
 
 

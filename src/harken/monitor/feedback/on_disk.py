@@ -2,11 +2,11 @@
 
     list_versions(path)                    what each version is: kind, who, when, why, effect
     load_fitted(path, version)             an earlier version; Detector(...) of it judges
-    change_model(path, change)             one more version: `change` makes a ModelChange of the Fitted in use
-    update_model, fault_model, rebaseline_model, alarm_model, roll_back
+    change_model(path, change, ...)        one more version: `change` makes a ModelChange of the Fitted in use
+    roll_back(path)                        the version before the last change, or another, is in use again
 
     heard = [Heard("2026-03-01 14:20:10", features, time_s=1772374810.0), ...]
-    change = update_model("pump.harken", heard, who="ANNA", why="new recipe", origin="heard by the monitor")
+    change = change_model("pump.harken", update, heard, who="ANNA", why="new recipe", origin="heard by the monitor")
     print(*change.effect.sentences(), sep="\\n")
     roll_back("pump.harken", who="ANNA", why="it was a fault after all")
 
@@ -17,91 +17,43 @@ before or the new one in use. A refused change (`ChangeRefused`) writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Concatenate, ParamSpec
 
 from harken.core.errors import HarkenError
-from harken.monitor.basis import Heard
-from harken.monitor.feedback.change import ModelChange, set_alarm, time_text
+from harken.monitor.feedback.change import ModelChange, time_text
 from harken.monitor.feedback.effect import effect_of
-from harken.monitor.feedback.known_faults import add_faults
-from harken.monitor.feedback.rebaselining import rebaseline
-from harken.monitor.feedback.updating import update
 from harken.monitor.fitted import Fitted
 from harken.monitor.stored import add_fitted, load_fitted
 from harken.monitor.versions import Version, check_texts, json_effect, list_versions, version_before
 
+P = ParamSpec("P")
 
-def change_model(path: str | Path, change: Callable[[Fitted], ModelChange]) -> ModelChange:
+
+def change_model(
+    path: str | Path,
+    change: Callable[Concatenate[Fitted, P], ModelChange],
+    /,
+    *arguments: P.args,
+    **options: P.kwargs,
+) -> ModelChange:
     """Put what `change` makes of the version in use in its place; the version before is kept.
 
-    Raises BundleError where the model cannot be read or written, and what `change` raises: nothing is changed then.
+    change: such as `updating.update`, `known_faults.add_faults`, `rebaselining.rebaseline` or `change.set_alarm`, which
+    has the other arguments, too. Raises BundleError where the model cannot be read or written, and what `change`
+    raises: nothing is changed then.
     """
     made: list[ModelChange] = []
 
     def apply(fitted: Fitted) -> Fitted:
-        made.append(change(fitted))
+        made.append(change(fitted, *arguments, **options))
         return made[0].fitted
 
     add_fitted(path, apply)
     return made[0]
-
-
-def update_model(
-    path: str | Path,
-    heard: Sequence[Heard],
-    *,
-    who: str,
-    why: str = "",
-    origin: str = "",
-    force: bool = False,
-    now: datetime | None = None,
-) -> ModelChange:
-    """These recordings were normal, see `updating.update`."""
-    return change_model(
-        path, lambda fitted: update(fitted, heard, who=who, why=why, origin=origin, force=force, now=now)
-    )
-
-
-def fault_model(
-    path: str | Path,
-    heard: Sequence[Heard],
-    *,
-    who: str,
-    why: str = "",
-    origin: str = "",
-    now: datetime | None = None,
-) -> ModelChange:
-    """These recordings are of a fault, see `known_faults.add_faults`."""
-    return change_model(path, lambda fitted: add_faults(fitted, heard, who=who, why=why, origin=origin, now=now))
-
-
-def rebaseline_model(
-    path: str | Path,
-    heard: Sequence[Heard],
-    *,
-    who: str,
-    why: str = "",
-    origin: str = "",
-    now: datetime | None = None,
-) -> ModelChange:
-    """These recordings are what is normal from now on, see `rebaselining.rebaseline`."""
-    return change_model(path, lambda fitted: rebaseline(fitted, heard, who=who, why=why, origin=origin, now=now))
-
-
-def alarm_model(
-    path: str | Path,
-    false_alarms: str,
-    every: str | None,
-    *,
-    who: str,
-    why: str = "",
-    now: datetime | None = None,
-) -> ModelChange:
-    """The alarm is set to another rate, see `change.set_alarm`."""
-    return change_model(path, lambda fitted: set_alarm(fitted, false_alarms, every, who=who, why=why, now=now))
 
 
 def roll_back(
