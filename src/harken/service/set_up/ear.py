@@ -45,7 +45,7 @@ class Ear:
     """Listens to a source, and records it where that is asked for. It is a tap of its own feed.
 
     Files are heard one after the other by `work`, which somebody calls now and then; files that were there when it
-    began are told from later ones by `first_look`.
+    began are distinguished from later ones by `first_look`.
     """
 
     def __init__(self, source: SoundSource, machine: str) -> None:
