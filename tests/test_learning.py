@@ -148,6 +148,15 @@ def test_a_known_fault_called_normal_is_refused_unless_forced() -> None:
     assert update(known.fitted, NEW_STATE, who="Anna").effect.found_after == 4
 
 
+def test_the_recording_of_a_known_fault_is_refused_also_where_the_model_does_not_find_it() -> None:
+    quiet = heard("quiet", range(400, 403))
+    assert alarms(MODEL, quiet) == 0
+    known = add_faults(MODEL, quiet, who="Ben").fitted
+    with pytest.raises(ChangeRefused, match="3 of these 3 recordings are nearer to known faults"):
+        update(known, quiet, who="Eve")
+    assert update(known, quiet, who="Eve", force=True).version.forced
+
+
 def test_faults_found_by_short_events_are_protected_too() -> None:
     known = add_faults(MODEL, KNOCKS[:3], who="Ben")
     assert known.effect.found_after == 3

@@ -67,7 +67,14 @@ def update(
         )
     chosen, said = [ordered[row] for row in rows], [judged[row] for row in rows]
     alike_N = like_faults(fitted, [clip.features for clip in chosen], FaultsFound.by(fitted))
-    alike = [clip.name for clip, like in zip(chosen, alike_N, strict=True) if like]
+    faults = fitted.faults
+    # The very recording of a fault is one, whether the model finds it or not.
+    same = set() if faults is None else {fault_D.tobytes() for fault_D in faults.embeddings_FD[~faults.old_F]}
+    alike = [
+        clip.name
+        for clip, like in zip(chosen, alike_N, strict=True)
+        if like or clip.features.embedding.tobytes() in same
+    ]
     if alike and not force:
         raise ChangeRefused(
             f"{len(alike)} of these {len(chosen)} recordings are nearer to known faults than to what is normal: "
