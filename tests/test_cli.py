@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import re
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,8 @@ def test_fit_says_what_the_recordings_support(model: Path, tmp_path: Path) -> No
     weekly = harken("fit", model / "normal", "-o", tmp_path / "m.harken", "--false-alarms", "1/week")
     assert weekly.stdout == ""
     assert "40 recordings cannot keep 1/week by single recordings and still find most faults" in weekly.stderr
+    # What it names instead is what `auto` sets.
+    assert f"What they support is {re.search('1 in [0-9,]+ recordings', done.stderr)[0]}" in weekly.stderr
     snapshots = harken("fit", model / "normal", "-o", tmp_path / "m.harken", "--every", "10min")
     assert "one in" in snapshots.stderr
     harken("fit", model / "normal", "-o", tmp_path / "m.harken", "--every", "10 moons", code=2)
@@ -119,20 +122,26 @@ def test_a_model_is_checked_on_known_recordings(model: Path, tmp_path: Path) -> 
     assert result["at"][0]["found"] == 15
     assert result["at"][0]["false_alarms"] <= 3
     assert 1 < result["change_after"] <= 15
-    assert "1 recordings were not judged" in done.stderr
+    assert "1 recording was not judged" in done.stderr
     harken("fit", tmp_path / "fine", "-o", tmp_path / "few.harken")
-    table = harken("check", model / "m.harken", tmp_path / "few.harken", *folders).stdout
+    done = harken("check", model / "m.harken", tmp_path / "few.harken", *folders)
+    assert "few.harken: learned from 15 of these recordings, which count with their held-out scores" in done.stderr
+    assert "m.harken: learned" not in done.stderr.replace("few.harken", "")
+    table = done.stdout
     assert table.splitlines()[0].split() == ["m.harken", "few.harken"]
     assert "faults differ most near" in table
+    (tmp_path / "cut.wav").write_bytes(b"RIFF")
     harken(
         "check",
         model / "m.harken",
         "--normal",
         tmp_path / "bad" / "broken.wav",
         "--faulty",
-        tmp_path / "bad" / "broken.wav",
+        tmp_path / "cut.wav",
         code=2,
     )
+    both = harken("check", model / "m.harken", "--normal", tmp_path, "--faulty", tmp_path / "bad", code=2)
+    assert "is given as normal and as faulty, like 15 others" in both.stderr
 
 
 def test_score_prints_data_to_stdout_and_words_to_stderr(model: Path) -> None:

@@ -40,8 +40,14 @@ def check(
             emit({"model": str(model), **result.as_json()})
         if result.normal + result.faulty + result.not_judged > len(fine) + len(bad):
             say(f"{model.name}: long recordings are judged in segments, each of which counts as one")
+        if result.learned:
+            say(
+                f"{model.name}: learned from {result.learned} of these recordings, which count with their held-out "
+                "scores: what new ones would do, new ones tell"
+            )
         if result.not_judged:
-            say(f"{model.name}: {result.not_judged} recordings were not judged; harken score tells why")
+            recordings = "1 recording was" if result.not_judged == 1 else f"{result.not_judged} recordings were"
+            say(f"{model.name}: {recordings} not judged; harken score tells why")
     if not json:
         for text in table(checks, [model.name for model in models]):
             line(text)

@@ -195,7 +195,7 @@ class AlarmSetting:
             recordings = Sentence(
                 "{recordings} (as good as {independent})", recordings=recordings, independent=_independent(effective)
             )
-        supported = min(finest / (1.0 - self.event_share), MOST)
+        supported = replace(self, false_alarms=AUTO, among=1.0).rate
         # On the machines of `benchmarks/alarms.py`, the finest rate falls as the number of recordings to the power 1.5.
         more = (finest / self.score_rate) ** (2 / 3)
         return Sentence(

@@ -14,7 +14,7 @@ from harken.core.errors import HarkenError
 from harken.detection.rates import one_in
 from harken.evaluation.metrics import auc
 from harken.monitor.detector import Detector
-from harken.monitor.verdict import Verdict
+from harken.monitor.verdict import LEARNED, Verdict
 
 #: rates that a check tells about besides the model's
 RATES = (0.05, 0.01, 0.001)
@@ -34,7 +34,8 @@ class AtRate:
 class Check:
     """One model on normal and faulty recordings.
 
-    normal, faulty: recordings judged. not_judged: recordings that were not. auc: of the scores; nan without one of the
+    normal, faulty: recordings judged. not_judged: recordings that were not. learned: recordings judged that the model
+    learned from, whose held-out scores count. auc: of the scores; nan without one of the
     two. at: first at the model's rate, then at `RATES`. suspect: faults above every normal recording learned from.
     change_after: faulty recordings, in the order given, until a lasting change is reported; None where it is not.
     false_changes: lasting changes reported among the normal ones. separates: where faults differ most, in words.
@@ -43,6 +44,7 @@ class Check:
     normal: int
     faulty: int
     not_judged: int
+    learned: int
     auc: float
     at: tuple[AtRate, ...]
     suspect: int
@@ -56,6 +58,7 @@ class Check:
             "normal": self.normal,
             "faulty": self.faulty,
             "not_judged": self.not_judged,
+            "learned": self.learned,
             "auc": None if np.isnan(self.auc) else self.auc,
             "at": [{"rate": row.rate, "false_alarms": row.false_alarms, "found": row.faults} for row in self.at],
             "faults_above_all_learned": self.suspect,
@@ -74,7 +77,18 @@ def check(
     workers: int | None = None,
     all_formats: bool = False,
 ) -> Check:
-    """Judge recordings of known condition. Raises HarkenError where none of them can be judged."""
+    """Judge recordings of known condition. Raises HarkenError for a recording that is called both normal and faulty, and
+    where none of them can be judged."""
+    normal, faulty = list(normal), list(faulty)
+    both = {path.resolve() for path in normal} & {path.resolve() for path in faulty}
+    if both:
+        first = min(both)
+        others = f", like {len(both) - 1} others" if len(both) > 1 else ""
+        raise HarkenError(
+            f"is given as normal and as faulty{others}",
+            file=first,
+            next_step="Keep recordings of faults in a folder of their own",
+        )
     judged = [
         list(detector.score_many(paths, store=store, workers=workers, all_formats=all_formats))
         for paths in (normal, faulty)
@@ -96,6 +110,7 @@ def check(
         normal=len(fine),
         faulty=len(bad),
         not_judged=sum(map(len, judged)) - len(fine) - len(bad),
+        learned=sum(LEARNED in verdict.warnings for verdict in [*fine, *bad]),
         auc=auc(truth, np.concatenate([fine_N, bad_N])) if fine and bad else float("nan"),
         at=tuple(rows),
         suspect=int((bad_N > highest).sum()),

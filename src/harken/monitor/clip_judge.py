@@ -27,7 +27,7 @@ from harken.monitor.judge import judge
 from harken.monitor.length import AS_LONG, SHORTEST
 from harken.monitor.off import OffJudge
 from harken.monitor.sensor import level_note, not_judged
-from harken.monitor.verdict import Verdict
+from harken.monitor.verdict import LEARNED, Verdict
 
 Float32 = NDArray[np.float32]
 
@@ -120,7 +120,7 @@ class ClipJudge:
             # Its own embedding is among those it would be compared with.
             score = float(self.training.scores_N[learned_row])
             event_score = None if events is None else float(events.scores_N[learned_row])
-            learned = ("is one of the recordings that the model learned from: the score is its held-out one",)
+            learned = (LEARNED,)
         reason = self.unheard(features)
         health, normal_health = features.health, self._normal_health
         level = level_note(health, normal_health) if health is not None and normal_health is not None else None

@@ -37,7 +37,8 @@ _CANDIDATES = 5
 _SMALL_STATE = 0.1
 #: what to ask of recordings that are unlike the others
 QUESTION = (
-    "a fault, a rare state, another machine? Listen to them; leave them out with --exclude, or record more of them"
+    "a fault, a rare state, another machine? Listen, then leave out with --exclude what is not normal, or record more "
+    "of what is"
 )
 
 

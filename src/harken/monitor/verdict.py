@@ -30,6 +30,8 @@ Unheard = Literal["off", "level", "sensor", "short"]
 
 #: which of several verdicts counts
 GRAVITY: dict[Kind, int] = {"not judged": 0, "normal": 1, "suspect": 2, "alarm": 3}
+#: said of a recording that is scored by a model of its own sound
+LEARNED = "is one of the recordings that the model learned from: the score is its held-out one"
 
 
 @dataclass(frozen=True, eq=False)
