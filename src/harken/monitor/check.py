@@ -77,16 +77,17 @@ def check(
     workers: int | None = None,
     all_formats: bool = False,
 ) -> Check:
-    """Judge recordings of known condition. Raises HarkenError for a recording that is called both normal and faulty, and
-    where none of them can be judged."""
+    """Judge recordings of known condition.
+
+    Raises HarkenError for a recording that is called both normal and faulty, and where none of them can be judged.
+    """
     normal, faulty = list(normal), list(faulty)
     both = {path.resolve() for path in normal} & {path.resolve() for path in faulty}
     if both:
-        first = min(both)
         others = f", like {len(both) - 1} others" if len(both) > 1 else ""
         raise HarkenError(
             f"is given as normal and as faulty{others}",
-            file=first,
+            file=min(both),
             next_step="Keep recordings of faults in a folder of their own",
         )
     judged = [
