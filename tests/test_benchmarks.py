@@ -59,6 +59,7 @@ ROOT = Path(__file__).parents[1]
         (["separation.py", "--steps", "3"], "slider, with noise"),
         (["generation.py", "xception", "--frames", "32"], "20.9 M parameters"),
     ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
 )
 def test_it_runs(shared: Path, words: list[str], expected: str) -> None:
     environment = {**os.environ, "HARKEN_SHARED": str(shared)}
