@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from harken.service.changes import Changes
+from harken.service.configuration.model import MqttEntry
 from harken.service.delivery import Delays, Delivery
+from harken.service.mailroom import Mailroom
 from harken.service.recorder import Recorder
 from harken.service.records import Message
 from harken.service.sinks.base import Sink
 from harken.service.sinks.mqtt import BrokerAddress, MqttSink
 from harken.service.sinks.webhook import WebhookSink
-from peers import Receiver, amqtt_broker, free_port, listening, receiver, wait_for
+from harken.service.store.store import Store
+from harken.service.store.thinning import thin
+from peers import MOSQUITTO, Receiver, amqtt_broker, free_port, listening, mosquitto, receiver, wait_for
 
 FAST = Delays(first=0.02, longest=0.1)
 
 
-def say(recorder: Recorder, *identities: str, kind: str = "alarm") -> None:
-    time = datetime.now(UTC)
-    recorder.commit(Changes(messages=[Message(name, 0, kind, "pump", time, {"sentence": name}) for name in identities]))
+def say(recorder: Recorder, *identities: str, kind: str = "alarm", machine: str = "pump") -> None:
+    said = datetime.now(UTC)
+    machine = "" if kind == "service" else machine
+    messages = [Message(name, 0, kind, machine, said, {"sentence": name}) for name in identities]
+    recorder.commit(Changes(messages=messages))
 
 
 @contextmanager
@@ -103,6 +113,72 @@ def test_a_sink_gets_the_kinds_that_it_is_for(tmp_path: Path) -> None:
         wait_for(lambda: recorder.outbox.waiting_messages() == {"hook": 0})
         assert ids(peer) == ["a", "b"]
     recorder.close()
+
+
+@contextmanager
+def broker(kind: str, port: int, folder: Path) -> Iterator[None]:
+    """One that remembers nothing of before."""
+    if kind == "amqtt":
+        with amqtt_broker(port):
+            yield
+    else:
+        with mosquitto(folder, port, "allow_anonymous true", "persistence false"):
+            yield
+
+
+@pytest.mark.parametrize("kind", ["amqtt", "mosquitto"])
+def test_a_broker_that_forgets_learns_what_is_retained_anew(kind: str, tmp_path: Path) -> None:
+    """While the monitor runs and nothing happens, and after it was started again."""
+    if kind == "mosquitto" and MOSQUITTO is None:
+        pytest.skip("mosquitto is not installed")
+    port, rooms = free_port(), []
+    entry = MqttEntry(kind="mqtt", host="127.0.0.1", port=port, messages=["alarm", "sensor"])
+
+    def start() -> Recorder:
+        recorder = Recorder(tmp_path / "monitor.db")
+        sink = MqttSink("broker", BrokerAddress("127.0.0.1", port), monitor="plant", machines=["pump"])
+        rooms.append(Mailroom(recorder.outbox, lambda sink, message, reason: None))
+        rooms[-1].start(rooms[-1].use({"broker": sink}, {"broker": entry}))
+        return recorder
+
+    def stop(recorder: Recorder) -> None:
+        rooms[-1].stop(["broker"], time.monotonic() + 5)
+        recorder.close()
+
+    def retained() -> dict[str, str]:
+        with listening(port) as listener:
+            # What is retained comes first; birth, discovery and states are published one after the other.
+            wait_for(lambda: {"harken/plant/pump/alarm"} <= {topic for topic, _, _ in listener.received})
+            wait_for(lambda: listener.payloads("harken/plant/pump/sensor"))
+            return {topic: text for topic, text, _ in listener.received}
+
+    with broker(kind, port, tmp_path):
+        recorder = start()
+        say(recorder, "service", kind="service")
+        say(recorder, "first", "second")
+        say(recorder, "good", kind="sensor")
+        say(recorder, "gone", machine="fan")
+        rooms[-1].wake()
+        wait_for(lambda: recorder.outbox.waiting_messages() == {"broker": 0})
+    for again in (False, True):
+        if again:
+            stop(recorder)
+            # Nor does age matter: of old messages, the last ones stay.
+            store = Store.open(tmp_path / "monitor.db")
+            thin(store, datetime.now(UTC) + timedelta(days=60))
+            assert [message.id for message in store.messages(0, 10)] == ["service", "second", "good", "gone"]
+            store.close()
+        with broker(kind, port, tmp_path):
+            if again:
+                recorder = start()
+            topics = retained()
+        assert json.loads(topics["harken/plant/pump/alarm"])["id"] == "second"
+        assert json.loads(topics["harken/plant/pump/sensor"])["id"] == "good"
+        assert topics["harken/plant/status"] == "online"
+        assert "homeassistant/binary_sensor/harken_plant_pump/alarm/config" in topics
+        assert "harken/plant/service" not in topics, "of no kind that the sink gets"
+        assert ("harken/plant/fan/alarm" in topics) is not again, "a machine that is not there any more"
+    stop(recorder)
 
 
 def test_delays_grow_to_a_limit() -> None:

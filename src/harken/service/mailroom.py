@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from harken.service.configuration.model import SinkEntry
 from harken.service.delivery import Delivery, DeliveryState
@@ -28,6 +29,7 @@ class Mailroom:
         self.stop(gone, time.monotonic() + 1.0)
         self._outbox.use_sinks(entries)
         for name, sink in made.items():
+            sink.last_messages = partial(self._outbox.last_messages, name, entries[name].messages)
             self._deliveries[name] = Delivery(sink, self._outbox, kinds=entries[name].messages, refused=self._refused)
         return [*made]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from harken.core.errors import HarkenError
 from harken.service.records import Message
 from harken.service.store.store import SinkState, StoredState, StoreError
 from harken.service.store_link import StoreLink
@@ -118,6 +119,19 @@ class StoredOutbox:
     def next_message(self, sink: str) -> Message | None:
         """The first message that the sink has not dealt with."""
         return next(iter(self.pending(sink, 1)), None)
+
+    def last_messages(self, sink: str, kinds: Collection[str] | None = None) -> list[Message]:
+        """Of each machine and kind the last message that the sink has dealt with, in earlier runs, too, or that came
+        before it; without those of the store while it cannot be read. kinds: of these; None: all."""
+        with self._lock:
+            position, store = self._sinks[sink].position, self._link.readable
+            messages: list[Message] = []
+            if store is not None:
+                with suppress(HarkenError):
+                    messages = store.last_messages(position)
+            messages += [message for message in self._recent if message.number <= position]
+            last = {(message.machine, message.kind): message for message in messages}
+            return [message for message in last.values() if kinds is None or message.kind in kinds]
 
     def delivered(self, sink: str, message: Message) -> None:
         """The sink has the message, for good."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 
 from harken.core.errors import HarkenError
 from harken.service.records import Message
@@ -31,6 +32,8 @@ class Sink(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        #: the last message of each machine and kind that the receiver had, in this run or before: it may have lost them
+        self.last_messages: Callable[[], Iterable[Message]] = tuple
 
     @abstractmethod
     def deliver(self, message: Message) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,11 +41,11 @@ class MqttSink(Sink):
 
     Topics, below `PREFIX/MONITOR`: `status`, retained, `online` or, by the last will, `offline`; `messages`, every
     message; `MACHINE/alarm` and `MACHINE/sensor`, retained, the last message of a machine and kind; `source` and
-    `service`, retained, the last of these. Payloads: JSON, as `Message.as_json`.
+    `service`, retained, the last of these. Payloads: JSON, as `Message.as_json`. What is retained is published again at
+    each connection, from `last_messages`, for brokers that forget it.
 
-    monitor: name in topics. machines: those announced to Home Assistant below `discovery_prefix`; None: not announced.
-    states: what is retained for a machine at first, called at each connection. patience_s: how long a delivery waits
-    for the connection, and for the acknowledgement.
+    monitor: name in topics. machines: those of the monitor, announced to Home Assistant below `discovery_prefix`; None:
+    not announced. patience_s: how long a delivery waits for the connection, and for the acknowledgement.
     """
 
     def __init__(
@@ -57,7 +57,6 @@ class MqttSink(Sink):
         machines: Iterable[str] = (),
         prefix: str = "harken",
         discovery_prefix: str | None = "homeassistant",
-        states: Callable[[], Iterable[Message]] = tuple,
         keep_alive_s: int = 30,
         patience_s: float = 10.0,
     ) -> None:
@@ -67,7 +66,6 @@ class MqttSink(Sink):
         self._monitor = monitor
         self._machines = tuple(machines)
         self._discovery_prefix = discovery_prefix
-        self._states = states
         self._keep_alive_s = keep_alive_s
         self._patience_s = patience_s
         self._client: Any = None
@@ -83,8 +81,6 @@ class MqttSink(Sink):
     def start(self) -> None:
         mqtt = need("paho.mqtt.client", "MQTT sinks")
         enums = need("paho.mqtt.enums", "MQTT sinks")
-        for message in self._states():
-            self._retained[self._state_topic(message)] = json_text(message.as_json())
         client = mqtt.Client(enums.CallbackAPIVersion.VERSION2, client_id=f"harken-{self._monitor}-{self.name}")
         client.will_set(f"{self._base}/status", "offline", qos=1, retain=True)
         broker = self.broker
@@ -109,8 +105,13 @@ class MqttSink(Sink):
         if self._discovery_prefix is not None:
             client.subscribe(STATUS_TOPIC.format(prefix=self._discovery_prefix), qos=1)
         self._announce(client)
-        # A broker that lost its memory learns the states anew.
-        for topic, payload in [*self._retained.items()]:
+        # A broker that lost its memory learns the states anew, those of machines that are no longer here excepted.
+        stored = {
+            self._state_topic(message): json_text(message.as_json())
+            for message in self.last_messages()
+            if not message.machine or message.machine in self._machines
+        }
+        for topic, payload in (stored | self._retained).items():
             client.publish(topic, payload, qos=1, retain=True)
         self._connected.set()
 
@@ -149,12 +150,12 @@ class MqttSink(Sink):
             if len(payload) > _LARGEST:
                 raise RefusedError("the message is longer than MQTT allows")
             state_topic = self._state_topic(message)
+            self._retained[state_topic] = payload
             sent = [
                 self._client.publish(f"{self._base}/messages", payload, qos=1),
                 self._client.publish(state_topic, payload, qos=1, retain=True),
             ]
             self._under_way = message.id, sent
-            self._retained[state_topic] = payload
         end = time.monotonic() + self._patience_s
         try:
             while not all(publication.is_published() for publication in sent):

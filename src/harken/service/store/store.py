@@ -19,6 +19,7 @@ from harken.service.records import Message
 from harken.service.requests import Request
 from harken.service.store import tables
 from harken.service.store.engine import make_engine, reading, shown_url, store_url
+from harken.service.store.messages import last_messages, messages_after
 from harken.service.store.migrate import migrate
 from harken.service.store.writing import write_changes
 
@@ -151,18 +152,13 @@ class Store:
 
     def messages(self, after: int, limit: int) -> list[Message]:
         """The first messages with a number above `after`, in order."""
-        columns = tables.messages.c
-        query = (
-            sa.select(tables.messages)
-            .where(columns.monitor == self.monitor, columns.number > after)
-            .order_by(columns.number)
-            .limit(limit)
-        )
         with self.reading() as connection:
-            return [
-                Message(row.id, row.number, row.kind, row.machine, row.time, row.payload)
-                for row in connection.execute(query)
-            ]
+            return messages_after(connection, self.monitor, after, limit)
+
+    def last_messages(self, number: int) -> list[Message]:
+        """Of each machine and kind the last message with at most this number, in order."""
+        with self.reading() as connection:
+            return last_messages(connection, self.monitor, number)
 
     def sinks(self) -> dict[str, SinkState]:
         """State of each sink by name."""

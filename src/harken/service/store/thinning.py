@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 from harken.service.store import tables
 from harken.service.store.features import FeatureLimits, thin_features
 from harken.service.store.hours import remove_old_hours
+from harken.service.store.messages import last_numbers
 from harken.service.store.store import Store
 
 #: period -> its length, and the age from which scores are thinned to it
@@ -21,7 +22,8 @@ PERIODS = {
     "hour": (timedelta(hours=1), timedelta(days=30)),
     "day": (timedelta(days=1), timedelta(days=365)),
 }
-#: age of messages that every sink has, and of answered requests, at which they are removed
+#: age of messages that every sink has, and of answered requests, at which they are removed; the last message of each
+#: machine and kind stays, for receivers that forget
 _MESSAGES, _REQUESTS = timedelta(days=30), timedelta(days=90)
 #: rows of a pass: others wait for no longer than it takes
 _ROWS = 5_000
@@ -112,6 +114,7 @@ def _remove(connection: Connection, monitor: str, now: datetime) -> None:
     messages, sinks, requests = tables.messages.c, tables.sinks.c, tables.requests.c
     slowest = connection.scalar(sa.select(sa.func.min(sinks.position)).where(sinks.monitor == monitor))
     old = (messages.monitor == monitor) & (messages.time < now - _MESSAGES)
+    old &= messages.number.not_in(last_numbers(monitor))
     if slowest is not None:
         old &= messages.number <= slowest
     connection.execute(sa.delete(tables.messages).where(old))
