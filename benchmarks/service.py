@@ -2,22 +2,21 @@
 
     python benchmarks/service.py [--only kills latency broker sensors] [--kills 200] [--seconds 60] [--sensors 1000]
 
-Kills: `Monitor` judges numbered recordings of a folder and tells a webhook, until it is killed (-9) at a random moment;
-the next one takes up. Afterwards windows, alarms and messages are counted. Latency: `harken monitor -` is given sound
-in real time: seconds to the start, memory, and from the last sample of a window to its verdict in the store. Broker:
-messages of an hour, one per five seconds, while Mosquitto is down; in fast motion. Sensors: so many virtual ones, which
-share a model, each with a window of ten seconds at a moment of its own within ten minutes, of which `--seconds` are
-waited for in real time; then all of them at the same moment.
+Kills: `Monitor` judges numbered recordings of a folder, in which a fault comes and goes, and tells a webhook, until
+it is killed (-9) at a random moment; the next one takes up. Afterwards windows, alarms, answers and messages are
+counted, on SQLite and, where this machine has it, PostgreSQL. Latency: `harken monitor -` is given sound in real
+time: seconds to the start, memory, and from the last sample of a window to its verdict in the store. Broker: messages
+of an hour, one per five seconds, while Mosquitto is down; in fast motion. Sensors: so many virtual ones, which share
+a model, each with a window of ten seconds at a moment of its own within ten minutes, of which `--seconds` are waited
+for in real time; then all of them at the same moment.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,10 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile as sf
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from harken.monitor.detector import Detector
 from harken.service import fleet
 from harken.service.changes import Changes
 from harken.service.configuration.read import checked
@@ -44,95 +41,13 @@ from harken.service.sinks.mqtt import BrokerAddress, MqttSink
 from harken.service.sinks.webhook import WebhookSink
 from harken.service.sources.base import SoundSource, SourceForm
 from peers import MOSQUITTO, free_port, listening, mosquitto, receiver, wait_for
-
-RATE = 16_000
-
-
-def sound(seed: int, seconds: float, fault: bool = False) -> np.ndarray:
-    """(samples,) harmonics of a wandering speed in noise; a fault adds a tone of 3 kHz."""
-    rng = np.random.default_rng(seed)
-    time_S = np.arange(round(seconds * RATE)) / RATE
-    speed = 50 * (1 + 0.01 * rng.normal())
-    samples_S = 0.1 * sum(np.sin(2 * np.pi * speed * k * time_S + rng.uniform(0, 6)) / k for k in range(1, 8))
-    samples_S += 0.03 * rng.normal(size=len(time_S)) + fault * 0.05 * np.sin(2 * np.pi * 3000 * time_S)
-    return samples_S.astype(np.float32)
-
-
-def model_of(folder: Path, seconds: float, count: int = 40) -> Path:
-    """A model of normal sound in windows of so many seconds."""
-    normal, model = folder / f"normal{seconds:g}", folder / f"model{seconds:g}.harken"
-    normal.mkdir(exist_ok=True)
-    for row in range(count):
-        sf.write(normal / f"{row:04d}.wav", sound(row, seconds), RATE)
-    Detector.fit(normal, workers=0).save(model)
-    return model
+from service_kills import RATE, kills, model_of, sound, stores
 
 
 def percentiles(values: list[float]) -> str:
     """Median, 99th percentile and maximum."""
     p50, p99 = np.percentile(values, [50, 99])
     return f"median {p50:.3f} s, p99 {p99:.3f} s, most {max(values):.3f} s"
-
-
-# ---- kills -------------------------------------------------------------------------------------------------
-
-
-def _monitor(folder: Path, model: Path, url: str, once: bool) -> None:
-    data = {
-        "sources": {"in": {"kind": "folder", "path": "in", "settle_s": 0.05}},
-        "machines": {"pump": {"source": "in", "model": str(model)}},
-        "sinks": {"hook": {"kind": "webhook", "url": url}},
-        "http": None,
-    }
-    Monitor(checked(data, folder), once=once).run()
-
-
-def kills(folder: Path, count: int) -> None:
-    """See the module."""
-    model, rng = model_of(folder, 1.0), random.Random(0)
-    (folder / "in").mkdir()
-    written = 0
-
-    def write(number: int) -> None:
-        nonlocal written
-        for _ in range(number):
-            fault = (written // 60) % 2 == 1
-            aside = folder / "aside.tmp"
-            sf.write(aside, sound(10_000 + written, 1.0, fault), RATE, format="WAV")
-            aside.rename(folder / "in" / f"{written:06d}.wav")
-            written += 1
-
-    context, begun = multiprocessing.get_context("fork"), time.monotonic()
-    with receiver() as peer:
-        for _ in range(count):
-            write(4)
-            process = context.Process(target=_monitor, args=(folder, model, peer.url, False))
-            process.start()
-            process.join(rng.uniform(0.05, 2.0))
-            os.kill(process.pid or 0, signal.SIGKILL)
-            process.join()
-        write(120)
-        process = context.Process(target=_monitor, args=(folder, model, peer.url, True))
-        process.start()
-        process.join()
-        recorder = Recorder(folder / "monitor.db")
-        numbers = [message["number"] for message in peer.messages]
-        identities = {message["number"]: message["id"] for message in peer.messages}
-    store = recorder._link.store
-    assert store is not None
-    with store.reading() as connection:
-        rows = connection.exec_driver_sql("SELECT number FROM windows ORDER BY number").scalars().all()
-        alarms = connection.exec_driver_sql("SELECT COUNT(*), COUNT(DISTINCT raised) FROM alarms").one()
-        raised = connection.exec_driver_sql("SELECT COUNT(*) FROM history WHERE action = 'raised'").scalar()
-        check = connection.exec_driver_sql("PRAGMA integrity_check").scalar()
-        stored = connection.exec_driver_sql("SELECT MAX(number) FROM messages").scalar() or max(identities)
-    first = [number for row, number in enumerate(numbers) if number not in numbers[:row]]
-    print(
-        f"kills: {count} in {time.monotonic() - begun:.0f} s; recordings {written}, windows {len(rows)} "
-        f"(numbers complete: {[*rows] == [*range(written)]}); alarms {alarms[0]}, of different times "
-        f"{alarms[1]}, raised {raised}; messages {stored}, received {len(identities)} (in order: "
-        f"{first == sorted(first)}), twice {len(numbers) - len(identities)}; store: {check}"
-    )
 
 
 # ---- latency -----------------------------------------------------------------------------------------------
@@ -308,7 +223,10 @@ def main() -> None:
             folder = Path(scratch) / name
             folder.mkdir()
             if name == "kills":
-                kills(folder, options.kills)
+                with stores(folder) as places:
+                    for kind, place in places.items():
+                        (folder / kind).mkdir()
+                        kills(folder / kind, place, kind, options.kills)
             elif name == "latency":
                 latency(folder, options.seconds)
             elif name == "broker":

@@ -33,7 +33,7 @@ def wait_for(condition: Any, seconds: float = 60.0) -> Any:
 class Receiver:
     """An HTTP server. requests: (headers, body) in order. answers: codes of the next ones; then 200."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.requests: list[tuple[dict[str, str], bytes]] = []
         self.answers: list[int] = []
         receiver = self
@@ -49,7 +49,7 @@ class Receiver:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
     @property
@@ -58,9 +58,9 @@ class Receiver:
 
 
 @contextmanager
-def receiver() -> Iterator[Receiver]:
-    """A running `Receiver`."""
-    peer = Receiver()
+def receiver(port: int = 0) -> Iterator[Receiver]:
+    """A running `Receiver`. port: 0: any that is free."""
+    peer = Receiver(port)
     thread = threading.Thread(target=peer.server.serve_forever, args=(0.05,))
     thread.start()
     try:
