@@ -162,10 +162,14 @@ KINDS = ("bundle", "manifest", "recipe", "scores", "zip", "weights")
 def fuzz_files(count: int, folder: Path, model: Path, mutate: Mutate, seed: int = 0) -> dict[str, Counter[str]]:
     """Outcomes by kind of `count` inputs in all: `read`, `refused`, or the error that should not have been."""
     from fuzz_kept import KEPT, KeptFiles
+    from fuzz_versions import VERSIONS, ModelVersions
 
-    inputs, kept = Inputs(folder, model, mutate), KeptFiles(folder, model, mutate)
-    outcomes = {kind: Counter[str]() for kind in (*KINDS, *KEPT)}
-    kinds = [(kind, getattr(inputs, kind)) for kind in KINDS] + [(kind, getattr(kept, kind)) for kind in KEPT]
+    groups = ((KINDS, Inputs), (KEPT, KeptFiles), (VERSIONS, ModelVersions))
+    kinds: list[tuple[str, Callable[[np.random.Generator], None]]] = []
+    for names, readers in groups:
+        inputs = readers(folder, model, mutate)
+        kinds += [(kind, getattr(inputs, kind)) for kind in names]
+    outcomes = {kind: Counter[str]() for kind, _ in kinds}
     for number in range(count):
         kind, read = kinds[number % len(kinds)]
         outcomes[kind][_outcome(partial(read, np.random.default_rng((seed, number))))] += 1
@@ -200,7 +204,7 @@ def replace_value(value: Any, rng: np.random.Generator) -> None:
     elif isinstance(value, dict) and rng.random() < 0.2:
         del value[key]
     else:
-        value[key] = ODD[int(rng.integers(len(ODD)))]
+        value[key] = deep_copy(ODD[int(rng.integers(len(ODD)))])  # which the next change may reach into
 
 
 def replace_array(arrays: dict[str, dict[str, np.ndarray]], rng: np.random.Generator) -> None:

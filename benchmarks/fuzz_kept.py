@@ -140,7 +140,7 @@ class KeptFiles:
             replace_value(config, rng)
         else:
             replace_array(arrays, rng)
-        data = save({name: np.ascontiguousarray(array) for name, array in arrays[""].items()})
+        data = save({name: np.array(array, order="C") for name, array in arrays[""].items()})
         sha256 = hashlib.sha256(data).hexdigest()
         try:
             record = Record(

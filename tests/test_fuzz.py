@@ -11,6 +11,7 @@ from conftest import hum
 from fuzz import mutated
 from fuzz_files import KINDS, fuzz_files
 from fuzz_kept import KEPT
+from fuzz_versions import VERSIONS
 from harken.monitor.detector import Detector
 
 
@@ -24,7 +25,7 @@ def check(count: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Weights are kept in a cache.
     monkeypatch.setenv("HARKEN_CACHE", str(folder / "cache"))
     outcomes = fuzz_files(count, folder / "files", folder / "model.harken", mutated)
-    kinds = (*KINDS, *KEPT)
+    kinds = (*KINDS, *KEPT, *VERSIONS)
     assert {kind: set(outcomes[kind]) - {"read", "refused"} for kind in kinds} == {kind: set() for kind in kinds}
     assert all(outcomes[kind]["refused"] for kind in kinds)
 

@@ -137,14 +137,21 @@ def test_attribute_tables_in_three_variants(tmp_path: Path) -> None:
         "file_name,d1p,d1v,d2p,d2v\nfan/train/section_00_source_train_normal_0000_volt_1.5_wt_0.wav,volt,1.5,wt,0\n"
     )
     assert read_attributes(file) == [
-        ("section_00_source_train_normal_0000_volt_1.5_wt_0", {"volt": "1.5", "wt": "0"}, False)
+        ("section_00_source_train_normal_0000_volt_1.5_wt_0", {"volt": "1.5", "wt": "0"}, "")
     ]
     file.write_text("file_name,d1p,d1v\nsection_00_source_train_normal_0000_volt_1.5,volt,1.5\n")
-    assert read_attributes(file) == [("section_00_source_train_normal_0000_volt_1.5", {"volt": "1.5"}, False)]
+    assert read_attributes(file) == [("section_00_source_train_normal_0000_volt_1.5", {"volt": "1.5"}, "")]
     file.write_text("file_name\nfan/train/section_00_source_train_normal_0000_noAttribute.wav\n")
-    assert read_attributes(file) == [("section_00_source_train_normal_0000_noAttribute", {}, False)]
+    assert read_attributes(file) == [("section_00_source_train_normal_0000_noAttribute", {}, "")]
     file.write_text("file_name,d1p,d1v\na.wav,volt,1.5,wt,0\nb.wav,volt,1.5,,\n")
-    assert [row.overlong for row in read_attributes(file)] == [True, False]
+    assert [row.problem for row in read_attributes(file)] == ["has a row with more cells than columns", ""]
+    file.write_text("file_name,d1p,d1v,d2p,d2v\na.wav,volt,1.5,volt,2\nb.wav,volt,1.5,volt,1.5\n")
+    assert [(row.attributes, row.problem) for row in read_attributes(file)] == [
+        ({"volt": "1.5"}, "gives volt two values, 1.5 and 2"), ({"volt": "1.5"}, ""),
+    ]  # fmt: skip
+    file.write_text("file_name,d1p,d1v,d1p,d1v\na.wav,volt,1.5,volt,2\n")
+    with pytest.raises(HarkenError, match="has two columns d1p"):
+        read_attributes(file)
     file.write_text("name,speed\na,1\n")
     with pytest.raises(HarkenError, match="first column is not file_name"):
         read_attributes(file)

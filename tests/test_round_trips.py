@@ -138,8 +138,8 @@ def test_a_name_that_is_no_text_is_refused_and_nothing_is_written(tmp_path: Path
 def test_attributes(tmp_path: Path, rows: list[tuple[str, dict[str, str]]]) -> None:
     text = _attributes_csv([(f"fan/train/{name}.wav", attributes) for name, attributes in rows])
     (tmp_path / "attributes_00.csv").write_bytes(text.encode())
-    assert [(row.name, row.attributes, row.overlong) for row in read_attributes(tmp_path / "attributes_00.csv")] == [
-        (name, attributes, False) for name, attributes in rows
+    assert [(row.name, row.attributes, row.problem) for row in read_attributes(tmp_path / "attributes_00.csv")] == [
+        (name, attributes, "") for name, attributes in rows
     ]
 
 

@@ -38,6 +38,9 @@ def test_what_is_no_csv_is_refused_with_the_step_that_helps(tmp_path: Path) -> N
         (tmp_path / name).write_bytes(data)
         with pytest.raises(HarkenError, match=rf"{name}: cannot be read.* Ask the sender\."):
             read_csv(tmp_path / name, "Ask the sender")
+    (tmp_path / "open.csv").write_bytes(b'a,b\nc,d\n"e,f\ng,h\n')
+    with pytest.raises(HarkenError, match="the row that begins on line 3: a quote that is never closed"):
+        read_csv(tmp_path / "open.csv", "Ask the sender")
     (tmp_path / "nul.csv").write_bytes(b"a,b\nc,d\0\n")
     with pytest.raises(HarkenError, match=r"line 2 has a NUL character\. Ask the sender\."):
         read_csv(tmp_path / "nul.csv", "Ask the sender")

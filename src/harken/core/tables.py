@@ -133,10 +133,14 @@ def _plain_bytes(column: Any) -> int:
 
 def _rows(reader: Any) -> Iterator[TableRow]:
     line = 1
-    for cells in reader:
-        if any(cell.strip() for cell in cells):
-            yield TableRow(line, cells)
-        line = reader.line_num + 1
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield TableRow(line, cells)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        reason = "a quote that is never closed" if "end of data" in str(error) else error
+        raise csv.Error(f"the row that begins on line {line}: {reason}") from error
 
 
 def _unpacked(file: Path) -> bytes:

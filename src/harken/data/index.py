@@ -148,10 +148,10 @@ def _join_attributes(folder: Path, clips: list[Clip], rows: list[int], findings:
         except HarkenError as error:
             findings.add(folder, f"{error.cause}, ignored", table.name)
             continue
-        for listed_name, attributes, overlong in listed:
+        for listed_name, attributes, problem in listed:
             name = joined(listed_name)
-            if overlong:
-                findings.add(folder, f"{table.name} has a row with more cells than columns", name)
+            if problem:
+                findings.add(folder, f"{table.name} {problem}", name)
             if listed_attributes.setdefault(name, attributes) != attributes:
                 findings.add(folder, f"{table.name} lists a recording twice with different attributes", name)
             elif name not in by_name:
