@@ -57,6 +57,9 @@ def test_a_configuration_is_read(plant_file: Path) -> None:
     assert plant.store == str(plant_file.parent / "monitor.db")
     assert plant.evidence.quota_bytes == 500_000_000
     assert "hidden" not in repr(plant)
+    assert plant.evidence_folder == plant_file.parent / "evidence" / "hall-2"
+    plant_file.write_text(PLANT + "store: postgresql://db/harken\n")
+    assert read_configuration(plant_file).evidence_folder == plant_file.parent / "evidence" / "hall-2"
 
 
 @pytest.mark.parametrize(

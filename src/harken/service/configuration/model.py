@@ -288,7 +288,7 @@ class Configuration(Entry):
 
     @property
     def evidence_folder(self) -> Path:
-        """Where evidence is: as configured, or beside the store."""
+        """Where evidence is: as configured, or beside the store; beside the configuration of a server's store."""
         if self.evidence.folder is not None:
             return self.evidence.folder
         beside = Path("evidence") if "://" in self.store else Path(self.store).parent / "evidence"

@@ -187,5 +187,7 @@ def _with_paths(configuration: Configuration, folder: Path) -> Configuration:
         return value
 
     placed: Configuration = moved(configuration)
-    store = placed.store if "://" in placed.store else str(folder / placed.store)
-    return placed.model_copy(update={"store": store})
+    if "://" not in placed.store:
+        return placed.model_copy(update={"store": str(folder / placed.store)})
+    evidence = placed.evidence.model_copy(update={"folder": folder / placed.evidence_folder})
+    return placed.model_copy(update={"evidence": evidence})
