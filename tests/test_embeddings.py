@@ -14,6 +14,7 @@ import soundfile as sf
 from conftest import hum
 from harken.embeddings.embedder import Embedder, EmbeddingSpec, make_spec
 from harken.embeddings.extract import extract
+from harken.embeddings.groups import group_sums
 from harken.embeddings.isolated import Together, isolated, isolated_together
 from harken.embeddings.sketch import make_sketch, sketch_db
 from harken.embeddings.store import EmbeddingStore
@@ -178,3 +179,11 @@ def test_the_fingerprint_depends_on_every_setting() -> None:
                    {"sample_rate": 8_000}, {"config": {"bands": 64}}, {"weights_sha256": "0"}):  # fmt: skip
         seen.add(EmbeddingSpec(**{**SPEC.model_dump(), **change}).fingerprint())
     assert len(seen) == 8
+
+
+@pytest.mark.parametrize("rows", [1, 2, 99, 100, 151, 200, 311, 640, 1_700])
+def test_sums_over_groups_have_the_bits_of_numpy(rows: int) -> None:
+    """Sketches and short-time levels of stored models stay what they are."""
+    values_ND = np.random.default_rng(rows).normal(size=(rows, 7))
+    edges = np.linspace(0, rows, min(100, rows) + 1).round().astype(int)
+    np.testing.assert_array_equal(group_sums(values_ND, edges), np.add.reduceat(values_ND, edges[:-1], axis=0))

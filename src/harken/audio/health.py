@@ -14,6 +14,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from harken.audio.moments import means
 from harken.audio.traces import clicks_hz, clipped_and_edges, coding, constant, repeated
 
 Float32 = NDArray[np.float32]
@@ -66,18 +67,23 @@ class Health:
 
 
 def measure(
-    samples_CS: Float32, sample_rate: int, heard_CS: Float32 | None = None, heard_rate: int | None = None
+    samples_CS: Float32,
+    sample_rate: int,
+    heard_CS: Float32 | None = None,
+    heard_rate: int | None = None,
+    mean_C: Float64 | None = None,
 ) -> Health:
     """Statistics of finite (channels, samples) at `sample_rate` Hz.
 
-    heard_CS, heard_rate: the same recording resampled, of which the spectrum is measured.
+    heard_CS, heard_rate: the same recording resampled, of which the spectrum is measured. mean_C: `moments.means` of
+    the samples, if they are there.
     """
+    mean_C = means(samples_CS) if mean_C is None else mean_C
     if heard_CS is None or heard_rate is None:
         heard_CS, heard_rate = samples_CS, sample_rate
     rows = []
     first_S: Float32 | None = None
-    for channel_S, heard_S in zip(samples_CS, heard_CS, strict=True):
-        mean = float(channel_S.mean(dtype=np.float64))
+    for channel_S, heard_S, mean in zip(samples_CS, heard_CS, mean_C.tolist(), strict=True):
         centred_S = channel_S - np.float32(mean)
         first_S = centred_S if first_S is None else first_S
         power = _power(centred_S)
@@ -99,7 +105,7 @@ def measure(
                 values,
                 hum,
                 rest_db,
-                _correlation(first_S, centred_S),
+                _correlation(first_S, centred_S, power),
                 *bands_db,
             ]
         )
@@ -122,8 +128,8 @@ def _levels(centred_S: Float32, power: float, mean: float, sample_rate: int) -> 
     return [_decibels(power), mean, float(loud), float(quiet)]
 
 
-def _correlation(first_S: Float32, other_S: Float32) -> float:
-    power = np.sqrt(_power(first_S) * _power(other_S))
+def _correlation(first_S: Float32, other_S: Float32, other_power: float) -> float:
+    power = np.sqrt((other_power if first_S is other_S else _power(first_S)) * other_power)
     return float(np.dot(first_S, other_S) / len(first_S) / power) if power > 0 else 0.0
 
 
@@ -162,8 +168,11 @@ def _spectrum(centred_S: Float32, sample_rate: int) -> list[float]:
     frames = centred_S[: len(centred_S) // n_fft * n_fft].reshape(-1, n_fft)
     for first in range(0, len(frames), _FRAMES):
         spectrum_TF = scipy.fft.rfft(frames[first : first + _FRAMES] * bins.window_N)
-        power_F += np.einsum("tf,tf->f", spectrum_TF.real, spectrum_TF.real)
-        power_F += np.einsum("tf,tf->f", spectrum_TF.imag, spectrum_TF.imag)
+        parts_T2F = spectrum_TF.view(np.float32)
+        parts_T2F *= parts_T2F
+        power_2F = parts_T2F.sum(axis=0)
+        power_F += power_2F[0::2]
+        power_F += power_2F[1::2]
     # One-sided, so that the sum of all bins is the mean square.
     power_F *= 2 / (len(frames) * n_fft * bins.power)
     total = max(float(power_F.sum()), _TINY)

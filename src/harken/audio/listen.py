@@ -104,7 +104,7 @@ class Sound:
         recorded, heard = self.recorded, self.heard
         samples_CS = recorded.samples_CS[self.used]
         if heard is recorded:
-            return measure(samples_CS, recorded.sample_rate)
+            return measure(samples_CS, recorded.sample_rate, mean_C=self.moments.mean_C[self.used])
         return measure(samples_CS, recorded.sample_rate, heard.samples_CS[self.used], heard.sample_rate)
 
     def at(self, sample_rate: int) -> Float32:

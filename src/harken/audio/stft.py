@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 Complex64 = NDArray[np.complex64]
 
+#: frames that are transformed in one call: more would leave the processor's cache, and the heap of most processes
+_FRAMES = 128
+
 
 def frame_count(samples: int, n_fft: int, hop: int) -> int:
     """Frames of a waveform of `samples` without padding: 1 + floor((samples - n_fft) / hop)."""
@@ -32,10 +35,14 @@ def power_spectrogram(samples_S: Float32, n_fft: int, hop: int) -> Float32:
     if samples_S.shape[-1] < n_fft:
         raise ValueError(f"{samples_S.shape[-1]} samples are shorter than one frame of {n_fft}")
     frames_TN = sliding_window_view(samples_S, n_fft)[::hop]
-    spectrum_TF = scipy.fft.rfft(frames_TN * _hann(n_fft), axis=-1)
-    power_TF = spectrum_TF.real**2
-    power_TF += spectrum_TF.imag**2
-    return np.asarray(power_TF, dtype=np.float32)
+    window_N = _hann(n_fft)
+    power_TF = np.empty((len(frames_TN), n_fft // 2 + 1), dtype=np.float32)
+    for first in range(0, len(frames_TN), _FRAMES):
+        spectrum_TF = scipy.fft.rfft(frames_TN[first : first + _FRAMES] * window_N, axis=-1)
+        parts_TF2 = spectrum_TF.view(spectrum_TF.real.dtype).reshape(len(spectrum_TF), -1, 2)
+        parts_TF2 *= parts_TF2
+        np.add(parts_TF2[..., 0], parts_TF2[..., 1], out=power_TF[first : first + _FRAMES], casting="same_kind")
+    return power_TF
 
 
 def overlapped_stft(samples_S: Float32, n_fft: int, hop: int) -> Complex64:

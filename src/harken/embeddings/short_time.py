@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.embeddings.groups import group_sums
+
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
@@ -28,18 +30,31 @@ def short_time_levels(log_mel_TM: Float32, hop_s: float) -> Float32:
     frames, bands = log_mel_TM.shape
     # Single precision: the exponential is a tenth of the time, and its error far below a hundredth of a decibel.
     power_TM = np.exp(log_mel_TM * np.float32(np.log(10) / 10))
-    level_TG = 10 * np.log10(np.maximum(_grouped(power_TM, min(GROUPS[0], bands)), 1e-30))
-    rise_TG = level_TG - np.median(level_TG, axis=0)
-    sums_TG = np.concatenate([np.zeros((1, rise_TG.shape[1])), np.cumsum(rise_TG, axis=0)])
+    # Time last, so that what is done along it is done side by side in memory.
+    power_MT = np.ascontiguousarray(power_TM.T).astype(np.float64)
+    level_GT = 10 * np.log10(np.maximum(_grouped(power_MT, min(GROUPS[0], bands)), 1e-30))
+    rise_GT = level_GT - _medians(level_GT)[:, None]
+    sums_GT = np.concatenate([np.zeros((len(rise_GT), 1)), np.cumsum(rise_GT, axis=1)], axis=1)
     values = []
     for seconds in MOMENTS_S:
         length = min(max(1, round(seconds / hop_s)), frames)
-        moment_TG = (sums_TG[length:] - sums_TG[:-length]) / length
-        values += [_grouped(moment_TG, min(count, rise_TG.shape[1])).max(axis=0) for count in GROUPS]
+        moment_GT = (sums_GT[:, length:] - sums_GT[:, :-length]) / length
+        values += [_grouped(moment_GT, min(count, len(rise_GT))).max(axis=1) for count in GROUPS]
     return np.concatenate(values).astype(np.float32)
 
 
-def _grouped(values_TM: NDArray[np.floating], groups: int) -> Float64:
-    """(frames, bands) -> (frames, groups): means over neighbouring bands."""
-    edges = np.linspace(0, values_TM.shape[1], groups + 1).round().astype(int)
-    return np.asarray(np.add.reduceat(values_TM.astype(np.float64, copy=False), edges[:-1], axis=1) / np.diff(edges))
+def _grouped(values_MT: Float64, groups: int) -> Float64:
+    """(bands, frames) -> (groups, frames): means over neighbouring bands."""
+    if groups == len(values_MT):
+        return values_MT
+    edges = np.linspace(0, len(values_MT), groups + 1).round().astype(int)
+    return group_sums(values_MT, edges) / np.diff(edges)[:, None]
+
+
+def _medians(levels_GT: Float64) -> Float64:
+    """Of each row: as `np.median`, which takes twice as long."""
+    sorted_GT = np.sort(levels_GT, axis=1)
+    middle = levels_GT.shape[1] // 2
+    if levels_GT.shape[1] % 2:
+        return np.asarray(sorted_GT[:, middle])
+    return np.asarray((sorted_GT[:, middle - 1] + sorted_GT[:, middle]) / 2)

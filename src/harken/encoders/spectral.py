@@ -60,7 +60,9 @@ class Spectral(Encoder):
         band_TM = power_TF @ self.filters_FM
         band_TM *= self._scale
         band_TM += np.float32(self.FLOOR)
-        return np.asarray(10.0 * np.log10(band_TM), dtype=np.float32)
+        np.log10(band_TM, out=band_TM)
+        band_TM *= np.float32(10)
+        return np.asarray(band_TM, dtype=np.float32)
 
     def encode(
         self,
