@@ -31,6 +31,7 @@ from harken.service.judging import check_fits
 from harken.service.records import Resume
 from harken.service.sinks.base import Sink
 from harken.service.sources.base import SoundSource, SourceForm
+from harken.service.store.engine import store_url
 
 log = logging.getLogger(__name__)
 
@@ -172,14 +173,16 @@ def stale_sources(
 
 @contextmanager
 def alone(configuration: Configuration) -> Iterator[None]:
-    """Within it, no other process on this computer is this monitor: windows and messages would be numbered twice.
+    """Within it, no other process is this monitor in an SQLite store: windows and messages would be numbered twice. Of
+    PostgreSQL, the store itself sees to that (`Store.hold`).
 
     Raises HarkenError where one is.
     """
-    if "://" in configuration.store:
+    url = store_url(configuration.store)
+    if url.get_backend_name() != "sqlite":
         yield
         return
-    store = Path(configuration.store)
+    store = Path(url.database or "memory")
     with writing(store.parent, "Choose another place for the store"):
         store.parent.mkdir(parents=True, exist_ok=True)
     place = store.with_name(f"{store.name}.{configuration.monitor}")

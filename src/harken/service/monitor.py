@@ -52,7 +52,7 @@ class Monitor:
 
     once: folders end when all that is in them was heard. heard: called with each window that was judged and stored.
     Raises HarkenError, before anything has started, for models that cannot be loaded or do not fit their source, sinks
-    that cannot be understood, a store that is none, and one that a monitor is using.
+    that cannot be understood, a store that is none, and one that a monitor of this name is using.
     """
 
     def __init__(
@@ -114,6 +114,8 @@ class Monitor:
         try:
             while not self._stopping.wait(TICK_S):
                 self._tick()
+                if self.recorder.taken is not None:
+                    raise self.recorder.taken
                 if all(machine.finished for machine in self.fleet.machines.values()) and not self.learner.busy:
                     log.info("all sources have ended")
                     self._stopped_by = "the end of all sources"

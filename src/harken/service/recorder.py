@@ -15,6 +15,7 @@ from harken.service.changes import Changes
 from harken.service.outbox import MOST_MESSAGES, StoredOutbox
 from harken.service.records import Message
 from harken.service.requests import Request
+from harken.service.store.claim import TakenError
 from harken.service.store.features import FeatureLimits
 from harken.service.store.running import SIGN_S
 from harken.service.store.store import Store, StoredState, StoreError
@@ -36,7 +37,7 @@ class Recorder:
     not.
 
     place, monitor: see `Store.open`. features: how much of them is kept. Raises HarkenError for a place that is no
-    store.
+    store, or where another process is this monitor.
     """
 
     def __init__(self, place: str | Path, monitor: str = "monitor", features: FeatureLimits = FeatureLimits()) -> None:
@@ -49,6 +50,8 @@ class Recorder:
         self._arrived: deque[Changes] = deque()
         self._backlog = Changes()
         self._closed = False
+        #: another process is this monitor: nothing more is written
+        self.taken: TakenError | None = None
         self._next_sign = 0.0
         self._next_thinning = time.monotonic() + _THINNING_S[0]
         self._connect()
@@ -135,6 +138,7 @@ class Recorder:
             self._next_sign = now + SIGN_S
             self.outbox.stored()
         except HarkenError as error:
+            self.taken = error if isinstance(error, TakenError) else None
             self._link.failed(error)
 
     def _bound(self) -> None:
@@ -152,9 +156,9 @@ class Recorder:
                 del records[: len(records) - MOST_MESSAGES]  # type: ignore[attr-defined]
 
     def _connect(self) -> None:
-        """Open the store, and take up what is in it. Raises HarkenError for a place that is no store."""
+        """Open the store, and take up what is in it. Raises HarkenError for a place that is no store, or is in use."""
         try:
-            self._take_up(self._link.opened())
+            self._take_up(self._link.opened(wait=True))
         except StoreError as error:
             self._link.failed(error)
 

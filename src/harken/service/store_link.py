@@ -34,10 +34,14 @@ class StoreLink:
         """The store, if it was ever opened: what takes nothing more may still be read."""
         return self._store
 
-    def opened(self) -> Store:
-        """The store, opened if it is not. Raises StoreError where it cannot be reached, HarkenError for no store."""
+    def opened(self, *, wait: bool = False) -> Store:
+        """The store, opened if it is not, of which this process alone is the monitor. wait: see `Store.hold`.
+
+        Raises StoreError where it cannot be reached, HarkenError for no store, TakenError where another process is.
+        """
         if self._store is None:
             self._store = Store.open(self._place, self._monitor)
+        self._store.hold(wait=wait)
         return self._store
 
     def due(self, now: float) -> bool:

@@ -18,6 +18,7 @@ from harken.service.changes import Changes, SensorRecord
 from harken.service.records import Message
 from harken.service.requests import Request
 from harken.service.store import tables
+from harken.service.store.claim import BusyError, Claim
 from harken.service.store.engine import make_engine, reading, shown_url, store_url
 from harken.service.store.messages import last_messages, messages_after
 from harken.service.store.migrate import migrate
@@ -79,6 +80,7 @@ class Store:
         self.engine = engine
         self.monitor = monitor
         self.name = name
+        self._claim = Claim(engine, monitor, name)
 
     @classmethod
     def open(cls, place: str | Path, monitor: str = "monitor") -> Store:
@@ -93,8 +95,20 @@ class Store:
         return store
 
     def close(self) -> None:
-        """Give its connections up."""
+        """Give its connections up, and its name."""
+        self._claim.close()
         self.engine.dispose()
+
+    def hold(self, *, wait: bool = False) -> None:
+        """Return while no other process is the monitor of this name in a PostgreSQL store. wait: until that is decided.
+
+        Raises TakenError where one is; StoreError where that is not yet known.
+        """
+        try:
+            with self._reaching():
+                self._claim.hold(wait=wait)
+        except BusyError as error:
+            raise StoreError(error.cause, file=error.file, next_step=error.next_step) from None
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
