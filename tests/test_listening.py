@@ -17,9 +17,10 @@ import soundfile as sf
 
 import harken
 from harken.core.errors import HarkenError
-from harken.service.feed import Feed, SourceStatus
+from harken.service.feed import Feed, SourceStatus, State
 from harken.service.judging import check_fits
 from harken.service.records import Block, Recording
+from harken.service.source_watch import SourceWatch
 from harken.service.sources.base import SoundSource, SourceError, SourceForm
 from harken.service.sources.clock import LiveClock
 from harken.service.sources.pcm import unpacker
@@ -125,7 +126,7 @@ def test_a_pipe_that_is_no_wav_fails_in_words(detector: harken.Detector) -> None
 class Numbers(SoundSource):
     """Blocks of a tenth of a second whose samples count; each attempt ends as its entry says: an error, or None."""
 
-    def __init__(self, attempts: Sequence[tuple[int, HarkenError | str | None]], live: bool | None = None) -> None:
+    def __init__(self, attempts: Sequence[tuple[int, Exception | None]], live: bool | None = None) -> None:
         self.attempts, self.live, self.count = list(attempts), live, 0
         self.patience_s = 0.2
 
@@ -163,6 +164,64 @@ def test_a_source_is_begun_again_with_a_gap_and_says_so() -> None:
     assert states[:4] == ["running", "waiting", "waiting", "running"] or states[:3] == ["running", "waiting", "running"]
     assert feed.status().restarts >= 2
     assert "was unplugged" in told[1].error
+
+
+def test_a_decoder_that_fails_again_and_again_is_tried_ever_more_rarely() -> None:
+    """Also one that gives moments of sound in between; counted, until sound has come for long."""
+    told: list[SourceStatus] = []
+    source = Numbers([(5, RuntimeError("a decoder may raise anything"))] * 5 + [(5, None)])
+    feed = Feed(source, [Tap("pump", 1.0)], tell=told.append, soonest_s=0.02, latest_s=0.2)
+    feed.start()
+    until = time.monotonic() + 10
+    while feed.status().failures < 5 and time.monotonic() < until:
+        time.sleep(0.01)
+    feed.stop()
+    waits = [status for status in told if status.state == "waiting"][:5]
+    assert [status.failures for status in waits] == [1, 2, 3, 4, 5]
+    assert "RuntimeError: a decoder may raise anything" in waits[0].error
+    delays = [(status.next_try - status.since).total_seconds() for status in waits]  # type: ignore[operator]
+    assert delays == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.2], abs=0.02)
+
+
+def test_a_source_that_ends_in_order_has_not_failed() -> None:
+    class File(Numbers):
+        def listen(self, stop: threading.Event) -> Generator[Block | Recording | None]:
+            yield Block(np.zeros((1, 10), np.float32), 100, 0, datetime.now(UTC))
+
+    feed = Feed(File([]), [Tap("pump", 1.0)], soonest_s=0.01)
+    feed.start()
+    until = time.monotonic() + 10
+    while feed.status().restarts < 5 and time.monotonic() < until:
+        time.sleep(0.01)
+    feed.stop()
+    assert feed.status().failures == 0
+
+
+def test_trouble_with_a_source_is_told_once_and_its_end_once() -> None:
+    said: list[tuple[str, bool]] = []
+    now = [0.0]
+    watch = SourceWatch(lambda kind, **payload: said.append((payload["sentence"], payload["problem"])),
+                        clock=lambda: now[0])  # fmt: skip
+
+    def become(state: State, after_s: float, failures: int = 0) -> None:
+        now[0] += after_s
+        watch.changed("hall", SourceStatus("rtsp://hall", state, error="It was lost.", failures=failures))
+        watch.tick()
+
+    def wait(seconds: float) -> None:
+        now[0] += seconds
+        watch.tick()
+
+    become("waiting", 0)
+    become("running", 2)
+    wait(100)
+    assert said == [], "seconds without sound are nobody's business"
+    for second in range(40):  # a moment of sound, and another failure
+        become("waiting" if second % 2 == 0 else "running", 1, second)
+    assert said == [("The source hall gives no sound. It was lost. It has failed 30 times in a row. It is tried again "
+                     "and again.", True)]  # fmt: skip
+    wait(31)
+    assert said[1:] == [("The source hall (rtsp://hall) gives sound again.", False)]
 
 
 def test_a_source_that_gives_nothing_is_begun_again() -> None:

@@ -124,6 +124,18 @@ def test_a_source_without_sound_is_a_failure_until_sound_is_good() -> None:
     assert [change.state.status for change in hear(watch, GOOD, GOOD, GOOD)] == ["good"]
 
 
+def test_failures_in_a_row_are_counted_where_people_look() -> None:
+    """In the reason, now and then; nobody is called again."""
+    watch, reasons = SensorWatch(), []
+    for failures in range(1, 20):
+        change = watch.source(SourceStatus("camera", "waiting", error="camera: was lost.", failures=failures))
+        if change is not None:
+            reasons.append(change.state.reason)
+            assert bool(change.sentence) == (failures == 1)
+    assert reasons[0] == "gives no sound: camera: was lost"
+    assert reasons[1:] == [f"has failed {count} times in a row: camera: was lost" for count in (2, 4, 8, 16)]
+
+
 def test_somebody_works_on_the_sensor() -> None:
     watch = SensorWatch()
     change = watch.check(True, "new cable")

@@ -20,6 +20,8 @@ State = Literal["starting", "running", "silent", "waiting", "ended", "failed", "
 
 #: seconds until a source is begun again: the first time, and at most
 SOONEST_S, LATEST_S = 1.0, 60.0
+#: why a source waits that has ended in order
+ENDED = "the source has ended"
 #: sound comes in real time unless there is so much more of it than time has passed
 _AHEAD, _AHEAD_S = 1.5, 0.5
 
@@ -29,8 +31,9 @@ class SourceStatus:
     """How a source is.
 
     state: see `State`; since: of it. last_sound: when the last sound came; None: never. restarts: how often it was
-    begun again. lost_windows: that came faster than they were judged, by machine. error: the last one, with what to do;
-    it stays when the source runs again. next_try: when it is begun again.
+    begun again. failures: how often it failed since it last gave sound for long. lost_windows: that came faster than
+    they were judged, by machine. error: the last one, with what to do; it stays when the source runs again. next_try:
+    when it is begun again.
     """
 
     place: str
@@ -38,6 +41,7 @@ class SourceStatus:
     since: datetime | None = None
     last_sound: datetime | None = None
     restarts: int = 0
+    failures: int = 0
     lost_windows: tuple[tuple[str, int], ...] = ()
     error: str = ""
     next_try: datetime | None = None
@@ -68,7 +72,8 @@ class Feed:
     """Listens to a source in a thread, and gives its sound to taps.
 
     tell: called with the status, in that thread, when the state changes; it must not wait. soonest_s, latest_s: delays
-    before it is begun again; they double while no sound comes.
+    before it is begun again; they double while it fails, until an attempt gave sound for `latest_s`. A source that
+    gives some sound and ends in order, such as a file behind HTTP, has not failed.
     """
 
     def __init__(
@@ -117,8 +122,11 @@ class Feed:
                 began, error = time.monotonic(), self._attempt()
                 if self._stop.is_set() or self._status.state in ("ended", "failed"):
                     break
-                if self._last_sound_s is not None and self._last_sound_s >= began:
-                    delay = self._soonest_s
+                heard_s = 0.0 if self._last_sound_s is None else self._last_sound_s - began
+                failures = self._status.failures + 1
+                if heard_s >= self._latest_s or (heard_s > 0 and error == ENDED):
+                    delay, failures = self._soonest_s, int(error != ENDED)
+                self._status = replace(self._status, failures=failures)
                 self._become("waiting", error, datetime.fromtimestamp(time.time() + delay, UTC))
                 self._stop.wait(delay)
                 delay = min(2 * delay, self._latest_s)
@@ -145,7 +153,7 @@ class Feed:
             return f"{type(error).__name__}: {error}"
         else:
             if self.source.endless and self.source.again:
-                return "the source has ended"
+                return ENDED
             self._become("ended")
         return ""
 
@@ -195,7 +203,7 @@ class Feed:
 
     def _become(self, state: State, error: str = "", next_try: datetime | None = None) -> None:
         before = self._status
-        if before.state == state and (not error or error == before.error):
+        if before.state == state and state != "waiting" and (not error or error == before.error):
             return
         self._status = replace(
             before, state=state, since=datetime.now(UTC), error=error or before.error, next_try=next_try

@@ -177,9 +177,13 @@ class MachineRunner:
 
     def _note_sensor(self, change: SensorChange) -> None:
         """Record a change of the sensor, and hide the alarm while it cannot be trusted."""
-        state, message = change.state, change.message(self.name)
+        state = change.state
         status = "off" if state.off and state.status == "good" else state.status
-        changes = Changes(sensors=[SensorRecord(self.name, status, change.time, state.reason)], messages=[message])
+        changes = Changes(sensors=[SensorRecord(self.name, status, change.time, state.reason)])
+        if not change.sentence:
+            self.alarm.sensor(state.trusted, change.time, state.reason, changes)
+            return
+        changes.messages = [change.message(self.name)]
         log.log(
             logging.INFO if state.trusted else logging.WARNING, "machine %s: %s", self.name, change.sentence,
         )  # fmt: skip

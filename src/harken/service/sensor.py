@@ -57,7 +57,7 @@ class SensorState:
 
 @dataclass(frozen=True)
 class SensorChange:
-    """Another state than before, at a time."""
+    """Another state than before, at a time; where only the reason is another one, `sentence` is empty."""
 
     before: SensorState
     state: SensorState
@@ -104,6 +104,8 @@ class SensorWatch:
         self._recent: deque[SensorStatus] = deque(maxlen=CONCERNED)
         self._off: deque[bool] = deque(maxlen=WORSE)
         self._checked = state.status == "check function"
+        #: it is a failure since the source gives no sound
+        self._silent = False
         self._lock = threading.Lock()
 
     @property
@@ -135,12 +137,20 @@ class SensorWatch:
             if self._checked:
                 return None
             reason = Sentence("gives no sound")
-            if status.error:
-                reason = Sentence("gives no sound: {error}", error=status.error.rstrip("."))
+            error, failures = status.error.rstrip("."), status.failures
+            if error:
+                reason = Sentence("gives no sound: {error}", error=error)
+            if error and failures > 1:
+                reason = Sentence("has failed {count} times in a row: {error}", count=failures, error=error)
             state = self.state
             if state.status != "failure":
-                state = replace(state, status="failure", reason=reason)
-            return self._become(state, time or datetime.now(UTC))
+                self._silent = True
+                return self._become(replace(state, status="failure", reason=reason), time or datetime.now(UTC))
+            if not self._silent or state.since is None or failures < 2 or failures & (failures - 1):
+                return None
+            # Said anew now and then, where people look; nobody is told.
+            self.state = replace(state, reason=reason)
+            return SensorChange(state, self.state, state.since)
 
     def check(self, on: bool, reason: str = "", time: datetime | None = None) -> SensorChange | None:
         """Somebody begins to work on the sensor, or has ended; afterwards it is good as soon as it sounds good."""
@@ -178,6 +188,7 @@ class SensorWatch:
         before = self.state
         if (state.status, state.off) == (before.status, before.off):
             return None
+        self._silent &= state.status == "failure"
         if state.status != before.status or before.since is None:
             state = replace(state, since=time)
         self.state = state

@@ -55,7 +55,10 @@ class Metrics:
         self._sensor = made(client.Gauge, "sensor_status", "1 for the status of the sensor.", ["machine", "status"])
         self._source = made(client.Gauge, "source_up", "1 while the source gives sound.", ["source"])
         self._lost = made(client.Counter, "lost_windows", "Windows that came faster than judged.", ["source"])
-        self._restarts = made(client.Counter, "source_restarts", "Restarts of silent sources.", ["source"])
+        self._restarts = made(client.Counter, "source_restarts", "How often sources were begun again.", ["source"])
+        self._source_failures = made(
+            client.Gauge, "source_failures", "Failures since the source last gave sound for a minute.", ["source"]
+        )
         self._store_errors = made(client.Counter, "store_errors", "Failed writes to the store.")
         client.ProcessCollector(registry=self.registry)
         self.registry.register(_Deliveries(deliveries, waiting))
@@ -80,6 +83,7 @@ class Metrics:
     def source(self, name: str, status: SourceStatus) -> None:
         """How a source is, and what it has counted."""
         self._source.labels(name).set(status.good)
+        self._source_failures.labels(name).set(status.failures)
         self._rise(self._restarts, name, status.restarts)
         self._rise(self._lost, name, sum(lost for _, lost in status.lost_windows))
 

@@ -51,11 +51,13 @@ def write_changes(connection: Connection, monitor: str, changes: Changes) -> int
     _upsert(connection, tables.alarms, ("id",), alarms)
     for table, records in (
         (tables.models, changes.models),
-        (tables.sensors, changes.sensors),
         (tables.history, changes.history),
         (tables.evidence, changes.evidence),
     ):
         _insert(connection, table, [{"monitor": monitor, **finite(asdict(record))} for record in records])
+    # A reason may be said anew.
+    sensors = [{"monitor": monitor, **finite(asdict(record))} for record in changes.sensors]
+    _upsert(connection, tables.sensors, ("monitor", "sensor", "since"), sensors)
     _write_versions(connection, monitor, changes.versions)
     _insert(connection, tables.sentences, list(_sentences(changes)))
     if changes.evidence_gone:
