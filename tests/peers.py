@@ -119,14 +119,15 @@ def mosquitto(folder: Path, port: int, *lines: str) -> Iterator[None]:
     config.write_text("\n".join([f"listener {port} 127.0.0.1", "user root", *lines]) + "\n")
     process = subprocess.Popen([MOSQUITTO, "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: _answers(port))
+        wait_for(lambda: answers(port))
         yield
     finally:
         process.terminate()
         process.wait()
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
+    """Whether something listens at a port of this computer."""
     try:
         socket.create_connection(("127.0.0.1", port), 1).close()
     except OSError:

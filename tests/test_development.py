@@ -51,8 +51,8 @@ def test_benchmarks_are_there() -> None:
 
 
 def test_packages_are_those_of_the_table() -> None:
-    (packages,) = commands("apt", "install")
-    assert {package for named, _ in PROGRAMS.values() for package in named} == set(packages)
+    packages = {package for line in commands("apt", "install") for package in line}
+    assert {package for named, _ in PROGRAMS.values() for package in named} == packages
 
 
 @pytest.mark.parametrize("program", sorted(PROGRAMS))

@@ -1,4 +1,4 @@
-"""Sound over HTTP, heard as `harken score` hears the file."""
+"""Sound over HTTP and RTSP, heard as `harken score` hears the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import soundfile as sf
 import harken
 from harken.service.feed import Feed
 from harken.service.tap import Tap
-from listening import RATE, detector_in, heard_of, humming, scores_of_files
+from listening import RATE, detector_in, heard_of, humming, scores_of_files, write
+from rtsp_server import rtsp_possible, rtsp_server
 
 pytest.importorskip("av", reason="PyAV is not installed (harken[stream])")
 from harken.service.sources.stream import StreamSource
@@ -70,6 +71,23 @@ def test_a_stream_is_scored_as_files_are(
     scores = scores_of_files(detector, sound, tmp_path / "files")
     heard = heard_of(StreamSource(f"{address}/machine", endless=False), detector)
     assert [one.verdict.score for one in heard] == scores
+
+
+def test_rtsp_is_scored_as_files_are(detector: harken.Detector, tmp_path: Path) -> None:
+    """As a camera sends it: live, packets of RTP through the connection of RTSP, a session that is torn down."""
+    if not rtsp_possible():
+        pytest.skip("GStreamer's RTSP server is not on this machine")
+    sound = humming(2.5)
+    write(tmp_path / "sound.wav", sound)
+    (tmp_path / "files").mkdir()
+    scores = scores_of_files(detector, sound, tmp_path / "files")
+    with rtsp_server(tmp_path / "sound.wav") as address:
+        heard = heard_of(StreamSource(address, patience_s=5.0), detector, len(scores))
+        assert [one.verdict.score for one in heard] == scores
+        assert [one.window.position for one in heard] == [0, RATE]
+        # It is there for the next one, from the beginning.
+        (again,) = heard_of(StreamSource(address, patience_s=5.0), detector, 1)
+        assert again.verdict.score == scores[0]
 
 
 def test_a_stream_of_a_higher_rate_and_more_channels(
