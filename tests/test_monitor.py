@@ -61,6 +61,28 @@ def test_a_folder_is_judged_once(tmp_path: Path, model: Path) -> None:
     assert [machine["machine"] for machine in status["machines"]] == ["pump"]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["none"], "a source gave no sound: {folder}/none: the folder cannot be read"),
+        (["in", "--store", "postgresql://harken@127.0.0.1:9/none"], "2 windows and messages could not be stored. See"),
+    ],
+)
+def test_what_could_not_be_done_at_all_is_an_error(words: list[str], said: str, tmp_path: Path, model: Path) -> None:
+    recordings(tmp_path / "in", 0, 2)
+    if "--store" in words:
+        pytest.importorskip("psycopg")
+    done = harken("monitor", *words, "-m", model, "--once", "--page", "0", folder=tmp_path, code=2)
+    assert said.format(folder=tmp_path) in done.stderr
+
+
+def test_why_a_recording_was_not_judged_is_in_the_status(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "in").mkdir()
+    sf.write(tmp_path / "in" / "slow.wav", hum(7, rate=8_000), 8_000)
+    harken("monitor", "in", "-m", model, "--once", "--page", "0", folder=tmp_path)
+    assert "not judged (was recorded at 8000 Hz" in harken("monitor", "status", folder=tmp_path).stdout
+
+
 def test_standard_input_is_judged(tmp_path: Path, model: Path) -> None:
     sound = (hum(7, seconds=3.0) * 32767).astype("<i2")
     words = [HARKEN, "monitor", "-", "-m", model, "--rate", "16000", "--json"]

@@ -53,6 +53,8 @@ def status(store: StoreOption = DEFAULT_STORE, config: ConfigOption = None, json
         state = machine.state.get("display") or machine.state.get("phase") or "normal"
         heard = "nothing heard yet" if machine.last is None else f"last heard {_text(machine.last)}: {machine.kind}"
         score = "" if machine.score is None else f" {machine.score:.4g}"
+        if machine.not_judged and machine.sensor != "failure":
+            score = f" ({machine.not_judged})"
         sensor = f", sensor {machine.sensor}" + (f" ({machine.reason})" if machine.reason else "")
         line(f"{machine.machine}: {state}, {heard}{score}{sensor if machine.sensor else ''}")
     for sink in seen.sinks:

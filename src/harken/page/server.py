@@ -20,8 +20,8 @@ class PageServer:
     """
 
     def __init__(self, settings: PageSettings) -> None:
-        need("fastapi", "the page")
-        uvicorn = need("uvicorn", "the page")
+        need("fastapi", "pages")
+        uvicorn = need("uvicorn", "pages")
         from harken.page.app import create_app
 
         self.settings = settings

@@ -26,6 +26,7 @@ from harken.service.http_server import HealthServer
 from harken.service.learner import ModelLearner
 from harken.service.live_sound import LiveSound
 from harken.service.mailroom import Mailroom
+from harken.service.missed import missed
 from harken.service.recorder import Recorder
 from harken.service.records import HeardWindow, Message
 from harken.service.requests import MODEL_DEMANDS, Request
@@ -97,7 +98,11 @@ class Monitor:
     # ---- running -----------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Start everything, and return when `stop` was called or all sources have ended, after everything has."""
+        """Start everything, and return when `stop` was called or all sources have ended, after everything has.
+
+        Raises HarkenError, after everything has ended, for what could not be done (`missed`), and where another process
+        became this monitor.
+        """
         for name, entry in self.configuration.sinks.items():
             if (problem := unreachable(name, entry)) is not None:
                 log.warning("%s", problem)
@@ -121,7 +126,10 @@ class Monitor:
                     self._stopped_by = "the end of all sources"
                     break
         finally:
+            sources = [feed.status() for feed in self.fleet.sources.values()]
             self._end()
+        if (error := missed(self.recorder, sources)) is not None:
+            raise error
 
     def stop(self, by: str = "the program") -> None:
         """Ask `run` to end; from any thread or signal handler. by: what is written of it in the store."""

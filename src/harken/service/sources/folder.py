@@ -56,6 +56,7 @@ class FolderSource(SoundSource):
         suffixes = ALL_SUFFIXES if all_formats else DEFAULT_SUFFIXES
         self._formats = ALL_FORMATS if all_formats else DEFAULT_FORMATS
         self._limits, self._continuous, self._look_s, self.endless = limits, continuous, look_s, watch
+        self.again = watch  # else it is as it is
         self._settling = Settling(settle_s)
         self._files = FolderFiles(Path(folder), machines, resume or {}, order, suffixes, self._settling)
         #: end of the last file; None where the next one cannot continue it

@@ -19,7 +19,7 @@ from harken.service.store.store import SinkState, Store
 class MachineOverview:
     """A machine as it is. state: memory of its alarms, see `Changes.states`. sensor, reason: status of its sensor.
 
-    last: end of its latest window; kind, score: of that. windows: in the store. alarm: the latest one.
+    last: end of its latest window; kind, score: of that; not_judged: why it was not. alarm: the latest one.
     """
 
     machine: str
@@ -30,6 +30,7 @@ class MachineOverview:
     last: datetime | None = None
     kind: str = ""
     score: float | None = None
+    not_judged: str = ""
     alarm: AlarmRecord | None = None
 
 
@@ -83,5 +84,6 @@ def _machine(connection: Connection, monitor: str, machine: str) -> MachineOverv
         last=None if window is None else window.end,
         kind="" if window is None else window.kind,
         score=None if window is None else window.score,
+        not_judged="" if window is None or window.kind != "not judged" else window.reason,
         alarm=alarm[0] if alarm else None,
     )
