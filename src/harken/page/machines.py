@@ -16,7 +16,7 @@ from harken.page.scores import SPANS, Period, periods
 from harken.service.alarm_state import AlarmState
 from harken.service.changes import AlarmRecord
 from harken.service.store import tables
-from harken.service.store.rows import alarm_of, latest, machine_names
+from harken.service.store.rows import alarm_of, latest, machine_names, of_machine
 
 #: worst first; `silent`: nothing was heard for a while
 State = Literal[
@@ -27,6 +27,23 @@ ORDER: tuple[State, ...] = (
 )  # fmt: skip
 #: nothing was heard: for so many windows, and so long at least
 SILENT_WINDOWS, SILENT_S = 5, 120.0
+_ALARM = tables.alarms.c.phase != "normal"
+_SOUNDS = {kind: (tables.evidence.c.kind == kind) & (tables.evidence.c.sound != "") for kind in ("live", "normal")}
+# Queries are made once: for many machines, making them takes longer than the answer.
+_BANDS = (
+    sa.select(tables.alarms.c.onset, tables.alarms.c.ended)
+    .where(
+        of_machine(tables.alarms),
+        tables.alarms.c.ended.is_(None) | (tables.alarms.c.ended >= sa.bindparam("since")),
+    )
+    .order_by(tables.alarms.c.onset)
+)
+_STARTS = (
+    sa.select(tables.windows.c.start)
+    .where(of_machine(tables.windows))
+    .order_by(tables.windows.c.number.desc())
+    .limit(10)
+)
 
 
 @dataclass(frozen=True)
@@ -114,10 +131,10 @@ class _Rows:
     """Rows of one machine."""
 
     def __init__(self, connection: Connection, monitor: str, machine: str) -> None:
-        self._connection, self._of = connection, (monitor, machine)
+        self._connection, self._of = connection, {"monitor": monitor, "machine": machine}
 
     def _latest(self, table: sa.Table, *where: sa.ColumnElement[bool]) -> Row[Any] | None:
-        return latest(self._connection, table, *self._of, *where)
+        return latest(self._connection, table, self._of["monitor"], self._of["machine"], *where)
 
     def window(self) -> Row[Any] | None:
         """The last one."""
@@ -129,7 +146,7 @@ class _Rows:
 
     def alarm(self) -> AlarmRecord | None:
         """The latest that is on or not acknowledged."""
-        row = self._latest(tables.alarms, tables.alarms.c.phase != "normal")
+        row = self._latest(tables.alarms, _ALARM)
         return None if row is None else alarm_of(row)
 
     def sensor(self) -> Row[Any] | None:
@@ -138,23 +155,14 @@ class _Rows:
 
     def sounds(self, alarm: AlarmRecord | None) -> dict[str, str]:
         """See `MachineView`."""
-        columns = tables.evidence.c
-        rows = {
-            kind: self._latest(tables.evidence, columns.kind == kind, columns.sound != "")
-            for kind in ("live", "normal")
-        }
+        rows = {kind: self._latest(tables.evidence, sound) for kind, sound in _SOUNDS.items()}
         ids = {kind: row.id for kind, row in rows.items() if row is not None}
         return ids | ({"alarm": alarm.evidence} if alarm is not None and alarm.evidence else {})
 
     def bands(self, since: datetime, now: datetime) -> list[tuple[datetime, datetime]]:
         """Beginning and end of the alarms after `since`."""
-        columns, (monitor, machine) = tables.alarms.c, self._of
-        query = sa.select(columns.onset, columns.ended).where(
-            columns.monitor == monitor,
-            columns.machine == machine,
-            columns.ended.is_(None) | (columns.ended >= since),
-        )
-        return [(row.onset, row.ended or now) for row in self._connection.execute(query.order_by(columns.onset))]
+        rows = self._connection.execute(_BANDS, {**self._of, "since": since})
+        return [(row.onset, row.ended or now) for row in rows]
 
     def state(
         self, last: Row[Any] | None, alarm: AlarmRecord | None, sensor: Row[Any] | None, now: datetime
@@ -186,8 +194,6 @@ class _Rows:
 
     def _interval_s(self) -> float:
         """From one window to the next, the longest of the last ten."""
-        columns, (monitor, machine) = tables.windows.c, self._of
-        query = sa.select(columns.start).where(columns.monitor == monitor, columns.machine == machine)
-        starts = self._connection.scalars(query.order_by(columns.number.desc()).limit(10)).all()
+        starts = self._connection.scalars(_STARTS, self._of).all()
         steps = [(later - earlier).total_seconds() for later, earlier in itertools.pairwise(starts)]
         return max(steps, default=0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from harken.service.store import tables
 from harken.service.store.columns import UtcTime
+from harken.service.store.rows import of_machine
 
 #: what the page shows at once, and the length of a period in it
 SPANS: dict[str, tuple[timedelta, timedelta]] = {
@@ -22,6 +24,18 @@ SPANS: dict[str, tuple[timedelta, timedelta]] = {
 }
 #: length of what is grouped by the database
 _GROUPS = {"minute": 16, "hour": 13, "day": 10}
+
+
+def _within(table: sa.Table) -> sa.ColumnElement[bool]:
+    """Rows of a machine and a time, whose values are bound where the query is asked."""
+    return of_machine(table) & (table.c.start >= sa.bindparam("since")) & (table.c.start < sa.bindparam("until"))
+
+
+# Queries are made once: for many machines, making them takes longer than the answer.
+_SUMMED = sa.select(tables.monitors.c.hours_since).where(tables.monitors.c.name == sa.bindparam("monitor"))
+_HOURS = sa.select(
+    *(tables.hours.c[name] for name in ("start", "count", "not_judged", "minimum", "mean", "maximum"))
+).where(_within(tables.hours))
 
 
 @dataclass
@@ -80,17 +94,14 @@ def _of_hours(
 
     An hour that `since` or `until` lie in is read window by window.
     """
-    monitors, hours = tables.monitors.c, tables.hours.c
-    summed = connection.scalar(sa.select(monitors.hours_since).where(monitors.name == monitor))
+    summed = connection.scalar(_SUMMED, {"monitor": monitor})
     begin = max(_next_hour(since), summed or since)
     end = max(begin, until.replace(minute=0, second=0, microsecond=0))
     for some_since, some_until in ((since, min(begin, until)), (end, until)):
         if some_since < some_until:
             yield from _grouped(connection, monitor, machine, some_since, some_until, length)
-    query = sa.select(hours.start, hours.count, hours.not_judged, hours.minimum, hours.mean, hours.maximum).where(
-        hours.monitor == monitor, hours.machine == machine, hours.start >= begin, hours.start < end
-    )
-    yield from (tuple(row) for row in connection.execute(query))
+    values = {"monitor": monitor, "machine": machine, "since": begin, "until": end}
+    yield from (tuple(row) for row in connection.execute(_HOURS, values))
 
 
 def _next_hour(time: datetime) -> datetime:
@@ -104,6 +115,17 @@ def _grouped(
 ) -> Iterator[tuple[Any, ...]]:
     """Windows and what was thinned, by minute, hour or day: grouped in the database, so that few rows come."""
     unit = "day" if length >= timedelta(days=1) else "hour" if length >= timedelta(hours=1) else "minute"
+    values = {"monitor": monitor, "machine": machine, "since": since, "until": until}
+    for query in _grouping(connection.dialect.name, unit):
+        for begin, count, *others in connection.execute(query, values):
+            # Sums of whole numbers are decimals in PostgreSQL.
+            yield begin, int(count or 0), int(others[0] or 0), *others[1:]
+
+
+@lru_cache
+def _grouping(dialect: str, unit: str) -> list[sa.Select[Any]]:
+    """Queries of windows and of what was thinned, by minute, hour or day."""
+    queries = []
     windows, thinned = tables.windows.c, tables.thinned.c
     judged = sa.func.count(windows.score)
     all_judged = sa.func.sum(thinned.count)
@@ -120,14 +142,9 @@ def _grouped(
     for table, numbers in values.items():
         start = table.c.start
         group: sa.ColumnElement[Any]
-        if connection.dialect.name == "postgresql":
+        if dialect == "postgresql":
             group = sa.func.date_trunc(unit, start, "UTC")
         else:
             group = sa.func.substr(sa.type_coerce(start, sa.Text), 1, _GROUPS[unit])
-        of_machine = (table.c.monitor == monitor) & (table.c.machine == machine)
-        query = sa.select(sa.func.min(start, type_=UtcTime()), *numbers).where(
-            of_machine, start >= since, start < until
-        )
-        for begin, count, *others in connection.execute(query.group_by(group)):
-            # Sums of whole numbers are decimals in PostgreSQL.
-            yield begin, int(count or 0), int(others[0] or 0), *others[1:]
+        queries.append(sa.select(sa.func.min(start, type_=UtcTime()), *numbers).where(_within(table)).group_by(group))
+    return queries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -34,10 +35,21 @@ def machine_names(connection: Connection, monitor: str | None = None) -> list[tu
 def latest(
     connection: Connection, table: sa.Table, monitor: str, machine: str, *where: sa.ColumnElement[bool]
 ) -> Row[Any] | None:
-    """The last row of a machine in a table; None without any. where: of those that this holds for."""
+    """The last row of a machine in a table; None without any. where: of those that this holds for; constants, since the
+    query that they make is kept."""
+    return connection.execute(_latest(table, where), {"monitor": monitor, "machine": machine}).first()
+
+
+@lru_cache
+def _latest(table: sa.Table, where: tuple[sa.ColumnElement[bool], ...]) -> sa.Select[Any]:
+    """The query of `latest`. Made once: for many machines, making it takes longer than the answer."""
     name, order = _ORDERED[table]
-    query = sa.select(table).where(table.c.monitor == monitor, table.c[name] == machine, *where)
-    return connection.execute(query.order_by(table.c[order].desc()).limit(1)).first()
+    return sa.select(table).where(of_machine(table, name), *where).order_by(table.c[order].desc()).limit(1)
+
+
+def of_machine(table: sa.Table, name: str = "machine") -> sa.ColumnElement[bool]:
+    """Rows of the machine that is bound as `monitor` and `machine` when the query is asked. name: of the column."""
+    return (table.c.monitor == sa.bindparam("monitor")) & (table.c[name] == sa.bindparam("machine"))
 
 
 def sentence(connection: Connection, text: str) -> Sentence | None:
