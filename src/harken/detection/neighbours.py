@@ -150,15 +150,30 @@ def nearest(
 
 
 def nearest_among(
-    queries_ND: Float64, bank: Bank, candidates_NC: Ints, k: int, weights_M: Float64 | None = None
+    queries_ND: Float64,
+    bank: Bank,
+    candidates_NC: Ints,
+    k: int,
+    weights_M: Float64 | None = None,
+    least_NC: Float64 | None = None,
 ) -> tuple[Float64, Ints]:
-    """`nearest` among the rows of `bank` that are candidates of each query, with the same bits; -1 is none."""
+    """`nearest` among the rows of `bank` that are candidates of each query, with the same bits; -1 is none.
+
+    least_NC: what the Euclidean distances to the candidates are at least, without weights: it saves time.
+    """
     search = _Search(bank, k, weights_M, None)
     distances_NK = np.full((len(queries_ND), k), np.inf)
     neighbours_NK = np.full((len(queries_ND), k), -1, dtype=np.int64)
-    best_NK, row_NK = search.best(queries_ND, candidates_NC, candidates_NC >= 0)
-    distances_NK[:, : best_NK.shape[1]] = search.distances(best_NK)
-    neighbours_NK[:, : row_NK.shape[1]] = row_NK
+    for start in range(0, len(queries_ND), _QUERIES):
+        chunk = slice(start, start + _QUERIES)
+        candidate_BC, least_BC = candidates_NC[chunk], None
+        if least_NC is not None:
+            least_BC = least_NC[chunk] ** 2
+            if search.factors_M is not None:
+                least_BC *= search.factors_M[candidate_BC]
+        best_BK, row_BK = search.best(queries_ND[chunk], candidate_BC, candidate_BC >= 0, least_BC)
+        distances_NK[chunk, : best_BK.shape[1]] = search.distances(best_BK)
+        neighbours_NK[chunk, : row_BK.shape[1]] = row_BK
     return distances_NK, neighbours_NK
 
 
@@ -187,18 +202,33 @@ class _Search:
         if excluded_BM is not None:
             rough_BM[excluded_BM] = np.inf
         candidate_BC, limit_B = _lowest(rough_BM, self.kept)
-        possible_BC = np.isfinite(np.take_along_axis(rough_BM, candidate_BC, axis=1)) & (candidate_BC >= 0)
-        best_BK, row_BK = self.best(query_BD, candidate_BC, possible_BC)
+        least_BC = np.take_along_axis(rough_BM, candidate_BC, axis=1).astype(np.float64)
+        possible_BC = np.isfinite(least_BC) & (candidate_BC >= 0)
+        if limit_of_unit is not None:
+            least_BC /= limit_of_unit
+        best_BK, row_BK = self.best(query_BD, candidate_BC, possible_BC, None if limit_of_unit is None else least_BC)
         certain_B = np.ones(len(query_BD), dtype=np.bool_)
         if limit_of_unit is not None:
             # All other rows are at least as far as the lower bound up to which rows are candidates.
             certain_B = (best_BK[:, -1] * limit_of_unit < limit_B) | ~np.isfinite(limit_B)
         return certain_B, self.distances(best_BK), row_BK
 
-    def best(self, query_BD: Float64, candidate_BC: Ints, possible_BC: NDArray[np.bool_]) -> tuple[Float64, Ints]:
-        """Values (B, up to k) ascending of the best of the candidates that are possible, and their rows."""
-        value_BC = self._exact(query_BD, candidate_BC)
-        value_BC[~possible_BC] = np.inf
+    def best(
+        self,
+        query_BD: Float64,
+        candidate_BC: Ints,
+        possible_BC: NDArray[np.bool_],
+        least_BC: Float64 | None = None,
+    ) -> tuple[Float64, Ints]:
+        """Values (B, up to k) ascending of the best of the candidates that are possible, and their rows.
+
+        least_BC: what the values of the candidates are at least.
+        """
+        if least_BC is None or candidate_BC.shape[1] <= self.k:
+            value_BC = self._exact(query_BD, candidate_BC)
+            value_BC[~possible_BC] = np.inf
+        else:
+            value_BC = self._some_exact(query_BD, candidate_BC, np.where(possible_BC, least_BC, np.inf))
         # Ties are ordered by row, so that neighbours are repeatable too.
         order_BK = np.lexsort((candidate_BC, value_BC), axis=1)[:, : self.k]
         best_BK = np.take_along_axis(value_BC, order_BK, axis=1)
@@ -217,6 +247,19 @@ class _Search:
         if self.offsets_M is not None:
             rough_BM = _distance(rough_BM, self.bank.metric) + self.offsets_M
         return rough_BM, None if bounds is None else bounds[1]
+
+    def _some_exact(self, query_BD: Float64, candidate_BC: Ints, least_BC: Float64) -> Float64:
+        """(B, C) values of the candidates that may be among the k best, inf of others. least_BC: inf where none is."""
+        value_BC = np.full(candidate_BC.shape, np.inf)
+        first_BK = np.argpartition(least_BC, self.k - 1, axis=1)[:, : self.k]
+        first_value_BK = self._exact(query_BD, np.take_along_axis(candidate_BC, first_BK, axis=1))
+        first_value_BK[np.isinf(np.take_along_axis(least_BC, first_BK, axis=1))] = np.inf
+        np.put_along_axis(value_BC, first_BK, first_value_BK, axis=1)
+        further_BC = (least_BC <= first_value_BK.max(axis=1, keepdims=True)) & np.isfinite(least_BC)
+        np.put_along_axis(further_BC, first_BK, False, axis=1)
+        row_P, column_P = np.nonzero(further_BC)
+        value_BC[row_P, column_P] = self._exact(query_BD[row_P], candidate_BC[row_P, column_P][:, None])[:, 0]
+        return value_BC
 
     def _exact(self, query_BD: Float64, candidate_BC: Ints) -> Float64:
         """(B, C) values of the candidates, pair by pair in float64."""

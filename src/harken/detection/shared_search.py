@@ -50,9 +50,9 @@ class SearchInFold:
             return neighbour_distances(self.mapped, k, "euclidean", self.blocks_M)
         k = min(k, len(self.kept) - 1)
         rows_MD = self.mapped.rows_MD
-        candidate_MC, limit_M = self._candidates(self.kept)
-        distance_MK, row_MK = nearest_among(rows_MD, self.mapped, candidate_MC, k)
-        left = np.flatnonzero(~(distance_MK[:, -1] < limit_M))
+        candidate_MC, least_MC = self._candidates(self.kept)
+        distance_MK, row_MK = nearest_among(rows_MD, self.mapped, candidate_MC, k, least_NC=least_MC)
+        left = np.flatnonzero(~(distance_MK[:, -1] < least_MC[:, -1]))
         if len(left):
             distance_MK[left], row_MK[left] = nearest(
                 rows_MD[left], self.mapped, k, query_blocks_N=self.blocks_M[left], bank_blocks_M=self.blocks_M
@@ -63,8 +63,9 @@ class SearchInFold:
         """(Q,) least weighted distance of the rows `held`, mapped to the space, to the rows."""
         if not self._narrows(1):
             return nearest(queries_QD, self.mapped, 1, weights_M=weights_M)[0][:, 0]
-        candidate_QC, limit_Q = self._candidates(held)
-        distance_Q = nearest_among(queries_QD, self.mapped, candidate_QC, 1, weights_M)[0][:, 0]
+        candidate_QC, least_QC = self._candidates(held)
+        limit_Q = least_QC[:, -1]
+        distance_Q = nearest_among(queries_QD, self.mapped, candidate_QC, 1, weights_M, least_QC)[0][:, 0]
         # A row that is no candidate can only be better if its weight is lower than this.
         with np.errstate(divide="ignore", invalid="ignore"):
             weight_Q = np.where(np.isfinite(limit_Q), distance_Q / limit_Q, 0.0)
@@ -84,7 +85,8 @@ class SearchInFold:
         return bool(np.mean(distance_NC[:, k - 1] < self._stretch * distance_NC[:, -1]) > 0.5)
 
     def _candidates(self, queries: Ints) -> tuple[Ints, Float64]:
-        """Candidates (Q, C) of rows, numbered as in `kept` (-1: none), and what all others are farther than."""
+        """Candidates (Q, C) of rows, numbered as in `kept` (-1: none), and what their distances are at least (Q, C);
+        all others are farther than the last of these."""
         row_QC = self.search.row_NC[queries]
         candidate_QC = np.where(row_QC >= 0, self._number_N[row_QC], -1)
-        return candidate_QC, self._stretch * self.search.distance_NC[queries, -1]
+        return candidate_QC, self._stretch * self.search.distance_NC[queries]
