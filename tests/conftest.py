@@ -13,6 +13,7 @@ import gc
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ import pytest
 import soundfile as sf
 from filelock import FileLock
 from hypothesis import settings
+
+# Whatever the shell says: otherwise each of hundreds of processes compiles what it imports, and each worker all tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Machines that are shared stall for seconds: a deadline would test them, not us.
 settings.register_profile("harken", deadline=None)
@@ -57,11 +62,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     return Scheduling(config, log)
 
 
+def pytest_collectstart() -> None:
+    """What tests import stays: until all are collected, nobody looks through it for garbage."""
+    gc.disable()
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """The garbage collector passes over what is imported by now: looking through it took a sixth of the tests' time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+    gc.enable()
+
+
+def needs(package: str) -> pytest.MarkDecorator:
+    """Skips tests where an optional package is missing, and imports none: some take seconds, in every worker."""
+    return pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
 
 
 @pytest.fixture(scope="session")

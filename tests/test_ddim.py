@@ -9,13 +9,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from conftest import SHARED
+from conftest import SHARED, needs
 from harken.generation.diffusion_settings import SIZES, DdimSampling, DiffusionConfig
 from harken.generation.libraries import diffusers
 from harken.generation.unet import SpectrogramUNet, diffusion_loss, noise_scheduler, sample
 
 GOLDEN = SHARED / "golden" / "ddim"
-pytest.importorskip("diffusers", reason="diffusers is not installed")
+pytestmark = needs("diffusers")
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no golden numbers of DDIM here")
 
 

@@ -10,11 +10,11 @@ import pytest
 import soundfile as sf
 
 from command_line import harken
-from conftest import hum
+from conftest import hum, needs
 from harken.encoders import create_encoder, tiny_config
 from harken.encoders.spectrogram_file import read_spectrogram
 
-pytest.importorskip("diffusers", reason="diffusers is not installed")
+pytestmark = needs("diffusers")
 SMALL = ("--size", "tiny", "--steps", 2, "--sampling-steps", 2, "--seconds", 0.5)
 
 

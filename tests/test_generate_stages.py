@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import SIZES
+from conftest import SIZES, needs
 from harken.bench.derived import check_derived
 from harken.bench.plan import make_plan
 from harken.bench.recipe import load_recipe
@@ -33,7 +33,7 @@ from harken.plant.simulate import simulate
 from test_finetune import objects
 from test_pipeline import contents, run
 
-pytest.importorskip("diffusers", reason="diffusers is not installed")
+pytestmark = needs("diffusers")
 PAGE = (Path(__file__).parents[1] / "docs" / "generation.md").read_text(encoding="utf-8")
 (RECIPE,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.S | re.M)
 

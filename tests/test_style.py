@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+
+import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "harken"
 #: parts of identifiers, between underscores
@@ -31,32 +33,39 @@ TERMS = {
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-TREES = {
-    file.relative_to(SOURCE).as_posix(): ast.parse(file.read_text(encoding="utf-8"))
-    for file in sorted(SOURCE.rglob("*.py"))
-}
-CLASSES: dict[str, list[tuple[str, ast.ClassDef]]] = defaultdict(list)
-for _file, _tree in TREES.items():
-    for _node in ast.walk(_tree):
-        if isinstance(_node, ast.ClassDef):
-            CLASSES[_node.name].append((_file, _node))
+
+@pytest.fixture(scope="module")
+def trees() -> dict[str, ast.Module]:
+    """File -> what stands in it."""
+    files = sorted(SOURCE.rglob("*.py"))
+    return {file.relative_to(SOURCE).as_posix(): ast.parse(file.read_text(encoding="utf-8")) for file in files}
 
 
-def overrides_documented(cls: ast.ClassDef, method: str) -> bool:
+def definitions(trees: Iterable[ast.Module]) -> dict[str, list[ast.ClassDef]]:
+    """Name -> classes of that name."""
+    classes: dict[str, list[ast.ClassDef]] = defaultdict(list)
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                classes[node.name].append(node)
+    return classes
+
+
+def overrides_documented(cls: ast.ClassDef, method: str, classes: Mapping[str, list[ast.ClassDef]]) -> bool:
     """Whether a base class in the package documents a method of this name."""
     for base in cls.bases:
         base = base.value if isinstance(base, ast.Subscript) else base
         name = base.attr if isinstance(base, ast.Attribute) else base.id if isinstance(base, ast.Name) else ""
-        for _, definition in CLASSES.get(name, ()):
+        for definition in classes.get(name, ()):
             for node in definition.body:
                 if isinstance(node, Function) and node.name == method and ast.get_docstring(node):
                     return True
-            if overrides_documented(definition, method):
+            if overrides_documented(definition, method, classes):
                 return True
     return False
 
 
-def undocumented(tree: ast.Module) -> Iterator[str]:
+def undocumented(tree: ast.Module, classes: Mapping[str, list[ast.ClassDef]]) -> Iterator[str]:
     """Names of public definitions without a docstring."""
     for node in tree.body:
         if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_"):
@@ -65,7 +74,7 @@ def undocumented(tree: ast.Module) -> Iterator[str]:
             for method in node.body if isinstance(node, ast.ClassDef) else ():
                 if not isinstance(method, Function) or method.name.startswith("_") or ast.get_docstring(method):
                     continue
-                if not overrides_documented(node, method.name):
+                if not overrides_documented(node, method.name, classes):
                     yield f"{node.name}.{method.name}"
 
 
@@ -82,14 +91,15 @@ def identifiers(tree: ast.Module) -> Iterator[tuple[str, int]]:
             yield node.attr, node.lineno
 
 
-def test_public_definitions_have_docstrings() -> None:
-    missing = [f"{file}: {name}" for file, tree in TREES.items() for name in undocumented(tree)]
+def test_public_definitions_have_docstrings(trees: dict[str, ast.Module]) -> None:
+    classes = definitions(trees.values())
+    missing = [f"{file}: {name}" for file, tree in trees.items() for name in undocumented(tree, classes)]
     assert not missing, "\n".join(missing)
 
 
-def test_public_class_names_are_unique() -> None:
+def test_public_class_names_are_unique(trees: dict[str, ast.Module]) -> None:
     files: dict[str, list[str]] = defaultdict(list)
-    for file, tree in TREES.items():
+    for file, tree in trees.items():
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 files[node.name].append(file)
@@ -97,10 +107,10 @@ def test_public_class_names_are_unique() -> None:
     assert not repeated, repeated
 
 
-def test_identifiers_say_what_they_hold() -> None:
+def test_identifiers_say_what_they_hold(trees: dict[str, ast.Module]) -> None:
     wrong = [
         f"{file}:{line}: {name}"
-        for file, tree in TREES.items()
+        for file, tree in trees.items()
         for name, line in identifiers(tree)
         if name in EMPTY - TERMS.get(file, set()) or BANNED & set(name.lower().strip("_").split("_"))
     ]
