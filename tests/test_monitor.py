@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -107,13 +108,11 @@ def test_standard_input_is_judged(tmp_path: Path, model: Path) -> None:
     ],
 )
 def test_what_cannot_work_is_said_before_anything_starts(
-    tmp_path: Path, model: Path, words: list[str], said: str
+    tmp_path: Path, model: Path, words: list[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "in").mkdir()
-    done = subprocess.run(
-        [HARKEN, "monitor", *(str(model) if word == "MODEL" else word for word in words)],
-        capture_output=True, text=True, cwd=tmp_path, stdin=subprocess.DEVNULL, check=False,
-    )  # fmt: skip
+    monkeypatch.setattr(sys, "stdin", (tmp_path / "in.raw").open("w+"))
+    done = called("monitor", *(model if word == "MODEL" else word for word in words), folder=tmp_path)
     assert done.returncode in ((0, 2) if not words else (2,))
     assert said in done.stderr + done.stdout
     assert not (tmp_path / "harken-monitor").exists()

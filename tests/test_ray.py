@@ -40,7 +40,7 @@ from listening import detector_in, humming, write
 from test_finetune import SHORT
 from test_pipeline import contents, run
 
-NODES = 3
+NODES = 2
 FINETUNE = {**SHORT, "encoder": "dasheng"}
 
 
@@ -71,7 +71,7 @@ def needs_ray() -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Three nodes of one core each, joined once: workers that are ready serve one test after the other."""
+    """Two nodes of one core each, joined once: workers that are ready serve one test after the other."""
     needs_ray()
     import ray
     from ray.cluster_utils import Cluster
@@ -86,7 +86,7 @@ def cluster() -> Iterator[Any]:
 
 
 def add_node(cluster: Any) -> Any:
-    return cluster.add_node(num_cpus=1, object_store_memory=80 * 1024 * 1024)
+    return cluster.add_node(num_cpus=1, object_store_memory=80 * 1024 * 1024, include_dashboard=False)
 
 
 @pytest.fixture

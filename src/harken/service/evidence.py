@@ -15,7 +15,6 @@ from harken.audio.write import write_sound
 from harken.core.errors import HarkenError, writing
 from harken.core.files import remove_temporaries, write_atomically
 from harken.monitor.detector import Detector
-from harken.monitor.plot import webp_bytes, why_figure
 from harken.service.changes import EvidenceRecord
 from harken.service.daemon_threads import DaemonThreads
 from harken.service.records import HeardWindow
@@ -110,6 +109,9 @@ class EvidenceFolder:
 
     def _draw(self, detector: Detector, heard: HeardWindow, file: Path) -> None:
         try:
+            # matplotlib is a quarter of the time in which a monitor starts.
+            from harken.monitor.plot import webp_bytes, why_figure
+
             data = webp_bytes(why_figure(detector, heard.verdict), dpi=100)
 
             def write() -> Path:
