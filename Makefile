@@ -1,5 +1,7 @@
 # make demo and make test are all that a fresh machine with Python 3.11 needs.
 PYTHON ?= python3
+# Otherwise each of hundreds of processes that tests start compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 # A worker per core, eight at most; tests that share what takes long to set up stay in one of them.

@@ -31,12 +31,11 @@ sys.dont_write_bytecode = False
 settings.register_profile("harken", deadline=None)
 settings.load_profile("harken")
 
-#: files whose tests share what takes long to make: one worker does a whole file (xdist_group does nothing in pytest 9)
-TOGETHER = tuple(
-    f"tests/test_{name}.py" for name in (
-        "cli", "derived", "extend", "package", "plan", "plant", "ray", "reading", "recipes", "spectrogram_clips",
-        "sweep",
-    )
+#: files that take longest, longest first: no worker is left with one of them when the others have ended
+LONGEST = (
+    "ray", "cli", "page_browser", "finetune", "recipes", "monitor", "models", "training", "pipeline", "ensemble",
+    "detectors", "custom", "tutorial", "plan", "extend", "package", "sweep", "derived", "reading", "set_up",
+    "edge_models", "detector", "onnx", "learning", "thuee", "spectrogram_clips", "plant",
 )  # fmt: skip
 #: of a plant on which a run takes seconds
 SIZES = {"train_source": 10, "train_target": 3, "test_per_condition": 3, "supplemental": 1, "seconds": 1.0}
@@ -51,15 +50,17 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
-    """Tests go to workers one by one, but those of `TOGETHER`, which come first."""
-    from xdist.scheduler import LoadScopeScheduling
+    """One worker does a whole file: what its tests share is made once."""
+    from xdist.scheduler import LoadFileScheduling
 
-    class Scheduling(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.split("::")[0]
-            return file if file in TOGETHER else nodeid
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
-    return Scheduling(config, log)
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take longest come first."""
+    ranks = {f"test_{name}.py": rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
 
 
 def pytest_collectstart() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 import harken
 from conftest import hum
 from harken.core.errors import AudioError, HarkenError
+from ready_process import Started, command
 
 
 @pytest.fixture
@@ -173,12 +172,6 @@ def test_states_named_by_the_files(tmp_path: Path) -> None:
             harken.Detector.fit(tmp_path, workers=0, states=pattern)
 
 
-PROGRAM = """
-import sys, harken
-harken.Detector.fit(sys.argv[1], store=sys.argv[2], workers=1).save(sys.argv[3])
-"""
-
-
 @pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_resumes_to_the_same_bytes(
     kills: int, make_clips: Callable[..., Path], tmp_path: Path
@@ -186,17 +179,14 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bytes(
     """kill -9 during embedding, fitting and saving: no unreadable bundle or store, same bytes in the end."""
     normal = make_clips("normal", 12)
 
-    def start(store: Path, model: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(normal), str(store), str(model)],
-            start_new_session=True,
-            stderr=subprocess.DEVNULL,
-        )
+    def start(store: Path, model: Path) -> Started:
+        return command("fit", normal, "-o", model, "--store", store, "--workers", 1)
 
     def contents(folder: Path) -> dict[str, bytes]:
         files = (path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".tmp"))
         return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
+    assert command("--version").wait() == 0
     begun = time.monotonic()
     assert start(tmp_path / "store", tmp_path / "model").wait() == 0
     duration = time.monotonic() - begun

@@ -19,6 +19,7 @@ from command_line import HARKEN, called, harken
 from conftest import hum
 from harken.monitor.detector import Detector
 from peers import free_port, receiver, wait_for
+from ready_process import command
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +122,8 @@ def test_what_cannot_work_is_said_before_anything_starts(
 def test_the_page_shows_what_is_heard(tmp_path: Path, model: Path) -> None:
     recordings(tmp_path / "in", 0, 3)
     port = free_port()
-    words = [HARKEN, "monitor", "in", "-m", model, "--page", str(port)]
-    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    words = ["monitor", "in", "-m", model, "--page", port]
+    running = command(*words, folder=tmp_path, err=tmp_path / "err")
     try:
 
         def machine() -> dict[str, object] | None:
@@ -151,7 +152,7 @@ def test_the_page_shows_what_is_heard(tmp_path: Path, model: Path) -> None:
     finally:
         running.send_signal(signal.SIGTERM)
         assert running.wait(10) == 0
-    assert f"page: http://127.0.0.1:{port}" in running.stderr.read()
+    assert f"page: http://127.0.0.1:{port}" in (tmp_path / "err").read_text()
 
 
 PLANT = """\
@@ -172,10 +173,11 @@ class Running:
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
         self.log = folder / "log"
-        words = [HARKEN, "monitor", "--config", "plant.yaml", "--json", "--log", "json", *options]
+        words = ["monitor", "--config", "plant.yaml", "--json", "--log", "json", *options]
         self.output = folder / "out"
-        with self.log.open("a") as err, self.output.open("a") as out:
-            self.process = subprocess.Popen(words, cwd=folder, stdout=out, stderr=err)
+        self.output.touch()
+        self.log.touch()
+        self.process = command(*words, folder=folder, out=self.output, err=self.log)
 
     @property
     def windows(self) -> list[dict[str, object]]:

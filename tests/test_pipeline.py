@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import re
 import time
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from shutil import copytree
 
@@ -16,7 +14,6 @@ import pytest
 import soundfile as sf
 import yaml
 
-from command_line import main
 from harken.bench.executor import Event
 from harken.bench.graph import make_tasks, make_units
 from harken.bench.plan import make_plan
@@ -30,6 +27,7 @@ from harken.cli.main import app
 from harken.core.errors import HarkenError
 from harken.data.truth import read_truth
 from harken.evaluation.evaluate import evaluate
+from ready_process import command
 
 
 def run(plant: Path, workspace: Path, name: str = "spectral_knn", **options: object) -> tuple[Run, list[str]]:
@@ -359,33 +357,19 @@ def test_a_plan_is_complete_without_data_and_tells_what_is_there(
 @pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_run_killed_at_any_moment_ends_in_the_same_bytes(kills: int, plant: Path, tmp_path: Path) -> None:
     arguments = ["run", "baseline_ae", "--profile=tiny", "--workers=1", "--set=seeds=[3]", "--data", str(plant)]
-    # From a process that has imported everything: kills then hit work, not imports.
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(
-        ["harken.cli.main", "harken.bench.run", "harken.bench.report", "harken.training.autoencoder", "torch._dynamo",
-         "matplotlib.figure", "matplotlib.backends.backend_agg", "pandas"]
-    )  # fmt: skip
-
-    def start(*words: str) -> ForkServerProcess:
-        process = processes.Process(target=main, args=(words,))
-        process.start()
-        return process
 
     def length(*words: str) -> float:
         began = time.monotonic()
-        process = start(*words)
-        process.join()
-        assert process.exitcode == 0
+        assert command(*words).wait(300) == 0
         return time.monotonic() - began
 
     length("--version")
     seconds = length(*arguments, "--workspace", str(tmp_path / "a"))
     rng = np.random.default_rng(0)
     for share in sorted(rng.uniform(0.3, 0.95, size=kills)):
-        process = start(*arguments, "--workspace", str(tmp_path / "b"))
+        process = command(*arguments, "--workspace", str(tmp_path / "b"))
         time.sleep(share * seconds)
         process.kill()
-        process.join()
     length(*arguments, "--workspace", str(tmp_path / "b"))
     (a,), (b,) = ((tmp_path / name / "runs").iterdir() for name in "ab")
     assert a.name == b.name

@@ -32,6 +32,7 @@ from harken.monitor.off import OffRecordings
 from harken.monitor.sequence import Sequence
 from harken.monitor.stored import load_fitted, save_fitted
 from harken.monitor.stored_checks import check_spec
+from ready_process import command
 
 Change = Callable[[dict[str, Any], dict[str, dict[str, np.ndarray]]], object]
 
@@ -412,14 +413,12 @@ with locked(Path({str(path)!r})):
 
 def test_two_scorers_with_one_memory_count_all_recordings(model: Path, tmp_path: Path) -> None:
     memory = tmp_path / "memory.json"
-    harken = Path(sys.executable).with_name("harken")
     recordings = sorted(model.parent.glob("*.wav"))
     calls = [
-        subprocess.Popen([harken, "score", *half, "-m", model, "--memory", memory, "--workers", "1"],
-                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        command("score", *half, "-m", model, "--memory", memory, "--workers", 1)
         for half in (recordings[:3], recordings[3:])
-    ]  # fmt: skip
-    assert [(call.communicate()[1], call.returncode)[1] for call in calls] == [0, 0]
+    ]
+    assert [call.wait() for call in calls] == [0, 0]
     assert len(json.loads(memory.read_text())["heard"]) == 6
 
 

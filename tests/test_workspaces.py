@@ -12,8 +12,8 @@ import pytest
 
 from harken.bench.workspace import Workspace
 from harken.core import workers
+from ready_process import command
 
-HARKEN = Path(sys.executable).with_name("harken")
 KEY = "0123456789" * 4
 
 
@@ -81,11 +81,10 @@ def test_an_object_in_use_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_several_runs_on_one_workspace(plant: Path, tmp_path: Path) -> None:
-    command = [HARKEN, "run", "spectral_knn", "--data", plant, "--workspace", tmp_path / "w", "--workers", "1"]
-    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    printed = [run.communicate() for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], printed
-    assert len({out for out, _ in printed}) == 1
+    words = ["run", "spectral_knn", "--data", plant, "--workspace", tmp_path / "w", "--workers", 1]
+    runs = [command(*words, out=tmp_path / f"out{number}", err=tmp_path / "err") for number in range(2)]
+    assert [run.wait() for run in runs] == [0, 0], (tmp_path / "err").read_text()
+    assert (tmp_path / "out0").read_text() == (tmp_path / "out1").read_text() != ""
     assert not list((tmp_path / "w" / "scratch").iterdir())
 
 
