@@ -9,9 +9,12 @@ import pytest
 import soundfile as sf
 
 import harken
+from harken.detection import create_detector
 from harken.detection.events import EVENT_SHARE, EventView, joined_p
 from harken.embeddings.embedder import Embedder, make_spec
 from harken.embeddings.short_time import GROUPS, MOMENTS_S, short_time_levels
+from harken.embeddings.sketch import make_sketch
+from harken.embeddings.steady import steady_levels
 from harken.monitor.bundle import read_bundle, write_bundle
 
 RATE = 16_000
@@ -159,3 +162,61 @@ def test_a_share_of_the_false_alarms_is_for_events(fitted: harken.Detector) -> N
         )
         assert sum(map(float, rates)) <= alarm.rate * 1.001
     fitted.set_alarm("auto")
+
+
+def with_tone(wave_S: np.ndarray, level: float, hz: float = 2900.0) -> np.ndarray:
+    return wave_S + level * np.sin(2 * np.pi * hz * np.arange(len(wave_S)) / RATE)
+
+
+def test_a_faint_steady_tone_that_no_normal_recording_has_is_an_alarm(fitted: harken.Detector) -> None:
+    """Louder than anything in its band, and hidden from the distance over all bands."""
+    verdict = fitted.score(with_tone(machine(100, strokes=True), 0.01), RATE)
+    assert (verdict.kind, verdict.decided_by) == ("alarm", "event")
+    assert verdict.score is not None
+    assert verdict.score < fitted.threshold
+    assert (verdict.why or "").startswith("new tone near 2.9 kHz throughout")
+    fainter = fitted.score(with_tone(machine(100, strokes=True), 0.006), RATE)
+    assert fainter.kind == "alarm"
+    assert "the rarest difference is a faint tone near 2.9 kHz (+" in (fainter.why or "")
+
+
+def test_tones_that_normal_recordings_have_are_none() -> None:
+    """By definition: how far the loudest band is above the highest normal level within a band of it."""
+    rng = np.random.default_rng(0)
+    bank_ND = rng.normal(0, 1, (30, 20))
+    bank_ND[:, 7] += 25
+    beyond = create_detector("beyond").fit(bank_ND)
+    neighbour_D, other_D = np.zeros((2, 20))
+    neighbour_D[8] = other_D[12] = 20.0
+    highest = bank_ND[:, 11:14].max()
+    np.testing.assert_allclose(beyond.score([other_D]), [20.0 - highest])
+    assert beyond.score([neighbour_D])[0] < 1.0
+
+
+def test_steady_levels_hear_neither_events_nor_the_loudness() -> None:
+    log_mel_TM = np.random.default_rng(0).normal(-60, 0.1, (200, 40)).astype(np.float32)
+    quiet_B = steady_levels(make_sketch(log_mel_TM))
+    log_mel_TM[50:90] += 30
+    np.testing.assert_allclose(steady_levels(make_sketch(log_mel_TM)), quiet_B, atol=0.6)
+    np.testing.assert_allclose(steady_levels(make_sketch(log_mel_TM + 7)), quiet_B, atol=0.6)
+    log_mel_TM[:, 5] += 12
+    assert steady_levels(make_sketch(log_mel_TM))[5] == pytest.approx(12, abs=0.6)
+
+
+def test_rarest_of_two_members_is_in_the_scale_of_the_first() -> None:
+    rng = np.random.default_rng(0)
+    bank_ND = rng.normal(0, 1, (60, 12)).astype(np.float32)
+    view = EventView.fit(bank_ND, steady=4)
+    alone = EventView.fit(bank_ND[:, :8])
+    usual_D, toned_D = np.zeros((2, 12), dtype=np.float32)
+    toned_D[10] = 30.0
+    assert view.score([usual_D])[0] == alone.score([usual_D[:8]])[0]
+    assert view.calibration.p_value(view.score([toned_D]))[0] < 1e-3
+    assert (view.scores_N >= alone.scores_N).all()
+
+
+def test_models_of_earlier_versions_know_short_events_alone() -> None:
+    rng = np.random.default_rng(0)
+    bank_ND = rng.normal(0, 1, (30, 12)).astype(np.float32)
+    earlier = EventView.fit(bank_ND[:, :8])
+    assert earlier.score(bank_ND).tobytes() == earlier.score(bank_ND[:, :8]).tobytes()

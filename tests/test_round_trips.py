@@ -390,7 +390,7 @@ def test_embeddings(
     store.put(features)
     again = store.get(features.sha256)
     assert again is not None
-    for name in ("embedding", "sketch_BC", "short_time_D"):
+    for name in ("embedding", "sketch_BC", "details_D"):
         np.testing.assert_array_equal(getattr(again, name), getattr(features, name))
     assert (again.level_db, again.seconds, again.findings) == (level, 1.5, features.findings)
     assert (again.health is None) == (not health)

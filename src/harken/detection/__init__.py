@@ -29,8 +29,9 @@ _DETECTORS = {
 }
 
 
-#: detectors of packaged models, which are not listed
+#: detectors of packaged models and of parts of embeddings, which are not listed
 _INTERNAL = {
+    "beyond": ("harken.detection.beyond", "Beyond"),
     "composite": ("harken.detection.composite", "Composite"),
     "reconstruction_error": ("harken.detection.reconstruction_error", "ReconstructionError"),
 }

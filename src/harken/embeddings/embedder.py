@@ -26,6 +26,7 @@ from harken.core.plugins import code_sha256, located_errors
 from harken.core.threads import one_thread
 from harken.embeddings.short_time import short_time_levels
 from harken.embeddings.sketch import Sketch, make_sketch
+from harken.embeddings.steady import steady_levels
 from harken.encoders import create_encoder, encoder_class
 from harken.encoders.base import Encoder, FrontEnd, Spectrogram
 from harken.encoders.pooling import check_pooling, pool
@@ -177,15 +178,15 @@ class ClipFeatures:
     embedding: (D,) float32, the vectors of the channels that are listened to, one after the other.
     sketch_BC: (bands, columns) uint8, a coarse spectrogram averaged over the same channels, whatever the encoder: it is
         what explanations compare with.
-    short_time_D: float32, short-time levels of the same bands (`embeddings.short_time`), by which short events are
-        found.
-    level_db: RMS level as recorded, dBFS. sha256: of the file's bytes. Of a spectrogram the sketch and the short-time
-        levels are empty and the level nan. health: of the channels that are listened to; None unless `monitoring`.
+    details_D: float32, what the embedding hides, of the same bands: short-time levels (`embeddings.short_time`), by
+        which short events are found, and then steady levels (`embeddings.steady`), by which tones are.
+    level_db: RMS level as recorded, dBFS. sha256: of the file's bytes. Of a spectrogram the sketch and the details
+        are empty and the level nan. health: of the channels that are listened to; None unless `monitoring`.
     """
 
     embedding: Float32
     sketch_BC: Sketch
-    short_time_D: Float32
+    details_D: Float32
     level_db: float
     seconds: float
     sha256: str
@@ -235,10 +236,13 @@ def kept_features(
     spec: EmbeddingSpec, sound: Sound, embedding: Float32, log_mel_TM: Float32, bands: Spectral
 ) -> ClipFeatures:
     """What is kept of a recording with this embedding."""
+    sketch_BC = make_sketch(log_mel_TM)
     return ClipFeatures(
         embedding=embedding,
-        sketch_BC=make_sketch(log_mel_TM),
-        short_time_D=short_time_levels(log_mel_TM, bands.hop / bands.sample_rate),
+        sketch_BC=sketch_BC,
+        details_D=np.concatenate(
+            [short_time_levels(log_mel_TM, bands.hop / bands.sample_rate), steady_levels(sketch_BC)]
+        ),
         level_db=sound.level_db,
         seconds=sound.seconds,
         sha256=sound.sha256,
@@ -379,7 +383,7 @@ class Embedder:
         return ClipFeatures(
             embedding=embedding,
             sketch_BC=np.zeros((0, 0), dtype=np.uint8),
-            short_time_D=np.zeros(0, dtype=np.float32),
+            details_D=np.zeros(0, dtype=np.float32),
             level_db=float("nan"),
             seconds=spectrogram.samples / front_end.sample_rate,
             sha256=hashlib.sha256(data).hexdigest(),

@@ -43,6 +43,11 @@ def short_time_levels(log_mel_TM: Float32, hop_s: float) -> Float32:
     return np.concatenate(values).astype(np.float32)
 
 
+def short_time_width(bands: int) -> int:
+    """D of `short_time_levels` for so many bands."""
+    return len(MOMENTS_S) * sum(min(groups, bands) for groups in GROUPS)
+
+
 def _grouped(values_MT: Float64, groups: int) -> Float64:
     """(bands, frames) -> (groups, frames): means over neighbouring bands."""
     if groups == len(values_MT):

@@ -24,13 +24,13 @@ Stating = Literal["named", "domains", "found"]
 class Basis:
     """Of (N,) normal recordings, in the order of `Training`: what learning needs beyond that.
 
-    short_time_NE: short-time levels. when: their order; rows are in it. stating: see `Stating`. strata_N: labels of
+    details_NE: see `ClipFeatures`. when: their order; rows are in it. stating: see `Stating`. strata_N: labels of
     those among which correlation in time is measured. keep_outliers: see `learn`. usual: kinds of defects that count as
     usual. version_N: the version that brought each one; base: that of the last fit or rebaseline. picked_N: those that
     were alarms, or suspect, when they were learned: they were chosen for their scores.
     """
 
-    short_time_NE: Float32
+    details_NE: Float32
     when: Chronology
     stating: Stating
     strata_N: NDArray[np.str_]
@@ -43,7 +43,7 @@ class Basis:
     @classmethod
     def of_fit(
         cls,
-        short_time_NE: Float32,
+        details_NE: Float32,
         when: Chronology,
         stating: Stating,
         strata_N: NDArray[np.str_],
@@ -52,16 +52,16 @@ class Basis:
         base: int = 1,
     ) -> Self:
         """Of recordings that are all learned from at once."""
-        count = len(short_time_NE)
+        count = len(details_NE)
         none_N = np.zeros(count, dtype=bool)
-        return cls(short_time_NE, when, stating, strata_N, keep_outliers, np.full(count, base), none_N, base)
+        return cls(details_NE, when, stating, strata_N, keep_outliers, np.full(count, base), none_N, base)
 
     def of(self, rows: Sequence[int] | Ints) -> Basis:
         """That of some of the recordings."""
         kept = np.asarray(rows, dtype=np.int64)
         return replace(
             self,
-            short_time_NE=self.short_time_NE[kept],
+            details_NE=self.details_NE[kept],
             when=self.when.of(kept),
             strata_N=self.strata_N[kept],
             version_N=self.version_N[kept],
@@ -87,13 +87,13 @@ class Heard:
 class KnownFaults:
     """What is kept of recordings of faults, (F,).
 
-    embeddings_FD, short_time_FE, seconds_F: as of normal ones. sha256s: of their files. version_F: the version that
+    embeddings_FD, details_FE, seconds_F: as of normal ones. sha256s: of their files. version_F: the version that
     brought each one. old_F: from before the last maintenance.
     """
 
     names: tuple[str, ...]
     embeddings_FD: Float32
-    short_time_FE: Float32
+    details_FE: Float32
     seconds_F: NDArray[np.float64]
     sha256s: tuple[str, ...]
     version_F: Ints
@@ -106,7 +106,7 @@ class KnownFaults:
         return cls(
             names=tuple(clip.name for clip in heard),
             embeddings_FD=np.stack([clip.embedding for clip in features]),
-            short_time_FE=np.stack([clip.short_time_D for clip in features]),
+            details_FE=np.stack([clip.details_D for clip in features]),
             seconds_F=np.array([clip.seconds for clip in features]),
             sha256s=tuple(clip.sha256 for clip in features),
             version_F=np.full(len(features), version),
@@ -122,7 +122,7 @@ class KnownFaults:
         return KnownFaults(
             tuple(self.names[row] for row in chosen),
             self.embeddings_FD[chosen],
-            self.short_time_FE[chosen],
+            self.details_FE[chosen],
             self.seconds_F[chosen],
             tuple(self.sha256s[row] for row in chosen),
             self.version_F[chosen],
@@ -134,7 +134,7 @@ class KnownFaults:
         return KnownFaults(
             (*self.names, *others.names),
             np.concatenate([self.embeddings_FD, others.embeddings_FD]),
-            np.concatenate([self.short_time_FE, others.short_time_FE]),
+            np.concatenate([self.details_FE, others.details_FE]),
             np.concatenate([self.seconds_F, others.seconds_F]),
             (*self.sha256s, *others.sha256s),
             np.concatenate([self.version_F, others.version_F]),
@@ -147,7 +147,7 @@ class KnownFaults:
             ClipFeatures(
                 self.embeddings_FD[row],
                 np.zeros((0, 0), np.uint8),
-                self.short_time_FE[row],
+                self.details_FE[row],
                 float("nan"),
                 float(self.seconds_F[row]),
                 self.sha256s[row],

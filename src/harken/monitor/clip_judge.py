@@ -74,7 +74,7 @@ class ClipJudge:
         with one_thread():
             scores_N, nearest_N = self.fitted.detector.score_with_nearest(embeddings_ND)
             rows_N = self.nearest_normals(embeddings_ND) if nearest_N is None else self._order[nearest_N]
-            event_scores_N = None if events is None else events.score(np.stack([clip.short_time_D for clip in judged]))
+            event_scores_N = None if events is None else events.score(np.stack([clip.details_D for clip in judged]))
         results: list[ClipScores | None] = []
         row = 0
         for clip in features:

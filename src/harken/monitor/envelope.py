@@ -79,6 +79,11 @@ class Envelope:
         return _mean_and_deviation(smoothed(self.level_NB))
 
     @cached_property
+    def usual_band_2B(self) -> NDArray[np.floating]:
+        """As `usual_level_2B`, of each band alone."""
+        return _mean_and_deviation(self.level_NB)
+
+    @cached_property
     def usual_motion_2B(self) -> NDArray[np.floating]:
         """As `usual_level_2B`, of the standard deviation over columns."""
         return _mean_and_deviation(smoothed(self.motion_NB))

@@ -94,14 +94,22 @@ def _learn(
     keep_outliers: bool,
 ) -> Learned:
     embeddings_ND = np.stack([clip.embedding for clip in features])
-    short_time_NE = np.stack([clip.short_time_D for clip in features])
+    details_NE = np.stack([clip.details_D for clip in features])
     found_N = find_states(embeddings_ND)
     domains, stating, notes = _domains(clips, found_N, named_states)
     strata_N = _strata(domains, found_N, when)
     correlation = TimeCorrelation.of(embeddings_ND, when, strata_N)
     session_N = session_numbers(when, [clip.path for clip in clips])
     check = check_last_session(detector, embeddings_ND, domains, correlation.blocks_N, session_N)
-    views = fit_views(detector, embeddings_ND, short_time_NE, domains, correlation, keep_outliers=keep_outliers)
+    views = fit_views(
+        detector,
+        embeddings_ND,
+        details_NE,
+        domains,
+        correlation,
+        keep_outliers=keep_outliers,
+        bands=len(features[0].sketch_BC),
+    )
     paths = tuple(clip.path for clip in clips)
     training = Training(
         names=names_below_common(paths),
@@ -115,7 +123,7 @@ def _learn(
         health_NCK=stacked([clip.health for clip in features]),
     )
     notes += [*correlation.notes, *session_notes(check, when, session_N), *notes_on(training, views.calibration)]
-    basis = Basis.of_fit(short_time_NE, when, stating, strata_N, keep_outliers=keep_outliers)
+    basis = Basis.of_fit(details_NE, when, stating, strata_N, keep_outliers=keep_outliers)
     return Learned(views.calibration, training, tuple(notes), views.block, paths, views.events, basis)
 
 

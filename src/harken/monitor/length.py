@@ -84,8 +84,8 @@ def length_effect(
     )
     events = _power(
         detectors[1],
-        [clip.short_time_D for clip in features],
-        {row: clip.short_time_D for row, clip in short.items()},
+        [clip.details_D for clip in features],
+        {row: clip.details_D for row, clip in short.items()},
         domains,
     )
     return None if sound is None else LengthEffect(sound, events or 0.0)

@@ -53,11 +53,12 @@ def refitted(fitted: Fitted) -> Fitted:
             views = fit_views(
                 detector,
                 training.embeddings_ND,
-                basis.short_time_NE,
+                basis.details_NE,
                 training.domains,
                 correlation,
                 keep_outliers=basis.keep_outliers,
                 picked_N=basis.picked_N,
+                bands=len(training.sketches_NBC[0]),
             )
         except ValueError as error:
             raise HarkenError(f"cannot be learned again: {error}", next_step="Fit the model again") from error
@@ -127,7 +128,7 @@ def extended(fitted: Fitted, heard: Sequence[Heard], judged: Sequence[Judged], v
         ),
         basis=replace(
             basis,
-            short_time_NE=np.concatenate([basis.short_time_NE, np.stack([clip.short_time_D for clip in features])]),
+            details_NE=np.concatenate([basis.details_NE, np.stack([clip.details_D for clip in features])]),
             when=when,
             strata_N=np.concatenate([basis.strata_N, strata_N]),
             version_N=np.concatenate([basis.version_N, np.full(len(heard), version)]),

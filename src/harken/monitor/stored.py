@@ -108,6 +108,7 @@ def content_of(fitted: Fitted) -> Content:
     if fitted.events is not None:
         settings["events"] = {
             "detector": fitted.events.detector.name,
+            "parameters": fitted.events.detector.get_params(),
             "effective_clips": fitted.events.calibration.effective,
             "least_effective_clips": fitted.events.calibration.least_effective,
         }

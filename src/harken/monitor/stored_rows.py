@@ -75,7 +75,7 @@ def _rows(fitted: Fitted, rows: np.ndarray) -> Arrays:
     unknown_N = np.full(len(training.names), np.nan)
     return {
         **arrays,
-        "short_time": basis.short_time_NE[rows],
+        "short_time": basis.details_NE[rows],
         "recorded_s": (unknown_N if when.seconds_N is None else when.seconds_N)[rows],
         "sequences": _codes(when.sequences_N)[rows],
         "strata": _codes(basis.strata_N)[rows],
@@ -164,7 +164,7 @@ def basis_of(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.nd
         seconds_N=rows["recorded_s"] if stored["timed"] else None,
     )
     return Basis(
-        short_time_NE=rows["short_time"],
+        details_NE=rows["short_time"],
         when=when,
         stating=stored["stating"],
         strata_N=rows["strata"].astype(str),
@@ -182,7 +182,7 @@ def fault_parts(faults: KnownFaults | None) -> tuple[dict[str, Any], Parts]:
         return {}, {}
     arrays: Arrays = {
         "embeddings": faults.embeddings_FD,
-        "short_time": faults.short_time_FE,
+        "short_time": faults.details_FE,
         "seconds": faults.seconds_F,
         "versions": faults.version_F,
         "old": faults.old_F,

@@ -1,4 +1,4 @@
-"""Both views of normal recordings fitted and calibrated: the sound as a whole, and short events in it."""
+"""Both views of normal recordings fitted and calibrated: the sound as a whole, and short events and tones in it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from harken.detection.calibration import Calibration
 from harken.detection.events import EventView
 from harken.detection.independent import independent_recordings
 from harken.detection.outliers import counted
+from harken.embeddings.short_time import short_time_width
 
 Float32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -74,19 +75,21 @@ class FittedViews:
 def fit_views(
     detector: AnomalyDetector,
     embeddings_ND: Float32,
-    short_time_NE: Float32,
+    details_NE: Float32,
     domains: Sequence[str],
     correlation: TimeCorrelation,
     *,
     keep_outliers: bool,
     picked_N: Bools | None = None,
+    bands: int,
 ) -> FittedViews:
-    """Fit the detector, and one of short events. picked_N: see `Basis`. Raises ValueError as detectors do."""
+    """Fit the detector, and one of details, which are of so many bands. picked_N: see `Basis`. Raises ValueError as
+    detectors do."""
     count, blocks_N = len(embeddings_ND), correlation.blocks_N
     picked = np.zeros(count, dtype=bool) if picked_N is None else picked_N
     detector.fit(embeddings_ND, domains, blocks_N)
     events = EventView.fit(
-        short_time_NE,
+        details_NE,
         domains,
         blocks_N,
         sequences_N=correlation.sequences_N,
@@ -94,6 +97,7 @@ def fit_views(
         ordered=correlation.states_N is not None,
         keep_outliers=keep_outliers,
         picked_N=picked,
+        steady=details_NE.shape[1] - short_time_width(bands),
     )
     counted_N = counted(detector.train_scores_, picked, domains)
     scores = detector.train_scores_[counted_N]

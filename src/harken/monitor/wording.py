@@ -86,25 +86,30 @@ def _when(region: Region, times: int, seconds: float) -> Sentence:
 
 
 def faint(clip_BC: Float32, envelope: Envelope, centres_hz_B: Float32) -> Sentence:
-    """For a recording without a region that stands out: the rarest level or fluctuation of neighbouring bands.
+    """For a recording without a region that stands out: the rarest level or fluctuation of neighbouring bands, or tone.
 
     clip_BC: (bands, columns) in dB.
     """
     shift_db = envelope.common_shift(np.sort(clip_BC, axis=1))
+    level_B = clip_BC.mean(axis=1) - shift_db
     values = {
-        "level": (clip_BC.mean(axis=1) - shift_db, envelope.usual_level_2B),
-        "motion": (clip_BC.std(axis=1), envelope.usual_motion_2B),
+        "level": (smoothed(level_B), envelope.usual_level_2B),
+        "motion": (smoothed(clip_BC.std(axis=1)), envelope.usual_motion_2B),
+        "tone": (level_B, envelope.usual_band_2B),
     }
     rarest, change_db, kind, band = -np.inf, 0.0, "", 0
     for name, (clip_B, (mean_B, deviation_B)) in values.items():
-        away_B = smoothed(clip_B) - mean_B
-        rare_B = np.abs(away_B) / (deviation_B + 0.1)
+        away_B = clip_B - mean_B
+        rare_B = (away_B if name == "tone" else np.abs(away_B)) / (deviation_B + 0.1)
         if rare_B.max() > rarest:
             band = int(np.argmax(rare_B))
             rarest, change_db, kind = float(rare_B[band]), float(away_B[band]), name
     half = FAINT_BANDS // 2
     where = _hz(*band_edges(centres_hz_B, slice(max(0, band - half), min(len(clip_BC), band + half + 1))))
-    if kind == "level":
+    if kind == "tone":
+        frequency = _one_hz(float(centres_hz_B[band]))
+        change = Sentence("a faint tone near {frequency} ({change:+.1f} dB)", frequency=frequency, change=change_db)
+    elif kind == "level":
         change = Sentence("a steady {change:+.1f} dB at {where}", change=change_db, where=where)
     elif change_db > 0:
         change = Sentence("more fluctuation at {where} ({change:+.1f} dB)", change=change_db, where=where)

@@ -13,7 +13,7 @@ from harken.monitor.basis import Heard, KnownFaults
 from harken.monitor.clip_judge import ClipJudge
 from harken.monitor.feedback.change import ModelChange, changed
 from harken.monitor.feedback.effect import effect_of
-from harken.monitor.feedback.update_checks import check_features
+from harken.monitor.feedback.update_checks import as_learned
 from harken.monitor.fitted import Fitted
 from harken.monitor.judged import FaultsFound, judged_clips
 from harken.monitor.relearn import basis_of_model, refitted, without_rows
@@ -39,7 +39,7 @@ def add_faults(
     """
     check_texts(who, why, origin)
     basis_of_model(fitted)
-    check_features(fitted, heard)
+    heard = as_learned(fitted, heard)
     number = fitted.version.number + 1
     judged = judged_clips(fitted, [clip.features for clip in heard])
     earlier = fitted.faults

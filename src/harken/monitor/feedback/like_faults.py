@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.detection import AnomalyDetector
+from harken.detection.composite import Composite
 from harken.detection.in_space import in_space_of
 from harken.detection.neighbours import nearest
 from harken.embeddings.embedder import ClipFeatures
@@ -39,9 +40,9 @@ def like_faults(fitted: Fitted, features: Sequence[ClipFeatures], faults_found: 
         queries_ND = np.stack([clip.embedding for clip in features])
         like_N |= _nearer(fitted.detector, fitted.training.embeddings_ND, faults.embeddings_FD[sound_F], queries_ND)
     if event_F.any() and fitted.events is not None and fitted.basis is not None:
-        queries_ND = np.stack([clip.short_time_D for clip in features])
-        levels_ND = fitted.basis.short_time_NE
-        like_N |= _nearer(fitted.events.detector, levels_ND, faults.short_time_FE[event_F], queries_ND)
+        queries_ND = np.stack([clip.details_D for clip in features])
+        levels_ND = fitted.basis.details_NE
+        like_N |= _nearer(fitted.events.detector, levels_ND, faults.details_FE[event_F], queries_ND)
     return like_N
 
 
@@ -51,6 +52,12 @@ def _nearer(
     fault_FD: NDArray[np.floating],
     queries_ND: NDArray[np.floating],
 ) -> Bools:
+    if isinstance(detector, Composite):
+        members = (detector.in_members(rows_ND) for rows_ND in (normal_ND, fault_FD, queries_ND))
+        each_N = [
+            _nearer(normal[0], normal[1], fault[1], query[1]) for normal, fault, query in zip(*members, strict=True)
+        ]
+        return np.any(each_N, axis=0)
     z_ND = in_space_of(detector, normal_ND, queries_ND)
     to_normal_N = nearest(z_ND, in_space_of(detector, normal_ND, normal_ND), 1)[0][:, 0]
     to_fault_N = nearest(z_ND, in_space_of(detector, normal_ND, fault_FD), 1)[0][:, 0]

@@ -16,7 +16,7 @@ from harken.data.clips import Clip
 from harken.monitor.basis import Heard
 from harken.monitor.feedback.change import ModelChange, changed
 from harken.monitor.feedback.effect import effect_of
-from harken.monitor.feedback.update_checks import check_features, in_order
+from harken.monitor.feedback.update_checks import as_learned, in_order
 from harken.monitor.fitted import Fitted
 from harken.monitor.judged import held_out_kinds, judged_clips
 from harken.monitor.learn import learn
@@ -44,7 +44,7 @@ def rebaseline(
     check_texts(who, why, origin)
     basis = basis_of_model(fitted)
     ordered = in_order(heard)
-    check_features(fitted, ordered)
+    ordered = as_learned(fitted, ordered)
     set_aside: list[tuple[str, str]] = []
     rows = []
     seen: set[bytes] = set()

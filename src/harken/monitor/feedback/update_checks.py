@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from harken.core.errors import HarkenError
 from harken.embeddings.embedder import ClipFeatures
+from harken.embeddings.short_time import short_time_width
 from harken.monitor.basis import Heard
 from harken.monitor.clip_judge import ClipJudge
 from harken.monitor.fitted import Fitted
@@ -25,15 +27,25 @@ def in_order(heard: Sequence[Heard]) -> list[Heard]:
     return [heard[row] for row in np.argsort(np.array(times, dtype=np.float64), kind="stable")]
 
 
-def check_features(fitted: Fitted, heard: Sequence[Heard]) -> None:
-    """Raise HarkenError unless the features are of the size that the model learned from."""
+def as_learned(fitted: Fitted, heard: Sequence[Heard]) -> list[Heard]:
+    """The clips with features as the model learned from; those of earlier versions of Harken had fewer details.
+
+    Raises HarkenError for features of another model.
+    """
     assert fitted.basis is not None
-    wanted = fitted.training.embeddings_ND.shape[1], fitted.basis.short_time_NE.shape[1]
+    dimensions, details = fitted.training.embeddings_ND.shape[1], fitted.basis.details_NE.shape[1]
+    bands = len(fitted.training.sketches_NBC[0])
+    clips = []
     for clip in heard:
-        if (len(clip.features.embedding), len(clip.features.short_time_D)) != wanted:
+        features = clip.features
+        if details == short_time_width(bands):
+            features = replace(features, details_D=features.details_D[:details])
+        if (len(features.embedding), len(features.details_D)) != (dimensions, details):
             raise HarkenError(
                 "has features of another model", file=clip.name, next_step="Make them with the encoder of this model"
             )
+        clips.append(replace(clip, features=features))
+    return clips
 
 
 def learnable_rows(fitted: Fitted, heard: Sequence[Heard]) -> tuple[list[Judged], list[tuple[str, str]], list[int]]:

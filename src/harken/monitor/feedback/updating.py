@@ -27,7 +27,7 @@ from harken.monitor.basis import Heard, KnownFaults
 from harken.monitor.feedback.change import ModelChange, changed
 from harken.monitor.feedback.effect import MOST_LOST, ChangeRefused, Effect, effect_of
 from harken.monitor.feedback.like_faults import like_faults
-from harken.monitor.feedback.update_checks import check_features, in_order, learnable_rows
+from harken.monitor.feedback.update_checks import as_learned, in_order, learnable_rows
 from harken.monitor.fitted import Fitted
 from harken.monitor.judged import FaultsFound, held_out_kinds
 from harken.monitor.normal_set import listed
@@ -57,7 +57,7 @@ def update(
     check_texts(who, why, origin)
     basis_of_model(fitted)
     ordered = in_order(heard)
-    check_features(fitted, ordered)
+    ordered = as_learned(fitted, ordered)
     judged, set_aside, rows = learnable_rows(fitted, ordered)
     if not rows:
         raise HarkenError(

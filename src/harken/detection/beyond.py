@@ -1,0 +1,34 @@
+"""How far the boldest dimension is above anything that a normal clip has there: for levels of bands."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import NonNegativeInt
+from scipy.ndimage import maximum_filter1d
+
+from harken.detection.base import AnomalyDetector, Float64
+
+
+class Beyond(AnomalyDetector):
+    """score(x) = max_d x_d - max_n x_nd', d' within `neighbours` of d, over normal clips n; in the unit of x.
+
+    A distance over all dimensions hides what one band alone does, the more the fewer normal clips there are: a tone is
+    one or two bands of 384 dimensions. Neighbouring bands count as the same: speeds vary, and tones with them.
+    """
+
+    name: ClassVar[str] = "beyond"
+
+    highest_: Float64
+
+    def __init__(self, neighbours: NonNegativeInt = 1) -> None:
+        self.neighbours = neighbours
+
+    def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
+        self.mean_ = bank_ND.mean(axis=0)
+        self.highest_ = maximum_filter1d(bank_ND.max(axis=0), 2 * self.neighbours + 1, mode="nearest")
+
+    def _score(self, queries_ND: Float64) -> Float64:
+        return np.asarray((queries_ND - self.highest_).max(axis=1))
