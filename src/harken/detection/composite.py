@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self, TypedDict, get_args
 
 import numpy as np
@@ -55,6 +56,8 @@ class Composite(AnomalyDetector):
 
     #: (members, clips) held-out scores of each member
     held_out_: Float64
+    #: number of clips, or of their blocks, with `rarest`
+    effective_: int
 
     def __init__(self, members: Sequence[CompositeMember], mixing: Mixing = "deviations") -> None:
         self.members = members
@@ -73,6 +76,8 @@ class Composite(AnomalyDetector):
         for detector, member in zip(self._made, self.members, strict=True):
             detector.fit(_chosen(bank_ND, member["columns"]), domains_N, blocks_N)
         self.held_out_ = np.stack([detector.train_scores_ for detector in self._made])
+        if self.mixing == "rarest":
+            self.effective_ = len(bank_ND) if blocks_N is None else len(np.unique(np.asarray(blocks_N)))
         self._rebuild()
         self.train_scores_ = self._mixed(list(self.held_out_))
         return self
@@ -104,10 +109,14 @@ class Composite(AnomalyDetector):
         if self.mixing != "rarest":
             return
         shapes = [TAIL_SHAPE, *[_HEAVY_SHAPE] * (len(self.members) - 1)]
-        self._tails = [
-            fit_tail(np.sort(scores_N), len(scores_N), shape=shape, winsorised=True)
+        tails = [
+            fit_tail(np.sort(scores_N), float(self.effective_), shape=shape, winsorised=True)
             for scores_N, shape in zip(self.held_out_, shapes, strict=True)
         ]
+        # Few clips make the laws of the others heavier, not that of the first: what they find is then less rare.
+        lightest = (1.0 - TAIL_SHAPE) / (1.0 - tails[0].shape)
+        tails[0] = replace(tails[0], scale=lightest * tails[0].scale, shape=TAIL_SHAPE)
+        self._tails = tails
 
     def _rarest(self, scores: Sequence[Float64]) -> Float64:
         rarest_N = np.array(scores[0])

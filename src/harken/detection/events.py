@@ -61,7 +61,7 @@ class EventView:
             None if labels is None else np.asarray(labels) for labels in (domains_N, blocks_N, sequences_N, states_N)
         )
         with one_thread():
-            detector = _unfitted(steady).fit(rows_ND, domains, blocks)
+            detector = unfitted(steady).fit(rows_ND, domains, blocks)
             scores_N = detector.train_scores_
             trusted_N = np.ones(len(rows_ND), dtype=bool) if picked_N is None else ~picked_N
             kept_N = np.ones(len(rows_ND), dtype=bool)
@@ -71,7 +71,7 @@ class EventView:
                 domains, blocks, sequences, states = (
                     None if labels is None else labels[kept_N] for labels in (domains, blocks, sequences, states)
                 )
-                detector = _unfitted(steady).fit(rows_ND[kept_N], domains, blocks)
+                detector = unfitted(steady).fit(rows_ND[kept_N], domains, blocks)
                 scores_N = np.empty(len(rows_ND))
                 scores_N[kept_N] = detector.train_scores_
                 scores_N[~kept_N] = detector.score(rows_ND[~kept_N])
@@ -89,7 +89,7 @@ class EventView:
             return self.detector.score(np.asarray(details_ND)[:, : self.detector.dimensions])
 
 
-def _unfitted(steady: int) -> AnomalyDetector:
+def unfitted(steady: int) -> AnomalyDetector:
     """Of details whose last columns are so many steady levels."""
     if not steady:
         return create_detector(DEFAULT_DETECTOR)
