@@ -3,8 +3,8 @@
     python benchmarks/tones.py [--seeds 2] [--first-seed 1000] [--sizes 20 60 200 600] [--ids 00 02 04 06]
 
 Clips of twelve machines as in `alarms.py`; their mean spectra stand for short-time levels, which these features lack.
-A tone raises a band of a new normal clip by 4 or 8 dB, and the next one by 3 dB less. Cells: observed / given rate, over
-all machines and on the worst one, and shares found: of the faults, and of the tones at 4 and 8 dB.
+A tone raises a band of a new normal clip by 4 or 8 dB, and the next one by 3 dB less. Cells: observed / given rate,
+over all machines and on the worst one, and shares found: of the faults, and of the tones at 4 and 8 dB.
 """
 
 from __future__ import annotations
