@@ -26,6 +26,7 @@ from harken.service.store import tables
 from harken.service.store.migrations.versions import v005_stops_and_hours
 from harken.service.store.store import Store, StoreError
 from harken.service.store.thinning import thin
+from harken.service.store_watch import StoreWatch
 from postgres import Postgres, postgres_programs
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -375,3 +376,28 @@ def test_sums_per_hour_are_those_of_the_windows(place: str) -> None:
         assert row[:3] + row[3:6] + row[7:] == before[:3] + before[3:6] + before[7:]
         assert row.mean == pytest.approx(before.mean)
     recorder.close()
+
+
+def test_a_store_that_is_away_for_long_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    said: list[str] = []
+    now = [0.0]
+    watch = StoreWatch(lambda kind, **payload: said.append(payload["sentence"]), clock=lambda: now[0])
+    with caplog.at_level("INFO"):
+        for second, problem in [(0, ""), (1, "db: is down."), (3, ""), (10, "db: is down."), (30, "db: is down.")]:
+            now[0] = second
+            watch.look(problem)
+        assert said == []
+        for second in range(40, 60):
+            now[0] = second
+            watch.look("db: is down.")
+        watch.look("")
+    assert said == [
+        "db: is down. Alarms go out all the same, and what is to be stored waits in memory.",
+        "The store works again after 49 s.",
+    ]
+    assert [record.getMessage() for record in caplog.records] == [
+        "store: db: is down.",
+        "store: works again after 2 s, and has what waited for it",
+        "store: db: is down.",
+        "store: works again after 49 s, and has what waited for it",
+    ]

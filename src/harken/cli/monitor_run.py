@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from harken.service.set_up.run import SetUpRun
 
 
-#: seconds after SIGTERM or Ctrl-C in which the process ends whatever happens
-_END_S = 5.0
+#: seconds after SIGTERM or Ctrl-C in which the process ends whatever happens: five, with what its last steps take
+_END_S = 4.7
 #: folder of what a monitor remembers, in the current one
 DEFAULT_STORE = "harken-monitor"
 

@@ -34,6 +34,7 @@ from harken.service.sinks.base import Sink
 from harken.service.sinks.metrics import Metrics
 from harken.service.source_watch import SourceWatch
 from harken.service.store.features import FeatureLimits
+from harken.service.store_watch import StoreWatch
 from harken.service.texts import title_and_text
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class Monitor:
         if configuration.http is not None:
             http = configuration.http
             self.server = HealthServer(self.metrics, self.health, host=http.host, port=http.port)
-        self._source_watch = SourceWatch(self._say)
+        self._source_watch, self._store_watch = SourceWatch(self._say), StoreWatch(self._say)
 
     # ---- running -----------------------------------------------------------------------------------------
 
@@ -106,8 +107,7 @@ class Monitor:
         for name, entry in self.configuration.sinks.items():
             if (problem := unreachable(name, entry)) is not None:
                 log.warning("%s", problem)
-        if self.recorder.problem:
-            log.error("store: %s", self.recorder.problem)
+        self._store_watch.look(self.recorder.problem)
         if self.server is not None:
             self.server.start()
             log.info("metrics and health: http://%s:%d/metrics, /healthz", self.server.host, self.server.port)
@@ -153,6 +153,8 @@ class Monitor:
             self._look_at_sources()
             for request in self.recorder.requests():
                 self._answer(request)
+            self._store_watch.look(self.recorder.problem)
+            self.metrics.store(self.recorder.store_failures)
             self.learner.look()
             now = time.monotonic()
             if now - self._seen_s >= SEEN_S:

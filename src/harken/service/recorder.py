@@ -62,6 +62,11 @@ class Recorder:
         return self._link.problem
 
     @property
+    def store_failures(self) -> int:
+        """How often the store could not be used."""
+        return self._link.failures
+
+    @property
     def waiting(self) -> int:
         """Windows and messages that wait in memory for the store."""
         return len(self._backlog.windows) + len(self._backlog.messages)

@@ -8,8 +8,9 @@ from pathlib import Path
 from harken.core.errors import HarkenError
 from harken.service.store.store import Store
 
-#: seconds until the store is tried again: the first time, and at most
-_SOONEST_S, _LATEST_S = 1.0, 60.0
+#: seconds until the store is tried again: the first time, and at most, so that those who look at the store see within
+#: `running.Running` that the monitor runs
+_SOONEST_S, _LATEST_S = 1.0, 15.0
 
 
 class StoreLink:
@@ -20,6 +21,8 @@ class StoreLink:
 
     def __init__(self, place: str | Path, monitor: str) -> None:
         self.problem = ""
+        #: how often it could not be used
+        self.failures = 0
         self._place, self._monitor = place, monitor
         self._store: Store | None = None
         self._wait_s, self._next_try = _SOONEST_S, 0.0
@@ -55,6 +58,7 @@ class StoreLink:
     def failed(self, error: HarkenError) -> None:
         """It could not be used."""
         self.problem = str(error)
+        self.failures += 1
         self._next_try = time.monotonic() + self._wait_s
         self._wait_s = min(2 * self._wait_s, _LATEST_S)
 

@@ -59,7 +59,7 @@ class Metrics:
         self._source_failures = made(
             client.Gauge, "source_failures", "Failures since the source last gave sound for a minute.", ["source"]
         )
-        self._store_errors = made(client.Counter, "store_errors", "Failed writes to the store.")
+        self._store_errors = made(client.Counter, "store_errors", "How often the store could not be used.")
         client.ProcessCollector(registry=self.registry)
         self.registry.register(_Deliveries(deliveries, waiting))
 
@@ -87,9 +87,11 @@ class Metrics:
         self._rise(self._restarts, name, status.restarts)
         self._rise(self._lost, name, sum(lost for _, lost in status.lost_windows))
 
-    def store_failed(self) -> None:
-        """Something could not be written to the store."""
-        self._store_errors.inc()
+    def store(self, failures: int) -> None:
+        """How often the store could not be used so far."""
+        key = (self._store_errors, "")
+        self._store_errors.inc(max(0, failures - self._counts.get(key, 0)))
+        self._counts[key] = failures
 
     def _rise(self, counter: Any, name: str, count: int) -> None:
         """Bring a counter to what was counted elsewhere."""
