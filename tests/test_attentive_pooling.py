@@ -30,8 +30,10 @@ def slow(pooling: AttentiveStatisticsPooling, x_TD: np.ndarray) -> np.ndarray:
     mean, std = x_TD.mean(axis=0), np.sqrt(x_TD.var(axis=0) + 1e-6)
     logits = []
     for x in x_TD:
-        heard = np.concatenate([x, mean, std]) if pooling.context else x
-        logits.append(v @ np.tanh(np.maximum(w @ heard + b, 0)) + k)
+        if pooling.context:
+            logits.append(v @ np.tanh(np.maximum(w @ np.concatenate([x, mean, std]) + b, 0)) + k)
+        else:
+            logits.append(np.repeat(v @ np.tanh(w @ x + b) + k, x_TD.shape[1]))
     pooled = np.empty((2, x_TD.shape[1]))
     for d in range(x_TD.shape[1]):
         powers = np.exp([logit[d] for logit in logits])

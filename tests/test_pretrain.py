@@ -199,3 +199,24 @@ print("weights", sum(float(p.detach().double().abs().sum()) for p in objective),
     assert weights[0] == weights[1]
     assert json.loads((tmp_path / "t" / "training.json").read_text())["training"]["devices"] == 2
     assert (tmp_path / "t" / ENCODER).is_file()
+
+
+def test_truncated_clips_are_heard_from_their_beginning_alone(tmp_path: Path) -> None:
+    def corpus(name: str, later: float) -> list[Clip]:
+        made = []
+        for index in range(4):
+            file = tmp_path / f"{name}{index}.wav"
+            wave = hum(100 + index, 0.8)
+            wave[6_400:] *= later
+            sf.write(file, wave, 16_000)
+            made.append(Clip(f"{index}", file, "test", 2025, "train", "a", "00", "source", "normal", "machine"))
+        return made
+
+    def made(name: str, later: float, length: str) -> bytes:
+        spec = settings(steps=2, seconds=0.4, length=length, held_out=0.0, evaluate_every=2)
+        return run(corpus(name, later), tmp_path / f"{name}-{length}", spec=spec).file.read_bytes()
+
+    assert made("loud", 1.0, "pad") == made("quiet", 0.1, "pad")
+    assert made("loud", 1.0, "repeat") != made("quiet", 0.1, "repeat")
+    # Objects made before lengths could be chosen stay valid.
+    assert "length" not in settings().model_dump()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,6 +16,7 @@ from harken.data.unpack import unpack
 from harken.ensemble.member import Member, Source
 from harken.evaluation.score_files import read_system_folder
 from harken.evaluation.score_tables import read_score_table
+from harken.evaluation.system_names import distinct_names
 
 if TYPE_CHECKING:
     from harken.ensemble.bundles import Bundles
@@ -30,7 +31,7 @@ def read_members(
     clips are read from `train_score_<machine>_section_<nn>.csv` beside the score files, or from `scores.parquet` of a
     run.
     data_set: of runs with several sets. bundles: opens bundles, and has the recordings that they score.
-    Members of the same name are distinguished by their parent folders.
+    Members of the same name have folders of their paths in front, as far as these differ.
     Raises HarkenError for a system that cannot be read: without it the ensemble would be another one.
     """
     members_found: list[Member] = []
@@ -39,9 +40,7 @@ def read_members(
         members, truth = _read(path, data_set, bundles)
         members_found += members
         truths += [truth] if truth is not None else []
-    members_found = _distinct_names(
-        _distinct_names(members_found, lambda path: path.parent.name), lambda path: path.parent.as_posix()
-    )
+    members_found = _distinctly_named(members_found)
     for name, count in Counter(member.name for member in members_found).items():
         if count > 1:
             raise HarkenError(f"the member {name} is given {count} times", next_step="Give each path once")
@@ -50,14 +49,10 @@ def read_members(
     return sorted(members_found, key=lambda member: member.name), truths[0] if truths else None
 
 
-def _distinct_names(members: Sequence[Member], prefix: Callable[[Path], str]) -> list[Member]:
-    counts = Counter(member.name for member in members)
-    return [
-        member.renamed(f"{prefix(member.source.path.absolute())}/{member.name}")
-        if counts[member.name] > 1 and member.source is not None
-        else member
-        for member in members
-    ]
+def _distinctly_named(members: Sequence[Member]) -> list[Member]:
+    paths = [member.source.path if member.source is not None else Path(member.name) for member in members]
+    names = distinct_names([member.name for member in members], paths)
+    return [member.renamed(name) for member, name in zip(members, names, strict=True)]
 
 
 def chosen(members: Sequence[Member], only: Collection[str] = (), without: Collection[str] = ()) -> list[Member]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from harken.evaluation.metrics import decisions, f1_best, f1_expected
 from harken.evaluation.rules import Numbers, SectionScores, machine_means, section_numbers, summary, within_domain
 from harken.evaluation.score_files import Broken, read_systems
 from harken.evaluation.scores import Scores
+from harken.evaluation.system_names import distinct_names
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def evaluate(
 
     scores: see `read_systems`. truth: see `read_truth`; None when the clip names carry labels. year: of the
     official rule; inferred from the names of the files when None. machines: leave out the others. Systems of the same
-    name are distinguished by their parent folders.
+    name have folders of their paths in front, as far as these differ.
     Raises HarkenError when the truth cannot be read or no system can be evaluated.
     """
     paths = [scores] if isinstance(scores, Path) else list(scores)
@@ -85,15 +85,13 @@ def evaluate(
             continue
         broken += refused
         read += [(path, table, given_truth or own_truth) for table in tables]
-    names = Counter(table.system for _, table, _ in read)
+    names = distinct_names([table.system for _, table, _ in read], [path for path, _, _ in read])
     results = []
-    for path, table, labels in read:
-        if names[table.system] > 1:
-            table = replace(table, system=f"{path.absolute().parent.name}/{table.system}")
+    for name, (_, table, labels) in zip(names, read, strict=True):
         try:
-            results.append(evaluate_system(table, labels, year=year, machines=machines))
+            results.append(evaluate_system(replace(table, system=name), labels, year=year, machines=machines))
         except HarkenError as error:
-            broken.append(Broken(table.system, error))
+            broken.append(Broken(name, error))
     if not results:
         raise broken[0].error
     return Evaluation(ranked(results), broken)

@@ -17,8 +17,10 @@ class AttentiveStatisticsPooling(nn.Module):
         e_t = V tanh(n(relu(W [x_t, mean x, std x] + b))) + k,    a = softmax of e over time, for each dimension
         m = sum_t a_t x_t,    s = sqrt(sum_t a_t x_t^2 - m^2)
 
-    forward returns [m, s]. Attention depends on the frame and, with `context`, on the statistics of the clip; without,
-    this is Okabe et al., Interspeech 2018, with one weight per dimension. Padding is excluded from all sums.
+    forward returns [m, s]. Padding is excluded from all sums. Without `context`, attention depends on the frame alone
+    and has one weight per frame for all dimensions (Okabe et al., Attentive statistics pooling, Interspeech 2018):
+
+        e_t = v' tanh(W x_t + b) + k
 
     dimensions: D. bottleneck: of the attention, shared by all dimensions. batch_norm: n is a batch normalisation over
     valid frames, as in implementations of ECAPA-TDNN (SpeechBrain); without, as in the paper's equation 2, nothing.
@@ -32,9 +34,9 @@ class AttentiveStatisticsPooling(nn.Module):
         self.context = context
         self.attention = nn.Sequential(
             nn.Linear(dimensions * (3 if context else 1), bottleneck),
-            nn.ReLU(),
+            nn.ReLU() if context else nn.Identity(),
             nn.Tanh(),
-            nn.Linear(bottleneck, dimensions),
+            nn.Linear(bottleneck, dimensions if context else 1),
         )
         self.norm = _ValidBatchNorm(bottleneck) if batch_norm else None
 
@@ -62,16 +64,16 @@ class AttentiveStatisticsPooling(nn.Module):
             uniform_BT1 = valid_BT1.to(x_BTD.dtype) / lengths_B[:, None, None].to(x_BTD.dtype)
             context = [statistic_BD[:, None, :].expand_as(x_BTD) for statistic_BD in _statistics(x_BTD, uniform_BT1)]
             inputs = torch.cat([x_BTD, *context], dim=2)
-        logits_BTD = self._logits(inputs, valid_BT1).masked_fill(~valid_BT1, -torch.inf)
-        return torch.cat(_statistics(x_BTD, torch.softmax(logits_BTD, dim=1)), dim=1)
+        logits_BTX = self._logits(inputs, valid_BT1).masked_fill(~valid_BT1, -torch.inf)
+        return torch.cat(_statistics(x_BTD, torch.softmax(logits_BTX, dim=1)), dim=1)
 
     def _logits(self, inputs_BTX: Tensor, valid_BT1: Tensor) -> Tensor:
         dense, relu, tanh, out = self.attention
         hidden_BTH = relu(dense(inputs_BTX))
         if self.norm is not None:
             hidden_BTH = self.norm(hidden_BTH, valid_BT1)
-        logits_BTD: Tensor = out(tanh(hidden_BTH))
-        return logits_BTD
+        logits_BTX: Tensor = out(tanh(hidden_BTH))
+        return logits_BTX
 
 
 class _ValidBatchNorm(nn.BatchNorm1d):

@@ -25,7 +25,8 @@ class PoolingHead(nn.Module):
         dense layers, the pooled vector is the embedding.
 
     dimensions: D, of a token. layers: number of layers. cls_tokens: of the encoder.
-    hidden, batch_norm: bottleneck of the attention, and its batch normalisation.
+    hidden, context, batch_norm: bottleneck of the attention, whether it has a weight per dimension that depends on the
+        clip's statistics too, and its batch normalisation; see `AttentiveStatisticsPooling`.
     Raises ValueError for "cls" without class tokens, more than two dense layers, and sizes below one.
     """
 
@@ -39,6 +40,7 @@ class PoolingHead(nn.Module):
         dims: Sequence[int] = (),
         cls_tokens: int = 0,
         hidden: int = 128,
+        context: bool = True,
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
@@ -54,7 +56,7 @@ class PoolingHead(nn.Module):
         self.cls_tokens = cls_tokens
         joined = dimensions * (layers if join == "concatenate" else 1)
         self.attentive = (
-            AttentiveStatisticsPooling(joined, hidden, batch_norm=batch_norm) if pooling == "attentive" else None
+            AttentiveStatisticsPooling(joined, hidden, context, batch_norm) if pooling == "attentive" else None
         )
         pooled = joined * {"mean": 1, "cls": cls_tokens, "attentive": 2}[pooling]
         self.dense = dense_layers(pooled, dims)

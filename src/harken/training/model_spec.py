@@ -28,12 +28,14 @@ class HeadSpec(_Frozen):
     join: Literal["mean", "concatenate"] = "concatenate"
     dims: _Dims = ()
     hidden: _Size = 128
+    context: bool = True
     batch_norm: bool = False
 
     @model_validator(mode="after")
-    def _normalises(self) -> Self:
-        if self.batch_norm and self.kind != "attentive":
-            raise ValueError("batch_norm is of attentive pooling: leave it out, or choose kind: attentive")
+    def _attends(self) -> Self:
+        for name, chosen in (("batch_norm", self.batch_norm), ("context", not self.context)):
+            if chosen and self.kind != "attentive":
+                raise ValueError(f"{name} is of attentive pooling: leave it out, or choose kind: attentive")
         return self
 
     @model_serializer(mode="wrap")
@@ -42,6 +44,8 @@ class HeadSpec(_Frozen):
         fields: dict[str, Any] = handler(self)
         if not self.batch_norm:
             fields.pop("batch_norm", None)
+        if self.context:
+            fields.pop("context", None)
         return fields
 
 

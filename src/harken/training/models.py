@@ -421,5 +421,6 @@ def _build_head(encoder: TorchEncoder, layers: tuple[str, ...], spec: HeadSpec) 
         dims=spec.dims,
         cls_tokens=encoder.cls_tokens,
         hidden=spec.hidden,
+        context=spec.context,
         batch_norm=spec.batch_norm,
     )

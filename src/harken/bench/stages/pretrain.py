@@ -125,8 +125,8 @@ class PretrainStage(Stage):
 def _specs(parameters: Any) -> tuple[StudentSpec, PretrainingSpec]:
     values = parameters.model_dump()
     return (
-        StudentSpec.model_validate({name: values[name] for name in StudentSpec.model_fields}),
-        PretrainingSpec.model_validate({name: values[name] for name in PretrainingSpec.model_fields}),
+        StudentSpec.model_validate({name: values[name] for name in StudentSpec.model_fields if name in values}),
+        PretrainingSpec.model_validate({name: values[name] for name in PretrainingSpec.model_fields if name in values}),
     )
 
 

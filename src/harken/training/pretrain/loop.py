@@ -118,7 +118,7 @@ class _Pretraining(TrainingLoop):
         )
         self.steps = spec.steps
         self.encoder, weights_sha256 = _student(student, spec.seed)
-        self.reader = Reader(self.encoder.sample_rate, spec.seconds, spec.microphones)
+        self.reader = Reader(self.encoder.sample_rate, spec.seconds, spec.microphones, pad=spec.length == "pad")
         net = self.encoder.module
         try:
             if not isinstance(net, PatchNet):

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from harken.audio.channels import Microphones
 from harken.core.plugins import check_name
@@ -62,8 +70,9 @@ class PretrainingSpec(_Frozen):
     """Everything about a pre-training but the encoder and the clips. Defaults: EAT-base, where it is trained further
     (steps, batch, learning rate and schedule of USTC's report).
 
-    steps, batch, accumulation, seconds, microphones, learning_rate, schedule, warmup, clip_norm, evaluate_every,
-    precision, recompute: see `TrainingSpec`; a clip is cropped at another place whenever it passes.
+    steps, batch, accumulation, seconds, length, microphones, learning_rate, schedule, warmup, clip_norm, evaluate_every,
+    precision, recompute: see `TrainingSpec`; unless clips are truncated (`length: pad`), a clip is cropped at another
+    place whenever it passes.
 
     clones: masks per clip, which share one pass of the teacher. masked, adjust, block: see `inverse_block_mask`.
     class_weight: of the class token's loss. betas: decays of Adam's moments, whose weight decay is decoupled.
@@ -80,6 +89,7 @@ class PretrainingSpec(_Frozen):
     batch: _Count = 16
     accumulation: _Count = 1
     seconds: _Positive = 10.0
+    length: Literal["repeat", "pad"] = "repeat"
     microphones: Microphones = "near"
 
     clones: _Count = 16
@@ -106,6 +116,14 @@ class PretrainingSpec(_Frozen):
 
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     recompute: bool = False
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Omitted if not chosen, so that earlier objects stay valid.
+        fields: dict[str, Any] = handler(self)
+        if self.length == "repeat":
+            fields.pop("length", None)
+        return fields
 
     @model_validator(mode="after")
     def _masks(self) -> Self:
