@@ -155,7 +155,7 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
         yield shorter
     elif isinstance(node, ast.keyword) and node.arg is not None:
         pass
-    elif isinstance(node, ast.Return) and node.value is not None:
+    elif isinstance(node, ast.Return) and node.value is not None and ast.unparse(node.value) != "None":
         yield ast.Return(ast.Constant(None))
     elif isinstance(node, ast.Raise | ast.Expr | ast.AugAssign | ast.Break | ast.Continue):
         yield ast.Pass()

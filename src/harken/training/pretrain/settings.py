@@ -70,9 +70,9 @@ class PretrainingSpec(_Frozen):
     """Everything about a pre-training but the encoder and the clips. Defaults: EAT-base, where it is trained further
     (steps, batch, learning rate and schedule of USTC's report).
 
-    steps, batch, accumulation, seconds, length, microphones, learning_rate, schedule, warmup, clip_norm, evaluate_every,
-    precision, recompute: see `TrainingSpec`; unless clips are truncated (`length: pad`), a clip is cropped at another
-    place whenever it passes.
+    steps, batch, accumulation, seconds, length, microphones, learning_rate, schedule, warmup, clip_norm,
+    evaluate_every, precision, recompute: see `TrainingSpec`; unless clips are truncated (`length: pad`), a clip is
+    cropped at another place whenever it passes.
 
     clones: masks per clip, which share one pass of the teacher. masked, adjust, block: see `inverse_block_mask`.
     class_weight: of the class token's loss. betas: decays of Adam's moments, whose weight decay is decoupled.
