@@ -18,6 +18,7 @@ from harken.core.errors import HarkenError
 from harken.detection.calibration import Calibration
 from harken.detection.crowd import apart
 from harken.detection.outliers import far_scores, outliers
+from harken.detection.states import silhouette
 from harken.monitor.fit_report import write_fit_report
 from harken.monitor.normal_set import Training, notes_on
 
@@ -167,3 +168,15 @@ def test_the_report_plays_what_is_unlike_the_others(make_clips: Callable[..., Pa
     assert left_out < page.index("<h3>door.wav") < highest
     assert "is excluded by clip_039.wav" in page
     assert page.count("<audio") == page.count("is unlike all other recordings (score") + 5
+
+
+def test_silhouettes_are_those_of_scikit_learn() -> None:
+    from sklearn.metrics import silhouette_score
+
+    rng = np.random.default_rng(0)
+    rows_ND = rng.normal(size=(60, 3))
+    square_NN = np.linalg.norm(rows_ND[:, None] - rows_ND, axis=2)
+    for clusters in (2, 5):
+        labels_N = np.append(rng.integers(clusters, size=59), clusters)  # the last one is alone
+        expected = silhouette_score(square_NN, labels_N, metric="precomputed")
+        assert silhouette(square_NN, labels_N) == pytest.approx(expected, rel=1e-12)

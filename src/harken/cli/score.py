@@ -61,7 +61,6 @@ def score(
     is reported once.
     """
     from harken.core.errors import HarkenError
-    from harken.core.pages import check_page
     from harken.data.chronology import chronology
     from harken.data.folders import recordings_of
     from harken.evaluation.scores import MARKS
@@ -71,6 +70,8 @@ def score(
 
     _check_archive(results, executor, address, workers, others=memory is not None or report is not None)
     if report is not None:
+        from harken.core.pages import check_page
+
         check_page(report)
     given = recordings_of(paths, suffixes_of(formats))
     for note in given.notes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from harken.detection.outliers import beyond_gap, in_deviations
 from harken.detection.space import standardisation
@@ -34,6 +33,9 @@ def apart(embeddings_ND: NDArray[np.floating]) -> NDArray[np.bool_]:
     z_ND = (rows_ND - mean_D) / scale_D
     chosen = np.unique(np.linspace(0, count - 1, min(count, _COMPARED)).round().astype(np.int64))
     rank = int(np.ceil(CROWD * len(chosen)))
+    # Imported on use: scoring needs none of it.
+    from scipy.spatial.distance import cdist
+
     distance_N = np.partition(cdist(z_ND, z_ND[chosen]), rank, axis=1)[:, rank]
     away_N = in_deviations(distance_N, upper=1 - CROWD)
     return beyond_gap(away_N, deviations=_DEVIATIONS, gap=_GAP, most=int(CROWD * count))

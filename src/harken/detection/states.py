@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import pdist, squareform
 
 from harken.detection.space import standardisation
 
@@ -35,12 +33,13 @@ def find_states(
     z_ND = (rows_ND - mean_D) / scale_D
     z_ND = z_ND @ np.linalg.svd(z_ND, full_matrices=False)[2][:_DIRECTIONS].T
     chosen = np.unique(np.linspace(0, count - 1, min(count, _MAX_CLUSTERED)).round().astype(np.int64))
+    # Imported on use: scoring needs none of it.
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import pdist, squareform
+
     distances = pdist(z_ND[chosen])
     if not distances.any():
         return np.zeros(count, dtype=np.int64)
-    # Imported on use: it takes a second.
-    from sklearn.metrics import silhouette_score
-
     tree = linkage(z_ND[chosen], "ward")
     square_NN = squareform(distances)
     best, labels = separation, np.ones(len(chosen), dtype=np.int64)
@@ -49,7 +48,7 @@ def find_states(
         # Ties may leave a single cluster, for which there is no silhouette.
         if len(np.unique(candidate)) < 2 or np.bincount(candidate)[1:].min() < fewest_clips:
             continue
-        value = silhouette_score(square_NN, candidate, metric="precomputed")
+        value = silhouette(square_NN, candidate)
         if value > best:
             best, labels = value, candidate
     centres = np.stack([z_ND[chosen][labels == label].mean(axis=0) for label in np.unique(labels)])
@@ -57,3 +56,23 @@ def find_states(
     nearest_N[chosen] = np.unique(labels, return_inverse=True)[1]
     by_size = np.argsort(-np.bincount(nearest_N), kind="stable")
     return np.argsort(by_size, kind="stable")[nearest_N].astype(np.int64)
+
+
+def silhouette(distance_NN: Float64, labels_N: NDArray[np.integer]) -> float:
+    """Mean silhouette (Rousseeuw 1987, eq. 3) of two clusters or more, that of a cluster of one being 0.
+
+    As scikit-learn's, whose import takes a second of each fit.
+    """
+    number_N = np.unique(labels_N, return_inverse=True)[1]
+    member_NK = np.eye(number_N.max() + 1)[number_N]
+    size_K = member_NK.sum(axis=0)
+    sum_NK = distance_NN @ member_NK
+    own_N = np.arange(len(number_N)), number_N
+    size_N = size_K[number_N]
+    within_N = sum_NK[own_N] / np.maximum(size_N - 1, 1)
+    mean_NK = sum_NK / size_K
+    mean_NK[own_N] = np.inf
+    nearest_N = mean_NK.min(axis=1)
+    larger_N = np.maximum(within_N, nearest_N)
+    value_N = (nearest_N - within_N) / np.where(larger_N > 0, larger_N, 1.0)
+    return float(np.where(size_N > 1, value_N, 0.0).mean())
