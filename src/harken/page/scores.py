@@ -22,7 +22,7 @@ SPANS: dict[str, tuple[timedelta, timedelta]] = {
     "month": (timedelta(days=31), timedelta(hours=4)),
     "year": (timedelta(days=366), timedelta(days=1)),
 }
-#: length of what is grouped by the database
+#: periods of `tables.thinned` -> length of the text by which SQLite groups them
 _GROUPS = {"minute": 16, "hour": 13, "day": 10}
 
 
@@ -146,5 +146,9 @@ def _grouping(dialect: str, unit: str) -> list[sa.Select[Any]]:
             group = sa.func.date_trunc(unit, start, "UTC")
         else:
             group = sa.func.substr(sa.type_coerce(start, sa.Text), 1, _GROUPS[unit])
-        queries.append(sa.select(sa.func.min(start, type_=UtcTime()), *numbers).where(_within(table)).group_by(group))
+        within = _within(table)
+        if table is tables.thinned:
+            # Named, so that the key of the table leads to the start: else all rows of the machine are looked at.
+            within &= thinned.period.in_([*_GROUPS])
+        queries.append(sa.select(sa.func.min(start, type_=UtcTime()), *numbers).where(within).group_by(group))
     return queries
