@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +122,19 @@ def test_a_source_without_sound_is_a_failure_until_sound_is_good() -> None:
     assert watch.source(SourceStatus("microphone", "waiting", error="again")) is None
     assert watch.source(SourceStatus("microphone", "running")) is None
     assert [change.state.status for change in hear(watch, GOOD, GOOD, GOOD)] == ["good"]
+
+
+def test_the_last_status_is_the_latest_also_where_the_clock_is_set_back() -> None:
+    watch = SensorWatch()
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    times = [noon, noon - timedelta(hours=1)]
+    changes = [
+        watch.source(SourceStatus("camera", "waiting", error="camera: was lost."), times[0]),
+        watch.check(True, "new cable", times[1]),
+        *hear(watch, GOOD),
+    ]
+    since = [change.state.since for change in changes if change is not None]
+    assert since == [noon, noon + timedelta(microseconds=1)]
 
 
 def test_failures_in_a_row_are_counted_where_people_look() -> None:

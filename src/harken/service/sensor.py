@@ -13,7 +13,7 @@ import threading
 import uuid
 from collections import deque
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from harken.core.sentences import Sentence
@@ -189,6 +189,9 @@ class SensorWatch:
         if (state.status, state.off) == (before.status, before.off):
             return None
         self._silent &= state.status == "failure"
+        if before.since is not None:
+            # Also where the clock is set back, or a window ends later than it is now: the last one is the latest.
+            time = max(time, before.since + timedelta(microseconds=1))
         if state.status != before.status or before.since is None:
             state = replace(state, since=time)
         self.state = state
