@@ -341,13 +341,15 @@ def test_systems_of_reports(
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_recipes_name_weights_that_there_are(name: str) -> None:
-    """Complete plans without data and without weights: what is missing is told with how to get it."""
+    """Complete plans without data and without weights. Full ones of unisound and THUEE's systems, which have the
+    networks of the first, are made above."""
     known = {entry.name for entry in catalog()} | {"pretrained"}
     for profile in ("full", "tiny"):
         recipe = load_recipe(name, profile=profile)
         named = set(re.findall(r'"weights": "([^"]+)"', json.dumps(recipe.model_dump(mode="json"))))
         assert named <= known
-        assert make_plan(recipe, None, None)["stages"]
+        if profile == "tiny" or not name.startswith(("thuee", "unisound")):
+            assert make_plan(recipe, None, None)["stages"]
     for encoder in ("beats", "eat", "fisher", "dasheng", "efficientat"):
         if name == "finetune":
             changed = load_recipe(name, changes={"encoder": encoder})

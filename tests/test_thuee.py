@@ -17,6 +17,7 @@ from harken.bench.run import load_clips
 from harken.bench.stages.tables import read_clips
 from test_finetune import objects
 from test_pipeline import run
+from test_plan import check_plan
 
 MODELS = {"thuee_system1": 15, "thuee_system2": 74, "thuee_system3": 34, "thuee_system4": 38}
 
@@ -65,6 +66,7 @@ def test_system_2_has_the_models_of_systems_3_and_4(plant: Path) -> None:
 def test_plans_are_complete_without_data_and_weights(name: str) -> None:
     recipe = load_recipe(name)
     plan = make_plan(recipe, None, None)
+    check_plan(recipe, plan)
     assert plan["total"]["unknown"] == []
     assert {row["stage"] for row in plan["stages"]} == {*recipe.stages}
     missing = "\n".join(plan["missing"])

@@ -64,13 +64,14 @@ def make_plan(
     reason = estimate.why_not()
     if reason is not None:
         missing.append(reason)
-    tables = _tables(recipe, common, missing)
+    made = _Expected(recipe)
+    tables = _tables(recipe, common, made, missing)
     if common is not None:
         missing += _unlearned(recipe, common["none"].clips)
     by_stage: dict[str, list[Task]] = {name: [] for name in recipe.stages}
     for task in tasks.values():
         by_stage[task.stage].append(task)
-    planned = _planned(recipe, by_stage, tables, expected, chosen)
+    planned = _planned(recipe, by_stage, tables, made, expected, chosen)
     stages = []
     for name, entry in recipe.stages.items():
         cost = _cost(name, entry, planned[name], missing)
@@ -200,7 +201,9 @@ def _unlearned(recipe: Recipe, clips: Sequence[Clip]) -> list[str]:
     return unscreened_conditions(recipe, clips)
 
 
-def _tables(recipe: Recipe, common: Mapping[Tests, Unit] | None, missing: list[str]) -> dict[str, ClassTable]:
+def _tables(
+    recipe: Recipe, common: Mapping[Tests, Unit] | None, made: _Expected, missing: list[str]
+) -> dict[str, ClassTable]:
     """Classes of each stage that makes labels, where it can give them without running."""
     tables: dict[str, ClassTable] = {}
     if common is None:
@@ -208,7 +211,7 @@ def _tables(recipe: Recipe, common: Mapping[Tests, Unit] | None, missing: list[s
     for name, entry in recipe.stages.items():
         cls = stage_class(entry.use)
         try:
-            clips = _with_expected(recipe, name, common["none"].clips)
+            clips = made.after(name, common["none"].clips)
             table = cls.classes(recipe.parameters_of(name), clips)
         except HarkenError as error:
             missing.append(f"stage {name}: {error}")
@@ -218,17 +221,31 @@ def _tables(recipe: Recipe, common: Mapping[Tests, Unit] | None, missing: list[s
     return tables
 
 
-def _with_expected(recipe: Recipe, name: str, clips: tuple[Clip, ...]) -> tuple[Clip, ...]:
-    """The clips of a task of a stage, then those that the stages which it reads will make of them."""
-    made: list[Clip] = []
-    for source in (source for sources in recipe.inputs_of(name).values() for source in sources):
-        entry = recipe.stages[source]
-        cls = stage_class(entry.use)
-        if cls.makes == "clips":
-            given = _with_expected(recipe, source, clips)
-            inputs = {key: tuple(map(recipe.parameters_of, read)) for key, read in recipe.inputs_of(source).items()}
-            made += cls.expected_clips(recipe.parameters_of(source), given, inputs)
-    return (*clips, *made)
+class _Expected:
+    """Clips that stages will make, worked out once for all tasks and stages that read them."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        #: by the stage that makes them and the clips that it makes them of, which are kept: their ids stay theirs
+        self._made: dict[tuple[str, int], tuple[tuple[Clip, ...], tuple[Clip, ...]]] = {}
+
+    def after(self, name: str, clips: tuple[Clip, ...]) -> tuple[Clip, ...]:
+        """The clips of a task of a stage, then those that the stages which it reads will make of them."""
+        sources = (source for sources in self._recipe.inputs_of(name).values() for source in sources)
+        made = [clip for source in sources for clip in self._of(source, clips)]
+        return (*clips, *made) if made else clips
+
+    def _of(self, source: str, clips: tuple[Clip, ...]) -> tuple[Clip, ...]:
+        cls = stage_class(self._recipe.stages[source].use)
+        if cls.makes != "clips":
+            return ()
+        key = source, id(clips)
+        if key not in self._made:
+            read = self._recipe.inputs_of(source).items()
+            inputs = {name: tuple(map(self._recipe.parameters_of, sources)) for name, sources in read}
+            made = cls.expected_clips(self._recipe.parameters_of(source), self.after(source, clips), inputs)
+            self._made[key] = clips, tuple(made)
+        return self._made[key][1]
 
 
 # ------------------------------------------------------------ costs
@@ -238,6 +255,7 @@ def _planned(
     recipe: Recipe,
     tasks: Mapping[str, Sequence[Task]],
     tables: Mapping[str, ClassTable],
+    made: _Expected,
     expected: bool,
     device: Device,
 ) -> dict[str, PlannedStage]:
@@ -248,7 +266,7 @@ def _planned(
         if name not in planned:
             planned[name] = PlannedStage(
                 parameters=recipe.parameters_of(name),
-                clips=tuple(_with_expected(recipe, name, task.unit.clips) for task in tasks[name]),
+                clips=tuple(made.after(name, task.unit.clips) for task in tasks[name]),
                 inputs={key: tuple(map(plan, sources)) for key, sources in recipe.inputs_of(name).items()},
                 classes=tables.get(name),
                 expected=expected,
