@@ -171,10 +171,10 @@ def test_names_are_shown_on_one_line(model: Path, tmp_path: Path) -> None:
 
 def test_exit_codes(model: Path, tmp_path: Path) -> None:
     options = ("-m", model / "m.harken", "--fail-on-anomaly")
-    program("score", model / "fine.wav", *options, code=0)
+    harken("score", model / "fine.wav", *options, code=0)
     program("score", model / "fault.wav", *options, code=1)
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
-    program("score", tmp_path / "broken.wav", *options, code=2)
+    harken("score", tmp_path / "broken.wav", *options, code=2)
     done = harken("score", model / "fine.wav", tmp_path / "broken.wav", *options, code=0)
     assert "not scored" in done.stderr
     harken("score", model / "fine.wav", tmp_path / "broken.wav", *options, "--strict", code=2)

@@ -250,7 +250,7 @@ def fewer(text: str) -> str:
     return yaml.safe_dump(data, sort_keys=False)
 
 
-def test_sjtu_aithu(plant: Path, tmp_path: Path) -> None:
+def test_sjtu_aithu(tmp_path: Path) -> None:
     """The graph of the recipe, with two of its twelve BEATs."""
     whole = load_recipe("sjtu_aithu")
     assert len(whole.systems) == 13
@@ -265,7 +265,9 @@ def test_sjtu_aithu(plant: Path, tmp_path: Path) -> None:
     changes = {"stages.*.training.steps": 3, "stages.*.training.evaluate_every": 1, "stages.*.training.seconds": 0.5}
     changes |= {"ensembles.*.search.trials": 10}
     recipe = load_recipe(str(file), profile="tiny", changes=changes)
-    done = run_recipe(recipe, plant, Workspace(tmp_path / "w"), machines=["fan", "valve"], workers=1)
+    sizes = {**SIZES, "train_source": 6, "train_target": 2, "test_per_condition": 2}
+    simulate(tmp_path / "plant", machines=["fan", "valve"], **sizes)  # type: ignore[arg-type]
+    done = run_recipe(recipe, tmp_path / "plant", Workspace(tmp_path / "w"), workers=1)
     assert not done.failures
     assert not done.notes
     names = ["baseline", "beats_plain_subcentre_middle", "beats_noisy_subcentre_middle"]
