@@ -4,7 +4,7 @@ PYTHON ?= python3
 unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
-# A worker per core, eight at most; tests that share what takes long to set up stay in one of them.
+# A worker per core and one more, as some tests wait; eight at most. A worker does whole files.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # Most of their 24,000 files are never imported: the others are compiled when they are.

@@ -44,8 +44,10 @@ SHARED = Path(os.environ.get("HARKEN_SHARED", Path(__file__).resolve().parents[2
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Cores that this process may use; psutil counts those of the whole machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """One more than the cores that this process may use (psutil counts those of the whole machine): tests of monitors,
+    browsers, clusters and downloads wait for much of their time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores + 1
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
+from pebble.common.types import CONSTS
 
 from harken.core.errors import AudioError, HarkenError
 from harken.core.workers import begin_worker
 from harken.embeddings.embedder import ClipFeatures
+
+# A pool looks at its state so often, and ends when it has looked: by default a tenth of a second of each pool.
+CONSTS.sleep_unit = 0.02
 
 #: recordings per worker that are worked on, or whose results wait
 _AHEAD = 16
