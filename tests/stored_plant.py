@@ -29,7 +29,9 @@ SENTENCE = Sentence(
     "{change} {when}, {height}",
     change=Sentence("new tone near {frequency}", frequency=Sentence("{frequency:.1f} kHz", frequency=3.0)),
     when=Sentence("throughout"),
-    height=Sentence("{change:.0f} dB above any of {normals} normal recordings", change=25, normals=75),
+    height=Sentence(
+        "{change:.0f} dB above any of {normals}", change=25, normals=Sentence("{count} normal recordings", count=75)
+    ),
 )
 #: an alarm that lasts, a sensor that failed, silence, usual sound, out of service
 NAMES = ("PUMP 3", "Compressor", "Gearbox", "Fan <b>1</b>", "Slider")

@@ -191,13 +191,16 @@ def test_segments_of_a_recording_follow_each_other() -> None:
 def test_the_command_line_cuts_too(tmp_path: Path) -> None:
     sf.write(tmp_path / "long.wav", long_hum(61), RATE)
     model = str(tmp_path / "m.harken")
-    command("fit", str(tmp_path / "long.wav"), "-o", model, "--segment", "4", "--workers", "1")
+    fitted = command("fit", str(tmp_path / "long.wav"), "-o", model, "--segment", "4", "--workers", "1")
+    assert "learned from 15 segments (" in fitted.stderr
+    assert " segments, one in " in fitted.stderr
     sf.write(tmp_path / "new.wav", np.concatenate([long_hum(60, 100), hum(900, fault=True)]), RATE)
     done = command("score", str(tmp_path / "new.wav"), "-m", model, "--json", "--workers", "1")
     *records, summary = map(json.loads, done.stdout.splitlines())
     records = [record for record in records if record["record"] == "recording"]
     assert (records[15]["start_s"], records[15]["end_s"]) == (57.0, 61.0)
     assert (summary["recordings"], summary["verdicts"]) == (1, 16)
+    assert "normal recording" not in done.stdout
     done = command("explain", str(tmp_path / "new.wav"), "-m", model, "-o", str(tmp_path / "why.png"))
     assert done.stderr.startswith("57-61 s: ")
     assert (tmp_path / "why.png").exists()

@@ -103,7 +103,7 @@ def test_each_machine_has_a_line_the_worst_first(browser: Browser) -> None:
     assert "last heard" in page
     german = browser.text("/", Accept_Language="de-DE,de;q=0.9")
     assert "klingt anders seit" in german
-    assert "neuer Ton bei 3,0 kHz durchgehend, 25 dB über jeder von 75 normalen Aufnahmen" in german
+    assert "neuer Ton bei 3,0 kHz durchgehend, 25 dB über allen 75 normalen Aufnahmen" in german
     # What an earlier release has stored stays as it was, and screen readers are told.
     assert '<span lang="en">the signal is stuck at one value</span>' in german
     assert '<html lang="de">' in german

@@ -17,7 +17,7 @@ import harken
 from harken.core.errors import AudioError
 from harken.core.sentences import Sentence
 from harken.detection.rates import in_words, one_in
-from harken.monitor.wording import Region, differs
+from harken.monitor.wording import Region, differs, normals_of
 from harken.page.texts import LANGUAGES, sentence_catalogue, texts
 from harken.service.changes import AlarmRecord, Changes, EvidenceRecord, ModelInUse, SensorRecord
 from harken.service.store.rows import sentence
@@ -76,10 +76,10 @@ def test_a_sentence_is_its_english_text_and_keeps_what_it_is_made_of() -> None:
 
 def test_numbers_are_written_as_the_language_does() -> None:
     region = Region(2990, 3050, 3012.0, 2, 0.0, 9.0, ((0.0, 9.0),), 25.2, True, 1.0)
-    english = differs(region, 10.0, 75)
+    english = differs(region, 10.0, normals_of(75, segments=False))
     assert english == "new tone near 3.0 kHz throughout, 25 dB above any of 75 normal recordings"
     german = texts("de").sentence(english)
-    assert german == "neuer Ton bei 3,0 kHz durchgehend, 25 dB über jeder von 75 normalen Aufnahmen"
+    assert german == "neuer Ton bei 3,0 kHz durchgehend, 25 dB über allen 75 normalen Aufnahmen"
     assert texts("de").sentence(one_in(1 / 12_345)) == "1 von 12.000"
     assert texts("de").sentence(in_words(3.4 * 86_400)) == "3,4 Tage"
     # What is not known stays English.

@@ -118,7 +118,8 @@ def fit(
         say(f"set aside: {listed([str(path) for path in paths])}: {reason}{counted}")
     for note in fitted.notes:
         say(f"note: {note}")
-    say(f"learned from {len(fitted.training.names)} recordings ({len(fitted.set_aside)} set aside): {output}")
+    counted = "segments" if fitted.training.segments else "recordings"
+    say(f"learned from {len(fitted.training.names)} {counted} ({len(fitted.set_aside)} set aside): {output}")
     for sentence in fitted.alarm.sentences():
         say(sentence)
     if report is not None:

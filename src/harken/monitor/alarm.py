@@ -29,7 +29,8 @@ class AlarmSetting:
     false_alarms: as asked for: `auto`, a share of recordings, or a rate per time (`harken.detection.rates`).
     interval_s: from the beginning of one recording to that of the next. block: see `EDetector`.
     events: calibration of the scores of short events, where there are such. among: how many times rarer than of
-    recordings the alarms of what is judged are, see `of_segments`.
+    recordings the alarms of what is judged are, see `of_segments`. segments: whether recordings are segments of longer
+    ones, for the words.
 
     Single recordings and several together are two tests. A rate per time is halved between them; with a share of
     recordings or `auto`, lasting changes have the rate `CHANGES`. Of the false alarms of single recordings, short
@@ -42,6 +43,7 @@ class AlarmSetting:
     block: int = 1
     events: Calibration | None = None
     among: float = 1.0
+    segments: bool = False
 
     def __post_init__(self) -> None:
         # A rate that cannot be set is refused here, not where a threshold is first needed.
@@ -154,25 +156,38 @@ class AlarmSetting:
 
     def _often(self, rate: float) -> Sentence:
         """A rate per recording, and in time."""
-        return Sentence("{share} recordings, one in {time}", share=one_in(rate), time=in_words(self.interval_s / rate))
+        values = {"share": one_in(rate), "time": in_words(self.interval_s / rate)}
+        if self.segments:
+            return Sentence("{share} segments, one in {time}", **values)
+        return Sentence("{share} recordings, one in {time}", **values)
+
+    def _counted(self, count: int) -> Sentence:
+        if self.segments:
+            return Sentence("{count} segments", count=count)
+        return Sentence("{count} recordings", count=count)
 
     def _lasting(self) -> Sentence:
         clips, count = self.changes.fewest_clips, len(self.calibration.scores)
         if self.changes.supported:
             lasting = Sentence(
-                "lasting change: reported after {clips} recordings or more ({delay}), falsely at most once in {time}",
-                clips=clips, delay=in_words(clips * self.interval_s), time=in_words(self.interval_s / self.change_rate),
+                "lasting change: reported after {recordings} or more ({delay}), falsely at most once in {time}",
+                recordings=self._counted(clips),
+                delay=in_words(clips * self.interval_s), time=in_words(self.interval_s / self.change_rate),
             )  # fmt: skip
             if count >= SHOWS_CORRELATION:
                 return lasting
             return Sentence(
-                "{lasting}, if independent, which {count} recordings hardly show", lasting=lasting, count=count
+                "{lasting}, if independent, which {recordings} hardly show",
+                lasting=lasting,
+                recordings=self._counted(count),
             )
-        recordings = Sentence("{count} recordings", count=count)
+        recordings = self._counted(count)
         least = self.calibration.least_effective
         if least < 0.5 * count:
             recordings = Sentence(
-                "{count} recordings, alike in time and worth perhaps only {worth}", count=count, worth=two_digits(least)
+                "{recordings}, alike in time and worth perhaps only {worth}",
+                recordings=recordings,
+                worth=two_digits(least),
             )
         return Sentence(
             "lasting change: not reported, since {recordings} are too few for it: record over a longer time",
@@ -190,7 +205,7 @@ class AlarmSetting:
     def _without_power(self) -> Sentence:
         count, finest = len(self.calibration.scores), self.calibration.finest_with_power
         effective = round(self.calibration.effective)
-        recordings = Sentence("{count} recordings", count=count)
+        recordings = self._counted(count)
         if effective != count:
             recordings = Sentence(
                 "{recordings} (as good as {independent})", recordings=recordings, independent=_independent(effective)

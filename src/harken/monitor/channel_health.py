@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from harken.audio.health import BANDS, STATISTICS, Health
 from harken.core.sentences import Sentence
+from harken.monitor.wording import normals_of
 
 Float64 = NDArray[np.float64]
 
@@ -51,7 +52,10 @@ class NotJudged:
 
 @dataclass(frozen=True, eq=False)
 class NormalHealth:
-    """Statistics of normal recordings, by channel. low_CK, high_CK: range of each statistic; count: recordings."""
+    """Statistics of normal recordings, by channel.
+
+    low_CK, high_CK: range of each statistic. count: of recordings; segments: whether these are segments of longer ones.
+    """
 
     low_CK: Float64
     high_CK: Float64
@@ -59,9 +63,12 @@ class NormalHealth:
     profile_high_CB: Float64
     flatness_C: Float64
     count: int
+    segments: bool = False
 
     @classmethod
-    def of(cls, health_NCK: NDArray[np.float32] | Float64, *, robust: bool = False) -> NormalHealth:
+    def of(
+        cls, health_NCK: NDArray[np.float32] | Float64, *, robust: bool = False, segments: bool = False
+    ) -> NormalHealth:
         """Ranges over (recordings, channels, statistics).
 
         robust: some of the recordings may be unfit; ranges are those of the inner 80 %, and traces of a faulty recorder
@@ -78,7 +85,7 @@ class NormalHealth:
         profile_NCB = bands_NCB - np.median(bands_NCB, axis=2, keepdims=True)
         profile_low_CB, profile_high_CB = np.quantile(profile_NCB, [low, high], axis=0)
         flatness_C = np.quantile(_flatness(bands_NCB), low, axis=0)
-        return cls(low_CK, high_CK, profile_low_CB, profile_high_CB, flatness_C, len(health_NCK))
+        return cls(low_CK, high_CK, profile_low_CB, profile_high_CB, flatness_C, len(health_NCK), segments)
 
     @property
     def channels(self) -> int:
@@ -146,10 +153,11 @@ class ChannelHealth:
 
     def beside(self, difference_db: float) -> Sentence:
         """`, 40 dB below any of 75 normal recordings`, with the recording's level."""
-        values = {"level": self.value("level_db"), "change": abs(difference_db), "count": self.normal.count}
+        values = {"level": self.value("level_db"), "change": abs(difference_db)}
+        normals = normals_of(self.normal.count, self.normal.segments)
         if difference_db > 0:
-            return Sentence("level {level:.0f} dBFS, {change:.0f} dB below any of {count} normal recordings", **values)
-        return Sentence("level {level:.0f} dBFS, {change:.0f} dB above any of {count} normal recordings", **values)
+            return Sentence("level {level:.0f} dBFS, {change:.0f} dB below any of {normals}", normals=normals, **values)
+        return Sentence("level {level:.0f} dBFS, {change:.0f} dB above any of {normals}", normals=normals, **values)
 
 
 def _defect(reason: Sentence) -> NotJudged:

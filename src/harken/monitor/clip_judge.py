@@ -193,7 +193,7 @@ class ClipJudge:
     @cached_property
     def _normal_health(self) -> NormalHealth | None:
         health_NCK = self.training.health_NCK
-        return None if health_NCK is None else NormalHealth.of(health_NCK)
+        return None if health_NCK is None else NormalHealth.of(health_NCK, segments=self.training.segments)
 
     # ---- length ------------------------------------------------------------------------------------------
 
@@ -250,7 +250,11 @@ class ClipJudge:
 
     @cached_property
     def _envelope(self) -> Envelope:
-        return Envelope.of(self.training.sketches_NBC, aligned=self.fitted.spec.level == "normalised")
+        return Envelope.of(
+            self.training.sketches_NBC,
+            aligned=self.fitted.spec.level == "normalised",
+            segments=self.training.segments,
+        )
 
     @cached_property
     def band_centres_hz(self) -> Float32:

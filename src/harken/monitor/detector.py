@@ -64,7 +64,9 @@ class Detector:
     def _setting(self, false_alarms: str, every: str | None) -> AlarmSetting:
         interval_s = interval_of(every, self.segment_s)
         events = None if self.events is None else self.events.calibration
-        return AlarmSetting(false_alarms, self.calibration, interval_s, self.fitted.block, events)
+        return AlarmSetting(
+            false_alarms, self.calibration, interval_s, self.fitted.block, events, segments=self.training.segments
+        )
 
     def set_alarm(self, false_alarms: str = AUTO, every: str | None = None) -> None:
         """Set the alarm for a rate such as `auto`, `0.1%` or `1/week`; see `fit`.

@@ -33,7 +33,8 @@ class Envelope:
 
     lowest_BC, middle_BC, highest_BC: (bands, columns) minimum, median and maximum over the recordings, whose columns
     are sorted within each band: machines do not run in step, so the loudest moment is compared with the loudest and
-    the quietest with the quietest. count: of recordings. aligned: whether levels were brought to a common one first.
+    the quietest with the quietest. count: of recordings; segments: whether
+    these are segments of longer ones. aligned: whether levels were brought to a common one first.
     level_NB, motion_NB: mean and standard deviation over the columns of each recording.
     """
 
@@ -44,9 +45,10 @@ class Envelope:
     motion_NB: Float32
     count: int
     aligned: bool
+    segments: bool = False
 
     @classmethod
-    def of(cls, sketches_NBC: Sequence[Sketch], *, aligned: bool) -> Self:
+    def of(cls, sketches_NBC: Sequence[Sketch], *, aligned: bool, segments: bool = False) -> Self:
         """aligned: whether loudness is to be ignored, since the level of clips was normalised."""
         count = len(sketches_NBC)
         columns = max(sketch.shape[1] for sketch in sketches_NBC)
@@ -71,6 +73,7 @@ class Envelope:
             motion_NB=motion_NB,
             count=count,
             aligned=aligned,
+            segments=segments,
         )
 
     @cached_property

@@ -12,7 +12,7 @@ from harken.core.sentences import Sentence
 from harken.embeddings.sketch import sketch_steps
 from harken.encoders.spectral import Spectral
 from harken.monitor.envelope import Envelope
-from harken.monitor.wording import Region, band_edges, differs, faint, later
+from harken.monitor.wording import Region, band_edges, differs, faint, later, normals_of
 
 Float32 = NDArray[np.float32]
 
@@ -135,12 +135,14 @@ def explain(
         compared = standing_out(clip_BC, envelope, centres_hz_B=centres_hz_B, seconds=seconds)
     if compared.region is None:
         sentence = Sentence("sounds like the normal recording {nearest}", nearest=nearest)
+        if envelope.segments:
+            sentence = Sentence("sounds like the normal segment {nearest}", nearest=nearest)
         if anomalous:
             sentence = faint(clip_BC, envelope, centres_hz_B)
         return Explanation(sentence, compared.heatmap_BC, nearest)
     region = later(compared.region, start_s)
     return Explanation(
-        differs(region, seconds, envelope.count),
+        differs(region, seconds, normals_of(envelope.count, envelope.segments)),
         compared.heatmap_BC,
         nearest,
         region.low_hz,

@@ -22,7 +22,9 @@ def alarm_of(fitted: Fitted) -> AlarmSetting:
     """What the alarm of a model is set to. Raises HarkenError where that is not understood."""
     events = None if fitted.events is None else fitted.events.calibration
     interval_s = interval_of(fitted.every, float(np.median(fitted.training.seconds_N)))
-    return AlarmSetting(fitted.false_alarms, fitted.calibration, interval_s, fitted.block, events)
+    return AlarmSetting(
+        fitted.false_alarms, fitted.calibration, interval_s, fitted.block, events, segments=fitted.training.segments
+    )
 
 
 @dataclass(frozen=True)

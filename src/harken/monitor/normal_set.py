@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.audio.quality import SAME_TEXTURE, Kind, level_groups, texture_difference
-from harken.audio.segments import Form
+from harken.audio.segments import Form, is_segment_name
 from harken.core.errors import HarkenError
 from harken.core.names import shown
 from harken.data.clips import Clip, names_below_common
@@ -77,6 +77,11 @@ class Training:
     sha256s: tuple[str, ...] = ()
     #: (recordings, channels, statistics) of `audio.health`; None in models of earlier versions, and of runs
     health_NCK: Float32 | None = None
+
+    @cached_property
+    def segments(self) -> bool:
+        """Whether they are segments of recordings, all of them."""
+        return all(map(is_segment_name, self.names))
 
     @cached_property
     def rows_by_sha256(self) -> dict[str, int]:

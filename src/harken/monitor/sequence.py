@@ -35,13 +35,14 @@ class Change:
     """A lasting change of the sound.
 
     state: `began` or `ended`. since: the recording with which it most likely began; at: the one with which it was
-    noticed, or ended. recordings: judged from `since` to `at`.
+    noticed, or ended. recordings: judged from `since` to `at`; segments: whether these are segments of longer ones.
     """
 
     state: Literal["began", "ended"]
     since: str
     at: str
     recordings: int
+    segments: bool = False
 
     @property
     def sentence(self) -> str:
@@ -49,8 +50,9 @@ class Change:
         since = shown(self.since)
         if self.state == "ended":
             return f"sounds as usual again since {shown(self.at)}; it had sounded different since {since}"
+        counted = "segments" if self.segments else "recordings"
         return (
-            f"sounds different since {since} ({self.recordings} recordings, judged together): a fault, a new "
+            f"sounds different since {since} ({self.recordings} {counted}, judged together): a fault, a new "
             "operating state, a moved microphone or other surroundings. If the machine is healthy, add normal "
             "recordings of this state and fit again"
         )
@@ -106,7 +108,7 @@ class Sequence:
         scores = verdict.segment_scores or (verdict.score,)
         before, self._evidence = self._evidence, self._test.update(self._evidence, *scores)
         if self._evidence.alarm != before.alarm:
-            return self._report(before, name)
+            return self._report(before, name, verdict.start_s is not None and not verdict.segment_scores)
         if self._evidence.onset != before.onset or not self._since:
             self._since = self._latest[0]
         return None
@@ -123,13 +125,13 @@ class Sequence:
         self._segment = verdict.path, verdict.start_s
         return False
 
-    def _report(self, before: Evidence, name: str) -> Change:
+    def _report(self, before: Evidence, name: str, segments: bool) -> Change:
         now = self._evidence
         if now.alarm:
             if now.onset != before.onset or not self._since:
                 self._since = self._latest[0]
-            return Change("began", self._since, name, now.clips - now.onset)
-        change = Change("ended", self._since, name, now.clips - before.onset)
+            return Change("began", self._since, name, now.clips - now.onset, segments)
+        change = Change("ended", self._since, name, now.clips - before.onset, segments)
         self._since = ""
         return change
 

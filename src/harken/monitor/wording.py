@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +47,15 @@ def later(region: Region, seconds: float) -> Region:
     return replace(region, start_s=region.start_s + seconds, end_s=region.end_s + seconds, runs_s=runs_s)
 
 
-def differs(region: Region, seconds: float, normals: int) -> Sentence:
-    """What is new or missing, when, and by how much: of a recording of `seconds`, against `normals` recordings."""
+def normals_of(count: int, segments: bool) -> Sentence:
+    """What was learned from: recordings, or segments of longer ones."""
+    if segments:
+        return Sentence("{count} normal segments", count=count)
+    return Sentence("{count} normal recordings", count=count)
+
+
+def differs(region: Region, seconds: float, normals: Sentence) -> Sentence:
+    """What is new or missing, when, and by how much: in a recording of `seconds`, against `normals_of` a model."""
     longest_s = max(end - start for start, end in region.runs_s)
     times = len(region.runs_s)
     where = _hz(region.low_hz, region.high_hz)
@@ -60,15 +68,15 @@ def differs(region: Region, seconds: float, normals: int) -> Sentence:
         change = Sentence("new knock {where}", where=where)
     else:
         change = Sentence("new energy {where}", where=where)
-    values = {"change": abs(region.change_db), "normals": normals}
+    values: dict[str, Any] = {"change": abs(region.change_db), "normals": normals}
     if region.change_db < 0 and region.unlike_any:
-        height = Sentence("{change:.0f} dB below any of {normals} normal recordings", **values)
+        height = Sentence("{change:.0f} dB below any of {normals}", **values)
     elif region.change_db < 0:
-        height = Sentence("{change:.0f} dB below any like moment of {normals} normal recordings", **values)
+        height = Sentence("{change:.0f} dB below any like moment of {normals}", **values)
     elif region.unlike_any:
-        height = Sentence("{change:.0f} dB above any of {normals} normal recordings", **values)
+        height = Sentence("{change:.0f} dB above any of {normals}", **values)
     else:
-        height = Sentence("{change:.0f} dB above any like moment of {normals} normal recordings", **values)
+        height = Sentence("{change:.0f} dB above any like moment of {normals}", **values)
     return Sentence("{change} {when}, {height}", change=change, when=_when(region, times, seconds), height=height)
 
 
@@ -116,8 +124,8 @@ def faint(clip_BC: Float32, envelope: Envelope, centres_hz_B: Float32) -> Senten
     else:
         change = Sentence("less fluctuation at {where} ({change:+.1f} dB)", change=change_db, where=where)
     return Sentence(
-        "no sound or gap stands out; the rarest difference is {change} against the mean of {count} normal recordings",
-        change=change, count=envelope.count,
+        "no sound or gap stands out; the rarest difference is {change} against the mean of {normals}",
+        change=change, normals=normals_of(envelope.count, envelope.segments),
     )  # fmt: skip
 
 
