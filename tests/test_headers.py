@@ -220,6 +220,7 @@ def test_what_else_is_wrong_is_a_finding(data: bytes, message: str, samples: int
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         (b"\0\0\0\x20ftypM4A " + bytes(20), "MPEG-4 audio"),
         (b"\0" * 500, "nothing but zeros"),
+        (b"OggS\0\2" + bytes(20) + b"\1\x33\x7fFLAC" + bytes(60), "Ogg with FLAC, which is not read"),
         (b"abc" + wav(chunk(b"fmt ", FMT), chunk(b"data", PCM)), "3 bytes stand before its header"),
     ],
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from harken.data.clips import natural_key
 SYSTEM_FOLDERS = frozenset(
     {
         "$recycle.bin", "recycler", "recycled", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "~snapshot",
-        "@eadir", "@tmp", "lost+found", "system volume information", "__macosx", "found.000",
+        "@eadir", "@tmp", "lost+found", "lost.dir", "system volume information", "__macosx",
     }
 )  # fmt: skip
+#: where Windows puts what it finds when it repairs a disk
+_REPAIRED = re.compile(r"found\.[0-9]{3}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def walk(root: Path, suffixes: frozenset[str]) -> Walk:
     """All folders below `root`, with the files whose endings are among `suffixes` in lower case.
 
     Links are followed, and no folder is visited twice: what is both there and linked to is found where it is. Hidden
-    files and folders, and `SYSTEM_FOLDERS`, are left out.
+    files and folders, and those of systems (`is_system_folder`), are left out.
     """
     folders, skipped, unreadable = [], [], []
     waiting, links, seen = [root], list[Path](), set[str]()
@@ -100,7 +103,7 @@ def walk(root: Path, suffixes: frozenset[str]) -> Walk:
             if not _is_folder(entry):
                 if not entry.name.startswith("."):
                     files.append(entry.name)
-            elif entry.name.lower() in SYSTEM_FOLDERS or _is_bin(entry.name):
+            elif is_system_folder(entry.name):
                 if _holds_audio(Path(entry.path)):
                     skipped.append(Path(entry.path))
             else:
@@ -150,6 +153,11 @@ def _no_audio(folder: Path, walked: Walk, suffixes: frozenset[str]) -> HarkenErr
     step = f"Put recordings there ({', '.join(sorted(suffixes))}) or give another folder"
     because = "".join(f"; {note}" for note in walked.notes)
     return HarkenError(f"no audio in this folder{because}", file=folder, next_step=step)
+
+
+def is_system_folder(name: str) -> bool:
+    """Whether it holds deleted files, snapshots, thumbnails, or pieces of files after a repair of a disk."""
+    return name.lower() in SYSTEM_FOLDERS or _is_bin(name) or _REPAIRED.fullmatch(name) is not None
 
 
 def _is_bin(name: str) -> bool:

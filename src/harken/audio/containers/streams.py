@@ -161,6 +161,10 @@ def _table(polynomial: int, bits: int) -> list[int]:
     return _TABLES[polynomial, bits]
 
 
+#: first bytes of streams in Ogg that libsndfile does not decode
+_OTHER_OGG = {b"\x7fFLAC": "FLAC", b"Speex": "Speex", b"\x80theora": "video", b"fishead": "several streams"}
+
+
 def read_ogg(content: Content) -> Header:
     """Header of a file that begins with `OggS`. Raises HeaderError."""
     first = field(content, 0, 27)
@@ -173,7 +177,8 @@ def read_ogg(content: Content) -> Header:
         recorded = int.from_bytes(packet[12:16], "little")
         sample_rate = recorded if recorded in (8_000, 12_000, 16_000, 24_000) else 48_000
     else:
-        return Header("OGG", 48_000, 1, None, None)  # FLAC and Speex: only decoding tells
+        coding = next((name for begins, name in _OTHER_OGG.items() if packet.startswith(begins)), "another coding")
+        raise HeaderError(f"is Ogg with {coding}, which is not read", "Convert it: ffmpeg -i FILE NEW_FILE.wav")
     check_form(sample_rate, channels)
     place, granule, ended, findings = 0, 0, False, list[Finding]()
     while place < len(content) and not is_tag(content, place):
