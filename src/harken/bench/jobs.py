@@ -122,6 +122,8 @@ def _perform(job: Job, workspace: Workspace, workers: int, progress: Progress) -
             return stored
         if isinstance(error, HarkenError):
             return error
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(workspace.root)  # which a full disk does not name
         raise
     finally:
         workspace.drop(made)
