@@ -47,8 +47,8 @@ def test_links_are_followed_and_no_folder_is_visited_twice(tmp_path: Path) -> No
 def test_deleted_and_system_files_are_left_out_and_unread_endings_named(tmp_path: Path) -> None:
     touch(*(tmp_path / name for name in (
         "c_1.wav", "d.WAVE", "$RECYCLE.BIN/old.wav", "#recycle/x/old.wav", "@eaDir/c_1.wav/t.jpg", "__MACOSX/._c.wav",
-        "FOUND.007/f.wav", "lost+found/f.flac", "System Volume Information/s.wav", ".hidden/h.wav", "._c_1.wav", "e.aif", "f.mp3", "g.m4a",
-        "h.WMA", "notes.txt",
+        "lost+found/f.flac", "System Volume Information/s.wav", ".hidden/h.wav", "._c_1.wav", "e.aif", "f.mp3", "g.m4a",
+        "h.WMA", "notes.txt", "FOUND.007/f.wav",
     )))  # fmt: skip
     given = recordings_of([tmp_path], DEFAULT_SUFFIXES)
     assert [path.name for path in given.files] == ["c_1.wav", "d.WAVE"]
