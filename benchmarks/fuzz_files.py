@@ -44,6 +44,7 @@ class Inputs:
         """folder: for the files. model: a bundle that becomes many. mutate: bytes to other bytes."""
         self.folder, self.mutate = folder, mutate
         self.settings, self.arrays = read_bundle(model)
+        self.sound_S = np.convolve(np.random.default_rng(0).normal(size=8_000), np.ones(8) / 80, mode="same")
         self.recipes = [recipe_text(name) for name in ("spectral_knn", "nwpu_fusion", "training_free")]
         self.table = "machine,section,file,mine\n" + "".join(f"fan,00,c{row}.wav,{row / 7}\n" for row in range(20))
         self.state = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(2, np.float32)}
@@ -64,6 +65,8 @@ class Inputs:
             return  # no JSON
         detector = Detector.load(target)
         assert np.isfinite(detector.threshold)
+        if detector.fitted.spec.channels == 1:
+            detector.score(self.sound_S, detector.fitted.spec.sample_rate)
 
     def manifest(self, rng: np.random.Generator) -> None:
         """A model with mutated bytes."""

@@ -125,6 +125,8 @@ def setting(**values: object) -> Change:
         setting(length={"sound": -0.1, "events": 0.0}),
         setting(length={"sound": 0.0, "events": 4.1}),
         setting(off=["a", "b", "c"]),
+        lambda about, parts: parts["training"].update(sketches=parts["training"]["sketches"][:-1]),
+        replaced("training/sketches", np.zeros((0, 0), np.uint8)),
         spoilt("training/seconds", 0.0),
         spoilt("training/seconds", 2e8),
         spoilt("training/levels_db", -2e4),

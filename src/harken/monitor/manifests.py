@@ -76,7 +76,7 @@ def checked_manifest(path: Path, data: bytes, file: Path | None = None) -> dict[
             )
         manifest.pop("sha256")
         # Byte for byte, so that no flipped byte goes unseen, be it in white space.
-        if manifest_bytes(manifest) != data or schema not in range(1, SCHEMA + 1):
+        if manifest_bytes(manifest) != data or type(schema) is not int or schema not in range(1, SCHEMA + 1):
             raise ValueError("its sha256 does not fit")
         if set(manifest) != {"schema", "parts", "files", "about"} or not isinstance(manifest["about"], dict):
             raise ValueError("it has other entries")

@@ -26,7 +26,7 @@ from harken.monitor.normal_set import Training
 from harken.monitor.off import OffRecordings
 from harken.monitor.public_weights import public_arrays, without_public
 from harken.monitor.relearn import learned_again
-from harken.monitor.stored_checks import check_content, check_spec, check_trial, effective_counts
+from harken.monitor.stored_checks import check_content, check_sketches, check_spec, check_trial, effective_counts
 from harken.monitor.stored_rows import basis_of, fault_parts, faults_of, joined_rows, row_parts, stored_basis
 from harken.monitor.versions import stored_version, version_of
 
@@ -138,6 +138,7 @@ def fitted_of(settings: Mapping[str, Any], stored: Mapping[str, Mapping[str, np.
         check_content(settings, parts)
         spec = EmbeddingSpec(**settings["spec"])
         check_spec(spec)
+        check_sketches(spec, parts["training"]["sketches"], parts["training"]["sketch_widths"])
         # Versions that are not among the latest learn from their rows again.
         is_whole = "detector" in parts or "basis" not in parts
         if is_whole:

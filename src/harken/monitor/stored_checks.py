@@ -10,7 +10,7 @@ import numpy as np
 from harken.audio.decode import Limits
 from harken.core.threads import one_thread
 from harken.detection import AnomalyDetector
-from harken.embeddings.embedder import EmbeddingSpec
+from harken.embeddings.embedder import EmbeddingSpec, sketch_bands
 from harken.monitor.basis import Stating
 from harken.monitor.length import MOST_POWER
 from harken.monitor.off import LEAST_OFF
@@ -140,6 +140,13 @@ def check_spec(spec: EmbeddingSpec) -> None:
         if further.more:
             raise ValueError("embeddings within embeddings")
         check_spec(further)
+
+
+def check_sketches(spec: EmbeddingSpec, sketches_BC: np.ndarray, widths_N: np.ndarray) -> None:
+    """Raise ValueError for sketches of other bands than those of recordings to be scored, and for empty ones."""
+    bands = sketch_bands(spec).bands
+    if len(sketches_BC) != bands or not widths_N.all():
+        raise ValueError(f"sketches of {len(sketches_BC)} bands, with {int((widths_N == 0).sum())} empty, not {bands}")
 
 
 def check_trial(detector: AnomalyDetector, dimensions: int) -> None:
