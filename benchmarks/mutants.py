@@ -49,7 +49,9 @@ MODULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "bundle": (
         ("monitor/bundle.py", "monitor/stored.py", "monitor/stored_checks.py"),
-        ("tests/test_bundle.py", "tests/test_shared_models.py", *_OTHER_PROCESSES),
+        ("tests/test_bundle.py", "tests/test_shared_models.py", *_OTHER_PROCESSES,
+         "tests/test_learning.py::test_known_faults_of_strangers_fit_together",
+         "tests/test_learning.py::test_known_faults_of_strangers_have_lengths_and_ages"),
     ),
     "metrics": (("evaluation/metrics.py",), ("tests/test_metrics.py",)),
     "tables": (

@@ -86,6 +86,19 @@ def test_missing_things_are_named(tmp_path: Path) -> None:
         read_bundle(tmp_path / "m")
 
 
+def test_damaged_arrays_are_repaired_by_writing_them_again(tmp_path: Path) -> None:
+    path = tmp_path / "m.harken"
+    parts = {"detector": {"bank": np.arange(6.0)}}
+    write_bundle(path, {"a": 1}, parts)
+    before = snapshot(path)
+    (file,) = path.glob("*.safetensors")
+    data = file.read_bytes()
+    for damaged in (data[:-1] + bytes([data[-1] ^ 1]), data[:-1], data + b"x"):
+        file.write_bytes(damaged)
+        write_bundle(path, {"a": 1}, parts)
+        assert snapshot(path) == before
+
+
 def test_a_newer_schema_says_so(tmp_path: Path) -> None:
     write_bundle(tmp_path / "m", ABOUT, PARTS)
     file = tmp_path / "m" / "manifest.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,10 +29,12 @@ from harken.monitor.fitted import Fitted
 from harken.monitor.judged import judged_clips
 from harken.monitor.manifests import version_file
 from harken.monitor.relearn import refitted, surplus_rows
-from harken.monitor.stored import save_fitted
+from harken.monitor.stored import content_of, fitted_of, save_fitted
+from harken.monitor.stored_checks import Parts
 from learned_machines import FAULT, KNOCKS, NEW_STATE, NORMAL, fitted, heard
 
 MODEL = fitted(NORMAL)
+MODEL_FILE = Path("m.harken")
 
 
 def alarms(model: Fitted, clips: list[Heard]) -> int:
@@ -131,6 +134,34 @@ def test_a_model_does_not_grow_without_end_and_keeps_its_states_and_its_fit(monk
 
 
 # ---------------------------------------------------------------- faults
+
+
+@pytest.mark.parametrize("name", ["names", "sha256s", "embeddings", "short_time", "seconds", "versions", "old"])
+def test_known_faults_of_strangers_fit_together(name: str) -> None:
+    settings, parts = content_of(add_faults(MODEL, FAULT[:2], who="Ben").fitted)
+    fitted_of(settings, parts, MODEL_FILE)
+    stored = settings["faults"] if name in settings["faults"] else parts["faults"]
+    with pytest.raises(BundleError, match="known faults"):
+        fitted_of(*changed(settings, parts, name, stored[name][:1]), MODEL_FILE)
+
+
+@pytest.mark.parametrize(("name", "value"), [("seconds", 0.0), ("old", 1.0)])
+def test_known_faults_of_strangers_have_lengths_and_ages(name: str, value: float) -> None:
+    settings, parts = content_of(add_faults(MODEL, FAULT[:2], who="Ben").fitted)
+    with pytest.raises(BundleError, match="known faults of no length"):
+        fitted_of(*changed(settings, parts, name, np.full(2, value)), MODEL_FILE)
+    # Named, but not there, and the other way round.
+    with pytest.raises(BundleError, match="faults"):
+        fitted_of(settings, {part: arrays for part, arrays in parts.items() if part != "faults"}, MODEL_FILE)
+    with pytest.raises(BundleError, match="faults"):
+        fitted_of({key: of for key, of in settings.items() if key != "faults"}, parts, MODEL_FILE)
+
+
+def changed(settings: dict[str, Any], parts: Parts, name: str, value: Any) -> tuple[dict[str, Any], Parts]:
+    """A model's content with another value of its known faults."""
+    if name in settings["faults"]:
+        return {**settings, "faults": {**settings["faults"], name: value}}, parts
+    return settings, {**parts, "faults": {**parts["faults"], name: value}}
 
 
 def test_a_known_fault_called_normal_is_refused_unless_forced() -> None:

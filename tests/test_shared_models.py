@@ -166,6 +166,8 @@ def test_recordings_of_the_machine_off_fit_together(model: Path, tmp_path: Path)
 def test_all_that_a_model_holds_is_read_as_it_was_written(model: Path, tmp_path: Path) -> None:
     """Also a level that is not known, and weights, which their encoder checks."""
     fitted = load_fitted(model)
+    assert fitted.training.health_NCK is not None
+    assert read_bundle(model)[1]["training"]["embeddings"].dtype == np.float32
     off_recordings = OffRecordings(
         fitted.training.embeddings_ND[:3] + 1, np.array([-60.0, np.nan, -61.5]), ("a.wav", "b.wav", "c.wav")
     )
