@@ -55,6 +55,8 @@ def test_runs_of_a_sweep_are_in_tensorboard(plant: Path, tmp_path: Path) -> None
     again = harken(*words, "--set", f"{NEIGHBOURS}=2", "--log-to", "tensorboard")
     assert "0 stages run" in again.stderr
     assert len(list(folder.iterdir())) == 1
+    # It keeps the name that it was given before.
+    assert read_hyperparameters(folder)[1] == "neighbours=2"
 
 
 def test_trainings_have_their_settings_in_tensorboard(plant: Path, tmp_path: Path) -> None:
@@ -113,6 +115,7 @@ def test_a_run_is_one_run_of_mlflow(plant: Path, tmp_path: Path, monkeypatch: py
     score = printed["sets"]["once_plant"]["spectral_knn"]["official_score"]
     assert logged.data.metrics["once_plant/spectral_knn/official_score"] == score
     assert logged.data.tags["harken.run"] == Path(printed["folder"]).name
+    assert logged.data.tags["harken.tags"] == "a, b"
     assert {file.path for file in client.list_artifacts(logged.info.run_id)} == {"recipe.yaml", "results.json"}
 
 

@@ -15,6 +15,7 @@ import yaml
 
 from harken.bench.compare import machine_scores
 from harken.bench.result import Run, grouped
+from harken.bench.run_names import read_names
 from harken.core.errors import HarkenError, did_you_mean
 from harken.core.extras import need
 from harken.core.flat import flat_values
@@ -38,16 +39,13 @@ def check_trackers(trackers: Sequence[str]) -> None:
         need(tracker, TRACKERS[tracker])
 
 
-def track(run: Run, trackers: Sequence[str], workspace: Path, name: str | None, tags: Sequence[str]) -> list[str]:
-    """Log the parameters, official numbers and marks of a run; returns where to, in words.
+def track(run: Run, trackers: Sequence[str], workspace: Path) -> list[str]:
+    """Log the parameters, official numbers and marks of a run under its latest name; returns where to, in words.
 
     Logging the same run again replaces what TensorBoard has of it, and updates it in MLflow.
     Raises HarkenError for a missing package, and for errors of MLflow's client.
     """
-    return [
-        _tensorboard(run, workspace, name) if tracker == "tensorboard" else _mlflow(run, name, tags)
-        for tracker in trackers
-    ]
+    return [_tensorboard(run, workspace) if tracker == "tensorboard" else _mlflow(run) for tracker in trackers]
 
 
 def numbers_of(run: Run) -> dict[str, float]:
@@ -64,12 +62,17 @@ def numbers_of(run: Run) -> dict[str, float]:
     return numbers
 
 
+def _name(run: Run) -> str:
+    """The latest that it was given, else that of its folder."""
+    return (run.folder.name, *read_names(run.folder).names)[-1]
+
+
 def _settings(run: Run) -> dict[str, Any]:
     recipe = yaml.safe_load(run.recipe.as_yaml())
     return {key: value for key, value in recipe.items() if key not in _WORDS}
 
 
-def _tensorboard(run: Run, workspace: Path, name: str | None) -> str:
+def _tensorboard(run: Run, workspace: Path) -> str:
     """Event file in `logs/runs/RUN` of the workspace."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -79,13 +82,13 @@ def _tensorboard(run: Run, workspace: Path, name: str | None) -> str:
     shutil.rmtree(folder, ignore_errors=True)
     writer = EventFileWriter(str(folder))
     scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in numbers_of(run).items()]
-    for summary in (hyperparameters_summary(_settings(run), name or run.folder.name), Summary(value=scalars)):
+    for summary in (hyperparameters_summary(_settings(run), _name(run)), Summary(value=scalars)):
         writer.add_event(Event(wall_time=time.time(), step=0, summary=summary))
     writer.close()
     return f"{folder}: tensorboard --logdir {workspace / 'logs'}"
 
 
-def _mlflow(run: Run, name: str | None, tags: Sequence[str]) -> str:
+def _mlflow(run: Run) -> str:
     """A run of the experiment named like the recipe, where MLFLOW_TRACKING_URI says."""
     need("mlflow", TRACKERS["mlflow"])
     from mlflow import MlflowClient
@@ -104,16 +107,15 @@ def _mlflow(run: Run, name: str | None, tags: Sequence[str]) -> str:
             "harken.run": run.folder.name,
             "harken.folder": str(run.folder),
             "harken.version": __version__,
-            "harken.tags": ", ".join(tags),
+            "harken.tags": ", ".join(read_names(run.folder).tags),
             "harken.marks": "; ".join(f"{key}: {reason}" for key, reason in marks.items()),
         }
         before = client.search_runs([place], filter_string=f"tags.`harken.run` = '{run.folder.name}'", max_results=1)
-        logged = before[0] if before else client.create_run(place, run_name=name or run.folder.name)
+        logged = before[0] if before else client.create_run(place, run_name=_name(run))
         run_id = logged.info.run_id
         for key, value in labels.items():
             client.set_tag(run_id, key, value[:_LONGEST])
-        if name is not None:
-            client.update_run(run_id, name=name)
+        client.update_run(run_id, name=_name(run))
         values = {key: str(value)[:_LONGEST] for key, value in flat_values(_settings(run)).items()}
         parameters = [Param(key, value) for key, value in _named(values).items()]
         for start in range(0, len(parameters), _BATCH):

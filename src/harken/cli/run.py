@@ -87,7 +87,7 @@ def run(
                 _report(done, made, show=not (json or sweep))
                 if label:
                     submit(done.folder, done.folder / "submission.zip", label=label, meta=meta)
-                for text in track(done, log_to or [], place.root, point.name or None, tag or []):
+                for text in track(done, log_to or [], place.root):
                     say(text)
         except HarkenError as error:
             if not sweep:

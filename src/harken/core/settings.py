@@ -81,8 +81,9 @@ def explained(error: ValidationError, prefix: str = "", *, subject: str = "setti
     first = error.errors()[0]
     key = (prefix + ".".join(map(str, first["loc"]))).rstrip(".")
     # What concerns several values says which.
-    given = f" (given {json_text(first['input'], default=str)[:60]})" if first["loc"] else ""
     cause = " ".join(first["msg"].removeprefix("Value error, ").split())
+    is_said = isinstance(first["input"], str) and repr(first["input"]) in cause
+    given = f" (given {json_text(first['input'], default=str)[:60]})" if first["loc"] and not is_said else ""
     return SettingError(f"{key or subject}: {cause}{given}", key=key, next_step="Correct it")
 
 
