@@ -122,13 +122,16 @@ def test_a_model_is_checked_on_known_recordings(model: Path, tmp_path: Path) -> 
     assert result["at"][0]["false_alarms"] <= 3
     assert 1 < result["change_after"] <= 15
     assert "1 recording was not judged" in done.stderr
-    harken("fit", tmp_path / "fine", "-o", tmp_path / "few.harken")
+    assert result["missing"] is None
+    harken("fit", tmp_path / "fine", "-o", tmp_path / "few.harken", "--false-alarms", "1 in 1000000000")
     done = harken("check", model / "m.harken", tmp_path / "few.harken", *folders)
     assert "few.harken: learned from 15 of these recordings, which count with their held-out scores" in done.stderr
     assert "m.harken: learned" not in done.stderr.replace("few.harken", "")
     table = done.stdout
     assert table.splitlines()[0].split() == ["m.harken", "few.harken"]
     assert "faults differ most near" in table
+    assert "few.harken: 15 of 15 faults raise no alarm" in table
+    assert "m.harken: 15" not in table.replace("few.harken", "")
     (tmp_path / "cut.wav").write_bytes(b"RIFF")
     harken(
         "check",

@@ -53,3 +53,5 @@ def check(
             line(text)
         for model, result in zip(models, checks, strict=True):
             line(f"{model.name}: faults differ {result.separates}")
+            if result.missing is not None:
+                line(f"{model.name}: {result.missing}")

@@ -18,6 +18,8 @@ from harken.monitor.verdict import LEARNED, Verdict
 
 #: rates that a check tells about besides the model's
 RATES = (0.05, 0.01, 0.001)
+#: faults that are ranked so well are missed for want of normal recordings, not of a difference
+_RANKED_WELL = 0.9
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Check:
     two. at: first at the model's rate, then at `RATES`. suspect: faults above every normal recording learned from.
     change_after: faulty recordings, in the order given, until a lasting change is reported; None where it is not.
     false_changes: lasting changes reported among the normal ones. separates: where faults differ most, in words.
+    missing: what the model lacks where it ranks the faults well and most of them raise no alarm, in words; else None.
     """
 
     normal: int
@@ -51,6 +54,7 @@ class Check:
     change_after: int | None
     false_changes: int
     separates: str
+    missing: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """JSON-able fields."""
@@ -65,6 +69,7 @@ class Check:
             "change_after": self.change_after,
             "false_changes": self.false_changes,
             "separates": self.separates,
+            "missing": self.missing,
         }
 
 
@@ -107,17 +112,19 @@ def check(
         rows.append(AtRate(rate, *(sum((v.p_value or 0) <= rate for v in verdicts) for verdicts in (fine, bad))))
     highest = float(detector.calibration.scores[-1])
     truth = [False] * len(fine) + [True] * len(bad)
+    ranked = auc(truth, np.concatenate([fine_N, bad_N])) if fine and bad else float("nan")
     return Check(
         normal=len(fine),
         faulty=len(bad),
         not_judged=sum(map(len, judged)) - len(fine) - len(bad),
         learned=sum(LEARNED in verdict.warnings for verdict in [*fine, *bad]),
-        auc=auc(truth, np.concatenate([fine_N, bad_N])) if fine and bad else float("nan"),
+        auc=ranked,
         at=tuple(rows),
         suspect=int((bad_N > highest).sum()),
         change_after=next(iter(_reports(detector, bad)), None),
         false_changes=len(_reports(detector, fine)),
         separates=_separates(detector, fine, bad),
+        missing=_missing(detector, ranked, rows[0], len(bad)),
     )
 
 
@@ -151,6 +158,21 @@ def _reports(detector: Detector, verdicts: Sequence[Verdict]) -> list[int]:
     sequence = detector.sequence()
     changes = [sequence.update(verdict) for verdict in verdicts]
     return [count for count, change in enumerate(changes, start=1) if change is not None and change.state == "began"]
+
+
+def _missing(detector: Detector, ranked: float, at: AtRate, faulty: int) -> str | None:
+    """What is to be done about faults that are ranked well and found at the model's rate in less than half."""
+    if not ranked >= _RANKED_WELL or 2 * at.faults >= faulty:
+        return None
+    scores = detector.calibration.scores
+    learned = "segments" if detector.training.segments else "recordings"
+    return (
+        f"{faulty - at.faults} of {faulty} faults raise no alarm although they score above normal recordings "
+        f"(AUC {ranked:.3f}): the {len(scores)} {learned} learned from, each judged by the others, score up to "
+        f"{scores[-1]:.4g} (half of them to {np.median(scores):.4g}), and the alarm is above {detector.threshold:.4g}. "
+        "What is missing is normal sound: fit again to more of it, of several days, with the normal recordings of this "
+        "check, too"
+    )
 
 
 def _separates(detector: Detector, fine: Sequence[Verdict], bad: Sequence[Verdict]) -> str:
