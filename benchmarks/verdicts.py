@@ -1,14 +1,18 @@
-"""What `harken score` says at its default on real machines: verdicts, and lasting changes in the order of the files.
+"""What `harken score` says at its default on real machines: verdicts, and lasting changes in the order of the files;
+and bearings run to failure, learned from the first quarter of their life.
 
 python benchmarks/verdicts.py
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from harken.audio.decode import decode
 from harken.detection.rates import one_in
 from harken.monitor.detector import Detector
 from shared_folder import shared_folder
@@ -64,5 +68,39 @@ def main() -> None:
             print(f"    {group:<10} AUC {area:.3f}" + ("" if "normal" in scores else " (against held-out scores)"))
 
 
+def bearings() -> None:
+    """Vibration of bearings run to failure: shares of life in %, and the level as recorded beside it."""
+    print(
+        "bearing; level: first alarm, first suspect; alarms before 30 %; first recording 8 dB above those learned from"
+    )
+    for folder in sorted((shared_folder() / "corpus/femto").iterdir()):
+        recordings = files(folder, "stream/*")
+        life = [int(re.findall(r"life(\d+)", file.name)[0]) for file in recordings]
+        learned = [file for file, share in zip(recordings, life, strict=True) if share < 25]
+        later = [(file, share) for file, share in zip(recordings, life, strict=True) if share >= 25]
+        usual_db = np.mean([level_db(file) for file in learned])
+        louder = [share for file, share in later if level_db(file) > usual_db + 8]
+        for level in ("normalised", "recorded"):
+            detector = Detector.fit(learned, level=level)
+            kinds = [(detector.score(file).kind, share) for file, share in later]
+            alarms = [share for kind, share in kinds if kind == "alarm"]
+            notable = [share for kind, share in kinds if kind in ("alarm", "suspect")]
+            early = sum(share < 30 for share in alarms)
+            print(
+                f"{folder.name} {level:<11} {_first(alarms):>4} {_first(notable):>4}  {early} of "
+                f"{sum(share < 30 for _, share in later)}  {_first(louder):>4}"
+            )
+
+
+def level_db(file: Path) -> float:
+    """RMS level over all channels, dBFS."""
+    return float(10 * np.log10(np.mean(decode(file).samples_CS.astype(np.float64) ** 2)))
+
+
+def _first(shares: list[int]) -> str:
+    return f"{shares[0]} %" if shares else "-"
+
+
 if __name__ == "__main__":
     main()
+    bearings()
