@@ -30,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "normal").mkdir()
     for index in range(40):
         sf.write(folder / "normal" / f"{index:03d}.wav", hum(index), 16_000)
-    sf.write(folder / "fine.wav", hum(700), 16_000)
+    sf.write(folder / "fine.wav", hum(702), 16_000)
     sf.write(folder / "fault.wav", hum(701, fault=True), 16_000)
     harken("fit", folder / "normal", "-o", folder / "m.harken", "--false-alarms", "3%")
     return folder
