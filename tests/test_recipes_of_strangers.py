@@ -115,6 +115,12 @@ def test_texts_that_some_readers_take_for_numbers_are_refused(text: str) -> None
         assert read_yaml(f"'{text}'") == text
 
 
+def test_a_long_list_is_not_even_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harken.core.plain_yaml._MOST_VALUES", 1000)
+    with pytest.raises(ValueError, match=r"line 2: it has more than 1,000 values$"):
+        read_yaml("name: x\nz: [" + "1," * 2000 + "[")  # what follows would not be valid
+
+
 def test_plain_values() -> None:
     text = "{a: 1e-4, b: -3, c: 1.5, d: yes, e: ~, f: 2025-01-01, 7: x, g: .5, h: '１２', i: 1.0e-05}"
     assert read_yaml(text) == {

@@ -28,6 +28,15 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     What it alone takes for a number, such as `1_000`, `010` and `1:30`, gets the tag of integers, and is refused.
     """
 
+    _values = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        """As the base class, up to `_MOST_VALUES` values: of more, the rest is not even read."""
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            raise ValueError(f"line {self.peek_event().start_mark.line + 1}: it has more than {_MOST_VALUES:,} values")
+        return super().compose_node(parent, index)
+
 
 def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
     resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
