@@ -425,3 +425,12 @@ def test_a_rate_is_kept_or_said_to_be_beyond_support(detector: str, rate: float)
         else:
             assert np.mean(alarms) < 1.5
             assert not any(said)
+
+
+def test_scores_of_states_are_compared_with_their_own() -> None:
+    """A machine that runs loud for hours, then quiet, has no fewer clips for that."""
+    rng = np.random.default_rng(0)
+    states_N = np.repeat([0, 1, 0, 1], 60)
+    scores_N = rng.normal(size=240) + 8 * states_N
+    assert Calibration.fit(scores_N, states_N=states_N).effective > 120
+    assert Calibration.fit(scores_N).effective < 30
