@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -166,7 +167,8 @@ def _outcome() -> int:
     except typer.Exit as stop:
         code = stop.exit_code
     except TyperException as error:
-        error.show()  # type: ignore[attr-defined]
+        with suppress(OSError, ValueError):  # a stderr that cannot be written
+            error.show()  # type: ignore[attr-defined]
         code = 2
     except (typer.Abort, KeyboardInterrupt):
         console.say("harken: stopped; nothing that was already written is lost")
