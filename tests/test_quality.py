@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +88,18 @@ def difference(first: np.ndarray, second: np.ndarray) -> float:
 def test_level_groups() -> None:
     assert level_groups([-20, -32, -21, -33, -19]) == [[3, 1], [2, 0, 4]]
     assert len(level_groups([-20, -22, -25, -29])) == 1
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.1])
+def test_a_recording_is_forgotten_at_once(offset: float) -> None:
+    """Thousands of recordings would else stay until garbage is looked for."""
+    gc.disable()
+    try:
+        moments = Moments(np.stack([hum(1)]) + np.float32(offset))
+        assert abs(float(moments.without_offset.mean_C[0])) < 1e-3
+        inspect(moments, 16_000)
+        gone = weakref.ref(moments)
+        del moments
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -48,16 +48,21 @@ class Moments:
         with np.errstate(invalid="ignore", over="ignore"):
             return np.sqrt(np.maximum(self.mean_square_C - self.mean_C**2, 0.0))
 
-    @cached_property
+    @property
     def without_offset(self) -> Moments:
         """Those of the samples without the mean of each channel, where it is at least `LEAST_OFFSET` of the deviation.
 
         These, where no channel has such a mean.
         """
+        return self._centred or self
+
+    @cached_property
+    def _centred(self) -> Moments | None:
+        """None for these: an object that holds itself keeps its samples until garbage is looked for."""
         with np.errstate(invalid="ignore", over="ignore"):
             matters_C = (np.abs(self.mean_C) >= LEAST_OFFSET * self.deviation_C) & np.isfinite(self.mean_C)
         if not matters_C.any():
-            return self
+            return None
         mean_C = np.where(matters_C, self.mean_C, 0.0).astype(np.float32)
         return Moments(self.samples_CS - mean_C[:, None])
 
