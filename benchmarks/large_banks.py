@@ -1,6 +1,6 @@
-"""Time and memory of the default detector with many clips: fit with held-out scores, and scores of single clips.
+"""Time and memory of a detector with many clips: fit with held-out scores, and scores of single clips.
 
-    python benchmarks/large_banks.py [--sizes 1000 10000 50000] [--dimensions 136 384]
+    python benchmarks/large_banks.py [--sizes 1000 10000 50000] [--dimensions 136 384] [--detectors local_density]
 
 Rows are the precomputed features of the folder that HARKEN_SHARED names, of three machines at three noise levels; more
 than there are, with noise of a fifth of their deviation. Further dimensions are random saturating mixtures of them, and
@@ -10,6 +10,7 @@ noise. To compare with another version, run both in turn (PYTHONPATH); only rati
 from __future__ import annotations
 
 import argparse
+import itertools
 import resource
 import subprocess
 import sys
@@ -42,12 +43,12 @@ def embeddings(count: int, dimensions: int) -> NDArray[np.float32]:
     return rows_ND[:, :dimensions].astype(np.float32)
 
 
-def measure(count: int, dimensions: int) -> None:
+def measure(name: str, count: int, dimensions: int) -> None:
     """Print one row of the table. In a process of its own: memory is that of the process at its highest."""
     bank_ND = embeddings(count, dimensions)
     with one_thread():
         begun = time.process_time()
-        detector = create_detector(DEFAULT_DETECTOR).fit(bank_ND)
+        detector = create_detector(name).fit(bank_ND)
         fitted = time.process_time() - begun
         queries_ND = bank_ND[:64] + np.float32(0.1)
         begun = time.process_time()
@@ -58,20 +59,20 @@ def measure(count: int, dimensions: int) -> None:
         detector.score(queries_ND)
         together = (time.process_time() - begun) / len(queries_ND)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{count:>7} {dimensions:>5} {fitted:9.1f} {peak:9.0f} {1e3 * single:9.2f} {1e3 * together:9.2f}", flush=True)
+    print(f"{name:<16}{count:>7} {dimensions:>5} {fitted:9.1f} {peak:9.0f} {1e3 * single:9.2f} {1e3 * together:9.2f}", flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 50_000])
     parser.add_argument("--dimensions", type=int, nargs="+", default=[136, 384])
-    parser.add_argument("--one", action="store_true", help="only the first size and dimension, without a head")
+    parser.add_argument("--detectors", nargs="+", default=[DEFAULT_DETECTOR])
+    parser.add_argument("--one", action="store_true", help="only the first of each, without a head")
     options = parser.parse_args()
     if options.one:
-        measure(options.sizes[0], options.dimensions[0])
+        measure(options.detectors[0], options.sizes[0], options.dimensions[0])
         sys.exit()
-    print(f"{'clips':>7} {'D':>5} {'fit CPU-s':>9} {'MiB':>9} {'ms/clip':>9} {'of 64':>9}")
-    for size in options.sizes:
-        for dimension in options.dimensions:
-            words = ["--one", "--sizes", str(size), "--dimensions", str(dimension)]
-            subprocess.run([sys.executable, __file__, *words], check=True)
+    print(f"{'detector':<16}{'clips':>7} {'D':>5} {'fit CPU-s':>9} {'MiB':>9} {'ms/clip':>9} {'of 64':>9}")
+    for name, size, dimension in itertools.product(options.detectors, options.sizes, options.dimensions):
+        words = ["--one", "--detectors", name, "--sizes", str(size), "--dimensions", str(dimension)]
+        subprocess.run([sys.executable, __file__, *words], check=True)
