@@ -59,7 +59,8 @@ def measure(name: str, count: int, dimensions: int) -> None:
         detector.score(queries_ND)
         together = (time.process_time() - begun) / len(queries_ND)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{name:<16}{count:>7} {dimensions:>5} {fitted:9.1f} {peak:9.0f} {1e3 * single:9.2f} {1e3 * together:9.2f}", flush=True)
+    head = f"{name:<16}{count:>7} {dimensions:>5} {fitted:9.1f}"
+    print(f"{head} {peak:9.0f} {1e3 * single:9.2f} {1e3 * together:9.2f}", flush=True)
 
 
 if __name__ == "__main__":
