@@ -148,6 +148,13 @@ def test_correlated_clips_reduce_the_effective_sample_size(rho: float, rate: flo
     assert episodes <= 1.5 * rate * clips
 
 
+def test_equal_scores_of_steps_hide_how_far_they_are_apart() -> None:
+    scores_N = np.concatenate([np.full(70, -0.25), np.zeros(30)])
+    tail = fit_tail(scores_N, 100.0, winsorised=True, step=0.25)
+    assert 0.01 < float(tail.survival(0.25)) < 0.1
+    assert float(fit_tail(scores_N, 100.0, winsorised=True).survival(0.25)) < 1e-9
+
+
 def test_the_finest_rate_is_one_in_the_effective_number_plus_one() -> None:
     rng = np.random.default_rng(2)
     calibration = Calibration.fit(rng.normal(size=99))

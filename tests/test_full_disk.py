@@ -12,8 +12,9 @@ import pytest
 from command_line import HARKEN, harken
 from harken.core.files import write_atomically
 
-#: no file may be larger than 1 KiB: as on a disk that is full, or beyond a quota
-FULL = "ulimit -f 1"
+#: no file may be larger than 1 KiB: as on a disk that is full, or beyond a quota. What Python compiles is not kept: it
+#: would be cut off, and read by all others
+FULL = "export PYTHONDONTWRITEBYTECODE=1; ulimit -f 1"
 
 
 def content(folder: Path) -> dict[str, bytes]:

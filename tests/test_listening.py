@@ -222,6 +222,15 @@ def test_trouble_with_a_source_is_told_once_and_its_end_once() -> None:
                      "and again.", True)]  # fmt: skip
     wait(31)
     assert said[1:] == [("The source hall (rtsp://hall) gives sound again.", False)]
+    said.clear()
+    for _ in range(10):  # a recording that a server gives again and again
+        become("waiting", 20)
+        become("starting", 1)
+        become("running", 1)
+    assert said == []
+    become("waiting", 20)
+    wait(31)
+    assert [problem for _, problem in said] == [True], "nothing comes any more"
 
 
 def test_a_source_that_gives_nothing_is_begun_again() -> None:

@@ -8,6 +8,7 @@ import json
 import pickle
 import re
 import string
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -53,7 +54,9 @@ def _fields(template: str) -> set[str]:
 @pytest.mark.parametrize("language", OTHERS)
 def test_every_sentence_has_words_in_every_language(language: str) -> None:
     catalogue = sentence_catalogue(language)
-    assert set(catalogue) == _templates()
+    file = Path(harken.__file__).parent / "page" / "texts" / "sentences" / f"{language}.toml"
+    earlier = set(tomllib.loads(file.read_text(encoding="utf-8"))["earlier"])
+    assert set(catalogue) - earlier == _templates()
     for template, words in catalogue.items():
         assert _fields(template) == _fields(words), template
         said = re.sub(r"\{.*?\}|--[a-z-]+", "", words)

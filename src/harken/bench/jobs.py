@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +17,9 @@ from harken.bench.stages.tables import read_clips
 from harken.bench.workspace import Object, Workspace, recorded_digest
 from harken.core.errors import HarkenError
 from harken.core.plugins import located_errors
+
+#: what a disk is to blame for, of whatever it says
+_OF_THE_DISK = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EROFS}
 
 #: (done, all)
 Progress = Callable[[int, int], None]
@@ -122,7 +126,7 @@ def _perform(job: Job, workspace: Workspace, workers: int, progress: Progress) -
             return stored
         if isinstance(error, HarkenError):
             return error
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK and error.filename is None:
             error.filename = str(workspace.root)  # which a full disk does not name
         raise
     finally:

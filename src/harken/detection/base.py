@@ -36,6 +36,8 @@ class AnomalyDetector(ABC):
     name: ClassVar[str]
     #: whether `_score` uses what `_held_out` computes
     scores_need_held_out: ClassVar[bool] = False
+    #: scores are whole multiples of it; 0: any numbers
+    step: ClassVar[float] = 0.0
 
     train_scores_: Float64
     #: (D,) mean over the training clips (zeros if the detector does not centre them); set by `_fit`

@@ -10,16 +10,19 @@ from pydantic import NonNegativeInt
 from scipy.ndimage import maximum_filter1d
 
 from harken.detection.base import AnomalyDetector, Float64
+from harken.embeddings.sketch import STEP_DB
 
 
 class Beyond(AnomalyDetector):
     """score(x) = max_d x_d - max_n x_nd', d' within `neighbours` of d, over normal clips n; in the unit of x.
 
     A distance over all dimensions hides what one band alone does, the more the fewer normal clips there are: a tone is
-    one or two bands of 384 dimensions. Neighbouring bands count as the same: speeds vary, and tones with them.
+    one or two bands of 384 dimensions. Neighbouring bands count as the same: speeds vary, and tones with them. Levels
+    are those of `embeddings.steady`, in steps.
     """
 
     name: ClassVar[str] = "beyond"
+    step: ClassVar[float] = STEP_DB / 2  # a median of an even number lies between two
 
     highest_: Float64
 

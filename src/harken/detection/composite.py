@@ -110,8 +110,8 @@ class Composite(AnomalyDetector):
             return
         shapes = [TAIL_SHAPE, *[_HEAVY_SHAPE] * (len(self.members) - 1)]
         tails = [
-            fit_tail(np.sort(scores_N), float(self.effective_), shape=shape, winsorised=True)
-            for scores_N, shape in zip(self.held_out_, shapes, strict=True)
+            fit_tail(np.sort(scores_N), float(self.effective_), shape=shape, winsorised=True, step=detector.step)
+            for scores_N, shape, detector in zip(self.held_out_, shapes, self._made, strict=True)
         ]
         # Few clips make the laws of the others heavier, not that of the first: what they find is then less rare.
         lightest = (1.0 - TAIL_SHAPE) / (1.0 - tails[0].shape)

@@ -51,6 +51,7 @@ def fit_tail(
     share: float = TAIL_SHARE,
     shape: float = TAIL_SHAPE,
     winsorised: bool = False,
+    step: float = 0.0,
 ) -> Tail:
     """Fit the tail to the highest k of N ascending scores.
 
@@ -65,7 +66,8 @@ def fit_tail(
     Wallis 1987, method of moments at a given shape).
 
     effective: number of independent scores that the N are worth. winsorised: the highest score counts as the
-    second highest does, so that one odd clip changes little.
+    second highest does, so that one odd clip changes little. step: of scores that are whole multiples of one: their
+    mean excess is taken for at least that, since equal ones hide how far they are apart.
     """
     count = len(scores_N)
     excesses = min(count - 1, max(round(share * count), min(TAIL_LEAST, count // 2)))
@@ -79,4 +81,5 @@ def fit_tail(
     # Equal scores give no estimate of the spread; a spread of rounding errors is none.
     smallest = 1e-9 * abs(base) or 1e-9
     mean_excess = mean_excess if mean_excess > smallest else max(abs(base), 1e-6)
+    mean_excess = max(mean_excess, step) if step else mean_excess
     return Tail(base, mean_excess * (1.0 - fitted_shape), fitted_shape, (1.0 + weight * excesses) / (effective + 1.0))

@@ -83,8 +83,8 @@ class Envelope:
 
     @cached_property
     def usual_band_2B(self) -> NDArray[np.floating]:
-        """As `usual_level_2B`, of each band alone."""
-        return _mean_and_deviation(self.level_NB)
+        """As `usual_level_2B`, of how far each band is above its neighbours."""
+        return _mean_and_deviation(self.level_NB - smoothed(self.level_NB))
 
     @cached_property
     def usual_motion_2B(self) -> NDArray[np.floating]:

@@ -103,7 +103,7 @@ def faint(clip_BC: Float32, envelope: Envelope, centres_hz_B: Float32) -> Senten
     values = {
         "level": (smoothed(level_B), envelope.usual_level_2B),
         "motion": (smoothed(clip_BC.std(axis=1)), envelope.usual_motion_2B),
-        "tone": (level_B, envelope.usual_band_2B),
+        "tone": (level_B - smoothed(level_B), envelope.usual_band_2B),
     }
     rarest, change_db, kind, band = -np.inf, 0.0, "", 0
     for name, (clip_B, (mean_B, deviation_B)) in values.items():

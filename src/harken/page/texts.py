@@ -80,7 +80,7 @@ class _Numbers(Formatter):
 
 @cache
 def sentence_catalogue(language: str) -> Mapping[str, str]:
-    """Template -> words of a language, of the sentences that the monitor stores in English."""
+    """Template -> words of a language, of sentences that the monitor, or an earlier version, stores in English."""
     file = files("harken.page").joinpath("texts", "sentences", f"{language}.toml")
     if not file.is_file():
         return {}

@@ -19,5 +19,6 @@ def missed(recorder: Recorder, sources: Iterable[SourceStatus]) -> HarkenError |
     failed = [status for status in sources if status.state == "failed"]
     if failed:
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
-        return HarkenError(f"a source gave no sound{more}: {failed[0].error}")
+        problem = "gave no sound" if failed[0].last_sound is None else "cannot be listened to any more"
+        return HarkenError(f"a source {problem}{more}: {failed[0].error}")
     return None

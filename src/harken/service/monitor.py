@@ -128,7 +128,8 @@ class Monitor:
         finally:
             sources = [feed.status() for feed in self.fleet.sources.values()]
             self._end()
-        if (error := missed(self.recorder, sources)) is not None:
+        # Who ends the monitor has known of sources that fail.
+        if (error := missed(self.recorder, () if self._stopping.is_set() else sources)) is not None:
             raise error
 
     def stop(self, by: str = "the program") -> None:

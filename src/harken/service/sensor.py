@@ -106,6 +106,8 @@ class SensorWatch:
         self._checked = state.status == "check function"
         #: it is a failure since the source gives no sound
         self._silent = False
+        #: time of the last change, of `off`, too
+        self._latest: datetime | None = None
         self._lock = threading.Lock()
 
     @property
@@ -189,9 +191,11 @@ class SensorWatch:
         if (state.status, state.off) == (before.status, before.off):
             return None
         self._silent &= state.status == "failure"
-        if before.since is not None:
+        latest = max(filter(None, (before.since, self._latest)), default=None)
+        if latest is not None:
             # Also where the clock is set back, or a window ends later than it is now: the last one is the latest.
-            time = max(time, before.since + timedelta(microseconds=1))
+            time = max(time, latest + timedelta(microseconds=1))
+        self._latest = time
         if state.status != before.status or before.since is None:
             state = replace(state, since=time)
         self.state = state

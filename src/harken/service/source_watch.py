@@ -39,7 +39,9 @@ class SourceWatch:
             self._sounds.setdefault(name, self._clock())
         elif not (status.good or status.state == "stopped"):
             self._sounds.pop(name, None)
-            since = self._troubles[name][0] if name in self._troubles else self._clock()
+            # A source that ends in order and is begun again gives sound but for that gap.
+            goes_on = name in self._troubles and (status.failures > 0 or self._troubles[name][1].state != "running")
+            since = self._troubles[name][0] if goes_on else self._clock()
             self._troubles[name] = since, status
             if status.state == "failed" or self._clock() - since >= self._lasts_s:
                 self._announce(name, status)
@@ -71,7 +73,7 @@ class SourceWatch:
         if name in self._announced:
             return
         self._announced.add(name)
-        why = f" {status.error}" if status.error else ""
+        why = f" {status.error.rstrip('.')}." if status.error else ""
         if status.failures > 1:
             why += f" It has failed {status.failures} times in a row."
         end = "" if status.state == "failed" else " It is tried again and again."

@@ -53,11 +53,20 @@ def _nearer(
     queries_ND: NDArray[np.floating],
 ) -> Bools:
     if isinstance(detector, Composite):
-        members = (detector.in_members(rows_ND) for rows_ND in (normal_ND, fault_FD, queries_ND))
-        each_N = [
-            _nearer(normal[0], normal[1], fault[1], query[1]) for normal, fault, query in zip(*members, strict=True)
-        ]
-        return np.any(each_N, axis=0)
+        # A member in which a fault is as the normals are says nothing of what lies near it there.
+        like_N = np.zeros(len(queries_ND), dtype=bool)
+        by_member = [detector.in_members(rows_ND) for rows_ND in (normal_ND, fault_FD, queries_ND)]
+        finds_MF = np.stack(
+            [
+                member.score(rows_FD) > held_out_N.max()
+                for (member, rows_FD), held_out_N in zip(by_member[1], detector.held_out_, strict=True)
+            ]
+        )
+        finds_MF |= ~finds_MF.any(axis=0)
+        for finds_F, (member, normal), (_, fault), (_, query) in zip(finds_MF, *by_member, strict=True):
+            if finds_F.any():
+                like_N |= _nearer(member, normal, fault[finds_F], query)
+        return like_N
     z_ND = in_space_of(detector, normal_ND, queries_ND)
     to_normal_N = nearest(z_ND, in_space_of(detector, normal_ND, normal_ND), 1)[0][:, 0]
     to_fault_N = nearest(z_ND, in_space_of(detector, normal_ND, fault_FD), 1)[0][:, 0]

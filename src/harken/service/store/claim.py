@@ -38,8 +38,8 @@ class Claim:
 
     def __init__(self, engine: Engine, monitor: str, place: str) -> None:
         self._engine, self._monitor, self._place = engine, monitor, place
-        digest = hashlib.sha256(f"harken monitor {monitor}".encode()).digest()
-        self._key = int.from_bytes(digest[:8], "big", signed=True)
+        #: of the lock; it says which schema the store is in, once that has been asked
+        self._key = 0
         self._connection: Connection | None = None
         self._refused_since: float | None = None
 
@@ -91,6 +91,9 @@ class Claim:
 
     def _acquires(self) -> bool:
         connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        schema = connection.scalar(sa.select(sa.func.current_schema()))
+        digest = hashlib.sha256(f"harken monitor {schema} {self._monitor}".encode()).digest()
+        self._key = int.from_bytes(digest[:8], "big", signed=True)
         if connection.scalar(sa.select(sa.func.pg_try_advisory_lock(self._key))):
             self._connection = connection
             return True
@@ -102,6 +105,7 @@ class Claim:
         query = sa.text(
             "SELECT host(activity.client_addr), activity.backend_start FROM pg_locks AS locks "
             "JOIN pg_stat_activity AS activity USING (pid) WHERE locks.locktype = 'advisory' AND locks.granted "
+            "AND locks.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
             "AND ((locks.classid::bigint << 32) | locks.objid::bigint) = :key AND locks.objsubid = 1"
         )
         with self._engine.connect() as connection:
