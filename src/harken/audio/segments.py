@@ -29,10 +29,6 @@ _BLOCK_FRAMES = 1 << 16
 _NAME = re.compile(r"(?P<file>.+)@(?P<start>\d+:\d\d:\d\d(\.\d+)?)-(?P<end>\d+:\d\d:\d\d(\.\d+)?)", re.DOTALL)
 
 
-#: the end of a name of `segment_name`
-_SEGMENT = re.compile(r"@\d+(:\d\d){2}(\.\d+)?-\d+(:\d\d){2}(\.\d+)?$")
-
-
 @dataclass(frozen=True)
 class Form:
     """Form of a recording. frames: in the file; given_frames: more than these if it is cut off."""
@@ -80,7 +76,7 @@ def segment_name(file: str, start_s: float, end_s: float) -> str:
 
 def is_segment_name(name: str) -> bool:
     """Whether it is one of `segment_name`."""
-    return _SEGMENT.search(name) is not None
+    return _NAME.fullmatch(name) is not None
 
 
 def read_form(path: Path, limits: Limits = Limits(), formats: frozenset[str] = DEFAULT_FORMATS) -> Form:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -31,6 +31,7 @@ from harken.bench.recipe_checks import (
 from harken.bench.recipe_seeds import check_seeds
 from harken.bench.repeat import expand, set_key
 from harken.core.errors import HarkenError, reading
+from harken.core.later_fields import LaterFields
 from harken.core.names import alike, shown, why_no_file_name
 from harken.core.plain_yaml import read_yaml_lines, yaml_text
 from harken.core.plugins import check_name
@@ -46,7 +47,7 @@ _MOST_SEEDS, _MOST_STAGES, _MOST_BYTES = 1_000, 2_000, 16 * 2**20
 _FOLDER_NAME = re.compile(r"\w[\w .,+=@()-]{0,99}")
 
 
-class StageEntry(BaseModel):
+class StageEntry(LaterFields, BaseModel):
     """One stage: which kind (`use`), the stages it reads (`from`), and its parameters.
 
     seeds: which of the recipe's it, and all that depends on it, runs with; None: all. seed: it runs once, with this
@@ -55,20 +56,16 @@ class StageEntry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
+    later: ClassVar[tuple[str, ...]] = (
+        "seeds",
+        "seed",
+    )
+
     use: str
     inputs: tuple[str, ...] = ()
     parameters: dict[str, Any] = {}
     seeds: tuple[int, ...] | None = None
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] | None = None
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Omitted if not chosen, so that earlier runs keep their names.
-        fields: dict[str, Any] = handler(self)
-        for name in ("seeds", "seed"):
-            if fields[name] is None:
-                del fields[name]
-        return fields
 
 
 class SearchEntry(BaseModel):

@@ -81,5 +81,5 @@ def fit_tail(
     # Equal scores give no estimate of the spread; a spread of rounding errors is none.
     smallest = 1e-9 * abs(base) or 1e-9
     mean_excess = mean_excess if mean_excess > smallest else max(abs(base), 1e-6)
-    mean_excess = max(mean_excess, step) if step else mean_excess
+    mean_excess = max(mean_excess, step)
     return Tail(base, mean_excess * (1.0 - fitted_shape), fitted_shape, (1.0 + weight * excesses) / (effective + 1.0))

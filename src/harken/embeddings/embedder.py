@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict
 
 from harken.audio.channels import Microphones
 from harken.audio.decode import DEFAULT_FORMATS, Limits
@@ -22,6 +22,7 @@ from harken.audio.resample import resample
 from harken.audio.shape import fit_length
 from harken.core.errors import AudioError, HarkenError
 from harken.core.json_text import json_text
+from harken.core.later_fields import LaterFields
 from harken.core.plugins import code_sha256, located_errors
 from harken.core.threads import one_thread
 from harken.embeddings.short_time import short_time_levels
@@ -39,7 +40,7 @@ Float32 = NDArray[np.float32]
 EMBEDDING_VERSION = 1
 
 
-class EmbeddingSpec(BaseModel):
+class EmbeddingSpec(LaterFields, BaseModel):
     """Everything that decides an embedding, but for the recording and the weights' values.
 
     layer: of the encoder; several are joined by `+`, and their vectors stand one after the other.
@@ -57,6 +58,14 @@ class EmbeddingSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    later: ClassVar[tuple[str, ...]] = (
+        "microphones",
+        "code_sha256",
+        "mono",
+        "monitoring",
+        "more",
+    )
+
     encoder: str
     config: dict[str, Any] = {}
     layer: str
@@ -70,21 +79,6 @@ class EmbeddingSpec(BaseModel):
     monitoring: bool = False
     code_sha256: str | None = None
     more: tuple[EmbeddingSpec, ...] = ()
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Left out where it changes nothing: fingerprints and bundles made before it was there stay as they were.
-        fields: dict[str, Any] = handler(self)
-        if self.microphones == "all":
-            del fields["microphones"]
-        if self.code_sha256 is None:
-            del fields["code_sha256"]
-        for name in ("mono", "monitoring"):
-            if not fields[name]:
-                del fields[name]
-        if not self.more:
-            del fields["more"]
-        return fields
 
     def fingerprint(self) -> str:
         """Hex digest that names embeddings made by this spec."""

@@ -150,7 +150,7 @@ class SensorWatch:
                 return self._become(replace(state, status="failure", reason=reason), time or datetime.now(UTC))
             if not self._silent or state.since is None or failures < 2 or failures & (failures - 1):
                 return None
-            # Said anew now and then, where people look; nobody is told.
+            # Renewed now and then in the status; no message is sent.
             self.state = replace(state, reason=reason)
             return SensorChange(state, self.state, state.since)
 

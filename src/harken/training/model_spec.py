@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harken.core.errors import did_you_mean
+from harken.core.later_fields import LaterFields
 from harken.core.plugins import is_custom
 from harken.encoders import list_encoders
 
@@ -21,8 +22,13 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class HeadSpec(_Frozen):
+class HeadSpec(_Frozen, LaterFields):
     """kind: a pooling of `PoolingHead`, or "adaptation" (`AdaptationModule`); the other fields are theirs."""
+
+    later: ClassVar[tuple[str, ...]] = (
+        "batch_norm",
+        "context",
+    )
 
     kind: Literal["mean", "cls", "attentive", "adaptation"] = "mean"
     join: Literal["mean", "concatenate"] = "concatenate"
@@ -37,16 +43,6 @@ class HeadSpec(_Frozen):
             if chosen and self.kind != "attentive":
                 raise ValueError(f"{name} is of attentive pooling: leave it out, or choose kind: attentive")
         return self
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Omitted if not chosen, so that earlier objects stay valid.
-        fields: dict[str, Any] = handler(self)
-        if not self.batch_norm:
-            fields.pop("batch_norm", None)
-        if self.context:
-            fields.pop("context", None)
-        return fields
 
 
 class LoraSpec(_Frozen):

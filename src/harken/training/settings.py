@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 from harken.audio.channels import Microphones
+from harken.core.later_fields import LaterFields
 from harken.core.plugins import check_name
 from harken.training.augment.compose import Augmentation
 from harken.training.losses import list_losses
@@ -62,7 +61,7 @@ class LossSpec(_Frozen):
         return name
 
 
-class TrainingSpec(_Frozen):
+class TrainingSpec(_Frozen, LaterFields):
     """Everything about a training but the model, the clips and their classes.
 
     steps: of the optimiser; or epochs, of the clips that are trained on. batch: clips that pass at once (on each
@@ -81,6 +80,8 @@ class TrainingSpec(_Frozen):
     and fp16: by autocast, where the device has them. Evaluations and embeddings are fp32. recompute: forget what is
     inside of the encoders' blocks and compute it again on the way back: less memory, a third more time.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("length",)
 
     seed: Annotated[int, Field(ge=0)] = 0
     steps: _Count | None = None
@@ -113,14 +114,6 @@ class TrainingSpec(_Frozen):
     def steps_of(self, batches: int) -> int:
         """Steps of the optimiser; batches: in an epoch."""
         return self.steps or max(1, batches // self.accumulation) * (self.epochs or 1)
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Omitted if not chosen, so that earlier objects stay valid.
-        fields: dict[str, Any] = handler(self)
-        if self.length == "repeat":
-            fields.pop("length", None)
-        return fields
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from harken.core.errors import did_you_mean
+from harken.core.later_fields import LaterFields
 from harken.data.clips import Clip
 from harken.training.augment.custom import CustomAugmentation, WaveAugmentation
 from harken.training.augment.featex import FeatEx
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
 Float32 = NDArray[np.float32]
 
 
-class Augmentation(BaseModel):
+class Augmentation(LaterFields, BaseModel):
     """None: without. Of waveforms, in this order: shift, noise_mix, custom ones, mixup; of spectrograms: spec_augment;
     of embeddings: featex."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    later: ClassVar[tuple[str, ...]] = ("custom",)
 
     shift: Shift | None = None
     noise_mix: NoiseMix | None = None
@@ -48,14 +51,6 @@ class Augmentation(BaseModel):
                 hint = did_you_mean(str(name), cls.model_fields)
                 raise ValueError(f"unknown augmentation {name!r}. {hint}")
         return given
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Omitted if empty, so that earlier objects stay valid.
-        fields: dict[str, Any] = handler(self)
-        if not self.custom:
-            del fields["custom"]
-        return fields
 
     def wave_transform(self, clips: Sequence[Clip], reader: Reader) -> WaveAugment | None:
         """Transform of single waveforms; None if there is none.

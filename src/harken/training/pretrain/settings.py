@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 from harken.audio.channels import Microphones
+from harken.core.later_fields import LaterFields
 from harken.core.plugins import check_name
 from harken.training.model_spec import PRETRAINED
 
@@ -66,7 +65,7 @@ class DecoderSpec(_Frozen):
     groups: _Count = 16
 
 
-class PretrainingSpec(_Frozen):
+class PretrainingSpec(_Frozen, LaterFields):
     """Everything about a pre-training but the encoder and the clips. Defaults: EAT-base, where it is trained further
     (steps, batch, learning rate and schedule of USTC's report).
 
@@ -83,6 +82,8 @@ class PretrainingSpec(_Frozen):
     lowest_target, lowest_student: a mean deviation of targets or predictions over patches, since the last evaluation,
     below which training stops, as they have become the same for all clips (bounds of the reference).
     """
+
+    later: ClassVar[tuple[str, ...]] = ("length",)
 
     seed: Annotated[int, Field(ge=0)] = 0
     steps: _Count = 10_000
@@ -116,14 +117,6 @@ class PretrainingSpec(_Frozen):
 
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     recompute: bool = False
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Omitted if not chosen, so that earlier objects stay valid.
-        fields: dict[str, Any] = handler(self)
-        if self.length == "repeat":
-            fields.pop("length", None)
-        return fields
 
     @model_validator(mode="after")
     def _masks(self) -> Self:
