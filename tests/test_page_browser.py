@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from harken.page.server import PageServer
 from harken.page.settings import PageSettings
 from harken.service import demo
 from harken.service.alarm_state import AlarmState
-from harken.service.changes import Changes
+from harken.service.changes import Changes, HistoryEntry
 from harken.service.monitor import Monitor
 from harken.service.store.store import Store
 from peers import wait_for
@@ -109,6 +110,32 @@ def test_an_open_page_shows_what_is_new(page: playwright.Page, url: str, store: 
     writer = Store.open(store, MONITOR)
     writer.commit(Changes(states={"Fan <b>1</b>": {"state": AlarmState(out_of_service=True).to_json()}}))
     page.get_by_text("as usual").wait_for(state="detached", timeout=15_000)
+    writer.commit(Changes(states={"Fan <b>1</b>": {"state": AlarmState().to_json()}}))
+    writer.close()
+
+
+@pytest.mark.parametrize("where", ["list", "machine"])
+def test_what_is_new_takes_nothing_from_under_the_finger(
+    page: playwright.Page, url: str, store: Path, where: str
+) -> None:
+    page.goto(url if where == "list" else f"{url}/machines/{key_of(MONITOR, 'PUMP 3')}")
+    pressed = page.get_by_role("link", name="It is fine, learn this").first
+    pressed.focus()
+    pressed.hover()
+    page.mouse.down()
+    page.evaluate("document.querySelector('.heard').textContent = 'before'")
+    writer = Store.open(store, MONITOR)
+    now = datetime.now(UTC)
+    writer.commit(
+        Changes(
+            states={"Fan <b>1</b>": {"state": AlarmState(out_of_service=True).to_json()}},
+            history=[HistoryEntry("PUMP 3", now, "shelved", "Kim", "for a test")],
+        )
+    )
+    page.get_by_text("before").wait_for(state="detached")
+    assert page.evaluate("document.activeElement.textContent").startswith("It is fine, learn this")
+    page.mouse.up()
+    page.get_by_role("heading", name="is it fine?").wait_for()
     writer.commit(Changes(states={"Fan <b>1</b>": {"state": AlarmState().to_json()}}))
     writer.close()
 
@@ -247,7 +274,8 @@ def test_in_the_demo_an_alarm_is_learned_as_normal_and_that_is_undone(
     page.goto(url)
     page.get_by_text("sounds different since").wait_for(timeout=90_000)
     page.get_by_role("button", name="I have seen it").click()
-    page.get_by_text("seen by Jo Doe").wait_for()
+    # The state may be over before a slow computer shows it; what was done stands.
+    page.get_by_text("pump: Done: acknowledged").wait_for()
     shoot(chromium, machine, "7-after")
     assert running_demo.said("is repaired") or wait_for(lambda: running_demo.said("is repaired"), seconds=30)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import cast, get_args
 
@@ -60,14 +61,23 @@ def ask(
     return Store(store.engine, monitor, store.name).ask(request)
 
 
-def answered(store: Store, number: int) -> tuple[str | None, Request | None]:
-    """What the monitor answered, None if it did not within a moment; and the request that can be forced, if it is one
-    that was refused for what the model knows."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a request. text: what the monitor answered, None as long as it did not. forcible: whether it was
+    refused for what the model knows, and can be forced."""
+
+    request: Request
+    text: str | None
+    forcible: bool
+
+
+def answered(store: Store, number: int) -> Answer | None:
+    """What the monitor answered within a moment. None: there is no such request."""
     request = store.request(number)
     if request is None:
-        return None, None
+        return None
     end = time.monotonic() + (_MODEL_PATIENCE_S if request.demand in MODEL_DEMANDS else _PATIENCE_S)
     while (answer := store.answer(number)) is None and time.monotonic() < end:
         time.sleep(0.1)
     refused = answer is not None and answer.startswith("refused: ") and "--force" in answer
-    return answer, request if refused and request.demand == "normal" and not request.force else None
+    return Answer(request, answer, refused and request.demand == "normal" and not request.force)

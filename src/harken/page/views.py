@@ -66,10 +66,20 @@ def problem(request: Request, status: int, text: str, back: str = "/") -> Respon
     return page(request, "error.html", status, title=words(request)("error.title"), text=text, back=back)
 
 
+def answer_of(request: Request) -> actions.Answer | None:
+    """What became of the request that the address names, waited for if it was just made."""
+    number = request.query_params.get("asked", "")
+    if not (number.isascii() and number.isdigit() and len(number) < 16):
+        return None
+    return actions.answered(state_of(request).store, int(number))
+
+
 @router.get("/")
 def machines(request: Request) -> Response:
     """All machines, or the list alone for a page that is open."""
     state, t = state_of(request), words(request)
+    # First, since it changes what follows.
+    asked = answer_of(request)
     now = state.now()
     with state.store.reading() as connection:
         views = state.machines.all(connection, now)
@@ -80,7 +90,7 @@ def machines(request: Request) -> Response:
     lines = [(view, headline(view, t, now), picture(view, t, now)) for view in views]
     template = "machine_list.html" if request.headers.get("hx-request") else "machines.html"
     title = summary(views, t) if views else t("title")
-    return page(request, template, title=title, lines=lines, down=down)
+    return page(request, template, title=title, lines=lines, down=down, asked=asked)
 
 
 @router.get("/machines/{key}")
@@ -88,9 +98,7 @@ def machine(request: Request, key: str) -> Response:
     """One machine."""
     state, t = state_of(request), words(request)
     # First, since it changes what follows.
-    asked, answer, forcible = request.query_params.get("asked", ""), None, None
-    if asked.isascii() and asked.isdigit() and len(asked) < 16:
-        answer, forcible = actions.answered(state.store, int(asked))
+    asked = answer_of(request)
     now = state.now()
     with state.store.reading() as connection:
         view = state.machines.find(connection, key, now)
@@ -102,8 +110,8 @@ def machine(request: Request, key: str) -> Response:
     span = request.query_params.get("span", "week")
     return page(
         request, "machine.html", title=view.machine, view=view, headline=headline(view, t, now),
-        picture=picture(view, t, now), alarms=alarms, history=lines, asked=asked, answer=answer, spans=list(SPANS),
-        forcible=forcible, versions=versions, span=span if span in SPANS else "week",
+        picture=picture(view, t, now), alarms=alarms, history=lines, asked=asked, spans=list(SPANS), versions=versions,
+        span=span if span in SPANS else "week",
         live=state.settings.live(view.monitor, view.machine) is not None,
     )  # fmt: skip
 
@@ -149,8 +157,8 @@ async def ask(request: Request, key: str) -> Response:
         return problem(request, 400, words(request)("error.form", cause=str(error)))
     if number is None:
         return problem(request, 404, words(request)("error.unknown_machine"))
-    place = "/" if form.get("back") == "list" else f"/machines/{key}?asked={number}"
-    return keep_name(RedirectResponse(place, 303), who)
+    place = "/" if form.get("back") == "list" else f"/machines/{key}"
+    return keep_name(RedirectResponse(f"{place}?asked={number}", 303), who)
 
 
 def keep_name(response: Response, who: str) -> Response:
