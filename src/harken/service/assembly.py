@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from harken.core.errors import HarkenError, writing
-from harken.core.locks import locked
+from harken.core.errors import HarkenError
 from harken.monitor.bundle import bundle_digest
 from harken.monitor.detector import Detector
 from harken.service.configuration.model import (
@@ -31,7 +28,6 @@ from harken.service.judging import check_fits
 from harken.service.records import Resume
 from harken.service.sinks.base import Sink
 from harken.service.sources.base import SoundSource, SourceForm
-from harken.service.store.engine import store_url
 
 log = logging.getLogger(__name__)
 
@@ -169,25 +165,6 @@ def stale_sources(
         for name, entry in old.sources.items()
         if new.sources.get(name) != entry or listeners(old, digests, name) != listeners(new, new_digests, name)
     ]
-
-
-@contextmanager
-def alone(configuration: Configuration) -> Iterator[None]:
-    """Within it, no other process is this monitor in an SQLite store: windows and messages would be numbered twice. Of
-    PostgreSQL, the store itself sees to that (`Store.hold`).
-
-    Raises HarkenError where one is.
-    """
-    url = store_url(configuration.store)
-    if url.get_backend_name() != "sqlite":
-        yield
-        return
-    store = Path(url.database or "memory")
-    with writing(store.parent, "Choose another place for the store"):
-        store.parent.mkdir(parents=True, exist_ok=True)
-    place = store.with_name(f"{store.name}.{configuration.monitor}")
-    with locked(place, patience=0, busy="is the store of a monitor that runs, started"):
-        yield
 
 
 def unreachable(name: str, entry: SinkEntry) -> str | None:

@@ -44,7 +44,9 @@ class EvidenceFolder:
         with writing(self.folder, "Choose another folder for evidence"):
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_temporaries(self.folder / "evidence")
-            files = [(file.stat().st_mtime_ns, file, file.stat().st_size) for file in self.folder.iterdir()]
+            # Hidden files are others' (`service.alone`).
+            kept = [file for file in self.folder.iterdir() if not file.name.startswith(".")]
+            files = [(file.stat().st_mtime_ns, file, file.stat().st_size) for file in kept]
         #: size by file, the oldest first
         self._sizes = {file: size for _, file, size in sorted(files)}
         self._bytes = sum(self._sizes.values())

@@ -16,7 +16,8 @@ from harken.core.errors import HarkenError
 from harken.core.sentences import Sentence
 from harken.core.threads import one_thread_for_good
 from harken.service import systemd
-from harken.service.assembly import Models, alone, check_machine, make_sink, stale_sources, unreachable
+from harken.service.alone import alone
+from harken.service.assembly import Models, check_machine, make_sink, stale_sources, unreachable
 from harken.service.changes import Changes
 from harken.service.configuration.model import Configuration
 from harken.service.configuration.read import read_configuration
@@ -78,10 +79,10 @@ class Monitor:
         for name, model in loaded.items():
             check_machine(name, configuration, model)
         self._alone = ExitStack()
-        self._alone.enter_context(alone(configuration))
+        owner = self._alone.enter_context(alone(configuration))
         kept = configuration.features
         limits = FeatureLimits(kept.quota_bytes, timedelta(seconds=kept.age_s))
-        self.recorder = Recorder(configuration.store, configuration.monitor, limits)
+        self.recorder = Recorder(configuration.store, configuration.monitor, limits, owner)
         self.evidence = EvidenceFolder(configuration.evidence_folder, configuration.evidence.quota_bytes)
         self.fleet = Fleet(self.recorder, self.commit, evidence=self.evidence, once=once, heard=self._note_heard)
         self.learner = ModelLearner(self.recorder, self._models, lambda: self.fleet.machines, self.commit)

@@ -15,8 +15,8 @@ from harken.service.changes import Changes
 from harken.service.outbox import MOST_MESSAGES, StoredOutbox
 from harken.service.records import Message
 from harken.service.requests import Request
-from harken.service.store.claim import TakenError
 from harken.service.store.features import FeatureLimits
+from harken.service.store.lease import TakenError
 from harken.service.store.running import SIGN_S
 from harken.service.store.store import Store, StoredState, StoreError
 from harken.service.store.thinning import thin
@@ -36,15 +36,21 @@ class Recorder:
     exceeds the limits, the oldest scores and messages are lost, and counted; the last state of alarms and sources is
     not.
 
-    place, monitor: see `Store.open`. features: how much of them is kept. Raises HarkenError for a place that is no
-    store, or where another process is this monitor.
+    place, monitor, owner: see `Store.open`. features: how much of them is kept. Raises HarkenError for a place that is
+    no store, or where another process is this monitor.
     """
 
-    def __init__(self, place: str | Path, monitor: str = "monitor", features: FeatureLimits = FeatureLimits()) -> None:
+    def __init__(
+        self,
+        place: str | Path,
+        monitor: str = "monitor",
+        features: FeatureLimits = FeatureLimits(),
+        owner: str = "",
+    ) -> None:
         self.lost_windows = self.repeated_windows = 0
         self._feature_limits = features
         self._lock = threading.RLock()
-        self._link = StoreLink(place, monitor)
+        self._link = StoreLink(place, monitor, owner)
         self.outbox = StoredOutbox(self._link, self._lock)
         self._loaded: StoredState | None = None
         self._arrived: deque[Changes] = deque()

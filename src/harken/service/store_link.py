@@ -16,14 +16,14 @@ _SOONEST_S, _LATEST_S = 1.0, 15.0
 class StoreLink:
     """A store that is opened when it can be, and tried again after growing delays. Those who share it have one lock.
 
-    place, monitor: see `Store.open`. problem: why it cannot be used now; empty if it can.
+    place, monitor, owner: see `Store.open`. problem: why it cannot be used now; empty if it can.
     """
 
-    def __init__(self, place: str | Path, monitor: str) -> None:
+    def __init__(self, place: str | Path, monitor: str, owner: str = "") -> None:
         self.problem = ""
         #: how often it could not be used
         self.failures = 0
-        self._place, self._monitor = place, monitor
+        self._place, self._monitor, self._owner = place, monitor, owner
         self._store: Store | None = None
         self._wait_s, self._next_try = _SOONEST_S, 0.0
 
@@ -43,7 +43,7 @@ class StoreLink:
         Raises StoreError where it cannot be reached, HarkenError for no store, TakenError where another process is.
         """
         if self._store is None:
-            self._store = Store.open(self._place, self._monitor)
+            self._store = Store.open(self._place, self._monitor, self._owner)
         self._store.hold(wait=wait)
         return self._store
 

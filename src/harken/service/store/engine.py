@@ -50,14 +50,9 @@ def make_engine(url: sa.URL) -> Engine:
     if url.get_backend_name() == "sqlite":
         return _sqlite(url)
     need("psycopg", "stores in PostgreSQL")
-    # A connection that a network has forgotten is given up within seconds, else windows would wait for it.
-    arguments = {
-        "connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
-        "tcp_user_timeout": 10_000, "application_name": "harken", 
-        # The server, too, gives up one whose other end has vanished, and with it what it holds (`claim`).
-        "options": "-c timezone=UTC -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3",
-    }  # fmt: skip
-    return sa.create_engine(url, pool_pre_ping=True, pool_size=2, max_overflow=8, connect_args=arguments)
+    from harken.service.store.postgres import postgres_engine
+
+    return postgres_engine(url)
 
 
 def reading(engine: Engine) -> Connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -27,8 +28,12 @@ def migrate(engine: Engine, shown: str) -> None:
     with reading(engine) as connection:
         if _version(connection) == script.get_current_head():
             return
-    with engine.begin() as connection:
+    with engine.begin() as connection, ExitStack() as limits:
         if connection.dialect.name == "postgresql":
+            from harken.service.store.postgres import unlimited
+
+            # A table of years is changed in minutes, and another process waits for it.
+            limits.enter_context(unlimited(connection))
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
         version = _version(connection)
         if version is not None and version not in {revision.revision for revision in script.walk_revisions()}:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -18,8 +18,8 @@ from harken.service.changes import Changes, SensorRecord
 from harken.service.records import Message
 from harken.service.requests import Request
 from harken.service.store import tables
-from harken.service.store.claim import BusyError, Claim
 from harken.service.store.engine import make_engine, reading, shown_url, store_url
+from harken.service.store.lease import BusyError, Lease, LostError
 from harken.service.store.messages import last_messages, messages_after
 from harken.service.store.migrate import migrate
 from harken.service.store.writing import write_changes
@@ -73,40 +73,46 @@ class StoredState:
 class Store:
     """The store as one monitor writes it. Threads may share it. Everything raises StoreError while it is unreachable.
 
-    monitor: name of the writer; each has its own machines, messages and sinks.
+    monitor: name of the writer; each has its own machines, messages and sinks. owner: see `Lease`.
     """
 
-    def __init__(self, engine: Engine, monitor: str, name: str) -> None:
+    def __init__(self, engine: Engine, monitor: str, name: str, owner: str = "") -> None:
         self.engine = engine
         self.monitor = monitor
         self.name = name
-        self._claim = Claim(engine, monitor, name)
+        self._lease = Lease(engine, monitor, name, owner)
 
     @classmethod
-    def open(cls, place: str | Path, monitor: str = "monitor") -> Store:
+    def open(cls, place: str | Path, monitor: str = "monitor", owner: str = "") -> Store:
         """Open, make or migrate the store at `place`: path of an SQLite file, or `postgresql://...`.
 
         Raises HarkenError for what is no store, or that of a newer release; StoreError where it cannot be reached.
         """
         url = store_url(place)
-        store = cls(make_engine(url), monitor, shown_url(url))
+        store = cls(make_engine(url), monitor, shown_url(url), owner)
         with store._reaching():
             migrate(store.engine, store.name)
         return store
 
     def close(self) -> None:
         """Give its connections up, and its name."""
-        self._claim.close()
+        if self._lease.used:
+            # Where the store cannot be reached, the name is free after a while.
+            with suppress(DBAPIError, sa.exc.TimeoutError, OSError), self.engine.begin() as connection:
+                self._lease.release(connection)
         self.engine.dispose()
 
     def hold(self, *, wait: bool = False) -> None:
-        """Return while no other process is the monitor of this name in a PostgreSQL store. wait: until that is decided.
+        """Return while no other process is the monitor of this name in a PostgreSQL store (of an SQLite file, see
+        `service.alone`), as every transaction sees from then on. wait: until that is decided.
 
         Raises TakenError where one is; StoreError where that is not yet known.
         """
+        if self.engine.dialect.name != "postgresql":
+            return
         try:
             with self._reaching():
-                self._claim.hold(wait=wait)
+                self._lease.hold(wait=wait)
         except BusyError as error:
             raise StoreError(error.cause, file=error.file, next_step=error.next_step) from None
 
@@ -122,8 +128,14 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A connection whose changes are stored at its end, all or none."""
+        """A connection whose changes are stored at its end, all or none: none where this process held the name of the
+        monitor, and another one has it now."""
         with self._reaching(), self.engine.begin() as connection:
+            if self._lease.used:
+                try:
+                    self._lease.renew(connection)
+                except LostError as error:
+                    raise StoreError(error.cause, file=error.file, next_step=error.next_step) from None
             yield connection
 
     @contextmanager

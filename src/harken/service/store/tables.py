@@ -35,6 +35,20 @@ monitors = sa.Table(
     sa.Column("stopped_by", sa.Text),
     sa.Column("hours_since", UtcTime),
 )
+#: which process is a monitor, see `harken.service.store.lease`. place: computer and number of the process. term: grows
+#: with each takeover; renewals: with each transaction of the process
+leases = sa.Table(
+    "leases",
+    METADATA,
+    _monitor(),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("process", sa.Text, nullable=False),
+    sa.Column("place", sa.Text, nullable=False),
+    sa.Column("since", UtcTime, nullable=False),
+    sa.Column("held", sa.Boolean, nullable=False),
+    sa.Column("term", sa.BigInteger, nullable=False),
+    sa.Column("renewals", sa.BigInteger, nullable=False),
+)
 #: state: memory of alarms, JSON
 machines = sa.Table(
     "machines",

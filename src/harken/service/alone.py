@@ -1,0 +1,50 @@
+"""That one process of a computer is a monitor."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from harken.core.errors import writing
+from harken.core.files import write_atomically
+from harken.core.locks import locked
+from harken.service.configuration.model import Configuration
+from harken.service.store.engine import shown_url, store_url
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def alone(configuration: Configuration) -> Iterator[str]:
+    """Within it, no other process of this computer is this monitor: windows and messages would be numbered twice.
+
+    Gives what a PostgreSQL store knows it by (`store.lease`): whoever has the same later knows that this one has ended,
+    since it has the same lock. Empty where there can be none. Raises HarkenError where another process is.
+    """
+    url = store_url(configuration.store)
+    if url.get_backend_name() == "sqlite":
+        store = Path(url.database or "memory")
+        with writing(store.parent, "Choose another place for the store"):
+            store.parent.mkdir(parents=True, exist_ok=True)
+        place = store.with_name(f"{store.name}.{configuration.monitor}")
+        with locked(place, patience=0, busy="is the store of a monitor that runs, started"):
+            yield ""
+        return
+    digest = hashlib.sha256(f"{shown_url(url)} {configuration.monitor}".encode()).hexdigest()
+    file = configuration.evidence_folder / f".monitor-{digest[:16]}"
+    with ExitStack() as held:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(file, patience=0, busy="is held by a monitor of this name that runs, started"))
+            owner = file.read_text() if file.exists() else ""
+            if not owner:
+                owner = uuid.uuid4().hex
+                write_atomically(file, owner.encode(), sync=True)
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("%s: cannot be written (%s); after a crash, the name is free after a while only", file, error)
+            owner = ""
+        yield owner
