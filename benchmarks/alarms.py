@@ -23,7 +23,7 @@ from beds import toycar
 from harken.core.threads import one_thread
 from harken.detection import create_detector
 from harken.detection.calibration import Calibration
-from harken.detection.tail import fit_tail
+from harken.detection.tail import TailForm, fit_tail
 from shared_folder import shared_folder
 
 Float64 = NDArray[np.float64]
@@ -174,7 +174,7 @@ def pareto(share: float, shape: float) -> Law:
     """That of `harken.detection.tail`, with other settings."""
 
     def law(scores: Float64, rate: float) -> float:
-        tail = fit_tail(scores, float(len(scores)), share=share, shape=shape)
+        tail = fit_tail(scores, float(len(scores)), TailForm(shape=shape), share=share)
         return tail.quantile(rate) if rate < tail.share else counts(scores, rate)
 
     return law

@@ -68,7 +68,7 @@ def fitted(clips: list[Heard]) -> Fitted:
     learned = learn(detector, rows, [clip.features for clip in clips], chronology_of(clips), None)
     return Fitted(
         SPEC, None, detector, learned.calibration, learned.training, "1%",
-        block=learned.block, events=learned.events, basis=learned.basis,
+        block=learned.block, events=learned.events, tones=learned.tones, basis=learned.basis,
     )  # fmt: skip
 
 

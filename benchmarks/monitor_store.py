@@ -34,6 +34,7 @@ from harken.detection.calibration import Calibration
 from harken.monitor.alarm import AlarmSetting
 from harken.monitor.judge import judge
 from harken.monitor.verdict import Verdict
+from harken.monitor.view_scores import ViewScores
 from harken.service.alarm_state import Acknowledge, AlarmState, Clear, Event, Raise, step
 from harken.service.episode_rule import EpisodeRule
 from harken.service.evidence import EvidenceFolder
@@ -62,7 +63,7 @@ def heard(machine: str, number: int, score: float) -> HeardWindow:
     samples_CS = np.random.default_rng(number).normal(0, 0.1, (1, 1600)).astype(np.float32)
     resume = {machine: {"number": number + 1}}
     window = Window(samples_CS, 160, number, 1600 * number, START + number * HOP, resume=resume)
-    judged = judge(score, None, RULE.setting)
+    judged = judge(ViewScores(score), RULE.setting)
     return HeardWindow(machine, window, Verdict(Path("<sound>"), judged.kind, score, p_value=judged.p_value), "model")
 
 

@@ -61,6 +61,7 @@ def fitted(clips: list[Heard], false_alarms: str = "1%") -> Fitted:
         false_alarms,
         block=learned.block,
         events=learned.events,
+        tones=learned.tones,
         basis=learned.basis,
         notes=learned.notes,
     )

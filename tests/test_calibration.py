@@ -17,7 +17,7 @@ from harken.detection.blocks import block_numbers, find_blocks
 from harken.detection.calibration import POWERFUL_HEIGHT, Calibration, autocorrelation_time
 from harken.detection.independent import independent_recordings
 from harken.detection.rates import in_words, one_in, parse_period, parse_rate
-from harken.detection.tail import fit_tail
+from harken.detection.tail import TailForm, fit_tail
 from harken.monitor.alarm import AlarmSetting
 
 
@@ -150,9 +150,9 @@ def test_correlated_clips_reduce_the_effective_sample_size(rho: float, rate: flo
 
 def test_equal_scores_of_steps_hide_how_far_they_are_apart() -> None:
     scores_N = np.concatenate([np.full(70, -0.25), np.zeros(30)])
-    tail = fit_tail(scores_N, 100.0, winsorised=True, step=0.25)
+    tail = fit_tail(scores_N, 100.0, TailForm(winsorised=True, step=0.25))
     assert 0.01 < float(tail.survival(0.25)) < 0.1
-    assert float(fit_tail(scores_N, 100.0, winsorised=True).survival(0.25)) < 1e-9
+    assert float(fit_tail(scores_N, 100.0, TailForm(winsorised=True)).survival(0.25)) < 1e-9
 
 
 def test_the_finest_rate_is_one_in_the_effective_number_plus_one() -> None:
@@ -189,7 +189,7 @@ def test_the_tail_is_the_highest_fifth_of_many_and_half_of_few(count: int, highe
         assert tail.scale == pytest.approx((scores[count - highest :] - tail.base).mean() * (1 - tail.shape))
     assert tail.survival(tail.base - 5) == tail.survival(tail.base) == tail.share
     assert tail.survival([tail.base, tail.base + 1])[1] < tail.share
-    assert fit_tail(scores, float(count), share=0.5, shape=0.3).shape >= 0.3
+    assert fit_tail(scores, float(count), TailForm(shape=0.3), share=0.5).shape >= 0.3
 
 
 def test_equal_scores_have_a_tail_as_wide_as_they_are_high() -> None:

@@ -11,6 +11,7 @@ import pytest
 from harken.core.json_text import json_text
 from harken.detection.calibration import Calibration
 from harken.monitor.alarm import AlarmSetting
+from harken.monitor.view_scores import ViewScores
 from harken.monitor.views import correlated_clips
 from harken.service.episode_rule import EpisodeMemory, EpisodeRule
 
@@ -27,7 +28,7 @@ def rule_of(scores_N: np.ndarray, rate: str = "1/week", **delays: float) -> Epis
 def heard(rule: EpisodeRule, scores: Iterable[float], memory: EpisodeMemory = EpisodeMemory()) -> list[EpisodeMemory]:
     memories = []
     for number, score in enumerate(scores):
-        memory = rule.hear(memory, T0 + timedelta(seconds=HOP * number), float(score), None)
+        memory = rule.hear(memory, T0 + timedelta(seconds=HOP * number), ViewScores(float(score)))
         memories.append(memory)
     return memories
 

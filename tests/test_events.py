@@ -10,7 +10,16 @@ import soundfile as sf
 
 import harken
 from harken.detection import create_detector
-from harken.detection.events import EVENT_SHARE, EventView, joined_p
+from harken.detection.details import (
+    DETAIL_SHARE,
+    MOST_DETAIL_SHARE,
+    DetailView,
+    detail_shares,
+    event_and_tone_detector,
+    event_detector,
+    joined_p,
+    tone_detector,
+)
 from harken.embeddings.embedder import Embedder, make_spec
 from harken.embeddings.short_time import GROUPS, MOMENTS_S, short_time_levels
 from harken.embeddings.sketch import make_sketch
@@ -78,8 +87,8 @@ def test_levels_do_not_depend_on_the_loudness() -> None:
 
 
 def test_a_knock_is_found_in_noise_and_strokes_of_the_machine_are_not() -> None:
-    quiet = EventView.fit(np.stack([levels(machine(seed)) for seed in range(30)]))
-    striking = EventView.fit(np.stack([levels(machine(seed, strokes=True)) for seed in range(30)]))
+    quiet = DetailView.fit(event_detector(), np.stack([levels(machine(seed)) for seed in range(30)]))
+    striking = DetailView.fit(event_detector(), np.stack([levels(machine(seed, strokes=True)) for seed in range(30)]))
     knocked_D = levels(with_knock(machine(100), 1.3, 0.3))
     assert quiet.calibration.p_value(quiet.score([knocked_D]))[0] < 1e-3
     stroke_N = striking.score([levels(machine(seed, strokes=True)) for seed in range(200, 220)])
@@ -89,15 +98,23 @@ def test_a_knock_is_found_in_noise_and_strokes_of_the_machine_are_not() -> None:
 
 
 def test_the_joined_p_keeps_the_rate_of_false_alarms() -> None:
-    rng = np.random.default_rng(0)
-    stationary_p_N, event_p_N = rng.uniform(size=(2, 20_000))
+    p_VN, shares = np.random.default_rng(0).uniform(size=(3, 20_000)), (0.7, 0.2, 0.1)
     for rate in (0.001, 0.01, 0.1):
         allowed = rate + 4 * np.sqrt(rate / 20_000)
-        assert (joined_p(stationary_p_N, event_p_N) <= rate).mean() <= allowed
-        assert (joined_p(stationary_p_N, stationary_p_N) <= rate).mean() <= allowed
-    assert joined_p(1e-6, 1.0) == pytest.approx(1e-6 / (1 - EVENT_SHARE))
-    assert joined_p(0.5, 1e-6) == pytest.approx(1e-6 / EVENT_SHARE)
-    assert joined_p(1.0, 1.0) == 1.0
+        assert (joined_p(p_VN, shares) <= rate).mean() <= allowed
+        assert (joined_p([p_VN[0]] * 3, shares) <= rate).mean() <= allowed
+    assert joined_p([1e-6, 1.0, 1.0], shares) == pytest.approx(1e-6 / 0.7)
+    assert joined_p([0.5, 1.0, 1e-6], shares) == pytest.approx(1e-6 / 0.1)
+    assert joined_p([1.0, 1.0], (0.8, 0.2)) == 1.0
+
+
+def test_details_have_a_fifth_to_a_half_of_the_false_alarms() -> None:
+    assert detail_shares(None) == (1 - DETAIL_SHARE, DETAIL_SHARE / 2, DETAIL_SHARE / 2)
+    for finest in ((0.02, 0.001, 0.001), (0.01, 0.01, 0.01), (0.001, 0.1, 0.01)):
+        shares = detail_shares(finest)
+        assert sum(shares) == pytest.approx(1.0)
+        assert DETAIL_SHARE <= shares[1] + shares[2] <= MOST_DETAIL_SHARE + 1e-12
+    assert detail_shares((0.02, 0.01, 0.01)) == pytest.approx((0.5, 0.25, 0.25))
 
 
 @pytest.fixture(scope="module")
@@ -135,32 +152,35 @@ def test_one_loud_event_among_normal_recordings_silences_nothing(fitted: harken.
     assert fitted.alarm.event_threshold < highest[-1] or len(fitted.training.names) == 39
 
 
-def test_a_model_keeps_its_view_of_events_and_older_models_have_none(fitted: harken.Detector, tmp_path: Path) -> None:
-    wave_S = 0.2 * with_knock(machine(100, strokes=True), 1.3, 3.0)
+def test_a_model_keeps_its_views_and_older_models_have_none(fitted: harken.Detector, tmp_path: Path) -> None:
+    wave_S = 0.2 * with_knock(with_tone(machine(100, strokes=True), 0.01), 1.3, 3.0)
     fitted.save(tmp_path / "m.harken")
     verdict, again = fitted.score(wave_S, RATE), harken.load(tmp_path / "m.harken").score(wave_S, RATE)
-    assert (verdict.event_score, verdict.p_value, verdict.kind) == (again.event_score, again.p_value, again.kind)
+    assert (verdict.scores, verdict.p_value, verdict.kind) == (again.scores, again.p_value, again.kind)
     settings, parts = read_bundle(tmp_path / "m.harken")
-    del settings["events"], parts["events"]
-    write_bundle(tmp_path / "old.harken", settings, parts)
-    old = harken.load(tmp_path / "old.harken").score(wave_S, RATE)
-    assert old.score == verdict.score
-    assert old.event_score is None
+    for view, kind in (("tones", "tone"), ("events", "event")):
+        del settings[view], parts[view]
+        write_bundle(tmp_path / f"{view}.harken", settings, parts)
+        old = harken.load(tmp_path / f"{view}.harken").score(wave_S, RATE)
+        assert old.score == verdict.score
+        assert getattr(old, f"{kind}_score") is None
     assert old.decided_by == "sound"
 
 
 def test_a_share_of_the_false_alarms_is_for_events(fitted: harken.Detector) -> None:
-    """The two thresholds together have the rate that was asked for."""
-    assert fitted.events is not None
+    """The three thresholds together have the rate that was asked for."""
     for asked in ("5%", "auto"):
         fitted.set_alarm(asked)
         alarm = fitted.alarm
-        assert alarm.event_threshold is not None
-        rates = (
-            fitted.calibration.p_value(np.nextafter(alarm.threshold, np.inf)),
-            fitted.events.calibration.p_value(np.nextafter(alarm.event_threshold, np.inf)),
-        )
-        assert sum(map(float, rates)) <= alarm.rate * 1.001
+        assert alarm.events is not None
+        assert alarm.tones is not None
+        limits = (alarm.threshold, alarm.event_threshold, alarm.tone_threshold)
+        calibrations = (alarm.calibration, alarm.events, alarm.tones)
+        rates = [
+            float(calibration.p_value(np.nextafter(limit, np.inf)))
+            for limit, calibration in zip(limits, calibrations, strict=True)
+        ]
+        assert sum(rates) <= alarm.rate * 1.001
     fitted.set_alarm("auto")
 
 
@@ -171,7 +191,8 @@ def with_tone(wave_S: np.ndarray, level: float, hz: float = 2900.0) -> np.ndarra
 def test_a_faint_steady_tone_that_no_normal_recording_has_is_an_alarm(fitted: harken.Detector) -> None:
     """Louder than anything in its band, and hidden from the distance over all bands."""
     verdict = fitted.score(with_tone(machine(100, strokes=True), 0.01), RATE)
-    assert (verdict.kind, verdict.decided_by) == ("alarm", "event")
+    assert (verdict.kind, verdict.decided_by) == ("alarm", "tone")
+    assert verdict.rank.startswith("tone above all ")
     assert verdict.score is not None
     assert verdict.score < fitted.threshold
     assert (verdict.why or "").startswith("new tone near 2.9 kHz throughout")
@@ -203,20 +224,34 @@ def test_steady_levels_hear_neither_events_nor_the_loudness() -> None:
     assert steady_levels(make_sketch(log_mel_TM))[5] == pytest.approx(12, abs=0.6)
 
 
-def test_rarest_of_two_members_is_in_the_scale_of_the_first() -> None:
+def test_a_knock_is_found_beside_tones_and_a_tone_beside_knocks(fitted: harken.Detector) -> None:
+    """Neither raises the score of the other: each has its held-out scores to itself."""
+    usual = fitted.score(machine(100, strokes=True), RATE).scores
+    knocked = fitted.score(with_knock(machine(100, strokes=True), 1.3, 0.3), RATE).scores
+    toned = fitted.score(with_tone(machine(100, strokes=True), 0.01), RATE).scores
+    assert usual is not None
+    assert knocked is not None
+    assert toned is not None
+    assert knocked.tone == pytest.approx(usual.tone, abs=0.5)
+    assert toned.event == pytest.approx(usual.event, rel=0.2)
+    assert (fitted.alarm.event_threshold or np.inf) < (knocked.event or 0.0)
+    assert (fitted.alarm.tone_threshold or np.inf) < (toned.tone or 0.0)
+
+
+def test_steady_levels_that_are_all_the_same_leave_the_rate_to_the_other_views() -> None:
+    bank_ND = np.zeros((40, 20), dtype=np.float32)
+    view = DetailView.fit(tone_detector(), bank_ND, ordered=False)
+    assert view.calibration.finest_with_power < 0.1
+    assert view.calibration.p_value(view.score(np.full((1, 20), 12.0)))[0] < 1e-3
+
+
+def test_models_that_have_tones_in_the_score_of_events_score_as_they_did() -> None:
     rng = np.random.default_rng(0)
     bank_ND = rng.normal(0, 1, (60, 12)).astype(np.float32)
-    view = EventView.fit(bank_ND, steady=4)
-    alone = EventView.fit(bank_ND[:, :8])
+    view = DetailView.fit(event_and_tone_detector(4), bank_ND)
+    alone = DetailView.fit(event_detector(), bank_ND[:, :8])
     usual_D, toned_D = np.zeros((2, 12), dtype=np.float32)
     toned_D[10] = 30.0
     assert view.score([usual_D])[0] == alone.score([usual_D[:8]])[0]
     assert view.calibration.p_value(view.score([toned_D]))[0] < 1e-3
     assert (view.scores_N >= alone.scores_N).all()
-
-
-def test_models_of_earlier_versions_know_short_events_alone() -> None:
-    rng = np.random.default_rng(0)
-    bank_ND = rng.normal(0, 1, (30, 12)).astype(np.float32)
-    earlier = EventView.fit(bank_ND[:, :8])
-    assert earlier.score(bank_ND).tobytes() == earlier.score(bank_ND[:, :8]).tobytes()

@@ -77,7 +77,8 @@ def test_features_come_back_to_the_last_bit(place: str, clip: ClipFeatures) -> N
     assert first.start == START
     again = first.features()
     assert again.embedding.tobytes() == clip.embedding.tobytes()
-    assert again.details_D.tobytes() == clip.details_D.tobytes()
+    assert again.short_time_D.tobytes() == clip.short_time_D.tobytes()
+    assert again.steady_B.tobytes() == clip.steady_B.tobytes()
     np.testing.assert_array_equal(again.sketch_BC, clip.sketch_BC)
     assert (again.level_db, again.seconds, again.sha256) == (clip.level_db, clip.seconds, clip.sha256)
     assert again.health is not None

@@ -23,6 +23,7 @@ from harken.monitor.fit_report import write_fit_report
 from harken.monitor.judge import judge
 from harken.monitor.report import ReportSection, write_report
 from harken.monitor.verdict import Verdict
+from harken.monitor.view_scores import ViewScores
 
 RATE = 16_000
 
@@ -111,8 +112,8 @@ def test_rates_of_segments() -> None:
     assert per_segment("1/week", 60, 12, together=False) == pytest.approx(1 / 6)
     # No recording is more often suspect, either: among three segments, one above all normal scores is no surprise.
     setting = AlarmSetting("0.1%", calibration, 10.0)
-    assert judge(199.5, None, setting).kind == "suspect"
-    assert judge(199.5, None, setting, among=3).kind == "normal"
+    assert judge(ViewScores(199.5), setting).kind == "suspect"
+    assert judge(ViewScores(199.5), setting, among=3).kind == "normal"
 
 
 def test_a_lasting_change_counts_segments_as_often_as_recordings(make_clips: Callable[..., Path]) -> None:

@@ -382,7 +382,7 @@ def test_embeddings(
     rng = np.random.default_rng(len(seed))
     features = ClipFeatures(
         rng.normal(size=5).astype(np.float32), np.arange(6, dtype=np.uint8).reshape(2, 3),
-        rng.normal(size=3).astype(np.float32), level, 1.5, hashlib.sha256(seed).hexdigest(),
+        *rng.normal(size=(2, 3)).astype(np.float32), level, 1.5, hashlib.sha256(seed).hexdigest(),
         tuple(Finding("clipped", detail, step, unusable) for detail, step, unusable in findings),  # type: ignore[arg-type]
         Health(rng.normal(size=(1, 4))) if health else None,
     )  # fmt: skip
@@ -390,7 +390,7 @@ def test_embeddings(
     store.put(features)
     again = store.get(features.sha256)
     assert again is not None
-    for name in ("embedding", "sketch_BC", "details_D"):
+    for name in ("embedding", "sketch_BC", "short_time_D", "steady_B"):
         np.testing.assert_array_equal(getattr(again, name), getattr(features, name))
     assert (again.level_db, again.seconds, again.findings) == (level, 1.5, features.findings)
     assert (again.health is None) == (not health)

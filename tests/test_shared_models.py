@@ -84,7 +84,7 @@ def setting(**values: object) -> Change:
         spoilt("training/embeddings", np.inf),
         spoilt("detector/train_scores_", np.nan),
         spoilt("detector/bank_", np.nan, (0, 0)),
-        spoilt("events/0.bank_", np.nan, (0, 0)),
+        spoilt("events/bank_", np.nan, (0, 0)),
         spoilt("health/health", np.nan),
         replaced("scores/scores", np.zeros(3)),
         replaced("training/embeddings", np.zeros((6, 3), np.float32)),
@@ -95,7 +95,7 @@ def setting(**values: object) -> Change:
         replaced("detector/bank_", np.zeros((6, 2))),
         spoilt("detector/scale_", -1.0),
         spoilt("detector/scale_", 0.0),
-        spoilt("events/0.scale_", -1.0),
+        spoilt("events/scale_", -1.0),
         spoilt("detector/gain_", -1.0),
         spoilt("detector/train_scores_", -1e300),
         spoilt("scores/scores", 1e300),
@@ -112,6 +112,8 @@ def setting(**values: object) -> Change:
         setting(notes="x"),
         setting(spec={}),
         setting(events=[]),
+        setting(tones=[]),
+        lambda about, parts: about.pop("events"),
         setting(parameters={"neighbours": "many"}),
         setting(parameters=["neighbours"]),
         setting(effective_clips=6.1),
@@ -132,6 +134,8 @@ def setting(**values: object) -> Change:
         spoilt("training/levels_db", -2e4),
         replaced("training/sketch_widths", np.zeros(6, np.int64)),
         replaced("scores/event_scores", np.zeros(5)),
+        replaced("scores/tone_scores", np.zeros(5)),
+        replaced("tones/highest_", np.zeros(5)),
         replaced("scores/scores", np.zeros(6, np.complex64)),
         replaced("health/health", np.zeros((5, 1, 4))),
         replaced("health/health", np.zeros((6, 4))),
@@ -189,6 +193,7 @@ def test_all_that_a_model_holds_is_read_as_it_was_written(model: Path, tmp_path:
         *((again.weights[name], weights[name]) for name in weights),  # type: ignore[index]
         (again.calibration.scores, np.sort(fitted.training.scores_N)),
         (again.events.scores_N, fitted.events.scores_N),  # type: ignore[union-attr]
+        (again.tones.scores_N, fitted.tones.scores_N),  # type: ignore[union-attr]
         *((getattr(again.training, name), getattr(fitted.training, name)) for name in vars(fitted.training)
           if name.rpartition("_")[2] in {"ND", "N", "NCK"}),
         *zip(again.training.sketches_NBC, fitted.training.sketches_NBC, strict=True),
@@ -206,9 +211,18 @@ def test_models_of_earlier_versions_are_read(model: Path, tmp_path: Path) -> Non
     """They have fewer settings and parts."""
 
     def age(about: dict[str, Any], parts: dict[str, dict[str, np.ndarray]]) -> None:
-        for name in ("every", "block", "least_effective_clips", "length", "sha256s", "health_statistics", "events"):
+        for name in (
+            "every",
+            "block",
+            "least_effective_clips",
+            "length",
+            "sha256s",
+            "health_statistics",
+            "events",
+            "tones",
+        ):
             del about[name]
-        del parts["health"], parts["events"], about["basis"]
+        del parts["health"], parts["events"], parts["tones"], about["basis"]
         rows = parts["training"]
         for key in ("short_time", "recorded_s", "sequences", "strata", "versions", "picked"):
             del rows[key]

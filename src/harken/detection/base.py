@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from harken.detection.space import without_rounding
+from harken.detection.tail import USUAL_TAIL, TailForm
 
 Float64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -36,8 +37,8 @@ class AnomalyDetector(ABC):
     name: ClassVar[str]
     #: whether `_score` uses what `_held_out` computes
     scores_need_held_out: ClassVar[bool] = False
-    #: scores are whole multiples of it; 0: any numbers
-    step: ClassVar[float] = 0.0
+    #: of the tail of its held-out scores, where it is used for details
+    tail_form: ClassVar[TailForm] = USUAL_TAIL
 
     train_scores_: Float64
     #: (D,) mean over the training clips (zeros if the detector does not centre them); set by `_fit`

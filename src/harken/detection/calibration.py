@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harken.detection.tail import Tail, fit_tail
+from harken.detection.tail import USUAL_TAIL, Tail, TailForm, fit_tail
 
 Float64 = NDArray[np.float64]
 
@@ -88,16 +88,22 @@ def _centred_ranks(values_N: NDArray[Any]) -> Float64:
 class Calibration:
     """Held-out scores of normal clips and their effective sample size.
 
-    scores: (N,) ascending. effective: N / autocorrelation time. least_effective: the same with its bound.
+    scores: (N,) ascending. effective: N / autocorrelation time. least_effective: the same with its bound. form: of the
+    tail of such scores.
     """
 
     scores: Float64
     effective: float
     least_effective: float
+    form: TailForm = USUAL_TAIL
 
     @classmethod
     def fit(
-        cls, held_out_N: ArrayLike, sequences_N: ArrayLike | None = None, states_N: ArrayLike | None = None
+        cls,
+        held_out_N: ArrayLike,
+        sequences_N: ArrayLike | None = None,
+        states_N: ArrayLike | None = None,
+        form: TailForm = USUAL_TAIL,
     ) -> Calibration:
         """From held-out scores (N,) of normal clips, in chronological order within each sequence.
 
@@ -107,20 +113,20 @@ class Calibration:
         if values_N.ndim != 1 or len(values_N) == 0 or not np.isfinite(values_N).all():
             raise ValueError("calibration needs finite held-out scores")
         time = autocorrelation_time(values_N, sequences_N, states_N)
-        return cls(np.sort(values_N), len(values_N) / time.estimate, len(values_N) / time.bound)
+        return cls(np.sort(values_N), len(values_N) / time.estimate, len(values_N) / time.bound, form)
 
     def worth(self, independent: float) -> Calibration:
         """The same of clips that are worth so many independent ones, where these are few: `FEW_INDEPENDENT`."""
         if independent >= FEW_INDEPENDENT:
             return self
         effective = min(self.effective, independent)
-        return Calibration(self.scores, effective, min(self.least_effective, effective))
+        return replace(self, effective=effective, least_effective=min(self.least_effective, effective))
 
     @classmethod
-    def independent(cls, held_out_N: ArrayLike) -> Calibration:
+    def independent(cls, held_out_N: ArrayLike, form: TailForm = USUAL_TAIL) -> Calibration:
         """From held-out scores (N,) of normal clips that are independent of each other."""
         values_N = np.sort(np.asarray(held_out_N, dtype=np.float64))
-        return cls(values_N, float(len(values_N)), float(len(values_N)))
+        return cls(values_N, float(len(values_N)), float(len(values_N)), form)
 
     @property
     def finest(self) -> float:
@@ -130,7 +136,7 @@ class Calibration:
     @cached_property
     def tail(self) -> Tail:
         """Law of the highest fifth of the scores."""
-        return fit_tail(self.scores, self.effective)
+        return fit_tail(self.scores, self.effective, self.form)
 
     def p_value(self, scores_N: ArrayLike) -> Float64:
         """(N,) probability that a normal clip scores at least as high.
@@ -172,9 +178,8 @@ class Calibration:
 
         1: at the highest held-out score. 2: twice as far above the median as that. inf where all scores are equal.
         """
-        median = float(np.median(self.scores))
-        reach = float(self.scores[-1]) - median
-        return (self.threshold(rate) - median) / reach if reach > 0 else float("inf")
+        reach = self._reach
+        return (self.threshold(rate) - self._median) / reach if reach > 0 else float("inf")
 
     @property
     def finest_with_power(self) -> float:
@@ -183,5 +188,13 @@ class Calibration:
         At lower rates, most faults that are louder than every normal clip heard are missed all the same. 1 where all
         scores are equal.
         """
-        median = float(np.median(self.scores))
-        return float(self.p_value(median + POWERFUL_HEIGHT * (float(self.scores[-1]) - median)))
+        return float(self.p_value(self._median + POWERFUL_HEIGHT * self._reach))
+
+    @property
+    def _median(self) -> float:
+        return float(np.median(self.scores))
+
+    @property
+    def _reach(self) -> float:
+        """From the median to the highest score; of scores in steps at least one."""
+        return max(float(self.scores[-1]) - self._median, self.form.step)

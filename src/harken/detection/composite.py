@@ -16,8 +16,7 @@ from harken.detection.tail import TAIL_SHAPE, fit_tail
 
 Float32 = NDArray[np.float32]
 Mixing = Literal["single", "deviations", "rarest", "train", "gamma", "rank", "none"]
-#: shape of the tails of members after the first, with `rarest`: the least of 0.05, 0.2, 0.3 and 0.4 with which steady
-#: tones keep the rate of false alarms on six machines, and then on six others (docs/alarms.md)
+#: shape of the tails of members after the first, with `rarest`
 _HEAVY_SHAPE = 0.2
 
 
@@ -110,7 +109,9 @@ class Composite(AnomalyDetector):
             return
         shapes = [TAIL_SHAPE, *[_HEAVY_SHAPE] * (len(self.members) - 1)]
         tails = [
-            fit_tail(np.sort(scores_N), float(self.effective_), shape=shape, winsorised=True, step=detector.step)
+            fit_tail(
+                np.sort(scores_N), float(self.effective_), replace(detector.tail_form, shape=shape, winsorised=True)
+            )
             for scores_N, shape, detector in zip(self.held_out_, shapes, self._made, strict=True)
         ]
         # Few clips make the laws of the others heavier, not that of the first: what they find is then less rare.

@@ -44,15 +44,25 @@ class Tail:
         return np.asarray(self.base + self.scale / self.shape * (times_N**self.shape - 1.0))
 
 
-def fit_tail(
-    scores_N: Float64,
-    effective: float,
-    *,
-    share: float = TAIL_SHARE,
-    shape: float = TAIL_SHAPE,
-    winsorised: bool = False,
-    step: float = 0.0,
-) -> Tail:
+@dataclass(frozen=True)
+class TailForm:
+    """What is known of a tail before any score.
+
+    shape: of many scores. winsorised: the highest score counts as the second highest does, so that one odd clip changes
+    little. step: of scores that are whole multiples of one: their mean excess is taken for at least that, since equal
+    ones hide how far they are apart.
+    """
+
+    shape: float = TAIL_SHAPE
+    winsorised: bool = False
+    step: float = 0.0
+
+
+#: of scores of which nothing is known
+USUAL_TAIL = TailForm()
+
+
+def fit_tail(scores_N: Float64, effective: float, form: TailForm = USUAL_TAIL, *, share: float = TAIL_SHARE) -> Tail:
     """Fit the tail to the highest k of N ascending scores.
 
     Excesses of a high threshold follow a generalised Pareto law (Pickands 1975; Balkema and de Haan 1974). Its
@@ -65,21 +75,19 @@ def fit_tail(
     Lomax, of shape parameter k_eff). The scale follows from the mean excess, scale = mean (1 - shape) (Hosking and
     Wallis 1987, method of moments at a given shape).
 
-    effective: number of independent scores that the N are worth. winsorised: the highest score counts as the
-    second highest does, so that one odd clip changes little. step: of scores that are whole multiples of one: their
-    mean excess is taken for at least that, since equal ones hide how far they are apart.
+    effective: number of independent scores that the N are worth.
     """
     count = len(scores_N)
     excesses = min(count - 1, max(round(share * count), min(TAIL_LEAST, count // 2)))
     weight = effective / count
     base = float(scores_N[count - 1 - excesses])
-    fitted_shape = min(max(shape, 1.0 / max(weight * excesses, 1.0)), _HEAVIEST)
+    fitted_shape = min(max(form.shape, 1.0 / max(weight * excesses, 1.0)), _HEAVIEST)
     highest_K = scores_N[count - excesses :]
-    if winsorised and excesses > 1:
+    if form.winsorised and excesses > 1:
         highest_K = np.minimum(highest_K, highest_K[-2])
     mean_excess = float(np.mean(highest_K - base)) if excesses else 0.0
     # Equal scores give no estimate of the spread; a spread of rounding errors is none.
     smallest = 1e-9 * abs(base) or 1e-9
     mean_excess = mean_excess if mean_excess > smallest else max(abs(base), 1e-6)
-    mean_excess = max(mean_excess, step)
+    mean_excess = max(mean_excess, form.step)
     return Tail(base, mean_excess * (1.0 - fitted_shape), fitted_shape, (1.0 + weight * excesses) / (effective + 1.0))

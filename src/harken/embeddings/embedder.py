@@ -172,15 +172,16 @@ class ClipFeatures:
     embedding: (D,) float32, the vectors of the channels that are listened to, one after the other.
     sketch_BC: (bands, columns) uint8, a coarse spectrogram averaged over the same channels, whatever the encoder: it is
         what explanations compare with.
-    details_D: float32, what the embedding hides, of the same bands: short-time levels (`embeddings.short_time`), by
-        which short events are found, and then steady levels (`embeddings.steady`), by which tones are.
-    level_db: RMS level as recorded, dBFS. sha256: of the file's bytes. Of a spectrogram the sketch and the details
+    short_time_D, steady_B: float32, what the embedding hides, of the same bands: levels by which short events are found
+        (`embeddings.short_time`), and those by which tones are (`embeddings.steady`).
+    level_db: RMS level as recorded, dBFS. sha256: of the file's bytes. Of a spectrogram the sketch and these levels
         are empty and the level nan. health: of the channels that are listened to; None unless `monitoring`.
     """
 
     embedding: Float32
     sketch_BC: Sketch
-    details_D: Float32
+    short_time_D: Float32
+    steady_B: Float32
     level_db: float
     seconds: float
     sha256: str
@@ -234,9 +235,8 @@ def kept_features(
     return ClipFeatures(
         embedding=embedding,
         sketch_BC=sketch_BC,
-        details_D=np.concatenate(
-            [short_time_levels(log_mel_TM, bands.hop / bands.sample_rate), steady_levels(sketch_BC)]
-        ),
+        short_time_D=short_time_levels(log_mel_TM, bands.hop / bands.sample_rate),
+        steady_B=steady_levels(sketch_BC),
         level_db=sound.level_db,
         seconds=sound.seconds,
         sha256=sound.sha256,
@@ -377,7 +377,8 @@ class Embedder:
         return ClipFeatures(
             embedding=embedding,
             sketch_BC=np.zeros((0, 0), dtype=np.uint8),
-            details_D=np.zeros(0, dtype=np.float32),
+            short_time_D=np.zeros(0, dtype=np.float32),
+            steady_B=np.zeros(0, dtype=np.float32),
             level_db=float("nan"),
             seconds=spectrogram.samples / front_end.sample_rate,
             sha256=hashlib.sha256(data).hexdigest(),

@@ -9,7 +9,7 @@ from typing import Any
 from harken.core.errors import HarkenError
 from harken.core.sentences import Sentence
 from harken.detection.calibration import Calibration
-from harken.detection.events import EVENT_SHARE
+from harken.detection.details import DETAIL_SHARE, MOST_DETAIL_SHARE, detail_shares
 from harken.detection.rates import MOST, Rate, in_words, one_in, parse_period, parse_rate, read_rate, two_digits
 from harken.detection.sequential import EDetector
 
@@ -28,13 +28,13 @@ class AlarmSetting:
 
     false_alarms: as asked for: `auto`, a share of recordings, or a rate per time (`harken.detection.rates`).
     interval_s: from the beginning of one recording to that of the next. block: see `EDetector`.
-    events: calibration of the scores of short events, where there are such. among: how many times rarer than of
-    recordings the alarms of what is judged are, see `of_segments`. segments: whether recordings are segments of longer
-    ones, for the words.
+    events, tones: calibrations of the scores of short events and of tones, where there are such. among: how many times
+    rarer than of recordings the alarms of what is judged are, see `of_segments`. segments: whether recordings are
+    segments of longer ones, for the words.
 
     Single recordings and several together are two tests. A rate per time is halved between them; with a share of
-    recordings or `auto`, lasting changes have the rate `CHANGES`. Of the false alarms of single recordings, short
-    events have the share `event_share`. Raises HarkenError for a rate that is not understood.
+    recordings or `auto`, lasting changes have the rate `CHANGES`. The false alarms of single recordings are shared by
+    the views, see `shares`. Raises HarkenError for a rate that is not understood.
     """
 
     false_alarms: str
@@ -44,6 +44,7 @@ class AlarmSetting:
     events: Calibration | None = None
     among: float = 1.0
     segments: bool = False
+    tones: Calibration | None = None
 
     def __post_init__(self) -> None:
         # A rate that cannot be set is refused here, not where a threshold is first needed.
@@ -70,7 +71,7 @@ class AlarmSetting:
     def _of_recordings(self) -> float:
         if self.false_alarms == AUTO:
             finest = max(self.calibration.finest_with_power, CHANGES.of_clips(self.interval_s) / 2)
-            return min(finest / (1.0 - self.event_share), MOST)
+            return min(finest / self.shares[0], MOST)
         asked = parse_rate(self.false_alarms, self.interval_s)
         return asked / 2 if self._timed else asked
 
@@ -82,20 +83,24 @@ class AlarmSetting:
         return min(share / 2 if self._timed else share, MOST)
 
     @cached_property
-    def event_share(self) -> float:
-        """Share of the false alarms of single recordings that short events have: `EVENT_SHARE`. With `auto` as much as
-        lets their threshold, too, be one that is reached, but at most half."""
+    def shares(self) -> tuple[float, float, float]:
+        """Of the false alarms of single recordings: those of the sound as a whole, of short events and of tones.
+
+        With `auto` as much as lets every threshold be one that is reached, see `detail_shares`.
+        """
         if self.events is None:
-            return 0.0
-        if self.false_alarms != AUTO:
-            return EVENT_SHARE
-        finest, of_events = self.calibration.finest_with_power, self.events.finest_with_power
-        return min(max(of_events / (finest + of_events), EVENT_SHARE), 0.5)
+            return 1.0, 0.0, 0.0
+        auto, finest = self.false_alarms == AUTO, self.calibration.finest_with_power
+        of_events = self.events.finest_with_power
+        if self.tones is not None:
+            return detail_shares((finest, of_events, self.tones.finest_with_power) if auto else None)
+        share = min(max(of_events / (finest + of_events), DETAIL_SHARE), MOST_DETAIL_SHARE) if auto else DETAIL_SHARE
+        return 1.0 - share, share, 0.0
 
     @property
     def score_rate(self) -> float:
         """Share of normal recordings whose score is above the threshold."""
-        return self.rate * (1.0 - self.event_share)
+        return self.rate * self.shares[0]
 
     @property
     def _timed(self) -> bool:
@@ -109,7 +114,12 @@ class AlarmSetting:
     @cached_property
     def event_threshold(self) -> float | None:
         """Scores of short events strictly above it are alarms; None without a view of them."""
-        return None if self.events is None else self.events.threshold(self.rate * self.event_share)
+        return None if self.events is None else self.events.threshold(self.rate * self.shares[1])
+
+    @cached_property
+    def tone_threshold(self) -> float | None:
+        """Scores of tones strictly above it are alarms; None without a view of them."""
+        return None if self.tones is None else self.tones.threshold(self.rate * self.shares[2])
 
     @cached_property
     def changes(self) -> EDetector:
@@ -126,6 +136,8 @@ class AlarmSetting:
         limit = Sentence("{score:.4g}", score=self.threshold)
         if self.event_threshold is not None:
             limit = Sentence("{score}, or event score {event:.4g}", score=limit, event=self.event_threshold)
+        if self.tone_threshold is not None:
+            limit = Sentence("{score}, or tone score {tone:.4g} dB", score=limit, tone=self.tone_threshold)
         alarm = Sentence(
             "alarm above score {limit}: {often} of normal sound", limit=limit, often=self._often(self.rate)
         )
@@ -144,6 +156,7 @@ class AlarmSetting:
             "rate": self.rate,
             "threshold": self.threshold,
             "event_threshold": self.event_threshold,
+            "tone_threshold": self.tone_threshold,
             "powerful": self.powerful,
             "finest_rate_with_power": self.calibration.finest_with_power,
             "height": self.calibration.height(self.score_rate),

@@ -35,8 +35,8 @@ def row_of(verdict: Verdict, recorded_s: float) -> dict[str, Any]:
 
 
 _SAME = (
-    "file", "start_s", "end_s", "verdict", "score", "event_score", "p_value", "extrapolated", "decided_by",
-    "higher_than", "of", "why", "nearest", "seconds", "warnings",
+    "file", "start_s", "end_s", "verdict", "score", "event_score", "tone_score", "p_value", "extrapolated",
+    "decided_by", "higher_than", "of", "why", "nearest", "seconds", "warnings",
 )  # fmt: skip
 
 
@@ -62,9 +62,9 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], key: str) -> None:
     schema = pa.schema(
         [
             ("recorded", pa.timestamp("us", "UTC")), ("file", texts), ("start_s", numbers), ("end_s", numbers),
-            ("verdict", texts), ("score", numbers), ("event_score", numbers), ("p_value", numbers),
-            ("extrapolated", pa.bool_()), ("decided_by", texts), ("higher_than", pa.int64()), ("of", pa.int64()),
-            ("why", texts), ("nearest", texts), ("seconds", numbers), ("warnings", pa.list_(texts)),
+            ("verdict", texts), ("score", numbers), ("event_score", numbers), ("tone_score", numbers),
+            ("p_value", numbers), ("extrapolated", pa.bool_()), ("decided_by", texts), ("higher_than", pa.int64()),
+            ("of", pa.int64()), ("why", texts), ("nearest", texts), ("seconds", numbers), ("warnings", pa.list_(texts)),
             *((f"region_{name}", numbers) for name in ("low_hz", "high_hz", "start_s", "end_s", "change_db")),
             ("error", texts), ("sha256", texts), ("segment_scores", pa.list_(numbers)),
         ],

@@ -24,13 +24,13 @@ Stating = Literal["named", "domains", "found"]
 class Basis:
     """Of (N,) normal recordings, in the order of `Training`: what learning needs beyond that.
 
-    details_NE: see `ClipFeatures`. when: their order; rows are in it. stating: see `Stating`. strata_N: labels of
+    short_time_NE: see `ClipFeatures`. when: their order; rows are in it. stating: see `Stating`. strata_N: labels of
     those among which correlation in time is measured. keep_outliers: see `learn`. usual: kinds of defects that count as
     usual. version_N: the version that brought each one; base: that of the last fit or rebaseline. picked_N: those that
     were alarms, or suspect, when they were learned: they were chosen for their scores.
     """
 
-    details_NE: Float32
+    short_time_NE: Float32
     when: Chronology
     stating: Stating
     strata_N: NDArray[np.str_]
@@ -43,7 +43,7 @@ class Basis:
     @classmethod
     def of_fit(
         cls,
-        details_NE: Float32,
+        short_time_NE: Float32,
         when: Chronology,
         stating: Stating,
         strata_N: NDArray[np.str_],
@@ -52,16 +52,16 @@ class Basis:
         base: int = 1,
     ) -> Self:
         """Of recordings that are all learned from at once."""
-        count = len(details_NE)
+        count = len(short_time_NE)
         none_N = np.zeros(count, dtype=bool)
-        return cls(details_NE, when, stating, strata_N, keep_outliers, np.full(count, base), none_N, base)
+        return cls(short_time_NE, when, stating, strata_N, keep_outliers, np.full(count, base), none_N, base)
 
     def of(self, rows: Sequence[int] | Ints) -> Basis:
         """That of some of the recordings."""
         kept = np.asarray(rows, dtype=np.int64)
         return replace(
             self,
-            details_NE=self.details_NE[kept],
+            short_time_NE=self.short_time_NE[kept],
             when=self.when.of(kept),
             strata_N=self.strata_N[kept],
             version_N=self.version_N[kept],
@@ -87,13 +87,14 @@ class Heard:
 class KnownFaults:
     """What is kept of recordings of faults, (F,).
 
-    embeddings_FD, details_FE, seconds_F: as of normal ones. sha256s: of their files. version_F: the version that
-    brought each one. old_F: from before the last maintenance.
+    embeddings_FD, short_time_FE, steady_FB, seconds_F: as of normal ones; steady levels that are not known are nan.
+    sha256s: of their files. version_F: the version that brought each one. old_F: from before the last maintenance.
     """
 
     names: tuple[str, ...]
     embeddings_FD: Float32
-    details_FE: Float32
+    short_time_FE: Float32
+    steady_FB: Float32
     seconds_F: NDArray[np.float64]
     sha256s: tuple[str, ...]
     version_F: Ints
@@ -106,7 +107,8 @@ class KnownFaults:
         return cls(
             names=tuple(clip.name for clip in heard),
             embeddings_FD=np.stack([clip.embedding for clip in features]),
-            details_FE=np.stack([clip.details_D for clip in features]),
+            short_time_FE=np.stack([clip.short_time_D for clip in features]),
+            steady_FB=np.stack([clip.steady_B for clip in features]),
             seconds_F=np.array([clip.seconds for clip in features]),
             sha256s=tuple(clip.sha256 for clip in features),
             version_F=np.full(len(features), version),
@@ -122,7 +124,8 @@ class KnownFaults:
         return KnownFaults(
             tuple(self.names[row] for row in chosen),
             self.embeddings_FD[chosen],
-            self.details_FE[chosen],
+            self.short_time_FE[chosen],
+            self.steady_FB[chosen],
             self.seconds_F[chosen],
             tuple(self.sha256s[row] for row in chosen),
             self.version_F[chosen],
@@ -134,7 +137,8 @@ class KnownFaults:
         return KnownFaults(
             (*self.names, *others.names),
             np.concatenate([self.embeddings_FD, others.embeddings_FD]),
-            np.concatenate([self.details_FE, others.details_FE]),
+            np.concatenate([self.short_time_FE, others.short_time_FE]),
+            np.concatenate([self.steady_FB, others.steady_FB]),
             np.concatenate([self.seconds_F, others.seconds_F]),
             (*self.sha256s, *others.sha256s),
             np.concatenate([self.version_F, others.version_F]),
@@ -147,7 +151,8 @@ class KnownFaults:
             ClipFeatures(
                 self.embeddings_FD[row],
                 np.zeros((0, 0), np.uint8),
-                self.details_FE[row],
+                self.short_time_FE[row],
+                self.steady_FB[row] if np.isfinite(self.steady_FB[row]).all() else np.zeros(0, np.float32),
                 float("nan"),
                 float(self.seconds_F[row]),
                 self.sha256s[row],

@@ -28,17 +28,17 @@ from harken.monitor.length import AS_LONG, SHORTEST
 from harken.monitor.off import OffJudge
 from harken.monitor.sensor import level_note, not_judged
 from harken.monitor.verdict import LEARNED, Verdict
+from harken.monitor.view_scores import ViewScores
 
 Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class ClipScores:
-    """score, event_score: see `Verdict`, at the length learned from. nearest: row of the normal recording most alike:
-    the one it was scored by, if there is one."""
+    """scores: at the length learned from. nearest: row of the normal recording most alike: the one it was scored by, if
+    there is one."""
 
-    score: float
-    event_score: float | None
+    scores: ViewScores
     nearest: int
 
 
@@ -70,24 +70,43 @@ class ClipJudge:
         if not judged:
             return [None] * len(features)
         embeddings_ND = np.stack([clip.embedding for clip in judged])
-        events, length = self.fitted.events, self.fitted.length
+        length = self.fitted.length
         with one_thread():
             scores_N, nearest_N = self.fitted.detector.score_with_nearest(embeddings_ND)
             rows_N = self.nearest_normals(embeddings_ND) if nearest_N is None else self._order[nearest_N]
-            event_scores_N = None if events is None else events.score(np.stack([clip.details_D for clip in judged]))
+        event_scores, tone_scores = self._event_scores(judged), self._tone_scores(judged)
         results: list[ClipScores | None] = []
         row = 0
         for clip in features:
             if self._too_short(clip.seconds) is not None:
                 results.append(None)
                 continue
-            score = float(scores_N[row])
-            event_score = None if event_scores_N is None else float(event_scores_N[row])
+            scores = ViewScores(float(scores_N[row]), event_scores[row], tone_scores[row])
             if length is not None:
-                score, event_score = length.brought_to_length(self._ratio(clip.seconds), score, event_score)
-            results.append(ClipScores(score, event_score, int(rows_N[row])))
+                scores = length.brought_to_length(self._ratio(clip.seconds), scores)
+            results.append(ClipScores(scores, int(rows_N[row])))
             row += 1
         return results
+
+    def _event_scores(self, clips: Sequence[ClipFeatures]) -> Sequence[float | None]:
+        view = self.fitted.events
+        if view is None:
+            return [None] * len(clips)
+        # In models of some earlier version steady levels stand behind short-time ones.
+        levels_NE = np.stack([clip.short_time_D for clip in clips])
+        if view.detector.dimensions > levels_NE.shape[1]:
+            levels_NE = np.concatenate([levels_NE, np.stack([clip.steady_B for clip in clips])], axis=1)
+        return view.score(levels_NE).tolist()  # type: ignore[no-any-return]
+
+    def _tone_scores(self, clips: Sequence[ClipFeatures]) -> Sequence[float | None]:
+        """None for known faults of earlier versions, whose steady levels were not kept."""
+        view = self.fitted.tones
+        scores: list[float | None] = [None] * len(clips)
+        rows = [row for row, clip in enumerate(clips) if clip.steady_B.size]
+        if view is not None and rows:
+            for row, score in zip(rows, view.score(np.stack([clips[row].steady_B for row in rows])), strict=True):
+                scores[row] = float(score)
+        return scores
 
     def verdict(
         self,
@@ -113,24 +132,24 @@ class ClipJudge:
                 end_s=times[1],
                 unheard="short",
             )
-        score, event_score, events = scores.score, scores.event_score, self.fitted.events
+        views = scores.scores
         learned_row = self.learned_row(features)
         learned: tuple[str, ...] = ()
         if learned_row is not None:
             # Its own embedding is among those it would be compared with.
-            score = float(self.training.scores_N[learned_row])
-            event_score = None if events is None else float(events.scores_N[learned_row])
+            views = self.fitted.held_out(learned_row)
             learned = (LEARNED,)
         reason = self.unheard(features)
         health, normal_health = features.health, self._normal_health
         level = level_note(health, normal_health) if health is not None and normal_health is not None else None
         level_notes = (level,) if level is not None and reason is None else ()
-        judged = judge(score, event_score, alarm, among)
+        judged = judge(views, alarm, among)
         return Verdict(
             path=path,
             kind=judged.kind if reason is None else "not judged",
-            score=score,
-            event_score=event_score,
+            score=views.sound,
+            event_score=views.event,
+            tone_score=views.tone,
             p_value=judged.p_value,
             extrapolated=judged.p_value < among * self.fitted.calibration.finest,
             decided_by=judged.decided_by,

@@ -24,11 +24,12 @@ from harken.embeddings.extract import extract_together
 from harken.embeddings.forms import read_forms
 from harken.embeddings.isolated import Together
 from harken.encoders.spectral import Spectral
-from harken.monitor.alarm import AUTO, AlarmSetting, interval_of
+from harken.monitor.alarm import AUTO, AlarmSetting
 from harken.monitor.clip_judge import ClipJudge
 from harken.monitor.cutting import cut_to_judge
 from harken.monitor.fit import fit_normal
 from harken.monitor.fitted import Fitted
+from harken.monitor.judged import setting_of
 from harken.monitor.segmented import verdicts, verdicts_of_samples
 from harken.monitor.sequence import Sequence
 from harken.monitor.stored import load_fitted, save_fitted
@@ -62,11 +63,7 @@ class Detector:
         self.alarm = self._setting(fitted.false_alarms, fitted.every)
 
     def _setting(self, false_alarms: str, every: str | None) -> AlarmSetting:
-        interval_s = interval_of(every, self.segment_s)
-        events = None if self.events is None else self.events.calibration
-        return AlarmSetting(
-            false_alarms, self.calibration, interval_s, self.fitted.block, events, segments=self.training.segments
-        )
+        return setting_of(self.fitted, false_alarms, every)
 
     def set_alarm(self, false_alarms: str = AUTO, every: str | None = None) -> None:
         """Set the alarm for a rate such as `auto`, `0.1%` or `1/week`; see `fit`.

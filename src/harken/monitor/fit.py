@@ -155,7 +155,7 @@ def fit_normal(
             learned = learn(unfitted, kept, features, when.of(when.order_N), named, keep_outliers=keep_outliers)
             features_of = {clip.path: heard for clip, heard in zip(kept, features, strict=True)}
             length = length_effect(
-                (unfitted, learned.events.detector),
+                (unfitted, learned.events.detector, None if learned.tones is None else learned.tones.detector),
                 [features_of[path] for path in learned.paths],
                 learned.training.domains,
                 learned.paths,
@@ -186,6 +186,7 @@ def fit_normal(
         paths=learned.paths,
         block=learned.block,
         events=learned.events,
+        tones=learned.tones,
         length=length,
         off=off_recordings,
         basis=replace(learned.basis, usual=tuple(usual)),

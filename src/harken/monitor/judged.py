@@ -10,33 +10,44 @@ from numpy.typing import NDArray
 
 from harken.embeddings.embedder import ClipFeatures
 from harken.monitor.alarm import AlarmSetting, interval_of
-from harken.monitor.clip_judge import ClipJudge
+from harken.monitor.clip_judge import ClipJudge, ClipScores
 from harken.monitor.fitted import Fitted
 from harken.monitor.judge import judge
 from harken.monitor.verdict import Kind
+from harken.monitor.view_scores import ViewScores
 
 Bools = NDArray[np.bool_]
 
 
 def alarm_of(fitted: Fitted) -> AlarmSetting:
     """What the alarm of a model is set to. Raises HarkenError where that is not understood."""
-    events = None if fitted.events is None else fitted.events.calibration
-    interval_s = interval_of(fitted.every, float(np.median(fitted.training.seconds_N)))
+    return setting_of(fitted, fitted.false_alarms, fitted.every)
+
+
+def setting_of(fitted: Fitted, false_alarms: str, every: str | None) -> AlarmSetting:
+    """The alarm of a model, set to a rate. Raises HarkenError where that is not understood."""
+    events, tones = (None if view is None else view.calibration for view in (fitted.events, fitted.tones))
+    interval_s = interval_of(every, float(np.median(fitted.training.seconds_N)))
+    segments = fitted.training.segments
     return AlarmSetting(
-        fitted.false_alarms, fitted.calibration, interval_s, fitted.block, events, segments=fitted.training.segments
+        false_alarms, fitted.calibration, interval_s, fitted.block, events, segments=segments, tones=tones
     )
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What is said of one clip. reason: why it is not judged. score, event_score: None where it is too short. nearest:
-    row of the normal recording most alike."""
+    """What is said of one clip. reason: why it is not judged. scores: None where it is too short. nearest: row of the
+    normal recording most alike."""
 
     kind: Kind
-    score: float | None = None
-    event_score: float | None = None
+    scores: ViewScores | None = None
     nearest: int = -1
     reason: str | None = None
+
+    @property
+    def score(self) -> float | None:
+        """Of the sound as a whole."""
+        return None if self.scores is None else self.scores.sound
 
 
 def judged_clips(fitted: Fitted, features: Sequence[ClipFeatures]) -> list[Judged]:
@@ -48,29 +59,25 @@ def judged_clips(fitted: Fitted, features: Sequence[ClipFeatures]) -> list[Judge
             results.append(Judged("not judged", reason=judge_of_clips.too_short(clip)))
             continue
         reason, row = judge_of_clips.unheard(clip), judge_of_clips.learned_row(clip)
-        score, event_score = (scores.score, scores.event_score) if row is None else _held_out(fitted, row)
-        kind = "not judged" if reason is not None else judge(score, event_score, alarm).kind
-        results.append(Judged(kind, score, event_score, scores.nearest, None if reason is None else reason.reason))
+        views = scores.scores if row is None else fitted.held_out(row)
+        kind = "not judged" if reason is not None else judge(views, alarm).kind
+        results.append(Judged(kind, views, scores.nearest, None if reason is None else reason.reason))
     return results
 
 
 def held_out_kinds(fitted: Fitted, rows: Sequence[int]) -> list[Kind]:
     """What the model says of recordings that it learned from, by their held-out scores."""
     alarm = alarm_of(fitted)
-    return [judge(*_held_out(fitted, row), alarm).kind for row in rows]
-
-
-def _held_out(fitted: Fitted, row: int) -> tuple[float, float | None]:
-    events = fitted.events
-    return float(fitted.training.scores_N[row]), None if events is None else float(events.scores_N[row])
+    return [judge(fitted.held_out(row), alarm).kind for row in rows]
 
 
 @dataclass(frozen=True, eq=False)
 class FaultsFound:
-    """Which (F,) known faults are alarms, by the sound as a whole and by short events in it."""
+    """Which (F,) known faults are alarms, by the sound as a whole, by short events in it and by tones."""
 
     sound_F: Bools
     event_F: Bools
+    tone_F: Bools
 
     @classmethod
     def by(cls, fitted: Fitted) -> FaultsFound:
@@ -78,20 +85,23 @@ class FaultsFound:
         faults, alarm = fitted.faults, alarm_of(fitted)
         if faults is None:
             none = np.zeros(0, dtype=bool)
-            return cls(none, none)
+            return cls(none, none, none)
         scores = ClipJudge(fitted).scores(faults.features())
-        sound_F = np.array([clip is not None and clip.score > alarm.threshold for clip in scores], dtype=bool)
-        limit = alarm.event_threshold
-        event_F = np.array(
-            [
-                clip is not None and limit is not None and clip.event_score is not None and clip.event_score > limit
-                for clip in scores
-            ],
-            dtype=bool,
-        )
-        return cls(sound_F, event_F)
+        rings_F3 = np.array([_rings(clip, alarm) for clip in scores], dtype=bool).reshape(len(scores), 3)
+        return cls(*rings_F3.T)
 
     @property
     def any_F(self) -> Bools:
-        """By either."""
-        return self.sound_F | self.event_F
+        """By any of them."""
+        return self.sound_F | self.event_F | self.tone_F
+
+
+def _rings(clip: ClipScores | None, alarm: AlarmSetting) -> tuple[bool, bool, bool]:
+    if clip is None:
+        return False, False, False
+    scores, thresholds = clip.scores, (alarm.threshold, alarm.event_threshold, alarm.tone_threshold)
+    sound, event, tone = (
+        score is not None and threshold is not None and score > threshold
+        for score, threshold in zip((scores.sound, scores.event, scores.tone), thresholds, strict=True)
+    )
+    return sound, event, tone

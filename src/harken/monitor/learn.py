@@ -13,7 +13,7 @@ from harken.data.chronology import Chronology
 from harken.data.clips import Clip, names_below_common
 from harken.detection import AnomalyDetector
 from harken.detection.calibration import Calibration
-from harken.detection.events import EventView
+from harken.detection.details import DetailView
 from harken.detection.outliers import outliers
 from harken.detection.states import find_states
 from harken.embeddings.embedder import ClipFeatures
@@ -38,7 +38,8 @@ class Learned:
     notes: tuple[str, ...]
     block: int
     paths: tuple[Path, ...]
-    events: EventView
+    events: DetailView
+    tones: DetailView | None
     basis: Basis
     set_aside: tuple[Excluded, ...] = ()
 
@@ -94,7 +95,7 @@ def _learn(
     keep_outliers: bool,
 ) -> Learned:
     embeddings_ND = np.stack([clip.embedding for clip in features])
-    details_NE = np.stack([clip.details_D for clip in features])
+    short_time_NE = np.stack([clip.short_time_D for clip in features])
     found_N = find_states(embeddings_ND)
     domains, stating, notes = _domains(clips, found_N, named_states)
     strata_N = _strata(domains, found_N, when)
@@ -104,11 +105,11 @@ def _learn(
     views = fit_views(
         detector,
         embeddings_ND,
-        details_NE,
+        short_time_NE,
+        np.stack([clip.steady_B for clip in features]),
         domains,
         correlation,
         keep_outliers=keep_outliers,
-        bands=len(features[0].sketch_BC),
     )
     paths = tuple(clip.path for clip in clips)
     training = Training(
@@ -123,8 +124,8 @@ def _learn(
         health_NCK=stacked([clip.health for clip in features]),
     )
     notes += [*correlation.notes, *session_notes(check, when, session_N), *notes_on(training, views.calibration)]
-    basis = Basis.of_fit(details_NE, when, stating, strata_N, keep_outliers=keep_outliers)
-    return Learned(views.calibration, training, tuple(notes), views.block, paths, views.events, basis)
+    basis = Basis.of_fit(short_time_NE, when, stating, strata_N, keep_outliers=keep_outliers)
+    return Learned(views.calibration, training, tuple(notes), views.block, paths, views.events, views.tones, basis)
 
 
 def _domains(

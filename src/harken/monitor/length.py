@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import log
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from harken.audio.segments import Form, Segment
 from harken.detection import AnomalyDetector
 from harken.embeddings.embedder import ClipFeatures
 from harken.embeddings.isolated import Extracted
+from harken.monitor.view_scores import ViewScores
 
 #: a recording is judged from so many times the shortest one learned from
 SHORTEST = 0.8
@@ -32,20 +34,26 @@ Hear = Callable[[Mapping[Path, Segment]], Iterable[Extracted]]
 class LengthEffect:
     """How scores of normal sound depend on length.
 
-    Statistics over time settle with length, so that the scores of shorter recordings of the same sound are higher: at f
-    times the length, f^-a times as high. sound, events: a of the two scores, not below 0.
+    Statistics over time settle with length, so that the scores of shorter recordings of the same sound are higher: at
+    f times the length, f^-a times as high; scores of tones, which are in dB, -a ln f dB higher. sound, events, tones:
+    a of the scores, not below 0.
     """
 
     sound: float
     events: float
+    tones: float = 0.0
 
-    def brought_to_length(self, ratio: float, score: float, event_score: float | None) -> tuple[float, float | None]:
-        """Both scores of a recording of `ratio` times the length, as they would be at the length learned from.
+    def brought_to_length(self, ratio: float, scores: ViewScores) -> ViewScores:
+        """The scores of a recording of `ratio` times the length, as they would be at the length learned from.
 
         Those of longer recordings stay: beyond the length at which the power is measured, it would raise false alarms.
         """
         ratio = min(ratio, 1.0)
-        return score * ratio**self.sound, None if event_score is None else event_score * ratio**self.events
+        return ViewScores(
+            scores.sound * ratio**self.sound,
+            None if scores.event is None else scores.event * ratio**self.events,
+            None if scores.tone is None else scores.tone + self.tones * log(ratio),
+        )
 
 
 def shortened(paths: Sequence[Path], forms: Mapping[Path, Form], segments: Mapping[Path, Segment]) -> list[Segment]:
@@ -55,7 +63,7 @@ def shortened(paths: Sequence[Path], forms: Mapping[Path, Form], segments: Mappi
 
 
 def length_effect(
-    detectors: tuple[AnomalyDetector, AnomalyDetector],
+    detectors: tuple[AnomalyDetector, AnomalyDetector, AnomalyDetector | None],
     features: Sequence[ClipFeatures],
     domains: Sequence[str],
     paths: Sequence[Path],
@@ -65,9 +73,9 @@ def length_effect(
 ) -> LengthEffect | None:
     """Measured on up to `_MOST` recordings, as they are and shortened to `SHORTEST`; None where it cannot be.
 
-    detectors: of the sound as a whole and of short events, which give kind and parameters and are not changed; each
-    half of the recordings is scored by one of the other half. features, domains, paths: (N,) of the recordings learned
-    from. forms, segments: see `shortened`.
+    detectors: of the sound as a whole, of short events and of tones, which give kind and parameters and are not
+    changed; each half of the recordings is scored by one of the other half. features, domains, paths: (N,) of the
+    recordings learned from. forms, segments: see `shortened`.
     """
     usable = [row for row, path in enumerate(paths) if path in segments or path in forms]
     if len(usable) < _FEWEST:
@@ -84,20 +92,35 @@ def length_effect(
     )
     events = _power(
         detectors[1],
-        [clip.details_D for clip in features],
-        {row: clip.details_D for row, clip in short.items()},
+        [clip.short_time_D for clip in features],
+        {row: clip.short_time_D for row, clip in short.items()},
         domains,
     )
-    return None if sound is None else LengthEffect(sound, events or 0.0)
+    tones = None
+    if detectors[2] is not None:
+        tones = _power(
+            detectors[2],
+            [clip.steady_B for clip in features],
+            {row: clip.steady_B for row, clip in short.items()},
+            domains,
+            logarithmic=False,
+        )
+    return None if sound is None else LengthEffect(sound, events or 0.0, tones or 0.0)
 
 
 def _power(
-    detector: AnomalyDetector, whole_ND: Sequence[ArrayLike], short: Mapping[int, ArrayLike], domains: Sequence[str]
+    detector: AnomalyDetector,
+    whole_ND: Sequence[ArrayLike],
+    short: Mapping[int, ArrayLike],
+    domains: Sequence[str],
+    *,
+    logarithmic: bool = True,
 ) -> float | None:
-    """whole_ND: vectors of all recordings; short: of some rows, shortened. None where a half cannot be learned from."""
+    """whole_ND: vectors of all recordings; short: of some rows, shortened. None where a half cannot be learned from.
+    logarithmic: of scores in dB, the power of the ratio is a difference."""
     rows_ND, domains_N = np.stack([np.asarray(row) for row in whole_ND]), np.asarray(domains)
     odd_N = np.arange(len(rows_ND)) % 2 == 1
-    logarithms: list[float] = []
+    differences: list[float] = []
     for half_N in (odd_N, ~odd_N):
         queries = [row for row in short if half_N[row]]
         if not queries:
@@ -109,9 +132,12 @@ def _power(
             short_Q = others.score(np.stack([np.asarray(short[row]) for row in queries]))
         except ValueError:
             return None
-        if min(whole_Q.min(), short_Q.min()) <= 0:
+        if not logarithmic:
+            differences += (short_Q - whole_Q).tolist()
+        elif min(whole_Q.min(), short_Q.min()) <= 0:
             return None
-        logarithms += np.log(short_Q / whole_Q).tolist()
-    if not logarithms:
+        else:
+            differences += np.log(short_Q / whole_Q).tolist()
+    if not differences:
         return None
-    return float(np.clip(-np.mean(logarithms) / np.log(SHORTEST), 0.0, MOST_POWER))
+    return float(np.clip(-np.mean(differences) / np.log(SHORTEST), 0.0, MOST_POWER))

@@ -16,14 +16,15 @@ from harken.core.files import read_regular
 from harken.core.json_text import json_text
 from harken.core.names import shown
 
-#: 1: the first; 2: names weights which are not in it; 3: rows and scores are apart, and there may be versions
-SCHEMA = 3
+#: 1: the first; 2: names weights which are not in it; 3: rows and scores are apart, and there may be versions;
+#: 4: there may be a view of tones
+SCHEMA = 4
 MANIFEST, VERSIONS = "manifest.json", "versions"
 #: earlier versions that are kept, besides the first
 MOST_VERSIONS = 50
 #: the latest of these are kept with what was learned from their rows; the others learn it again where they are read
 MOST_WHOLE = 5
-LEARNED_PARTS = frozenset({"detector", "events"})
+LEARNED_PARTS = frozenset({"detector", "events", "tones"})
 #: parts of a bundle; each is a file
 _MOST_PARTS = 1000
 MOST_MANIFEST_BYTES = 64 * 2**20

@@ -25,6 +25,7 @@ from harken.detection.outliers import far_scores
 from harken.detection.space import standardisation
 from harken.embeddings.embedder import ClipFeatures
 from harken.embeddings.sketch import STEP_DB
+from harken.embeddings.steady import steady_levels
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -82,6 +83,11 @@ class Training:
     def segments(self) -> bool:
         """Whether they are segments of recordings, all of them."""
         return all(map(is_segment_name, self.names))
+
+    @cached_property
+    def steady_NB(self) -> Float32:
+        """(N, bands) see `ClipFeatures`."""
+        return np.stack([steady_levels(sketch_BC) for sketch_BC in self.sketches_NBC])
 
     @cached_property
     def rows_by_sha256(self) -> dict[str, int]:

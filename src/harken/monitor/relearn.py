@@ -20,7 +20,7 @@ from harken.monitor.judged import Judged
 from harken.monitor.normal_set import Training, notes_on
 from harken.monitor.off import OffJudge
 from harken.monitor.sensor import stacked
-from harken.monitor.views import TimeCorrelation, fit_views
+from harken.monitor.views import TimeCorrelation, fit_views, toning_of
 
 #: fewest clips that make a state
 _STATE_CLIPS = 3
@@ -53,12 +53,13 @@ def refitted(fitted: Fitted) -> Fitted:
             views = fit_views(
                 detector,
                 training.embeddings_ND,
-                basis.details_NE,
+                basis.short_time_NE,
+                training.steady_NB,
                 training.domains,
                 correlation,
                 keep_outliers=basis.keep_outliers,
                 picked_N=basis.picked_N,
-                bands=len(training.sketches_NBC[0]),
+                toning=toning_of(fitted),
             )
         except ValueError as error:
             raise HarkenError(f"cannot be learned again: {error}", next_step="Fit the model again") from error
@@ -69,6 +70,7 @@ def refitted(fitted: Fitted) -> Fitted:
             detector=detector,
             calibration=views.calibration,
             events=views.events,
+            tones=views.tones,
             training=again,
             counted_N=None if views.counted_N.all() else views.counted_N,
             block=views.block,
@@ -81,13 +83,18 @@ def learned_again(fitted: Fitted) -> Fitted:
     again = refitted(fitted)
     if again.events is None or fitted.events is None:
         raise ValueError("no view of short events")
-    pairs = (
+    pairs = [
         (again.training.scores_N, fitted.training.scores_N),
         (again.events.scores_N, fitted.events.scores_N),
-    )
+    ]
+    tones = None
+    if again.tones is not None and fitted.tones is not None:
+        pairs.append((again.tones.scores_N, fitted.tones.scores_N))
+        tones = replace(fitted.tones, detector=again.tones.detector)
     if not all(np.allclose(now_N, then_N, rtol=1e-6) for now_N, then_N in pairs):
         raise ValueError("other scores than this version of Harken learns from the same recordings")
-    return replace(fitted, detector=again.detector, events=replace(fitted.events, detector=again.events.detector))
+    events = replace(fitted.events, detector=again.events.detector)
+    return replace(fitted, detector=again.detector, events=events, tones=tones)
 
 
 def extended(fitted: Fitted, heard: Sequence[Heard], judged: Sequence[Judged], version: int) -> Fitted:
@@ -128,7 +135,7 @@ def extended(fitted: Fitted, heard: Sequence[Heard], judged: Sequence[Judged], v
         ),
         basis=replace(
             basis,
-            details_NE=np.concatenate([basis.details_NE, np.stack([clip.details_D for clip in features])]),
+            short_time_NE=np.concatenate([basis.short_time_NE, np.stack([clip.short_time_D for clip in features])]),
             when=when,
             strata_N=np.concatenate([basis.strata_N, strata_N]),
             version_N=np.concatenate([basis.version_N, np.full(len(heard), version)]),

@@ -16,7 +16,7 @@ from harken.core.threads import one_thread
 from harken.core.version import __version__
 from harken.detection import AnomalyDetector, create_detector
 from harken.detection.calibration import Calibration
-from harken.detection.events import EventView
+from harken.detection.details import DetailView
 from harken.embeddings.embedder import EmbeddingSpec
 from harken.monitor.bundle import Content, add_version, read_bundle, write_bundle
 from harken.monitor.fitted import Fitted
@@ -80,8 +80,10 @@ def content_of(fitted: Fitted) -> Content:
         **row_parts(fitted),
         **fault_arrays,
     }
-    if fitted.events is not None:
-        parts["events"] = {name: _compact(array) for name, array in fitted.events.detector.state().items()}
+    details = {"events": fitted.events, "tones": fitted.tones}
+    for name, view in details.items():
+        if view is not None:
+            parts[name] = {key: _compact(array) for key, array in view.detector.state().items()}
     if fitted.off is not None:
         parts["off"] = {"embeddings": fitted.off.embeddings_MD, "levels_db": fitted.off.levels_db_M}
     settings: dict[str, Any] = {
@@ -105,13 +107,14 @@ def content_of(fitted: Fitted) -> Content:
     }
     if training.health_NCK is not None:
         settings["health_statistics"] = list(STATISTICS)
-    if fitted.events is not None:
-        settings["events"] = {
-            "detector": fitted.events.detector.name,
-            "parameters": fitted.events.detector.get_params(),
-            "effective_clips": fitted.events.calibration.effective,
-            "least_effective_clips": fitted.events.calibration.least_effective,
-        }
+    for name, view in details.items():
+        if view is not None:
+            settings[name] = {
+                "detector": view.detector.name,
+                "parameters": view.detector.get_params(),
+                "effective_clips": view.calibration.effective,
+                "least_effective_clips": view.calibration.least_effective,
+            }
     if fitted.off is not None:
         settings["off"] = list(fitted.off.names)
     return settings, parts
@@ -127,7 +130,8 @@ def fitted_of(settings: Mapping[str, Any], stored: Mapping[str, Mapping[str, np.
     """From settings and arrays of the bundle `path`. Raises BundleError where they are those of no model."""
     try:
         for name in custom_names(
-            [settings["spec"], settings["detector"], settings["parameters"], settings.get("events")]
+            [settings[key] for key in ("spec", "detector", "parameters")]
+            + [settings.get(key) for key in ("events", "tones")]
         ):
             raise BundleError(
                 f"names custom code, {name}, which a model never runs",
@@ -176,7 +180,8 @@ def fitted_of(settings: Mapping[str, Any], stored: Mapping[str, Mapping[str, np.
             # Absent in models of earlier versions.
             every=settings.get("every"),
             block=settings.get("block", 1),
-            events=_events(settings, parts),
+            events=_view("event", settings, parts),
+            tones=_view("tone", settings, parts),
             length=LengthEffect(**settings["length"]) if settings.get("length") else None,
             off=_off(settings, parts),
             basis=basis_of(settings, parts),
@@ -203,23 +208,25 @@ def _unfitted(detector_settings: Mapping[str, Any]) -> AnomalyDetector:
     return detector
 
 
-def _events(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.ndarray]]) -> EventView | None:
-    """The view of short events; None in models without one."""
-    if "events" not in settings:
+def _view(kind: str, settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.ndarray]]) -> DetailView | None:
+    """The view of short events or of tones (kind: `event`, `tone`); None in models without one."""
+    name = f"{kind}s"
+    if name not in settings:
         return None
-    detector_settings = settings["events"]
-    if "events" in parts:
-        detector = _restored(detector_settings, parts["events"])
+    detector_settings = settings[name]
+    if name in parts:
+        detector = _restored(detector_settings, parts[name])
         check_trial(detector, detector.dimensions)
     else:
         detector = _unfitted(detector_settings)
-    scores_N = parts["training"]["event_scores"]
+    scores_N = parts["training"][f"{kind}_scores"]
     # In models of earlier versions those of all that it learned from count, which are in no other order.
-    counted_N = parts["training"].get("event_counted", np.ones(len(scores_N), dtype=bool))
-    learned = "event_counted" not in parts["training"]
+    counted_N = parts["training"].get(f"{kind}_counted", np.ones(len(scores_N), dtype=bool))
+    learned = f"{kind}_counted" not in parts["training"]
     held_out_N = np.sort(detector.train_scores_ if learned else scores_N[counted_N])
-    calibration = Calibration(held_out_N, *effective_counts(detector_settings, len(held_out_N)))
-    return EventView(detector, calibration, scores_N, counted_N)
+    effective, least_effective = effective_counts(detector_settings, len(held_out_N))
+    calibration = Calibration(held_out_N, effective, least_effective, detector.tail_form)
+    return DetailView(detector, calibration, scores_N, counted_N)
 
 
 def _off(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.ndarray]]) -> OffRecordings | None:

@@ -17,9 +17,11 @@ from harken.monitor.off import LEAST_OFF
 
 Parts = Mapping[str, Mapping[str, np.ndarray]]
 
-_PARTS = frozenset({"detector", "training", "health", "events", "encoder", "off", "basis", "faults"})
-#: of spectrogram files the level is not known, of others the time
-_MAY_BE_NAN = frozenset({("training", "levels_db"), ("off", "levels_db"), ("basis", "recorded_s")})
+_PARTS = frozenset({"detector", "training", "health", "events", "tones", "encoder", "off", "basis", "faults"})
+#: of spectrogram files the level is not known, of others the time, of faults of earlier versions steady levels
+_MAY_BE_NAN = frozenset(
+    {("training", "levels_db"), ("off", "levels_db"), ("basis", "recorded_s"), ("faults", "steady")}
+)
 
 #: lengths in seconds and levels in dB that no recording has, and numbers that no detector learns
 _LONGEST_S, _HIGHEST_DB, _LARGEST = 1e8, 1e4, 1e30
@@ -48,9 +50,12 @@ def check_content(settings: Mapping[str, Any], parts: Parts) -> None:
         "sketches": (len(kept["sketches"]), columns),
         **dict.fromkeys(("sketch_widths", "scores", "levels_db", "seconds"), (count,)),
     }
-    if "events" in settings:
-        shapes["event_scores"] = (count,)
-    for name in ("counted", "event_counted"):
+    for view, name in (("events", "event_scores"), ("tones", "tone_scores")):
+        if view in settings:
+            shapes[name] = (count,)
+    if "tones" in settings and "events" not in settings:
+        raise ValueError("a view of tones without one of events")
+    for name in ("counted", "event_counted", "tone_counted"):
         if name in kept:
             shapes[name] = (count,)
             if kept[name].dtype != np.bool_ or not kept[name].any():
@@ -87,7 +92,7 @@ def check_content(settings: Mapping[str, Any], parts: Parts) -> None:
         _check_basis(settings["basis"], parts["basis"], count)
     if "faults" in settings or "faults" in parts:
         short_time = parts["basis"]["short_time"].shape[1]
-        _check_faults(settings["faults"], parts["faults"], dimensions, short_time)
+        _check_faults(settings["faults"], parts["faults"], dimensions, short_time, len(kept["sketches"]))
     if "health" in parts and (parts["health"]["health"].ndim != 3 or len(parts["health"]["health"]) != count):
         raise ValueError(f"health of shape {parts['health']['health'].shape}")
 
@@ -111,11 +116,15 @@ def _check_basis(stored: Mapping[str, Any], rows: Mapping[str, np.ndarray], coun
         raise ValueError("an order that is not text")
 
 
-def _check_faults(stored: Mapping[str, Any], arrays: Mapping[str, np.ndarray], width: int, short_time: int) -> None:
-    """Raise ValueError unless these are known faults of a model. width, short_time: of its vectors."""
+def _check_faults(
+    stored: Mapping[str, Any], arrays: Mapping[str, np.ndarray], width: int, short_time: int, bands: int
+) -> None:
+    """Raise ValueError unless these are known faults of a model. width, short_time, bands: of its vectors."""
     count = len(_texts(stored, "names"))
     shapes: dict[str, tuple[int, ...]] = {name: (count,) for name in ("seconds", "versions", "old")}
     shapes |= {"embeddings": (count, width), "short_time": (count, short_time)}
+    if "steady" in arrays:  # Absent in models of earlier versions.
+        shapes["steady"] = (count, bands)
     if {name: array.shape for name, array in arrays.items()} != shapes or len(_texts(stored, "sha256s")) != count:
         raise ValueError("other known faults than it names")
     if not count or (arrays["seconds"] <= 0).any() or arrays["old"].dtype != np.bool_:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from harken.data.chronology import Chronology
+from harken.embeddings.short_time import short_time_width
 from harken.monitor.basis import Basis, KnownFaults
 from harken.monitor.fitted import Fitted
 
@@ -24,7 +25,7 @@ _ADDED = "added_"
 #: updates whose rows are in one part
 _CHUNK = 16
 #: held-out scores, and whether each counts for a threshold
-_SCORES = ("scores", "event_scores", "counted", "event_counted")
+_SCORES = ("scores", "event_scores", "tone_scores", "counted", "event_counted", "tone_counted")
 #: of the recordings, of which learning again needs more than their embeddings
 _BASIS = ("short_time", "recorded_s", "sequences", "strata", "versions", "picked")
 
@@ -39,6 +40,9 @@ def row_parts(fitted: Fitted) -> Parts:
     if fitted.events is not None:
         scores["event_scores"] = fitted.events.scores_N
         scores["event_counted"] = fitted.events.counted_N
+    if fitted.tones is not None:
+        scores["tone_scores"] = fitted.tones.scores_N
+        scores["tone_counted"] = fitted.tones.counted_N
     version_N = np.ones(count, dtype=np.int64) if basis is None else basis.version_N
     rows_N = version_N == (1 if basis is None else basis.base)
     parts = {"scores": scores, "training": _rows(fitted, np.flatnonzero(rows_N))}
@@ -75,7 +79,7 @@ def _rows(fitted: Fitted, rows: np.ndarray) -> Arrays:
     unknown_N = np.full(len(training.names), np.nan)
     return {
         **arrays,
-        "short_time": basis.details_NE[rows],
+        "short_time": basis.short_time_NE[rows],
         "recorded_s": (unknown_N if when.seconds_N is None else when.seconds_N)[rows],
         "sequences": _codes(when.sequences_N)[rows],
         "strata": _codes(basis.strata_N)[rows],
@@ -164,7 +168,7 @@ def basis_of(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.nd
         seconds_N=rows["recorded_s"] if stored["timed"] else None,
     )
     return Basis(
-        details_NE=rows["short_time"],
+        short_time_NE=_short_time(rows["short_time"], parts),
         when=when,
         stating=stored["stating"],
         strata_N=rows["strata"].astype(str),
@@ -176,13 +180,19 @@ def basis_of(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.nd
     )
 
 
+def _short_time(levels_NE: np.ndarray, parts: Mapping[str, Mapping[str, np.ndarray]]) -> np.ndarray:
+    """Without the steady levels behind them that some earlier version kept there, too."""
+    return levels_NE[:, : short_time_width(len(parts["training"]["sketches"]))]
+
+
 def fault_parts(faults: KnownFaults | None) -> tuple[dict[str, Any], Parts]:
     """Entry of the settings and part of known faults; none without any."""
     if faults is None or not len(faults):
         return {}, {}
     arrays: Arrays = {
         "embeddings": faults.embeddings_FD,
-        "short_time": faults.details_FE,
+        "short_time": faults.short_time_FE,
+        "steady": faults.steady_FB,
         "seconds": faults.seconds_F,
         "versions": faults.version_F,
         "old": faults.old_F,
@@ -195,10 +205,14 @@ def faults_of(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.n
     if "faults" not in parts:
         return None
     arrays, texts = parts["faults"], settings["faults"]
+    short_time_FE = _short_time(arrays["short_time"], parts)
+    behind_FB = arrays["short_time"][:, short_time_FE.shape[1] :]
+    unknown_FB = np.full((len(short_time_FE), len(parts["training"]["sketches"])), np.nan, np.float32)
     return KnownFaults(
         tuple(texts["names"]),
         arrays["embeddings"],
-        arrays["short_time"],
+        short_time_FE,
+        arrays.get("steady", behind_FB if behind_FB.size else unknown_FB),
         arrays["seconds"],
         tuple(texts["sha256s"]),
         arrays["versions"],

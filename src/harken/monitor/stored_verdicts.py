@@ -72,6 +72,7 @@ def _verdict(fields: Mapping[str, Any]) -> Verdict:
         kind=fields["verdict"],
         **{name: fields[name] for name in ("score", "event_score", "p_value", "extrapolated", "decided_by")},
         **{name: fields[name] for name in ("higher_than", "of", "start_s", "end_s", "seconds")},
+        tone_score=fields.get("tone_score"),  # Absent in results of earlier versions.
         explanation=explanation,
         warnings=tuple(fields["warnings"] or ()),
         sha256=fields.get("sha256"),

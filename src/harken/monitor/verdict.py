@@ -15,14 +15,15 @@ from harken.core.errors import HarkenError
 from harken.embeddings.embedder import ClipFeatures
 from harken.embeddings.sketch import sketch_db
 from harken.monitor.explain import Explanation
+from harken.monitor.view_scores import ViewScores
 
 Float32 = NDArray[np.float32]
 
 #: `normal`: as normal recordings. `suspect`: scores above every normal recording, no alarm. `alarm`: above the
 #: threshold. `not judged`: says nothing about the machine (off, sensor, unreadable)
 Kind = Literal["normal", "suspect", "alarm", "not judged"]
-#: `sound`: the recording as a whole. `event`: short sounds in it, which the whole hides
-View = Literal["sound", "event"]
+#: `sound`: the recording as a whole. What the whole hides: `event`, short sounds in it, and `tone`, steady ones
+View = Literal["sound", "event", "tone"]
 
 #: why sound says nothing about the machine: it is `off`; the gain or the place of the microphone has changed (`level`);
 #: `sensor` or recorder are at fault; it is too `short`
@@ -38,26 +39,25 @@ LEARNED = "is one of the recordings that the model learned from: the score is it
 class Verdict:
     """What is said of one recording, or of a segment of a long one.
 
-    score: higher = more anomalous; of the sound as a whole. event_score: of short events in it; None where the model
-    has no view of them. p_value: probability that a normal recording scores as high, in either.
-    extrapolated: the p-value is finer than the training recordings support.
-    decided_by: which score makes it what it is. higher_than, of: that one is higher than so many of the held-out scores
-    of normal recordings.
-    why, heatmap: see `Explanation`. sketch_BC: coarse spectrogram, see `sketch_db`. features: what was judged, from
-    which a model may learn later.
-    not_judged: why the recording says nothing about the machine, of the kind `unheard`; error: why it could not be read
-    or scored. Where the recording could not be scored, all numbers are None.
-    concerns: those of the warnings that are on sensor and recorder, and not harmless.
-    warnings: defects of the recording, and what the numbers do not account for. sha256: of the file, or of the segment.
-    start_s, end_s: of the segment of the file, in seconds, that is judged, or is the worst of a recording of `seconds`;
-    None where that is the whole. Times of the explanation are those in the file. segment_scores: of all judged
-    segments of a recording that is judged by its worst one.
+    score: higher = more anomalous; of the sound as a whole. event_score, tone_score: of short events in it, and of
+    tones (dB); None where the model has no view of them. p_value: probability that a normal recording scores as high,
+    in any. extrapolated: the p-value is finer than the training recordings support. decided_by: which score makes it
+    what it is. higher_than, of: that one is higher than so many of the held-out scores of normal recordings. why,
+    heatmap: see `Explanation`. sketch_BC: coarse spectrogram, see `sketch_db`. features: what was judged, from which a
+    model may learn later. not_judged: why the recording says nothing about the machine, of the kind `unheard`; error:
+    why it could not be read or scored. Where the recording could not be scored, all numbers are None. concerns: those
+    of the warnings that are on sensor and recorder, and not harmless. warnings: defects of the recording, and what the
+    numbers do not account for. sha256: of the file, or of the segment. start_s, end_s: of the segment of the file, in
+    seconds, that is judged, or is the worst of a recording of `seconds`; None where that is the whole. Times of the
+    explanation are those in the file. segment_scores: of all judged segments of a recording that is judged by its
+    worst one.
     """
 
     path: Path
     kind: Kind = "not judged"
     score: float | None = None
     event_score: float | None = None
+    tone_score: float | None = None
     p_value: float | None = None
     extrapolated: bool | None = None
     decided_by: View = "sound"
@@ -78,6 +78,11 @@ class Verdict:
     concerns: tuple[str, ...] = ()
 
     @property
+    def scores(self) -> ViewScores | None:
+        """By view; None where the recording could not be scored."""
+        return None if self.score is None else ViewScores(self.score, self.event_score, self.tone_score)
+
+    @property
     def name(self) -> str:
         """The path, with the times of the segment if it is one."""
         if self.start_s is None or self.end_s is None:
@@ -91,12 +96,12 @@ class Verdict:
 
     @property
     def rank(self) -> str:
-        """How the score stands among those of normal recordings: `above all 108`, `above 41 of 108`; `event above ...`
-        where that of short events decides."""
+        """How the score stands among those of normal recordings: `above all 108`, `above 41 of 108`; `event above ...`,
+        `tone above ...` where another view than that of the sound as a whole decides."""
         if self.higher_than is None:
             return ""
-        event = "event " if self.decided_by == "event" else ""
-        return f"{event}above {f'all {self.of}' if self.higher_than == self.of else f'{self.higher_than} of {self.of}'}"
+        view = "" if self.decided_by == "sound" else f"{self.decided_by} "
+        return f"{view}above {f'all {self.of}' if self.higher_than == self.of else f'{self.higher_than} of {self.of}'}"
 
     @property
     def why(self) -> str | None:
@@ -136,6 +141,7 @@ class Verdict:
             "verdict": self.kind,
             "score": self.score,
             "event_score": self.event_score,
+            "tone_score": self.tone_score,
             "p_value": self.p_value,
             "extrapolated": self.extrapolated,
             "decided_by": None if self.score is None else self.decided_by,

@@ -1,11 +1,11 @@
-"""Both views of normal recordings fitted and calibrated: the sound as a whole, and short events and tones in it."""
+"""All views of normal recordings fitted and calibrated: the sound as a whole, short events in it, and tones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,11 @@ from harken.data.chronology import Chronology
 from harken.detection import AnomalyDetector
 from harken.detection.blocks import block_numbers, find_blocks
 from harken.detection.calibration import Calibration
-from harken.detection.events import EventView
+from harken.detection.composite import Composite
+from harken.detection.details import DetailView, event_and_tone_detector, event_detector, tone_detector
 from harken.detection.independent import independent_recordings
 from harken.detection.outliers import counted
-from harken.embeddings.short_time import short_time_width
+from harken.monitor.fitted import Fitted
 
 Float32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -62,12 +63,24 @@ class TimeCorrelation:
         return cls(blocks_N, when.sequences_N, states_N, independent, tuple(notes))
 
 
+#: how models look at tones: in a view of their own, or in earlier versions in one with short events, or not at all
+Toning = Literal["view", "among events", "not"]
+
+
+def toning_of(fitted: Fitted) -> Toning:
+    """How this model does."""
+    if fitted.tones is not None:
+        return "view"
+    return "among events" if fitted.events and isinstance(fitted.events.detector, Composite) else "not"
+
+
 @dataclass(frozen=True, eq=False)
 class FittedViews:
-    """Both views of (N,) recordings. counted_N: those of the calibration; block: recordings that count as one."""
+    """The views of (N,) recordings. counted_N: those of the calibration; block: recordings that count as one."""
 
     calibration: Calibration
-    events: EventView
+    events: DetailView
+    tones: DetailView | None
     counted_N: Bools
     block: int
 
@@ -75,30 +88,39 @@ class FittedViews:
 def fit_views(
     detector: AnomalyDetector,
     embeddings_ND: Float32,
-    details_NE: Float32,
+    short_time_NE: Float32,
+    steady_NB: Float32,
     domains: Sequence[str],
     correlation: TimeCorrelation,
     *,
     keep_outliers: bool,
     picked_N: Bools | None = None,
-    bands: int,
+    toning: Toning = "view",
 ) -> FittedViews:
-    """Fit the detector, and one of details, which are of so many bands. picked_N: see `Basis`. Raises ValueError as
-    detectors do."""
+    """Fit the detector, and those of details. picked_N: see `Basis`. Raises ValueError as detectors do."""
     count, blocks_N = len(embeddings_ND), correlation.blocks_N
     picked = np.zeros(count, dtype=bool) if picked_N is None else picked_N
     detector.fit(embeddings_ND, domains, blocks_N)
-    events = EventView.fit(
-        details_NE,
-        domains,
-        blocks_N,
-        sequences_N=correlation.sequences_N,
-        states_N=correlation.states_N,
-        ordered=correlation.states_N is not None,
-        keep_outliers=keep_outliers,
-        picked_N=picked,
-        steady=details_NE.shape[1] - short_time_width(bands),
-    )
+
+    def view(unfitted: AnomalyDetector, levels_ND: Float32) -> DetailView:
+        return DetailView.fit(
+            unfitted,
+            levels_ND,
+            domains,
+            blocks_N,
+            sequences_N=correlation.sequences_N,
+            states_N=correlation.states_N,
+            ordered=correlation.states_N is not None,
+            keep_outliers=keep_outliers,
+            picked_N=picked,
+        )
+
+    if toning == "among events":
+        both_ND = np.concatenate([short_time_NE, steady_NB], axis=1)
+        events = view(event_and_tone_detector(steady_NB.shape[1]), both_ND)
+    else:
+        events = view(event_detector(), short_time_NE)
+    tones = view(tone_detector(), steady_NB) if toning == "view" else None
     counted_N = counted(detector.train_scores_, picked, domains)
     scores = detector.train_scores_[counted_N]
     if correlation.states_N is None or correlation.sequences_N is None:
@@ -106,7 +128,9 @@ def fit_views(
     else:
         calibration = Calibration.fit(scores, correlation.sequences_N[counted_N], correlation.states_N[counted_N])
         calibration = calibration.worth(correlation.independent)
-    return FittedViews(calibration, events, counted_N, correlated_clips(len(scores), calibration.least_effective))
+    return FittedViews(
+        calibration, events, tones, counted_N, correlated_clips(len(scores), calibration.least_effective)
+    )
 
 
 def correlated_clips(count: int, least_effective: float) -> int:

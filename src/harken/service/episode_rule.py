@@ -16,6 +16,7 @@ from harken.monitor.alarm import AlarmSetting
 from harken.monitor.detector import Detector
 from harken.monitor.judge import judge
 from harken.monitor.verdict import Kind
+from harken.monitor.view_scores import ViewScores
 
 #: rate of false alarms unless another is asked for
 DEFAULT_RATE = "1/quarter"
@@ -104,8 +105,11 @@ class EpisodeRule:
         hop_s = detector.segment_s if hop_s is None else hop_s
         # Windows that overlap, or follow each other sooner than those learned from, are correlated over more of them.
         block = ceil(detector.fitted.block * max(1.0, detector.segment_s / hop_s) - 1e-6)
-        events = None if detector.events is None else detector.events.calibration
-        return cls(AlarmSetting(rate, detector.calibration, hop_s, block, events), on_delay_s, off_delay_s)
+        events, tones = (
+            None if view is None else view.calibration for view in (detector.fitted.events, detector.fitted.tones)
+        )
+        setting = AlarmSetting(rate, detector.calibration, hop_s, block, events, tones=tones)
+        return cls(setting, on_delay_s, off_delay_s)
 
     @cached_property
     def lasting(self) -> EDetector | None:
@@ -127,10 +131,10 @@ class EpisodeRule:
             return max(1, ceil(self.off_delay_s / self.setting.interval_s))
         return max(_QUIET_WINDOWS, 2 * self.setting.block)
 
-    def hear(self, memory: EpisodeMemory, start: datetime, score: float, event_score: float | None) -> EpisodeMemory:
+    def hear(self, memory: EpisodeMemory, start: datetime, scores: ViewScores) -> EpisodeMemory:
         """Memory after one more judged window. start: its time."""
-        e_value = 0.0 if self.lasting is None else float(self.lasting.e_values(score))
-        return self.advance(memory, start, e_value, judge(score, event_score, self.setting).kind)
+        e_value = 0.0 if self.lasting is None else float(self.lasting.e_values(scores.sound))
+        return self.advance(memory, start, e_value, judge(scores, self.setting).kind)
 
     def advance(self, memory: EpisodeMemory, start: datetime, e_value: float, kind: Kind) -> EpisodeMemory:
         """The same by the window's e-value in the test of many, and what it is on its own."""

@@ -87,8 +87,8 @@ class MachineAlarm:
             before = self._memory
             event: Event = Tick(window.end)
             judged = verdict.kind != "not judged" and verdict.score is not None
-            if judged and verdict.score is not None:
-                self._memory = self.rule.hear(before, window.start, verdict.score, verdict.event_score)
+            if judged and verdict.scores is not None:
+                self._memory = self.rule.hear(before, window.start, verdict.scores)
                 if not self.state.on:
                     self._evidence.consider(heard, builds_up=self._builds_up)
             if self._memory.on and not before.on:

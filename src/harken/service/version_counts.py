@@ -14,6 +14,7 @@ from harken.monitor.fitted import Fitted
 from harken.monitor.judge import judge
 from harken.monitor.stored import load_fitted
 from harken.monitor.versions import list_versions
+from harken.monitor.view_scores import ViewScores
 from harken.service.episode_rule import EpisodeMemory, EpisodeRule
 from harken.service.kept_features import WindowFeatures
 from harken.service.model_versions import VersionCount
@@ -73,25 +74,22 @@ def count_alarms(
     memory = EpisodeMemory()
     for first in range(0, len(windows), _TOGETHER):
         some = slice(first, first + _TOGETHER)
-        for window, (score, event_score) in zip(windows[some], _scores(fitted, features[some]), strict=True):
-            if score is None:
+        for window, scores in zip(windows[some], _scores(fitted, features[some]), strict=True):
+            if scores is None:
                 continue
-            before, memory = memory, rule.hear(memory, window.start, score, event_score)
+            before, memory = memory, rule.hear(memory, window.start, scores)
             alarms += memory.on and not before.on
-            crossings += judge(score, event_score, rule.setting).kind == "alarm"
+            crossings += judge(scores, rule.setting).kind == "alarm"
     return VersionCount(windows[0].start, len(windows), crossings, alarms)
 
 
-def _scores(fitted: Fitted, features: Sequence[ClipFeatures]) -> list[tuple[float | None, float | None]]:
-    scores: list[tuple[float | None, float | None]] = []
-    rows, events = fitted.training.rows_by_sha256, fitted.events
+def _scores(fitted: Fitted, features: Sequence[ClipFeatures]) -> list[ViewScores | None]:
+    scores: list[ViewScores | None] = []
+    rows = fitted.training.rows_by_sha256
     for clip, result in zip(features, ClipJudge(fitted).scores(features), strict=True):
         row = rows.get(clip.sha256)
-        if result is None:
-            scores.append((None, None))
-        elif row is not None:
-            event_score = None if events is None else float(events.scores_N[row])
-            scores.append((float(fitted.training.scores_N[row]), event_score))
+        if result is None or row is None:
+            scores.append(None if result is None else result.scores)
         else:
-            scores.append((result.score, result.event_score))
+            scores.append(fitted.held_out(row))
     return scores

@@ -24,9 +24,9 @@ class Effect:
     alarms_after: how many of these were alarms, and are, each scored by a model that learned from the others.
     set_aside: those not learned, with the reasons. dropped: earlier ones that were left out for them. recordings: all
     normal ones after it.
-    threshold_..., event_threshold_...: alarms are scores above it; they are in units of each version's own distances.
-    faults: known ones; found_...: those that are alarms; lost: names of those that are none any more.
-    like_faults: names of recordings that were learned as normal and are nearer to known faults.
+    threshold_..., event_threshold_..., tone_threshold_...: alarms are scores above it; they are in units of each
+    version's own distances. faults: known ones; found_...: those that are alarms; lost: names of those that are none
+    any more. like_faults: names of recordings that were learned as normal and are nearer to known faults.
     """
 
     kind: ChangeKind
@@ -38,6 +38,8 @@ class Effect:
     threshold_after: float
     event_threshold_before: float | None
     event_threshold_after: float | None
+    tone_threshold_before: float | None = None
+    tone_threshold_after: float | None = None
     faults: int = 0
     found_before: int = 0
     found_after: int = 0
@@ -63,7 +65,8 @@ class Effect:
         if self.threshold_after != self.threshold_before:
             lines.append(
                 f"alarm above score {self.threshold_after:.4g}, before {self.threshold_before:.4g}"
-                + _events(self.event_threshold_after, self.event_threshold_before)
+                + _details("event", self.event_threshold_after, self.event_threshold_before)
+                + _details("tone", self.tone_threshold_after, self.tone_threshold_before)
             )
         if self.faults:
             lines.append(f"known faults found: {self.found_after} of {self.faults}, before {self.found_before}")
@@ -80,10 +83,10 @@ class Effect:
         return lines
 
 
-def _events(after: float | None, before: float | None) -> str:
+def _details(view: str, after: float | None, before: float | None) -> str:
     if after is None or before is None:
         return ""
-    return f"; above event score {after:.4g}, before {before:.4g}"
+    return f"; above {view} score {after:.4g}, before {before:.4g}"
 
 
 def effect_of(
@@ -119,6 +122,8 @@ def effect_of(
         threshold_after=second.threshold,
         event_threshold_before=first.event_threshold,
         event_threshold_after=second.event_threshold,
+        tone_threshold_before=first.tone_threshold,
+        tone_threshold_after=second.tone_threshold,
         faults=len(names),
         found_before=found_before,
         found_after=found_after,

@@ -90,6 +90,7 @@ def rebaseline(
         training=replace(learned.training, names=names),
         block=learned.block,
         events=learned.events,
+        tones=learned.tones,
         basis=replace(learned.basis, usual=basis.usual, base=number, version_N=np.full(len(learned.paths), number)),
         counted_N=None,
         faults=None if faults is None else replace(faults, old_F=np.ones(len(faults), dtype=bool)),

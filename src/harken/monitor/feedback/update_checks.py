@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from harken.core.errors import HarkenError
 from harken.embeddings.embedder import ClipFeatures
-from harken.embeddings.short_time import short_time_width
 from harken.monitor.basis import Heard
 from harken.monitor.clip_judge import ClipJudge
 from harken.monitor.fitted import Fitted
@@ -28,24 +26,15 @@ def in_order(heard: Sequence[Heard]) -> list[Heard]:
 
 
 def as_learned(fitted: Fitted, heard: Sequence[Heard]) -> list[Heard]:
-    """The clips with features as the model learned from; those of earlier versions of Harken had fewer details.
-
-    Raises HarkenError for features of another model.
-    """
+    """The clips. Raises HarkenError for features of another model."""
     assert fitted.basis is not None
-    dimensions, details = fitted.training.embeddings_ND.shape[1], fitted.basis.details_NE.shape[1]
-    bands = len(fitted.training.sketches_NBC[0])
-    clips = []
+    learned = fitted.training.embeddings_ND.shape[1], fitted.basis.short_time_NE.shape[1]
     for clip in heard:
-        features = clip.features
-        if details == short_time_width(bands):
-            features = replace(features, details_D=features.details_D[:details])
-        if (len(features.embedding), len(features.details_D)) != (dimensions, details):
+        if (len(clip.features.embedding), len(clip.features.short_time_D)) != learned:
             raise HarkenError(
                 "has features of another model", file=clip.name, next_step="Make them with the encoder of this model"
             )
-        clips.append(replace(clip, features=features))
-    return clips
+    return list(heard)
 
 
 def learnable_rows(fitted: Fitted, heard: Sequence[Heard]) -> tuple[list[Judged], list[tuple[str, str]], list[int]]:
@@ -87,6 +76,7 @@ def _kept_features(fitted: Fitted) -> list[ClipFeatures]:
         ClipFeatures(
             training.embeddings_ND[row],
             training.sketches_NBC[row],
+            np.zeros(0, np.float32),
             np.zeros(0, np.float32),
             float(training.levels_db_N[row]),
             float(training.seconds_N[row]),
