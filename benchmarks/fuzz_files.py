@@ -163,23 +163,30 @@ KINDS = ("bundle", "manifest", "recipe", "scores", "zip", "weights")
 
 
 def fuzz_files(count: int, folder: Path, model: Path, mutate: Mutate, seed: int = 0) -> dict[str, Counter[str]]:
-    """Outcomes by kind of `count` inputs in all: `read`, `refused`, or the error that should not have been."""
+    """Outcomes by kind of `count` inputs in all: see `outcome`."""
+    kinds = make_kinds(folder, model, mutate)
+    outcomes = {kind: Counter[str]() for kind in kinds}
+    for number in range(count):
+        kind = list(kinds)[number % len(kinds)]
+        outcomes[kind][outcome(partial(kinds[kind], np.random.default_rng((seed, number))))] += 1
+    return outcomes
+
+
+def make_kinds(folder: Path, model: Path, mutate: Mutate) -> dict[str, Callable[[np.random.Generator], None]]:
+    """What makes and reads an input of each kind: of this file, of `fuzz_kept` and of `fuzz_versions`."""
     from fuzz_kept import KEPT, KeptFiles
     from fuzz_versions import VERSIONS, ModelVersions
 
     groups = ((KINDS, Inputs), (KEPT, KeptFiles), (VERSIONS, ModelVersions))
-    kinds: list[tuple[str, Callable[[np.random.Generator], None]]] = []
+    kinds: dict[str, Callable[[np.random.Generator], None]] = {}
     for names, readers in groups:
         inputs = readers(folder, model, mutate)
-        kinds += [(kind, getattr(inputs, kind)) for kind in names]
-    outcomes = {kind: Counter[str]() for kind, _ in kinds}
-    for number in range(count):
-        kind, read = kinds[number % len(kinds)]
-        outcomes[kind][_outcome(partial(read, np.random.default_rng((seed, number))))] += 1
-    return outcomes
+        kinds |= {kind: getattr(inputs, kind) for kind in names}
+    return kinds
 
 
-def _outcome(attempt: Callable[[], None]) -> str:
+def outcome(attempt: Callable[[], None]) -> str:
+    """`read`, `refused`, or the error that should not have been."""
     try:
         attempt()
     except HarkenError as error:

@@ -141,6 +141,21 @@ def test_tables_that_are_none_say_what_is_missing(tmp_path: Path) -> None:
         read_score_table(tmp_path / "none.csv")
 
 
+def test_parquet_with_text_of_other_bytes_or_impossible_dates_is_refused(tmp_path: Path) -> None:
+    latin = pa.array([b"fan", b"L\xfcfter"])
+    text = pa.Array.from_buffers(pa.string(), 2, latin.buffers())
+    file = tmp_path / "t.parquet"
+    for column in (text, pa.MapArray.from_arrays([0, 1, 2], text, text), pa.array([2**30] * 2, pa.date32())):
+        pq.write_table(pa.table({"machine": column}), file)
+        with pytest.raises(HarkenError, match="cannot be read"):
+            read_score_table(file)
+    write_table([Clip(name, Path(f"/{name}.wav"), corpus="fan") for name in "ab"], file)
+    table = pq.read_table(file)
+    pq.write_table(table.set_column(table.column_names.index("corpus"), "corpus", text), file)
+    with pytest.raises(HarkenError, match="UTF8"):
+        read_table(file)
+
+
 def test_rows_of_another_length_are_refused(tmp_path: Path) -> None:
     """As where a decimal comma makes two cells of one."""
     with pytest.raises(HarkenError, match=r"line 17 .* has 7 cells, the header 6"):

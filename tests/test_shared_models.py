@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import hum
 from harken.core import files
 from harken.core.errors import BundleError, HarkenError
 from harken.core.files import flush_folder, read_regular, replace_file
@@ -40,8 +41,6 @@ Change = Callable[[dict[str, Any], dict[str, dict[str, np.ndarray]]], object]
 @pytest.fixture(scope="module")
 def model(once: Callable[..., Path]) -> Path:
     import soundfile as sf
-
-    from conftest import hum
 
     def make(folder: Path) -> None:
         for index in range(6):
@@ -147,6 +146,24 @@ def test_what_does_not_fit_together_is_refused_although_its_digests_do(
 ) -> None:
     with pytest.raises(HarkenError):
         load_fitted(changed(model, tmp_path / "m", change))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"config": {"bands": -1}}, "spectral needs at least 100 Hz and 4 bands"),
+        ({"layer": "../x"}, "spectral has no layer '../x'"),
+        ({"pooling": "median"}, "unknown pooling 'median'"),
+        ({"pooling": "cls"}, "no class token"),
+    ],
+)
+def test_settings_of_an_encoder_that_cannot_be_built_are_refused(
+    settings: dict[str, Any], message: str, model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(HarkenError, match=message):
+        Detector.load(changed(model, tmp_path / "m", lambda about, parts: about["spec"].update(settings))).score(
+            hum(0), 16_000
+        )
 
 
 def off(count: int, dimensions: int, names: int, levels: int) -> Change:

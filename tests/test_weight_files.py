@@ -85,6 +85,16 @@ def test_state_dict_and_what_lies_beside_it(tmp_path: Path) -> None:
     assert read_contents(path, None).settings == {}
 
 
+def test_a_file_is_read_by_what_it_holds_whatever_its_ending_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    torch.save(STATE, path)
+    assert np.array_equal(read_contents(path, None).tensors["a.weight"], STATE["a.weight"].numpy())
+    for data in (b"\x80", b"\x80\0\0\0\0", b"\x80\2}q\0."):
+        path.write_bytes(data)
+        with pytest.raises(WeightsError):
+            read_contents(path, None)
+
+
 def test_settings_objects_become_plain(tmp_path: Path, stranger: Callable[..., Any]) -> None:
     """As fairseq and omegaconf write them, neither being installed when the file is read."""
     dictionary = stranger("omegaconf.dictconfig.DictConfig")

@@ -66,8 +66,8 @@ def cells_of_text(file: Path) -> Iterator[None]:
 
 
 def read_parquet(file: Path, columns: Sequence[str] | None = None, *, per_byte: int = UNPACKED_PER_BYTE) -> Any:
-    """A `pyarrow.Table`. Raises OSError or ArrowException where it cannot be read, HarkenError where it unpacks to far
-    more than its size or has two columns of one name.
+    """A `pyarrow.Table`. Raises OSError or ArrowException where it cannot be read or has text that is not UTF-8,
+    HarkenError where it unpacks to far more than its size or has two columns of one name.
 
     per_byte: bytes of the table per byte of the file, beyond which it is refused.
     """
@@ -97,6 +97,7 @@ def read_parquet(file: Path, columns: Sequence[str] | None = None, *, per_byte: 
             cells = [batch.column(field.name).cast(field.type) for field in plain]
             batches.append(pa.RecordBatch.from_arrays(cells, schema=plain))
     table = pa.Table.from_batches(batches, plain).combine_chunks()
+    table.validate(full=True)
     return table if columns is None else table.select(columns)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any, ClassVar, Self, get_type_hints
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Self, get_type_hints
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from harken.core.arrays import Stored, check_arrays, declared_arrays
 from harken.detection.space import without_rounding
 from harken.detection.tail import USUAL_TAIL, TailForm
 
@@ -29,7 +30,8 @@ class AnomalyDetector(ABC):
     * The fitted state is a set of arrays (`state`, `restored`), stored without pickle.
 
     A subclass stores its parameters in `__init__` under their names and nothing else, implements `_fit` and
-    `_score`, sets `mean_`, keeps learned values in attributes that end in `_`, and may override `_held_out`.
+    `_score`, sets `mean_`, keeps learned values in attributes that end in `_`, and may override `_held_out`. It may
+    declare shapes and types of all that it learns (`core.arrays.Stored`): they are checked where a state is restored.
     Scores depend on the set of training clips but not on their order, and the score of a clip does not depend on the
     others scored in the same call, to the last bit.
     """
@@ -40,9 +42,10 @@ class AnomalyDetector(ABC):
     #: of the tail of its held-out scores, where it is used for details
     tail_form: ClassVar[TailForm] = USUAL_TAIL
 
-    train_scores_: Float64
+    #: left out by members of others, which have no held-out scores themselves
+    train_scores_: Annotated[Float64, Stored("N", optional=True)]
     #: (D,) mean over the training clips (zeros if the detector does not centre them); set by `_fit`
-    mean_: Float64
+    mean_: Annotated[Float64, Stored("D")]
 
     def fit(
         self, embeddings_ND: ArrayLike, domains_N: ArrayLike | None = None, blocks_N: ArrayLike | None = None
@@ -180,17 +183,32 @@ class AnomalyDetector(ABC):
     def restored(self, state: dict[str, NDArray[Any]]) -> Self:
         """This unfitted detector with the state of a fitted one; scores are the same to the last bit.
 
-        Raises ValueError for what is no learned attribute.
+        Raises ValueError for what is no learned attribute, or of another shape, type or range than declared, and
+        KeyError for what is missing.
         """
-        for name, value in state.items():
+        for name in state:
             if not name.endswith("_") or name.startswith("_"):
                 raise ValueError(f"{name} is not learned by {type(self).__name__}")
+        declared = declared_arrays(type(self))
+        if declared.keys() == declared_arrays(AnomalyDetector).keys():
+            declared = {**{name: _anything(array) for name, array in state.items()}, **declared}
+        sizes = check_arrays(declared, state)
+        for name, value in state.items():
             setattr(self, name, value)
+        self._check_sizes(sizes)
         self._rebuild()
         return self
 
+    def _check_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Raise ValueError where lengths of axes do not fit the parameters or each other; the state is set."""
+
     def _rebuild(self) -> None:
         """Recompute what `_fit` derives from the state but does not store in it."""
+
+
+def _anything(array: NDArray[Any]) -> Stored:
+    """What a custom detector learns without declaring it."""
+    return Stored(" ".join(map(str, array.shape)), array.dtype.name, empty=True)
 
 
 def canonical_order(embeddings_ND: ArrayLike) -> Ints:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
 
+from harken.core.arrays import Stored
 from harken.detection.base import Float64, Ints
 from harken.detection.density import floored, neighbour_distances
 from harken.detection.in_space import InSpace
@@ -37,11 +39,11 @@ class BEAM(InSpace):
     name: ClassVar[str] = "beam"
 
     #: training clips mapped into the space, and (bands, clips) factors of distances
-    bank_: Float64
-    weights_: Float64
+    bank_: Annotated[Float64, Stored("N D")]
+    weights_: Annotated[Float64, Stored("B N", over=0)]
     #: mean and standard deviation of the views mean and max, for `dual`
-    location_: Float64
-    spread_: Float64
+    location_: Annotated[Float64, Stored("2")]
+    spread_: Annotated[Float64, Stored("2", over=0)]
 
     def __init__(
         self,
@@ -74,6 +76,10 @@ class BEAM(InSpace):
             views_NV = self._views(self.bank_, np.arange(len(bank_ND)))
             self.location_, spread_V = views_NV.mean(axis=0), views_NV.std(axis=0)
             self.spread_ = np.where(spread_V > 0, spread_V, 1.0)
+
+    def _check_sizes(self, sizes: Mapping[str, int]) -> None:
+        if sizes["B"] != len(self._band_slices()):
+            raise ValueError(f"weights of {sizes['B']} bands, not of {len(self._band_slices())}")
 
     def _band_slices(self) -> list[slice]:
         dimensions = len(self.mean_)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt
 from scipy.ndimage import maximum_filter1d
 
+from harken.core.arrays import Stored
 from harken.detection.base import AnomalyDetector, Float64
 from harken.detection.tail import TailForm
 from harken.embeddings.sketch import STEP_DB
@@ -27,7 +28,7 @@ class Beyond(AnomalyDetector):
     #: then on six others (docs/alarms.md); a median of an even number of levels lies between two steps
     tail_form: ClassVar[TailForm] = TailForm(shape=0.2, winsorised=True, step=STEP_DB / 2)
 
-    highest_: Float64
+    highest_: Annotated[Float64, Stored("D")]
 
     def __init__(self, neighbours: NonNegativeInt = 1) -> None:
         self.neighbours = neighbours

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Self, TypedDict, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from harken.core.arrays import Stored
 from harken.detection import create_detector
 from harken.detection.base import AnomalyDetector, Float64
 from harken.detection.normalise import INDUCTIVE, normalised
@@ -54,9 +55,9 @@ class Composite(AnomalyDetector):
     scores_need_held_out: ClassVar[bool] = True
 
     #: (members, clips) held-out scores of each member
-    held_out_: Float64
+    held_out_: Annotated[Float64, Stored("J N")]
     #: number of clips, or of their blocks, with `rarest`
-    effective_: int
+    effective_: Annotated[int, Stored("", "int64", least=1, optional=True)]
 
     def __init__(self, members: Sequence[CompositeMember], mixing: Mixing = "deviations") -> None:
         self.members = members
@@ -103,6 +104,17 @@ class Composite(AnomalyDetector):
             (detector, _chosen(single_ND, member["columns"]))
             for detector, member in zip(self._made, self.members, strict=True)
         ]
+
+    def _check_sizes(self, sizes: Mapping[str, int]) -> None:
+        if sizes["J"] != len(self.members):
+            raise ValueError(f"held-out scores of {sizes['J']} members, not of {len(self.members)}")
+        if self.mixing == "rarest" and not hasattr(self, "effective_"):
+            raise KeyError("effective_")
+        if self.mixing == "rarest" and self.effective_ > sizes["N"]:
+            raise ValueError(f"{sizes['N']} clips that count as {self.effective_}")
+        for detector, rows_ND in self.in_members(np.zeros((1, sizes["D"]))):
+            if detector.dimensions != rows_ND.shape[1]:
+                raise ValueError(f"a member of {detector.dimensions} dimensions for {rows_ND.shape[1]}")
 
     def _rebuild(self) -> None:
         if self.mixing != "rarest":

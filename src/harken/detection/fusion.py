@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.core.arrays import Stored
 from harken.detection import create_detector
 from harken.detection.base import AnomalyDetector, Float64, Ints
 
@@ -24,8 +25,8 @@ class Fusion(AnomalyDetector):
     name: ClassVar[str] = "fusion"
     scores_need_held_out: ClassVar[bool] = True
 
-    location_: Float64
-    spread_: Float64
+    location_: Annotated[Float64, Stored("J")]
+    spread_: Annotated[Float64, Stored("J", over=0)]
 
     def __init__(
         self,
@@ -76,6 +77,11 @@ class Fusion(AnomalyDetector):
 
     def _score(self, queries_ND: Float64) -> Float64:
         return self._fused(np.stack([member._score(queries_ND) for member in self._members], axis=1))
+
+    def _check_sizes(self, sizes: Mapping[str, int]) -> None:
+        dimensions = [member.dimensions for member in self._members]
+        if sizes["J"] != len(dimensions) or set(dimensions) != {sizes["D"]}:
+            raise ValueError(f"members of {dimensions} dimensions for {sizes['J']} of {sizes['D']}")
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Learned attributes, name -> array; names of member 0 begin with `0.`."""

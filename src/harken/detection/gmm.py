@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from harken.core.arrays import Stored, summing_to_one
 from harken.detection.base import AnomalyDetector, Float64
 from harken.detection.space import standardisation
 
@@ -21,10 +22,10 @@ class GMM(AnomalyDetector):
 
     name: ClassVar[str] = "gmm"
 
-    scale_: Float64
-    weights_: Float64
-    means_: Float64
-    covariances_: Float64
+    scale_: Annotated[Float64, Stored("D", over=0)]
+    weights_: Annotated[Float64, Stored("K", over=0, rule=summing_to_one)]
+    means_: Annotated[Float64, Stored("K D")]
+    covariances_: Annotated[Float64, Stored("K D", over=0)]
 
     def __init__(
         self, components: PositiveInt = 2, regularisation: NonNegativeFloat = 0.1, seed: NonNegativeInt = 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from harken.core.arrays import Stored, orthonormal
 from harken.detection.base import AnomalyDetector, Float64
 from harken.detection.space import Space, SpaceName, fit_space, standardisation
 
@@ -12,11 +15,11 @@ from harken.detection.space import Space, SpaceName, fit_space, standardisation
 class InSpace(AnomalyDetector):
     """Base class of detectors with a parameter `space` (see `fit_space`); the fitted space is part of their state."""
 
-    scale_: Float64
-    basis_: Float64
-    gain_: Float64
+    scale_: Annotated[Float64, Stored("D", over=0)]
+    basis_: Annotated[Float64, Stored("D R", empty=True, rule=orthonormal)]
+    gain_: Annotated[Float64, Stored("R", over=0, empty=True)]
     #: gain of all other directions
-    rest_: float
+    rest_: Annotated[float, Stored("", over=0)]
 
     space: SpaceName
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
 
+from harken.core.arrays import Stored
 from harken.detection.base import AnomalyDetector, Float64
 from harken.detection.memory_bank import is_source, kmeans_centres
 from harken.detection.neighbours import Metric, nearest, unit_rows
@@ -26,8 +27,8 @@ class KMeans(AnomalyDetector):
 
     name: ClassVar[str] = "kmeans"
 
-    scale_: Float64
-    centres_: Float64
+    scale_: Annotated[Float64, Stored("D", over=0)]
+    centres_: Annotated[Float64, Stored("K D")]
 
     def __init__(
         self,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
 
+from harken.core.arrays import Stored
 from harken.detection.base import AnomalyDetector, Float64, Ints
 from harken.detection.memory_bank import BankName, Oversampling, memory_bank
 from harken.detection.neighbours import Bank, Metric, nearest
@@ -27,11 +29,12 @@ class KNN(AnomalyDetector):
 
     name: ClassVar[str] = "knn"
 
-    scale_: Float64
-    bank_: Float64
-    domain_: Ints
-    location_: Float64
-    spread_: Float64
+    scale_: Annotated[Float64, Stored("D", over=0)]
+    #: rows of all banks, of which M; the bank of each, of K; mean and standard deviation of the distances within each
+    bank_: Annotated[Float64, Stored("M D")]
+    domain_: Annotated[Ints, Stored("M", "int64", below="K")]
+    location_: Annotated[Float64, Stored("K")]
+    spread_: Annotated[Float64, Stored("K", over=0)]
 
     def __init__(
         self,
@@ -72,6 +75,12 @@ class KNN(AnomalyDetector):
         self._rebuild()
         if self.banks == "separate":
             self._standardise_banks()
+
+    def _check_sizes(self, sizes: Mapping[str, int]) -> None:
+        if self._bank_is_training_set and sizes["M"] != sizes.get("N", sizes["M"]):
+            raise ValueError(f"a bank of {sizes['M']} rows of {sizes['N']} clips")
+        if len(np.unique(self.domain_)) != sizes["K"]:
+            raise ValueError("a bank without rows")
 
     @property
     def _bank_is_training_set(self) -> bool:

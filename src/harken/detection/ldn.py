@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
 
+from harken.core.arrays import Stored
 from harken.detection.base import Float64, Ints
 from harken.detection.density import exit_sizes, floored, neighbour_distances
 from harken.detection.in_space import InSpace
@@ -39,8 +41,8 @@ class LDN(InSpace):
     name: ClassVar[str] = "ldn"
 
     #: rows mapped into the space, and their density radii
-    bank_: Float64
-    radius_: Float64
+    bank_: Annotated[Float64, Stored("M D")]
+    radius_: Annotated[Float64, Stored("M", over=0)]
 
     #: upper limit of neighbours for `auto`
     MAX_NEIGHBOURS = 16
@@ -80,6 +82,15 @@ class LDN(InSpace):
             clusters=self.clusters, metric=self.metric, seed=self.seed,
         )  # fmt: skip
         self.radius_ = floored(self._radii(domains_M, source))[0]
+
+    @property
+    def _bank_is_training_set(self) -> bool:
+        """Whether the rows of the bank are the training clips."""
+        return self.bank == "all" and self.oversample is None
+
+    def _check_sizes(self, sizes: Mapping[str, int]) -> None:
+        if self._bank_is_training_set and sizes["M"] != sizes.get("N", sizes["M"]):
+            raise ValueError(f"a bank of {sizes['M']} rows of {sizes['N']} clips")
 
     def _check(self) -> None:
         if self.form not in ("ratio", "difference"):
@@ -123,5 +134,4 @@ class LDN(InSpace):
             distance_N1, row_N1 = nearest(mapped_ND, self.bank_, 1, metric=self.metric, weights_M=1.0 / self.radius_)
         else:
             distance_N1, row_N1 = nearest(mapped_ND, self.bank_, 1, metric=self.metric, offsets_M=-self.radius_)
-        bank_is_training_set = self.bank == "all" and self.oversample is None
-        return distance_N1[:, 0], row_N1[:, 0] if bank_is_training_set else None
+        return distance_N1[:, 0], row_N1[:, 0] if self._bank_is_training_set else None

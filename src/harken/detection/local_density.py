@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
+from harken.core.arrays import Stored
 from harken.detection.base import Float64, Ints, held_out_folds
 from harken.detection.density import density_power, floored, mean_distance, neighbour_distances
 from harken.detection.in_space import InSpace
@@ -34,9 +35,9 @@ class LocalDensity(InSpace):
 
     name: ClassVar[str] = "local_density"
 
-    bank_: Float64
-    weights_: Float64
-    exponent_: float
+    bank_: Annotated[Float64, Stored("N D")]
+    weights_: Annotated[Float64, Stored("N", over=0)]
+    exponent_: Annotated[float, Stored("")]
 
     def __init__(
         self,

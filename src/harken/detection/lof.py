@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
+from harken.core.arrays import Stored
 from harken.detection.base import AnomalyDetector, Float64, Ints
 from harken.detection.density import floored, neighbour_distances
 from harken.detection.neighbours import Bank, nearest
@@ -24,8 +25,8 @@ class LOF(AnomalyDetector):
 
     name: ClassVar[str] = "lof"
 
-    scale_: Float64
-    bank_: Float64
+    scale_: Annotated[Float64, Stored("D", over=0)]
+    bank_: Annotated[Float64, Stored("N D")]
 
     def __init__(self, neighbours: PositiveInt = 16) -> None:
         self.neighbours = neighbours

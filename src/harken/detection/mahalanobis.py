@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harken.core.arrays import Stored, positive_definite
 from harken.detection.base import AnomalyDetector, Float64
 from harken.detection.space import RESOLUTION, ledoit_wolf_shrinkage, standardisation
 
@@ -20,9 +21,9 @@ class Mahalanobis(AnomalyDetector):
 
     name: ClassVar[str] = "mahalanobis"
 
-    scale_: Float64
-    centres_: Float64
-    precision_: Float64
+    scale_: Annotated[Float64, Stored("D", over=0)]
+    centres_: Annotated[Float64, Stored("K D")]
+    precision_: Annotated[Float64, Stored("D D", rule=positive_definite)]
 
     def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
         self.mean_, self.scale_ = standardisation(bank_ND)

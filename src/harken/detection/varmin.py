@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
+from harken.core.arrays import Stored
 from harken.detection.base import Float64, Ints
 from harken.detection.density import FLOOR, MIN_CLIPS, floored, neighbour_distances
 from harken.detection.in_space import InSpace
@@ -36,10 +37,10 @@ class VarMin(InSpace):
     name: ClassVar[str] = "varmin"
 
     #: training clips mapped into the space, and the factor of distances to each: exp(-b_g) r(y)^-a_g
-    bank_: Float64
-    weights_: Float64
+    bank_: Annotated[Float64, Stored("N D")]
+    weights_: Annotated[Float64, Stored("N", over=0)]
     #: a_g, sorted by domain name
-    exponent_: Float64
+    exponent_: Annotated[Float64, Stored("G", least=0, most=1)]
 
     #: upper end of the grid of powers
     MAX_POWER = 1.0

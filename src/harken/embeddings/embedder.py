@@ -109,12 +109,8 @@ def make_spec(
     if encoder_class(encoder).any_rate:
         arguments.setdefault("sample_rate", sample_rate)
     built = create_encoder(encoder, arguments, weights)
-    layer = layer or built.default_layer
-    for name in layer.split("+"):
-        if name not in built.layers:
-            raise ValueError(f"{encoder} has no layer {name!r}; there are {', '.join(built.layers)}")
-    pooling = pooling or built.default_pooling
-    check_pooling(pooling)
+    layer, pooling = layer or built.default_layer, pooling or built.default_pooling
+    check_parts(built, encoder, layer, pooling)
     return EmbeddingSpec(
         encoder=encoder,
         config=built.config(),
@@ -128,6 +124,14 @@ def make_spec(
         weights_sha256=weights_digest(weights) if weights is not None else None,
         code_sha256=code_sha256(encoder),
     )
+
+
+def check_parts(built: Encoder, name: str, layer: str, pooling: str) -> None:
+    """Raise ValueError for a layer that the encoder `name` has not, or a pooling of nothing that it gives."""
+    for single in layer.split("+"):
+        if single not in built.layers:
+            raise ValueError(f"{name} has no layer {single!r}; there are {', '.join(built.layers)}")
+    check_pooling(pooling, cls_tokens=built.cls_tokens)
 
 
 def spec_as_recorded(
@@ -264,7 +268,13 @@ class Embedder:
         self.listening = listening_of(spec, limits, formats)
         self.layers = tuple(spec.layer.split("+"))
         first = {name: array for name, array in (weights or {}).items() if "/" not in name} if spec.more else weights
-        self.encoder: Encoder = create_encoder(spec.encoder, spec.config, first or None)
+        try:
+            self.encoder: Encoder = create_encoder(spec.encoder, spec.config, first or None)
+            check_parts(self.encoder, spec.encoder, spec.layer, spec.pooling)
+        except ValueError as error:
+            raise HarkenError(
+                f"its encoder cannot be built: {error}", next_step="Correct its settings, or fit again"
+            ) from error
         self.more = [
             Embedder(extra, weights_of(weights, number), limits=limits, formats=formats)
             for number, extra in enumerate(spec.more)

@@ -136,14 +136,19 @@ def list_poolings() -> tuple[str, ...]:
     return tuple(_POOLINGS)
 
 
-def check_pooling(pooling: str) -> None:
-    """Raise ValueError, naming the part that is wrong, unless `pool` understands `pooling`."""
+def check_pooling(pooling: str, *, cls_tokens: int | None = None) -> None:
+    """Raise ValueError, naming the part that is wrong, unless `pool` understands `pooling`.
+
+    cls_tokens: class tokens of the encoder, where that is known.
+    """
     terms = pooling.removeprefix(_BANDS).split("+")
     for term in terms:
         if term != _CLS:
             _arguments(term)
     if pooling.startswith(_BANDS) and _CLS in terms:
         raise ValueError(f"{pooling!r}: a class token has no frequency bands")
+    if _CLS in terms and cls_tokens == 0:
+        raise ValueError(f"{pooling!r}: there is no class token to pool")
 
 
 def pool(frames_TD: Float32, pooling: str, *, cls_tokens: int = 0, patch_bands: int = 1) -> Float32:
@@ -155,7 +160,7 @@ def pool(frames_TD: Float32, pooling: str, *, cls_tokens: int = 0, patch_bands: 
         otherwise patches of all bands are pooled together.
     Raises ValueError for an unknown pooling, and for rows that are not as `cls_tokens` and `patch_bands` say.
     """
-    check_pooling(pooling)
+    check_pooling(pooling, cls_tokens=cls_tokens)
     if cls_tokens < 0 or patch_bands < 1:
         raise ValueError("cls_tokens >= 0 and patch_bands >= 1")
     tokens_CD, patches_TD = frames_TD[:cls_tokens], frames_TD[cls_tokens:]
@@ -164,8 +169,6 @@ def pool(frames_TD: Float32, pooling: str, *, cls_tokens: int = 0, patch_bands: 
     if len(patches_TD) % patch_bands:
         raise ValueError(f"{len(patches_TD)} patches are not whole columns of {patch_bands} frequency bands")
     terms = pooling.removeprefix(_BANDS).split("+")
-    if _CLS in terms and not cls_tokens:
-        raise ValueError("there is no class token to pool")
     if pooling.startswith(_BANDS):
         vectors = [_statistic(patches_TD[band::patch_bands], term) for band in range(patch_bands) for term in terms]
     else:

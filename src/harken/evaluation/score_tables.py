@@ -99,9 +99,9 @@ def _read(file: Path) -> _Table:
     if file.suffix == ".parquet":
         import pyarrow as pa
 
-        with reading(file, "Write it again", errors=(ValueError, pa.ArrowException)):
+        with reading(file, "Write it again", errors=(ValueError, OverflowError, pa.ArrowException)):
             table = read_parquet(file)
-        columns = [["" if cell is None else str(cell) for cell in column.to_pylist()] for column in table.columns]
+            columns = [["" if cell is None else str(cell) for cell in column.to_pylist()] for column in table.columns]
         rows = [list(cells) for cells in zip(*columns, strict=True)]
         # As the lines of the same table as CSV, whose first is the header.
         return _Table(file, _head(file, table.column_names), rows, list(range(2, len(rows) + 2)))

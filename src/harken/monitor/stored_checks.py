@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
 
 from harken.audio.decode import Limits
+from harken.core.arrays import Stored, check_arrays
 from harken.core.threads import one_thread
 from harken.detection import AnomalyDetector
 from harken.embeddings.embedder import EmbeddingSpec, sketch_bands
@@ -17,59 +19,70 @@ from harken.monitor.off import LEAST_OFF
 
 Parts = Mapping[str, Mapping[str, np.ndarray]]
 
-_PARTS = frozenset({"detector", "training", "health", "events", "tones", "encoder", "off", "basis", "faults"})
-#: of spectrogram files the level is not known, of others the time, of faults of earlier versions steady levels
-_MAY_BE_NAN = frozenset(
-    {("training", "levels_db"), ("off", "levels_db"), ("basis", "recorded_s"), ("faults", "steady")}
+#: lengths in seconds and levels in dB that no recording has
+_LONGEST_S, _HIGHEST_DB = 1e8, 1e4
+_FLOATS, _WHOLE = "float32 float64", "int64 int32"
+_EMBEDDINGS, _SECONDS, _FLAGS = (
+    Stored("N D", _FLOATS),
+    Stored("N", _FLOATS, over=0, most=_LONGEST_S),
+    Stored("N", "bool"),
 )
-
-#: lengths in seconds and levels in dB that no recording has, and numbers that no detector learns
-_LONGEST_S, _HIGHEST_DB, _LARGEST = 1e8, 1e4, 1e30
-#: what detectors divide by, and what is a length, power or gain
-_POSITIVE, _NOT_NEGATIVE = frozenset({"scale_", "spread_", "covariances_"}), frozenset({"radius_", "gain_", "rest_"})
+#: of spectrogram files the level is not known
+_LEVELS = Stored("N", _FLOATS, least=-_HIGHEST_DB, most=_HIGHEST_DB, unknown=True)
+#: arrays of each part but those of detectors, which declare theirs, and the encoder, which checks its weights as it is
+#: built. N: recordings of the part
+_DECLARED: dict[str, dict[str, Stored]] = {
+    "training": {
+        "embeddings": _EMBEDDINGS,
+        "sketches": Stored("B C", "uint8"),
+        "sketch_widths": Stored("N", _WHOLE, least=0),
+        "scores": Stored("N", _FLOATS),
+        **dict.fromkeys(("event_scores", "tone_scores"), Stored("N", _FLOATS, optional=True)),
+        **dict.fromkeys(("counted", "event_counted", "tone_counted"), replace(_FLAGS, optional=True)),
+        "levels_db": _LEVELS,
+        "seconds": _SECONDS,
+    },
+    "health": {"health": Stored("N M S", _FLOATS)},
+    "off": {"embeddings": _EMBEDDINGS, "levels_db": _LEVELS},
+    "basis": {
+        "short_time": Stored("N E", _FLOATS, empty=True),
+        # Of other files than recordings the time is not known.
+        "recorded_s": Stored("N", _FLOATS, unknown=True),
+        **dict.fromkeys(("sequences", "strata"), Stored("N", _WHOLE)),
+        "versions": Stored("N", _WHOLE, least=1),
+        "picked": _FLAGS,
+    },
+    "faults": {
+        "embeddings": _EMBEDDINGS,
+        "short_time": Stored("N E", _FLOATS, empty=True),
+        # Of faults of earlier versions it is not known, or absent.
+        "steady": Stored("N B", _FLOATS, optional=True, unknown=True),
+        "seconds": _SECONDS,
+        "versions": Stored("N", _WHOLE),
+        "old": _FLAGS,
+    },
+}
+_LEARNED = frozenset({"detector", "events", "tones", "encoder"})
 
 
 def check_content(settings: Mapping[str, Any], parts: Parts) -> None:
-    """Raise ValueError, TypeError or KeyError where a part is unknown, a number not finite or a shape another one."""
-    for part, arrays in parts.items():
-        if part not in _PARTS:
+    """Raise ValueError, TypeError or KeyError where a part is unknown, an array not as declared or a number of texts
+    another one."""
+    for part in parts:
+        if part not in _LEARNED and part not in _DECLARED:
             raise ValueError(f"a part {part!r}")
-        for name, array in arrays.items():
-            if array.dtype.kind not in "fiub":
-                raise ValueError(f"{part} {name} of type {array.dtype}")
-            # Encoders check their weights as they are built.
-            if part != "encoder" and (part, name) not in _MAY_BE_NAN and not np.isfinite(array).all():
-                raise ValueError(f"{part} {name} that is not finite")
-            if part != "encoder":
-                _check_numbers(f"{part} {name}", array)
     kept, count = parts["training"], len(_texts(settings, "names"))
-    dimensions = kept["embeddings"].shape[-1]
-    widths, columns = kept["sketch_widths"], kept["sketches"].shape[-1]
-    shapes = {
-        "embeddings": (count, dimensions),
-        "sketches": (len(kept["sketches"]), columns),
-        **dict.fromkeys(("sketch_widths", "scores", "levels_db", "seconds"), (count,)),
-    }
+    sizes = _check_part("training", kept, N=count)
     for view, name in (("events", "event_scores"), ("tones", "tone_scores")):
-        if view in settings:
-            shapes[name] = (count,)
+        if view in settings and name not in kept:
+            raise KeyError(name)
     if "tones" in settings and "events" not in settings:
         raise ValueError("a view of tones without one of events")
     for name in ("counted", "event_counted", "tone_counted"):
-        if name in kept:
-            shapes[name] = (count,)
-            if kept[name].dtype != np.bool_ or not kept[name].any():
-                raise ValueError(f"training {name} of no recording")
-    for name, shape in shapes.items():
-        if kept[name].shape != shape:
-            raise ValueError(f"training {name} of shape {kept[name].shape}")
-    if widths.dtype.kind not in "iu" or (widths < 0).any() or int(widths.sum()) != columns:
+        if name in kept and not kept[name].any():
+            raise ValueError(f"training {name} of no recording")
+    if int(kept["sketch_widths"].sum()) != sizes["C"]:
         raise ValueError("sketch widths that do not fit")
-    if kept["sketches"].dtype != np.uint8 or (kept["seconds"] <= 0).any() or count == 0:
-        raise ValueError("recordings of no length")
-    levels_N = np.nan_to_num(kept["levels_db"].astype(np.float64), nan=0.0)
-    if (kept["seconds"] > _LONGEST_S).any() or (np.abs(levels_N) > _HIGHEST_DB).any():
-        raise ValueError("recordings of impossible lengths or levels")
     if len(_texts(settings, "domains")) != count or len(_texts(settings, "sha256s")) not in (0, count):
         raise ValueError(f"other numbers of names than of recordings, {count}")
     _texts(settings, "notes")
@@ -80,33 +93,37 @@ def check_content(settings: Mapping[str, Any], parts: Parts) -> None:
     for power in (settings.get("length") or {}).values():
         if not 0 <= float(power) <= MOST_POWER:
             raise ValueError(f"scores that depend on length by a power of {power}")
+    dimensions = sizes["D"]
     if "off" in settings or "off" in parts:
-        off = parts["off"]
-        shapes = {
-            "embeddings": (len(_texts(settings, "off")), dimensions),
-            "levels_db": (len(_texts(settings, "off")),),
-        }
-        if {name: array.shape for name, array in off.items()} != shapes or len(off["embeddings"]) < LEAST_OFF:
-            raise ValueError("other recordings of the machine switched off than it names")
+        names = _texts(settings, "off")
+        if len(names) < LEAST_OFF:
+            raise ValueError(f"{len(names)} recordings of the machine switched off")
+        _check_part("off", parts["off"], "recordings of the machine switched off:", N=len(names), D=dimensions)
     if "basis" in settings or "basis" in parts:
         _check_basis(settings["basis"], parts["basis"], count)
     if "faults" in settings or "faults" in parts:
-        short_time = parts["basis"]["short_time"].shape[1]
-        _check_faults(settings["faults"], parts["faults"], dimensions, short_time, len(kept["sketches"]))
-    if "health" in parts and (parts["health"]["health"].ndim != 3 or len(parts["health"]["health"]) != count):
-        raise ValueError(f"health of shape {parts['health']['health'].shape}")
+        stored, short_time = settings["faults"], parts["basis"]["short_time"].shape[1]
+        names = _texts(stored, "names")
+        if len(_texts(stored, "sha256s")) != len(names):
+            raise ValueError("other known faults than it names")
+        lengths = {"N": len(names), "D": dimensions, "E": short_time, "B": sizes["B"]}
+        _check_part("faults", parts["faults"], "known faults:", **lengths)
+    if "health" in parts:
+        _check_part("health", parts["health"], N=count)
+
+
+def _check_part(part: str, arrays: Mapping[str, np.ndarray], label: str = "", **lengths: int) -> dict[str, int]:
+    """See `check_arrays`."""
+    try:
+        return check_arrays(_DECLARED[part], arrays, lengths)
+    except ValueError as error:
+        raise ValueError(f"{label or part} {error}") from None
 
 
 def _check_basis(stored: Mapping[str, Any], rows: Mapping[str, np.ndarray], count: int) -> None:
     """Raise ValueError unless a model can learn again from these rows."""
-    shapes = {name: (count,) for name in ("recorded_s", "sequences", "strata", "versions", "picked")}
-    wide = {name: array.shape for name, array in rows.items() if name != "short_time"}
-    if wide != shapes or rows["short_time"].ndim != 2 or len(rows["short_time"]) != count:
-        raise ValueError("other rows to learn again from than recordings")
-    kinds = [rows[name].dtype.kind for name in ("short_time", "recorded_s", "sequences", "strata", "versions")]
-    if "".join(kinds) != "ffiii" or rows["picked"].dtype != np.bool_:
-        raise ValueError("rows to learn again from of other types")
-    if rows["versions"].min() < 1 or not (rows["versions"] == stored["base"]).any():
+    _check_part("basis", rows, "rows to learn again from:", N=count)
+    if not (rows["versions"] == stored["base"]).any():
         raise ValueError("recordings of no version")
     types = [type(stored[name]) for name in ("keep_outliers", "ordered", "timed", "base")]
     if stored["stating"] not in get_args(Stating) or types != [bool, bool, bool, int]:
@@ -114,30 +131,6 @@ def _check_basis(stored: Mapping[str, Any], rows: Mapping[str, np.ndarray], coun
     _texts(stored, "usual")
     if not isinstance(stored["source"], str):
         raise ValueError("an order that is not text")
-
-
-def _check_faults(
-    stored: Mapping[str, Any], arrays: Mapping[str, np.ndarray], width: int, short_time: int, bands: int
-) -> None:
-    """Raise ValueError unless these are known faults of a model. width, short_time, bands: of its vectors."""
-    count = len(_texts(stored, "names"))
-    shapes: dict[str, tuple[int, ...]] = {name: (count,) for name in ("seconds", "versions", "old")}
-    shapes |= {"embeddings": (count, width), "short_time": (count, short_time)}
-    if "steady" in arrays:  # Absent in models of earlier versions.
-        shapes["steady"] = (count, bands)
-    if {name: array.shape for name, array in arrays.items()} != shapes or len(_texts(stored, "sha256s")) != count:
-        raise ValueError("other known faults than it names")
-    if not count or (arrays["seconds"] <= 0).any() or arrays["old"].dtype != np.bool_:
-        raise ValueError("known faults of no length")
-
-
-def _check_numbers(label: str, array: np.ndarray) -> None:
-    """Raise ValueError for numbers that are finite and yet nothing that can be learned."""
-    learned = label.rpartition(" ")[2].rpartition(".")[2]
-    if array.dtype.kind == "f" and (np.abs(np.nan_to_num(array)) > _LARGEST).any():
-        raise ValueError(f"{label} of up to {np.abs(np.nan_to_num(array)).max():.0e}")
-    if (learned in _POSITIVE and (array <= 0).any()) or (learned in _NOT_NEGATIVE and (array < 0).any()):
-        raise ValueError(f"{label} that is {'not positive' if learned in _POSITIVE else 'negative'}")
 
 
 def check_spec(spec: EmbeddingSpec) -> None:
