@@ -85,6 +85,8 @@ class Machines:
 
     def __init__(self) -> None:
         self._hours: dict[tuple[str, str], list[Period]] = {}
+        #: times of the last readings
+        self._read: dict[tuple[str, str], datetime] = {}
         # Readers that come before the first one is done wait for what it reads.
         self._lock = threading.Lock()
 
@@ -117,9 +119,12 @@ class Machines:
     def _strip(
         self, connection: Connection, monitor: str, machine: str, now: datetime, span: timedelta, length: timedelta
     ) -> list[Period]:
-        """Hours that are over two hours ago are read once."""
+        """Hours that were over for two hours when they were read are read once."""
         kept = [period for period in self._hours.get((monitor, machine), []) if period.start >= now - span]
-        settled = [period for period in kept if period.start < now - 2 * length]
+        # A clock may have been ahead then.
+        read = min(now, self._read.get((monitor, machine), now))
+        self._read[monitor, machine] = now
+        settled = [period for period in kept if period.start < read - 2 * length]
         # Windows that were stored late are in periods after the last that is settled.
         since = settled[-1].start + length if settled else now - span
         strip = [*settled, *periods(connection, monitor, machine, since, now + length, length)]

@@ -63,11 +63,12 @@ class PageState:
     def versions(self) -> tuple[str, str]:
         """The first changes whenever the store has something new of a machine, an alarm or a request; the second only
         where something has happened: an alarm, or what somebody did."""
-        tables_of = (
-            tables.history.c.number, tables.machines.c.changed, tables.messages.c.number, tables.models.c.since
+        numbers = (
+            sa.func.max(tables.history.c.number), sa.func.sum(tables.monitors.c.last_record),
+            sa.func.max(tables.messages.c.number),
         )  # fmt: skip
         with self.store.reading() as connection:
-            happened, *others = [str(connection.scalar(sa.select(sa.func.max(column)))) for column in tables_of]
+            happened, *others = [str(connection.scalar(sa.select(number))) for number in numbers]
         return "/".join([happened, *others]), happened
 
     def sentence(self, text: str) -> Sentence | None:

@@ -111,7 +111,9 @@ def _heard(request: Request, store: Store, spec: str) -> list[Heard]:
         record = _alarm(store, request)
         since, until = record.onset, record.ended
     with store.reading() as connection:
-        windows = kept_windows(connection, store.monitor, request.machine, spec, since=since, until=until)
+        windows = kept_windows(
+            connection, store.monitor, request.machine, spec, since=since, until=until, alarm=request.alarm
+        )
         if request.demand == "fault":
             windows = _abnormal(windows)
         windows = _spread(windows, MOST_LEARNED[request.demand])

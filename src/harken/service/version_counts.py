@@ -66,7 +66,7 @@ def count_versions(
 def count_alarms(
     fitted: Fitted, windows: Sequence[WindowFeatures], features: Sequence[ClipFeatures], rule: EpisodeRule
 ) -> VersionCount:
-    """What a model would have said of windows, in the order of time. features: theirs.
+    """What a model would have said of windows, in the order in which they were heard. features: theirs.
 
     Windows that it learned from count by their held-out scores.
     """

@@ -49,15 +49,29 @@ def kept_windows(
     *,
     since: datetime | None = None,
     until: datetime | None = None,
+    alarm: str = "",
 ) -> list[WindowFeatures]:
-    """Windows of a machine that begin in [since, until), in order of time, without their data (`with_data`)."""
+    """Windows of a machine that begin in [since, until), as they were heard, without their data (`with_data`).
+
+    alarm: those from the first that begins at `since` or later to the last that this alarm was on in, as they were
+    heard, where there are any, whatever the clock did meanwhile.
+    """
     columns = tables.features.c
     chosen = (columns.monitor == monitor) & (columns.machine == machine) & (columns.spec == spec)
+    last = None
+    if alarm:
+        of_alarm = sa.select(sa.func.min(columns.number), sa.func.max(columns.number)).where(chosen)
+        first, last = connection.execute(of_alarm.where(columns.alarm == alarm)).one()
+    if last is not None:
+        earlier = chosen & (columns.number <= first) & (columns.start < since)
+        before = connection.scalar(sa.select(sa.func.max(columns.number)).where(earlier))
+        chosen &= (columns.number > (-1 if before is None else before)) & (columns.number <= last)
+        since = until = None
     if since is not None:
         chosen &= columns.start >= since
     if until is not None:
         chosen &= columns.start < until
-    query = sa.select(*(columns[name] for name in _FIELDS)).where(chosen).order_by(columns.start, columns.number)
+    query = sa.select(*(columns[name] for name in _FIELDS)).where(chosen).order_by(columns.number)
     return [WindowFeatures(**row._mapping) for row in connection.execute(query)]
 
 
@@ -72,7 +86,7 @@ def with_data(
         query = sa.select(*(columns[name] for name in _FIELDS), columns.data).where(
             columns.monitor == monitor, columns.machine == machine, columns.number.in_(list(some))
         )
-        for row in connection.execute(query.order_by(columns.start, columns.number)):
+        for row in connection.execute(query.order_by(columns.number)):
             yield WindowFeatures(**row._mapping)
 
 

@@ -15,11 +15,11 @@ from harken.service.store import tables
 #: table -> column of the machine, and that by which its rows are ordered
 _ORDERED = {
     tables.machines: ("machine", "changed"),
-    tables.models: ("machine", "since"),
+    tables.models: ("machine", "number"),
     tables.windows: ("machine", "number"),
-    tables.sensors: ("sensor", "since"),
-    tables.alarms: ("machine", "raised"),
-    tables.evidence: ("machine", "time"),
+    tables.sensors: ("sensor", "number"),
+    tables.alarms: ("machine", "number"),
+    tables.evidence: ("machine", "number"),
 }
 
 
@@ -66,7 +66,7 @@ def alarms(connection: Connection, monitor: str, machine: str | None, limit: int
     columns = tables.alarms.c
     of_machine = sa.true() if machine is None else columns.machine == machine
     query = sa.select(tables.alarms).where(columns.monitor == monitor, of_machine)
-    return [alarm_of(row) for row in connection.execute(query.order_by(columns.raised.desc()).limit(limit))]
+    return [alarm_of(row) for row in connection.execute(query.order_by(columns.number.desc()).limit(limit))]
 
 
 def alarm_of_id(connection: Connection, alarm_id: str) -> tuple[str, AlarmRecord] | None:
@@ -77,4 +77,4 @@ def alarm_of_id(connection: Connection, alarm_id: str) -> tuple[str, AlarmRecord
 
 def alarm_of(row: Row[Any]) -> AlarmRecord:
     """An alarm as the store holds it."""
-    return AlarmRecord(**{name: value for name, value in row._mapping.items() if name != "monitor"})
+    return AlarmRecord(**{name: value for name, value in row._mapping.items() if name not in ("monitor", "number")})

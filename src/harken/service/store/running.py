@@ -26,8 +26,9 @@ class Running:
     stopped_by: str = ""
 
     def runs(self, now: datetime) -> bool:
-        """Whether it was not stopped, and its last sign is not too long ago."""
-        return self.stopped is None and now - self.seen < timedelta(seconds=_SIGNS * SIGN_S)
+        """Whether it was not stopped, and its last sign is not too long ago. One from the future is as old: the clock
+        was set back, and nothing has come since."""
+        return self.stopped is None and abs(now - self.seen) < timedelta(seconds=_SIGNS * SIGN_S)
 
 
 def running(connection: Connection, monitor: str | None = None) -> list[Running]:

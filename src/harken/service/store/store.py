@@ -282,7 +282,7 @@ def _sinks(connection: Connection, monitor: str) -> dict[str, SinkState]:
 
 def _sensors(connection: Connection, monitor: str) -> dict[str, SensorRecord]:
     columns = tables.sensors.c
-    query = sa.select(tables.sensors).where(columns.monitor == monitor).order_by(columns.since)
+    query = sa.select(tables.sensors).where(columns.monitor == monitor).order_by(columns.number)
     return {
         row.sensor: SensorRecord(row.sensor, row.status, row.since, row.reason) for row in connection.execute(query)
     }

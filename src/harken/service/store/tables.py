@@ -1,7 +1,8 @@
 """Tables of the store. What differs from one release to the next is in `migrations/versions`, and here as it is now.
 
 Every row belongs to a monitor, so that many monitors share one store; a monitor alone writes its rows, but for
-requests, which anybody writes.
+requests, which anybody writes. Clocks are set back: what came first has the lower `number`, whatever its time. Windows,
+messages, history and requests have numbers of their own; models, sensors, alarms and evidence those of their monitor.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def _monitor() -> sa.Column[str]:
 
 
 #: last_number: of its messages. stopped, stopped_by: when and by what it was stopped in order; empty while it runs.
-#: hours_since: `hours` has all from then on; empty: all
+#: hours_since: `hours` has all from then on; empty: all. last_record: grows with each record that has its number, and
+#: with each change of a machine
 monitors = sa.Table(
     "monitors",
     METADATA,
@@ -34,6 +36,7 @@ monitors = sa.Table(
     sa.Column("stopped", UtcTime),
     sa.Column("stopped_by", sa.Text),
     sa.Column("hours_since", UtcTime),
+    sa.Column("last_record", sa.BigInteger, nullable=False, default=0),
 )
 #: which process is a monitor, see `harken.service.store.lease`. place: computer and number of the process. term: grows
 #: with each takeover; renewals: with each transaction of the process
@@ -68,6 +71,7 @@ models = sa.Table(
     sa.Column("path", sa.Text, nullable=False),
     sa.Column("threshold", sa.Double),
     sa.Column("sentences", sa.JSON, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
 )
 #: see `harken.service.model_versions`. counted: JSON, empty where it was not
 versions = sa.Table(
@@ -162,6 +166,8 @@ sensors = sa.Table(
     sa.Column("since", UtcTime, primary_key=True),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Index(None, "monitor", "sensor", "number"),
 )
 alarms = sa.Table(
     "alarms",
@@ -180,7 +186,8 @@ alarms = sa.Table(
     sa.Column("highest", sa.Double),
     sa.Column("sentence", sa.Text, nullable=False),
     sa.Column("evidence", sa.Text, nullable=False),
-    sa.Index(None, "monitor", "machine", "raised"),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Index(None, "monitor", "machine", "number"),
 )
 history = sa.Table(
     "history",
@@ -209,7 +216,8 @@ evidence = sa.Table(
     sa.Column("sentence", sa.Text, nullable=False),
     sa.Column("score", sa.Double),
     sa.Column("kind", sa.Text, nullable=False),
-    sa.Index(None, "monitor", "time"),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Index(None, "monitor", "machine", "number"),
 )
 #: what sentences were made of (`core.sentences`), by their text in other tables, so that they are said in any language
 sentences = sa.Table(

@@ -29,7 +29,7 @@ def sharing_machines(connection: Connection, monitor: str, machine: str) -> list
     if model is None:
         return []
     newest = (
-        sa.select(columns.monitor, columns.machine, sa.func.max(columns.since).label("since"))
+        sa.select(columns.monitor, columns.machine, sa.func.max(columns.number).label("number"))
         .group_by(columns.monitor, columns.machine)
         .subquery()
     )
@@ -37,7 +37,7 @@ def sharing_machines(connection: Connection, monitor: str, machine: str) -> list
         newest,
         (columns.monitor == newest.c.monitor)
         & (columns.machine == newest.c.machine)
-        & (columns.since == newest.c.since),
+        & (columns.number == newest.c.number),
     )
     return sorted(
         row.machine

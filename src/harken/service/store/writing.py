@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -47,17 +47,23 @@ def write_changes(connection: Connection, monitor: str, changes: Changes) -> int
         columns = tables.resume.c
         query = sa.delete(tables.resume).where(columns.monitor == monitor, columns.key == sa.bindparam("gone"))
         connection.execute(query, forgotten)
-    alarms = [{"monitor": monitor, **finite(asdict(alarm))} for alarm in changes.alarms.values()]
-    _upsert(connection, tables.alarms, ("id",), alarms)
-    for table, records in (
-        (tables.models, changes.models),
-        (tables.history, changes.history),
-        (tables.evidence, changes.evidence),
-    ):
-        _insert(connection, table, [{"monitor": monitor, **finite(asdict(record))} for record in records])
-    # A reason may be said anew.
-    sensors = [{"monitor": monitor, **finite(asdict(record))} for record in changes.sensors]
-    _upsert(connection, tables.sensors, ("monitor", "sensor", "since"), sensors)
+    number = _last_record(connection, monitor) + 1
+
+    def numbered(records: Iterable[Any]) -> list[dict[str, Any]]:
+        nonlocal number
+        first, records = number, [*records]
+        number += len(records)
+        return [
+            {"monitor": monitor, **finite(asdict(record)), "number": first + row} for row, record in enumerate(records)
+        ]
+
+    # An alarm keeps the number under which it was raised; a reason of a sensor may be said anew.
+    _upsert(connection, tables.alarms, ("id",), numbered(changes.alarms.values()), keeps="number")
+    _insert(connection, tables.models, numbered(changes.models))
+    _insert(connection, tables.evidence, numbered(changes.evidence))
+    _upsert(connection, tables.sensors, ("monitor", "sensor", "since"), numbered(changes.sensors), keeps="number")
+    history = [{"monitor": monitor, **finite(asdict(entry))} for entry in changes.history]
+    _insert(connection, tables.history, history)
     _write_versions(connection, monitor, changes.versions)
     _insert(connection, tables.sentences, list(_sentences(changes)))
     if changes.evidence_gone:
@@ -67,9 +73,17 @@ def write_changes(connection: Connection, monitor: str, changes: Changes) -> int
     messages = [{"monitor": monitor, **asdict(message)} for message in changes.messages]
     _insert(connection, tables.messages, [{**row, "payload": finite(row["payload"])} for row in messages])
     last = max((message.number for message in changes.messages), default=0)
-    written = {"name": monitor, "last_number": last, "seen": now, "stopped": None, "stopped_by": None}
+    record = number if changes.states else number - 1
+    written = {
+        "name": monitor, "last_number": last, "last_record": record, "seen": now, "stopped": None, "stopped_by": None
+    }  # fmt: skip
     _upsert(connection, tables.monitors, ("name",), [written], least="last_number")
     return len(rows) - len(fresh)
+
+
+def _last_record(connection: Connection, monitor: str) -> int:
+    columns = tables.monitors.c
+    return connection.scalar(sa.select(columns.last_record).where(columns.name == monitor)) or 0
 
 
 def _sentences(changes: Changes) -> Iterator[dict[str, Any]]:
@@ -121,12 +135,14 @@ def _upsert(
     key: tuple[str, ...],
     rows: list[dict[str, Any]],
     least: str | None = None,
+    keeps: str | None = None,
 ) -> None:
-    """Insert or replace rows of the same columns, among them `key`. least: a column that never falls."""
+    """Insert or replace rows of the same columns, among them `key`. least: a column that never falls. keeps: one that
+    is not replaced."""
     if not rows:
         return
     query = insert_into(connection, table)
-    replaced: dict[str, Any] = {name: query.excluded[name] for name in rows[0] if name not in key}
+    replaced: dict[str, Any] = {name: query.excluded[name] for name in rows[0] if name not in (*key, keeps)}
     if least is not None:
         column, new = table.c[least], query.excluded[least]
         replaced[least] = sa.case((new > column, new), else_=column)
