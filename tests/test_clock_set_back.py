@@ -113,8 +113,10 @@ def test_an_alarm_keeps_its_place_when_it_changes(store: Store) -> None:
     for number in (0, 1):
         store.commit(event(number, TIMES[number]))
     first = next(alarm for alarm in alarms(store) if alarm.id == "a0")
-    store.commit(Changes(alarms={"a0": replace(first, acknowledged_by="Ada")}))
+    store.commit(Changes(alarms={"a0": replace(first, acknowledged_by="Ada")}, requests_done={1: "acknowledged"}))
     assert [(alarm.id, alarm.acknowledged_by) for alarm in alarms(store)] == [("a1", ""), ("a0", "Ada")]
+    store.commit(event(2, TIMES[2]))
+    assert [alarm.id for alarm in alarms(store)] == ["a2", "a1", "a0"]
 
 
 def test_a_store_of_an_earlier_release_is_numbered_by_its_times(store: Store) -> None:

@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs
 
-import sqlalchemy as sa
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 from sqlalchemy.engine import Connection
@@ -20,7 +19,7 @@ from harken.page.machines import MachineView
 from harken.page.views import keep_name, page, problem, state_of, words
 from harken.service.changes import AlarmRecord
 from harken.service.requests import MODEL_DEMANDS
-from harken.service.store import tables
+from harken.service.store.features import count_kept
 from harken.service.store.rows import alarm_of_id
 from harken.service.store.versions import machine_versions, sharing_machines
 
@@ -128,13 +127,9 @@ def _alarm(connection: Connection, view: MachineView, alarm_id: str) -> AlarmRec
 def _count(connection: Connection, view: MachineView, alarm: AlarmRecord | None, subject: Subject) -> int:
     """Windows whose features are kept of what it is about."""
     since, until = (subject.since, subject.until) if alarm is None else (alarm.onset, alarm.ended)
-    columns = tables.features.c
-    chosen = (columns.monitor == view.monitor) & (columns.machine == view.machine)
-    if since is not None:
-        chosen &= columns.start >= since
-    if until is not None:
-        chosen &= columns.start < until
-    return int(connection.scalar(sa.select(sa.func.count()).where(chosen)) or 0)
+    return count_kept(
+        connection, view.monitor, view.machine, since=since, until=until, alarm="" if alarm is None else alarm.id
+    )
 
 
 def _time(text: Any) -> datetime | None:

@@ -58,21 +58,49 @@ def kept_windows(
     """
     columns = tables.features.c
     chosen = (columns.monitor == monitor) & (columns.machine == machine) & (columns.spec == spec)
-    last = None
+    chosen &= _span(connection, chosen, since, until, alarm)
+    query = sa.select(*(columns[name] for name in _FIELDS)).where(chosen).order_by(columns.number)
+    return [WindowFeatures(**row._mapping) for row in connection.execute(query)]
+
+
+def count_kept(
+    connection: Connection,
+    monitor: str,
+    machine: str,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    alarm: str = "",
+) -> int:
+    """How many windows `kept_windows` gives, of any features."""
+    columns = tables.features.c
+    chosen = (columns.monitor == monitor) & (columns.machine == machine)
+    chosen &= _span(connection, chosen, since, until, alarm)
+    return int(connection.scalar(sa.select(sa.func.count()).select_from(tables.features).where(chosen)) or 0)
+
+
+def _span(
+    connection: Connection,
+    chosen: sa.ColumnElement[bool],
+    since: datetime | None,
+    until: datetime | None,
+    alarm: str,
+) -> sa.ColumnElement[bool]:
+    """Which of the chosen windows are meant, see `kept_windows`."""
+    columns = tables.features.c
     if alarm:
         of_alarm = sa.select(sa.func.min(columns.number), sa.func.max(columns.number)).where(chosen)
         first, last = connection.execute(of_alarm.where(columns.alarm == alarm)).one()
-    if last is not None:
-        earlier = chosen & (columns.number <= first) & (columns.start < since)
-        before = connection.scalar(sa.select(sa.func.max(columns.number)).where(earlier))
-        chosen &= (columns.number > (-1 if before is None else before)) & (columns.number <= last)
-        since = until = None
+        if last is not None:
+            earlier = chosen & (columns.number <= first) & (columns.start < since)
+            before = connection.scalar(sa.select(sa.func.max(columns.number)).where(earlier))
+            return (columns.number > (-1 if before is None else before)) & (columns.number <= last)
+    span: sa.ColumnElement[bool] = sa.true()
     if since is not None:
-        chosen &= columns.start >= since
+        span &= columns.start >= since
     if until is not None:
-        chosen &= columns.start < until
-    query = sa.select(*(columns[name] for name in _FIELDS)).where(chosen).order_by(columns.number)
-    return [WindowFeatures(**row._mapping) for row in connection.execute(query)]
+        span &= columns.start < until
+    return span
 
 
 def with_data(

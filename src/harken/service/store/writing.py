@@ -47,12 +47,12 @@ def write_changes(connection: Connection, monitor: str, changes: Changes) -> int
         columns = tables.resume.c
         query = sa.delete(tables.resume).where(columns.monitor == monitor, columns.key == sa.bindparam("gone"))
         connection.execute(query, forgotten)
-    number = _last_record(connection, monitor) + 1
+    last_record = _last_record(connection, monitor)
 
     def numbered(records: Iterable[Any]) -> list[dict[str, Any]]:
-        nonlocal number
-        first, records = number, [*records]
-        number += len(records)
+        nonlocal last_record
+        first, records = last_record + 1, [*records]
+        last_record += len(records)
         return [
             {"monitor": monitor, **finite(asdict(record)), "number": first + row} for row, record in enumerate(records)
         ]
@@ -73,9 +73,9 @@ def write_changes(connection: Connection, monitor: str, changes: Changes) -> int
     messages = [{"monitor": monitor, **asdict(message)} for message in changes.messages]
     _insert(connection, tables.messages, [{**row, "payload": finite(row["payload"])} for row in messages])
     last = max((message.number for message in changes.messages), default=0)
-    record = number if changes.states else number - 1
     written = {
-        "name": monitor, "last_number": last, "last_record": record, "seen": now, "stopped": None, "stopped_by": None
+        "name": monitor, "last_number": last, "last_record": last_record + bool(changes.states),
+        "seen": now, "stopped": None, "stopped_by": None,
     }  # fmt: skip
     _upsert(connection, tables.monitors, ("name",), [written], least="last_number")
     return len(rows) - len(fresh)
