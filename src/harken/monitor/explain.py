@@ -12,7 +12,7 @@ from harken.core.sentences import Sentence
 from harken.embeddings.sketch import sketch_steps
 from harken.encoders.spectral import Spectral
 from harken.monitor.envelope import Envelope
-from harken.monitor.wording import Region, band_edges, differs, faint, later, normals_of
+from harken.monitor.wording import Region, band_edges, differs, differs_most, faint, later, normals_of
 
 Float32 = NDArray[np.float32]
 
@@ -128,8 +128,9 @@ def explain(
 ) -> Explanation:
     """The difference between the spectrogram (bands, columns) in dB of a clip of `seconds` and all normal recordings.
 
-    start_s: where the clip begins in the recording, in which times are given. anomalous: whether a difference is to be
-    named though none stands out from the normal recordings. compared: `standing_out` of the clip, if it is there.
+    start_s: where the clip begins in the recording, in which times are given. anomalous: whether its verdict is suspect
+    or alarm: a difference is then named though none stands out, and how rare it is; the sentence of a normal one says
+    nothing that its verdict does not. compared: `standing_out` of the clip, if it is there.
     """
     if compared is None:
         compared = standing_out(clip_BC, envelope, centres_hz_B=centres_hz_B, seconds=seconds)
@@ -141,8 +142,11 @@ def explain(
             sentence = faint(clip_BC, envelope, centres_hz_B)
         return Explanation(sentence, compared.heatmap_BC, nearest)
     region = later(compared.region, start_s)
+    sentence = differs_most(region, seconds)
+    if anomalous:
+        sentence = differs(region, seconds, normals_of(envelope.count, envelope.segments))
     return Explanation(
-        differs(region, seconds, normals_of(envelope.count, envelope.segments)),
+        sentence,
         compared.heatmap_BC,
         nearest,
         region.low_hz,

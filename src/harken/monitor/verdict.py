@@ -101,7 +101,10 @@ class Verdict:
         if self.higher_than is None:
             return ""
         view = "" if self.decided_by == "sound" else f"{self.decided_by} "
-        return f"{view}above {f'all {self.of}' if self.higher_than == self.of else f'{self.higher_than} of {self.of}'}"
+        if self.higher_than == self.of:
+            # The worst of many segments may be above all, and yet be as normal recordings are.
+            return f"{view}above {'most of' if self.kind == 'normal' else 'all'} {self.of}"
+        return f"{view}above {self.higher_than} of {self.of}"
 
     @property
     def why(self) -> str | None:

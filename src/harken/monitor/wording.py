@@ -59,7 +59,7 @@ def differs(region: Region, seconds: float, normals: Sentence) -> Sentence:
     longest_s = max(end - start for start, end in region.runs_s)
     times = len(region.runs_s)
     where = _hz(region.low_hz, region.high_hz)
-    narrow = region.bands <= _TONE_BANDS or region.high_hz <= _TONE_RATIO * region.low_hz
+    narrow = _narrow(region)
     if region.change_db < 0:
         change = Sentence("energy missing {where}", where=where)
     elif narrow and longest_s >= _TONE_S:
@@ -78,6 +78,23 @@ def differs(region: Region, seconds: float, normals: Sentence) -> Sentence:
     else:
         height = Sentence("{change:.0f} dB above any like moment of {normals}", **values)
     return Sentence("{change} {when}, {height}", change=change, when=_when(region, times, seconds), height=height)
+
+
+def differs_most(region: Region, seconds: float) -> Sentence:
+    """Where a recording of `seconds` is most unlike the normal ones, without a word on how rare that is.
+
+    For recordings that are normal on the whole: each of those learned from, too, is beyond all others somewhere.
+    """
+    values: dict[str, Any] = {"when": _when(region, len(region.runs_s), seconds), "change": region.change_db}
+    if _narrow(region):
+        frequency = _one_hz(region.peak_hz)
+        return Sentence("differs most near {frequency}, {when} ({change:+.0f} dB)", frequency=frequency, **values)
+    where = _hz(region.low_hz, region.high_hz)
+    return Sentence("differs most at {where}, {when} ({change:+.0f} dB)", where=where, **values)
+
+
+def _narrow(region: Region) -> bool:
+    return region.bands <= _TONE_BANDS or region.high_hz <= _TONE_RATIO * region.low_hz
 
 
 def _when(region: Region, times: int, seconds: float) -> Sentence:
