@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import copy
+import errno
 import json
+import os
 import pickle
 import re
 import string
@@ -15,12 +17,14 @@ from pathlib import Path
 import pytest
 
 import harken
-from harken.core.errors import AudioError
+from harken.core.errors import AudioError, HarkenError, reading, writing
 from harken.core.sentences import Sentence
 from harken.detection.rates import in_words, one_in
 from harken.monitor.wording import Region, differs, normals_of
 from harken.page.texts import LANGUAGES, sentence_catalogue, texts
 from harken.service.changes import AlarmRecord, Changes, EvidenceRecord, ModelInUse, SensorRecord
+from harken.service.learner import refusal_of
+from harken.service.sources.base import SourceError
 from harken.service.store.rows import sentence
 from harken.service.store.store import Store
 
@@ -62,6 +66,51 @@ def test_every_sentence_has_words_in_every_language(language: str) -> None:
         said = re.sub(r"\{.*?\}|--[a-z-]+", "", words)
         if language == "de":
             assert not LEFTOVERS.findall(said), words
+
+
+#: errors of these are shown on the page: refusals of learning, of what is asked, and of setting up; sources that fail
+SHOWN = (
+    "core/errors.py", "monitor/feedback", "monitor/fit.py", "monitor/learn.py", "monitor/relearn.py",
+    "monitor/versions.py", "page/actions.py", "page/scorer.py", "page/set_up.py", "page/teaching.py",
+    "service/learner.py", "service/learning.py", "service/requests.py", "service/set_up", "service/sources",
+)  # fmt: skip
+
+
+def test_errors_that_the_page_shows_are_sentences() -> None:
+    """Their causes and next steps: neither plain text nor put together by other means than a template."""
+    package = Path(harken.__file__).parent
+    plain = []
+    for place in SHOWN:
+        for file in [package / place] if place.endswith(".py") else sorted((package / place).glob("*.py")):
+            for call in ast.walk(ast.parse(file.read_text())):
+                name = getattr(call.func, "id", "") if isinstance(call, ast.Call) else ""
+                if isinstance(call, ast.Call) and name.endswith(("Error", "Refused")) and name != "ValueError":
+                    parts = [*call.args[:1], *(each.value for each in call.keywords if each.arg == "next_step")]
+                    plain += [
+                        f"{file}:{part.lineno}"
+                        for part in parts
+                        if isinstance(part, ast.JoinedStr | ast.Constant | ast.BinOp) and ast.unparse(part) != "None"
+                    ]
+    assert plain == []
+
+
+def test_an_error_is_said_in_german_to_its_last_part() -> None:
+    german = texts("de")
+    with pytest.raises(HarkenError) as caught, reading("plant.yaml", Sentence("Correct the file")):
+        Path("/nowhere/plant.yaml").read_text()
+    assert german.error(caught.value) == "plant.yaml: die Datei gibt es nicht. Die Datei berichtigen."
+    with pytest.raises(HarkenError) as caught, writing("plant.yaml", "Try elsewhere"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert str(caught.value) == "plant.yaml: cannot be written (No space left on device). Try elsewhere."
+    assert german.error(caught.value).startswith(
+        "plant.yaml: lässt sich nicht schreiben (Kein Platz mehr auf dem Datenträger). "
+    )
+    source = SourceError(Sentence("was lost"), file="microphone", next_step=Sentence("Plug it in again"))
+    sensor = Sentence("gives no sound: {error}", error=source.sentence)
+    assert sensor == "gives no sound: microphone: was lost. Plug it in again"
+    assert german.sentence(sensor) == "liefert keinen Ton: microphone: ging verloren. Wieder anschließen"
+    refused = refusal_of(HarkenError(Sentence("version {number} is in use", number=3), next_step=None))
+    assert refused == "refused: version 3 is in use"
 
 
 def test_a_sentence_is_its_english_text_and_keeps_what_it_is_made_of() -> None:

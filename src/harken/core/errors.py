@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from harken.core.names import shown
+from harken.core.sentences import Sentence
+from harken.core.system_reasons import reason_of
 
 
 class HarkenError(Exception):
@@ -24,11 +26,9 @@ class HarkenError(Exception):
     """
 
     def __init__(self, cause: str, *, file: str | Path | None = None, next_step: str | None = None) -> None:
-        # On one line: causes may be what libraries say. A sentence stays one.
-        plain = " ".join(cause.splitlines()).rstrip(". ")
-        self.cause = cause if cause == plain else plain
+        self.cause = _on_one_line(cause)
         self.file = None if file is None else str(file)
-        self.next_step = None if next_step is None else " ".join(next_step.splitlines()).rstrip(". ")
+        self.next_step = None if next_step is None else _on_one_line(next_step)
         super().__init__(self.cause, self.file, self.next_step)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -36,8 +36,17 @@ class HarkenError(Exception):
         return _rebuild, (type(self), self.cause, self.file, self.next_step)
 
     def __str__(self) -> str:
-        text = f"{shown(self.file)}: {self.cause}" if self.file else self.cause
-        return f"{text}. {self.next_step}." if self.next_step else f"{text}."
+        return f"{self.sentence}."
+
+    @property
+    def sentence(self) -> Sentence:
+        """All of it, without the last full stop, which is said in other languages as far as its parts are sentences."""
+        cause, file, step = self.cause, shown(self.file or ""), self.next_step
+        if file and step:
+            return Sentence("{file}: {cause}. {step}", file=file, cause=cause, step=step)
+        if file:
+            return Sentence("{file}: {cause}", file=file, cause=cause)
+        return Sentence("{cause}. {step}", cause=cause, step=step) if step else Sentence("{cause}", cause=cause)
 
 
 class AudioError(HarkenError):
@@ -74,9 +83,10 @@ def reading(
     try:
         yield
     except FileNotFoundError as error:
-        raise HarkenError("there is no such file", file=file, next_step=next_step) from error
+        raise HarkenError(Sentence("there is no such file"), file=file, next_step=next_step) from error
     except kinds as error:
-        raise HarkenError(f"cannot be read ({_reason(error)})", file=file, next_step=next_step) from error
+        cause = Sentence("cannot be read ({reason})", reason=reason_of(error))
+        raise HarkenError(cause, file=file, next_step=next_step) from error
 
 
 @contextmanager
@@ -85,7 +95,8 @@ def writing(file: str | Path, next_step: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise HarkenError(f"cannot be written ({_reason(error)})", file=file, next_step=next_step) from error
+        cause = Sentence("cannot be written ({reason})", reason=reason_of(error))
+        raise HarkenError(cause, file=file, next_step=next_step) from error
 
 
 def did_you_mean(word: str, names: Iterable[str], otherwise: str | None = None) -> str:
@@ -108,9 +119,10 @@ def and_more(names: Iterable[str]) -> str:
     return f"{first} and {len(others)} more" if others else first
 
 
-def _reason(error: Exception) -> str:
-    """The message of an error in one line; of an OSError without number and path."""
-    return " ".join(str(getattr(error, "strerror", None) or error).split())
+def _on_one_line(text: str) -> str:
+    """Causes may be what libraries say. A sentence stays one."""
+    plain = " ".join(text.splitlines()).rstrip(". ")
+    return text if text == plain else plain
 
 
 def _rebuild(kind: type[HarkenError], cause: str, file: str | None, next_step: str | None) -> HarkenError:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
 
+from harken.core.sentences import Sentence
+
 #: devices of Windows, with any ending
 _DEVICES = frozenset({"con", "prn", "aux", "nul", "conin$", "conout$"}) | {
     f"{port}{number}" for port in ("com", "lpt") for number in "123456789\u00b9\u00b2\u00b3"
@@ -35,16 +37,20 @@ def _escape(char: str) -> str:
 def why_no_file_name(name: str) -> str | None:
     """Why some system does not allow a file or folder of this name; None if all do. Paths have no such name."""
     if not name or name in (".", ".."):
-        return "is no name"
+        return Sentence("is no name")
     if len(name.encode("utf-8", "surrogatepass")) > 255:
-        return "is longer than 255 bytes"
+        return Sentence("is longer than 255 bytes")
     for char in name:
         if char in _FORBIDDEN or not char.isprintable():
-            return f"has {char!r}, which Windows does not allow" if char != "/" else "has a slash"
+            return (
+                Sentence("has a slash")
+                if char == "/"
+                else Sentence("has {character!r}, which Windows does not allow", character=char)
+            )
     if name[-1] in ". ":
-        return "ends in a full stop or blank, which Windows leaves out"
+        return Sentence("ends in a full stop or blank, which Windows leaves out")
     if name.partition(".")[0].rstrip(" ").casefold() in _DEVICES:
-        return "is the name of a device on Windows"
+        return Sentence("is the name of a device on Windows")
     return None
 
 

@@ -19,6 +19,7 @@ from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
 from harken.core.errors import HarkenError
 from harken.core.names import shown
 from harken.core.plugins import custom_names
+from harken.core.sentences import Sentence
 from harken.core.threads import one_thread
 from harken.data.chronology import OrderChoice, chronology
 from harken.data.clips import clips_from_files
@@ -86,8 +87,8 @@ def fit_normal(
     clips = learnable(clips_from_files(not_excluded(files, exclude, set_aside)), set_aside)
     if not clips:
         raise HarkenError(
-            "none of these recordings is to be learned from as a normal one of a machine",
-            next_step="Give normal recordings to learn from",
+            Sentence("none of these recordings is to be learned from as a normal one of a machine"),
+            next_step=Sentence("Give normal recordings to learn from"),
         )
     if states is not None:
         named_states([clip.path for clip in clips], states)
@@ -97,7 +98,11 @@ def fit_normal(
     given_off = [off] if isinstance(off, (str, Path)) else list(off)
     off_files = recordings_of(given_off, ALL_SUFFIXES if all_formats else DEFAULT_SUFFIXES).files if given_off else []
     if both := set(map(os.path.realpath, files)) & set(map(os.path.realpath, off_files)):
-        raise HarkenError("is given as normal and as switched off", file=min(both), next_step="Give it as one of both")
+        raise HarkenError(
+            Sentence("is given as normal and as switched off"),
+            file=min(both),
+            next_step=Sentence("Give it as one of both"),
+        )
     forms = read_forms(recordings, workers=workers, limits=limits, formats=formats)
     cutting = cut_to_learn(recordings, forms, segment)
     set_aside += [Excluded(path, error.cause) for path, error in cutting.errors.items()]
@@ -125,7 +130,7 @@ def fit_normal(
         )
         unfitted = create_detector(detector, parameters)
     except (ValueError, TypeError) as error:
-        raise HarkenError(str(error), next_step="Correct the setting") from None
+        raise HarkenError(str(error), next_step=Sentence("Correct the setting")) from None
     hear = partial(extract, spec=spec, weights=arrays, store=store, workers=workers, limits=limits, formats=formats)
     off_recordings = _off_recordings(
         off_files,
@@ -137,13 +142,24 @@ def fit_normal(
     results = hear([clip.path for clip in clips], segments=cutting.segments)
     kept, features, usual = usable_clips(clips, results, set_aside, progress)
     if len(kept) < LEAST_CLIPS:
-        first = f"; the first: {shown(set_aside[0].path)}: {set_aside[0].reason}" if set_aside else ""
-        total = f"{len(files)} recording{'s' * (len(files) != 1)}"
+        first: str = ""
+        if set_aside:
+            file, reason = shown(set_aside[0].path), set_aside[0].reason
+            first = Sentence("; the first: {file}: {reason}", file=file, reason=reason)
+        total = Sentence("1 recording") if len(files) == 1 else Sentence("{count} recordings", count=len(files))
         if cutting.segments:
-            total = f"{len(clips)} segments of {total}"
+            total = Sentence("{count} segments of {recordings}", count=len(clips), recordings=total)
         raise HarkenError(
-            f"{len(kept)} of {total} can be learned from, at least {LEAST_CLIPS} are needed{first}",
-            next_step="Record more normal clips (30 or more make a useful model), or cut longer ones (--segment 5)",
+            Sentence(
+                "{count} of {total} can be learned from, at least {least} are needed{first}",
+                count=len(kept),
+                total=total,
+                least=LEAST_CLIPS,
+                first=first,
+            ),
+            next_step=Sentence(
+                "Record more normal clips (30 or more make a useful model), or cut longer ones (--segment 5)"
+            ),
         )
     kept, features = without_near_duplicates(kept, features, sample_rate, set_aside)
     seconds = float(np.median([clip.seconds for clip in features]))
@@ -165,7 +181,10 @@ def fit_normal(
             )
     except (ValueError, TypeError) as error:
         # What a detector's parameters may be is known to the detector alone.
-        raise HarkenError(f"{detector} cannot be fitted: {error}", next_step="Correct its parameters") from error
+        raise HarkenError(
+            Sentence("{detector} cannot be fitted: {error}", detector=detector, error=str(error)),
+            next_step=Sentence("Correct its parameters"),
+        ) from error
     return Fitted(
         spec=spec,
         weights=arrays,
@@ -218,8 +237,10 @@ def _check_settings(given: Sequence[str | Path], names: list[Any], level: str, m
     """names: of the encoder and the detector, with its parameters."""
     for name in custom_names(names):
         raise HarkenError(
-            f"{name} cannot be part of a model, which runs no code that it names",
-            next_step="Take a detector and encoder that Harken has; use custom ones in the bench (harken run)",
+            Sentence("{name} cannot be part of a model, which runs no code that it names", name=name),
+            next_step=Sentence(
+                "Take a detector and encoder that Harken has; use custom ones in the bench (harken run)"
+            ),
         )
     for setting, value, choices in (
         ("level", level, get_args(Level)),
@@ -227,6 +248,11 @@ def _check_settings(given: Sequence[str | Path], names: list[Any], level: str, m
         ("order", order, get_args(OrderChoice)),
     ):
         if value not in choices:
-            raise HarkenError(f"unknown {setting} {value!r}", next_step=f"Choose one of {', '.join(choices)}")
+            raise HarkenError(
+                Sentence("unknown {setting} {value!r}", setting=setting, value=value),
+                next_step=Sentence("Choose one of {choices}", choices=", ".join(choices)),
+            )
     if not given:
-        raise HarkenError("no recordings were given", next_step="Name recordings or folders of them")
+        raise HarkenError(
+            Sentence("no recordings were given"), next_step=Sentence("Name recordings or folders of them")
+        )

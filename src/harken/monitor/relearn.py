@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harken.core.errors import HarkenError
+from harken.core.sentences import Sentence
 from harken.core.threads import one_thread
 from harken.detection.in_space import in_space_of
 from harken.detection.neighbours import nearest
@@ -36,9 +37,11 @@ def basis_of_model(fitted: Fitted) -> Basis:
     """What it needs to learn again. Raises HarkenError for models that do not keep it."""
     if fitted.basis is None or fitted.events is None:
         raise HarkenError(
-            "this model does not keep what learning again needs: it was fitted by an earlier version of Harken, or "
-            "made from a run",
-            next_step="Fit it again: harken fit NORMAL -o MODEL",
+            Sentence(
+                "this model does not keep what learning again needs: it was fitted by an earlier version of Harken, or "
+                "made from a run"
+            ),
+            next_step=Sentence("Fit it again: harken fit NORMAL -o MODEL"),
         )
     return fitted.basis
 
@@ -62,7 +65,10 @@ def refitted(fitted: Fitted) -> Fitted:
                 toning=toning_of(fitted),
             )
         except ValueError as error:
-            raise HarkenError(f"cannot be learned again: {error}", next_step="Fit the model again") from error
+            raise HarkenError(
+                Sentence("cannot be learned again: {reason}", reason=str(error)),
+                next_step=Sentence("Fit the model again"),
+            ) from error
         again = replace(training, scores_N=detector.train_scores_)
         off_notes = [] if fitted.off is None else OffJudge(fitted.off, again).notes()
         return replace(

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from harken.core.errors import BundleError, HarkenError
 from harken.core.names import shown
+from harken.core.sentences import Sentence
 from harken.monitor.manifests import checked_manifest, earlier_versions, manifest_data, manifest_of, version_number
 
 ChangeKind = Literal["fit", "update", "fault", "rebaseline", "rollback", "set-alarm"]
@@ -116,7 +117,9 @@ def _version(path: Path, manifest: Mapping[str, Any], data: bytes) -> Version:
     try:
         return replace(version_of(manifest["about"]), sha256=hashlib.sha256(data).hexdigest())
     except (ValueError, TypeError) as error:
-        raise BundleError(f"is no model: {error}", file=path, next_step="Fit the model again") from None
+        raise BundleError(
+            Sentence("is no model: {reason}", reason=str(error)), file=path, next_step=Sentence("Fit the model again")
+        ) from None
 
 
 def version_before(versions: list[Version]) -> Version:
@@ -131,8 +134,8 @@ def version_before(versions: list[Version]) -> Version:
     earlier = [number for number in of_number if number < version.number]
     if not earlier:
         raise HarkenError(
-            f"version {version.number} is the first that is kept: there is none to go back to",
-            next_step="See harken model show",
+            Sentence("version {number} is the first that is kept: there is none to go back to", number=version.number),
+            next_step=Sentence("See harken model show"),
         )
     return of_number[max(earlier)]
 
@@ -140,10 +143,15 @@ def version_before(versions: list[Version]) -> Version:
 def check_texts(who: str, why: str, origin: str = "") -> None:
     """Raise HarkenError unless they can be kept: who is named, and no text is longer than anybody reads."""
     if not who.strip():
-        raise HarkenError("a change of a model needs the name of who made it", next_step="Give it (--who)")
+        raise HarkenError(
+            Sentence("a change of a model needs the name of who made it"), next_step=Sentence("Give it (--who)")
+        )
     for name, text in (("who", who), ("why", why), ("origin", origin)):
         if len(text) > _LONGEST:
-            raise HarkenError(f"{name} has {len(text)} letters", next_step=f"Give at most {_LONGEST}")
+            raise HarkenError(
+                Sentence("{name} has {count} letters", name=name, count=len(text)),
+                next_step=Sentence("Give at most {most}", most=_LONGEST),
+            )
 
 
 def json_effect(effect: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import cast, get_args
 
 from harken.core.errors import HarkenError
 from harken.core.names import shown
+from harken.core.sentences import Sentence
 from harken.service.requests import MODEL_DEMANDS, AlarmDemand, Demand, Request, check_request
 from harken.service.store.store import Store
 
@@ -39,20 +40,31 @@ def ask(
     Raises HarkenError for what is none.
     """
     if demand not in DEMANDS:
-        raise HarkenError(f"{shown(demand)!r} cannot be asked", next_step=f"Ask one of: {', '.join(DEMANDS)}")
+        raise HarkenError(
+            Sentence("{demand!r} cannot be asked", demand=shown(demand)),
+            next_step=Sentence("Ask one of: {demands}", demands=", ".join(DEMANDS)),
+        )
     if len(who) > LONGEST_NAME or len(text) > LONGEST_TEXT:
         raise HarkenError(
-            "name or comment is too long", next_step=f"Write at most {LONGEST_NAME} and {LONGEST_TEXT} characters"
+            Sentence("name or comment is too long"),
+            next_step=Sentence(
+                "Write at most {name} and {text} characters",
+                name=LONGEST_NAME,
+                text=LONGEST_TEXT,
+            ),
         )
     if (hours is not None) != (demand == "shelve") or not 0 < (hours or 1.0) <= MOST_HOURS:
         raise HarkenError(
-            "hours belong to shelving, and to that alone", next_step=f"Give more than 0, at most {MOST_HOURS}"
+            Sentence("hours belong to shelving, and to that alone"),
+            next_step=Sentence("Give more than 0, at most {most}", most=MOST_HOURS),
         )
     now = datetime.now(UTC)
     if hours is not None:
         until = now + timedelta(hours=hours)
     elif until is not None and demand not in MODEL_DEMANDS:
-        raise HarkenError("an end belongs to spans of time", next_step="Give hours, or leave it out")
+        raise HarkenError(
+            Sentence("an end belongs to spans of time"), next_step=Sentence("Give hours, or leave it out")
+        )
     request = Request(
         machine, cast(Demand, demand), shown(who.strip()), now, until, shown(text.strip()), 0, alarm, since, version,
         force,

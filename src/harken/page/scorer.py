@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from harken.core.errors import HarkenError
+from harken.core.sentences import Sentence
 from harken.monitor.detector import Detector, load
 
 #: models that are kept in memory
@@ -41,7 +42,7 @@ class RecordingScorer:
             key = (str(path), (path / "manifest.json").stat().st_mtime)
         except OSError:
             raise HarkenError(
-                "the model of the machine is not there any more", next_step="Ask its administrator"
+                Sentence("the model of the machine is not there any more"), next_step=Sentence("Ask its administrator")
             ) from None
         with self._lock:
             if key not in self._models:

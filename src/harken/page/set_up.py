@@ -87,7 +87,7 @@ async def take(request: Request, step: str) -> Response:
     try:
         await asyncio.to_thread(do)
     except (HarkenError, ValueError) as error:
-        return problem(request, 400, t("error.form", cause=str(error)), back="/setup")
+        return problem(request, 400, t("error.form", cause=t.error(error)), back="/setup")
     return RedirectResponse("/" if step == "start" else "/setup", 303)
 
 
@@ -98,7 +98,7 @@ def _steps(asked: SetUp, form: dict[str, list[str]], by: str) -> dict[str, Calla
     def choose() -> None:
         kind, _, choice = last("source").partition(":")
         if kind not in ("microphone", "stream", "folder"):
-            raise HarkenError("no source was chosen", next_step="Choose one")
+            raise HarkenError(Sentence("no source was chosen"), next_step=Sentence("Choose one"))
         asked.choose(last("machine"), kind, last("url") if kind == "stream" else choice, by)  # type: ignore[arg-type]
 
     def fit() -> None:

@@ -14,6 +14,7 @@ from fastapi.responses import RedirectResponse, Response
 from sqlalchemy.engine import Connection
 
 from harken.core.errors import HarkenError
+from harken.core.sentences import Sentence
 from harken.page import actions
 from harken.page.machines import MachineView
 from harken.page.views import keep_name, page, problem, state_of, words
@@ -43,7 +44,7 @@ class Subject:
         """From a query or a form."""
         version = fields.get("version", "")
         if version and not (version.isascii() and version.isdigit() and len(version) < 10):
-            raise HarkenError("this is no version", next_step="Give its number")
+            raise HarkenError(Sentence("this is no version"), next_step=Sentence("Give its number"))
         return cls(
             fields.get("alarm", "")[:64], _time(fields.get("since")), _time(fields.get("until")),
             int(version) if version else None,
@@ -65,7 +66,7 @@ def question(request: Request, key: str) -> Response:
     try:
         subject = Subject.of(request.query_params)
     except HarkenError as error:
-        return problem(request, 400, t("error.form", cause=str(error)))
+        return problem(request, 400, t("error.form", cause=t.error(error)))
     if demand not in MODEL_DEMANDS:
         return problem(request, 404, t("error.unknown"))
     with state.store.reading() as connection:
@@ -111,7 +112,7 @@ async def teach(request: Request, key: str) -> Response:
     try:
         number = await asyncio.to_thread(leave)
     except HarkenError as error:
-        return problem(request, 400, words(request)("error.form", cause=str(error)))
+        return problem(request, 400, words(request)("error.form", cause=words(request).error(error)))
     if number is None:
         return problem(request, 404, words(request)("error.unknown_machine"))
     return keep_name(RedirectResponse(f"/machines/{key}?asked={number}", 303), who)
@@ -139,4 +140,4 @@ def _time(text: Any) -> datetime | None:
     try:
         return datetime.fromisoformat(str(text).strip()).astimezone()
     except (ValueError, OverflowError, OSError):
-        raise HarkenError("this is no time", next_step="Write it as 2026-03-02 14:20") from None
+        raise HarkenError(Sentence("this is no time"), next_step=Sentence("Write it as 2026-03-02 14:20")) from None

@@ -11,6 +11,7 @@ from importlib.resources import files
 from string import Formatter
 from typing import Any
 
+from harken.core.errors import HarkenError
 from harken.core.sentences import Sentence
 
 LANGUAGES = ("en", "de")
@@ -45,6 +46,11 @@ class Texts:
             return _Numbers(self.language).vformat(template, (), values)
         except (KeyError, ValueError, IndexError):
             return None
+
+    def error(self, error: Exception) -> str:
+        """What cannot be done, and the next step; in English as far as the catalogue has no words for it."""
+        said = self.sentence(error.sentence) if isinstance(error, HarkenError) else None
+        return str(error) if said is None else f"{said}."
 
     def when(self, time: datetime, now: datetime) -> str:
         """A time as people say it: `14:20`, `Tue 14:20`, `3 Nov 14:20`, `3 Nov 2025`; in the zone of this computer."""

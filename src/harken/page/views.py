@@ -21,7 +21,7 @@ from harken.page.scores import SPANS
 from harken.page.security import COOKIE, session_of
 from harken.page.state import PageState
 from harken.page.texts import LANGUAGES, Texts, chosen_language, texts
-from harken.page.wording import did, said
+from harken.page.wording import did, refusal, said
 from harken.service.store.rows import alarm_of_id
 from harken.service.store.versions import machine_versions
 
@@ -52,6 +52,7 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
         "when": lambda time, real=False: t.when(time, datetime.now(UTC) if real else now),
         "ago": lambda time: t.ago(time, now),
         "said": lambda text: said(text, t, state_of(request)), "did": lambda name: did(name, t, state_of(request)),
+        "refusal": lambda text: refusal(text, t, state_of(request)),
         "who": request.cookies.get("harken_name", ""), "has_token": bool(state_of(request).settings.token),
         "set_up": state_of(request).settings.set_up,
     }  # fmt: skip
@@ -154,7 +155,7 @@ async def ask(request: Request, key: str) -> Response:
     try:
         number = await asyncio.to_thread(leave)
     except HarkenError as error:
-        return problem(request, 400, words(request)("error.form", cause=str(error)))
+        return problem(request, 400, words(request)("error.form", cause=words(request).error(error)))
     if number is None:
         return problem(request, 404, words(request)("error.unknown_machine"))
     place = "/" if form.get("back") == "list" else f"/machines/{key}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup, escape
 
+from harken.core.sentences import Sentence
 from harken.page.state import PageState
 from harken.page.texts import Texts
 
@@ -15,6 +16,17 @@ def said(text: str, t: Texts, state: PageState) -> Markup:
     sentence = state.sentence(text)
     words = None if sentence is None else t.sentence(sentence)
     return Markup('<span lang="en">{}</span>').format(text) if words is None else escape(words)
+
+
+def refusal(text: str, t: Texts, state: PageState) -> Markup:
+    """Why something that was asked for was not done: an answer that begins with `refused: `."""
+    plain = text.removeprefix("refused: ")
+    if t.language == "en":
+        return escape(plain)
+    sentence = state.sentence(text)
+    reason = None if sentence is None else sentence.values.get("reason")
+    words = t.sentence(reason) if isinstance(reason, Sentence) else None
+    return Markup('<span lang="en">{}</span>').format(plain) if words is None else escape(words)
 
 
 def did(action: str, t: Texts, state: PageState) -> Markup:

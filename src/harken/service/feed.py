@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from harken.core.errors import HarkenError
+from harken.core.sentences import Sentence
 from harken.service.records import Block, Recording
 from harken.service.sources.base import SoundSource, SourceError
 
@@ -21,7 +22,7 @@ State = Literal["starting", "running", "silent", "waiting", "ended", "failed", "
 #: seconds until a source is begun again: the first time, and at most
 SOONEST_S, LATEST_S = 1.0, 60.0
 #: why a source waits that has ended in order
-ENDED = "the source has ended"
+ENDED = Sentence("the source has ended")
 #: sound comes in real time unless there is so much more of it than time has passed
 _AHEAD, _AHEAD_S = 1.5, 0.5
 
@@ -145,10 +146,10 @@ class Feed:
                     self._deliver(*piece)
         except SourceError as error:
             if self.source.again:
-                return str(error)
-            self._become("failed", str(error))
+                return error.sentence
+            self._become("failed", error.sentence)
         except HarkenError as error:
-            self._become("failed", str(error))
+            self._become("failed", error.sentence)
         except Exception as error:  # a driver or decoder may raise anything, and may be better at another time
             return f"{type(error).__name__}: {error}"
         else:

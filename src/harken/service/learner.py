@@ -107,7 +107,7 @@ class ModelLearner:
     def _answer(self, request: Request) -> None:
         machine = self._machines().get(request.machine)
         if machine is None:
-            answer = "the monitor does not listen to it any more"
+            answer = Sentence("the monitor does not listen to it any more")
             self._commit(Changes(requests_done={request.number: answer}))
             return
         store = self._recorder.readable
@@ -122,10 +122,17 @@ class ModelLearner:
         except StoreError:
             self._asked[request.number] = time.monotonic() + _AGAIN_S
         except HarkenError as error:
-            self._refuse(machine, request, f"refused: {error.cause}. {error.next_step}")
+            self._refuse(machine, request, refusal_of(error))
         except Exception:
             log.exception("machine %s: unexpected", request.machine)
-            self._refuse(machine, request, "refused: this failed in a way that is a mistake of Harken; see its log")
+            self._refuse(
+                machine,
+                request,
+                Sentence(
+                    "refused: {reason}",
+                    reason=Sentence("this failed in a way that is a mistake of Harken; see its log"),
+                ),
+            )
         else:
             log.info(
                 "machine %s: %s, asked by %s (%.1f s)", request.machine, taught.answer, request.who,
@@ -133,9 +140,9 @@ class ModelLearner:
             )  # fmt: skip
             self._count(machine.entry.model)
 
-    def _refuse(self, machine: MachineRunner, request: Request, answer: str) -> None:
+    def _refuse(self, machine: MachineRunner, request: Request, answer: Sentence) -> None:
         log.info("machine %s: %s asks: %s; %s", request.machine, request.who, request.demand, answer)
-        machine.alarm.refuse(request, " ".join(answer.split()))
+        machine.alarm.refuse(request, answer)
 
     def _use(self, asked: MachineRunner, request: Request, answer: Sentence) -> None:
         """All machines of the model take its new version into use; the answer says so."""
@@ -224,3 +231,11 @@ def _stamp(model: Path) -> tuple[int, int]:
     except OSError:
         return (0, 0)
     return (stat.st_mtime_ns, stat.st_ino)
+
+
+def refusal_of(error: HarkenError) -> Sentence:
+    """The answer of what is not done."""
+    reason = error.cause
+    if error.next_step:
+        reason = Sentence("{cause}. {step}", cause=error.cause, step=error.next_step)
+    return Sentence("refused: {reason}", reason=reason)

@@ -120,8 +120,8 @@ def _heard(request: Request, store: Store, spec: str) -> list[Heard]:
         kept = [*with_data(connection, store.monitor, windows)]
     if not kept:
         raise HarkenError(
-            "nothing is kept of what was heard then",
-            next_step="It has gone with age, or was judged with another encoder: name a later time",
+            Sentence("nothing is kept of what was heard then"),
+            next_step=Sentence("It has gone with age, or was judged with another encoder: name a later time"),
         )
     return heard_windows(kept)
 
@@ -138,7 +138,10 @@ def _alarm(store: Store, request: Request) -> AlarmRecord:
     with store.reading() as connection:
         located = alarm_of_id(connection, request.alarm)
     if located is None or located[0] != store.monitor or located[1].machine != request.machine:
-        raise HarkenError(f"{request.machine} has no such alarm", next_step="See harken monitor alarms")
+        raise HarkenError(
+            Sentence("{machine} has no such alarm", machine=request.machine),
+            next_step=Sentence("See harken monitor alarms"),
+        )
     return located[1]
 
 

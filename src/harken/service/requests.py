@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Literal
 
 from harken.core.errors import HarkenError
+from harken.core.sentences import Sentence
 
 #: of the alarm of a machine
 AlarmDemand = Literal["acknowledge", "shelve", "unshelve", "out of service", "in service"]
@@ -43,20 +44,38 @@ def check_request(request: Request) -> None:
     """Raise HarkenError for one that says not, or more than, what is asked."""
     demand, since, until = request.demand, request.since, request.until
     if demand in MODEL_DEMANDS and not request.who.strip():
-        raise HarkenError("a change of the model needs the name of who asks for it", next_step="Give your name")
+        raise HarkenError(
+            Sentence("a change of the model needs the name of who asks for it"), next_step=Sentence("Give your name")
+        )
     if bool(until) != (demand == "shelve") and demand not in ("normal", "fault", "rebaseline"):
-        raise HarkenError("an end belongs to shelving and spans of time", next_step="Leave it out, or give it there")
+        raise HarkenError(
+            Sentence("an end belongs to shelving and spans of time"),
+            next_step=Sentence("Leave it out, or give it there"),
+        )
     if demand in ("normal", "fault") and bool(request.alarm) == (since is not None):
         raise HarkenError(
-            "needs an alarm or a span of time", next_step="Name the alarm, or the time since when, and not both"
+            Sentence("needs an alarm or a span of time"),
+            next_step=Sentence("Name the alarm, or the time since when, and not both"),
         )
     if demand == "rebaseline" and (since is None or request.alarm):
-        raise HarkenError("needs the time since when", next_step="Give that of the end of the maintenance")
+        raise HarkenError(
+            Sentence("needs the time since when"), next_step=Sentence("Give that of the end of the maintenance")
+        )
     if demand not in ("normal", "fault", "rebaseline") and (since is not None or request.alarm):
-        raise HarkenError(f"{demand} has no alarm and no time since when", next_step="Leave them out")
+        raise HarkenError(
+            Sentence("{demand} has no alarm and no time since when", demand=demand),
+            next_step=Sentence("Leave them out"),
+        )
     if since is not None and (since >= request.time or (until is not None and until <= since)):
-        raise HarkenError("this span of time holds nothing", next_step="Give a time that is over, and a later end")
+        raise HarkenError(
+            Sentence("this span of time holds nothing"), next_step=Sentence("Give a time that is over, and a later end")
+        )
     if (request.version is not None) and (demand != "rollback" or request.version < 1):
-        raise HarkenError("a version belongs to a rollback", next_step="Give the number of one, from 1")
+        raise HarkenError(
+            Sentence("a version belongs to a rollback"), next_step=Sentence("Give the number of one, from 1")
+        )
     if request.force and demand != "normal":
-        raise HarkenError(f"{demand} is never refused for what the model knows", next_step="Leave force out")
+        raise HarkenError(
+            Sentence("{demand} is never refused for what the model knows", demand=demand),
+            next_step=Sentence("Leave force out"),
+        )

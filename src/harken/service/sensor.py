@@ -139,7 +139,7 @@ class SensorWatch:
             if self._checked:
                 return None
             reason = Sentence("gives no sound")
-            error, failures = status.error.rstrip("."), status.failures
+            error, failures = status.error, status.failures
             if error:
                 reason = Sentence("gives no sound: {error}", error=error)
             if error and failures > 1:

@@ -9,6 +9,7 @@ from typing import Any
 
 from harken.core.errors import HarkenError
 from harken.core.names import shown
+from harken.core.sentences import Sentence
 from harken.monitor.basis import Heard
 from harken.monitor.fitted import Fitted
 from harken.monitor.judged import alarm_of, judged_clips
@@ -80,11 +81,17 @@ def compare_versions(first: Fitted, second: Fitted, heard: Sequence[Heard]) -> V
     Raises HarkenError where they do not listen in the same way, or nothing is given.
     """
     if not heard:
-        raise HarkenError("no recordings were given", next_step="Name recordings or folders of them")
+        raise HarkenError(
+            Sentence("no recordings were given"), next_step=Sentence("Name recordings or folders of them")
+        )
     if first.spec != second.spec:
         raise HarkenError(
-            f"versions {first.version.number} and {second.version.number} do not listen in the same way",
-            next_step="Compare versions of one model",
+            Sentence(
+                "versions {first} and {second} do not listen in the same way",
+                first=first.version.number,
+                second=second.version.number,
+            ),
+            next_step=Sentence("Compare versions of one model"),
         )
     features = [clip.features for clip in heard]
     judged = [judged_clips(fitted, features) for fitted in (first, second)]

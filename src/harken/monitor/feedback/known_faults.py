@@ -9,6 +9,7 @@ from datetime import datetime
 import numpy as np
 
 from harken.core.errors import HarkenError
+from harken.core.sentences import Sentence
 from harken.monitor.basis import Heard, KnownFaults
 from harken.monitor.clip_judge import ClipJudge
 from harken.monitor.feedback.change import ModelChange, changed
@@ -51,7 +52,7 @@ def add_faults(
             vectors.add(vector)
             new.append(clip)
     if not new:
-        raise HarkenError("these recordings are known faults already", next_step="Give others")
+        raise HarkenError(Sentence("these recordings are known faults already"), next_step=Sentence("Give others"))
     faults = KnownFaults.of(new, number)
     faults = faults if earlier is None else earlier.joined(faults)
     if len(faults) > MOST_FAULTS:
@@ -64,8 +65,8 @@ def add_faults(
     if learned:
         if len(fitted.training.names) - len(learned) < LEAST_CLIPS:
             raise HarkenError(
-                "these recordings are nearly all that the model learned from as normal",
-                next_step="Fit it again from normal ones: harken fit NORMAL -o MODEL",
+                Sentence("these recordings are nearly all that the model learned from as normal"),
+                next_step=Sentence("Fit it again from normal ones: harken fit NORMAL -o MODEL"),
             )
         after = refitted(without_rows(before, learned))
     found_F = FaultsFound.by(after).any_F[-len(new) :]

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec
 
 from harken.core.errors import HarkenError
+from harken.core.sentences import Sentence
 from harken.monitor.feedback.change import ModelChange, time_text
 from harken.monitor.feedback.effect import effect_of
 from harken.monitor.fitted import Fitted
@@ -75,7 +76,11 @@ def roll_back(
     def back(fitted: Fitted) -> ModelChange:
         versions = list_versions(path)
         if to == fitted.version.number:
-            raise HarkenError(f"version {to} is in use", file=path, next_step="Choose an earlier one")
+            raise HarkenError(
+                Sentence("version {number} is in use", number=to),
+                file=path,
+                next_step=Sentence("Choose an earlier one"),
+            )
         target = version_before(versions) if to is None else Version(number=to)
         earlier = load_fitted(path, target.number)
         after = replace(earlier, faults=fitted.faults)

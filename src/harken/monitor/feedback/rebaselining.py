@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from harken.core.errors import HarkenError
+from harken.core.sentences import Sentence
 from harken.core.threads import one_thread
 from harken.data.chronology import Chronology
 from harken.data.clips import Clip
@@ -59,8 +60,13 @@ def rebaseline(
             set_aside.append((clip.name, reason))
     if len(rows) < LEAST_CLIPS:
         raise HarkenError(
-            f"{len(rows)} of {len(heard)} recordings can be learned from, at least {LEAST_CLIPS} are needed",
-            next_step="Record more normal sound: 30 or more make a useful model",
+            Sentence(
+                "{count} of {given} recordings can be learned from, at least {least} are needed",
+                count=len(rows),
+                given=len(heard),
+                least=LEAST_CLIPS,
+            ),
+            next_step=Sentence("Record more normal sound: 30 or more make a useful model"),
         )
     chosen = [ordered[row] for row in rows]
     features = [clip.features for clip in chosen]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from harken.core.errors import HarkenError
+from harken.core.sentences import Sentence
 from harken.embeddings.embedder import ClipFeatures
 from harken.monitor.basis import Heard
 from harken.monitor.clip_judge import ClipJudge
@@ -18,7 +19,9 @@ from harken.monitor.normal_set import defect_of, near_duplicate_rows
 def in_order(heard: Sequence[Heard]) -> list[Heard]:
     """In the order of time where that of all is known. Raises HarkenError for none."""
     if not heard:
-        raise HarkenError("no recordings were given", next_step="Name recordings or folders of them")
+        raise HarkenError(
+            Sentence("no recordings were given"), next_step=Sentence("Name recordings or folders of them")
+        )
     times = [clip.time_s for clip in heard]
     if any(time_s is None for time_s in times):
         return list(heard)
@@ -32,7 +35,9 @@ def as_learned(fitted: Fitted, heard: Sequence[Heard]) -> list[Heard]:
     for clip in heard:
         if (len(clip.features.embedding), len(clip.features.short_time_D)) != learned:
             raise HarkenError(
-                "has features of another model", file=clip.name, next_step="Make them with the encoder of this model"
+                Sentence("has features of another model"),
+                file=clip.name,
+                next_step=Sentence("Make them with the encoder of this model"),
             )
     return list(heard)
 

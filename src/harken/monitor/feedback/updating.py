@@ -23,6 +23,7 @@ import numpy as np
 
 from harken.core.errors import HarkenError
 from harken.core.names import shown
+from harken.core.sentences import Sentence
 from harken.monitor.basis import Heard, KnownFaults
 from harken.monitor.feedback.change import ModelChange, changed
 from harken.monitor.feedback.effect import MOST_LOST, ChangeRefused, Effect, effect_of
@@ -34,7 +35,7 @@ from harken.monitor.normal_set import listed
 from harken.monitor.relearn import basis_of_model, extended, refitted, surplus_rows, without_rows
 from harken.monitor.versions import check_texts
 
-_FORCE = "If it is normal all the same, force it (--force)"
+_FORCE = Sentence("If it is normal all the same, force it (--force)")
 
 
 def update(
@@ -60,11 +61,11 @@ def update(
     ordered = as_learned(fitted, ordered)
     judged, set_aside, rows = learnable_rows(fitted, ordered)
     if not rows:
-        raise HarkenError(
-            f"none of these {len(heard)} recordings is to be learned from"
-            + (f": {shown(set_aside[0][0])} {set_aside[0][1]}" if set_aside else ""),
-            next_step="Give others",
-        )
+        none = Sentence("none of these {count} recordings is to be learned from", count=len(heard))
+        if set_aside:
+            name, reason = shown(set_aside[0][0]), set_aside[0][1]
+            none = Sentence("{none}: {name} {reason}", none=none, name=name, reason=reason)
+        raise HarkenError(none, next_step=Sentence("Give others"))
     chosen, said = [ordered[row] for row in rows], [judged[row] for row in rows]
     alike_N = like_faults(fitted, [clip.features for clip in chosen], FaultsFound.by(fitted))
     faults = fitted.faults
@@ -77,9 +78,13 @@ def update(
     ]
     if alike and not force:
         raise ChangeRefused(
-            f"{len(alike)} of these {len(chosen)} recordings are nearer to known faults than to what is normal: "
-            f"{listed(alike)}",
-            next_step=f"Listen to them, and leave them out. {_FORCE}",
+            Sentence(
+                "{count} of these {given} recordings are nearer to known faults than to what is normal: {names}",
+                count=len(alike),
+                given=len(chosen),
+                names=listed(alike),
+            ),
+            next_step=Sentence("Listen to them, and leave them out. {force}", force=_FORCE),
         )
     number = fitted.version.number + 1
     before = replace(fitted, faults=_without_same(fitted.faults, chosen))
@@ -118,6 +123,13 @@ def _check_lost(before: Fitted, effect: Effect, force: bool) -> None:
     lost = [name for name in effect.lost if name not in old]
     if len(lost) > MOST_LOST * effect.found_before:
         raise ChangeRefused(
-            f"{len(lost)} of {effect.found_before} known faults that are found now would be no more: {listed(lost)}",
-            next_step=f"Listen to the recordings, and leave out what is no normal sound. {_FORCE}",
+            Sentence(
+                "{count} of {known} known faults that are found now would be no more: {names}",
+                count=len(lost),
+                known=effect.found_before,
+                names=listed(lost),
+            ),
+            next_step=Sentence(
+                "Listen to the recordings, and leave out what is no normal sound. {force}", force=_FORCE
+            ),
         )

@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 
 from harken.core.errors import HarkenError
 from harken.core.names import alike, shown, why_no_file_name
+from harken.core.sentences import Sentence
 from harken.service.assembly import make_source
 from harken.service.configuration.model import SOURCES, FolderEntry
 from harken.service.set_up.folder import SetUpFolder
-from harken.service.sources.base import SoundSource
+from harken.service.sources.base import SoundSource, microphones_are
 
 Kind = Literal["microphone", "stream", "folder"]
 #: of streams: addresses of a network, and nothing that leads to files of this computer
@@ -41,7 +42,8 @@ def source_entry(place: SetUpFolder, kind: Kind, choice: str) -> dict[str, Any]:
         devices = microphones()
         if choice and choice not in devices:
             raise HarkenError(
-                f"there is no microphone {shown(choice)!r}", next_step=f"There are: {', '.join(devices) or 'none'}"
+                Sentence("there is no microphone {choice!r}", choice=shown(choice)),
+                next_step=microphones_are(devices),
             )
         return {"kind": "microphone", "device": choice} if choice else {"kind": "microphone"}
     if kind == "stream":
@@ -51,7 +53,10 @@ def source_entry(place: SetUpFolder, kind: Kind, choice: str) -> dict[str, Any]:
         except ValueError:
             well = False
         if not well or len(choice) > LONGEST_ADDRESS or any(char.isspace() for char in choice):
-            raise HarkenError("that is no address of a stream", next_step="Write rtsp://HOST/PATH, or http://HOST/PATH")
+            raise HarkenError(
+                Sentence("that is no address of a stream"),
+                next_step=Sentence("Write rtsp://HOST/PATH, or http://HOST/PATH"),
+            )
         return {"kind": "stream", "url": choice}
     place.below(choice)
     return {"kind": "folder", "path": choice}
@@ -62,18 +67,20 @@ def machine_name(name: str, others: Collection[str]) -> str:
     name = name.strip()
     reason = why_no_file_name(name)
     if reason is None and set(name) & set("+#${}%"):
-        reason = "has one of + # $ { } %"
+        reason = Sentence("has one of + # $ {{ }} %")
     if reason is None and name.startswith("."):
-        reason = "begins with a full stop"
+        reason = Sentence("begins with a full stop")
     if reason is None and len(name) > LONGEST_NAME:
-        reason = f"is longer than {LONGEST_NAME} characters"
+        reason = Sentence("is longer than {most} characters", most=LONGEST_NAME)
     if reason is not None:
         raise HarkenError(
-            f"{shown(name)!r} is no name for a machine: it {reason}",
-            next_step="Write letters, digits, and - _ or blanks between them",
+            Sentence("{name!r} is no name for a machine: it {reason}", name=shown(name), reason=reason),
+            next_step=Sentence("Write letters, digits, and - _ or blanks between them"),
         )
     if name in others or alike([*others, name]) is not None:
-        raise HarkenError(f"there is a machine {name!r} already", next_step="Give this one another name")
+        raise HarkenError(
+            Sentence("there is a machine {name!r} already", name=name), next_step=Sentence("Give this one another name")
+        )
     return name
 
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from harken.core.errors import HarkenError
+from harken.core.sentences import Sentence
 from harken.service.set_up.fitting import FitRequest, request_line
 
 #: seconds for a process to end when it is asked to
@@ -69,7 +70,9 @@ class FitRun:
             self._process.stdin.close()
         if self.result is None and self.error is None and not self.cancelled:
             said = self._last[-1] if self._last else f"exit code {self._process.returncode}"
-            self.error = HarkenError(f"fitting has broken off ({said})", next_step="Try again")
+            self.error = HarkenError(
+                Sentence("fitting has broken off ({reason})", reason=said), next_step=Sentence("Try again")
+            )
 
     def _note(self, line: dict[str, Any]) -> None:
         if "progress" in line:
@@ -77,8 +80,7 @@ class FitRun:
         elif "result" in line:
             self.result = line["result"]
         elif "error" in line:
-            error = line["error"]
-            self.error = HarkenError(error["cause"], file=error["file"], next_step=error["next_step"])
+            self.error = HarkenError(Sentence.from_json(line["error"]))
 
     def _keep_errors(self) -> None:
         assert self._process.stderr is not None

@@ -80,7 +80,7 @@ def main() -> None:
     try:
         _print({"result": fitted(request)})
     except HarkenError as error:
-        _print({"error": {"cause": error.cause, "file": error.file, "next_step": error.next_step}})
+        _print({"error": error.sentence.to_json()})
 
 
 def request_line(request: FitRequest) -> str:

@@ -14,6 +14,7 @@ from harken.audio.suffixes import DEFAULT_SUFFIXES
 from harken.core.errors import HarkenError, reading, writing
 from harken.core.files import replace_file, temporary_beside
 from harken.core.json_text import json_text
+from harken.core.sentences import Sentence
 
 CONFIGURATION = "plant.yaml"
 #: of recordings of normal sound, by machine
@@ -86,9 +87,11 @@ class SetUpFolder:
         if not inside or names[0] in _MADE or names[0].startswith(".") or not (self.folder / path).is_dir():
             choices = ", ".join(self.folders()[:10]) or "none yet"
             raise HarkenError(
-                f"is no folder in {self.folder}",
+                Sentence("is no folder in {folder}", folder=str(self.folder)),
                 file=name,
-                next_step=f"Choose one of those in it ({choices}); ln -s makes another one appear there",
+                next_step=Sentence(
+                    "Choose one of those in it ({choices}); ln -s makes another one appear there", choices=choices
+                ),
             )
         return self.folder / path
 

@@ -7,6 +7,7 @@ from typing import Any
 from harken.core.errors import HarkenError, writing
 from harken.core.files import write_atomically
 from harken.core.names import shown
+from harken.core.sentences import Sentence
 from harken.service.assembly import Models, check_machine
 from harken.service.records import Resume
 from harken.service.set_up.fitting import RATES
@@ -22,7 +23,10 @@ def go_live(place: SetUpFolder, draft: Draft, rate: str, hop_s: float | None, pa
     Raises HarkenError, before anything is written, for what a monitor could not run.
     """
     if rate not in RATES:
-        raise HarkenError(f"there is no rate {shown(rate)!r}", next_step=f"Choose one of: {', '.join(RATES)}")
+        raise HarkenError(
+            Sentence("there is no rate {rate!r}", rate=shown(rate)),
+            next_step=Sentence("Choose one of: {rates}", rates=", ".join(RATES)),
+        )
     machine, source = draft.machine, literal(draft.source)
     learned: Resume = {}
     if source["kind"] == "folder":

@@ -8,6 +8,7 @@ from typing import Any
 
 from harken.core.errors import HarkenError, reading
 from harken.core.plain_yaml import read_yaml, yaml_text
+from harken.core.sentences import Sentence
 from harken.service.configuration.model import Configuration
 from harken.service.configuration.read import checked
 
@@ -38,7 +39,9 @@ def with_machine(
     for section, value in (("sources", source), ("machines", entry)):
         if machine in (before.get(section) or {}):
             raise HarkenError(
-                f"has {section[:-1]} {machine!r} already", file=file, next_step="Give this one another name"
+                Sentence("has {section} {machine!r} already", section=section[:-1], machine=machine),
+                file=file,
+                next_step=Sentence("Give this one another name"),
             )
         text = _inserted(text, section, machine, value, file)
     expected = {
@@ -84,15 +87,17 @@ def _read(text: str, file: Path) -> dict[str, Any]:
     try:
         data = read_yaml(text)
     except ValueError as error:
-        raise HarkenError(f"is not valid YAML ({error})", file=file, next_step="Correct the file") from None
+        raise HarkenError(
+            Sentence("is not valid YAML ({error})", error=str(error)), file=file, next_step=Sentence("Correct the file")
+        ) from None
     if not isinstance(data, dict):
-        raise HarkenError("is no configuration", file=file, next_step="Correct the file")
+        raise HarkenError(Sentence("is no configuration"), file=file, next_step=Sentence("Correct the file"))
     return data
 
 
 def _by_hand(file: Path, machine: str, source: dict[str, Any], entry: dict[str, Any]) -> HarkenError:
     return HarkenError(
-        f"is written in a form that {machine!r} cannot be added to",
+        Sentence("is written in a form that {machine!r} cannot be added to", machine=machine),
         file=file,
-        next_step="Write sources: and machines: on lines of their own",
+        next_step=Sentence("Write sources: and machines: on lines of their own"),
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from harken.core.errors import HarkenError, writing
 from harken.core.names import shown
+from harken.core.sentences import Sentence
 from harken.service.configuration.read import read_configuration
 from harken.service.live_sound import LiveSound
 from harken.service.records import Resume
@@ -34,6 +35,11 @@ MOST_RECORDINGS, LONGEST_EVERY_S = 5000, 3600.0
 LEAST_TO_FIT = 10
 #: seconds after which a source is closed where nobody looks and nothing is recorded
 IDLE_S = 120.0
+#: what is done in each phase, for those who ask for what belongs to another one
+_DOING: dict[Phase, Sentence] = {
+    "source": Sentence("source"), "paused": Sentence("paused"), "listening": Sentence("listening"),
+    "recording": Sentence("recording"), "fitting": Sentence("fitting"), "fitted": Sentence("fitted"),
+}  # fmt: skip
 #: seconds between two looks at what goes on
 _TICK_S = 0.2
 
@@ -142,7 +148,10 @@ class SetUp:
         with self._step(f"{by} records {self._draft.machine}, {most} recordings"):
             self._need("listening")
             if not 1 <= most <= MOST_RECORDINGS or not 0 <= every_s <= LONGEST_EVERY_S:
-                raise HarkenError("that many cannot be recorded", next_step=f"Give 1 to {MOST_RECORDINGS} recordings")
+                raise HarkenError(
+                    Sentence("that many cannot be recorded"),
+                    next_step=Sentence("Give 1 to {most} recordings", most=MOST_RECORDINGS),
+                )
             assert self._ear is not None
             folder = self.place.normal(self._draft.machine)
             with writing(folder, "Check the folder and the disk"):
@@ -162,11 +171,14 @@ class SetUp:
             self._need("paused", "listening", "fitted")
             unknown = {*left_out, *kept} - {*self.outliers()}
             if unknown:
-                raise HarkenError("these recordings did not stand out", next_step="Open the page again")
+                raise HarkenError(
+                    Sentence("these recordings did not stand out"), next_step=Sentence("Open the page again")
+                )
             files = files_of(self.place.normal(self._draft.machine))
             if len(files) < LEAST_TO_FIT and self._files.summed(files).recordings < LEAST_TO_FIT:
                 raise HarkenError(
-                    f"{len(files)} recordings are too few to learn from", next_step=f"Record {LEAST_TO_FIT} or more"
+                    Sentence("{count} recordings are too few to learn from", count=len(files)),
+                    next_step=Sentence("Record {least} or more", least=LEAST_TO_FIT),
                 )
             self._close_ear()
             self._change(left_out=[*left_out], kept=[*kept])
@@ -242,7 +254,10 @@ class SetUp:
 
     def _need(self, *phases: Phase) -> None:
         if self._phase() not in phases:
-            raise HarkenError(f"that cannot be done while it is {self._phase()}", next_step="Open the page again")
+            raise HarkenError(
+                Sentence("that cannot be done while it is {phase}", phase=_DOING[self._phase()]),
+                next_step=Sentence("Open the page again"),
+            )
 
     def _machines(self) -> tuple[str, ...]:
         if not self.place.configuration.exists():

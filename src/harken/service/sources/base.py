@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from harken.core.errors import HarkenError
+from harken.core.sentences import Sentence
 from harken.service.records import Block, Recording, Resume
 
 #: a source says that nothing has come at least so often, in seconds
@@ -60,3 +61,10 @@ class SoundSource(ABC):
     def forgotten(self) -> Resume:
         """What need not be stored any longer (`records.Resume`), since the last call."""
         return {}
+
+
+def microphones_are(names: Sequence[str]) -> Sentence:
+    """Next step for one that is not there."""
+    if not names:
+        return Sentence("There are no microphones")
+    return Sentence("There are: {names}", names=", ".join(names))

@@ -13,6 +13,7 @@ from harken.audio.segments import Form, read_blocks, read_form
 from harken.audio.suffixes import ALL_SUFFIXES, DEFAULT_SUFFIXES
 from harken.core.errors import AudioError
 from harken.core.extras import need
+from harken.core.sentences import Sentence
 from harken.service.records import Block, Recording, Resume
 from harken.service.sources.base import BEAT_S, SoundSource, SourceError
 from harken.service.sources.folder_files import FolderFile, FolderFiles, Order
@@ -94,7 +95,7 @@ class FolderSource(SoundSource):
                 if changed:
                     next_look = min(next_look, soonest)
                 if self._files.root() != root:
-                    raise SourceError("was replaced by another folder", file=self.place)
+                    raise SourceError(Sentence("was replaced by another folder"), file=self.place)
                 yield None
         finally:
             if changes is not None:
@@ -120,7 +121,7 @@ class FolderSource(SoundSource):
             for changes in watched:
                 yield bool(changes)
         except FileNotFoundError:
-            raise SourceError("the folder has gone", file=self.place) from None
+            raise SourceError(Sentence("the folder has gone"), file=self.place) from None
         while True:
             yield False
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harken.core.errors import HarkenError
+from harken.core.sentences import Sentence
+from harken.core.system_reasons import reason_of
 from harken.data.clips import natural_key
 from harken.data.folders import walk
 from harken.data.name_times import clock_in_name
@@ -72,9 +74,11 @@ class FolderFiles:
         try:
             status = self.folder.stat()
             if not self.folder.is_dir():
-                raise HarkenError("is not a folder", file=self.folder, next_step="Give a folder of recordings")
+                raise HarkenError(
+                    Sentence("is not a folder"), file=self.folder, next_step=Sentence("Give a folder of recordings")
+                )
         except OSError as error:
-            raise self._gone(str(error.strerror)) from None
+            raise self._gone(reason_of(error)) from None
         return status.st_dev, status.st_ino
 
     def finished(self) -> list[FolderFile]:
@@ -143,8 +147,8 @@ class FolderFiles:
         return {origin: _least(values, len(self._machines)) for origin, values in states.items()}
 
     def _gone(self, reason: str) -> SourceError:
-        step = "Check that it is there, and mounted"
-        return SourceError(f"the folder cannot be read ({reason})", file=self.folder, next_step=step)
+        cause = Sentence("the folder cannot be read ({reason})", reason=reason)
+        return SourceError(cause, file=self.folder, next_step=Sentence("Check that it is there, and mounted"))
 
     def _key(self, file: FolderFile) -> tuple[Any, ...]:
         name = natural_key(Path(file.origin))

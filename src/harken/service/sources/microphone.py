@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from harken.core.errors import HarkenError
 from harken.core.extras import need
+from harken.core.sentences import Sentence
 from harken.service.records import Block, Recording
-from harken.service.sources.base import BEAT_S, SoundSource, SourceError, SourceForm
+from harken.service.sources.base import BEAT_S, SoundSource, SourceError, SourceForm, microphones_are
 from harken.service.sources.clock import LiveClock
 
 #: blocks that wait between the sound card and the thread that takes them, at most
@@ -68,7 +69,9 @@ class MicrophoneSource(SoundSource):
                     samples_CS, lost = blocks.get(timeout=BEAT_S)
                 except queue.Empty:
                     if not stream.active:
-                        raise SourceError("was lost", file=self.place, next_step="Plug it in again") from None
+                        raise SourceError(
+                            Sentence("was lost"), file=self.place, next_step=Sentence("Plug it in again")
+                        ) from None
                     yield None
                     continue
                 position += lost
@@ -94,11 +97,8 @@ class MicrophoneSource(SoundSource):
                 )
                 stream.start()
             except (sounddevice.PortAudioError, ValueError) as error:
-                raise SourceError(
-                    f"cannot be opened ({_reason(error)})",
-                    file=self.place,
-                    next_step=f"There are: {', '.join(input_devices()) or 'no microphones'}",
-                ) from None
+                cause = Sentence("cannot be opened ({reason})", reason=_reason(error))
+                raise SourceError(cause, file=self.place, next_step=microphones_are(input_devices())) from None
             _open_streams += 1
         return stream, rate
 
@@ -113,7 +113,8 @@ def _portaudio() -> ModuleType:
         return need("sounddevice", "microphones")
     except OSError:
         raise HarkenError(
-            "microphones need the library PortAudio", next_step="Install it: apt install libportaudio2"
+            Sentence("microphones need the library PortAudio"),
+            next_step=Sentence("Install it: apt install libportaudio2"),
         ) from None
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from harken.audio.containers.riff import StreamHead, read_stream_head
 from harken.audio.decode import Limits, decode
 from harken.core.errors import AudioError, HarkenError, did_you_mean
+from harken.core.sentences import Sentence
 from harken.service.sources.base import SourceForm
 
 Float32 = NDArray[np.float32]
@@ -47,11 +48,14 @@ def unpacker(sample_format: str, form: SourceForm, name: str) -> Unpacker:
         return _Wav(name)
     if chosen not in _CODINGS:
         raise HarkenError(
-            f"there is no sample format {sample_format!r}", next_step=did_you_mean(chosen, [*_CODINGS, *_ALIASES, WAV])
+            Sentence("there is no sample format {name!r}", name=sample_format),
+            next_step=did_you_mean(chosen, [*_CODINGS, *_ALIASES, WAV]),
         )
     if form.sample_rate is None:
         raise HarkenError(
-            "raw samples do not tell their rate", file=name, next_step="Give it (--rate 16000), or send WAV"
+            Sentence("raw samples do not tell their rate"),
+            file=name,
+            next_step=Sentence("Give it (--rate 16000), or send WAV"),
         )
     return _Raw(chosen, SourceForm(form.sample_rate, form.channels or 1))
 
@@ -87,7 +91,9 @@ class _Wav(Unpacker):
             self._head = read_stream_head(data, self._name)
             if self._head is None:
                 if len(data) > _MOST_HEAD:
-                    raise AudioError("has no sound behind its header", file=self._name, next_step="Send WAV")
+                    raise AudioError(
+                        Sentence("has no sound behind its header"), file=self._name, next_step=Sentence("Send WAV")
+                    )
                 self._rest = data
                 return None
             self.form = SourceForm(self._head.sample_rate, self._head.channels)

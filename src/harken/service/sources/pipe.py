@@ -8,6 +8,8 @@ import sys
 import threading
 from collections.abc import Generator
 
+from harken.core.sentences import Sentence
+from harken.core.system_reasons import reason_of
 from harken.service.records import Block, Recording
 from harken.service.sources.base import BEAT_S, SoundSource, SourceError, SourceForm
 from harken.service.sources.clock import LiveClock
@@ -55,7 +57,9 @@ class PipeSource(SoundSource):
                 ready, _, _ = select.select([self._descriptor], [], [], BEAT_S)
                 data = os.read(self._descriptor, _PIECE) if ready else None
             except (OSError, ValueError) as error:
-                raise SourceError(f"cannot be read ({error})", file=self.place) from error
+                raise SourceError(
+                    Sentence("cannot be read ({reason})", reason=reason_of(error)), file=self.place
+                ) from error
             if data == b"":
                 return
             samples_CS = None if data is None else unpack.unpack(data)

@@ -11,6 +11,8 @@ import numpy as np
 
 from harken.audio.decode import Limits
 from harken.core.extras import need
+from harken.core.sentences import Sentence
+from harken.core.system_reasons import reason_of
 from harken.service.records import Block, Recording
 from harken.service.sources.base import SoundSource, SourceError, SourceForm
 from harken.service.sources.clock import LiveClock
@@ -55,7 +57,9 @@ class StreamSource(SoundSource):
             raise self._error("cannot be opened", error) from None
         with container:
             if not container.streams.audio:
-                raise SourceError("holds no sound", file=self.place, next_step="Give a stream with sound")
+                raise SourceError(
+                    Sentence("holds no sound"), file=self.place, next_step=Sentence("Give a stream with sound")
+                )
             clock, position = LiveClock(live=self.live is True), 0
             expected_s: float | None = None
             frames = self._frames(container, stop)
@@ -65,7 +69,7 @@ class StreamSource(SoundSource):
                 except self._av.error.EOFError:
                     return
                 except errors as error:
-                    raise self._error("was lost", error) from None
+                    raise self._error(Sentence("was lost"), error) from None
                 if frame is None:
                     return
                 samples_CS = np.ascontiguousarray(frame.to_ndarray(), dtype=np.float32)
@@ -105,13 +109,16 @@ class StreamSource(SoundSource):
     def _check_channels(self, channels: int) -> None:
         if channels > self._limits.channels:
             raise SourceError(
-                f"has {channels} channels, over the limit of {self._limits.channels}",
+                Sentence(
+                    "has {channels} channels, over the limit of {most}", channels=channels, most=self._limits.channels
+                ),
                 file=self.place,
-                next_step="Send those of the machines only",
+                next_step=Sentence("Send those of the machines only"),
             )
 
     def _error(self, cause: str, error: Exception) -> SourceError:
-        reason = str(getattr(error, "strerror", None) or error)
+        reason = reason_of(error)
         if isinstance(error, self._av.error.ExitError):
-            reason = f"nothing came for {self.patience_s:g} s"
-        return SourceError(f"{cause} ({reason})", file=self.place, next_step="Check the address, and the sender")
+            reason = Sentence("nothing came for {seconds:g} s", seconds=self.patience_s or 0.0)
+        why = Sentence("{cause} ({reason})", cause=cause, reason=reason)
+        return SourceError(why, file=self.place, next_step=Sentence("Check the address, and the sender"))
