@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from harken.bench.recipe_changes import changed_by
 from harken.bench.recipe_checks import (
     conditional_keys,
     filled,
@@ -226,7 +227,11 @@ def recipe_text(name_or_file: str) -> str:
 
 
 def load_recipe(
-    name_or_file: str, *, profile: str = DEFAULT_PROFILE, changes: Mapping[str, Any] | None = None
+    name_or_file: str,
+    *,
+    profile: str = DEFAULT_PROFILE,
+    changes: Mapping[str, Any] | None = None,
+    swept: Collection[str] = (),
 ) -> Recipe:
     """A recipe with a profile and then `changes` applied, checked.
 
@@ -234,8 +239,9 @@ def load_recipe(
     for every name (`stages.*.training.steps`), and a parameter is set by its bare name. What is written under `repeat`
     means many stages, see `expand`. Under `when`, a recipe may say what follows from a parameter's value, in dotted
     keys again: `when: {encoder: {beats: {stages.embed.pooling: rdp:19}}}`; profile and changes go over it.
-    Raises HarkenError, naming line and nearest name, for an unknown recipe, profile, key, stage or system. Within
-    `without_custom_code`, raises UntrustedError where stages are custom ones.
+    swept: keys of the changes that are from a sweep.
+    Raises HarkenError, naming line or change and nearest name, for an unknown recipe, profile, key, stage or system.
+    Within `without_custom_code`, raises UntrustedError where stages are custom ones.
     """
     text = recipe_text(name_or_file)
     try:
@@ -246,10 +252,20 @@ def load_recipe(
         raise HarkenError(
             "is not a recipe: it has no stages", file=name_or_file, next_step="Start from one: harken recipe copy"
         )
-    with located(name_or_file, lines, profile=profile, changed=tuple(changes or ())):
-        recipe = _resolved(expand(data), profile, changes or {})
-        _check_names(recipe)
-        _check_references(recipe)
+    changes = changes or {}
+
+    def elsewhere(error: SettingError) -> str | None:
+        return changed_by(error, changes, swept, lambda fewer: _checked(read_yaml_lines(text)[0], profile, fewer))
+
+    with located(name_or_file, lines, profile=profile, elsewhere=elsewhere):
+        return _checked(data, profile, changes)
+
+
+def _checked(data: Any, profile: str, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe that `data` says with a profile and changes. Raises SettingError where it says none."""
+    recipe = _resolved(expand(data), profile, changes)
+    _check_names(recipe)
+    _check_references(recipe)
     return recipe
 
 

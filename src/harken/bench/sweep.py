@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from harken.bench.recipe_changes import value_text
 from harken.core.errors import HarkenError
 
 #: more are taken for a mistake in writing
@@ -33,9 +33,13 @@ def sweep_points(
     for key, values in sweeps.items():
         if not values:
             raise HarkenError(f"the sweep of {key} has no values", next_step=f"Write them as {key}=1,2,3")
-        repeated = [value for number, value in enumerate(values) if _text(value) in map(_text, values[:number])]
+        repeated = [
+            value for number, value in enumerate(values) if value_text(value) in map(value_text, values[:number])
+        ]
         if repeated:
-            raise HarkenError(f"the sweep of {key} has {_text(repeated[0])} twice", next_step="Give each value once")
+            raise HarkenError(
+                f"the sweep of {key} has {value_text(repeated[0])} twice", next_step="Give each value once"
+            )
         if key in (fixed or {}):
             raise HarkenError(f"{key} is set and swept", next_step="Leave out --set or --sweep of it")
     points = [
@@ -56,7 +60,7 @@ def _product(sweeps: Mapping[str, Sequence[Any]]) -> list[tuple[Any, ...]]:
 
 def _name(changes: Mapping[str, Any], begin: str) -> str:
     """`begin,k=1,steps=100`: each key by as many of its last words as tell it from the others."""
-    words = [f"{_short(key, list(changes))}={_text(value)}" for key, value in changes.items()]
+    words = [f"{_short(key, list(changes))}={value_text(value)}" for key, value in changes.items()]
     return ",".join(filter(None, (begin, *words)))
 
 
@@ -67,9 +71,3 @@ def _short(key: str, keys: Sequence[str]) -> str:
         if sum(swept.split(".")[-count:] == end for swept in keys) == 1:
             return ".".join(end)
     return key
-
-
-def _text(value: Any) -> str:
-    """A value on one line: texts as they are, all others as JSON."""
-    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    return " ".join(text.split())

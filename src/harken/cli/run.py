@@ -62,7 +62,10 @@ def run(
     fixed = key_values(set_ or [])
     points = sweep_points(key_lists(sweep), fixed, name or "") if sweep else [SweepPoint(name or "", fixed)]
     # Every recipe before the first run, so that a wrong value costs nothing.
-    recipes = [load_recipe(recipe, profile=profile, changes=point.changes) for point in points]
+    recipes = [
+        load_recipe(recipe, profile=profile, changes=point.changes, swept={*point.changes} - {*fixed})
+        for point in points
+    ]
     if only is not None:
         recipe_up_to(recipes[0], only)
     place = Workspace(workspace)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,34 +13,44 @@ from harken.core.json_text import json_text
 from harken.core.numbers import read_number
 from harken.core.plain_yaml import line_of
 
+CORRECT_FILE = "Correct the file"
+
 
 class SettingError(HarkenError):
     """Something in settings, at the dotted `key`, that is not as it must be."""
 
     def __init__(
-        self, cause: str, *, key: str = "", file: str | None = None, next_step: str | None = "Correct the file"
+        self, cause: str, *, key: str = "", file: str | None = None, next_step: str | None = CORRECT_FILE
     ) -> None:
         super().__init__(cause, file=file, next_step=next_step)
         self.key = key
 
 
 @contextmanager
-def located(file: str, lines: Mapping[str, int], *, profile: str = "", changed: Collection[str] = ()) -> Iterator[None]:
-    """Within it, a SettingError becomes a HarkenError on this file with its line; without one for `changed` keys.
+def located(
+    file: str,
+    lines: Mapping[str, int],
+    *,
+    profile: str = "",
+    elsewhere: Callable[[SettingError], str | None] = lambda error: None,
+) -> Iterator[None]:
+    """Within it, a SettingError becomes a HarkenError on this file with its line.
 
-    lines: by dotted key. profile: values under `profiles.NAME` are preferred. changed: keys, with `*` for any name,
-    that come from elsewhere than the file.
+    lines: by dotted key. profile: values under `profiles.NAME` are preferred. elsewhere: where an error is from, if not
+    from the file.
     """
     try:
         yield
     except SettingError as error:
-        line = None
-        if not any(_covers(key, error.key) for key in changed):
+        place, step = elsewhere(error), error.next_step
+        if place is None:
             prefix = f"profiles.{profile}."
             of_profile = [key for key in lines if key.startswith(prefix) and _covers(key[len(prefix) :], error.key)]
             line = line_of(lines, of_profile[0] if of_profile else error.key)
-        place = file if line is None else f"{file}, line {line}"
-        raise HarkenError(error.cause, file=place, next_step=error.next_step) from error.__cause__
+            place = file if line is None else f"{file}, line {line}"
+        elif step == CORRECT_FILE:
+            step = "Correct it"
+        raise HarkenError(error.cause, file=place, next_step=step) from error.__cause__
 
 
 def _covers(pattern: str, key: str) -> bool:
