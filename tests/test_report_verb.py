@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import soundfile as sf
 
+import harken
 from command_line import called
 from conftest import hum
 from harken.monitor.detector import Detector
+from harken.monitor.report import ReportSection, write_report
 from harken.monitor.tally import tallied
 from harken.monitor.verdict import Verdict
 from listening import RATE, detector_in, write
@@ -83,7 +85,22 @@ def test_years_of_verdicts_need_little_memory() -> None:
         Verdict(Path(f"{number}.wav"), "alarm" if number == 700 else "normal", float(number % 1000))
         for number in range(5000)
     )
-    tally = tallied(verdicts, None, 2)
-    assert [verdict.path.name for verdict in tally.highest] == ["999.wav", "1999.wav"]
-    assert (tally.count, tally.sentence, tally.state) == (5000, "4999 normal, 1 alarm", "alarm")
+    tally = tallied(verdicts, None, 3)
+    assert [verdict.path.name for verdict in tally.unusual] == ["700.wav", "999.wav", "1999.wav"]
+    assert (tally.count, tally.sentence, tally.state) == (5000, "1 alarm, 4999 normal", "alarm")
+    assert tally.listed == [("700.wav", "alarm", "")]
     assert len(tally.strip(2000.0)) < 5000
+
+
+def test_an_alarm_by_a_tone_is_shown_before_normal_recordings_of_higher_scores(scored: Path, tmp_path: Path) -> None:
+    quiet, toned = (
+        Verdict(Path(f"{name}.wav"), kind, score, 1.0, tone, p, decided_by=view, higher_than=30, of=40)
+        for name, kind, score, tone, p, view in (
+            ("quiet", "normal", 40.0, 1.0, 0.3, "sound"), ("toned", "alarm", 12.0, 19.5, 1e-4, "tone"),
+        )
+    )  # fmt: skip
+    write_report(tmp_path / "r.html", "r", [ReportSection("pump", harken.load(scored / "pump.harken"), [quiet, toned])])
+    page = (tmp_path / "r.html").read_text()
+    assert "alarm · tone score 19.5 dB, above 30 of 40 normal recordings" in page
+    assert page.index("toned.wav") < page.index("quiet.wav")
+    assert 'class="above"' in page, "its bar is that of an alarm although its score is below the limit"

@@ -14,11 +14,15 @@ _HEADROOM = 0.25
 
 
 class Bar(NamedTuple):
-    """Scores at a place of the strip, from 0, from the lowest to the highest; None where nothing was judged."""
+    """Scores at a place of the strip, from 0, from the lowest to the highest; None where nothing was judged.
+
+    alarm: whether there is an alarm whose score is not above the limit, by something else than the sound as a whole.
+    """
 
     place: int
     lowest: float | None
     highest: float | None
+    alarm: bool = False
 
 
 def strip(
@@ -53,7 +57,7 @@ def strip(
             unheard.append(f"M{left + 1} {HEIGHT}v-4")
             continue
         bottom, top = row(bar.lowest), row(bar.highest)
-        over = limit is not None and bar.highest > limit
+        over = bar.alarm or (limit is not None and bar.highest > limit)
         (above if over else usual).append(f"M{left + 1} {bottom + 1}v{min(-2, top - bottom - 2)}")
     shaded = [
         f"M{column(start)} 0H{max(column(end), column(start) + 1)}V{HEIGHT}H{column(start)}z" for start, end in bands

@@ -35,7 +35,7 @@ def write_fit_report(path: str | Path, title: str, detector: Detector) -> None:
     facts = [
         ("learned from", f"{len(training.names)} recordings, {float(np.sum(training.seconds_N)) / 60:.3g} min"),
         ("worth", f"{detector.calibration.effective:.0f} independent recordings"),
-        ("set aside", f"{len(detector.set_aside)} recordings"),
+        ("set aside", f"{len(detector.set_aside)} recording{'s' * (len(detector.set_aside) != 1)}"),
         ("alarm", "; ".join(detector.alarm.sentences())),
         ("encoder, detector", f"{detector.spec.encoder} ({detector.spec.layer}), {detector.detector.name}"),
     ]

@@ -231,7 +231,8 @@ def scores_figure(detector: Detector, scores_by_group: Mapping[str, Sequence[flo
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=8)
-    lower.set_xlabel(f"anomaly score (dashed: alarm above {detector.threshold:.3g})")
+    score = "anomaly score" if detector.events is None else "score of the sound as a whole"
+    lower.set_xlabel(f"{score} (dashed: alarm above {detector.threshold:.3g})")
     return figure
 
 

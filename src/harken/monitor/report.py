@@ -35,8 +35,8 @@ _HIGHEST_FLAC_RATE = 655_350
 class ReportSection:
     """One model with what it scored.
 
-    verdicts: gone through once; the highest are shown as `judged_again` gives them, which may add their spectrograms.
-    truth: whether each verdict is of an anomaly, where known. changes: lasting ones, see `monitor.sequence`.
+    verdicts: gone through once; the most unusual are shown as `judged_again` gives them, which may add their
+    spectrograms. truth: whether each verdict is of an anomaly, where known. changes: lasting ones, see `monitor.sequence`.
     normal_folder: of the normal recordings, which are then heard beside the others.
     """
 
@@ -55,8 +55,8 @@ def write_report(
 ) -> None:
     """Write the report to `path`, whole or not at all.
 
-    worst: how many of the highest scores of each section are shown with heat map and player. lead: a paragraph put
-    first. Raises HarkenError where the file cannot be written.
+    worst: how many of the most unusual recordings of each section are shown with heat map and player. lead: a paragraph
+    put first. Raises HarkenError where the file cannot be written.
     """
     page = render(
         "harken.monitor",
@@ -96,22 +96,21 @@ def _values(section: ReportSection, worst: int) -> dict[str, Any]:
     if section.result is not None:
         values = (section.result.auc_source, section.result.auc_target, section.result.pauc)
         facts.append(("AUC source, AUC target, pAUC", " · ".join(f"{value:.3f}" for value in values)))
-    notes = list(detector.notes)
-    notes += [change.sentence for change in section.changes]
-    notes += tally.notes
-    notes += [f"{shown(excluded.path)}: {excluded.reason}" for excluded in detector.set_aside]
-    highest = [section.judged_again(verdict) for verdict in tally.highest]
-    first = highest[0] if highest else None
+    unusual = [section.judged_again(verdict) for verdict in tally.unusual]
+    first = unusual[0] if unusual else None
+    on_normals = [*detector.notes, *(f"{shown(excluded.path)}: {excluded.reason}" for excluded in detector.set_aside)]
     return {
         "title": section.title,
         "state": tally.state,
         "headline": tally.sentence,
-        "reason": "" if first is None else f"The highest score is of {shown(Path(first.name).name)}: {first.why}.",
+        "reason": "" if first is None else f"The most unusual is {shown(Path(first.name).name)}: {first.why}.",
         "strip": tally.strip(detector.threshold),
         "facts": facts,
-        "notes": notes,
+        "notes": [*(change.sentence for change in section.changes), *tally.notes],
+        "on_normals": on_normals,
         "histogram": data_url(svg_bytes(scores_figure(detector, tally.groups())), "image/svg+xml"),
-        "clips": [_clip(detector, verdict, section.normal_folder) for verdict in highest],
+        "clips": [_clip(detector, verdict, section.normal_folder) for verdict in unusual],
+        "listed": tally.listed if len(tally.listed) > len(unusual) else [],
     }
 
 
@@ -136,12 +135,20 @@ def _clip(detector: Detector, verdict: Verdict, normal_folder: Path | None) -> d
     return {
         "name": shown(Path(verdict.name).name),
         "kind": verdict.kind,
-        "headline": f"{verdict.kind} · score {verdict.score:.3g}, {verdict.rank} normal recordings",
+        "headline": _headline(verdict),
         "why": verdict.why or "",
         "panels": [(caption, data_url(webp_bytes(figure), "image/webp")) for caption, figure in panels],
         "sounds": [(name, _audible(audio, gain)) for name, audio in sounds],
         "error": problem,
     }
+
+
+def _headline(verdict: Verdict) -> str:
+    scores = {"sound": verdict.score, "event": verdict.event_score, "tone": verdict.tone_score}
+    view = "" if verdict.decided_by == "sound" else f"{verdict.decided_by} "
+    unit = " dB" if verdict.decided_by == "tone" else ""
+    rank = verdict.rank.removeprefix(view)
+    return f"{verdict.kind} · {view}score {scores[verdict.decided_by]:.3g}{unit}, {rank} normal recordings"
 
 
 def sound_url(path: Path) -> tuple[str | None, str]:
