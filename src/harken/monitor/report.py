@@ -36,8 +36,8 @@ class ReportSection:
     """One model with what it scored.
 
     verdicts: gone through once; the most unusual are shown as `judged_again` gives them, which may add their
-    spectrograms. truth: whether each verdict is of an anomaly, where known. changes: lasting ones, see `monitor.sequence`.
-    normal_folder: of the normal recordings, which are then heard beside the others.
+    spectrograms. truth: whether each verdict is of an anomaly, where known. changes: lasting ones, see
+    `monitor.sequence`. normal_folder: of the normal recordings, which are then heard beside the others.
     """
 
     title: str
