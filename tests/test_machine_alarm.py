@@ -27,6 +27,7 @@ from harken.service.records import HeardWindow, Message, Window
 from harken.service.requests import Request
 from harken.service.store import tables
 from harken.service.store.store import Store
+from harken.service.texts import title_and_text
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 HOP = timedelta(seconds=10)
@@ -86,16 +87,47 @@ def test_a_fault_is_told_once_acknowledged_and_over(made: Any, tmp_path: Path) -
     assert alarm.answer(Request("pump", "acknowledge", "ada", T0, text="bearing ordered")) == "acknowledged"
     assert alarm.answer(Request("pump", "acknowledge", "ada", T0)) == "it is acknowledged already"
     hear(alarm, [0.0] * 60, number)
-    assert events(recorder) == ["raised", "acknowledged", "returned"]
+    assert events(recorder) == ["raised", "lasting", "acknowledged", "returned"]
     recorder.close()
     (record,) = rows(tmp_path, tables.alarms)
     assert (record.phase, record.acknowledged_by, record.highest) == ("normal", "ada", LOUD)
     assert record.ended > record.raised >= record.onset
-    assert [row.action for row in rows(tmp_path, tables.history)] == ["raised", "acknowledged", "returned"]
+    assert [row.action for row in rows(tmp_path, tables.history)] == ["raised", "lasting", "acknowledged", "returned"]
     windows = rows(tmp_path, tables.windows)
     assert len(windows) == 85
     assert sum(row.alarm == record.id for row in windows) == record.windows
     assert rows(tmp_path, tables.resume)[0].token == {"number": 85}
+
+
+def test_a_change_that_lasts_is_told_as_one_and_once(made: Any, tmp_path: Path) -> None:
+    """A new state rings again and again in its windows, which are one alarm; what it may be is said with it."""
+    alarm, recorder = made()
+    number = hear(alarm, [0.0] * 5 + [LOUD] * 400)
+    (raised, lasting) = recorder.outbox.pending("sink")
+    assert [each.payload["event"] for each in (raised, lasting)] == ["raised", "lasting"]
+    assert lasting.payload["quiet"]
+    title, text = title_and_text(lasting)
+    assert title == "pump: lasting change"
+    assert "a fault, a new operating state, a moved microphone or other surroundings" in text
+    assert text.endswith("Since 2026-03-01 00:00 UTC.")
+    # Not again after a restart, and not before another alarm.
+    recorder.close()
+    alarm, recorder = made()
+    number = hear(alarm, [LOUD] * 50 + [0.0] * 2000, number)
+    assert events(recorder) == ["raised", "lasting", "returned"]
+    alarm.answer(Request("pump", "acknowledge", "ada", T0))
+    hear(alarm, [LOUD] * 50, number)
+    assert events(recorder)[3:] == ["acknowledged", "raised", "lasting"]
+    told = [row.text for row in rows(tmp_path, tables.history) if row.action == "lasting"]
+    assert told[0] == "since 2026-03-01 00:00 UTC"
+
+
+def test_a_slow_change_is_told_with_what_it_may_be(made: Any) -> None:
+    """No window rings on its own: the alarm is that of many together."""
+    alarm, recorder = made()
+    hear(alarm, [3.0] * 60)
+    (raised,) = recorder.outbox.pending("sink")
+    assert "a moved microphone" in title_and_text(raised)[1]
 
 
 def test_a_restart_goes_on_with_the_same_alarm(made: Any, tmp_path: Path) -> None:
@@ -107,7 +139,7 @@ def test_a_restart_goes_on_with_the_same_alarm(made: Any, tmp_path: Path) -> Non
     again, recorder = made()
     hear(again, [LOUD] * 3, number)
     assert again.state == first
-    assert events(recorder) == ["raised", "shelved"]
+    assert events(recorder) == ["raised", "shelved", "lasting"]
     assert len(rows(tmp_path, tables.alarms)) == 1
     # With another model, the evidence of the old one does not count, and the alarm ends in its time.
     third, recorder = made(model="m2")

@@ -130,10 +130,11 @@ class Tick:
 Event = Raise | Clear | Acknowledge | Shelve | Unshelve | Service | Suppress | Tick
 
 #: `raised` alone is an annunciation. `noted`: the machine sounds abnormal while the alarm is hidden. `closed`: an
-#: alarm is over that was never annunciated, or is replaced by a new one.
+#: alarm is over that was never annunciated, or is replaced by a new one. `lasting`: the windows of an alarm together
+#: show a lasting change; no transition, and said once per alarm (`MachineAlarm`).
 Action = Literal[
-    "raised", "noted", "recurred", "acknowledged", "returned", "closed", "shelved", "unshelved", "out of service",
-    "in service", "suppressed", "unsuppressed"
+    "raised", "noted", "recurred", "lasting", "acknowledged", "returned", "closed", "shelved", "unshelved",
+    "out of service", "in service", "suppressed", "unsuppressed"
 ]  # fmt: skip
 
 

@@ -67,6 +67,8 @@ class MachineAlarm:
         #: of the alarm that is on, or was last on
         self.record: AlarmRecord | None = None
         self._memory = EpisodeMemory()
+        #: alarm of which it was said that it is a lasting change
+        self._lasting = ""
         self._recorder = recorder
         self._evidence = AlarmEvidence(evidence, detector)
         self._askers = Askers()
@@ -100,6 +102,7 @@ class MachineAlarm:
             self._apply(event, changes, heard=heard)
             if self.state.on and judged:
                 self._count(heard, changes)
+                self._note_lasting(window.end, changes)
             alarm = self.state.alarm if self.state.on else ""
             changes.windows.append(WindowScore.of(heard, alarm))
             if (kept := WindowFeatures.of(heard, alarm, notable=self._builds_up)) is not None:
@@ -199,7 +202,23 @@ class MachineAlarm:
             changes.alarms[record.id] = record
         changes.history.append(HistoryEntry(self.machine, said.time, said.action, who, text, said.alarm))
         files = self._evidence.files(said.alarm, changes)
-        changes.messages.append(alarm_message(self.machine, said, self.record, who=who, text=text, files=files))
+        changes.messages.append(
+            alarm_message(
+                self.machine, said, self.record, who=who, text=text, files=files, lasting=self._memory.evidence.alarm
+            )
+        )
+
+    def _note_lasting(self, time: datetime, changes: Changes) -> None:
+        """Once per alarm: that its windows together show a lasting change, and what that may be."""
+        if not self._memory.evidence.alarm or self._lasting == self.state.alarm or self.record is None:
+            return
+        self._lasting, alarm = self.state.alarm, self.state.alarm
+        text = Sentence("since {time}", time=f"{self.record.onset:%Y-%m-%d %H:%M} UTC")
+        changes.history.append(HistoryEntry(self.machine, time, "lasting", "", text, alarm))
+        # Those who are told of the alarm now are told with it.
+        if not any(message.payload.get("event") in ("raised", "noted") for message in changes.messages):
+            said = Announcement("lasting", time, alarm, self.state)
+            changes.messages.append(alarm_message(self.machine, said, self.record, who="", text="", files=[]))
 
     @property
     def _builds_up(self) -> bool:
@@ -233,6 +252,7 @@ class MachineAlarm:
             "model": self.model,
             "state": self.state.to_json(),
             "memory": self._memory.to_json(),
+            "lasting": self._lasting,
             "record": record,
             "kept": self._evidence.count,
             "askers": self._askers.to_json(),
@@ -256,6 +276,7 @@ class MachineAlarm:
         state, memory = AlarmState.from_json(values["state"]), EpisodeMemory.from_json(values["memory"])
         record = None if values.get("record") is None else AlarmRecord.from_json(values["record"])
         self._askers = Askers.from_json(values.get("askers", {}))
+        self._lasting = str(values.get("lasting", ""))
         if values["model"] != self.model:
             memory = _anew(memory, self.rule)
         if not self.state.alarm:

@@ -13,7 +13,7 @@ TEMPLATES = {
         "{{ machine }}: {{ headline }}",
         "{{ sentence }}"
         "{% if why and event in ('raised', 'noted', 'recurred') %} Heard: {{ why }}.{% endif %}"
-        "{% if since and event in ('raised', 'noted', 'recurred') %} Since {{ since }}.{% endif %}"
+        "{% if since and event in ('raised', 'noted', 'recurred', 'lasting') %} Since {{ since }}.{% endif %}"
         "{% if person %} By {{ person }}.{% endif %}"
         "{% if note %} {{ note }}{% endif %}",
     ),
