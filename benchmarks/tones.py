@@ -1,4 +1,4 @@
-"""Steady tones: false alarms, faults and tones found by models without tones, with them among events, and in a view.
+"""Steady tones: false alarms, faults and tones found by models without a view of tones and with it.
 
     python benchmarks/tones.py [--splits 2] [--first-split 1000] [--sizes 20 60 200 600] [--ids 00 02 04 06]
     python benchmarks/tones.py --simulated [--seed 0] [--splits 4] [--first-split 0] [--sizes 15 40 120]
@@ -29,7 +29,7 @@ from alarms import MACHINES
 from harken.core.threads import one_thread
 from harken.detection import create_detector
 from harken.detection.calibration import Calibration
-from harken.detection.details import DetailView, event_and_tone_detector, event_detector, tone_detector
+from harken.detection.details import DetailView, event_detector, tone_detector
 from harken.monitor.alarm import AlarmSetting
 from shared_folder import shared_folder
 
@@ -51,10 +51,6 @@ class Levels:
     def of_spectra(cls, spectra_NB: Float64) -> Levels:
         """Of features without short-time levels."""
         return cls(spectra_NB, spectra_NB, spectra_NB - np.median(spectra_NB, axis=1, keepdims=True))
-
-    @property
-    def both_NE(self) -> Float64:
-        return np.concatenate([self.short_time_NE, self.steady_NB], axis=1)
 
     def of(self, rows: NDArray[np.integer]) -> Levels:
         return Levels(self.embeddings_ND[rows], self.short_time_NE[rows], self.steady_NB[rows])
@@ -143,22 +139,17 @@ def cells(trial: Trial, rng: np.random.Generator) -> dict[str, list[float]]:
         sound = create_detector("local_density").fit(train.embeddings_ND, trial.domains_N)
     calibration = Calibration.independent(sound.train_scores_)
     events, tones = view(event_detector(), train.short_time_NE), view(tone_detector(), train.steady_NB)
-    both = view(event_and_tone_detector(train.steady_NB.shape[1]), train.both_NE)
     rows = {}
-    for kind, event_view, tone_view in (
-        ("no tones", events, None), ("among events", both, None), ("in a view", events, tones),
-    ):  # fmt: skip
+    for kind, tone_view in (("no tones", None), ("in a view", tones)):
         rows[kind] = row = []
         for asked in RATES:
-            alarm = AlarmSetting(
-                asked, calibration, 10.0, events=event_view.calibration, tones=tone_view and tone_view.calibration
-            )
+            tone_calibration = tone_view and tone_view.calibration
+            alarm = AlarmSetting(asked, calibration, 10.0, events=events.calibration, tones=tone_calibration)
             ringing = []
             for levels in sets:
                 with one_thread():
                     alarm_N = sound.score(levels.embeddings_ND) > alarm.threshold
-                event_ND = levels.both_NE if event_view is both else levels.short_time_NE
-                alarm_N |= event_view.score(event_ND) > alarm.event_threshold
+                alarm_N |= events.score(levels.short_time_NE) > alarm.event_threshold
                 if tone_view is not None:
                     alarm_N |= tone_view.score(levels.steady_NB) > alarm.tone_threshold
                 ringing.append(alarm_N)

@@ -15,7 +15,6 @@ from harken.detection.details import (
     MOST_DETAIL_SHARE,
     DetailView,
     detail_shares,
-    event_and_tone_detector,
     event_detector,
     joined_p,
     tone_detector,
@@ -243,15 +242,3 @@ def test_steady_levels_that_are_all_the_same_leave_the_rate_to_the_other_views()
     view = DetailView.fit(tone_detector(), bank_ND, ordered=False)
     assert view.calibration.finest_with_power < 0.1
     assert view.calibration.p_value(view.score(np.full((1, 20), 12.0)))[0] < 1e-3
-
-
-def test_models_that_have_tones_in_the_score_of_events_score_as_they_did() -> None:
-    rng = np.random.default_rng(0)
-    bank_ND = rng.normal(0, 1, (60, 12)).astype(np.float32)
-    view = DetailView.fit(event_and_tone_detector(4), bank_ND)
-    alone = DetailView.fit(event_detector(), bank_ND[:, :8])
-    usual_D, toned_D = np.zeros((2, 12), dtype=np.float32)
-    toned_D[10] = 30.0
-    assert view.score([usual_D])[0] == alone.score([usual_D[:8]])[0]
-    assert view.calibration.p_value(view.score([toned_D]))[0] < 1e-3
-    assert (view.scores_N >= alone.scores_N).all()

@@ -16,7 +16,6 @@ from harken.core.arrays import Stored, check_arrays, declared_arrays
 from harken.core.errors import BundleError
 from harken.detection import AnomalyDetector, create_detector, list_detectors
 from harken.detection.checks import clips, domains
-from harken.detection.details import event_and_tone_detector
 from harken.monitor.bundle import read_bundle, write_bundle
 from harken.monitor.detector import Detector
 
@@ -28,7 +27,6 @@ DETECTORS: dict[str, AnomalyDetector] = {
     "ldn of centres": create_detector("ldn", {"bank": "kmeans", "clusters": 3}),
     "local_density, raw": create_detector("local_density", {"space": "raw"}),
     "beyond": create_detector("beyond"),
-    "events and tones": event_and_tone_detector(4),
     "reconstruction_error": create_detector("reconstruction_error"),
 }
 #: what may have any sign

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self, TypedDict, get_args
 
 import numpy as np
@@ -13,12 +12,9 @@ from harken.core.arrays import Stored
 from harken.detection import create_detector
 from harken.detection.base import AnomalyDetector, Float64
 from harken.detection.normalise import INDUCTIVE, normalised
-from harken.detection.tail import TAIL_SHAPE, fit_tail
 
 Float32 = NDArray[np.float32]
-Mixing = Literal["single", "deviations", "rarest", "train", "gamma", "rank", "none"]
-#: shape of the tails of members after the first, with `rarest`
-_HEAVY_SHAPE = 0.2
+Mixing = Literal["single", "deviations", "train", "gamma", "rank", "none"]
 
 
 class Columns(TypedDict):
@@ -43,10 +39,8 @@ class Composite(AnomalyDetector):
     """The sum of its members' scores, times weights, in units that make them alike.
 
     mixing: `single`, the score of the only member as it is; `deviations`, sum_j w_j (s_j(x) - m_j) / v_j with the mean
-    m_j and deviation v_j of member j's held-out scores, as stages `combine` do; `rarest`, the score of the first member
-    or, where that is higher, the one that the first member has as rarely as another has its own, by the laws of the
-    tails of their held-out scores (`detection.tail`), so that no member hides what another finds; another:
-    sum_j w_j n_j(s_j(x)) with n_j that of `detection.normalise`, fitted to member j's held-out scores, as ensembles do.
+    m_j and deviation v_j of member j's held-out scores, as stages `combine` do; another: sum_j w_j n_j(s_j(x)) with n_j
+    that of `detection.normalise`, fitted to member j's held-out scores, as ensembles do.
     Sums give the bits of the bench.
     Members are fitted as they would be alone; sums over their held-out scores go in the order of the clips in `fit`.
     """
@@ -56,8 +50,6 @@ class Composite(AnomalyDetector):
 
     #: (members, clips) held-out scores of each member
     held_out_: Annotated[Float64, Stored("J N")]
-    #: number of clips, or of their blocks, with `rarest`
-    effective_: Annotated[int, Stored("", "int64", least=1, optional=True)]
 
     def __init__(self, members: Sequence[CompositeMember], mixing: Mixing = "deviations") -> None:
         self.members = members
@@ -76,9 +68,6 @@ class Composite(AnomalyDetector):
         for detector, member in zip(self._made, self.members, strict=True):
             detector.fit(_chosen(bank_ND, member["columns"]), domains_N, blocks_N)
         self.held_out_ = np.stack([detector.train_scores_ for detector in self._made])
-        if self.mixing == "rarest":
-            self.effective_ = len(bank_ND) if blocks_N is None else len(np.unique(np.asarray(blocks_N)))
-        self._rebuild()
         self.train_scores_ = self._mixed(list(self.held_out_))
         return self
 
@@ -108,42 +97,13 @@ class Composite(AnomalyDetector):
     def _check_sizes(self, sizes: Mapping[str, int]) -> None:
         if sizes["J"] != len(self.members):
             raise ValueError(f"held-out scores of {sizes['J']} members, not of {len(self.members)}")
-        if self.mixing == "rarest" and not hasattr(self, "effective_"):
-            raise KeyError("effective_")
-        if self.mixing == "rarest" and self.effective_ > sizes["N"]:
-            raise ValueError(f"{sizes['N']} clips that count as {self.effective_}")
         for detector, rows_ND in self.in_members(np.zeros((1, sizes["D"]))):
             if detector.dimensions != rows_ND.shape[1]:
                 raise ValueError(f"a member of {detector.dimensions} dimensions for {rows_ND.shape[1]}")
 
-    def _rebuild(self) -> None:
-        if self.mixing != "rarest":
-            return
-        shapes = [TAIL_SHAPE, *[_HEAVY_SHAPE] * (len(self.members) - 1)]
-        tails = [
-            fit_tail(
-                np.sort(scores_N), float(self.effective_), replace(detector.tail_form, shape=shape, winsorised=True)
-            )
-            for scores_N, shape, detector in zip(self.held_out_, shapes, self._made, strict=True)
-        ]
-        # Few clips make the laws of the others heavier, not that of the first: what they find is then less rare.
-        lightest = (1.0 - TAIL_SHAPE) / (1.0 - tails[0].shape)
-        tails[0] = replace(tails[0], scale=lightest * tails[0].scale, shape=TAIL_SHAPE)
-        self._tails = tails
-
-    def _rarest(self, scores: Sequence[Float64]) -> Float64:
-        rarest_N = np.array(scores[0])
-        for scores_N, tail in zip(scores[1:], self._tails[1:], strict=True):
-            rare_N = scores_N > tail.base
-            as_rare_N = self._tails[0].quantiles(tail.survival(scores_N[rare_N]))
-            rarest_N[rare_N] = np.maximum(rarest_N[rare_N], as_rare_N)
-        return rarest_N
-
     def _mixed(self, scores: Sequence[Float64]) -> Float64:
         if self.mixing == "single":
             return np.array(scores[0])
-        if self.mixing == "rarest":
-            return self._rarest(scores)
         mixed_N = np.zeros(len(scores[0]))
         for scores_N, member, held_out_S in zip(scores, self.members, self.held_out_, strict=True):
             if self.mixing == "deviations":

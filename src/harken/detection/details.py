@@ -31,16 +31,6 @@ def tone_detector() -> AnomalyDetector:
     return create_detector("beyond")
 
 
-def event_and_tone_detector(steady: int) -> AnomalyDetector:
-    """Both in one score, as models of some earlier version have: of short-time levels and then so many steady ones."""
-    events, tones = {"start": 0, "stop": -steady, "unit": None}, {"start": -steady, "stop": None, "unit": None}
-    members = [
-        {"detector": name, "parameters": {}, "columns": [columns], "weight": 1.0}
-        for name, columns in ((DEFAULT_DETECTOR, events), ("beyond", tones))
-    ]
-    return create_detector("composite", {"members": members, "mixing": "rarest"})
-
-
 @dataclass(frozen=True, eq=False)
 class DetailView:
     """A detector of what the embedding hides, with the calibration of its held-out scores.

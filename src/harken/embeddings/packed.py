@@ -17,9 +17,8 @@ from harken.core.json_text import json_text
 from harken.embeddings.embedder import ClipFeatures
 from harken.embeddings.steady import steady_levels
 
-#: 3: entries of files whose headers were compared with what is there; 4: steady levels after short-time ones; 5: beside
-#: them. Those of earlier schemas than 3 are made again
-SCHEMA, _STEADY_BEHIND, _WITHOUT_STEADY = 5, 4, 3
+#: 3: entries of files whose headers were compared with what is there; 5: steady levels. Others are made again
+SCHEMA, _WITHOUT_STEADY = 5, 3
 
 
 def packed(features: ClipFeatures) -> bytes:
@@ -49,15 +48,13 @@ def unpacked(data: bytes, sha256: str) -> ClipFeatures:
         tensors = safetensors.numpy.load(data)
         length = int.from_bytes(data[:8], "little")
         header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["harken"])
-        if header["schema"] not in (SCHEMA, _STEADY_BEHIND, _WITHOUT_STEADY) or header["digest"] != _digest(tensors):
+        if header["schema"] not in (SCHEMA, _WITHOUT_STEADY) or header["digest"] != _digest(tensors):
             raise ValueError("another schema, or damaged")
         sketch_BC, short_time_D = tensors["sketch"], tensors["short_time"]
         if header["schema"] == SCHEMA:
             steady_B = tensors["steady"]
         else:
             steady_B = steady_levels(sketch_BC) if short_time_D.size else short_time_D
-            if header["schema"] == _STEADY_BEHIND:
-                short_time_D = short_time_D[: len(short_time_D) - len(steady_B)]
         return ClipFeatures(
             embedding=tensors["embedding"],
             sketch_BC=sketch_BC,

@@ -92,11 +92,7 @@ class ClipJudge:
         view = self.fitted.events
         if view is None:
             return [None] * len(clips)
-        # In models of some earlier version steady levels stand behind short-time ones.
-        levels_NE = np.stack([clip.short_time_D for clip in clips])
-        if view.detector.dimensions > levels_NE.shape[1]:
-            levels_NE = np.concatenate([levels_NE, np.stack([clip.steady_B for clip in clips])], axis=1)
-        return view.score(levels_NE).tolist()  # type: ignore[no-any-return]
+        return view.score(np.stack([clip.short_time_D for clip in clips])).tolist()  # type: ignore[no-any-return]
 
     def _tone_scores(self, clips: Sequence[ClipFeatures]) -> Sequence[float | None]:
         """None for known faults of earlier versions, whose steady levels were not kept."""

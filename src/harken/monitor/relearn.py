@@ -21,7 +21,7 @@ from harken.monitor.judged import Judged
 from harken.monitor.normal_set import Training, notes_on
 from harken.monitor.off import OffJudge
 from harken.monitor.sensor import stacked
-from harken.monitor.views import TimeCorrelation, fit_views, toning_of
+from harken.monitor.views import TimeCorrelation, fit_views
 
 #: fewest clips that make a state
 _STATE_CLIPS = 3
@@ -62,7 +62,7 @@ def refitted(fitted: Fitted) -> Fitted:
                 correlation,
                 keep_outliers=basis.keep_outliers,
                 picked_N=basis.picked_N,
-                toning=toning_of(fitted),
+                with_tones=fitted.tones is not None,
             )
         except ValueError as error:
             raise HarkenError(

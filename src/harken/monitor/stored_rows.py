@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from harken.data.chronology import Chronology
-from harken.embeddings.short_time import short_time_width
 from harken.monitor.basis import Basis, KnownFaults
 from harken.monitor.fitted import Fitted
 
@@ -168,7 +167,7 @@ def basis_of(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.nd
         seconds_N=rows["recorded_s"] if stored["timed"] else None,
     )
     return Basis(
-        short_time_NE=_short_time(rows["short_time"], parts),
+        short_time_NE=rows["short_time"],
         when=when,
         stating=stored["stating"],
         strata_N=rows["strata"].astype(str),
@@ -178,11 +177,6 @@ def basis_of(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.nd
         base=stored["base"],
         usual=tuple(stored["usual"]),
     )
-
-
-def _short_time(levels_NE: np.ndarray, parts: Mapping[str, Mapping[str, np.ndarray]]) -> np.ndarray:
-    """Without the steady levels behind them that some earlier version kept there, too."""
-    return levels_NE[:, : short_time_width(len(parts["training"]["sketches"]))]
 
 
 def fault_parts(faults: KnownFaults | None) -> tuple[dict[str, Any], Parts]:
@@ -205,14 +199,12 @@ def faults_of(settings: Mapping[str, Any], parts: Mapping[str, Mapping[str, np.n
     if "faults" not in parts:
         return None
     arrays, texts = parts["faults"], settings["faults"]
-    short_time_FE = _short_time(arrays["short_time"], parts)
-    behind_FB = arrays["short_time"][:, short_time_FE.shape[1] :]
-    unknown_FB = np.full((len(short_time_FE), len(parts["training"]["sketches"])), np.nan, np.float32)
+    unknown_FB = np.full((len(texts["names"]), len(parts["training"]["sketches"])), np.nan, np.float32)
     return KnownFaults(
         tuple(texts["names"]),
         arrays["embeddings"],
-        short_time_FE,
-        arrays.get("steady", behind_FB if behind_FB.size else unknown_FB),
+        arrays["short_time"],
+        arrays.get("steady", unknown_FB),
         arrays["seconds"],
         tuple(texts["sha256s"]),
         arrays["versions"],

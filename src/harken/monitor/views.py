@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,9 @@ from harken.data.chronology import Chronology
 from harken.detection import AnomalyDetector
 from harken.detection.blocks import block_numbers, find_blocks
 from harken.detection.calibration import Calibration
-from harken.detection.composite import Composite
-from harken.detection.details import DetailView, event_and_tone_detector, event_detector, tone_detector
+from harken.detection.details import DetailView, event_detector, tone_detector
 from harken.detection.independent import independent_recordings
 from harken.detection.outliers import counted
-from harken.monitor.fitted import Fitted
 
 Float32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -63,17 +61,6 @@ class TimeCorrelation:
         return cls(blocks_N, when.sequences_N, states_N, independent, tuple(notes))
 
 
-#: how models look at tones: in a view of their own, or in earlier versions in one with short events, or not at all
-Toning = Literal["view", "among events", "not"]
-
-
-def toning_of(fitted: Fitted) -> Toning:
-    """How this model does."""
-    if fitted.tones is not None:
-        return "view"
-    return "among events" if fitted.events and isinstance(fitted.events.detector, Composite) else "not"
-
-
 @dataclass(frozen=True, eq=False)
 class FittedViews:
     """The views of (N,) recordings. counted_N: those of the calibration; block: recordings that count as one."""
@@ -95,9 +82,10 @@ def fit_views(
     *,
     keep_outliers: bool,
     picked_N: Bools | None = None,
-    toning: Toning = "view",
+    with_tones: bool = True,
 ) -> FittedViews:
-    """Fit the detector, and those of details. picked_N: see `Basis`. Raises ValueError as detectors do."""
+    """Fit the detector, and those of details. picked_N: see `Basis`. with_tones: models of
+    earlier versions have no view of them. Raises ValueError as detectors do."""
     count, blocks_N = len(embeddings_ND), correlation.blocks_N
     picked = np.zeros(count, dtype=bool) if picked_N is None else picked_N
     detector.fit(embeddings_ND, domains, blocks_N)
@@ -115,12 +103,8 @@ def fit_views(
             picked_N=picked,
         )
 
-    if toning == "among events":
-        both_ND = np.concatenate([short_time_NE, steady_NB], axis=1)
-        events = view(event_and_tone_detector(steady_NB.shape[1]), both_ND)
-    else:
-        events = view(event_detector(), short_time_NE)
-    tones = view(tone_detector(), steady_NB) if toning == "view" else None
+    events = view(event_detector(), short_time_NE)
+    tones = view(tone_detector(), steady_NB) if with_tones else None
     counted_N = counted(detector.train_scores_, picked, domains)
     scores = detector.train_scores_[counted_N]
     if correlation.states_N is None or correlation.sequences_N is None:

@@ -43,12 +43,7 @@ def like_faults(fitted: Fitted, features: Sequence[ClipFeatures], faults_found: 
         like_N |= _nearer(fitted.detector, fitted.training.embeddings_ND, faults.embeddings_FD[sound_F], queries_ND)
     if event_F.any() and fitted.events is not None and fitted.basis is not None:
         levels_ND, queries_ND = fitted.basis.short_time_NE, np.stack([clip.short_time_D for clip in features])
-        fault_FD = faults.short_time_FE[event_F]
-        if fitted.events.detector.dimensions > levels_ND.shape[1]:
-            levels_ND = np.concatenate([levels_ND, fitted.training.steady_NB], axis=1)
-            queries_ND = np.concatenate([queries_ND, np.stack([clip.steady_B for clip in features])], axis=1)
-            fault_FD = np.concatenate([fault_FD, faults.steady_FB[event_F]], axis=1)
-        like_N |= _nearer(fitted.events.detector, levels_ND, fault_FD, queries_ND)
+        like_N |= _nearer(fitted.events.detector, levels_ND, faults.short_time_FE[event_F], queries_ND)
     if tone_F.any() and fitted.tones is not None:
         queries_ND = np.stack([clip.steady_B for clip in features])
         like_N |= _nearer(fitted.tones.detector, fitted.training.steady_NB, faults.steady_FB[tone_F], queries_ND)
