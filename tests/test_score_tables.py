@@ -137,6 +137,10 @@ def test_tables_that_are_none_say_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
     with pytest.raises(HarkenError, match=r"cannot be read.*Write it again"):
         read_score_table(tmp_path / "t.parquet")
+    for data in ("machine,section,file,a\nL\xfcfter,00,x,1\n".encode("latin-1"), b"m\n\xff\xfem\0"):
+        (tmp_path / "t.csv").write_bytes(data)
+        with pytest.raises(HarkenError, match="line 2 is not text in UTF-8"):
+            read_score_table(tmp_path / "t.csv")
     with pytest.raises(HarkenError, match=folder):
         read_score_table(tmp_path / "none.csv")
 

@@ -155,6 +155,8 @@ def test_what_does_not_fit_together_is_refused_although_its_digests_do(
         ({"layer": "../x"}, "spectral has no layer '../x'"),
         ({"pooling": "median"}, "unknown pooling 'median'"),
         ({"pooling": "cls"}, "no class token"),
+        ({"pooling": "mean"}, "encoder gives 128 numbers per recording, and its detector takes 640"),
+        ({"level": "loud"}, "has level: Input should be 'normalised' or 'recorded'"),
     ],
 )
 def test_settings_of_an_encoder_that_cannot_be_built_are_refused(

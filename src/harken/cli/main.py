@@ -43,6 +43,7 @@ from harken.cli import (
     weights,
 )
 from harken.cli import run as run_verb
+from harken.cli.empty_words import check_words
 from harken.core.errors import HarkenError
 from harken.core.extras import missing
 from harken.core.memory import keep_freed_memory
@@ -161,7 +162,10 @@ def _outcome() -> int:
     debug = "--debug" in sys.argv[1:]
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        code = _command(next(iter(arguments), ""))(args=arguments, standalone_mode=False)
+        command = _command(next(iter(arguments), ""))
+        if not all(arguments) or any(word.endswith("=") for word in arguments):
+            check_words(command, arguments)
+        code = command(args=arguments, standalone_mode=False)
         if code == INTERRUPTED:  # typer has turned a KeyboardInterrupt into this
             raise KeyboardInterrupt
     except typer.Exit as stop:

@@ -33,11 +33,18 @@ class TableRow(NamedTuple):
 def read_csv(file: Path, next_step: str = "Write it again") -> list[TableRow]:
     """Rows of a comma-separated table in UTF-8, `.csv` or `.csv.gz`; rows without text are left out.
 
-    Raises HarkenError for a file that cannot be read, is no text, has NUL characters or quotes that do not close, or
+    Raises HarkenError for a file that cannot be read, is not UTF-8, has NUL characters or quotes that do not close, or
     unpacks to far more than its size.
     """
     with reading(file, next_step, errors=(ValueError, csv.Error, EOFError, zlib.error)):
-        text = (_unpacked(file) if file.suffix.lower() == ".gz" else file.read_bytes()).decode("utf-8-sig")
+        data = _unpacked(file) if file.suffix.lower() == ".gz" else file.read_bytes()
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise HarkenError(
+                f"cannot be read (line {line} is not text in UTF-8)", file=file, next_step=next_step
+            ) from None
         if "\0" in text:
             line = text.count("\n", 0, text.index("\0")) + 1
             raise HarkenError(f"line {line} has a NUL character", file=file, next_step=next_step)

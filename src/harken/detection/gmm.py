@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from harken.core.arrays import Stored, summing_to_one
 from harken.detection.base import AnomalyDetector, Float64
@@ -28,7 +28,10 @@ class GMM(AnomalyDetector):
     covariances_: Annotated[Float64, Stored("K D", over=0)]
 
     def __init__(
-        self, components: PositiveInt = 2, regularisation: NonNegativeFloat = 0.1, seed: NonNegativeInt = 0
+        self,
+        components: PositiveInt = 2,
+        regularisation: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.1,
+        seed: NonNegativeInt = 0,
     ) -> None:
         self.components = components
         self.regularisation = regularisation

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from harken.core.arrays import Stored
 from harken.detection.base import Float64, Ints, held_out_folds
@@ -42,7 +42,7 @@ class LocalDensity(InSpace):
     def __init__(
         self,
         neighbours: PositiveInt = 16,
-        exponent: float | Literal["auto"] = "auto",
+        exponent: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | Literal["auto"] = "auto",
         space: SpaceName = "whitened",
         metric: Metric = "euclidean",
     ) -> None:

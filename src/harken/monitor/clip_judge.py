@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from harken.audio.quality import HEADER_KINDS
 from harken.audio.segments import Segment
+from harken.core.errors import HarkenError
 from harken.core.sentences import Sentence
 from harken.core.threads import one_thread
 from harken.detection.base import canonical_order
@@ -70,6 +71,12 @@ class ClipJudge:
         if not judged:
             return [None] * len(features)
         embeddings_ND = np.stack([clip.embedding for clip in judged])
+        if embeddings_ND.shape[1] != self.fitted.detector.dimensions:
+            raise HarkenError(
+                f"the model's encoder gives {embeddings_ND.shape[1]} numbers per recording, and its detector takes "
+                f"{self.fitted.detector.dimensions}",
+                next_step="Fit the model again",
+            )
         length = self.fitted.length
         with one_thread():
             scores_N, nearest_N = self.fitted.detector.score_with_nearest(embeddings_ND)

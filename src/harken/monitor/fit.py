@@ -129,6 +129,7 @@ def fit_normal(
             weights=arrays,
         )
         unfitted = create_detector(detector, parameters)
+        unfitted.check_parameters()
     except (ValueError, TypeError) as error:
         raise HarkenError(str(error), next_step=Sentence("Correct the setting")) from None
     hear = partial(extract, spec=spec, weights=arrays, store=store, workers=workers, limits=limits, formats=formats)

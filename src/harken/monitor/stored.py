@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from harken.audio.health import STATISTICS
 from harken.core.errors import BundleError
 from harken.core.plugins import custom_names
+from harken.core.settings import explained
 from harken.core.threads import one_thread
 from harken.core.version import __version__
 from harken.detection import AnomalyDetector, create_detector
@@ -192,7 +194,8 @@ def fitted_of(settings: Mapping[str, Any], stored: Mapping[str, Mapping[str, np.
         )
         return fitted if is_whole else learned_again(fitted)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
-        lacks = f"lacks {error}" if isinstance(error, KeyError) else f"has {' '.join(str(error).split())[:200]}"
+        said = explained(error).cause if isinstance(error, ValidationError) else str(error)
+        lacks = f"lacks {error}" if isinstance(error, KeyError) else f"has {' '.join(said.split())[:200]}"
         raise BundleError(f"is no model: {lacks}", file=path, next_step="Fit the model again") from None
 
 
