@@ -104,7 +104,7 @@ def _main(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
 ) -> None:
-    """Exit codes: 0 success, 1 alarm or lasting change (with --fail-on-anomaly), 2 error."""
+    """Exit codes: 0 success, 1 alarm or change (with --fail-on-anomaly), 2 error."""
 
 
 class _Terminated(KeyboardInterrupt):

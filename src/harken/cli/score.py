@@ -31,7 +31,10 @@ def score(
         Path | None, typer.Option(help="File that remembers the recordings judged so far, for the next call.")
     ] = None,
     fail_on_anomaly: Annotated[
-        bool, typer.Option("--fail-on-anomaly", help="Exit with 1 on an alarm or a lasting change.")
+        bool,
+        typer.Option(
+            "--fail-on-anomaly", help="Exit with 1 on an alarm, a lasting change, or recordings that differ as a whole."
+        ),
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if any recording cannot be scored.")] = False,
     report: Annotated[Path | None, typer.Option(help="Also write an HTML report.")] = None,
@@ -58,14 +61,15 @@ def score(
 
     normal: as normal recordings; suspect: scores above every normal recording; alarm: above the alarm threshold;
     not judged: says nothing about the machine. Recordings are also judged together, in order of time: a lasting change
-    is reported once.
+    is reported once. Of few that show none, and without --memory, it is said if they score higher as a whole.
     """
     from harken.core.errors import HarkenError
     from harken.data.chronology import chronology
     from harken.data.folders import recordings_of
     from harken.evaluation.scores import MARKS
+    from harken.monitor.as_a_whole import AsAWhole
     from harken.monitor.detector import Detector
-    from harken.monitor.sequence import Sequence
+    from harken.monitor.sequence import Change, Sequence
     from harken.monitor.verdict import Kind
 
     _check_archive(results, executor, address, workers, others=memory is not None or report is not None)
@@ -99,7 +103,7 @@ def score(
             say(f"note: {note}")
     counts = dict.fromkeys(get_args(Kind), 0)
     failed = 0
-    kept, reported = [], []
+    kept, reported, together = [], [], AsAWhole(detector.alarm)
     warned: set[tuple[Path, str]] = set()
     with ExitStack() as stack:
         sequence = (
@@ -118,10 +122,14 @@ def score(
                 counts[verdict.kind] += 1
                 failed += verdict.error is not None
                 change = None if order is RecordingOrder.none else sequence.update(verdict)
+                together.add(verdict)
                 _print(verdict, json, warned)
                 if change is not None:
                     reported.append(change)
                     emit(change.as_json()) if json else line(f"changed     {change.sentence}")
+    as_a_whole = together.differ and memory is None and not reported
+    if as_a_whole:
+        emit(together.as_json()) if json else line(f"together    {together.sentence}")
     summary = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     began = sum(change.state == "began" for change in reported)
     still = f"; sounds different since {sequence.changed}" if sequence.changed else ""
@@ -145,14 +153,15 @@ def score(
     if report is not None:
         from harken.monitor.report import ReportSection, write_report
 
-        section = ReportSection(model.name, detector, kept, changes=reported, normal_folder=normal)
+        changes: list[Change | AsAWhole] = [*reported, *([together] if as_a_whole else [])]
+        section = ReportSection(model.name, detector, kept, changes=changes, normal_folder=normal)
         write_report(report, f"Harken: {model.name}", [section])
         say(f"report: {report}")
     if failed == judged:
         raise HarkenError("no recording could be scored", next_step="See the messages above")
     if strict and failed:
         raise typer.Exit(2)
-    if fail_on_anomaly and (counts["alarm"] or began or sequence.changed):
+    if fail_on_anomaly and (counts["alarm"] or began or sequence.changed or as_a_whole):
         raise typer.Exit(1)
 
 

@@ -19,6 +19,7 @@ from harken.core.files import write_atomically
 from harken.core.names import shown
 from harken.core.pages import check_page, data_url, render
 from harken.evaluation.metrics import SectionResult
+from harken.monitor.as_a_whole import AsAWhole
 from harken.monitor.detector import Detector
 from harken.monitor.plot import scores_figure, svg_bytes, webp_bytes, why_panels
 from harken.monitor.sequence import Change
@@ -37,7 +38,8 @@ class ReportSection:
 
     verdicts: gone through once; the most unusual are shown as `judged_again` gives them, which may add their
     spectrograms. truth: whether each verdict is of an anomaly, where known. changes: lasting ones, see
-    `monitor.sequence`. normal_folder: of the normal recordings, which are then heard beside the others.
+    `monitor.sequence`, or that all differ as a whole, see `monitor.as_a_whole`. normal_folder: of the normal
+    recordings, which are then heard beside the others.
     """
 
     title: str
@@ -45,7 +47,7 @@ class ReportSection:
     verdicts: Iterable[Verdict]
     truth: Sequence[bool] | None = None
     result: SectionResult | None = None
-    changes: Sequence[Change] = ()
+    changes: Sequence[Change | AsAWhole] = ()
     normal_folder: Path | None = None
     judged_again: Callable[[Verdict], Verdict] = lambda verdict: verdict
 
