@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from encoder_suite import noise
 from harken.audio.resample import resample
-from harken.core.errors import WeightsError
+from harken.core.errors import HarkenError, WeightsError
+from harken.encoders import create_encoder
 from harken.encoders.checkpoints import load
 from harken.encoders.efficientat import LONGEST, UNIT, EfficientAT, frame_count
 
@@ -178,3 +179,10 @@ def test_refusals(encoder: EfficientAT) -> None:
     assert encoder.min_samples == UNIT == 10_240
     with pytest.raises(WeightsError, match="of shape"):
         EfficientAT(encoder.weights(), width=1.0)
+
+
+@pytest.mark.parametrize("width", [1e17, 2**70, float("nan")])
+def test_widths_that_no_network_has_are_refused_in_one_sentence(width: float) -> None:
+    with pytest.raises((HarkenError, ValueError)) as error:
+        create_encoder("efficientat", {"width": width})
+    assert "\n" not in str(error.value)

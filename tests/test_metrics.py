@@ -129,6 +129,10 @@ def test_a_wide_gap_makes_a_threshold_easy_to_find() -> None:
         ([1, 0, 0], [0, 1, 1], [1, 2, 3], "both domains"),
         ([1, 0, 0], [0, 0, 0], [1, 2, 3], "both domains"),
         ([1, 1, 0], [0, 1, 1], [1, 2, 3], "both domains"),
+        # Anomalies of a domain are no normal clips of it.
+        ([1, 1, 0], [0, 1, 0], [1, 2, 3], "both domains"),
+        ([1, 1, 0, 0], [0, 1, 0, 0], [1, 2, 3, 4], "both domains"),
+        ([1, 1, 0, 0], [0, 1, 1, 1], [1, 2, 3, 4], "both domains"),
         ([1, 0, 0], [0, 0, 1], [1, 2], "different lengths"),
         ([1, 0, 0], [0, 0, 1], [1, 2, np.inf], "not finite"),
     ],

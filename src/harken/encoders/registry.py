@@ -23,7 +23,9 @@ _DECORATED = re.compile(r'^@register_encoder\("(\w+)"(, listed=False)?\)$', re.M
 _CLASSES: dict[str, type[Encoder]] = {}
 
 #: what arithmetic says of settings of another kind, which come with weights and models of strangers
-_ODD_SETTINGS = (TypeError, OverflowError, AttributeError, IndexError, KeyError, ZeroDivisionError)
+_ODD_SETTINGS = (
+    TypeError, OverflowError, AttributeError, IndexError, KeyError, ZeroDivisionError, RuntimeError,
+)  # fmt: skip
 
 EncoderClass = TypeVar("EncoderClass", bound=type[Encoder])
 
@@ -103,5 +105,6 @@ def create_encoder(
         except _ODD_SETTINGS as error:
             if is_custom(name):
                 raise
-            cause = f"{name} cannot be built with such settings ({type(error).__name__}: {error})"
+            said = " ".join(str(error).split())[:200]
+            cause = f"{name} cannot be built with such settings ({type(error).__name__}: {said})"
             raise HarkenError(cause, next_step="Correct its settings, or add its weights again") from error
