@@ -1,14 +1,17 @@
 """CPU time and memory of fit and score: Harken beside other detectors of anomalous sound, same clips, same run.
 
     python benchmarks/peers.py [--sizes 100 1000] [--pyod PYTHON] [--qualities fast balanced] [--audio-anomaly PYTHON]
+                               [--official CHECKOUT [--official-python PYTHON]]
 
 N clips of 10 s to fit to and N others to score, simulated hum in noise. Each system is a process with one thread that
 fits, scores all and ends, start-up included (Harken: `spectral`, without worker processes). CPU seconds and the peak of
 the process; on a shared machine only ratios count. PYTHON: an interpreter with pyod, or audio-anomaly, installed; the
 latter compares each clip with the spectrum of all normal ones together.
 
-The last two rows are the official autoencoder, 5 epochs: Harken's, and a plain loop of PyTorch as in the organisers'
-code, with its DataLoader and every stacked vector in memory; both of Harken's log-mel and network.
+The last rows are the official autoencoder, 5 epochs: Harken's, and a plain loop of PyTorch as in the organisers' code,
+with its DataLoader and every stacked vector in memory; both of Harken's log-mel and network. With a checkout of
+nttcslab/dcase2023_task2_baseline_ae also that code itself, and `harken run baseline_ae` on the same folder of clips,
+named as in the challenge: both read, train, score and write scores and pictures.
 """
 
 from __future__ import annotations
@@ -16,9 +19,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from throughput import record
@@ -113,17 +119,23 @@ print(total)
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
 
-def cost(python: str, program: str, train: list[Path], test: list[Path]) -> tuple[float, float]:
-    """CPU seconds and MiB at the peak. Raises RuntimeError with what the program says last."""
-    request = json.dumps([[str(file) for file in train], [str(file) for file in test]])
+EPOCHS = 5
+
+
+def cost(command: list[str], request: str = "", folder: Path | None = None) -> tuple[float, float]:
+    """CPU seconds and MiB at the peak, of the program and its own. request: its standard input. folder: it runs there.
+
+    Raises RuntimeError with what the program says last.
+    """
     with tempfile.TemporaryFile("w+") as given, tempfile.TemporaryFile("w+") as said:
         given.write(request)
         given.seek(0)
         process = subprocess.Popen(
-            [python, "-c", program],
+            command,
             stdin=given,
             stdout=subprocess.DEVNULL,
             stderr=said,
+            cwd=folder,
             env={**os.environ, **ONE_THREAD},
         )
         _, status, usage = os.wait4(process.pid, 0)
@@ -134,35 +146,81 @@ def cost(python: str, program: str, train: list[Path], test: list[Path]) -> tupl
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
+def published(root: Path, train: list[Path], test: list[Path]) -> Path:
+    """Links to the clips in the folders and names of the challenge of 2023, machine fan; every second test clip is
+    called anomalous, as both programs compute an AUC."""
+    data = root / "data"
+    machine = data / "dcase2023t2" / "dev_data" / "raw" / "fan"
+    for part, files in (("train", train), ("test", test)):
+        (machine / part).mkdir(parents=True)
+        for number, file in enumerate(files):
+            label = "anomaly" if part == "test" and number % 2 else "normal"
+            os.link(file, machine / part / f"section_00_source_{part}_{label}_{number:04d}_noAttribute.wav")
+    return data
+
+
+def official(checkout: Path, python: str, data: Path, root: Path) -> tuple[float, float]:
+    """Cost of the organisers' program: features, training, scores by the selective Mahalanobis distance."""
+    copy = root / "checkout"
+    left_out = shutil.ignore_patterns(".git", "data", "models", "results", "logs")
+    shutil.copytree(checkout, copy, ignore=left_out)
+    # It finds its data below the folder it runs in.
+    (copy / "data").symlink_to(data)
+    options = ["--dataset", "DCASE2023T2fan", "--epochs", str(EPOCHS), "--score", "MAHALA", "--use_cuda", "False"]
+    return cost([python, "train.py", "--dev", *options], folder=copy)
+
+
+def whole_run(data: Path, root: Path) -> tuple[float, float]:
+    """Cost of the same by `harken run`."""
+    program = [str(Path(sys.executable).with_name("harken")), "run", "baseline_ae", "--workers", "1"]
+    places = ["--data", str(data), "--workspace", str(root / "work")]
+    return cost([*program, *places, "--set", f"stages.autoencoder.epochs={EPOCHS}"])
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1_000])
     parser.add_argument("--pyod", help="interpreter with pyod installed")
     parser.add_argument("--qualities", nargs="+", default=["fast", "balanced"])
     parser.add_argument("--audio-anomaly", help="interpreter with audio-anomaly installed")
+    parser.add_argument("--official", type=Path, help="checkout of nttcslab/dcase2023_task2_baseline_ae")
+    parser.add_argument("--official-python", default=sys.executable, help="interpreter with what it needs")
     options = parser.parse_args()
-    systems = [("harken spectral", sys.executable, HARKEN)]
+    programs = [("harken spectral", sys.executable, HARKEN)]
     if options.pyod:
-        systems += [(f"PyOD {name}", options.pyod, PYOD.replace("QUALITY", name)) for name in options.qualities]
+        programs += [(f"PyOD {name}", options.pyod, PYOD.replace("QUALITY", name)) for name in options.qualities]
     if options.audio_anomaly:
-        systems.append(("audio-anomaly", options.audio_anomaly, AUDIO_ANOMALY))
-    systems += [
+        programs.append(("audio-anomaly", options.audio_anomaly, AUDIO_ANOMALY))
+    programs += [
         ("harken autoencoder", sys.executable, AUTOENCODER),
         ("plain autoencoder", sys.executable, PLAIN_AUTOENCODER),
     ]
-    print(f"{'fit + score':>12} {'system':<18} {'CPU-s':>8} {'ms/clip':>9} {'MiB':>7} {'spectral / it':>13}")
+    print(f"{'fit + score':>12} {'system':<20} {'CPU-s':>8} {'ms/clip':>9} {'MiB':>7} {'spectral / it':>13}")
     with tempfile.TemporaryDirectory() as place:
         files = [Path(place) / f"{number:05d}.wav" for number in range(2 * max(options.sizes))]
         for number, file in enumerate(files):
             record(file, number)
         for size in options.sizes:
+            train, test = files[:size], files[size : 2 * size]
+            request = json.dumps([[str(file) for file in train], [str(file) for file in test]])
+            systems: list[tuple[str, Callable[[], tuple[float, float]]]] = [
+                (name, partial(cost, [python, "-c", program], request)) for name, python, program in programs
+            ]
+            root = Path(place) / str(size)
+            if options.official:
+                data = published(root, train, test)
+                systems += [
+                    ("harken run baseline", partial(whole_run, data, root)),
+                    ("official repository", partial(official, options.official, options.official_python, data, root)),
+                ]
             ours = 0.0
-            for system, python, program in systems:
+            for system, measure in systems:
                 try:
-                    seconds, mib = cost(python, program, files[:size], files[size : 2 * size])
+                    seconds, mib = measure()
                 except RuntimeError as error:
-                    print(f"{size:>5} + {size:<4} {system:<18} {error}")
+                    print(f"{size:>5} + {size:<4} {system:<20} {error}")
                     continue
                 ours = ours or seconds
                 each = f"{seconds:8.1f} {1e3 * seconds / (2 * size):9.1f} {mib:7.0f} {ours / seconds:13.2f}"
-                print(f"{size:>5} + {size:<4} {system:<18} {each}", flush=True)
+                print(f"{size:>5} + {size:<4} {system:<20} {each}", flush=True)
+            shutil.rmtree(root, ignore_errors=True)

@@ -68,26 +68,28 @@ def difference(clip_BC: Float32, envelope: Envelope) -> Difference:
     are those of like rank within the band. Moments louder than any, or quieter than any, are ranked apart from the
     others: a squeal does not make the strokes beside it the second loudest.
     """
-    columns = clip_BC.shape[1]
+    bands, columns = clip_BC.shape
     lowest_BC, middle_BC, highest_BC = envelope.stretched(columns)
     level_BC = clip_BC - np.float32(envelope.common_shift(np.sort(clip_BC, axis=1)))
     beyond_BC = level_BC - highest_BC[:, -1:]
     louder_BC, quieter_BC = beyond_BC > _LEAST_DB, lowest_BC[:, :1] - level_BC > _LEAST_DB
+    # Cells are addressed in one dimension: numpy does that in a third of the time.
+    row_B1 = columns * np.arange(bands)[:, None]
     rank_BC = np.empty(level_BC.shape, dtype=np.int64)
     # Whole numbers of few digits are sorted by these, in a fifth of the time.
     order_BC = np.argsort(sketch_steps(clip_BC), axis=1, kind="stable")
-    rank_BC[np.arange(len(order_BC))[:, None], order_BC] = np.arange(columns)
-    below_B1 = quieter_BC.sum(axis=1, keepdims=True)
-    others_B1 = np.maximum(columns - louder_BC.sum(axis=1, keepdims=True) - below_B1, 1)
+    rank_BC.put(order_BC + row_B1, np.arange(columns))
+    below_B1 = np.count_nonzero(quieter_BC, axis=1, keepdims=True)
+    others_B1 = np.maximum(columns - np.count_nonzero(louder_BC, axis=1, keepdims=True) - below_B1, 1)
     place_BC = np.rint((rank_BC - below_B1 + 0.5) / others_B1 * columns - 0.5)
-    like_BC = np.clip(place_BC, 0, columns - 1).astype(int)
-    above_BC = level_BC - np.take_along_axis(highest_BC, like_BC, axis=1)
+    like_BC = np.clip(place_BC, 0, columns - 1).astype(int) + row_B1
+    above_BC = level_BC - highest_BC.take(like_BC)
     # What is silence in the clip may have been quieter still, and its shift is no rise.
     above_BC[clip_BC <= _SILENCE_DB] = 0.0
     return Difference(
-        heatmap_BC=(level_BC - np.take_along_axis(middle_BC, like_BC, axis=1)).astype(np.float32),
+        heatmap_BC=level_BC - middle_BC.take(like_BC),
         above_BC=above_BC,
-        below_BC=np.take_along_axis(lowest_BC, like_BC, axis=1) - level_BC,
+        below_BC=lowest_BC.take(like_BC) - level_BC,
         beyond_BC=beyond_BC,
     )
 
