@@ -167,7 +167,8 @@ def official(checkout: Path, python: str, data: Path, root: Path) -> tuple[float
     # It finds its data below the folder it runs in.
     (copy / "data").symlink_to(data)
     options = ["--dataset", "DCASE2023T2fan", "--epochs", str(EPOCHS), "--score", "MAHALA", "--use_cuda", "False"]
-    return cost([python, "train.py", "--dev", *options], folder=copy)
+    # By its path here: it runs in another folder.
+    return cost([os.path.abspath(shutil.which(python) or python), "train.py", "--dev", *options], folder=copy)
 
 
 def whole_run(data: Path, root: Path) -> tuple[float, float]:

@@ -13,7 +13,6 @@ partly cancelled.
 from __future__ import annotations
 
 import numpy as np
-import scipy.fft
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
@@ -118,8 +117,11 @@ def _window(seconds: float, sample_rate: int, samples: int, taps: int) -> int | 
     longest = samples // (LEAST_WINDOWS * taps)
     if longest < SHORTEST:
         return None
+    # Here: it takes a third of a second, and few recordings have two channels.
+    from scipy.fft import prev_fast_len
+
     wanted = min(max(round(seconds * sample_rate), SHORTEST), longest)
-    return 2 * int(scipy.fft.prev_fast_len(wanted // 2, real=True))
+    return 2 * int(prev_fast_len(wanted // 2, real=True))
 
 
 def _neighbours(far_TF: Complex64, taps: int) -> Complex64:

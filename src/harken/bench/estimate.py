@@ -167,38 +167,41 @@ def count_separator(config: SepReformerConfig, seconds: float, batch: int) -> Co
     return kept_counts({"separator": config.model_dump(mode="json"), "seconds": seconds, "batch": batch}, count)
 
 
-@lru_cache(maxsize=64)
-def _spectrogram_shape(front_end: str, seconds: float) -> tuple[int, int]:
-    """(frames, bins) of a clip. front_end: as JSON."""
+def _spectrogram_shape(front_end: FrontEndSpec, seconds: float) -> tuple[int, int]:
+    """(frames, bins) of a clip."""
     from harken.generation.front_end import SpectrogramFrontEnd
 
-    frames, bins = SpectrogramFrontEnd(FrontEndSpec.model_validate_json(front_end), seconds).form.shape
+    frames, bins = SpectrogramFrontEnd(front_end, seconds).form.shape
     return frames, bins
+
+
+def _of_front_end(front_end: FrontEndSpec, seconds: float) -> dict[str, Any]:
+    """What `_spectrogram_shape` depends on: building the front end takes torch."""
+    return {"front_end": front_end.model_dump(mode="json"), "seconds": seconds}
 
 
 def count_diffusion(config: DiffusionConfig, front_end: FrontEndSpec, seconds: float, batch: int) -> Counts:
     """Of a small diffusion model: a training's batch, and one pass of one clip, of so many seconds."""
-    shape = _spectrogram_shape(front_end.model_dump_json(), seconds)
 
     def count() -> Counts:
         from harken.bench import counting_generation
 
-        return counting_generation.count_diffusion(config, shape, batch)
+        return counting_generation.count_diffusion(config, _spectrogram_shape(front_end, seconds), batch)
 
-    return kept_counts({"diffusion": config.model_dump(mode="json"), "shape": shape, "batch": batch}, count)
+    question = {"diffusion": config.model_dump(mode="json"), **_of_front_end(front_end, seconds), "batch": batch}
+    return kept_counts(question, count)
 
 
 def count_xception(config: XceptionConfig, classes: int, front_end: FrontEndSpec, seconds: float, batch: int) -> Counts:
     """Of an Xception: a training's batch, and one clip, of so many seconds."""
-    shape = _spectrogram_shape(front_end.model_dump_json(), seconds)
 
     def count() -> Counts:
         from harken.bench import counting_generation
 
-        return counting_generation.count_xception(config, classes, shape, batch)
+        return counting_generation.count_xception(config, classes, _spectrogram_shape(front_end, seconds), batch)
 
-    question = {"xception": config.model_dump(mode="json"), "classes": classes, "shape": shape, "batch": batch}
-    return kept_counts(question, count)
+    network = {"xception": config.model_dump(mode="json"), "classes": classes, "batch": batch}
+    return kept_counts({**network, **_of_front_end(front_end, seconds)}, count)
 
 
 def _counted(question: dict[str, Any], weights: Sequence[str | None], count: Callable[[], Counts]) -> Counts:

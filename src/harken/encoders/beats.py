@@ -25,6 +25,7 @@ from harken.core.errors import WeightsError
 from harken.encoders.registry import register_encoder
 from harken.encoders.spectrogram_net import SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder, state_shapes
+from harken.encoders.without_values import without_values
 from harken.weights.tensors import check_tensors
 
 Attention = Literal["sdpa", "eager"]
@@ -299,7 +300,7 @@ class BEATs(TorchEncoder):
         }  # fmt: skip
         self.seed = seed
         # Without memory at first: torch's initial values are not used.
-        with torch.device("meta"):
+        with without_values():
             self.module = BEATsNet(**self._sizes)
         if weights is None:
             self.module.to_empty(device="cpu")
@@ -379,7 +380,7 @@ class BEATs(TorchEncoder):
     @classmethod
     def tensor_shapes(cls, *, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight of the configuration."""
-        with torch.device("meta"):
+        with without_values():
             return state_shapes(BEATsNet(**sizes))
 
     def config(self) -> dict[str, Any]:

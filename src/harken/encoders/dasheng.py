@@ -24,6 +24,7 @@ from harken.encoders.registry import register_encoder
 from harken.encoders.spectrogram_net import SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder, state_shapes
 from harken.encoders.transformer import MLP, SelfAttention
+from harken.encoders.without_values import without_values
 from harken.weights.tensors import check_tensors
 
 Float32 = NDArray[np.float32]
@@ -194,7 +195,7 @@ class Dasheng(TorchEncoder):
         #: one whole token
         self.min_samples = (DashengNet.PATCH - 1) * DashengNet.HOP
         # Without memory at first: torch's own initial values take long for the large networks.
-        with torch.device("meta"):
+        with without_values():
             self.module = DashengNet(width, depth, heads)
         if weights is None:
             self.module.to_empty(device="cpu")
@@ -245,7 +246,7 @@ class Dasheng(TorchEncoder):
     @classmethod
     def tensor_shapes(cls, *, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight of the configuration, the batch norm's statistics among them."""
-        with torch.device("meta"):
+        with without_values():
             return state_shapes(DashengNet(**sizes))
 
     def config(self) -> dict[str, Any]:

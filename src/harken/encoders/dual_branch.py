@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from harken.encoders.registry import register_encoder
 from harken.encoders.spectrogram_net import Augment, SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder, state_shapes
+from harken.encoders.without_values import without_values
 from harken.weights.tensors import check_tensors
 
 SAMPLE_RATE = 16_000
@@ -366,7 +367,7 @@ class DualBranch(TorchEncoder):
         }  # fmt: skip
         self.seed = seed
         # Without memory at first: what torch's layers draw for their first values is of no use here.
-        with torch.device("meta"):
+        with without_values():
             self.module = DualBranchNet(**self._sizes)
         if weights is None:
             self.module.to_empty(device="cpu")
@@ -386,7 +387,7 @@ class DualBranch(TorchEncoder):
     @classmethod
     def tensor_shapes(cls, *, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight of the configuration, the batch norms' statistics among them."""
-        with torch.device("meta"):
+        with without_values():
             return state_shapes(DualBranchNet(**sizes))
 
     def config(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from harken.encoders.published import nested_value
 from harken.encoders.registry import register_encoder
 from harken.encoders.torch_encoder import TorchEncoder, state_shapes
 from harken.encoders.transformer import SelfAttention
+from harken.encoders.without_values import without_values
 from harken.weights.tensors import check_tensors
 
 Float32 = NDArray[np.float32]
@@ -59,7 +60,7 @@ class _Attention(SelfAttention):
             return
         fused, self.qkv = self.qkv, None
         for name, weight, bias in zip("qkv", fused.weight.chunk(3), fused.bias.chunk(3), strict=True):
-            with torch.device("meta"):
+            with without_values():
                 linear = nn.Linear(weight.shape[1], weight.shape[0])
             for kind, tensor in (("weight", weight), ("bias", bias)):
                 learned = nn.Parameter(tensor.detach().clone(), requires_grad=fused.weight.requires_grad)
@@ -214,7 +215,7 @@ class EAT(TorchEncoder):
         self.layers = patch_layers(depth)
         self.default_layer = f"block_{depth}"
         # Without memory at first: torch's own initial values take long for the large network.
-        with torch.device("meta"):
+        with without_values():
             self.module = EATNet(width, depth, heads, target_frames, mask)
         if weights is None:
             self.module.to_empty(device="cpu")
@@ -268,7 +269,7 @@ class EAT(TorchEncoder):
         cls, *, mask: bool = False, clamp: bool = False, seed: int = 0, **sizes: Any
     ) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight of the configuration."""
-        with torch.device("meta"):
+        with without_values():
             return state_shapes(EATNet(**sizes))
 
     def config(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from harken.audio.kaldi_fbank import kaldi_mel_filters
 from harken.encoders.registry import register_encoder
 from harken.encoders.spectrogram_net import SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder, state_shapes
+from harken.encoders.without_values import without_values
 from harken.weights.tensors import check_tensors
 
 SAMPLE_RATE = 32_000
@@ -179,7 +180,7 @@ class EfficientAT(TorchEncoder):
             self.module = _build(width)
             _randomise(self.module, seed)
         else:
-            with torch.device("meta"):
+            with without_values():
                 self.module = EfficientATNet(width)
             state = self.module.state_dict()
             check_tensors(weights, state_shapes(self.module), architecture=f"efficientat of width {width:g}")
@@ -190,7 +191,7 @@ class EfficientAT(TorchEncoder):
     @classmethod
     def tensor_shapes(cls, *, width: float = 0.4, **config: Any) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight of the configuration."""
-        with torch.device("meta"):
+        with without_values():
             net = EfficientATNet(width)
         return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
 

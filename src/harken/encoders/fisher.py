@@ -24,6 +24,7 @@ from harken.encoders.patch_net import PatchNet, randomise
 from harken.encoders.published import check_fixed, fitting_shapes, nested_value
 from harken.encoders.registry import register_encoder
 from harken.encoders.torch_encoder import TorchEncoder, state_shapes
+from harken.encoders.without_values import without_values
 from harken.weights.tensors import check_tensors
 
 Float32 = NDArray[np.float32]
@@ -184,7 +185,7 @@ class FISHER(TorchEncoder):
         self.sample_rate = sample_rate
         self.seed = seed
         # Without memory at first: what torch's layers draw for their first values is of no use here.
-        with torch.device("meta"):
+        with without_values():
             self.module = FISHERNet(width, depth, heads, sample_rate)
         if weights is None:
             self.module.to_empty(device="cpu")
@@ -238,7 +239,7 @@ class FISHER(TorchEncoder):
     @classmethod
     def tensor_shapes(cls, *, seed: int = 0, **sizes: Any) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight of the configuration, the fixed table of positions among them."""
-        with torch.device("meta"):
+        with without_values():
             return state_shapes(FISHERNet(**sizes))
 
     def config(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from harken.audio.kaldi_fbank import kaldi_mel_filters
 from harken.encoders.registry import register_encoder
 from harken.encoders.spectrogram_net import SpectrogramNet
 from harken.encoders.torch_encoder import TorchEncoder
+from harken.encoders.without_values import without_values
 from harken.weights.tensors import check_tensors
 
 SAMPLE_RATE = 16_000
@@ -169,7 +170,7 @@ class YAMNet(TorchEncoder):
     @classmethod
     def tensor_shapes(cls, **config: Any) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight."""
-        with torch.device("meta"):
+        with without_values():
             net = YAMNetNet()
         return {name: tuple(_to_tensorflow(name, value).shape) for name, value in net.state_dict().items()}
 

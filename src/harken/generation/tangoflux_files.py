@@ -14,6 +14,7 @@ from torch import nn
 
 from harken.core.errors import HarkenError, WeightsError
 from harken.encoders.checkpoints import load
+from harken.encoders.without_values import without_values
 from harken.generation.config import TangoFluxConfig
 from harken.generation.latents import SoundCodec
 from harken.generation.sound_generator import SoundGenerator, modules_of
@@ -56,7 +57,7 @@ def create_tangoflux(weights: str | None, size: str = "tiny", seed: int = 0) -> 
         files = published_files(Path(weights))
         network, autoencoder = (read_contents(files[name], None).tensors for name in FILES[:2])
         content = files["tokenizer.json"].read_bytes()
-    with torch.device("meta"):
+    with without_values():
         generator = _built(config, Tokenizer(config.text, content), weights)
     _assign(generator.net, {name: x for name, x in network.items() if not name.startswith(_TEXT)}, weights)
     of_text = {name.removeprefix(_TEXT): x for name, x in network.items() if name.startswith(_TEXT)}

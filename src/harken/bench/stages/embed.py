@@ -117,7 +117,7 @@ class EmbedStage(Stage):
         tiny, config, weights = parameters.size == "tiny", parameters.config, parameters.weights
         if weights == PRETRAINED:
             student = planned_student(planned, encoder)
-            tiny, weights = False, student["weights"]
+            tiny, weights = student.get("size") == "tiny", student["weights"]
             config = {**student.get("config", {}), **config}
         counts = estimate.count_encoder(encoder, config, weights, tiny=tiny)
         every = parameters.microphones == "all"

@@ -66,6 +66,9 @@ def planned_student(planned: PlannedStage, encoder: str) -> dict[str, Any]:
         if student.encoder == encoder:
             if student.weights == PRETRAINED:
                 return {**planned_student(stage, encoder), "config": student.config}
+            if student.size in ("tiny", "full"):
+                return {"weights": student.weights, "size": student.size, "config": student.config}
+            # A name of the encoder's own. Its class takes torch.
             config = {**encoder_class(encoder).sizes.get(student.size, {}), **student.config}
             return {"weights": student.weights, "size": "full", "config": config}
     return {"weights": None}
