@@ -97,12 +97,12 @@ def amqtt_broker(port: int, passwords: Path | None = None) -> Iterator[None]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield
     finally:
         loop.call_soon_threadsafe(end.set)
-        thread.join(10)
+        thread.join(60)
         loop.close()
 
 
@@ -129,7 +129,7 @@ def mosquitto(folder: Path, port: int, *lines: str) -> Iterator[None]:
 def answers(port: int) -> bool:
     """Whether something listens at a port of this computer."""
     try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
+        socket.create_connection(("127.0.0.1", port), 10).close()
     except OSError:
         return False
     return True
@@ -153,7 +153,7 @@ class Listener:
         self.client.on_message = self._remember
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
-        assert subscribed.wait(10)
+        assert subscribed.wait(60)
 
     def _remember(self, client: Any, data: Any, message: Any) -> None:
         self.received.append((message.topic, message.payload.decode(), bool(message.retain)))

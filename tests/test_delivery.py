@@ -46,7 +46,7 @@ def delivering(recorder: Recorder, *sinks: Sink, **options: Any) -> Iterator[lis
     finally:
         for delivery in deliveries:
             delivery.stop()
-        assert all(delivery.join(15) for delivery in deliveries)
+        assert all(delivery.join(60) for delivery in deliveries)
 
 
 def ids(peer: Receiver) -> list[str]:
@@ -140,7 +140,7 @@ def test_a_broker_that_forgets_learns_what_is_retained_anew(kind: str, tmp_path:
         return recorder
 
     def stop(recorder: Recorder) -> None:
-        rooms[-1].stop(["broker"], time.monotonic() + 5)
+        rooms[-1].stop(["broker"], time.monotonic() + 60)
         recorder.close()
 
     def retained() -> dict[str, str]:

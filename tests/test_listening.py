@@ -172,7 +172,7 @@ def test_a_decoder_that_fails_again_and_again_is_tried_ever_more_rarely() -> Non
     source = Numbers([(5, RuntimeError("a decoder may raise anything"))] * 5 + [(5, None)])
     feed = Feed(source, [Tap("pump", 1.0)], tell=told.append, soonest_s=0.02, latest_s=0.2)
     feed.start()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while feed.status().failures < 5 and time.monotonic() < until:
         time.sleep(0.01)
     feed.stop()
@@ -190,7 +190,7 @@ def test_a_source_that_ends_in_order_has_not_failed() -> None:
 
     feed = Feed(File([]), [Tap("pump", 1.0)], soonest_s=0.01)
     feed.start()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while feed.status().restarts < 5 and time.monotonic() < until:
         time.sleep(0.01)
     feed.stop()
@@ -236,7 +236,7 @@ def test_trouble_with_a_source_is_told_once_and_its_end_once() -> None:
 def test_a_source_that_gives_nothing_is_begun_again() -> None:
     feed = Feed(Numbers([(5, None), (5, None)]), [Tap("pump", 1.0)], soonest_s=0.01)
     feed.start()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while feed.status().restarts < 1 and time.monotonic() < until:
         time.sleep(0.02)
     assert "has given no sound for 0.2 s" in feed.status().error
@@ -247,7 +247,7 @@ def test_a_source_that_gives_nothing_is_begun_again() -> None:
 def test_whole_windows_are_lost_and_counted_where_sound_comes_too_fast() -> None:
     feed = Feed(Numbers([(100, None)], live=True), [tap := Tap("pump", 1.0, capacity=3)])
     feed.start()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while tap.lost < 7 and time.monotonic() < until:
         time.sleep(0.01)
     windows = [tap.get(1) for _ in range(3)]

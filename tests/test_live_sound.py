@@ -89,7 +89,7 @@ class Follower:
     """An open page that follows a machine."""
 
     def __init__(self, url: str, **headers: str) -> None:
-        self._connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+        self._connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         self._connection.request("GET", f"/machines/{key_of(MONITOR, 'PUMP 3')}/live", headers=names)
         self._answer = self._connection.getresponse()

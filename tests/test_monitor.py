@@ -128,7 +128,7 @@ def test_the_page_shows_what_is_heard(tmp_path: Path, model: Path) -> None:
 
         def machine() -> dict[str, object] | None:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/machines", timeout=5) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/machines", timeout=60) as answer:
                     (seen,) = json.load(answer)
             except OSError:
                 return None
@@ -140,18 +140,18 @@ def test_the_page_shows_what_is_heard(tmp_path: Path, model: Path) -> None:
         # The last sound and normal sound can be heard.
 
         def sounds() -> list[bytes] | None:
-            page = urllib.request.urlopen(f"http://127.0.0.1:{port}/machines/{seen['key']}", timeout=5).read().decode()
+            page = urllib.request.urlopen(f"http://127.0.0.1:{port}/machines/{seen['key']}", timeout=60).read().decode()
             found = [
-                urllib.request.urlopen(f"http://127.0.0.1:{port}{place}", timeout=5).read(4)
+                urllib.request.urlopen(f"http://127.0.0.1:{port}{place}", timeout=60).read(4)
                 for place in re.findall(r'src="(/evidence/[^"]+/sound)"', page)
             ]
             return found if len(found) > 1 else None
 
         assert wait_for(sounds, seconds=60) == [b"fLaC", b"fLaC"]
-        assert b"pump" in urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
+        assert b"pump" in urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60).read()
     finally:
         running.send_signal(signal.SIGTERM)
-        assert running.wait(10) == 0
+        assert running.wait(60) == 0
     assert f"page: http://127.0.0.1:{port}" in (tmp_path / "err").read_text()
 
 
@@ -188,7 +188,7 @@ class Running:
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 @pytest.fixture

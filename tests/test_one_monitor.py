@@ -225,7 +225,7 @@ def test_one_that_lost_the_store_to_another_ends(
     monkeypatch.setattr(lease, "EXPIRES_S", 0.0)
     other = Recorder(configuration.store, "hall")
     write(tmp_path / "in" / "1.wav", hum(51))
-    thread.join(30)
+    thread.join(60)
     (error,) = errors
     assert isinstance(error, TakenError)
     # Nothing was written over what the other one has, and it goes on.

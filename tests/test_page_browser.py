@@ -109,7 +109,7 @@ def test_an_open_page_shows_what_is_new(page: playwright.Page, url: str, store: 
     page.get_by_text("as usual").wait_for()
     writer = Store.open(store, MONITOR)
     writer.commit(Changes(states={"Fan <b>1</b>": {"state": AlarmState(out_of_service=True).to_json()}}))
-    page.get_by_text("as usual").wait_for(state="detached", timeout=15_000)
+    page.get_by_text("as usual").wait_for(state="detached", timeout=60_000)
     writer.commit(Changes(states={"Fan <b>1</b>": {"state": AlarmState().to_json()}}))
     writer.close()
 
@@ -219,7 +219,7 @@ class DemoThread:
     def end(self) -> None:
         assert self._monitor is not None
         self._monitor.stop()
-        self._thread.join(20)
+        self._thread.join(60)
         self.page.stop()
 
 
@@ -277,7 +277,7 @@ def test_in_the_demo_an_alarm_is_learned_as_normal_and_that_is_undone(
     # The state may be over before a slow computer shows it; what was done stands.
     page.get_by_text("pump: Done: acknowledged").wait_for()
     shoot(chromium, machine, "7-after")
-    assert running_demo.said("is repaired") or wait_for(lambda: running_demo.said("is repaired"), seconds=30)
+    assert running_demo.said("is repaired") or wait_for(lambda: running_demo.said("is repaired"), seconds=60)
 
 
 def shoot(chromium: playwright.Browser, url: str, name: str) -> None:

@@ -220,7 +220,7 @@ def test_the_command_serves_it_and_ends_in_order(tmp_path: Path) -> None:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
             assert answer.url.endswith("/setup")
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert called("monitor", "--setup", tmp_path / "plant", "--page", "0").returncode == 2
 
 

