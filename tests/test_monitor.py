@@ -81,8 +81,13 @@ def test_what_could_not_be_done_at_all_is_an_error(words: list[str], said: str, 
 def test_why_a_recording_was_not_judged_is_in_the_status(tmp_path: Path, model: Path) -> None:
     (tmp_path / "in").mkdir()
     sf.write(tmp_path / "in" / "slow.wav", hum(7, rate=8_000), 8_000)
-    harken("monitor", "in", "-m", model, "--once", "--page", "0", folder=tmp_path)
+    words = ("monitor", "in", "-m", model, "--once", "--page", "0")
+    done = harken(*words, folder=tmp_path, code=2)
+    assert "pump: no window could be judged: was recorded at 8000 Hz" in done.stderr
     assert "not judged (was recorded at 8000 Hz" in harken("monitor", "status", folder=tmp_path).stdout
+    recordings(tmp_path / "in", 1, 1)
+    sf.write(tmp_path / "in" / "slower.wav", hum(7, rate=8_000), 8_000)
+    assert "machine pump: not judged: 1 of 2 windows; was recorded at 8000 Hz" in harken(*words, folder=tmp_path).stderr
 
 
 def test_standard_input_is_judged(tmp_path: Path, model: Path) -> None:

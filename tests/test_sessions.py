@@ -52,3 +52,13 @@ def test_a_single_session_is_said() -> None:
     assert check_last_session(create_detector("knn"), rows, ["a"] * 40, None, numbers) is None
     (note,) = session_notes(None, when, numbers)
     assert note.startswith("all were recorded in one go of 39 min")
+
+
+def test_recordings_without_times_in_one_folder_may_be_a_single_session() -> None:
+    paths = [Path(f"normal/{clip:03d}.wav") for clip in range(40)]
+    when = chronology(paths)
+    numbers = session_numbers(when, paths)
+    (note,) = session_notes(None, when, numbers)
+    assert note.startswith("when they were recorded is not known: if all in one go, other days may be other sounds")
+    folders = [Path(f"{day}/{clip}.wav") for day in ("monday", "tuesday") for clip in range(12)]
+    assert session_notes(None, chronology(folders), session_numbers(chronology(folders), folders)) == []

@@ -106,8 +106,13 @@ def session_notes(check: SessionCheck | None, when: Chronology, session_N: Ints)
     """What to know of the sessions: how the last one is judged by the others, or that there is a single one."""
     if check is not None:
         return [check.sentence]
-    if when.seconds_N is None or session_N.max(initial=0) > 0:
+    if session_N.max(initial=0) > 0:
         return []
+    if when.seconds_N is None:
+        return [
+            "when they were recorded is not known: if all in one go, other days may be other sounds. Record on more "
+            "days, with all states, with times in the names or a folder per day"
+        ]
     minutes = float(np.nanmax(when.seconds_N) - np.nanmin(when.seconds_N)) / 60
     span = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
     return [

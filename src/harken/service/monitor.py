@@ -27,7 +27,7 @@ from harken.service.http_server import HealthServer
 from harken.service.learner import ModelLearner
 from harken.service.live_sound import LiveSound
 from harken.service.mailroom import Mailroom
-from harken.service.missed import missed
+from harken.service.missed import NotJudged, missed
 from harken.service.recorder import Recorder
 from harken.service.records import HeardWindow, Message
 from harken.service.requests import MODEL_DEMANDS, Request
@@ -74,6 +74,7 @@ class Monitor:
         self._stopped_by = "an error"
         self._reload_file: Path | None = None
         self._seen_s = -SEEN_S
+        self._not_judged = NotJudged()
         loaded = {name: self._models.get(entry) for name, entry in configuration.machines.items()}
         sinks = {name: make_sink(name, entry, configuration) for name, entry in configuration.sinks.items()}
         for name, model in loaded.items():
@@ -129,8 +130,11 @@ class Monitor:
         finally:
             sources = [feed.status() for feed in self.fleet.sources.values()]
             self._end()
-        # Who ends the monitor has known of sources that fail.
-        if (error := missed(self.recorder, () if self._stopping.is_set() else sources)) is not None:
+        self._not_judged.tell()
+        # Who ends the monitor has known of what fails.
+        stopped = self._stopping.is_set()
+        error = missed(self.recorder, () if stopped else sources, NotJudged() if stopped else self._not_judged)
+        if error is not None:
             raise error
 
     def stop(self, by: str = "the program") -> None:
@@ -253,6 +257,7 @@ class Monitor:
 
     def _note_heard(self, heard: HeardWindow) -> None:
         machine, verdict = self.fleet.machines.get(heard.machine), heard.verdict
+        self._not_judged.note(heard)
         self.metrics.judged(heard, time.time() - heard.window.end.timestamp())
         if machine is not None:
             self.metrics.machine(machine.name, machine.alarm.state, machine.sensor.state)
