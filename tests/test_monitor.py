@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile as sf
 
@@ -88,6 +89,24 @@ def test_why_a_recording_was_not_judged_is_in_the_status(tmp_path: Path, model: 
     recordings(tmp_path / "in", 1, 1)
     sf.write(tmp_path / "in" / "slower.wav", hum(7, rate=8_000), 8_000)
     assert "machine pump: not judged: 1 of 2 windows; was recorded at 8000 Hz" in harken(*words, folder=tmp_path).stderr
+
+
+@pytest.mark.parametrize(
+    ("data", "words", "said"),
+    [
+        (b"hello", [], "a source gave no sound: standard input: ended before any sound came"),
+        (b"", ["--rate", 16000], "a source gave no sound: standard input: ended before any sound came"),
+        (np.full(48_000, np.nan, "<f4").tobytes(), ["--rate", 16000, "--sample-format", "FLOAT_LE"], "are NaN or infinite"),
+    ],
+)
+def test_standard_input_without_sound_is_an_error(
+    data: bytes, words: list[str | int], said: str, tmp_path: Path, model: Path
+) -> None:
+    arguments = [HARKEN, "monitor", "-", "-m", model, "--page", "0", *words]
+    done = subprocess.run([*map(str, arguments)], input=data, capture_output=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr.decode().splitlines()[-1]
+    assert b"Traceback" not in done.stderr
 
 
 def test_standard_input_is_judged(tmp_path: Path, model: Path) -> None:

@@ -20,9 +20,9 @@ def write_sound(stem: Path, samples_CS: NDArray[np.float32], sample_rate: int, f
     """Write (channels, samples) to `stem` with the suffix of the format, atomically; the file.
 
     It holds the samples as they are but for rounding at 24 bits (flac); where they pass full scale, at which integers
-    would clip, it is wav with floats.
+    would clip, or are no numbers, it is wav with floats.
     """
-    chosen = "wav" if np.abs(samples_CS).max(initial=0) >= 1 else file_format
+    chosen = file_format if np.abs(samples_CS).max(initial=0) < 1 else "wav"
     file = stem.with_name(f"{stem.name}.{chosen}")
     handle = io.BytesIO()
     sf.write(handle, samples_CS.T, sample_rate, subtype=SUBTYPES[chosen], format=chosen)

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Generator
 
+from harken.core.errors import AudioError
 from harken.core.sentences import Sentence
 from harken.core.system_reasons import reason_of
 from harken.service.records import Block, Recording
@@ -50,7 +51,7 @@ class PipeSource(SoundSource):
         return "standard input" if self._place == "-" else self._place
 
     def listen(self, stop: threading.Event) -> Generator[Block | Recording | None]:
-        """Until its end. Raises AudioError for bytes that are not of its format."""
+        """Until its end. Raises AudioError for bytes that are not of its format, and where there are none."""
         unpack, clock, position = unpacker(self._format, self._given, self.place), LiveClock(live=False), 0
         while not stop.is_set():
             try:
@@ -61,6 +62,12 @@ class PipeSource(SoundSource):
                     Sentence("cannot be read ({reason})", reason=reason_of(error)), file=self.place
                 ) from error
             if data == b"":
+                if not position:
+                    raise AudioError(
+                        Sentence("ended before any sound came"),
+                        file=self.place,
+                        next_step=Sentence("See what feeds it"),
+                    )
                 return
             samples_CS = None if data is None else unpack.unpack(data)
             if samples_CS is None:
