@@ -96,7 +96,11 @@ def test_why_a_recording_was_not_judged_is_in_the_status(tmp_path: Path, model: 
     [
         (b"hello", [], "a source gave no sound: standard input: ended before any sound came"),
         (b"", ["--rate", 16000], "a source gave no sound: standard input: ended before any sound came"),
-        (np.full(48_000, np.nan, "<f4").tobytes(), ["--rate", 16000, "--sample-format", "FLOAT_LE"], "are NaN or infinite"),
+        (
+            np.full(48_000, np.nan, "<f4").tobytes(),
+            ["--rate", 16000, "--sample-format", "FLOAT_LE"],
+            "are NaN or infinite",
+        ),
     ],
 )
 def test_standard_input_without_sound_is_an_error(
