@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 _MOST_REASONS = 50
 
 
-class NotJudged:
+class UnjudgedWindows:
     """Counts windows that were not judged."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class NotJudged:
         return None
 
 
-def missed(recorder: Recorder, sources: Iterable[SourceStatus], not_judged: NotJudged) -> HarkenError | None:
+def missed(recorder: Recorder, sources: Iterable[SourceStatus], not_judged: UnjudgedWindows) -> HarkenError | None:
     """An error where the store did not take what was judged, a source could not be listened to at all, or nothing that
     a machine was heard in could be used."""
     if recorder.waiting:

@@ -27,7 +27,7 @@ from harken.service.http_server import HealthServer
 from harken.service.learner import ModelLearner
 from harken.service.live_sound import LiveSound
 from harken.service.mailroom import Mailroom
-from harken.service.missed import NotJudged, missed
+from harken.service.missed import UnjudgedWindows, missed
 from harken.service.recorder import Recorder
 from harken.service.records import HeardWindow, Message
 from harken.service.requests import MODEL_DEMANDS, Request
@@ -74,7 +74,7 @@ class Monitor:
         self._stopped_by = "an error"
         self._reload_file: Path | None = None
         self._seen_s = -SEEN_S
-        self._not_judged = NotJudged()
+        self._not_judged = UnjudgedWindows()
         loaded = {name: self._models.get(entry) for name, entry in configuration.machines.items()}
         sinks = {name: make_sink(name, entry, configuration) for name, entry in configuration.sinks.items()}
         for name, model in loaded.items():
@@ -133,7 +133,7 @@ class Monitor:
         self._not_judged.tell()
         # Who ends the monitor has known of what fails.
         stopped = self._stopping.is_set()
-        error = missed(self.recorder, () if stopped else sources, NotJudged() if stopped else self._not_judged)
+        error = missed(self.recorder, () if stopped else sources, UnjudgedWindows() if stopped else self._not_judged)
         if error is not None:
             raise error
 
