@@ -1,12 +1,13 @@
 """Store and alarms of the monitor under kills, over days of windows, and with a score that hovers at the limit.
 
-    python benchmarks/monitor_store.py [--kills 200] [--windows 8640] [--only kills hovering days]
+    python benchmarks/monitor_store.py [--kills 200] [--windows 8640] [--only kills hovering days size]
 
 Kills: a process commits windows of a source that numbers them, and hands messages to a sink, until it is killed (-9) at
 a random moment; the next one takes up. Afterwards windows, alarms and messages are compared with those of a process
 that nobody killed, on SQLite and, where this machine has it, on PostgreSQL. Hovering: 24 hours of windows whose score
 is around one of the limits of the rule: annunciations. Days: four machines in fast motion: growth of memory, open
-files, and time per window.
+files, and time per window. Size (only where asked for): scores of one machine over 90 days in fast motion, thinned as
+they age: the file of the store.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from harken.monitor.judge import judge
 from harken.monitor.verdict import Verdict
 from harken.monitor.view_scores import ViewScores
 from harken.service.alarm_state import Acknowledge, AlarmState, Clear, Event, Raise, step
+from harken.service.changes import Changes, WindowScore
 from harken.service.episode_rule import EpisodeRule
 from harken.service.evidence import EvidenceFolder
 from harken.service.machine_alarm import MachineAlarm
@@ -44,6 +46,7 @@ from harken.service.records import HeardWindow, Window
 from harken.service.requests import Request
 from harken.service.store import tables
 from harken.service.store.store import Store
+from harken.service.store.thinning import thin
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from postgres import Postgres, postgres_programs
@@ -222,6 +225,34 @@ def days(count: int) -> None:
         evidence.close()
 
 
+def size(count: int) -> None:
+    """Bytes of an SQLite file over so many days of windows."""
+    with tempfile.TemporaryDirectory() as folder:
+        store, number, random_scores = Store.open(Path(folder) / "store.db"), 0, np.random.default_rng(0)
+        for day in range(count):
+            for quarter in range(4):
+                windows = []
+                for score in random_scores.normal(size=round(timedelta(hours=6) / HOP)):
+                    start = START + number * HOP
+                    scores = (float(score), float(score), 0.5)
+                    windows.append(
+                        WindowScore("pump", number, 160_000 * number, start, start + HOP, "normal", *scores, "model")
+                    )
+                    number += 1
+                store.commit(Changes(windows=windows))
+                while thin(store, START + timedelta(days=day, hours=6 * (quarter + 1))):
+                    pass
+            if day + 1 in (1, 7, 14, 30, 60, 90):
+                with store.engine.connect() as connection:
+                    pages, free = (
+                        int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
+                        for name in ("page_count", "freelist_count")
+                    )
+                megabytes = (Path(folder) / "store.db").stat().st_size / 1e6
+                print(f"  {day + 1} days: {megabytes:.1f} MB, {free / pages:.0%} of it free", flush=True)
+        store.close()
+
+
 def resident_mib() -> float:
     """Memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -249,3 +280,6 @@ if __name__ == "__main__":
     if "days" in options.only:
         print("days")
         days(options.windows)
+    if "size" in options.only:
+        print("Size of the store, one machine with a window every 10 s:", flush=True)
+        size(90)
