@@ -248,7 +248,7 @@ def size(count: int) -> None:
                         int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
                         for name in ("page_count", "freelist_count")
                     )
-                megabytes = (Path(folder) / "store.db").stat().st_size / 1e6
+                megabytes = sum(file.stat().st_size for file in Path(folder).glob("store.db*")) / 1e6
                 print(f"  {day + 1} days: {megabytes:.1f} MB, {free / pages:.0%} of it free", flush=True)
         store.close()
 
