@@ -285,9 +285,12 @@ def test_an_alarm_is_raised_acknowledged_and_over(plant_folder: Path) -> None:
             shelved = harken("monitor", "shelve", "pump", "--hours", "2", *asked, folder=plant_folder).stdout
             assert "shelved until" in shelved
             harken("monitor", "out-of-service", "pump", *asked, folder=plant_folder)
-            status = harken("monitor", "status", "--config", "plant.yaml", folder=plant_folder).stdout
-            assert "pump: out of service" in status
-            assert "sink hook: 0 messages waiting" in status
+
+            def status() -> str:
+                return harken("monitor", "status", "--config", "plant.yaml", folder=plant_folder).stdout
+
+            assert "pump: out of service" in status()
+            wait_for(lambda: "sink hook: 0 messages waiting" in status())
             wrong = called("monitor", "ack", "pmup", "--config", "plant.yaml", folder=plant_folder)
             assert (wrong.returncode, "Did you mean pump" in wrong.stderr) == (2, True)
             assert running.end() == 0
