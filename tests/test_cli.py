@@ -277,6 +277,8 @@ def test_bad_models_and_folders(model: Path, tmp_path: Path) -> None:
     assert "unknown detector 'nearest'" in done.stderr
     done = harken("fit", model / "normal", "-o", tmp_path / "m", "--set", "neigbours=3", code=2)
     assert "neighbours" in done.stderr
+    done = harken("fit", model / "normal", "-o", tmp_path / "m", "--weights", model / "fine.wav", code=2)
+    assert "spectral takes no weights" in done.stderr
     for setting in ("neighbours=0", "metric=manhattan", "neighbours=many"):
         done = harken("fit", model / "normal", "-o", tmp_path / "m", "--detector", "knn", "--set", setting, code=2)
         assert done.stderr.startswith(f"harken: {setting.partition('=')[0]}: Input should be ")

@@ -115,6 +115,11 @@ def fit_normal(
     if encoder_class(encoder).needs_weights:
         trained_config, arrays = weights_for(encoder, weights)
         config = {**trained_config, **(config or {})}
+    elif weights is not None:
+        raise HarkenError(
+            f"{encoder} takes no weights",
+            next_step="Leave out --weights, or name an encoder that has some: --encoder",
+        )
     try:
         spec = make_spec(
             encoder,
