@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from harken.service import demo
 from harken.service.alarm_state import AlarmState
 from harken.service.changes import Changes, HistoryEntry
 from harken.service.monitor import Monitor
+from harken.service.store.rows import alarm_of_id
 from harken.service.store.store import Store
 from peers import wait_for
 from stored_plant import MONITOR, fill
@@ -137,6 +139,35 @@ def test_what_is_new_takes_nothing_from_under_the_finger(
     page.mouse.up()
     page.get_by_role("heading", name="is it fine?").wait_for()
     writer.commit(Changes(states={"Fan <b>1</b>": {"state": AlarmState().to_json()}}))
+    writer.close()
+
+
+@pytest.mark.parametrize("how", ["mouse", "keyboard"])
+@pytest.mark.parametrize("where", ["list", "machine"])
+def test_a_button_never_becomes_another_one_while_it_is_pressed(
+    page: playwright.Page, url: str, store: Path, where: str, how: str
+) -> None:
+    machine = f"{url}/machines/{key_of(MONITOR, 'PUMP 3')}"
+    page.goto(url if where == "list" else machine)
+    sent: list[str | None] = []
+    page.on("request", lambda request: sent.append(request.post_data) if request.method == "POST" else None)
+    button = page.get_by_role("button", name="I have seen it")
+    button.focus()
+    button.hover()
+    if how == "mouse":
+        page.mouse.down()
+    writer = Store.open(store, MONITOR)
+    with writer.reading() as connection:
+        stored = alarm_of_id(connection, "5f" * 16)
+    assert stored is not None
+    alarm = stored[1]
+    entry = HistoryEntry("PUMP 3", datetime.now(UTC), "acknowledged", "Kim")
+    writer.commit(Changes(alarms={alarm.id: replace(alarm, phase="acknowledged")}, history=[entry]))
+    button.wait_for(state="detached")
+    page.mouse.up() if how == "mouse" else page.keyboard.press("Enter")
+    page.goto(machine)  # after whatever was sent
+    assert sent == []
+    writer.commit(Changes(alarms={alarm.id: alarm}, history=[entry]))
     writer.close()
 
 

@@ -61,7 +61,8 @@ def score(
 
     normal: as normal recordings; suspect: scores above every normal recording; alarm: above the alarm threshold;
     not judged: says nothing about the machine. Recordings are also judged together, in order of time: a lasting change
-    is reported once. Of few that show none, and without --memory, it is said if they score higher as a whole.
+    is reported once. Of few that show neither that nor an alarm, it is said if they score higher as a whole; not with
+    --memory or --results.
     """
     from harken.core.errors import HarkenError
     from harken.data.chronology import chronology
@@ -91,7 +92,7 @@ def score(
         settings = ArchiveSettings(model.absolute(), false_alarms, every, formats is Formats.all, store)
         score_archive(
             files, results.absolute(), settings, Workplace(executor, workers, address, task_cpus),
-            together=order is not RecordingOrder.none, json=json, strict=strict, fail_on_anomaly=fail_on_anomaly,
+            changes=order is not RecordingOrder.none, json=json, strict=strict, fail_on_anomaly=fail_on_anomaly,
         )  # fmt: skip
         return
     detector = Detector.load(model)
@@ -103,7 +104,7 @@ def score(
             say(f"note: {note}")
     counts = dict.fromkeys(get_args(Kind), 0)
     failed = 0
-    kept, reported, together = [], [], AsAWhole(detector.alarm)
+    kept, reported, as_a_whole = [], [], AsAWhole(detector.alarm, detector.fitted.training.domains)
     warned: set[tuple[Path, str]] = set()
     with ExitStack() as stack:
         sequence = (
@@ -122,14 +123,14 @@ def score(
                 counts[verdict.kind] += 1
                 failed += verdict.error is not None
                 change = None if order is RecordingOrder.none else sequence.update(verdict)
-                together.add(verdict)
+                as_a_whole.add(verdict)
                 _print(verdict, json, warned)
                 if change is not None:
                     reported.append(change)
                     emit(change.as_json()) if json else line(f"changed     {change.sentence}")
-    as_a_whole = together.differ and memory is None and not reported
-    if as_a_whole:
-        emit(together.as_json()) if json else line(f"together    {together.sentence}")
+    differ = as_a_whole.differ and memory is None and not (reported or counts["alarm"])
+    if differ:
+        emit(as_a_whole.as_json()) if json else line(f"as a whole  {as_a_whole.sentence}")
     summary = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     began = sum(change.state == "began" for change in reported)
     still = f"; sounds different since {sequence.changed}" if sequence.changed else ""
@@ -146,6 +147,7 @@ def score(
                 "not_scored": failed,
                 "changes": began,
                 "changed_since": sequence.changed,
+                "differ_as_a_whole": differ,
                 "rate": detector.alarm.rate,
                 "threshold": detector.threshold,
             }
@@ -153,7 +155,7 @@ def score(
     if report is not None:
         from harken.monitor.report import ReportSection, write_report
 
-        changes: list[Change | AsAWhole] = [*reported, *([together] if as_a_whole else [])]
+        changes: list[Change | AsAWhole] = [*reported, *([as_a_whole] if differ else [])]
         section = ReportSection(model.name, detector, kept, changes=changes, normal_folder=normal)
         write_report(report, f"Harken: {model.name}", [section])
         say(f"report: {report}")
@@ -161,7 +163,7 @@ def score(
         raise HarkenError("no recording could be scored", next_step="See the messages above")
     if strict and failed:
         raise typer.Exit(2)
-    if fail_on_anomaly and (counts["alarm"] or began or sequence.changed or as_a_whole):
+    if fail_on_anomaly and (counts["alarm"] or began or sequence.changed or differ):
         raise typer.Exit(1)
 
 

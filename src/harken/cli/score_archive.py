@@ -34,12 +34,12 @@ def score_archive(
     settings: ArchiveSettings,
     place: Workplace,
     *,
-    together: bool,
+    changes: bool,
     json: bool,
     strict: bool,
     fail_on_anomaly: bool,
 ) -> None:
-    """Judge what is not judged yet, and sum all of it up. together: report lasting changes."""
+    """Judge what is not judged yet, and sum all of it up. changes: report lasting ones."""
     from harken.core.errors import HarkenError
     from harken.monitor.archive import RecordingArchive
     from harken.monitor.archive_table import check_tables
@@ -65,7 +65,7 @@ def score_archive(
     for verdict in archive.verdicts():
         counts[verdict.kind] += 1
         failed += verdict.score is None and verdict.kind == "not judged"
-        change = sequence.update(verdict) if together else None
+        change = sequence.update(verdict) if changes else None
         if change is not None:
             began += change.state == "began"
             emit(change.as_json()) if json else line(f"changed     {change.sentence}")

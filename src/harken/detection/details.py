@@ -116,8 +116,9 @@ def detail_shares(finest: tuple[float, float, float] | None) -> tuple[float, flo
     """Shares of the false alarms that the views of the sound as a whole, of events and of tones have.
 
     finest: rates with power of the three (`Calibration.finest_with_power`): shares are in their proportion, so that
-    every threshold is one that is reached, but details have at least `DETAIL_SHARE`, half of it each, and at most
-    `MOST_DETAIL_SHARE`. None: for a rate that was asked for, which details have the least of.
+    every threshold is one that is reached, but events and tones have half of `DETAIL_SHARE` at least, and are scaled
+    down where both would have more than `MOST_DETAIL_SHARE`. None: for a rate that was asked for, of which details have
+    the least.
     """
     least = DETAIL_SHARE / 2
     if finest is None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from harken.detection.rank_test import higher_p
 from harken.detection.rates import one_in
-from harken.detection.together import higher_together_p
 from harken.monitor.alarm import AlarmSetting
 from harken.monitor.verdict import LEARNED, Verdict
 
@@ -14,19 +15,23 @@ RATE = 0.001
 #: fewest recordings that are judged as a whole, and fewest normal ones with which they are not: lasting changes are
 #: then reported soon, and held-out scores that are lower by a little would count
 _FEWEST, _ENOUGH = 5, 30
+#: rarer is not said: held-out scores of few recordings depend on each other
+_RAREST = 1e-5
 
 
 class AsAWhole:
-    """Judges all recordings that are added as a whole, in any order, see `detection.together.higher_together_p`.
+    """Judges all recordings that are added as a whole, in any order, see `detection.rank_test.higher_p`.
 
     Each counts once; those that were learned from, are not judged, or are segments of longer ones, do not. Nothing is
-    said by models of many normal recordings, or of such that are alike in time and say less than they count.
+    said by models of many normal recordings, of such that are alike in time and say less than they count, or of several
+    domains or states: a call may hold one of them only. domains: of the normal recordings.
     """
 
-    def __init__(self, alarm: AlarmSetting) -> None:
+    def __init__(self, alarm: AlarmSetting, domains: Iterable[str]) -> None:
         calibration = alarm.calibration
         self._held_out_N = calibration.scores
-        self._judges = alarm.block == 1 and calibration.effective == len(calibration.scores) < _ENOUGH
+        independent = alarm.block == 1 and calibration.effective == len(calibration.scores)
+        self._judges = independent and len(calibration.scores) < _ENOUGH and len(set(domains)) == 1
         self._scores: dict[str | int, float] = {}
 
     def add(self, verdict: Verdict) -> None:
@@ -40,7 +45,7 @@ class AsAWhole:
         """That they are normal ones; None where nothing can be said."""
         if not self._judges or len(self._scores) < _FEWEST:
             return None
-        return higher_together_p(list(self._scores.values()), self._held_out_N)
+        return higher_p(list(self._scores.values()), self._held_out_N)
 
     @property
     def differ(self) -> bool:
@@ -50,17 +55,18 @@ class AsAWhole:
     @property
     def sentence(self) -> str:
         """For people, where they differ."""
-        rarity = one_in(max(self.p_value or 0.0, 1e-9))
+        p = self.p_value or 0.0
+        rarity = one_in(p) if p >= _RAREST else f"fewer than {one_in(_RAREST)}"
         return (
-            f"these {len(self._scores)} recordings, as a whole, score higher than the {len(self._held_out_N)} normal "
-            f"ones: {rarity} sets of new normal recordings would. A fault, a new operating state, a moved microphone "
+            f"these {len(self._scores)} recordings score higher than the {len(self._held_out_N)} normal ones: {rarity} "
+            f"sets of new normal recordings would. A fault, a new operating state, a moved microphone "
             "or other surroundings: listen to them"
         )
 
     def as_json(self) -> dict[str, Any]:
         """JSON-able fields."""
         return {
-            "record": "together",
+            "record": "as a whole",
             "recordings": len(self._scores),
             "p_value": self.p_value,
             "why": self.sentence,

@@ -13,7 +13,7 @@ Float64 = NDArray[np.float64]
 _EXACT_PAIRS = 2_000
 
 
-def higher_together_p(scores_M: ArrayLike, held_out_N: ArrayLike) -> float:
+def higher_p(scores_M: ArrayLike, held_out_N: ArrayLike) -> float:
     """One-sided p-value that M scores come from the law of N held-out ones, by ranks (Mann and Whitney 1947).
 
     U is the number of pairs in which the new score is higher, equal ones half. Its law is exact for few pairs, rounded

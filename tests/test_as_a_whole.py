@@ -12,7 +12,7 @@ from scipy.stats import mannwhitneyu
 
 from command_line import called
 from conftest import hum
-from harken.detection.together import higher_together_p
+from harken.detection.rank_test import higher_p
 from harken.monitor.as_a_whole import AsAWhole
 from harken.monitor.detector import Detector
 from harken.monitor.verdict import LEARNED, Verdict
@@ -26,18 +26,18 @@ def test_the_p_value_is_that_of_mann_and_whitney(new: int, normal: int) -> None:
         scores_M, held_out_N = rng.normal(shift, size=new), rng.normal(size=normal)
         method = "exact" if new * normal <= 2000 else "asymptotic"
         expected = mannwhitneyu(scores_M, held_out_N, alternative="greater", method=method).pvalue
-        assert higher_together_p(scores_M, held_out_N) == pytest.approx(expected, rel=1e-6)
+        assert higher_p(scores_M, held_out_N) == pytest.approx(expected, rel=1e-6)
 
 
 def test_equal_scores_are_no_evidence() -> None:
-    assert higher_together_p(np.ones(20), np.ones(10)) > 0.4
+    assert higher_p(np.ones(20), np.ones(10)) > 0.4
     tied_N, above_M = np.repeat([1.0, 2.0], 10), np.full(20, 2.0)
-    assert higher_together_p(above_M, tied_N) >= mannwhitneyu(above_M + 1e-9, tied_N, alternative="greater").pvalue
+    assert higher_p(above_M, tied_N) >= mannwhitneyu(above_M + 1e-9, tied_N, alternative="greater").pvalue
 
 
 def test_sets_of_normal_scores_differ_as_rarely_as_is_said() -> None:
     rng = np.random.default_rng(1)
-    p_values = np.array([higher_together_p(rng.normal(size=8), rng.normal(size=10)) for _ in range(500)])
+    p_values = np.array([higher_p(rng.normal(size=8), rng.normal(size=10)) for _ in range(500)])
     for level in (0.05, 0.01):
         assert (p_values <= level).mean() <= level + 3 * np.sqrt(level / 500)
 
@@ -59,18 +59,23 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_recording_counts_once_and_those_learned_from_do_not(model: Path) -> None:
-    together, highest = AsAWhole(Detector.load(model).alarm), Detector.load(model).calibration.scores[-1]
+    detector = Detector.load(model)
+    whole, highest = AsAWhole(detector.alarm, ["source"]), detector.calibration.scores[-1]
     high = [Verdict(Path(f"{n}.wav"), "suspect", float(highest) + 1, sha256=str(n)) for n in range(12)]
     for verdict in high[:4] * 5:
-        together.add(verdict)
-    together.add(Verdict(Path("a.wav"), "normal", float(highest) + 1, warnings=(LEARNED,)))
-    together.add(Verdict(Path("b.wav"), "not judged", float(highest) + 1))
-    together.add(Verdict(Path("c.wav"), "suspect", float(highest) + 1, start_s=0.0, end_s=3.0))
-    assert together.p_value is None
+        whole.add(verdict)
+    whole.add(Verdict(Path("a.wav"), "normal", float(highest) + 1, warnings=(LEARNED,)))
+    whole.add(Verdict(Path("b.wav"), "not judged", float(highest) + 1))
+    whole.add(Verdict(Path("c.wav"), "suspect", float(highest) + 1, start_s=0.0, end_s=3.0))
+    assert whole.p_value is None
     for verdict in high:
-        together.add(verdict)
-    assert together.differ
-    assert "these 12 recordings, as a whole, score higher than the 10 normal ones" in together.sentence
+        whole.add(verdict)
+    assert whole.differ
+    assert "these 12 recordings score higher than the 10 normal ones: fewer than 1 in 100,000 sets" in whole.sentence
+    of_states = AsAWhole(detector.alarm, ["state 0", "state 1"])
+    for verdict in high:
+        of_states.add(verdict)
+    assert not of_states.differ
 
 
 def test_score_says_that_a_folder_differs_as_a_whole(model: Path, tmp_path: Path) -> None:
@@ -80,7 +85,8 @@ def test_score_says_that_a_folder_differs_as_a_whole(model: Path, tmp_path: Path
     records = [json.loads(line) for line in differing.stdout.splitlines()]
     assert differing.returncode == 1
     assert not {"alarm"} & {record.get("verdict") for record in records}
-    assert [record["recordings"] for record in records if record["record"] == "together"] == [12]
+    assert [record["recordings"] for record in records if record["record"] == "as a whole"] == [12]
     usual = called("score", clips(tmp_path / "usual", range(400, 412)), *common)
     assert usual.returncode == 0, usual.stdout
-    assert '"together"' not in usual.stdout
+    assert '"as a whole"' not in usual.stdout
+    assert not json.loads(usual.stdout.splitlines()[-1])["differ_as_a_whole"]
