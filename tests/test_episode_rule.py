@@ -13,6 +13,7 @@ from harken.detection.calibration import Calibration
 from harken.monitor.alarm import AlarmSetting
 from harken.monitor.view_scores import ViewScores
 from harken.monitor.views import correlated_clips
+from harken.page.texts import texts
 from harken.service.episode_rule import EpisodeMemory, EpisodeRule
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
@@ -93,6 +94,15 @@ def test_what_the_recordings_cannot_support_is_said_with_the_hours(rng: np.rando
     # A single loud window raises the alarm all the same.
     assert heard(rule, [slow.max() + 1e5 * slow.std()])[0].on
     assert rule_of(rng.normal(size=300)).missing_s == 0
+
+
+def test_the_limits_of_all_views_are_said(rng: np.random.Generator) -> None:
+    whole, events, tones = (Calibration.fit(rng.normal(size=300)) for _ in range(3))
+    setting = AlarmSetting("1/week", whole, HOP, 1, events, tones=tones)
+    (line, *_) = EpisodeRule(setting).sentences()
+    assert f"above score {setting.threshold:.4g}, or event score {setting.event_threshold:.4g}, or tone score" in line
+    assert f"{setting.tone_threshold:.4g} dB" in line
+    assert f"oder des Tonwerts {setting.tone_threshold:.4g} dB".replace(".", ",") in texts("de").sentence(line)
 
 
 def test_memory_is_taken_up_again(rng: np.random.Generator) -> None:

@@ -16,13 +16,16 @@ from conftest import hum
 from harken.embeddings.embedder import ClipFeatures, Embedder, make_spec
 from harken.monitor.verdict import Verdict
 from harken.service.changes import Changes
+from harken.service.episode_rule import EpisodeRule
 from harken.service.kept_features import WindowFeatures, features_name
+from harken.service.learning import heard_windows
 from harken.service.recorder import Recorder
 from harken.service.records import HeardWindow, Window
 from harken.service.store import migrate, tables
 from harken.service.store.features import FeatureLimits, kept_windows, with_data
 from harken.service.store.store import Store
 from harken.service.store.thinning import thin
+from harken.service.version_counts import count_versions
 from postgres import Postgres, postgres_programs
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -87,6 +90,21 @@ def test_features_come_back_to_the_last_bit(place: str, clip: ClipFeatures) -> N
     with pytest.raises(ValueError, match="no features"):
         replace(first, data=first.data[:100] + b"x" + first.data[101:]).features()
     store.close()
+
+
+def test_features_of_a_later_version_are_left_out(
+    clip: ClipFeatures, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    windows = [kept(0, clip), replace(kept(1, clip), data=b"damaged")]
+    monkeypatch.setattr("harken.embeddings.packed.SCHEMA", 99)
+    later = [kept(number, clip) for number in (2, 3)]
+    monkeypatch.undo()
+    assert [each.name for each in heard_windows([*windows, *later])] == ["pump 2026-03-01 00:00:00"]
+    assert caplog.messages == [
+        "features of 3 windows cannot be read, and are left out; machine pump: 2026-03-01 00:00:10: "
+        "no features (Error -3 while decompressing data: incorrect header check)"
+    ]
+    assert count_versions(Path("none.harken"), later, lambda detector: EpisodeRule.of(detector)) == {}
 
 
 def test_old_ones_are_thinned_and_those_around_alarms_later(place: str, clip: ClipFeatures) -> None:

@@ -13,6 +13,7 @@ import pytest
 from harken.core.errors import BundleError, HarkenError
 from harken.monitor import bundle, stored_rows
 from harken.monitor.basis import Heard
+from harken.monitor.clip_judge import ClipJudge
 from harken.monitor.feedback.change import set_alarm
 from harken.monitor.feedback.difference import compare_versions
 from harken.monitor.feedback.effect import ChangeRefused
@@ -27,6 +28,7 @@ from harken.monitor.feedback.rebaselining import rebaseline
 from harken.monitor.feedback.updating import update
 from harken.monitor.fitted import Fitted
 from harken.monitor.judged import judged_clips
+from harken.monitor.length import LengthEffect
 from harken.monitor.manifests import version_file
 from harken.monitor.relearn import refitted, surplus_rows
 from harken.monitor.stored import content_of, fitted_of, save_fitted
@@ -234,6 +236,15 @@ def test_after_maintenance_the_old_sound_is_normal_no_more(stored: Path) -> None
     assert alarms(model, NORMAL[:10]) == 10
     assert model.faults is not None
     assert model.faults.old_F.all()
+    # A model of an earlier version hears tones from now on, but not in shorter recordings: how scores of tones depend
+    # on length was never measured.
+    earlier = replace(fitted(NORMAL), tones=None, length=LengthEffect(0.5, 0.5))
+    judge = ClipJudge(rebaseline(earlier, after, who="Ben").fitted)
+    clip = after[0].features
+    for seconds, hears in ((1.0, True), (0.9, False)):
+        (result,) = judge.scores([replace(clip, seconds=seconds)])
+        assert result is not None
+        assert (result.scores.tone is not None) == hears
     # Faults of the machine before are counted, and refuse nothing.
     change_model(stored, update, heard("more", range(480, 490), 6e6, hum_hz=300.0), who="Anna")
     with pytest.raises(HarkenError, match="at least 3 are needed"):

@@ -19,6 +19,7 @@ from conftest import hum
 from harken.detection.calibration import Calibration
 from harken.monitor.alarm import AlarmSetting
 from harken.monitor.verdict import Verdict
+from harken.service.changes import Changes
 from harken.service.episode_rule import EpisodeRule
 from harken.service.evidence import EvidenceFolder
 from harken.service.machine_alarm import MachineAlarm
@@ -120,6 +121,14 @@ def test_a_change_that_lasts_is_told_as_one_and_once(made: Any, tmp_path: Path) 
     assert events(recorder)[3:] == ["acknowledged", "raised", "lasting"]
     told = [row.text for row in rows(tmp_path, tables.history) if row.action == "lasting"]
     assert told[0] == "since 2026-03-01 00:00 UTC"
+
+
+def test_what_is_told_of_other_machines_in_the_same_transaction_hides_no_lasting_change(made: Any) -> None:
+    alarm, recorder = made()
+    raised = Message("1", 0, "alarm", "fan", T0, {"event": "raised"})
+    for number, score in enumerate([0.0] * 5 + [LOUD] * 100):
+        alarm.hear(heard(number, score), Changes(messages=[raised]))
+    assert "lasting" in events(recorder)
 
 
 def test_a_slow_change_is_told_with_what_it_may_be(made: Any) -> None:

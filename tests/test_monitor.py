@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,11 @@ import soundfile as sf
 
 from command_line import HARKEN, called, harken
 from conftest import hum
+from harken.core.errors import HarkenError
 from harken.monitor.detector import Detector
+from harken.monitor.verdict import Verdict
+from harken.service.missed import UnjudgedWindows
+from harken.service.records import HeardWindow, Window
 from peers import free_port, receiver, wait_for
 from ready_process import command
 
@@ -89,6 +94,22 @@ def test_why_a_recording_was_not_judged_is_in_the_status(tmp_path: Path, model: 
     recordings(tmp_path / "in", 1, 1)
     sf.write(tmp_path / "in" / "slower.wav", hum(7, rate=8_000), 8_000)
     assert "machine pump: not judged: 1 of 2 windows; was recorded at 8000 Hz" in harken(*words, folder=tmp_path).stderr
+
+
+@pytest.mark.parametrize(
+    ("verdict", "usable"),
+    [
+        (Verdict(Path("short.wav"), not_judged="lasts 0.6 s", unheard="short"), False),
+        (Verdict(Path("damaged.wav"), error=HarkenError("cannot be decoded")), False),
+        (Verdict(Path("off.wav"), score=3.0, not_judged="sounds like the machine switched off", unheard="off"), True),
+        (Verdict(Path("dead.wav"), score=3.0, not_judged="its microphone is dead", unheard="sensor"), True),
+    ],
+)
+def test_windows_that_say_nothing_are_an_error_unless_something_is_said_of_them(verdict: Verdict, usable: bool) -> None:
+    windows = UnjudgedWindows()
+    window = Window(np.zeros((1, 8), np.float32), 16_000, 0, 0, datetime(2026, 3, 1, tzinfo=UTC))
+    windows.note(HeardWindow("pump", window, verdict, "m"))
+    assert (windows.error is None) == usable
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import json
 import re
 import string
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -334,7 +335,9 @@ def test_a_recording_is_judged_by_the_model_of_the_machine(tmp_path: Path, make_
         server.stop()
 
 
-def test_people_say_what_a_sound_was_and_choose_a_version(browser: Browser, folder: Path) -> None:
+def test_people_say_what_a_sound_was_and_choose_a_version(
+    browser: Browser, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = key_of(MONITOR, "PUMP 3")
     page = browser.text(f"/machines/{key}")
     (alarm,) = set(re.findall(r"/teach\?alarm=(\w+)&amp;demand=normal", page))
@@ -349,6 +352,13 @@ def test_people_say_what_a_sound_was_and_choose_a_version(browser: Browser, fold
     store = Store.open(folder / "store.db", MONITOR)
     request = next(each for each in store.requests() if each.demand == "normal")
     assert (request.alarm, request.who, request.text, request.force) == (alarm, "Jo", "new recipe", False)
+    # The page looks for the answer again, but not for ever.
+    monkeypatch.setattr("harken.page.actions._MODEL_PATIENCE_S", 0.0)
+    late = store.ask(replace(request, time=request.time - timedelta(minutes=2), number=0))
+    for number, refreshed in ((request.number, True), (late, False)):
+        for place in ("/", f"/machines/{key}"):
+            assert ('http-equiv="refresh"' in browser.text(f"{place}?asked={number}")) == refreshed
+    store.commit(Changes(requests_done={late: "done"}))
     # The model is against it: that can be overruled.
     store.commit(Changes(requests_done={request.number: "refused: is like a known fault. Force it (--force)."}))
     page = browser.text(headers["location"], Accept_Language="en")

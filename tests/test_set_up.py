@@ -116,7 +116,7 @@ def test_a_folder_is_recorded_learned_and_monitored(set_up: SetUp, tmp_path: Pat
     written(folder / "recordings", 15)
     set_up.choose("Pump 3", "folder", "recordings")
     wait_for(lambda: set_up.state().waiting == 15)
-    with pytest.raises(HarkenError, match="while it is listening"):
+    with pytest.raises(HarkenError, match="cannot be done at this step"):
         set_up.start()
     set_up.record(15, existing=True)
     wait_for(lambda: set_up.state().phase == "listening" and set_up.state().kept)

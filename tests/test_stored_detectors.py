@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pytest
@@ -16,9 +16,14 @@ from harken.core.arrays import Stored, check_arrays, declared_arrays
 from harken.core.errors import BundleError
 from harken.detection import AnomalyDetector, create_detector, list_detectors
 from harken.detection.checks import clips, domains
+from harken.detection.knn import KNN
 from harken.monitor.bundle import read_bundle, write_bundle
 from harken.monitor.detector import Detector
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray as Imported
+
+Float64 = NDArray[np.float64]
 State = dict[str, NDArray[Any]]
 #: detectors, and those of their variants that learn other arrays
 DETECTORS: dict[str, AnomalyDetector] = {
@@ -92,6 +97,40 @@ def test_all_that_a_detector_learns_is_declared(case: str) -> None:
     made = DETECTORS[case]
     learned = type(made)(**made.get_params()).fit(clips(COUNT), domains(COUNT)).state()
     assert {name for name in learned if "." not in name} <= declared_arrays(type(made)).keys()
+
+
+class Unevaluated(AnomalyDetector):
+    axes_: Imported
+    rows_: Annotated[Float64, Stored("K")]
+
+    def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
+        self.mean_, self.axes_, self.rows_ = bank_ND.mean(0).astype(np.float32), np.eye(3), np.ones(2)
+
+    def _score(self, queries_ND: Float64) -> Float64:
+        return ((queries_ND - self.mean_) ** 2).sum(1)
+
+
+class WithMore(KNN):
+    def _fit(self, bank_ND: Float64, domains_N: NDArray[np.str_]) -> None:
+        super()._fit(bank_ND, domains_N)
+        self.extra_ = np.full(3, 2.0)
+
+    def _score(self, queries_ND: Float64) -> Float64:
+        return super()._score(queries_ND) * self.extra_[0]
+
+
+@pytest.mark.parametrize(("cls", "undeclared"), [(Unevaluated, "axes_"), (WithMore, "extra_")])
+def test_custom_detectors_need_not_declare_what_they_learn(cls: type[AnomalyDetector], undeclared: str) -> None:
+    assert undeclared not in declared_arrays(cls)
+    made = cls().fit(clips(COUNT))
+    queries_ND, state = clips(5, seed=1), made.state()
+    assert cls().restored(state).score(queries_ND).tolist() == made.score(queries_ND).tolist()
+    with pytest.raises(ValueError, match=f"{undeclared} that is not finite"):
+        cls().restored({**state, undeclared: np.full(3, np.nan)})
+    # What is declared is checked all the same.
+    declared = "rows_" if cls is Unevaluated else "bank_"
+    with pytest.raises(ValueError, match=f"{declared} of shape"):
+        cls().restored({**state, declared: state[declared][..., None]})
 
 
 def test_axes_of_one_name_agree() -> None:

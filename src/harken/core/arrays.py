@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from inspect import get_annotations
 from types import MappingProxyType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -46,10 +47,27 @@ class Stored:
 
 @cache
 def declared_arrays(cls: type) -> Mapping[str, Stored]:
-    """Name -> declaration of the annotated attributes of a class and of those that it inherits from."""
-    hints = get_type_hints(cls, include_extras=True).items()
-    annotated = {name: get_args(hint)[1] for name, hint in hints if get_origin(hint) is Annotated}
-    return {name: stored for name, stored in annotated.items() if isinstance(stored, Stored)}
+    """Name -> declaration of the annotated attributes of a class and of those that it inherits from.
+
+    What cannot be evaluated at run time, as types imported for type checkers alone, declares nothing.
+    """
+    declared: dict[str, Stored] = {}
+    for owner in reversed(cls.__mro__):
+        for name, annotation in get_annotations(owner).items():
+            declared.pop(name, None)
+            hint = _evaluated(owner, name, annotation)
+            if get_origin(hint) is Annotated and isinstance(stored := get_args(hint)[1], Stored):
+                declared[name] = stored
+    return declared
+
+
+def _evaluated(owner: type, name: str, annotation: Any) -> Any:
+    """One annotation of a class; None where names in it are not defined, or stand for no type."""
+    alone = type(owner.__name__, (), {"__module__": owner.__module__, "__annotations__": {name: annotation}})
+    try:
+        return get_type_hints(alone, include_extras=True)[name]
+    except (NameError, AttributeError, TypeError, SyntaxError):
+        return None
 
 
 def check_arrays(

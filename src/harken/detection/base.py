@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self, get_type_hints
 
 import numpy as np
@@ -32,6 +33,7 @@ class AnomalyDetector(ABC):
     A subclass stores its parameters in `__init__` under their names and nothing else, implements `_fit` and
     `_score`, sets `mean_`, keeps learned values in attributes that end in `_`, and may override `_held_out`. It may
     declare shapes and types of all that it learns (`core.arrays.Stored`): they are checked where a state is restored.
+    Arrays of custom detectors that are not declared are checked for size and finiteness alone.
     Scores depend on the set of training clips but not on their order, and the score of a clip does not depend on the
     others scored in the same call, to the last bit.
     """
@@ -190,14 +192,16 @@ class AnomalyDetector(ABC):
             if not name.endswith("_") or name.startswith("_"):
                 raise ValueError(f"{name} is not learned by {type(self).__name__}")
         declared = declared_arrays(type(self))
-        if declared.keys() == declared_arrays(AnomalyDetector).keys():
-            declared = {**{name: _anything(array) for name, array in state.items()}, **declared}
-        sizes = check_arrays(declared, state)
+        sizes = check_arrays(_with_custom(declared, state) if self._is_custom else declared, state)
         for name, value in state.items():
             setattr(self, name, value)
         self._check_sizes(sizes)
         self._rebuild()
         return self
+
+    @property
+    def _is_custom(self) -> bool:
+        return type(self).__module__.partition(".")[0] != "harken"
 
     def _check_sizes(self, sizes: Mapping[str, int]) -> None:
         """Raise ValueError where lengths of axes do not fit the parameters or each other; the state is set."""
@@ -206,9 +210,17 @@ class AnomalyDetector(ABC):
         """Recompute what `_fit` derives from the state but does not store in it."""
 
 
-def _anything(array: NDArray[Any]) -> Stored:
-    """What a custom detector learns without declaring it."""
-    return Stored(" ".join(map(str, array.shape)), array.dtype.name, empty=True)
+def _with_custom(declared: Mapping[str, Stored], state: Mapping[str, NDArray[Any]]) -> dict[str, Stored]:
+    """What a custom detector may hold: arrays that it does not declare, of any shape, and less precise numbers in those
+    that it inherits or declares."""
+    undeclared = {
+        name: Stored(" ".join(map(str, array.shape)), array.dtype.name, empty=True) for name, array in state.items()
+    }
+    loose = {
+        name: replace(stored, types=f"{stored.types} float32") if "float64" in stored.types.split() else stored
+        for name, stored in declared.items()
+    }
+    return {**undeclared, **loose}
 
 
 def canonical_order(embeddings_ND: ArrayLike) -> Ints:

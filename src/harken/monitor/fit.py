@@ -117,8 +117,8 @@ def fit_normal(
         config = {**trained_config, **(config or {})}
     elif weights is not None:
         raise HarkenError(
-            f"{encoder} takes no weights",
-            next_step="Leave out --weights, or name an encoder that has some: --encoder",
+            Sentence("{encoder} takes no weights", encoder=encoder),
+            next_step=Sentence("Leave out --weights, or name an encoder that has some: --encoder"),
         )
     try:
         spec = make_spec(

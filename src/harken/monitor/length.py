@@ -36,12 +36,13 @@ class LengthEffect:
 
     Statistics over time settle with length, so that the scores of shorter recordings of the same sound are higher: at
     f times the length, f^-a times as high; scores of tones, which are in dB, -a ln f dB higher. sound, events, tones:
-    a of the scores, not below 0.
+    a of the scores, not below 0. tones: None where it was not measured, since the model had no view of them then: for
+    shorter recordings they have no score.
     """
 
     sound: float
     events: float
-    tones: float = 0.0
+    tones: float | None = None
 
     def brought_to_length(self, ratio: float, scores: ViewScores) -> ViewScores:
         """The scores of a recording of `ratio` times the length, as they would be at the length learned from.
@@ -49,10 +50,15 @@ class LengthEffect:
         Those of longer recordings stay: beyond the length at which the power is measured, it would raise false alarms.
         """
         ratio = min(ratio, 1.0)
+        tone = scores.tone
+        if tone is not None and self.tones is not None:
+            tone += self.tones * log(ratio)
+        elif ratio < AS_LONG - 1e-3:
+            tone = None
         return ViewScores(
             scores.sound * ratio**self.sound,
             None if scores.event is None else scores.event * ratio**self.events,
-            None if scores.tone is None else scores.tone + self.tones * log(ratio),
+            tone,
         )
 
 
@@ -105,7 +111,7 @@ def length_effect(
             domains,
             logarithmic=False,
         )
-    return None if sound is None else LengthEffect(sound, events or 0.0, tones or 0.0)
+    return None if sound is None else LengthEffect(sound, events or 0.0, None if detectors[2] is None else tones or 0.0)
 
 
 def _power(

@@ -91,7 +91,7 @@ def check_content(settings: Mapping[str, Any], parts: Parts) -> None:
     if type(block := settings.get("block", 1)) is not int or not 1 <= block <= count:
         raise ValueError(f"{count} recordings in blocks of {block}")
     for power in (settings.get("length") or {}).values():
-        if not 0 <= float(power) <= MOST_POWER:
+        if power is not None and not 0 <= float(power) <= MOST_POWER:
             raise ValueError(f"scores that depend on length by a power of {power}")
     dimensions = sizes["D"]
     if "off" in settings or "off" in parts:

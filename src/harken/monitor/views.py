@@ -84,8 +84,8 @@ def fit_views(
     picked_N: Bools | None = None,
     with_tones: bool = True,
 ) -> FittedViews:
-    """Fit the detector, and those of details. picked_N: see `Basis`. with_tones: models of
-    earlier versions have no view of them. Raises ValueError as detectors do."""
+    """Fit the detector, and those of details. picked_N: see `Basis`. with_tones: models of earlier versions have no
+    view of them. Raises ValueError as detectors do."""
     count, blocks_N = len(embeddings_ND), correlation.blocks_N
     picked = np.zeros(count, dtype=bool) if picked_N is None else picked_N
     detector.fit(embeddings_ND, domains, blocks_N)

@@ -18,6 +18,8 @@ DEMANDS: tuple[str, ...] = (*get_args(AlarmDemand), *MODEL_DEMANDS)
 LONGEST_NAME, LONGEST_TEXT, MOST_HOURS = 100, 2000, 24 * 30
 #: how long an answer of the monitor is waited for, and one about its model
 _PATIENCE_S, _MODEL_PATIENCE_S = 3.0, 8.0
+#: how long an open page looks for one
+_AWAITED = timedelta(minutes=1)
 
 
 def ask(
@@ -82,13 +84,23 @@ class Answer:
     text: str | None
     forcible: bool
 
+    @property
+    def awaited(self) -> bool:
+        """Whether the monitor may soon answer: a page that asks again for ever takes the focus away for nothing."""
+        return self.text is None and _recent(self.request)
+
+
+def _recent(request: Request) -> bool:
+    return datetime.now(UTC) - request.time < _AWAITED
+
 
 def answered(store: Store, number: int) -> Answer | None:
     """What the monitor answered within a moment. None: there is no such request."""
     request = store.request(number)
     if request is None:
         return None
-    end = time.monotonic() + (_MODEL_PATIENCE_S if request.demand in MODEL_DEMANDS else _PATIENCE_S)
+    patience_s = _MODEL_PATIENCE_S if request.demand in MODEL_DEMANDS else _PATIENCE_S
+    end = time.monotonic() + (patience_s if _recent(request) else 0.0)
     while (answer := store.answer(number)) is None and time.monotonic() < end:
         time.sleep(0.1)
     refused = answer is not None and answer.startswith("refused: ") and "--force" in answer

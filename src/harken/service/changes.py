@@ -156,11 +156,10 @@ class Changes:
     """All that is stored in one transaction.
 
     notable: per machine, the time since which features of windows are notable. states: per machine, JSON-able memory of
-    its alarms. resume: tokens by key, to take sources up again; an empty one
-    forgets its key (`Window.resume`). alarms: by id, the last state counts. evidence_gone: ids of evidence whose files
-    are removed. versions: of models, all of each machine that there is one of. requests_done: answers by number of the
-    request (see `Request`).
-    messages have number 0; they are numbered when they are recorded.
+    its alarms. resume: tokens by key, to take sources up again; an empty one forgets its key (`Window.resume`). alarms:
+    by id, the last state counts. evidence_gone: ids of evidence whose files are removed. versions: of models, all of
+    each machine that there is one of. requests_done: answers by number of the request (see `Request`). messages have
+    number 0; they are numbered when they are recorded.
     """
 
     windows: list[WindowScore] = field(default_factory=list)

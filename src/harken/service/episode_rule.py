@@ -35,8 +35,7 @@ class EpisodeMemory:
 
     evidence: see `EDetector`. on: the machine sounds abnormal. ringing: windows in a row that would raise the alarm;
     quiet: windows in a row, in an episode, without a sign of a fault; quiet_needed: so many end it. block_start: of the
-    first window of the present
-    block; onset: of the window with which the change most likely began.
+    first window of the present block; onset: of the window with which the change most likely began.
     """
 
     evidence: Evidence = field(default_factory=Evidence)
@@ -163,6 +162,8 @@ class EpisodeRule:
         limit = Sentence("{score:.4g}", score=setting.threshold)
         if setting.event_threshold is not None:
             limit = Sentence("{score}, or event score {event:.4g}", score=limit, event=setting.event_threshold)
+        if setting.tone_threshold is not None:
+            limit = Sentence("{score}, or tone score {tone:.4g} dB", score=limit, tone=setting.tone_threshold)
         if not setting.powerful:
             limit = Sentence("{limit}, which only loud faults reach", limit=limit)
         lines: list[str] = [

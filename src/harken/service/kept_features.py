@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Self
@@ -11,6 +13,8 @@ from harken.embeddings.embedder import ClipFeatures, EmbeddingSpec
 from harken.embeddings.packed import packed, unpacked
 from harken.monitor.verdict import Kind
 from harken.service.records import HeardWindow
+
+log = logging.getLogger(__name__)
 
 #: features hardly shrink: the fastest level is within a hundredth of the best one
 _LEVEL = 1
@@ -63,3 +67,20 @@ class WindowFeatures:
         except zlib.error as error:
             raise ValueError(f"no features ({error})") from None
         return unpacked(data, self.sha256)
+
+
+def readable(windows: Iterable[WindowFeatures]) -> list[tuple[WindowFeatures, ClipFeatures]]:
+    """Windows with their features, but for those of which these are damaged, or were kept by a later version of Harken.
+
+    How many are left out is logged.
+    """
+    pairs: list[tuple[WindowFeatures, ClipFeatures]] = []
+    left_out: list[str] = []
+    for window in windows:
+        try:
+            pairs.append((window, window.features()))
+        except ValueError as error:
+            left_out.append(f"machine {window.machine}: {window.start:%Y-%m-%d %H:%M:%S}: {error}")
+    if left_out:
+        log.warning("features of %d windows cannot be read, and are left out; %s", len(left_out), left_out[0])
+    return pairs

@@ -21,7 +21,7 @@ from harken.monitor.feedback.rebaselining import rebaseline
 from harken.monitor.feedback.updating import update
 from harken.monitor.versions import Version, list_versions
 from harken.service.changes import AlarmRecord
-from harken.service.kept_features import WindowFeatures
+from harken.service.kept_features import WindowFeatures, readable
 from harken.service.requests import ModelDemand, Request
 from harken.service.store.features import kept_windows, with_data
 from harken.service.store.rows import alarm_of_id
@@ -117,20 +117,20 @@ def _heard(request: Request, store: Store, spec: str) -> list[Heard]:
         if request.demand == "fault":
             windows = _abnormal(windows)
         windows = _spread(windows, MOST_LEARNED[request.demand])
-        kept = [*with_data(connection, store.monitor, windows)]
-    if not kept:
+        heard = heard_windows(with_data(connection, store.monitor, windows))
+    if not heard:
         raise HarkenError(
             Sentence("nothing is kept of what was heard then"),
             next_step=Sentence("It has gone with age, or was judged with another encoder: name a later time"),
         )
-    return heard_windows(kept)
+    return heard
 
 
 def heard_windows(windows: Iterable[WindowFeatures]) -> list[Heard]:
-    """Windows with their data as what a model learns from."""
+    """Windows with their data as what a model learns from; those whose features cannot be read are left out."""
     return [
-        Heard(f"{window.machine} {window.start:%Y-%m-%d %H:%M:%S}", window.features(), window.start.timestamp())
-        for window in windows
+        Heard(f"{window.machine} {window.start:%Y-%m-%d %H:%M:%S}", features, window.start.timestamp())
+        for window, features in readable(windows)
     ]
 
 

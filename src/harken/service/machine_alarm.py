@@ -216,7 +216,8 @@ class MachineAlarm:
         text = Sentence("since {time}", time=f"{self.record.onset:%Y-%m-%d %H:%M} UTC")
         changes.history.append(HistoryEntry(self.machine, time, "lasting", "", text, alarm))
         # Those who are told of the alarm now are told with it.
-        if not any(message.payload.get("event") in ("raised", "noted") for message in changes.messages):
+        raising = [each for each in changes.messages if each.payload.get("event") in ("raised", "noted")]
+        if not any(each.machine == self.machine for each in raising):
             said = Announcement("lasting", time, alarm, self.state)
             changes.messages.append(alarm_message(self.machine, said, self.record, who="", text="", files=[]))
 

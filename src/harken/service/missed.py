@@ -19,7 +19,11 @@ _MOST_REASONS = 50
 
 
 class UnjudgedWindows:
-    """Counts windows that were not judged."""
+    """Counts windows that were not judged.
+
+    A window could be used where it was scored, also if what was heard is a machine that is off, or a sensor that is at
+    fault: that is said. One of another form, one that is damaged, and one that is too short for the model could not.
+    """
 
     def __init__(self) -> None:
         self._heard: Counter[str] = Counter()
@@ -30,7 +34,7 @@ class UnjudgedWindows:
         """A window of a machine was heard."""
         machine, verdict = heard.machine, heard.verdict
         self._heard[machine] += 1
-        if verdict.error is None:
+        if verdict.score is not None:
             self._usable.add(machine)
         if verdict.kind == "not judged":
             reason = (verdict.not_judged if verdict.error is None else verdict.error.cause) or ""

@@ -116,8 +116,7 @@ class Message:
     """Something that sinks tell people and systems; kept in the store until every sink has it.
 
     id: unique, the same at every delivery. number: rises by one per message of the monitor; 0 until it is recorded.
-    kind: `alarm`, `sensor`,
-    `source`, `service`. machine: empty for messages of the service. payload: JSON-able.
+    kind: `alarm`, `sensor`, `source`, `service`. machine: empty for messages of the service. payload: JSON-able.
     """
 
     id: str

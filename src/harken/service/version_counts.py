@@ -16,7 +16,7 @@ from harken.monitor.stored import load_fitted
 from harken.monitor.versions import list_versions
 from harken.monitor.view_scores import ViewScores
 from harken.service.episode_rule import EpisodeMemory, EpisodeRule
-from harken.service.kept_features import WindowFeatures
+from harken.service.kept_features import WindowFeatures, readable
 from harken.service.model_versions import VersionCount
 from harken.service.store.features import kept_windows, with_data
 from harken.service.store.store import Store
@@ -48,11 +48,13 @@ def count_versions(
 ) -> dict[int, VersionCount]:
     """Counts of the latest versions by number. rule_for: the alarm of a machine with a model.
 
-    Without a window, none; a version that cannot be read is left out. Raises BundleError where the model cannot.
+    Without a window, none; windows whose features, and versions that, cannot be read are left out. Raises BundleError
+    where the model cannot.
     """
-    if not windows:
+    pairs = readable(windows)
+    if not pairs:
         return {}
-    features = [window.features() for window in windows]
+    windows, features = [window for window, _ in pairs], [clip for _, clip in pairs]
     counts = {}
     for version in list_versions(model)[-MOST_VERSIONS:]:
         try:

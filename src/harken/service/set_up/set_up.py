@@ -35,11 +35,6 @@ MOST_RECORDINGS, LONGEST_EVERY_S = 5000, 3600.0
 LEAST_TO_FIT = 10
 #: seconds after which a source is closed where nobody looks and nothing is recorded
 IDLE_S = 120.0
-#: what is done in each phase, for those who ask for what belongs to another one
-_DOING: dict[Phase, Sentence] = {
-    "source": Sentence("source"), "paused": Sentence("paused"), "listening": Sentence("listening"),
-    "recording": Sentence("recording"), "fitting": Sentence("fitting"), "fitted": Sentence("fitted"),
-}  # fmt: skip
 #: seconds between two looks at what goes on
 _TICK_S = 0.2
 
@@ -254,10 +249,7 @@ class SetUp:
 
     def _need(self, *phases: Phase) -> None:
         if self._phase() not in phases:
-            raise HarkenError(
-                Sentence("that cannot be done while it is {phase}", phase=_DOING[self._phase()]),
-                next_step=Sentence("Open the page again"),
-            )
+            raise HarkenError(Sentence("that cannot be done at this step"), next_step=Sentence("Open the page again"))
 
     def _machines(self) -> tuple[str, ...]:
         if not self.place.configuration.exists():
