@@ -149,13 +149,24 @@ def test_what_an_alarm_was_raised_for_is_what_was_heard_then(store: Store) -> No
         windows = kept_windows(
             connection, "monitor", "pump", "spec", since=NOW, until=NOW - timedelta(minutes=20), alarm="a"
         )
+        of_alarm = kept_windows(connection, "monitor", "pump", "spec", alarm="a")
     assert [window.number for window in windows] == [6, 7, 8, 9, 10]
+    assert [window.number for window in of_alarm] == [7, 8, 9, 10]
 
 
 def test_a_sign_of_life_from_the_future_is_an_old_one() -> None:
     seen = Running("monitor", NOW + timedelta(hours=1))
     assert not seen.runs(NOW)
     assert seen.runs(NOW + timedelta(hours=1, seconds=5))
+
+
+def test_a_clock_that_is_behind_the_monitors_calls_no_monitor_stopped() -> None:
+    """Of the computer of whoever looks."""
+    seen = Running("monitor", NOW)
+    assert seen.runs(NOW - timedelta(minutes=9))
+    assert not seen.runs(NOW - timedelta(minutes=11))
+    assert seen.runs(NOW + timedelta(seconds=29))
+    assert not seen.runs(NOW + timedelta(seconds=31))
 
 
 def test_hours_read_while_the_clock_was_ahead_are_read_again(store: Store) -> None:

@@ -79,7 +79,7 @@ def rows(path: Path, table: sa.Table) -> list[Any]:
     return result
 
 
-def test_a_fault_is_told_once_acknowledged_and_over(made: Any, tmp_path: Path) -> None:
+def test_a_fault_is_one_alarm_acknowledged_and_over(made: Any, tmp_path: Path) -> None:
     alarm, recorder = made()
     number = hear(alarm, [0.0] * 5 + [LOUD] * 20)
     message = recorder.outbox.pending("sink")[0]
@@ -100,7 +100,7 @@ def test_a_fault_is_told_once_acknowledged_and_over(made: Any, tmp_path: Path) -
     assert rows(tmp_path, tables.resume)[0].token == {"number": 85}
 
 
-def test_a_change_that_lasts_is_told_as_one_and_once(made: Any, tmp_path: Path) -> None:
+def test_a_change_that_lasts_is_announced_as_one_and_once(made: Any, tmp_path: Path) -> None:
     """A new state rings again and again in its windows, which are one alarm; what it may be is said with it."""
     alarm, recorder = made()
     number = hear(alarm, [0.0] * 5 + [LOUD] * 400)
@@ -119,11 +119,11 @@ def test_a_change_that_lasts_is_told_as_one_and_once(made: Any, tmp_path: Path) 
     alarm.answer(Request("pump", "acknowledge", "ada", T0))
     hear(alarm, [LOUD] * 50, number)
     assert events(recorder)[3:] == ["acknowledged", "raised", "lasting"]
-    told = [row.text for row in rows(tmp_path, tables.history) if row.action == "lasting"]
-    assert told[0] == "since 2026-03-01 00:00 UTC"
+    texts = [row.text for row in rows(tmp_path, tables.history) if row.action == "lasting"]
+    assert texts[0] == "since 2026-03-01 00:00 UTC"
 
 
-def test_what_is_told_of_other_machines_in_the_same_transaction_hides_no_lasting_change(made: Any) -> None:
+def test_messages_of_other_machines_in_the_same_transaction_hide_no_lasting_change(made: Any) -> None:
     alarm, recorder = made()
     raised = Message("1", 0, "alarm", "fan", T0, {"event": "raised"})
     for number, score in enumerate([0.0] * 5 + [LOUD] * 100):
@@ -131,7 +131,7 @@ def test_what_is_told_of_other_machines_in_the_same_transaction_hides_no_lasting
     assert "lasting" in events(recorder)
 
 
-def test_a_slow_change_is_told_with_what_it_may_be(made: Any) -> None:
+def test_a_slow_change_is_announced_with_what_it_may_be(made: Any) -> None:
     """No window rings on its own: the alarm is that of many together."""
     alarm, recorder = made()
     hear(alarm, [3.0] * 60)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +25,8 @@ def alone(configuration: Configuration) -> Iterator[str]:
     """Within it, no other process of this computer is this monitor: windows and messages would be numbered twice.
 
     Gives what a PostgreSQL store knows it by (`store.lease`): whoever has the same later knows that this one has ended,
-    since it has the same lock. Empty where there can be none. Raises HarkenError where another process is.
+    since it has the same lock; a copy of the folder has another one. Empty where there can be none. Raises HarkenError
+    where another process is.
     """
     url = store_url(configuration.store)
     if url.get_backend_name() == "sqlite":
@@ -40,11 +43,27 @@ def alone(configuration: Configuration) -> Iterator[str]:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(file, patience=0, busy="is held by a monitor of this name that runs, started"))
-            owner = file.read_text() if file.exists() else ""
-            if not owner:
-                owner = uuid.uuid4().hex
-                write_atomically(file, owner.encode(), sync=True)
+            if not (file.exists() and file.read_text()):
+                write_atomically(file, uuid.uuid4().hex.encode(), sync=True)
+            owner = _owner(file)
         except (OSError, UnicodeDecodeError) as error:
             log.warning("%s: cannot be written (%s); after a crash, the name is free after a while only", file, error)
             owner = ""
         yield owner
+
+
+def _owner(file: Path) -> str:
+    """What the file holds, at this place of this computer: what was copied, restored or moved is another's."""
+    place = (file.read_text(), os.path.realpath(file), file.stat().st_ino)
+    return hashlib.sha256(repr((*place, *_computer())).encode()).hexdigest()
+
+
+def _computer() -> tuple[str, ...]:
+    """What distinguishes this computer from others; cloned disks and containers may share some of it, or have none."""
+    try:
+        identity = Path("/etc/machine-id").read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        identity = ""
+    address = uuid.getnode()
+    # Without a network interface it is random, with this bit: another one in each process.
+    return identity, socket.gethostname(), "" if address >> 40 & 1 else f"{address:012x}"

@@ -215,7 +215,7 @@ class MachineAlarm:
         self._lasting, alarm = self.state.alarm, self.state.alarm
         text = Sentence("since {time}", time=f"{self.record.onset:%Y-%m-%d %H:%M} UTC")
         changes.history.append(HistoryEntry(self.machine, time, "lasting", "", text, alarm))
-        # Those who are told of the alarm now are told with it.
+        # Whoever gets the message of the alarm now reads it there.
         raising = [each for each in changes.messages if each.payload.get("event") in ("raised", "noted")]
         if not any(each.machine == self.machine for each in raising):
             said = Announcement("lasting", time, alarm, self.state)

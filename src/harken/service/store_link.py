@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from harken.core.errors import HarkenError
-from harken.service.store.store import Store
+from harken.service.store.store import Store, UndecidedError
 
 #: seconds until the store is tried again: the first time, and at most, so that those who look at the store see within
 #: `running.Running` that the monitor runs
@@ -59,6 +59,9 @@ class StoreLink:
         """It could not be used."""
         self.problem = str(error)
         self.failures += 1
+        if isinstance(error, UndecidedError):
+            # Looks at another process follow each other, else its silence would not count, see `Lease`.
+            self._wait_s = _SOONEST_S
         self._next_try = time.monotonic() + self._wait_s
         self._wait_s = min(2 * self._wait_s, _LATEST_S)
 

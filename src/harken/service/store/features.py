@@ -54,7 +54,7 @@ def kept_windows(
     """Windows of a machine that begin in [since, until), as they were heard, without their data (`with_data`).
 
     alarm: those from the first that begins at `since` or later to the last that this alarm was on in, as they were
-    heard, where there are any, whatever the clock did meanwhile.
+    heard, where there are any, whatever the clock did meanwhile; without `since`, from the first that it was on in.
     """
     columns = tables.features.c
     chosen = (columns.monitor == monitor) & (columns.machine == machine) & (columns.spec == spec)
@@ -92,9 +92,11 @@ def _span(
         of_alarm = sa.select(sa.func.min(columns.number), sa.func.max(columns.number)).where(chosen)
         first, last = connection.execute(of_alarm.where(columns.alarm == alarm)).one()
         if last is not None:
-            earlier = chosen & (columns.number <= first) & (columns.start < since)
-            before = connection.scalar(sa.select(sa.func.max(columns.number)).where(earlier))
-            return (columns.number > (-1 if before is None else before)) & (columns.number <= last)
+            if since is not None:
+                earlier = chosen & (columns.number <= first) & (columns.start < since)
+                before = connection.scalar(sa.select(sa.func.max(columns.number)).where(earlier))
+                first = 0 if before is None else before + 1
+            return columns.number.between(first, last)
     span: sa.ColumnElement[bool] = sa.true()
     if since is not None:
         span &= columns.start >= since

@@ -3,7 +3,7 @@
 The process has a row, and renews it with each of its transactions, which fail where the row is another's: what one
 writes that has lost the name is not stored. No session of the database is held, so that connections may be cut, kept
 open by a proxy, or shared by a pooler; and no clock is compared with another: who waits for the name sees by its own
-monotonic clock for how long nobody has renewed the row.
+monotonic clock for how long nobody has renewed the row, while the database could be reached.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 EXPIRES_S = 30.0
 #: seconds between two looks of one that waits
 _AGAIN_S = 0.25
+#: most seconds between two looks: in a longer gap the database may have been out of reach for the other one, too
+_GAP_S = 5.0
 #: renewals seen by one that waits which show that the other one runs; a single one may be the last of a process that
 #: has ended, and come late
 _RENEWALS = 2
@@ -67,10 +69,10 @@ class Lease:
         #: takeover by which this process has the name; 0: it never had it
         self._term = 0
         self._holds = False
-        #: of another process: (term, renewals) when first seen, and those seen last, and since when these
+        #: of another process: (term, renewals) when first seen, and those seen last, since when these, and when last
         self._first: tuple[int, int] | None = None
         self._last: tuple[int, int] | None = None
-        self._unchanged_since = 0.0
+        self._unchanged_since = self._looked = 0.0
 
     @property
     def used(self) -> bool:
@@ -86,8 +88,9 @@ class Lease:
         while not self._holds:
             with self._engine.begin() as connection:
                 taken = self._acquire(connection)
-            if taken is None:
-                self._holds, self._first = True, None
+            if isinstance(taken, int):
+                # Only now: where the commit fails, the name may still be that of the other one.
+                self._term, self._holds, self._first = taken, True, None
                 return
             busy = f"is in use by another process that is the monitor {self._monitor}"
             if self.used or self._runs(taken):
@@ -120,8 +123,8 @@ class Lease:
         connection.execute(sa.update(tables.leases).where(of_process).values(held=False))
         self._holds = False
 
-    def _acquire(self, connection: Connection) -> Row[Any] | None:
-        """Have the row, or return that of the process which has it."""
+    def _acquire(self, connection: Connection) -> int | Row[Any]:
+        """Have the row from the commit on, and return its term; or return the row of the process which has it."""
         columns = tables.leases.c
         values = {
             "owner": self._owner,
@@ -134,22 +137,20 @@ class Lease:
         first = {"monitor": self._monitor, "term": self._term + 1, **values}
         query = insert_into(connection, tables.leases).values(first).on_conflict_do_nothing()
         if connection.execute(query.execution_options(preserve_rowcount=True)).rowcount:
-            self._term += 1
-            return None
+            return self._term + 1
         row = connection.execute(
             sa.select(tables.leases).where(columns.monitor == self._monitor).with_for_update()
         ).one()
         # A copy of the database that took its place may be older than this process's term.
-        older = row.term < self._term or row.process == self._process
-        free = not row.held or row.owner == self._owner or self._expired(row)
-        if not (older if self.used else free):
+        free = row.term < self._term if self.used else not row.held or row.owner == self._owner or self._expired(row)
+        # Its own, where a commit was done and the answer got lost.
+        if not (free or row.process == self._process):
             return row
         term = max(row.term, self._term) + 1
         connection.execute(sa.update(tables.leases).where(columns.monitor == self._monitor).values(term=term, **values))
-        if row.held and not self.used:
+        if row.held and not self.used and row.process != self._process:
             log.info("store: the process that was the monitor %s (at %s) has ended", self._monitor, row.place)
-        self._term = term
-        return None
+        return term
 
     def _expired(self, row: Row[Any]) -> bool:
         """Whether the row has not changed for long enough, as far as this process has seen."""
@@ -157,8 +158,9 @@ class Lease:
         if self._first is None:
             self._first = seen
             log.info("store: another process is the monitor %s (at %s); waiting for its end", self._monitor, row.place)
-        if seen != self._last:
+        if seen != self._last or now - self._looked > _GAP_S:
             self._last, self._unchanged_since = seen, now
+        self._looked = now
         return now - self._unchanged_since >= EXPIRES_S
 
     def _runs(self, row: Row[Any]) -> bool:

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection, Engine
 #: has stopped, the network goes on to confirm what is sent
 SILENCE_S = 15.0
 #: of each transaction that writes, for the server: it ends one whose client is not heard of, and frees the rows that it
-#: has locked; one that waits for such a row is told so before `SILENCE_S`
+#: has locked; one that waits for such a row gets an error before `SILENCE_S`
 _LIMITS = "SELECT set_config('idle_in_transaction_session_timeout', %s, true), set_config('lock_timeout', %s, true)"
 _WRITING, _UNLIMITED = ("15s", "10s"), ("0", "0")
 
@@ -31,7 +31,7 @@ class PatientConnection(psycopg.Connection[Any]):
         return super().wait(self._heard(gen), *arguments, **options)
 
     def _heard(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        """The steps of `gen`, which is told several times per second whether the server has said something."""
+        """The steps of `gen`, which learns several times per second whether the server has said something."""
         last = time.monotonic()
         try:
             wanted = next(gen)

@@ -14,6 +14,8 @@ from harken.service.store import tables
 SIGN_S = 10.0
 #: one that has left out so many of its signs does not run, as after a loss of power
 _SIGNS = 3
+#: by how much the clock of a monitor may be ahead of that of a computer which looks at it
+_AHEAD = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,9 @@ class Running:
     stopped_by: str = ""
 
     def runs(self, now: datetime) -> bool:
-        """Whether it was not stopped, and its last sign is not too long ago. One from the future is as old: the clock
-        was set back, and nothing has come since."""
-        return self.stopped is None and abs(now - self.seen) < timedelta(seconds=_SIGNS * SIGN_S)
+        """Whether it was not stopped, and its last sign is not too long ago. One from the far future is an old one:
+        the clock was set back, and nothing has come since. Clocks of two computers may differ by less."""
+        return self.stopped is None and -_AHEAD < now - self.seen < timedelta(seconds=_SIGNS * SIGN_S)
 
 
 def running(connection: Connection, monitor: str | None = None) -> list[Running]:

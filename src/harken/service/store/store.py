@@ -29,6 +29,10 @@ class StoreError(HarkenError):
     """A store that cannot be reached, or takes nothing more: it may later."""
 
 
+class UndecidedError(StoreError):
+    """It is not yet known whether another process is the monitor: it is seen by looking again and again."""
+
+
 @dataclass
 class SinkState:
     """How far a sink is. position: number of the last message that it has. delivered: time of it.
@@ -106,7 +110,7 @@ class Store:
         """Return while no other process is the monitor of this name in a PostgreSQL store (of an SQLite file, see
         `service.alone`), as every transaction sees from then on. wait: until that is decided.
 
-        Raises TakenError where one is; StoreError where that is not yet known.
+        Raises TakenError where one is; UndecidedError where that is not yet known.
         """
         if self.engine.dialect.name != "postgresql":
             return
@@ -114,7 +118,7 @@ class Store:
             with self._reaching():
                 self._lease.hold(wait=wait)
         except BusyError as error:
-            raise StoreError(error.cause, file=error.file, next_step=error.next_step) from None
+            raise UndecidedError(error.cause, file=error.file, next_step=error.next_step) from None
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -23,12 +25,7 @@ def upgrade() -> None:
     op.add_column("monitors", sa.Column("last_record", sa.BigInteger, nullable=False, server_default=zero))
     for table, (key, machine, time) in _TABLES.items():
         op.add_column(table, sa.Column("number", sa.BigInteger, nullable=False, server_default=zero))
-        names = ", ".join(key)
-        same = " AND ".join(f"numbered.{name} = {table}.{name}" for name in key)
-        numbered = f"SELECT {names}, ROW_NUMBER() OVER (PARTITION BY monitor ORDER BY {time}) AS place FROM {table}"
-        connection.execute(
-            sa.text(f"UPDATE {table} SET number = numbered.place FROM ({numbered}) AS numbered WHERE {same}")
-        )
+        _number(connection, table, key, time)
         last = f"SELECT COALESCE(MAX(number), 0) FROM {table} WHERE {table}.monitor = monitors.name"
         greater = f"UPDATE monitors SET last_record = ({last}) WHERE last_record < ({last})"
         connection.execute(sa.text(greater))
@@ -36,6 +33,19 @@ def upgrade() -> None:
             op.create_index(f"ix_{table}_monitor_{machine}_number", table, ["monitor", machine, "number"])
     op.drop_index("ix_alarms_monitor_machine_raised", "alarms")
     op.drop_index("ix_evidence_monitor_time", "evidence")
+
+
+def _number(connection: sa.Connection, table: str, key: tuple[str, ...], time: str) -> None:
+    """Number the rows of each monitor from 1 by their times; UPDATE ... FROM would need SQLite 3.33."""
+    names = ", ".join(dict.fromkeys(("monitor", *key)))
+    numbers: Counter[str] = Counter()
+    rows = []
+    for row in connection.execute(sa.text(f"SELECT {names} FROM {table} ORDER BY monitor, {time}")).mappings():
+        numbers[row["monitor"]] += 1
+        rows.append({**{name: row[name] for name in key}, "place": numbers[row["monitor"]]})
+    if rows:
+        same = " AND ".join(f"{name} = :{name}" for name in key)
+        connection.execute(sa.text(f"UPDATE {table} SET number = :place WHERE {same}"), rows)
 
 
 def downgrade() -> None:
