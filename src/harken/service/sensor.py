@@ -140,6 +140,8 @@ class SensorWatch:
                 return None
             reason = Sentence("gives no sound")
             error, failures = status.error, status.failures
+            if error.endswith("."):
+                error = error.rstrip(".")
             if error:
                 reason = Sentence("gives no sound: {error}", error=error)
             if error and failures > 1:
