@@ -64,7 +64,8 @@ class Demo:
         self._repaired, self._lasts = threading.Event(), threading.Event()
         self._ended = threading.Event()
         self._over = False
-        self._heard = 0
+        #: recordings that were judged
+        self.heard = 0
 
     def run(self) -> bool:
         """Run it; whether the alarm came, and the machine was normal again."""
@@ -116,13 +117,13 @@ class Demo:
         self._say(f"learned in {time.monotonic() - begun:.0f} s")
 
     def _count(self, heard: HeardWindow) -> None:
-        self._heard += 1
+        self.heard += 1
 
     def _write_recordings(self) -> None:
         """Healthy, then with a fault that grows, or lasts as it is, until it is repaired; then healthy."""
         row, grown = 0, 0
         while not self._ended.wait(EVERY_S):
-            if row > self._heard + _AHEAD:
+            if row > self.heard + _AHEAD:
                 continue  # a slow computer sees the same story
             severity = None
             if row == HEALTHY:
