@@ -11,7 +11,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from harken.core.arrays import Stored
 from harken.detection.base import AnomalyDetector, Float64, Ints
-from harken.detection.memory_bank import BankName, Oversampling, memory_bank
+from harken.detection.memory_bank import BankName, Oversampling, check_bank_size, is_training_set, memory_bank
 from harken.detection.neighbours import Bank, Metric, nearest
 from harken.detection.space import scaling
 
@@ -77,15 +77,13 @@ class KNN(AnomalyDetector):
             self._standardise_banks()
 
     def _check_sizes(self, sizes: Mapping[str, int]) -> None:
-        if self._bank_is_training_set and sizes["M"] != sizes.get("N", sizes["M"]):
-            raise ValueError(f"a bank of {sizes['M']} rows of {sizes['N']} clips")
+        check_bank_size(self.bank, self.oversample, sizes)
         if len(np.unique(self.domain_)) != sizes["K"]:
             raise ValueError("a bank without rows")
 
     @property
     def _bank_is_training_set(self) -> bool:
-        """Whether the bank consists of the training clips, so that each can be left out exactly."""
-        return self.bank == "all" and self.oversample is None
+        return is_training_set(self.bank, self.oversample)
 
     def _standardise_banks(self) -> None:
         """Location and spread of the leave-one-out distances within each bank, or all banks if it is too small."""

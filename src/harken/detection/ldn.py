@@ -13,7 +13,14 @@ from harken.core.arrays import Stored
 from harken.detection.base import Float64, Ints
 from harken.detection.density import exit_sizes, floored, neighbour_distances
 from harken.detection.in_space import InSpace
-from harken.detection.memory_bank import BankName, Oversampling, is_source, memory_bank
+from harken.detection.memory_bank import (
+    BankName,
+    Oversampling,
+    check_bank_size,
+    is_source,
+    is_training_set,
+    memory_bank,
+)
 from harken.detection.neighbours import Metric, nearest
 from harken.detection.space import SpaceName
 
@@ -83,14 +90,8 @@ class LDN(InSpace):
         )  # fmt: skip
         self.radius_ = floored(self._radii(domains_M, source))[0]
 
-    @property
-    def _bank_is_training_set(self) -> bool:
-        """Whether the rows of the bank are the training clips."""
-        return self.bank == "all" and self.oversample is None
-
     def _check_sizes(self, sizes: Mapping[str, int]) -> None:
-        if self._bank_is_training_set and sizes["M"] != sizes.get("N", sizes["M"]):
-            raise ValueError(f"a bank of {sizes['M']} rows of {sizes['N']} clips")
+        check_bank_size(self.bank, self.oversample, sizes)
 
     def _check(self) -> None:
         if self.form not in ("ratio", "difference"):
@@ -134,4 +135,4 @@ class LDN(InSpace):
             distance_N1, row_N1 = nearest(mapped_ND, self.bank_, 1, metric=self.metric, weights_M=1.0 / self.radius_)
         else:
             distance_N1, row_N1 = nearest(mapped_ND, self.bank_, 1, metric=self.metric, offsets_M=-self.radius_)
-        return distance_N1[:, 0], row_N1[:, 0] if self._bank_is_training_set else None
+        return distance_N1[:, 0], row_N1[:, 0] if is_training_set(self.bank, self.oversample) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -60,6 +61,17 @@ def smote(rows_ND: Float64, domains_N: NDArray[np.str_], seed: int) -> tuple[Flo
         rows.append(new_MD)
         domains.append(np.full(len(new_MD), label))
     return np.concatenate(rows), np.concatenate(domains)
+
+
+def is_training_set(bank: BankName, oversample: Oversampling | None) -> bool:
+    """Whether the memory bank consists of the normal clips, so that each can be left out exactly."""
+    return bank == "all" and oversample is None
+
+
+def check_bank_size(bank: BankName, oversample: Oversampling | None, sizes: Mapping[str, int]) -> None:
+    """Raise ValueError for a bank of M rows that cannot be that of N normal clips, where their number is known."""
+    if is_training_set(bank, oversample) and sizes["M"] != sizes.get("N", sizes["M"]):
+        raise ValueError(f"a bank of {sizes['M']} rows of {sizes['N']} clips")
 
 
 def memory_bank(

@@ -52,7 +52,8 @@ def create_app(settings: PageSettings) -> FastAPI:
     async def failed(request: Request, error: HarkenError) -> Response:
         if request.url.path.startswith("/v1"):
             return JSONResponse({"error": error.cause, "next_step": error.next_step}, 503)
-        return views.problem(request, 503, views.words(request)("error.store", cause=views.words(request).error(error)))
+        t = views.words(request)
+        return views.problem(request, 503, t("error.store", cause=t.error(error)))
 
     @app.exception_handler(TooLargeError)
     async def too_large(request: Request, error: TooLargeError) -> Response:

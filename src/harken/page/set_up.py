@@ -15,7 +15,7 @@ from harken.core.sentences import Sentence
 from harken.page.live import following, level_text
 from harken.page.security import same_site
 from harken.page.texts import Texts
-from harken.page.views import page, problem, state_of, words
+from harken.page.views import page, problem, refused, state_of, words
 from harken.service.live_sound import SoundColumns
 from harken.service.set_up.choices import microphones
 from harken.service.set_up.enough import LEAST, SESSIONS
@@ -87,7 +87,7 @@ async def take(request: Request, step: str) -> Response:
     try:
         await asyncio.to_thread(do)
     except (HarkenError, ValueError) as error:
-        return problem(request, 400, t("error.form", cause=t.error(error)), back="/setup")
+        return refused(request, error, back="/setup")
     return RedirectResponse("/" if step == "start" else "/setup", 303)
 
 

@@ -17,7 +17,7 @@ from harken.core.errors import HarkenError
 from harken.core.sentences import Sentence
 from harken.page import actions
 from harken.page.machines import MachineView
-from harken.page.views import keep_name, page, problem, state_of, words
+from harken.page.views import keep_name, page, problem, refused, state_of, words
 from harken.service.changes import AlarmRecord
 from harken.service.requests import MODEL_DEMANDS
 from harken.service.store.features import count_kept
@@ -66,7 +66,7 @@ def question(request: Request, key: str) -> Response:
     try:
         subject = Subject.of(request.query_params)
     except HarkenError as error:
-        return problem(request, 400, t("error.form", cause=t.error(error)))
+        return refused(request, error)
     if demand not in MODEL_DEMANDS:
         return problem(request, 404, t("error.unknown"))
     with state.store.reading() as connection:
@@ -112,7 +112,7 @@ async def teach(request: Request, key: str) -> Response:
     try:
         number = await asyncio.to_thread(leave)
     except HarkenError as error:
-        return problem(request, 400, words(request)("error.form", cause=words(request).error(error)))
+        return refused(request, error)
     if number is None:
         return problem(request, 404, words(request)("error.unknown_machine"))
     return keep_name(RedirectResponse(f"/machines/{key}?asked={number}", 303), who)

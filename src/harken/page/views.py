@@ -67,6 +67,12 @@ def problem(request: Request, status: int, text: str, back: str = "/") -> Respon
     return page(request, "error.html", status, title=words(request)("error.title"), text=text, back=back)
 
 
+def refused(request: Request, error: Exception, back: str = "/") -> Response:
+    """A page that says why what was asked for is not done. back: where it leads."""
+    t = words(request)
+    return problem(request, 400, t("error.form", cause=t.error(error)), back)
+
+
 def answer_of(request: Request) -> actions.Answer | None:
     """What became of the request that the address names, waited for if it was just made."""
     number = request.query_params.get("asked", "")
@@ -155,7 +161,7 @@ async def ask(request: Request, key: str) -> Response:
     try:
         number = await asyncio.to_thread(leave)
     except HarkenError as error:
-        return problem(request, 400, words(request)("error.form", cause=words(request).error(error)))
+        return refused(request, error)
     if number is None:
         return problem(request, 404, words(request)("error.unknown_machine"))
     place = "/" if form.get("back") == "list" else f"/machines/{key}"
